@@ -1,0 +1,2 @@
+//! The `partial-sync` program.
+fn main() {}
