@@ -1,0 +1,106 @@
+//! The seams between the parts of the server: who may do what ([`Authenticator`]), what the SQL endpoint is given
+//! ([`DatabaseHandle`]), how it tells the page history of a commit ([`CommitListener`]), and how it is plugged into the
+//! application ([`SqlEndpoint`]).
+//!
+//! Only traits and plain data; nothing here may read a token, a file or a socket.
+
+use std::{fmt, path::PathBuf, sync::Arc};
+
+use axum::{
+    http::{Request, StatusCode},
+    response::Response,
+};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+/// What a request is allowed to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Access {
+    /// Read pages, and run SQL that does not write.
+    ReadOnly,
+    /// Everything.
+    Full,
+}
+
+/// Why a request is not allowed to do anything.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Denied {
+    /// There is no `Authorization` header (401).
+    #[error("this server needs a token: send the header `Authorization: Bearer TOKEN`")]
+    Missing,
+    /// The token is malformed, wrong or expired (401); the text says which, without the token.
+    #[error("{0}")]
+    Invalid(String),
+    /// The token is good, but not for this database (403).
+    #[error("{0}")]
+    Forbidden(String),
+}
+
+impl Denied {
+    /// The HTTP status that says this.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Denied::Missing | Denied::Invalid(_) => StatusCode::UNAUTHORIZED,
+            Denied::Forbidden(_) => StatusCode::FORBIDDEN,
+        }
+    }
+}
+
+/// Decides what the bearer of an `Authorization` header may do. Called for every request but `GET /` and `/health`;
+/// must not block.
+pub trait Authenticator: Send + Sync {
+    /// `authorization` is the header's value as it came, `database` the name of the database asked for.
+    fn check(&self, authorization: Option<&str>, database: &str) -> Result<Access, Denied>;
+}
+
+/// Hears of commits that the SQL endpoint made.
+pub trait CommitListener: Send + Sync {
+    /// To be awaited after a request that may have written and before its answer: when it is done, the commit has a
+    /// revision, and whoever reads the answer and then pulls gets it.
+    fn committed(&self) -> BoxFuture<'static, ()>;
+}
+
+/// One database that is being served, as the SQL endpoint sees it. Cheap to clone.
+///
+/// SQLite's locks are POSIX locks: **never** open and close the file at `path` (or its `-wal` and `-shm`) other than
+/// through SQLite connections, or every lock of this process on it is gone.
+#[derive(Clone)]
+pub struct DatabaseHandle {
+    /// The name in urls; empty when the server serves a single file.
+    pub name: Arc<str>,
+    /// The file. It exists, and is in WAL mode unless it cannot be written.
+    pub path: Arc<PathBuf>,
+    /// The file cannot be written: open it read-only.
+    pub read_only: bool,
+    /// To be told of commits.
+    pub listener: Arc<dyn CommitListener>,
+}
+
+impl fmt::Debug for DatabaseHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DatabaseHandle")
+            .field("name", &self.name)
+            .field("path", &self.path)
+            .field("read_only", &self.read_only)
+            .finish_non_exhaustive()
+    }
+}
+
+/// SQL over HTTP: answers everything under `/v2` and `/v3` of a database.
+pub trait SqlEndpoint: Send + Sync {
+    /// Answers one request. The caller has checked the token, found the database and read the body within the size
+    /// limit. The request's path starts at the endpoint: `/v2/pipeline`, `/v3`, whatever the database's own prefix was.
+    fn answer(
+        &self,
+        database: DatabaseHandle,
+        access: Access,
+        request: Request<Bytes>,
+    ) -> BoxFuture<'static, Response>;
+
+    /// How many interactive connections (batons) are open, for `/metrics`.
+    fn open_batons(&self) -> usize;
+
+    /// The server stops: roll back and close what is open. No request is under way any more.
+    fn shut_down(&self) -> BoxFuture<'static, ()>;
+}
