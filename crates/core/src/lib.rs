@@ -4,6 +4,14 @@
 //! Nothing here does I/O, waits, or is unsafe; everything can be tested with values alone.
 #![forbid(unsafe_code)]
 
+pub mod page_map;
+pub mod planner;
+pub mod saved_map;
+pub mod segment;
 pub mod types;
 
+pub use page_map::{Generation, PageMap, PageState};
+pub use planner::{FetchView, Planner, PlannerConfig};
+pub use saved_map::{PageMapError, SavedPageMap};
+pub use segment::{InvalidSegmentSize, Segment, SegmentSize, segment_of};
 pub use types::{ChangeId, Epoch, InvalidPageSize, PageCount, PageId, PageNo, PageSize, Revision};

@@ -1,0 +1,387 @@
+//! The runtime page map: which pages are here, since which epoch, and which were written locally.
+//!
+//! Many threads share one map. Asking and changing take no lock; a lookup is three dependent loads. Presence is only
+//! ever what [`PageMap::set_present`] said: never infer it from the file system. The form on disk is
+//! [`crate::saved_map::SavedPageMap`].
+//!
+//! # State of a page
+//!
+//! One `u32`: 0 = absent; `e + 1` = present, with content that is right for readers of epoch `e` and later. A reader of
+//! an older epoch must fetch its own copy and keep it to itself. The dirty bit is independent of it: a page can be
+//! dirty and absent (written, then cut off by a shrinking database), and only a pull or a push takes it away.
+//!
+//! # Reading: ask, read, ask again
+//!
+//! ```text
+//! reader                                     filler (one per page at a time; owner of the page's fetch)
+//! 1  s = map.state(p)          Acquire       1  write the page's bytes to the file
+//! 2  s.visible_to(epoch)? else fetch         2  map.set_present(p, epoch)            Release
+//! 3  read the page's bytes
+//! 4  map.is_still(p, s)?  else go to 1
+//! ```
+//!
+//! Step 1 of the reader synchronizes with step 2 of the filler, so a reader that sees the page present reads bytes that
+//! were written before. Who replaces the content of a present page while readers of the main file may be inside step 3
+//! calls [`PageMap::clear_present`] *first*, then writes, then `set_present` with a **later epoch than before**: then a
+//! reader that got any of the new bytes sees another state in step 4 and starts over. Without the later epoch, a state
+//! that went away and came back would look untouched.
+//!
+//! # Memory
+//!
+//! Three levels of 1024 x 1024 x 4096 entries; a level is allocated when the first page in it is touched: 48 KiB for a
+//! database of one page, then 16.5 KiB for every 4096 pages; page `u32::MAX` costs no more than page 1. Asking about a
+//! page that was never touched allocates nothing.
+
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering, fence},
+};
+
+use roaring::RoaringBitmap;
+
+use crate::types::{Epoch, PageCount, PageId, PageNo};
+
+const LEAF_BITS: u32 = 12;
+const NODE_BITS: u32 = 10;
+const LEAF_PAGES: usize = 1 << LEAF_BITS;
+const NODE_LEAVES: usize = 1 << NODE_BITS;
+const ROOT_NODES: usize = 1 << (32 - LEAF_BITS - NODE_BITS);
+const LEAF_WORDS: usize = LEAF_PAGES / 64;
+
+/// What the map says of a page at one moment. Two equal states with a read between them mean that the page did not
+/// change during the read; see the module's protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PageState(u32);
+
+impl PageState {
+    /// The state of a page that is not here.
+    pub const ABSENT: PageState = PageState(0);
+
+    /// The state of a page that is here for readers of `since` and later. The last epoch shares its state with the one
+    /// before: no replica gets there.
+    pub const fn present(since: Epoch) -> Self {
+        Self(since.0.saturating_add(1))
+    }
+
+    /// Whether the page is not here.
+    pub const fn is_absent(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether a reader of this epoch may take the page from the file.
+    pub const fn visible_to(self, reader: Epoch) -> bool {
+        self.0 != 0 && self.0 - 1 <= reader.0
+    }
+
+    /// The first epoch whose readers may take the page; `None` when it is absent.
+    pub const fn since(self) -> Option<Epoch> {
+        match self.0.checked_sub(1) {
+            Some(epoch) => Some(Epoch(epoch)),
+            None => None,
+        }
+    }
+}
+
+struct Leaf {
+    states: [AtomicU32; LEAF_PAGES],
+    dirty: [AtomicU64; LEAF_WORDS],
+}
+
+impl Leaf {
+    fn new() -> Box<Self> {
+        Box::new(Self {
+            states: [const { AtomicU32::new(0) }; LEAF_PAGES],
+            dirty: [const { AtomicU64::new(0) }; LEAF_WORDS],
+        })
+    }
+}
+
+type Node = [OnceLock<Box<Leaf>>; NODE_LEAVES];
+
+/// Where a page id lives in the three levels.
+struct Place {
+    node: usize,
+    leaf: usize,
+    slot: usize,
+}
+
+impl Place {
+    fn of(id: PageId) -> Self {
+        Self {
+            node: (id.0 >> (LEAF_BITS + NODE_BITS)) as usize,
+            leaf: (id.0 >> LEAF_BITS) as usize % NODE_LEAVES,
+            slot: id.0 as usize % LEAF_PAGES,
+        }
+    }
+
+    fn dirty_bit(&self) -> (usize, u64) {
+        (self.slot / 64, 1 << (self.slot % 64))
+    }
+}
+
+/// The shared page map. See the module for the protocol between readers and fillers.
+pub struct PageMap {
+    root: Box<[OnceLock<Box<Node>>; ROOT_NODES]>,
+    // Signed: of two threads that set and clear one page, the one that clears may count first.
+    present: AtomicI64,
+    dirty: AtomicI64,
+    generation: AtomicU64,
+    saved: AtomicU64,
+}
+
+/// Names one moment of a map, so that a saver can say what it saved: see [`PageMap::generation`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generation(u64);
+
+impl PageMap {
+    /// A map with every page absent and clean.
+    pub fn new() -> Self {
+        Self {
+            root: Box::new([const { OnceLock::new() }; ROOT_NODES]),
+            present: AtomicI64::new(0),
+            dirty: AtomicI64::new(0),
+            generation: AtomicU64::new(0),
+            saved: AtomicU64::new(0),
+        }
+    }
+
+    /// A map with these pages present since `epoch` and those dirty, and nothing to save. It takes 16.5 KiB for every
+    /// 4096 pages that the sets touch: check sets that come from outside against the size of the database file first.
+    pub fn from_sets(present: &RoaringBitmap, dirty: &RoaringBitmap, epoch: Epoch) -> Self {
+        let map = Self::new();
+        for page in present.iter().filter_map(|id| PageId(id).no()) {
+            map.set_present(page, epoch);
+        }
+        for page in dirty.iter().filter_map(|id| PageId(id).no()) {
+            map.set_dirty(page);
+        }
+        map.mark_saved(map.generation());
+        map
+    }
+
+    /// The state of a page now. Acquire: what was written before the page was set present can be read after this.
+    pub fn state(&self, page: PageNo) -> PageState {
+        let place = Place::of(page.id());
+        PageState(
+            self.leaf(&place)
+                .map_or(0, |leaf| leaf.states[place.slot].load(Ordering::Acquire)),
+        )
+    }
+
+    /// Step 4 of the protocol: whether the page is still in the state that [`PageMap::state`] returned before its bytes
+    /// were read. The bytes must not be used when this says no.
+    pub fn is_still(&self, page: PageNo, state: PageState) -> bool {
+        // Orders the caller's read of the bytes before the load; an acquire load alone would not.
+        fence(Ordering::Acquire);
+        self.state(page) == state
+    }
+
+    /// Says that the page's bytes are in the file and right for readers of `since` and later. Release: call it after
+    /// the bytes were written.
+    pub fn set_present(&self, page: PageNo, since: Epoch) {
+        let place = Place::of(page.id());
+        let state = PageState::present(since).0;
+        let before = self.leaf_or_new(&place).states[place.slot].swap(state, Ordering::AcqRel);
+        if before == 0 {
+            self.present.fetch_add(1, Ordering::Relaxed);
+            self.touch();
+        }
+    }
+
+    /// Sets an absent page present, and says whether it was absent: of two fillers one wins, and a page that is here
+    /// keeps its state.
+    pub fn set_present_if_absent(&self, page: PageNo, since: Epoch) -> bool {
+        let place = Place::of(page.id());
+        let state = PageState::present(since).0;
+        let slot = &self.leaf_or_new(&place).states[place.slot];
+        let won = slot
+            .compare_exchange(0, state, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok();
+        if won {
+            self.present.fetch_add(1, Ordering::Relaxed);
+            self.touch();
+        }
+        won
+    }
+
+    /// Forgets that the page is here. Call it before the bytes of a present page are replaced.
+    pub fn clear_present(&self, page: PageNo) {
+        let place = Place::of(page.id());
+        if let Some(leaf) = self.leaf(&place) {
+            self.clear_slot(&leaf.states[place.slot]);
+            // Orders the cleared state before the bytes that the caller writes next.
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    /// Whether the page was written by a local transaction since the base revision.
+    pub fn is_dirty(&self, page: PageNo) -> bool {
+        let place = Place::of(page.id());
+        let (word, bit) = place.dirty_bit();
+        self.leaf(&place)
+            .is_some_and(|leaf| leaf.dirty[word].load(Ordering::Acquire) & bit != 0)
+    }
+
+    /// Marks the page as written locally.
+    pub fn set_dirty(&self, page: PageNo) {
+        let place = Place::of(page.id());
+        let (word, bit) = place.dirty_bit();
+        let word = &self.leaf_or_new(&place).dirty[word];
+        // Most writes hit pages that are dirty already: look before taking the cache line for writing.
+        if word.load(Ordering::Acquire) & bit == 0 && word.fetch_or(bit, Ordering::AcqRel) & bit == 0 {
+            self.dirty.fetch_add(1, Ordering::Relaxed);
+            self.touch();
+        }
+    }
+
+    /// Takes the page's dirty mark away.
+    pub fn clear_dirty(&self, page: PageNo) {
+        let place = Place::of(page.id());
+        let (word, bit) = place.dirty_bit();
+        if let Some(leaf) = self.leaf(&place)
+            && leaf.dirty[word].fetch_and(!bit, Ordering::AcqRel) & bit != 0
+        {
+            self.dirty.fetch_sub(1, Ordering::Relaxed);
+            self.touch();
+        }
+    }
+
+    /// Takes every dirty mark away. A mark set by another thread meanwhile may stay or go: keep writers out.
+    pub fn clear_all_dirty(&self) {
+        for (_, leaf) in self.leaves() {
+            for word in &leaf.dirty {
+                let cleared = word.swap(0, Ordering::AcqRel).count_ones();
+                if cleared > 0 {
+                    self.dirty.fetch_sub(i64::from(cleared), Ordering::Relaxed);
+                    self.touch();
+                }
+            }
+        }
+    }
+
+    /// Forgets the presence of every page beyond the end. Dirty marks stay: that a page was cut off locally is a local
+    /// change too, and marks may be a superset but never a subset.
+    pub fn truncate(&self, size: PageCount) {
+        for (first, leaf) in self.leaves() {
+            let keep = size.0.saturating_sub(first) as usize;
+            for slot in leaf.states.iter().skip(keep) {
+                self.clear_slot(slot);
+            }
+        }
+        fence(Ordering::SeqCst);
+    }
+
+    /// The 0-based ids of the pages that are here, in any epoch. Pages that other threads change meanwhile may be in it
+    /// or not; a page set present before the call is in it.
+    pub fn present(&self) -> RoaringBitmap {
+        self.collect(|leaf, slot| leaf.states[slot].load(Ordering::Acquire) != 0)
+    }
+
+    /// The 0-based ids of the dirty pages, with the same promise.
+    pub fn dirty(&self) -> RoaringBitmap {
+        self.collect(|leaf, slot| leaf.dirty[slot / 64].load(Ordering::Acquire) & (1 << (slot % 64)) != 0)
+    }
+
+    /// How many pages are here; a counter, not a walk.
+    pub fn present_count(&self) -> PageCount {
+        count(&self.present)
+    }
+
+    /// How many pages are dirty; a counter, not a walk.
+    pub fn dirty_count(&self) -> PageCount {
+        count(&self.dirty)
+    }
+
+    /// The present moment of the two sets. A saver takes it, *then* takes the sets, writes them, and hands it to
+    /// [`PageMap::mark_saved`]: what changed in between is saved next time.
+    pub fn generation(&self) -> Generation {
+        Generation(self.generation.load(Ordering::Acquire))
+    }
+
+    /// Remembers that the sets as of this moment are on disk.
+    pub fn mark_saved(&self, generation: Generation) {
+        self.saved.fetch_max(generation.0, Ordering::AcqRel);
+    }
+
+    /// Whether a set changed since what [`PageMap::mark_saved`] was last told.
+    pub fn changed_since_saved(&self) -> bool {
+        self.generation.load(Ordering::Acquire) != self.saved.load(Ordering::Acquire)
+    }
+
+    fn touch(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn clear_slot(&self, slot: &AtomicU32) {
+        if slot.load(Ordering::Acquire) != 0 && slot.swap(0, Ordering::AcqRel) != 0 {
+            self.present.fetch_sub(1, Ordering::Relaxed);
+            self.touch();
+        }
+    }
+
+    fn leaf(&self, place: &Place) -> Option<&Leaf> {
+        self.root[place.node].get()?[place.leaf].get().map(Box::as_ref)
+    }
+
+    fn leaf_or_new(&self, place: &Place) -> &Leaf {
+        let node = self.root[place.node].get_or_init(|| Box::new([const { OnceLock::new() }; NODE_LEAVES]));
+        node[place.leaf].get_or_init(Leaf::new)
+    }
+
+    /// Every leaf that exists, in page order, with the id of its first page.
+    fn leaves(&self) -> impl Iterator<Item = (u32, &Leaf)> {
+        let nodes = (0_u32..).zip(self.root.iter());
+        nodes
+            .filter_map(|(n, node)| Some((n, node.get()?)))
+            .flat_map(|(n, node)| {
+                let leaves = (0_u32..).zip(node.iter());
+                leaves.filter_map(move |(l, leaf)| {
+                    Some((
+                        (n << (LEAF_BITS + NODE_BITS)) | (l << LEAF_BITS),
+                        leaf.get()?.as_ref(),
+                    ))
+                })
+            })
+    }
+
+    /// Collects the pages for which `holds` says yes, run by run: a hydrated database is one run, not a million ids.
+    fn collect(&self, holds: impl Fn(&Leaf, usize) -> bool) -> RoaringBitmap {
+        let mut set = RoaringBitmap::new();
+        for (first, leaf) in self.leaves() {
+            let mut run = None;
+            for slot in 0..=LEAF_PAGES {
+                let held = slot < LEAF_PAGES && holds(leaf, slot);
+                match run {
+                    None if held => run = Some(slot),
+                    Some(start) if !held => {
+                        set.insert_range(first + start as u32..=first + (slot - 1) as u32);
+                        run = None;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        set
+    }
+}
+
+fn count(counter: &AtomicI64) -> PageCount {
+    PageCount(u32::try_from(counter.load(Ordering::Relaxed).max(0)).unwrap_or(u32::MAX))
+}
+
+impl Default for PageMap {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for PageMap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "page map with {} pages present, {} dirty",
+            self.present_count(),
+            self.dirty_count()
+        )
+    }
+}
