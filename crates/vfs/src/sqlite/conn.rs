@@ -1,0 +1,383 @@
+//! An owned connection that can be shared between threads, and the error type of this folder.
+//!
+//! A [`Conn`] is opened in SQLite's serialized mode (`SQLITE_OPEN_FULLMUTEX`), which is what makes sharing it sound. The
+//! `rusqlite::Connection` inside is not shareable, so it stays behind a lock and is lent out for set-up work only
+//! (functions, authorizer, modules); statements go through [`Stmt`](super::Stmt).
+
+use std::{
+    error::Error as StdError,
+    ffi::{CStr, c_int},
+    fmt,
+    mem::ManuallyDrop,
+    path::Path,
+    ptr,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use libsqlite3_sys as ffi;
+use parking_lot::Mutex;
+
+use super::{
+    context,
+    preupdate::{HookSlot, PreUpdateHook},
+    stmt::Stmt,
+};
+
+/// SQLite's primary result codes, as far as callers tell them apart.
+pub mod codes {
+    pub use libsqlite3_sys::{
+        SQLITE_ABORT as ABORT, SQLITE_AUTH as AUTH, SQLITE_BUSY as BUSY, SQLITE_CANTOPEN as CANTOPEN,
+        SQLITE_CONSTRAINT as CONSTRAINT, SQLITE_CORRUPT as CORRUPT, SQLITE_ERROR as ERROR,
+        SQLITE_FULL as FULL, SQLITE_INTERRUPT as INTERRUPT, SQLITE_IOERR as IOERR, SQLITE_LOCKED as LOCKED,
+        SQLITE_MISUSE as MISUSE, SQLITE_NOMEM as NOMEM, SQLITE_NOTADB as NOTADB, SQLITE_PROTOCOL as PROTOCOL,
+        SQLITE_RANGE as RANGE, SQLITE_READONLY as READONLY, SQLITE_SCHEMA as SCHEMA, SQLITE_TOOBIG as TOOBIG,
+    };
+}
+
+/// The result of a call into SQLite.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What SQLite said, and what the VFS below it said when that is where the failure came from.
+#[derive(Clone, Debug)]
+pub struct Error {
+    /// The primary result code, one of [`codes`].
+    pub code: i32,
+    /// The extended result code; its low byte is `code`.
+    pub extended_code: i32,
+    /// SQLite's message, for example `no such table: t`.
+    pub message: String,
+    /// The byte of the SQL text that the message is about, if SQLite knows.
+    pub offset: Option<usize>,
+    /// The VFS error behind an I/O error.
+    pub source: Option<context::SharedError>,
+}
+
+impl Error {
+    /// An error of this folder's own, in SQLite's terms.
+    pub fn new(extended_code: i32, message: impl Into<String>) -> Self {
+        Self {
+            code: extended_code & 0xff,
+            extended_code,
+            message: message.into(),
+            offset: None,
+            source: None,
+        }
+    }
+
+    /// Reads the connection's last error after a call on this thread returned `rc`.
+    ///
+    /// # Safety
+    /// `db` must be a live connection or null.
+    pub(super) unsafe fn last(db: *mut ffi::sqlite3, rc: c_int) -> Self {
+        // SAFETY: the connection is live (or null, and then not asked); the message is copied before anything else can
+        // run on it.
+        let (message, offset) = unsafe {
+            // When another call came between, or there is no connection, the code's own text is the truth we have.
+            let text = if !db.is_null() && ffi::sqlite3_extended_errcode(db) & 0xff == rc & 0xff {
+                ffi::sqlite3_errmsg(db)
+            } else {
+                ffi::sqlite3_errstr(rc)
+            };
+            let message = match text.is_null() {
+                true => format!("SQLite error {rc}"),
+                false => CStr::from_ptr(text).to_string_lossy().into_owned(),
+            };
+            (
+                message,
+                if db.is_null() {
+                    -1
+                } else {
+                    ffi::sqlite3_error_offset(db)
+                },
+            )
+        };
+        let left_by_vfs = matches!(
+            rc & 0xff,
+            codes::IOERR
+                | codes::CANTOPEN
+                | codes::BUSY
+                | codes::PROTOCOL
+                | codes::INTERRUPT
+                | codes::NOTADB
+                | codes::CORRUPT
+                | codes::FULL
+                | codes::READONLY
+                | codes::SCHEMA
+                | codes::ERROR
+        );
+        Self {
+            code: rc & 0xff,
+            extended_code: rc,
+            message,
+            offset: usize::try_from(offset).ok(),
+            source: left_by_vfs.then(context::take_last_error).flatten(),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source
+            .as_ref()
+            .map(|source| &**source as &(dyn StdError + 'static))
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        let extended = error.sqlite_error().map_or(codes::ERROR, |e| e.extended_code);
+        let message = match error {
+            rusqlite::Error::SqliteFailure(_, Some(message)) => message,
+            other => other.to_string(),
+        };
+        Self {
+            source: context::take_last_error(),
+            ..Self::new(extended, message)
+        }
+    }
+}
+
+/// How to open a [`Conn`].
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// Name of a registered VFS; `None` is SQLite's default one.
+    pub vfs: Option<String>,
+    /// Create the file when there is none.
+    pub create: bool,
+    /// Refuse every write.
+    pub read_only: bool,
+    /// How long a call waits for a lock that another connection holds.
+    pub busy_timeout: Duration,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self {
+            vfs: None,
+            create: true,
+            read_only: false,
+            busy_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A SQLite connection in serialized mode. Clones are the same connection; it closes when the last clone and the last
+/// statement are gone.
+#[derive(Clone)]
+pub struct Conn(Arc<Inner>);
+
+struct Inner {
+    db: *mut ffi::sqlite3,
+    hook: HookSlot,
+    /// Dropped by hand, so that closing, which can checkpoint, happens inside a frame of `context`.
+    rusqlite: ManuallyDrop<Mutex<rusqlite::Connection>>,
+}
+
+// SAFETY: the connection was opened with SQLITE_OPEN_FULLMUTEX in a build with SQLITE_THREADSAFE=1 (`open` checks it), so
+// every sqlite3_* call on `db` from any thread is serialized by SQLite itself. `hook` is `Sync`. The rusqlite connection
+// is only lent out under its lock.
+unsafe impl Send for Inner {}
+// SAFETY: as above.
+unsafe impl Sync for Inner {}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // SAFETY: `db` is live until `rusqlite` is dropped, which happens here, once, and last. The hook goes first, so
+        // that closing cannot call it.
+        unsafe {
+            let _entered = context::enter(self.db, ptr::null_mut());
+            self.hook.replace(self.db, None);
+            ManuallyDrop::drop(&mut self.rusqlite);
+        }
+    }
+}
+
+impl fmt::Debug for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Conn").field(&self.0.db).finish()
+    }
+}
+
+impl Conn {
+    /// Opens `path` (`:memory:` is SQLite's private in-memory database).
+    pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
+        use rusqlite::OpenFlags as F;
+        // SAFETY: takes no arguments and only reads a compile-time constant.
+        if unsafe { ffi::sqlite3_threadsafe() } == 0 {
+            return Err(Error::new(
+                codes::MISUSE,
+                "this SQLite was built without threads (SQLITE_THREADSAFE=0)",
+            ));
+        }
+        let mut flags = F::SQLITE_OPEN_FULL_MUTEX | F::SQLITE_OPEN_EXRESCODE;
+        flags |= if options.read_only {
+            F::SQLITE_OPEN_READ_ONLY
+        } else {
+            F::SQLITE_OPEN_READ_WRITE
+        };
+        if options.create && !options.read_only {
+            flags |= F::SQLITE_OPEN_CREATE;
+        }
+        let _ = context::take_last_error();
+        let connection = match &options.vfs {
+            Some(vfs) => rusqlite::Connection::open_with_flags_and_vfs(path, flags, vfs.as_str())?,
+            None => rusqlite::Connection::open_with_flags(path, flags)?,
+        };
+        connection.busy_timeout(options.busy_timeout)?;
+        // SAFETY: the handle is only used while `connection` lives, beside which it is stored, and is never closed by us.
+        let db = unsafe { connection.handle() };
+        Ok(Self(Arc::new(Inner {
+            db,
+            hook: HookSlot::default(),
+            rusqlite: ManuallyDrop::new(Mutex::new(connection)),
+        })))
+    }
+
+    /// Lends out the rusqlite connection for set-up work: functions, authorizer, modules. `work` must not call
+    /// `with_rusqlite` on the same connection again: it would wait for itself.
+    pub fn with_rusqlite<T>(
+        &self,
+        work: impl FnOnce(&mut rusqlite::Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let mut connection = self.0.rusqlite.lock();
+        // SAFETY: `self` keeps the connection alive past the guard.
+        let _entered = unsafe { context::enter(self.0.db, ptr::null_mut()) };
+        Ok(work(&mut connection)?)
+    }
+
+    /// Compiles the first statement of `sql`. Gives the statement (`None` for white space and comments) and the byte at
+    /// which the rest begins. `persistent` tells SQLite that the statement will be kept and reused.
+    pub fn prepare(&self, sql: &str, persistent: bool) -> Result<(Option<Stmt>, usize)> {
+        Stmt::prepare(self, sql, persistent)
+    }
+
+    /// Compiles exactly one statement.
+    pub fn prepare_one(&self, sql: &str) -> Result<Stmt> {
+        let (stmt, _) = self.prepare(sql, true)?;
+        stmt.ok_or_else(|| Error::new(codes::MISUSE, "the SQL text holds no statement"))
+    }
+
+    /// Runs every statement of `sql`, throwing rows away; stops at the first error.
+    pub fn execute_batch(&self, sql: &str) -> Result<()> {
+        let mut rest = sql;
+        while !rest.is_empty() {
+            let (stmt, tail) = self.prepare(rest, false)?;
+            if let Some(mut stmt) = stmt {
+                stmt.execute()?;
+            }
+            rest = &rest[tail..];
+        }
+        Ok(())
+    }
+
+    /// Rows that the last finished INSERT, UPDATE or DELETE changed itself.
+    pub fn changes(&self) -> u64 {
+        // SAFETY: `db` is live while `self` is.
+        unsafe { ffi::sqlite3_changes64(self.0.db) as u64 }
+    }
+
+    /// Rows changed since the connection was opened, trigger and foreign-key effects included.
+    pub fn total_changes(&self) -> u64 {
+        // SAFETY: `db` is live while `self` is.
+        unsafe { ffi::sqlite3_total_changes64(self.0.db) as u64 }
+    }
+
+    /// Rowid of the last row inserted into a table with rowids.
+    pub fn last_insert_rowid(&self) -> i64 {
+        // SAFETY: `db` is live while `self` is.
+        unsafe { ffi::sqlite3_last_insert_rowid(self.0.db) }
+    }
+
+    /// Makes [`last_insert_rowid`](Self::last_insert_rowid) answer `rowid`, to hide inserts that the user did not make.
+    pub fn set_last_insert_rowid(&self, rowid: i64) {
+        // SAFETY: `db` is live while `self` is.
+        unsafe { ffi::sqlite3_set_last_insert_rowid(self.0.db, rowid) }
+    }
+
+    /// True outside of explicit transactions.
+    pub fn is_autocommit(&self) -> bool {
+        // SAFETY: `db` is live while `self` is.
+        unsafe { ffi::sqlite3_get_autocommit(self.0.db) != 0 }
+    }
+
+    /// Sets how long a call waits for a lock that another connection holds.
+    pub fn busy_timeout(&self, timeout: Duration) -> Result<()> {
+        let millis = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
+        // SAFETY: `db` is live while `self` is.
+        match unsafe { ffi::sqlite3_busy_timeout(self.0.db, millis) } {
+            ffi::SQLITE_OK => Ok(()),
+            // SAFETY: as above.
+            rc => Err(unsafe { Error::last(self.0.db, rc) }),
+        }
+    }
+
+    /// Makes whatever runs on this connection now fail with [`codes::INTERRUPT`].
+    pub fn interrupt(&self) {
+        // SAFETY: `db` is live while `self` is; sqlite3_interrupt may be called from any thread.
+        unsafe { ffi::sqlite3_interrupt(self.0.db) }
+    }
+
+    /// Something that can interrupt this connection without keeping it open.
+    pub fn interrupt_handle(&self) -> InterruptHandle {
+        InterruptHandle(Arc::downgrade(&self.0))
+    }
+
+    /// Whether an interrupt is pending.
+    pub fn is_interrupted(&self) -> bool {
+        // SAFETY: `db` is live while `self` is.
+        unsafe { ffi::sqlite3_is_interrupted(self.0.db) != 0 }
+    }
+
+    /// Calls `hook` before every change of a row of a real table, from now on; `None` removes it. Install it before
+    /// preparing what it should see: SQLite compiles some statements differently when there is a hook.
+    ///
+    /// The hook must not use the connection. A panic in it is caught, interrupts the statement, and makes the step fail.
+    pub fn set_preupdate_hook(&self, hook: Option<PreUpdateHook>) {
+        // SAFETY: `db` is live, and `Inner::drop` removes the hook before the connection is closed.
+        unsafe { self.0.hook.replace(self.0.db, hook) }
+    }
+
+    /// Whether `other` is this very connection.
+    pub fn is_same(&self, other: &Conn) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    pub(super) fn raw(&self) -> *mut ffi::sqlite3 {
+        self.0.db
+    }
+
+    /// True once after the preupdate hook panicked.
+    pub(super) fn take_hook_panic(&self) -> bool {
+        self.0.hook.take_panic()
+    }
+}
+
+/// Interrupts a connection from any thread; does nothing when the connection is gone. See [`Conn::interrupt_handle`].
+#[derive(Clone)]
+pub struct InterruptHandle(Weak<Inner>);
+
+impl InterruptHandle {
+    /// Makes whatever runs on the connection now fail with [`codes::INTERRUPT`].
+    pub fn interrupt(&self) {
+        if let Some(inner) = self.0.upgrade() {
+            Conn(inner).interrupt();
+        }
+    }
+}
+
+impl fmt::Debug for InterruptHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InterruptHandle")
+    }
+}

@@ -1,0 +1,121 @@
+//! What this thread is executing, for code that SQLite calls in the middle of it.
+//!
+//! Every prepare, step, reset and close of [`Conn`](super::Conn) and [`Stmt`](super::Stmt) enters a frame here and leaves
+//! it when it returns or unwinds; frames nest, as a SQL function may run statements of its own. A VFS callback on the
+//! same thread can then ask which statement needs a page, whether somebody interrupted it, and leave an error that is
+//! richer than the integer that SQLite passes on.
+//!
+//! This module must never call into SQLite on its own account: it answers only from inside a call that is under way, when
+//! the pointers it holds are alive and this thread holds the connection's mutex.
+
+use std::{
+    cell::{Cell, RefCell},
+    error::Error,
+    ffi::CStr,
+    ptr,
+    sync::Arc,
+};
+
+use libsqlite3_sys as ffi;
+
+/// The error a VFS leaves behind for the SQL caller.
+pub type SharedError = Arc<dyn Error + Send + Sync>;
+
+#[derive(Clone, Copy)]
+struct Frame {
+    db: *mut ffi::sqlite3,
+    /// Null while preparing or closing: there is no statement that could be named.
+    stmt: *mut ffi::sqlite3_stmt,
+}
+
+const IDLE: Frame = Frame {
+    db: ptr::null_mut(),
+    stmt: ptr::null_mut(),
+};
+
+thread_local! {
+    static FRAME: Cell<Frame> = const { Cell::new(IDLE) };
+    static LAST_ERROR: RefCell<Option<SharedError>> = const { RefCell::new(None) };
+}
+
+/// Restores the frame around it when dropped, also when a panic unwinds through it.
+pub(super) struct Entered {
+    outer: Frame,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        // A thread that is being torn down has no frame to restore.
+        let _ = FRAME.try_with(|frame| frame.set(self.outer));
+    }
+}
+
+/// Says that this thread now runs `stmt` (null: prepares, or closes something) on `db`, until the guard is dropped.
+///
+/// # Safety
+/// Both pointers must stay valid until the guard is dropped, and the guard must not outlive the call it describes.
+pub(super) unsafe fn enter(db: *mut ffi::sqlite3, stmt: *mut ffi::sqlite3_stmt) -> Entered {
+    let outer = FRAME
+        .try_with(|frame| frame.replace(Frame { db, stmt }))
+        .unwrap_or(IDLE);
+    if outer.db.is_null() {
+        // What an earlier call left behind and nobody took is not this call's error.
+        let _ = take_last_error();
+    }
+    Entered { outer }
+}
+
+/// The SQL, with its bound values written out, of the statement that this thread is executing; `None` while it is
+/// preparing one, and when it is executing nothing. Costs a pass over the SQL text: ask only when the answer is needed.
+pub fn current_statement_sql() -> Option<String> {
+    let frame = FRAME.try_with(Cell::get).ok()?;
+    if frame.stmt.is_null() {
+        return None;
+    }
+    // SAFETY: `enter` promises that the statement outlives its frame, and the frame is the innermost call of this very
+    // thread, which therefore holds the (recursive) connection mutex that sqlite3_expanded_sql takes.
+    unsafe { expanded_sql(frame.stmt) }
+}
+
+/// Whether `sqlite3_interrupt` was called on the connection that this thread is executing on. Code that waits inside a
+/// VFS callback asks this now and then.
+pub fn is_interrupted() -> bool {
+    FRAME.try_with(Cell::get).is_ok_and(|frame| {
+        // SAFETY: `enter` promises that the connection outlives its frame.
+        !frame.db.is_null() && unsafe { ffi::sqlite3_is_interrupted(frame.db) } != 0
+    })
+}
+
+/// Whether this thread is inside a call of a [`Conn`](super::Conn) or [`Stmt`](super::Stmt).
+pub fn is_executing() -> bool {
+    FRAME.try_with(|frame| !frame.get().db.is_null()).unwrap_or(false)
+}
+
+/// Leaves the error that makes the current VFS callback fail; the SQL caller gets it as the source of its
+/// [`Error`](super::Error). A later error replaces an earlier one.
+pub fn set_last_error(error: SharedError) {
+    let _ = LAST_ERROR.try_with(|last| last.replace(Some(error)));
+}
+
+/// Takes what [`set_last_error`] left on this thread.
+pub fn take_last_error() -> Option<SharedError> {
+    LAST_ERROR
+        .try_with(|last| last.borrow_mut().take())
+        .ok()
+        .flatten()
+}
+
+/// # Safety
+/// `stmt` must be a live statement.
+pub(super) unsafe fn expanded_sql(stmt: *mut ffi::sqlite3_stmt) -> Option<String> {
+    // SAFETY: the caller says the statement is live; the result is null or a NUL-terminated string that is ours to free.
+    unsafe {
+        let text = ffi::sqlite3_expanded_sql(stmt);
+        if text.is_null() {
+            return None;
+        }
+        let owned = CStr::from_ptr(text).to_string_lossy().into_owned();
+        ffi::sqlite3_free(text.cast());
+        Some(owned)
+    }
+}

@@ -1,0 +1,18 @@
+//! Owned, safe wrappers over the part of SQLite's C interface that this project stands on: connections and statements
+//! without lifetimes, the preupdate hook, and what the current thread is executing (which the VFS asks in the middle of
+//! a read).
+//!
+//! Everything unsafe about talking to SQLite as a *client* is in this folder; it must never know about replicas, pages
+//! or the change log.
+
+mod conn;
+pub mod context;
+mod preupdate;
+mod stmt;
+#[cfg(test)]
+mod tests;
+
+pub use conn::{Conn, Error, InterruptHandle, OpenOptions, Result, codes};
+pub use preupdate::{PreUpdate, PreUpdateHook, RowChange, check_build};
+pub use rusqlite::types::ValueRef;
+pub use stmt::{Step, Stmt};

@@ -1,0 +1,331 @@
+//! An owned prepared statement: it keeps its connection alive and has no lifetime to carry around.
+//!
+//! Every index is checked here and misuse is a typed error, so that nothing a caller passes can reach SQLite's undefined
+//! behaviour. Column values are borrowed from SQLite and end with the next call that changes the statement.
+
+use std::{
+    ffi::{CStr, CString, c_char, c_int},
+    fmt,
+    marker::PhantomData,
+    ptr, slice,
+};
+
+use libsqlite3_sys as ffi;
+use rusqlite::types::ValueRef;
+
+use super::{
+    conn::{Conn, Error, Result, codes},
+    context,
+};
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// There is a row to read.
+    Row,
+    /// The statement has finished.
+    Done,
+}
+
+/// A prepared statement. It may move to another thread, but is used by one at a time.
+pub struct Stmt {
+    raw: *mut ffi::sqlite3_stmt,
+    conn: Conn,
+    /// Whether the last step gave a row, so that there are values to read.
+    on_row: bool,
+    /// Reading a value may convert it in place: not `Sync`.
+    not_sync: PhantomData<std::cell::Cell<()>>,
+}
+
+// SAFETY: SQLite in serialized mode lets a statement be used from any thread; only its borrowed values forbid use from
+// two at once, which `!Sync` and `&mut self` rule out.
+unsafe impl Send for Stmt {}
+
+impl Drop for Stmt {
+    fn drop(&mut self) {
+        // SAFETY: `raw` is ours and live, and `conn` keeps the connection alive; finalizing can finish a transaction and so
+        // do I/O, hence the frame.
+        unsafe {
+            let _entered = context::enter(self.conn.raw(), ptr::null_mut());
+            ffi::sqlite3_finalize(self.raw);
+        }
+    }
+}
+
+impl fmt::Debug for Stmt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Stmt").field(&self.sql()).finish()
+    }
+}
+
+impl Stmt {
+    pub(super) fn prepare(conn: &Conn, sql: &str, persistent: bool) -> Result<(Option<Stmt>, usize)> {
+        if sql.as_bytes().contains(&0) {
+            return Err(Error::new(codes::MISUSE, "the SQL text holds a NUL character"));
+        }
+        let len = c_int::try_from(sql.len())
+            .map_err(|_| Error::new(codes::TOOBIG, "the SQL text is longer than SQLite allows"))?;
+        let flags = if persistent {
+            ffi::SQLITE_PREPARE_PERSISTENT
+        } else {
+            0
+        };
+        let (mut raw, mut tail) = (ptr::null_mut(), ptr::null());
+        let start: *const c_char = sql.as_ptr().cast();
+        // SAFETY: `sql` is `len` readable bytes; `raw` and `tail` are out parameters; the connection outlives the frame.
+        let rc = unsafe {
+            let _entered = context::enter(conn.raw(), ptr::null_mut());
+            ffi::sqlite3_prepare_v3(conn.raw(), start, len, flags, &mut raw, &mut tail)
+        };
+        if rc != ffi::SQLITE_OK {
+            // SAFETY: the connection is live.
+            return Err(unsafe { Error::last(conn.raw(), rc) });
+        }
+        let consumed = if tail.is_null() {
+            sql.len()
+        } else {
+            (tail as usize).saturating_sub(start as usize)
+        };
+        // SQLite may stop inside white space, never inside a character; be sure of it before slicing by it.
+        let consumed = (consumed..=sql.len())
+            .find(|&i| sql.is_char_boundary(i))
+            .unwrap_or(sql.len());
+        let stmt = (!raw.is_null()).then(|| Stmt {
+            raw,
+            conn: conn.clone(),
+            on_row: false,
+            not_sync: PhantomData,
+        });
+        Ok((stmt, consumed))
+    }
+
+    /// The connection this statement belongs to.
+    pub fn conn(&self) -> &Conn {
+        &self.conn
+    }
+
+    /// Binds parameter `index` (from 1). Text need not be UTF-8.
+    pub fn bind(&mut self, index: usize, value: ValueRef<'_>) -> Result<()> {
+        let count = self.parameter_count();
+        if index == 0 || index > count {
+            let message = format!("there is no parameter {index}: the statement has {count}");
+            return Err(Error::new(codes::RANGE, message));
+        }
+        let i = index as c_int;
+        // SAFETY: the statement is live, the index was checked, and SQLITE_TRANSIENT makes SQLite copy the bytes, whose
+        // pointer is never null (an empty slice's is dangling, which SQLite does not read).
+        let rc = unsafe {
+            match value {
+                ValueRef::Null => ffi::sqlite3_bind_null(self.raw, i),
+                ValueRef::Integer(v) => ffi::sqlite3_bind_int64(self.raw, i, v),
+                ValueRef::Real(v) => ffi::sqlite3_bind_double(self.raw, i, v),
+                ValueRef::Text(v) => ffi::sqlite3_bind_text64(
+                    self.raw,
+                    i,
+                    v.as_ptr().cast(),
+                    v.len() as u64,
+                    ffi::SQLITE_TRANSIENT(),
+                    ffi::SQLITE_UTF8 as u8,
+                ),
+                ValueRef::Blob(v) => ffi::sqlite3_bind_blob64(
+                    self.raw,
+                    i,
+                    v.as_ptr().cast(),
+                    v.len() as u64,
+                    ffi::SQLITE_TRANSIENT(),
+                ),
+            }
+        };
+        self.check(rc)
+    }
+
+    /// Binds the parameter called `name`, with its prefix (`:a`, `@a`, `$a`, `?7`).
+    pub fn bind_named(&mut self, name: &str, value: ValueRef<'_>) -> Result<()> {
+        match self.parameter_index(name) {
+            Some(index) => self.bind(index, value),
+            None => Err(Error::new(
+                codes::RANGE,
+                format!("the statement has no parameter {name}"),
+            )),
+        }
+    }
+
+    /// Runs until the next row or the end. After an error the statement is reset, so that it can be stepped again.
+    pub fn step(&mut self) -> Result<Step> {
+        self.on_row = false;
+        // SAFETY: statement and connection are live past the frame.
+        let rc = unsafe {
+            let _entered = context::enter(self.conn.raw(), self.raw);
+            ffi::sqlite3_step(self.raw)
+        };
+        if self.conn.take_hook_panic() {
+            self.reset();
+            return Err(Error::new(
+                codes::ABORT,
+                "recording the changes of this statement failed: a bug, please report it",
+            ));
+        }
+        match rc {
+            ffi::SQLITE_ROW => {
+                self.on_row = true;
+                Ok(Step::Row)
+            }
+            ffi::SQLITE_DONE => Ok(Step::Done),
+            rc => {
+                // SAFETY: the connection is live.
+                let error = unsafe { Error::last(self.conn.raw(), rc) };
+                self.reset();
+                Err(error)
+            }
+        }
+    }
+
+    /// Steps to the end, throwing rows away, and resets.
+    pub fn execute(&mut self) -> Result<()> {
+        while self.step()? == Step::Row {}
+        self.reset();
+        Ok(())
+    }
+
+    /// Ends the current execution. Bound values stay. An error that this reports is one that a step has reported already.
+    pub fn reset(&mut self) {
+        self.on_row = false;
+        // SAFETY: statement and connection are live; ending a write that was not stepped to its end does I/O, hence the frame.
+        unsafe {
+            let _entered = context::enter(self.conn.raw(), self.raw);
+            ffi::sqlite3_reset(self.raw);
+        }
+    }
+
+    /// Makes every parameter NULL.
+    pub fn clear_bindings(&mut self) {
+        // SAFETY: the statement is live.
+        unsafe { ffi::sqlite3_clear_bindings(self.raw) };
+    }
+
+    /// Number of columns of the result; 0 for a statement that gives none.
+    pub fn column_count(&self) -> usize {
+        // SAFETY: the statement is live.
+        unsafe { ffi::sqlite3_column_count(self.raw) as usize }
+    }
+
+    /// Name of a column (from 0).
+    pub fn column_name(&self, column: usize) -> Result<String> {
+        let i = self.column_index(column)?;
+        // SAFETY: the index was checked; the text is copied before anything can change it.
+        unsafe { self.text(ffi::sqlite3_column_name(self.raw, i)) }
+            .ok_or_else(|| Error::new(codes::NOMEM, "out of memory"))
+    }
+
+    /// Declared type of the table column behind a result column; `None` for expressions.
+    pub fn column_decltype(&self, column: usize) -> Result<Option<String>> {
+        let i = self.column_index(column)?;
+        // SAFETY: the index was checked; the text is copied before anything can change it.
+        Ok(unsafe { self.text(ffi::sqlite3_column_decltype(self.raw, i)) })
+    }
+
+    /// A value of the current row (column from 0), borrowed until the next call that takes `&mut self`.
+    pub fn value(&self, column: usize) -> Result<ValueRef<'_>> {
+        let i = self.column_index(column)?;
+        if !self.on_row {
+            return Err(Error::new(codes::MISUSE, "the statement is not on a row"));
+        }
+        // SAFETY: the index was checked and there is a row. Each value is read as the type that it has; the pointers stay
+        // valid until the statement is stepped, reset or finalized, all of which need `&mut self`, or until the value is
+        // converted to another type, which nothing here does twice.
+        unsafe {
+            let bytes = |p: *const u8| {
+                let n = ffi::sqlite3_column_bytes(self.raw, i).max(0) as usize;
+                if p.is_null() || n == 0 {
+                    &[][..]
+                } else {
+                    slice::from_raw_parts(p, n)
+                }
+            };
+            Ok(match ffi::sqlite3_column_type(self.raw, i) {
+                ffi::SQLITE_INTEGER => ValueRef::Integer(ffi::sqlite3_column_int64(self.raw, i)),
+                ffi::SQLITE_FLOAT => ValueRef::Real(ffi::sqlite3_column_double(self.raw, i)),
+                ffi::SQLITE_TEXT => ValueRef::Text(bytes(ffi::sqlite3_column_text(self.raw, i))),
+                ffi::SQLITE_BLOB => ValueRef::Blob(bytes(ffi::sqlite3_column_blob(self.raw, i).cast())),
+                _ => ValueRef::Null,
+            })
+        }
+    }
+
+    /// Number of parameters: the largest index.
+    pub fn parameter_count(&self) -> usize {
+        // SAFETY: the statement is live.
+        unsafe { ffi::sqlite3_bind_parameter_count(self.raw) as usize }
+    }
+
+    /// Name of parameter `index` (from 1) with its prefix; `None` for a plain `?` and for an index out of range.
+    pub fn parameter_name(&self, index: usize) -> Option<String> {
+        let i = c_int::try_from(index).ok()?;
+        // SAFETY: SQLite answers null for an index it does not have; the text is copied.
+        unsafe { self.text(ffi::sqlite3_bind_parameter_name(self.raw, i)) }
+    }
+
+    /// Index of the parameter called `name`, with its prefix.
+    pub fn parameter_index(&self, name: &str) -> Option<usize> {
+        let name = CString::new(name).ok()?;
+        // SAFETY: the statement is live and the name NUL-terminated.
+        let i = unsafe { ffi::sqlite3_bind_parameter_index(self.raw, name.as_ptr()) };
+        usize::try_from(i).ok().filter(|&i| i > 0)
+    }
+
+    /// True when the statement itself changes nothing in any database (`BEGIN`, `COMMIT` and most pragmas count as such).
+    pub fn readonly(&self) -> bool {
+        // SAFETY: the statement is live.
+        unsafe { ffi::sqlite3_stmt_readonly(self.raw) != 0 }
+    }
+
+    /// True for EXPLAIN and EXPLAIN QUERY PLAN.
+    pub fn is_explain(&self) -> bool {
+        // SAFETY: the statement is live.
+        unsafe { ffi::sqlite3_stmt_isexplain(self.raw) != 0 }
+    }
+
+    /// True between the first step and the end or a reset.
+    pub fn is_busy(&self) -> bool {
+        // SAFETY: the statement is live.
+        unsafe { ffi::sqlite3_stmt_busy(self.raw) != 0 }
+    }
+
+    /// The SQL text this was prepared from.
+    pub fn sql(&self) -> String {
+        // SAFETY: the statement is live; the text is copied.
+        unsafe { self.text(ffi::sqlite3_sql(self.raw)) }.unwrap_or_default()
+    }
+
+    /// The SQL text with bound values in place of the parameters; `None` when that would be longer than SQLite allows.
+    pub fn expanded_sql(&self) -> Option<String> {
+        // SAFETY: the statement is live.
+        unsafe { context::expanded_sql(self.raw) }
+    }
+
+    fn column_index(&self, column: usize) -> Result<c_int> {
+        let count = self.column_count();
+        if column < count {
+            return Ok(column as c_int);
+        }
+        Err(Error::new(
+            codes::RANGE,
+            format!("there is no column {column}: the statement has {count}"),
+        ))
+    }
+
+    fn check(&self, rc: c_int) -> Result<()> {
+        if rc == ffi::SQLITE_OK {
+            return Ok(());
+        }
+        // SAFETY: the connection is live.
+        Err(unsafe { Error::last(self.conn.raw(), rc) })
+    }
+
+    /// # Safety
+    /// `text` must be null or NUL-terminated and live for the length of this call.
+    unsafe fn text(&self, text: *const c_char) -> Option<String> {
+        // SAFETY: the caller's promise.
+        (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
+    }
+}
