@@ -4,6 +4,8 @@
 //! Nothing here does I/O, waits, or is unsafe; everything can be tested with values alone.
 #![forbid(unsafe_code)]
 
+pub mod btree;
+pub mod header;
 pub mod page_map;
 pub mod planner;
 pub mod saved_map;

@@ -1,0 +1,258 @@
+//! The database header: the first 100 bytes of page 1 (<https://www.sqlite.org/fileformat2.html#database_header>).
+//!
+//! It tells the page size and the usable size that every other page is read with. Bytes from a remote go through here
+//! before anything trusts them. What this file must never do: accept what SQLite itself would call "not a database".
+
+use crate::types::{InvalidPageSize, PageCount, PageSize};
+
+/// Length of the header in bytes.
+pub const HEADER_LEN: usize = 100;
+
+/// The first 16 bytes of every database.
+pub const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+/// Offset of the write version (1 = rollback journal, 2 = WAL).
+pub const WRITE_VERSION_AT: usize = 18;
+
+/// Offset of the read version, with the same values.
+pub const READ_VERSION_AT: usize = 19;
+
+/// Offset of the schema cookie, 4 bytes, big-endian.
+pub const SCHEMA_COOKIE_AT: usize = 40;
+
+/// The least usable size that SQLite accepts.
+pub const MIN_USABLE_SIZE: u32 = 480;
+
+/// What the header of a database says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DatabaseHeader {
+    /// Bytes of a page; stored as 1 when it is 65536.
+    pub page_size: PageSize,
+    /// Bytes at the end of every page that SQLite leaves alone.
+    pub reserved: u8,
+    /// 1 = rollback journal, 2 = WAL; more: only to be read.
+    pub write_version: u8,
+    /// 1 = rollback journal, 2 = WAL.
+    pub read_version: u8,
+    /// Goes up with each transaction outside WAL mode.
+    pub change_counter: u32,
+    /// The size in pages, as stored; see [`DatabaseHeader::db_size`].
+    pub stored_db_size: u32,
+    /// First page of the freelist, or 0.
+    pub first_free_page: u32,
+    /// How many pages the freelist has.
+    pub free_page_count: u32,
+    /// Changes with the schema.
+    pub schema_cookie: u32,
+    /// Not 0: the database has pointer-map pages (auto-vacuum or incremental vacuum).
+    pub largest_root: u32,
+    /// 1 = UTF-8, 2 = UTF-16le, 3 = UTF-16be; 0 in a database without a schema.
+    pub text_encoding: u32,
+    /// `PRAGMA user_version`.
+    pub user_version: u32,
+    /// `PRAGMA application_id`.
+    pub application_id: u32,
+    /// The change counter when `stored_db_size` was written.
+    pub version_valid_for: u32,
+}
+
+/// Why bytes are no header of a SQLite database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeaderError {
+    /// Fewer than 100 bytes.
+    #[error("a database header has {HEADER_LEN} bytes, here are {0}: page 1 is not whole")]
+    Short(usize),
+    /// The magic is not there.
+    #[error(
+        "this is no SQLite database: it does not begin with \"SQLite format 3\" (an encrypted one does not either)"
+    )]
+    Magic,
+    /// The page size is none of SQLite's.
+    #[error("the database header is damaged: {0}")]
+    PageSize(#[from] InvalidPageSize),
+    /// The reserved bytes leave too little of a page.
+    #[error(
+        "the database header is damaged: {reserved} reserved bytes leave less than 480 of a page of {page_size}"
+    )]
+    Reserved {
+        /// The page size.
+        page_size: PageSize,
+        /// Byte 20 of the header.
+        reserved: u8,
+    },
+    /// Written in a format that this SQLite cannot read.
+    #[error(
+        "the database has read version {0}; only 1 (rollback journal) and 2 (WAL) are known: use a newer program"
+    )]
+    ReadVersion(u8),
+    /// The payload fractions are not the only allowed ones.
+    #[error("the database header is damaged: its payload fractions are not 64, 32 and 32")]
+    Fractions,
+}
+
+impl DatabaseHeader {
+    /// Reads the header at the start of `page_1`.
+    ///
+    /// ```
+    /// use partial_sync_core::header::{DatabaseHeader, HeaderError};
+    /// assert_eq!(DatabaseHeader::parse(b"no database"), Err(HeaderError::Short(11)));
+    /// ```
+    pub fn parse(page_1: &[u8]) -> Result<Self, HeaderError> {
+        let header: &[u8; HEADER_LEN] = page_1.first_chunk().ok_or(HeaderError::Short(page_1.len()))?;
+        if !header.starts_with(MAGIC) {
+            return Err(HeaderError::Magic);
+        }
+        let number =
+            |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let page_size = PageSize::new(match u16::from_be_bytes([header[16], header[17]]) {
+            1 => 65536,
+            bytes => u32::from(bytes),
+        })?;
+        let reserved = header[20];
+        if page_size.bytes() - u32::from(reserved) < MIN_USABLE_SIZE {
+            return Err(HeaderError::Reserved { page_size, reserved });
+        }
+        let read_version = header[READ_VERSION_AT];
+        if !(1..=2).contains(&read_version) {
+            return Err(HeaderError::ReadVersion(read_version));
+        }
+        if header[21..24] != [64, 32, 32] {
+            return Err(HeaderError::Fractions);
+        }
+        Ok(Self {
+            page_size,
+            reserved,
+            write_version: header[WRITE_VERSION_AT],
+            read_version,
+            change_counter: number(24),
+            stored_db_size: number(28),
+            first_free_page: number(32),
+            free_page_count: number(36),
+            schema_cookie: number(SCHEMA_COOKIE_AT),
+            largest_root: number(52),
+            text_encoding: number(56),
+            user_version: number(60),
+            application_id: number(68),
+            version_valid_for: number(92),
+        })
+    }
+
+    /// The bytes of a page that SQLite uses: page size without the reserved bytes.
+    pub const fn usable_size(&self) -> u32 {
+        self.page_size.bytes() - self.reserved as u32
+    }
+
+    /// The size of the database, if the header knows: programs older than SQLite 3.7.0 leave a stale one behind.
+    pub fn db_size(&self) -> Option<PageCount> {
+        (self.stored_db_size > 0 && self.change_counter == self.version_valid_for)
+            .then_some(PageCount(self.stored_db_size))
+    }
+
+    /// Whether the database says that it is in WAL mode.
+    pub const fn is_wal(&self) -> bool {
+        self.write_version == 2 && self.read_version == 2
+    }
+
+    /// Makes the header at the start of `page_1` say WAL, as every replica is; a remote may be in rollback mode. Does
+    /// nothing to bytes too short for a header.
+    pub fn set_wal(page_1: &mut [u8]) {
+        if let Some(versions) = page_1.get_mut(WRITE_VERSION_AT..=READ_VERSION_AT) {
+            versions.fill(2);
+        }
+    }
+
+    /// Writes a schema cookie into the header at the start of `page_1`. Does nothing to bytes too short for a header.
+    pub fn set_schema_cookie(page_1: &mut [u8], cookie: u32) {
+        if let Some(bytes) = page_1.get_mut(SCHEMA_COOKIE_AT..SCHEMA_COOKIE_AT + 4) {
+            bytes.copy_from_slice(&cookie.to_be_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn header() -> Vec<u8> {
+        let mut header = vec![0; HEADER_LEN];
+        header[..16].copy_from_slice(MAGIC);
+        header[16..24].copy_from_slice(&[0x10, 0, 1, 1, 0, 64, 32, 32]);
+        header
+    }
+
+    #[test]
+    fn a_stored_page_size_of_1_means_65536() {
+        let mut bytes = header();
+        bytes[16..18].copy_from_slice(&[0, 1]);
+        bytes[20] = 32;
+        let header = DatabaseHeader::parse(&bytes).unwrap();
+        assert_eq!(header.page_size.bytes(), 65536);
+        assert_eq!(header.usable_size(), 65504);
+    }
+
+    #[test]
+    fn what_sqlite_would_refuse_is_refused() {
+        let broken = |at: usize, value: u8| {
+            let mut bytes = header();
+            bytes[at] = value;
+            DatabaseHeader::parse(&bytes)
+        };
+        assert!(broken(16, 0x10).is_ok());
+        assert_eq!(broken(0, b's'), Err(HeaderError::Magic));
+        assert_eq!(broken(17, 1), Err(HeaderError::PageSize(InvalidPageSize(4097))));
+        assert_eq!(broken(16, 0), Err(HeaderError::PageSize(InvalidPageSize(0))));
+        assert_eq!(broken(19, 3), Err(HeaderError::ReadVersion(3)));
+        assert_eq!(broken(22, 33), Err(HeaderError::Fractions));
+        let mut small = header();
+        small[16..18].copy_from_slice(&512_u16.to_be_bytes());
+        small[20] = 33;
+        let page_size = PageSize::new(512).unwrap();
+        assert_eq!(
+            DatabaseHeader::parse(&small),
+            Err(HeaderError::Reserved {
+                page_size,
+                reserved: 33
+            })
+        );
+    }
+
+    #[test]
+    fn a_stale_database_size_is_not_believed() {
+        let mut bytes = header();
+        bytes[28..32].copy_from_slice(&9_u32.to_be_bytes());
+        assert_eq!(
+            DatabaseHeader::parse(&bytes).unwrap().db_size(),
+            Some(PageCount(9))
+        );
+        bytes[27] = 1;
+        assert_eq!(DatabaseHeader::parse(&bytes).unwrap().db_size(), None);
+    }
+
+    #[test]
+    fn wal_mode_and_cookie_are_written_where_sqlite_reads_them() {
+        let mut bytes = header();
+        assert!(!DatabaseHeader::parse(&bytes).unwrap().is_wal());
+        DatabaseHeader::set_wal(&mut bytes);
+        DatabaseHeader::set_schema_cookie(&mut bytes, 0x0102_0304);
+        let header = DatabaseHeader::parse(&bytes).unwrap();
+        assert!(header.is_wal());
+        assert_eq!(header.schema_cookie, 0x0102_0304);
+        DatabaseHeader::set_wal(&mut [0; 19]);
+        DatabaseHeader::set_schema_cookie(&mut [0; 43], 1);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_header_or_an_error(mut bytes in prop::collection::vec(any::<u8>(), 0..200), magic: bool) {
+            if magic && bytes.len() >= 16 {
+                bytes[..16].copy_from_slice(MAGIC);
+            }
+            if let Ok(header) = DatabaseHeader::parse(&bytes) {
+                prop_assert!(header.usable_size() >= MIN_USABLE_SIZE);
+            }
+        }
+    }
+}
