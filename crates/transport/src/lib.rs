@@ -5,8 +5,12 @@
 #![forbid(unsafe_code)]
 
 pub mod hrana;
+pub mod http;
 pub mod remote;
+pub mod url;
+pub mod wire;
 
+pub use http::{AuthToken, HttpClient, HttpRemote, HttpRemoteBuilder, RetryPolicy, UrlSource};
 pub use remote::{
     ApplyMode, Features, PageSelector, PageStream, PagesHeader, PagesRequest, Remote, RemoteError,
     RemoteErrorKind, RemotePage, TransferStats,

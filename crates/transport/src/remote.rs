@@ -172,6 +172,8 @@ pub enum RemoteErrorKind {
     Protocol,
     /// The token function or a decorator failed.
     Client,
+    /// The url function gave no url: sync is paused.
+    Paused,
 }
 
 impl RemoteError {

@@ -1,0 +1,332 @@
+//! [`HttpRemote`]: the remote that speaks the protocol over HTTP.
+//!
+//! It owns deadlines, retries, tokens and counters. A page request is retried, and a page stream that breaks is taken up
+//! again, because both are idempotent; SQL is sent once, unless it is certain that nothing was sent. Secrets never reach
+//! a message.
+
+mod client;
+mod pages;
+mod pipeline;
+mod retry;
+mod source;
+mod status;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, future::BoxFuture};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::{
+    hrana::{Batch, BatchResult},
+    remote::{Features, PageStream, PagesRequest, Remote, RemoteError, RemoteErrorKind, TransferStats},
+    url::RemoteUrl,
+    wire,
+};
+
+pub use client::{HttpClient, HttpRequest, HttpResponse, ReqwestClient};
+pub use retry::RetryPolicy;
+pub use source::{AuthToken, TokenFunction, UrlFunction, UrlSource};
+
+/// How long a request may be silent when nobody says otherwise.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
+/// The longest answer to SQL that is accepted when nobody says otherwise.
+pub const DEFAULT_SQL_ANSWER_LIMIT: usize = 64 << 20;
+
+/// A remote reached over HTTP. Cloning is cheap; clones share connections and counters. It must be used inside a tokio
+/// runtime with its time driver on.
+#[derive(Clone, Debug)]
+pub struct HttpRemote {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    url: UrlSource,
+    token: AuthToken,
+    headers: Vec<(String, String)>,
+    deadline: Duration,
+    retry: RetryPolicy,
+    compression: bool,
+    sql_answer_limit: usize,
+    client: Arc<dyn HttpClient>,
+    random: Mutex<fastrand::Rng>,
+    /// What the remote at this url said last that it can do.
+    known: Mutex<Option<(String, Features)>>,
+    requests: AtomicU64,
+    bytes_sent: AtomicU64,
+    bytes_received: AtomicU64,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpRemoteInner")
+            .field("url", &self.url)
+            .field("token", &self.token)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes an [`HttpRemote`].
+pub struct HttpRemoteBuilder {
+    url: UrlSource,
+    token: AuthToken,
+    headers: Vec<(String, String)>,
+    deadline: Duration,
+    retry: RetryPolicy,
+    compression: bool,
+    sql_answer_limit: usize,
+    root_certificates: Vec<Vec<u8>>,
+    client: Option<Arc<dyn HttpClient>>,
+    seed: Option<u64>,
+}
+
+impl fmt::Debug for HttpRemoteBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpRemoteBuilder")
+            .field("url", &self.url)
+            .field("token", &self.token)
+            .finish_non_exhaustive()
+    }
+}
+
+impl HttpRemoteBuilder {
+    /// The token sent as `Authorization: Bearer`: a text, or a function asked before each request.
+    pub fn auth_token(mut self, token: impl Into<AuthToken>) -> Self {
+        self.token = token.into();
+        self
+    }
+
+    /// A header for every request; later ones of the same name replace earlier ones.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let name = name.into().to_ascii_lowercase();
+        self.headers.retain(|(other, _)| *other != name);
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Key (base64) and cipher of a database that is encrypted on the remote; the remote needs both to read it.
+    pub fn remote_encryption(self, key: impl Into<String>, cipher: Option<&str>) -> Self {
+        let with_key = self.header(wire::ENCRYPTION_KEY_HEADER, key);
+        match cipher {
+            Some(cipher) => with_key.header(wire::ENCRYPTION_CIPHER_HEADER, cipher),
+            None => with_key,
+        }
+    }
+
+    /// The longest silence of a request that sets none of its own; default [`DEFAULT_DEADLINE`].
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// When and how often to try again.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
+    /// Whether to ask for compressed pages from a remote that offers them; default yes.
+    pub fn compression(mut self, wanted: bool) -> Self {
+        self.compression = wanted;
+        self
+    }
+
+    /// The longest answer to SQL in bytes; default [`DEFAULT_SQL_ANSWER_LIMIT`].
+    pub fn sql_answer_limit(mut self, bytes: usize) -> Self {
+        self.sql_answer_limit = bytes;
+        self
+    }
+
+    /// Trusts a PEM certificate besides the system's. Only for the built-in client.
+    pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.root_certificates.push(pem.into());
+        self
+    }
+
+    /// Sends requests through this instead of reqwest.
+    pub fn client(mut self, client: Arc<dyn HttpClient>) -> Self {
+        self.client = Some(client);
+        self
+    }
+
+    /// Makes the pauses between retries repeatable.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// The remote. Nothing is sent yet; a url or certificate that cannot be used is refused here.
+    pub fn build(self) -> Result<HttpRemote, RemoteError> {
+        self.url.check()?;
+        let client = match self.client {
+            Some(client) => client,
+            None => Arc::new(ReqwestClient::with_root_certificates(&self.root_certificates)?),
+        };
+        Ok(HttpRemote {
+            inner: Arc::new(Inner {
+                url: self.url,
+                token: self.token,
+                headers: self.headers,
+                deadline: self.deadline,
+                retry: self.retry,
+                compression: self.compression,
+                sql_answer_limit: self.sql_answer_limit,
+                client,
+                random: Mutex::new(match self.seed {
+                    Some(seed) => fastrand::Rng::with_seed(seed),
+                    None => fastrand::Rng::new(),
+                }),
+                known: Mutex::new(None),
+                requests: AtomicU64::new(0),
+                bytes_sent: AtomicU64::new(0),
+                bytes_received: AtomicU64::new(0),
+            }),
+        })
+    }
+}
+
+impl HttpRemote {
+    /// A remote at this url: a text, or a function asked before each request ([`UrlSource::function`]).
+    pub fn builder(url: impl Into<UrlSource>) -> HttpRemoteBuilder {
+        HttpRemoteBuilder {
+            url: url.into(),
+            token: AuthToken::None,
+            headers: Vec::new(),
+            deadline: DEFAULT_DEADLINE,
+            retry: RetryPolicy::default(),
+            compression: true,
+            sql_answer_limit: DEFAULT_SQL_ANSWER_LIMIT,
+            root_certificates: Vec::new(),
+            client: None,
+            seed: None,
+        }
+    }
+}
+
+impl Remote for HttpRemote {
+    fn pages(&self, request: PagesRequest) -> BoxFuture<'_, Result<PageStream, RemoteError>> {
+        pages::open_stream(self.inner.clone(), request).boxed()
+    }
+
+    fn execute(
+        &self,
+        batch: Batch,
+        deadline: Option<Duration>,
+    ) -> BoxFuture<'_, Result<BatchResult, RemoteError>> {
+        pipeline::execute(&self.inner, batch, deadline).boxed()
+    }
+
+    fn url(&self) -> String {
+        self.inner.url.shown()
+    }
+
+    fn transferred(&self) -> TransferStats {
+        TransferStats {
+            requests: self.inner.requests.load(Relaxed),
+            bytes_sent: self.inner.bytes_sent.load(Relaxed),
+            bytes_received: self.inner.bytes_received.load(Relaxed),
+        }
+    }
+}
+
+impl Inner {
+    /// Sends one request, once. The token is asked for here, so each attempt has a fresh one.
+    async fn send(
+        &self,
+        url: &RemoteUrl,
+        path: &str,
+        media_type: &str,
+        body: Bytes,
+    ) -> Result<HttpResponse, RemoteError> {
+        let mut headers = vec![
+            ("content-type".to_owned(), media_type.to_owned()),
+            (
+                "user-agent".to_owned(),
+                concat!("partial-sync/", env!("CARGO_PKG_VERSION")).to_owned(),
+            ),
+        ];
+        if let Some(token) = self.token.ask(url).await? {
+            headers.push(("authorization".to_owned(), format!("Bearer {token}")));
+        }
+        for header in &self.headers {
+            headers.retain(|(name, _)| *name != header.0);
+            headers.push(header.clone());
+        }
+        self.requests.fetch_add(1, Relaxed);
+        self.bytes_sent.fetch_add(body.len() as u64, Relaxed);
+        self.client
+            .send(HttpRequest {
+                method: "POST",
+                url: url.endpoint(path).into(),
+                headers,
+                body,
+            })
+            .await
+    }
+
+    fn received(&self, bytes: usize) {
+        self.bytes_received.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// How long to wait before the next attempt.
+    fn pause(&self, failed: u32, retry_after: Option<Duration>) -> Duration {
+        let drawn = self.retry.pause(failed, &mut self.random.lock());
+        drawn.max(retry_after.unwrap_or_default())
+    }
+
+    fn known_features(&self, url: &RemoteUrl) -> Features {
+        match &*self.known.lock() {
+            Some((of, features)) if *of == url.to_string() => *features,
+            _ => Features::default(),
+        }
+    }
+
+    fn learn_features(&self, url: &RemoteUrl, features: Features) {
+        *self.known.lock() = Some((url.to_string(), features));
+    }
+}
+
+/// Names the request in an error of the connection, and says what to do.
+fn explained(error: RemoteError, what: &str) -> RemoteError {
+    let remedy = match error.kind {
+        RemoteErrorKind::Unreachable => {
+            ". Check the network and the url; the same call works again when the remote can be reached"
+        }
+        _ => "",
+    };
+    RemoteError {
+        message: format!("{what}: {}{remedy}", error.message),
+        ..error
+    }
+}
+
+/// Says how hard was tried.
+fn concluded(error: RemoteError, attempts: u32, started: Instant) -> RemoteError {
+    let plural = if attempts == 1 { "" } else { "s" };
+    RemoteError {
+        message: format!(
+            "{} ({attempts} attempt{plural} in {:.1} s)",
+            error.message,
+            started.elapsed().as_secs_f64()
+        ),
+        ..error
+    }
+}
+
+fn timed_out(what: &str, limit: Duration) -> RemoteError {
+    RemoteError::new(
+        RemoteErrorKind::TimedOut,
+        format!(
+            "{what}: nothing came within {:.1} s. Check the network, or allow more time with the deadline",
+            limit.as_secs_f64()
+        ),
+    )
+}

@@ -1,0 +1,430 @@
+//! `POST /pull-updates` from the client's side: one request becomes a checked stream of pages.
+//!
+//! A stream that ends without an error was complete and kept every rule of the protocol. What breaks on the way is asked
+//! for again at the same revision where it is known what is still missing; a rule that is broken is never forgiven.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
+use partial_sync_core::{PageId, PageSize};
+use prost::Message;
+use roaring::RoaringBitmap;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{
+    Inner, concluded, explained,
+    status::{self, Refusal},
+    timed_out,
+};
+use crate::{
+    remote::{
+        Features, PageSelector, PageStream, PagesHeader, PagesRequest, RemoteError, RemoteErrorKind,
+        RemotePage,
+    },
+    url::RemoteUrl,
+    wire::{self, FrameDecoder, PageData, PageEncoding, PullUpdatesHeader, PullUpdatesRequest},
+};
+
+/// The largest page, so the most that a compressed one may grow to.
+const LARGEST_PAGE: usize = 65536;
+
+/// Asks, and resolves when the header has arrived.
+pub(super) async fn open_stream(inner: Arc<Inner>, request: PagesRequest) -> Result<PageStream, RemoteError> {
+    let opened = open(&inner, &request).await?;
+    let header = opened.header.clone();
+    let reader = PageReader::new(inner, request, opened);
+    let pages = stream::unfold(Some(reader), |reader| async move {
+        let mut reader = reader?;
+        match reader.next().await {
+            Ok(Some(page)) => Some((Ok(page), Some(reader))),
+            Ok(None) => None,
+            Err(error) => Some((Err(error), None)),
+        }
+    });
+    Ok(PageStream {
+        header,
+        pages: pages.boxed(),
+    })
+}
+
+/// An answer whose header has been read and checked.
+struct Opened {
+    header: PagesHeader,
+    encoding: PageEncoding,
+    frames: FrameDecoder,
+    body: BoxStream<'static, Result<Bytes, RemoteError>>,
+    what: String,
+}
+
+/// One request with its retries, within its deadline.
+async fn open(inner: &Inner, request: &PagesRequest) -> Result<Opened, RemoteError> {
+    let started = Instant::now();
+    let limit = silence(inner, request).saturating_add(request.long_poll.unwrap_or_default());
+    let mut attempts = 0;
+    loop {
+        let url = inner.url.ask()?;
+        let what = describe(request, &url);
+        attempts += 1;
+        let left = limit.saturating_sub(started.elapsed());
+        let refusal = match timeout(left, attempt(inner, &url, request, &what)).await {
+            Ok(Ok(opened)) => return Ok(opened),
+            Ok(Err(refusal)) => refusal,
+            Err(_) => return Err(concluded(timed_out(&what, limit), attempts, started)),
+        };
+        let pause = inner.pause(attempts, refusal.retry_after);
+        let too_late = started.elapsed().saturating_add(pause) >= limit;
+        if !refusal.may_retry || attempts >= inner.retry.attempts || too_late {
+            return Err(concluded(refusal.error, attempts, started));
+        }
+        tracing::debug!(attempts, ?pause, error = %refusal.error, "trying again");
+        sleep(pause).await;
+    }
+}
+
+/// Sends the request once and reads the answer's header.
+async fn attempt(
+    inner: &Inner,
+    url: &RemoteUrl,
+    request: &PagesRequest,
+    what: &str,
+) -> Result<Opened, Refusal> {
+    let encoding = match inner.compression && inner.known_features(url).zstd {
+        true => PageEncoding::Zstd,
+        false => PageEncoding::Raw,
+    };
+    let body = PullUpdatesRequest::new(request, encoding).encode_to_vec();
+    let broken = |error: RemoteError| Refusal {
+        may_retry: error.is_transient(),
+        retry_after: None,
+        error: explained(error, what),
+    };
+    let no_remote = |why: &str| Refusal {
+        may_retry: false,
+        retry_after: None,
+        error: RemoteError::new(
+            RemoteErrorKind::Protocol,
+            format!("{what}: {url} is not a partial sync remote: {why}. Check the url"),
+        ),
+    };
+    let response = inner
+        .send(url, wire::PULL_UPDATES, wire::PROTOBUF, body.into())
+        .await
+        .map_err(broken)?;
+    if response.status != 200 {
+        let (refusal, received) = status::refusal(response, what).await;
+        inner.received(received);
+        return Err(refusal);
+    }
+    if let Some(kind) = response.header("content-type") {
+        let kind = kind
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase();
+        if kind.starts_with("text/") || kind == "application/json" {
+            return Err(no_remote(&format!(
+                "it answers with {}",
+                status::printable(&kind)
+            )));
+        }
+    }
+    let features = response
+        .header(wire::FEATURES_HEADER)
+        .map(Features::from_header)
+        .unwrap_or_default();
+    let mut frames = FrameDecoder::new();
+    let mut body = response.body;
+    let frame = loop {
+        match frames.next(wire::HEADER_LIMIT) {
+            Ok(Some(frame)) => break frame,
+            Ok(None) => {}
+            Err(error) => return Err(no_remote(&error.to_string())),
+        }
+        match body.next().await {
+            Some(Ok(chunk)) => {
+                inner.received(chunk.len());
+                frames.push(&chunk);
+            }
+            Some(Err(error)) => return Err(broken(error)),
+            None => return Err(no_remote("its answer ends before the header does")),
+        }
+    };
+    let header = PullUpdatesHeader::decode(frame).map_err(|e| no_remote(&e.to_string()))?;
+    let (revision, db_size, mode, encoding) = header.check().map_err(|e| no_remote(&e.to_string()))?;
+    inner.learn_features(url, features);
+    Ok(Opened {
+        header: PagesHeader {
+            revision,
+            db_size,
+            mode,
+            features,
+        },
+        encoding,
+        frames,
+        body,
+        what: what.to_owned(),
+    })
+}
+
+/// Reads and checks the pages of an answer.
+struct PageReader {
+    inner: Arc<Inner>,
+    request: PagesRequest,
+    answer: Opened,
+    /// Ids that the answer may not leave out; `None` = the remote alone knows.
+    must: Option<RoaringBitmap>,
+    seen: RoaringBitmap,
+    page_size: Option<PageSize>,
+    zstd: Option<zstd::bulk::Decompressor<'static>>,
+    /// Times the stream broke since the last page.
+    breaks: u32,
+    started: Instant,
+    complete: bool,
+}
+
+impl PageReader {
+    fn new(inner: Arc<Inner>, request: PagesRequest, answer: Opened) -> Self {
+        Self {
+            must: must_answer(&request, &answer.header),
+            page_size: request.page_size,
+            inner,
+            request,
+            answer,
+            seen: RoaringBitmap::new(),
+            zstd: None,
+            breaks: 0,
+            started: Instant::now(),
+            complete: false,
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<RemotePage>, RemoteError> {
+        let silence = silence(&self.inner, &self.request);
+        while !self.complete {
+            match self.answer.frames.next(wire::PAGE_LIMIT) {
+                Ok(Some(frame)) => {
+                    let page = self.accept(frame)?;
+                    self.breaks = 0;
+                    return Ok(Some(page));
+                }
+                Ok(None) => {}
+                Err(error) => return Err(self.wrong(&error.to_string())),
+            }
+            match timeout(silence, self.answer.body.next()).await {
+                Ok(Some(Ok(chunk))) => {
+                    self.inner.received(chunk.len());
+                    self.answer.frames.push(&chunk);
+                }
+                Ok(Some(Err(error))) => self.resume(explained(error, &self.answer.what)).await?,
+                Ok(None) if self.answer.frames.is_at_boundary() => {
+                    self.check_all_answered()?;
+                    self.complete = true;
+                }
+                Ok(None) => self.resume(self.wrong("it ends in the middle of a page")).await?,
+                Err(_) => return Err(timed_out(&self.answer.what, silence)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Checks one message and takes the page out of it.
+    fn accept(&mut self, frame: Bytes) -> Result<RemotePage, RemoteError> {
+        let page = PageData::decode(frame).map_err(|e| self.wrong(&e.to_string()))?;
+        let db_size = self.answer.header.db_size;
+        let id = u32::try_from(page.page_id)
+            .ok()
+            .filter(|id| *id < db_size.0)
+            .ok_or_else(|| {
+                self.wrong(&format!(
+                    "it holds page id {}, and the database has {db_size} pages",
+                    page.page_id
+                ))
+            })?;
+        if !self.may_be_sent(id) {
+            return Err(self.wrong(&format!("it holds page id {id}, which nobody asked for")));
+        }
+        if !self.seen.insert(id) {
+            return Err(self.wrong(&format!("it holds page id {id} twice")));
+        }
+        let data = match self.answer.encoding {
+            PageEncoding::Raw => page.encoded_page,
+            PageEncoding::Zstd => self
+                .decompress(&page.encoded_page)
+                .map_err(|e| self.wrong(&format!("page id {id} cannot be decompressed: {e}")))?,
+        };
+        self.check_size(id, &data)?;
+        Ok(RemotePage { id: PageId(id), data })
+    }
+
+    fn may_be_sent(&self, id: u32) -> bool {
+        match &self.request.select {
+            PageSelector::Ids(ids) if self.request.since.is_none() && self.request.query.is_none() => {
+                ids.contains(id)
+            }
+            _ => true,
+        }
+    }
+
+    fn decompress(&mut self, frame: &[u8]) -> std::io::Result<Bytes> {
+        let zstd = match &mut self.zstd {
+            Some(zstd) => zstd,
+            empty => empty.insert(zstd::bulk::Decompressor::new()?),
+        };
+        zstd.decompress(frame, LARGEST_PAGE).map(Bytes::from)
+    }
+
+    fn check_size(&mut self, id: u32, data: &[u8]) -> Result<(), RemoteError> {
+        let size = u32::try_from(data.len())
+            .ok()
+            .and_then(|n| PageSize::new(n).ok())
+            .ok_or_else(|| {
+                self.wrong(&format!(
+                    "page id {id} has {} bytes, which is no SQLite page size",
+                    data.len()
+                ))
+            })?;
+        let expected = *self.page_size.get_or_insert(size);
+        if size != expected {
+            return Err(self.wrong(&format!(
+                "page id {id} has {size} bytes where {expected} were expected; is this the same database?"
+            )));
+        }
+        if id == 0 {
+            // Bytes 16 and 17 of page 1 hold the page size, with 1 for 65536.
+            let stored = match u16::from_be_bytes([data[16], data[17]]) {
+                1 => 65536,
+                n => u32::from(n),
+            };
+            if stored != size.bytes() {
+                return Err(self.wrong(&format!(
+                    "page 1 says that pages have {stored} bytes, and it has {size} itself"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_all_answered(&self) -> Result<(), RemoteError> {
+        match self.missing() {
+            Some(missing) if !missing.is_empty() => Err(self.wrong(&format!(
+                "it ends without {} that were asked for",
+                name_pages(&missing)
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// What has not come yet and must; `None` when only the remote knows.
+    fn missing(&self) -> Option<RoaringBitmap> {
+        let mut missing = self.must.as_ref()? - &self.seen;
+        if let Some(size) = self.page_size {
+            // The page of SQLite's locks holds nothing; a remote may or may not send it.
+            missing.remove((1 << 30) / size.bytes());
+        }
+        Some(missing)
+    }
+
+    /// The stream broke: asks for the rest at the same revision, or gives the error back.
+    async fn resume(&mut self, error: RemoteError) -> Result<(), RemoteError> {
+        self.breaks += 1;
+        let rest = match self.missing() {
+            Some(rest) if self.request.query.is_none() && self.breaks < self.inner.retry.attempts => rest,
+            _ => return Err(concluded(error, self.breaks, self.started)),
+        };
+        if rest.is_empty() {
+            self.complete = true;
+            return Ok(());
+        }
+        tracing::debug!(missing = rest.len(), %error, "the page stream broke, asking for the rest");
+        sleep(self.inner.pause(self.breaks, None)).await;
+        let request = PagesRequest {
+            revision: Some(self.answer.header.revision.clone()),
+            select: PageSelector::Ids(rest),
+            page_size: self.page_size,
+            deadline: self.request.deadline,
+            ..PagesRequest::default()
+        };
+        let answer = open(&self.inner, &request).await?;
+        let (old, new) = (&self.answer.header, &answer.header);
+        if new.revision != old.revision || new.db_size != old.db_size {
+            return Err(concluded(error, self.breaks, self.started));
+        }
+        self.answer = answer;
+        Ok(())
+    }
+
+    fn wrong(&self, why: &str) -> RemoteError {
+        RemoteError::new(
+            RemoteErrorKind::Protocol,
+            format!("{}: the answer breaks the protocol: {why}", self.answer.what),
+        )
+    }
+}
+
+/// Ids that an answer to this request may not leave out. With `since`, unchanged pages are rightly left out; with a
+/// query, only a remote that hydrates promises the selected pages too.
+fn must_answer(request: &PagesRequest, header: &PagesHeader) -> Option<RoaringBitmap> {
+    if request.since.is_some() {
+        return None;
+    }
+    let mut must = match &request.select {
+        PageSelector::Ids(ids) if request.query.is_none() || header.features.hydrate => ids.clone(),
+        PageSelector::All if request.query.is_none() => {
+            let mut all = RoaringBitmap::new();
+            all.insert_range(..header.db_size.0);
+            all
+        }
+        _ => return None,
+    };
+    must.remove_range(header.db_size.0..);
+    if let Some(have) = &request.have {
+        must -= have;
+    }
+    Some(must)
+}
+
+fn silence(inner: &Inner, request: &PagesRequest) -> Duration {
+    request.deadline.unwrap_or(inner.deadline)
+}
+
+/// `asking https://db.io for 3 pages (ids 4, 5, 9) at revision 12`
+fn describe(request: &PagesRequest, url: &RemoteUrl) -> String {
+    let mut text = format!("asking {url} for ");
+    text += &match (&request.select, &request.query) {
+        (PageSelector::Ids(ids), None) => name_pages(ids),
+        (PageSelector::Ids(ids), Some(_)) => format!("{} and those of a query", name_pages(ids)),
+        (PageSelector::All, Some(_)) => "the pages of a query".to_owned(),
+        (PageSelector::All, None) => "all pages".to_owned(),
+    };
+    if let Some(since) = &request.since {
+        text += &format!(" changed since revision {}", shortened(since.as_str()));
+    }
+    if let Some(revision) = &request.revision {
+        text += &format!(" at revision {}", shortened(revision.as_str()));
+    }
+    text
+}
+
+fn name_pages(ids: &RoaringBitmap) -> String {
+    let first: Vec<_> = ids.iter().take(4).map(|id| id.to_string()).collect();
+    let first = first.join(", ");
+    match ids.len() {
+        0 => "no pages".to_owned(),
+        1 => format!("page id {first}"),
+        n @ 2..=4 => format!("{n} pages (ids {first})"),
+        n => format!("{n} pages (ids {first}, ... {})", ids.max().unwrap_or_default()),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    let text = status::printable(text);
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}

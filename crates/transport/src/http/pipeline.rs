@@ -1,0 +1,180 @@
+//! `POST /v2/pipeline` from the client's side: one batch, sent once.
+//!
+//! It never retries after a byte may have left: only the caller knows whether running the batch twice is safe.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout};
+
+use super::{Inner, concluded, explained, status, timed_out};
+use crate::{
+    hrana::{self, Batch, BatchResult, Value},
+    remote::{RemoteError, RemoteErrorKind},
+    wire,
+};
+
+#[derive(Serialize)]
+struct Pipeline<'a> {
+    baton: Option<String>,
+    requests: [Request<'a>; 2],
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Request<'a> {
+    Batch { batch: &'a Batch },
+    Close,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    results: Vec<Outcome>,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Outcome {
+    Ok { response: Response },
+    Error { error: hrana::Error },
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Response {
+    Batch {
+        result: BatchResult,
+    },
+    #[serde(other)]
+    Other,
+}
+
+pub(super) async fn execute(
+    inner: &Inner,
+    batch: Batch,
+    deadline: Option<Duration>,
+) -> Result<BatchResult, RemoteError> {
+    check_floats(&batch)?;
+    let started = Instant::now();
+    let silence = deadline.unwrap_or(inner.deadline);
+    let url = inner.url.ask()?;
+    let what = format!("running {} statements on {url}", batch.steps.len());
+    let mut attempts = 0;
+    let result = run(inner, &url, &batch, silence, &what, &mut attempts).await;
+    result.map_err(|error| concluded(error, attempts, started))
+}
+
+async fn run(
+    inner: &Inner,
+    url: &crate::url::RemoteUrl,
+    batch: &Batch,
+    silence: Duration,
+    what: &str,
+    attempts: &mut u32,
+) -> Result<BatchResult, RemoteError> {
+    let body = Bytes::from(
+        serde_json::to_vec(&Pipeline {
+            baton: None,
+            requests: [Request::Batch { batch }, Request::Close],
+        })
+        .map_err(|e| RemoteError::with_source(RemoteErrorKind::Client, format!("{what}: {e}"), e))?,
+    );
+    let sent = timeout(silence, async {
+        loop {
+            *attempts += 1;
+            match inner
+                .send(url, wire::PIPELINE, "application/json", body.clone())
+                .await
+            {
+                Err(error) if inner.client.was_never_sent(&error) && *attempts < inner.retry.attempts => {
+                    tokio::time::sleep(inner.pause(*attempts, None)).await;
+                }
+                Err(error) => return Err(explained(error, what)),
+                Ok(response) if response.status != 200 => {
+                    let (refusal, received) = status::refusal(response, what).await;
+                    inner.received(received);
+                    return Err(refusal.error);
+                }
+                Ok(response) => return Ok(response),
+            }
+        }
+    });
+    let mut response = sent.await.map_err(|_| timed_out(what, silence))??;
+    let mut answer = BytesMut::new();
+    loop {
+        match timeout(silence, response.body.next()).await {
+            Err(_) => return Err(timed_out(what, silence)),
+            Ok(None) => break,
+            Ok(Some(Err(error))) => return Err(explained(error, what)),
+            Ok(Some(Ok(chunk))) => {
+                inner.received(chunk.len());
+                if answer.len() + chunk.len() > inner.sql_answer_limit {
+                    return Err(RemoteError::new(
+                        RemoteErrorKind::Refused,
+                        format!(
+                            "{what}: the answer is longer than {} bytes. Ask for fewer rows at a time, or raise the \
+                             limit",
+                            inner.sql_answer_limit
+                        ),
+                    ));
+                }
+                answer.extend_from_slice(&chunk);
+            }
+        }
+    }
+    read(&answer, batch.steps.len(), what)
+}
+
+/// The result of the batch in an answer's body.
+fn read(body: &[u8], steps: usize, what: &str) -> Result<BatchResult, RemoteError> {
+    let protocol = |why: String| {
+        RemoteError::new(
+            RemoteErrorKind::Protocol,
+            format!("{what}: the answer is wrong: {why}"),
+        )
+    };
+    let answer: Answer = serde_json::from_slice(body).map_err(|e| protocol(e.to_string()))?;
+    match answer.results.into_iter().next() {
+        Some(Outcome::Ok {
+            response: Response::Batch { mut result },
+        }) => {
+            if result.step_results.len() > steps || result.step_errors.len() > steps {
+                return Err(protocol(format!("it has results for more than {steps} steps")));
+            }
+            // A remote may leave out the steps at the end that did not run.
+            result.step_results.resize(steps, None);
+            result.step_errors.resize(steps, None);
+            Ok(result)
+        }
+        Some(Outcome::Error { error }) => Err(RemoteError::new(
+            RemoteErrorKind::Refused,
+            format!("{what}: {}", status::printable(&error.message)),
+        )),
+        Some(Outcome::Ok { .. }) => Err(protocol("it is no answer to a batch".to_owned())),
+        None => Err(protocol("it has no results".to_owned())),
+    }
+}
+
+/// JSON would turn a NaN or an infinity into null in silence.
+fn check_floats(batch: &Batch) -> Result<(), RemoteError> {
+    for (n, step) in batch.steps.iter().enumerate() {
+        let named = step.stmt.named_args.iter().map(|arg| &arg.value);
+        for value in step.stmt.args.iter().chain(named) {
+            if let Value::Float { value } = value
+                && !value.is_finite()
+            {
+                return Err(RemoteError::new(
+                    RemoteErrorKind::Client,
+                    format!(
+                        "statement {} of the batch has the argument {value}, which has no form in JSON. Nothing was \
+                         sent; store a finite number, NULL or a text instead",
+                        n + 1
+                    ),
+                ));
+            }
+        }
+    }
+    Ok(())
+}

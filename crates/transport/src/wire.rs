@@ -1,0 +1,448 @@
+//! The bytes of `POST /pull-updates`, for both sides: protobuf messages, their framing, page bitmaps and header names.
+//!
+//! Everything here is pure: bytes in, values out. Nothing trusts a length that it has read, nothing allocates more than
+//! a small multiple of the bytes that really arrived, and nothing panics whatever they are.
+
+mod bitmap;
+mod framing;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use partial_sync_core::{PageCount, Revision};
+
+use crate::remote::{ApplyMode, Features, PageSelector, PagesRequest};
+
+pub use bitmap::{BITMAP_LIMIT, decode_bitmap, encode_bitmap};
+pub use framing::{FrameDecoder, HEADER_LIMIT, PAGE_LIMIT, encode_frame};
+
+/// Path of the pages endpoint, appended to the remote's base url.
+pub const PULL_UPDATES: &str = "pull-updates";
+/// Path of the SQL endpoint, appended to the remote's base url.
+pub const PIPELINE: &str = "v2/pipeline";
+/// Media type of [`PullUpdatesRequest`] and of its answer.
+pub const PROTOBUF: &str = "application/protobuf";
+/// Answer header that lists [`Features`], separated by commas.
+pub const FEATURES_HEADER: &str = "partial-sync-features";
+/// Request header with the key of a database that is encrypted on the remote.
+pub const ENCRYPTION_KEY_HEADER: &str = "x-turso-encryption-key";
+/// Request header with the cipher of a database that is encrypted on the remote.
+pub const ENCRYPTION_CIPHER_HEADER: &str = "x-turso-encryption-cipher";
+/// `code` in the JSON body of a 410: the revision is no longer kept.
+pub const REVISION_EXPIRED: &str = "REVISION_EXPIRED";
+/// `code` in the JSON body of a 400: the remote never made that revision.
+pub const REVISION_UNKNOWN: &str = "REVISION_UNKNOWN";
+
+/// How pages come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum PageEncoding {
+    /// As they are.
+    Raw = 0,
+    /// One zstd frame a page.
+    Zstd = 1,
+}
+
+/// What a stream holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum StreamKind {
+    /// Pages.
+    Pages = 0,
+    /// A logical log, which this project does not speak.
+    MvccLogicalLog = 1,
+}
+
+/// [`ApplyMode`] on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum WireApplyMode {
+    /// See [`ApplyMode::Incremental`].
+    Incremental = 0,
+    /// See [`ApplyMode::ReplaceBase`].
+    ReplaceBase = 1,
+}
+
+/// What the remote's storage speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum WireProtocol {
+    /// Not said: pages.
+    Unspecified = 0,
+    /// Pages.
+    Pages = 1,
+    /// A logical log, which this project does not speak.
+    MvccLogical = 2,
+}
+
+/// The request: one bare message, without a length before it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PullUpdatesRequest {
+    /// How pages should come.
+    #[prost(enumeration = "PageEncoding", tag = "1")]
+    pub encoding: i32,
+    /// The revision wanted; empty = latest.
+    #[prost(string, tag = "2")]
+    pub server_revision: String,
+    /// The revision the client has; set = "what changed since".
+    #[prost(string, tag = "3")]
+    pub client_revision: String,
+    /// How long to wait for a change, in milliseconds.
+    #[prost(uint32, tag = "4")]
+    pub long_poll_timeout_ms: u32,
+    /// Roaring bitmap of page ids; empty = all.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub server_pages_selector: Bytes,
+    /// Roaring bitmap of the pages that the client has; empty = not said.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub client_pages: Bytes,
+    /// SQL; answer the pages that it touches.
+    #[prost(string, tag = "7")]
+    pub server_query_selector: String,
+    /// What the stream should hold.
+    #[prost(enumeration = "StreamKind", tag = "8")]
+    pub stream_kind: i32,
+    /// Roaring bitmap of pages to send even if unchanged; empty = none.
+    #[prost(bytes = "bytes", tag = "9")]
+    pub require: Bytes,
+}
+
+impl PullUpdatesRequest {
+    /// A request in wire form. `long_poll` is cut at `u32::MAX` milliseconds.
+    pub fn new(request: &PagesRequest, encoding: PageEncoding) -> Self {
+        let text = |r: &Option<Revision>| r.as_ref().map(|r| r.as_str().to_owned()).unwrap_or_default();
+        let bitmap = |b: &Option<_>| b.as_ref().map(encode_bitmap).unwrap_or_default();
+        Self {
+            encoding: encoding as i32,
+            server_revision: text(&request.revision),
+            client_revision: text(&request.since),
+            long_poll_timeout_ms: request
+                .long_poll
+                .map_or(0, |d| u32::try_from(d.as_millis()).unwrap_or(u32::MAX)),
+            server_pages_selector: match &request.select {
+                PageSelector::All => Bytes::new(),
+                PageSelector::Ids(ids) => encode_bitmap(ids),
+            },
+            client_pages: bitmap(&request.have),
+            server_query_selector: request.query.clone().unwrap_or_default(),
+            stream_kind: StreamKind::Pages as i32,
+            require: bitmap(&request.require),
+        }
+    }
+
+    /// The request that a client meant, its bitmaps decoded; `page_size` and `deadline` are the client's own business
+    /// and stay `None`. An empty query is no query.
+    pub fn to_request(&self) -> Result<PagesRequest, WireError> {
+        if self.stream_kind != StreamKind::Pages as i32 {
+            return Err(WireError::Unsupported("a stream of something else than pages"));
+        }
+        let bitmap = |bytes: &Bytes| -> Result<Option<_>, WireError> {
+            (!bytes.is_empty()).then(|| decode_bitmap(bytes)).transpose()
+        };
+        Ok(PagesRequest {
+            revision: Revision::new(&self.server_revision),
+            since: Revision::new(&self.client_revision),
+            long_poll: (self.long_poll_timeout_ms > 0)
+                .then(|| Duration::from_millis(u64::from(self.long_poll_timeout_ms))),
+            select: bitmap(&self.server_pages_selector)?.map_or(PageSelector::All, PageSelector::Ids),
+            have: bitmap(&self.client_pages)?,
+            query: (!self.server_query_selector.is_empty()).then(|| self.server_query_selector.clone()),
+            require: bitmap(&self.require)?,
+            page_size: None,
+            deadline: None,
+        })
+    }
+
+    /// The encoding asked for; an unknown one is read as [`PageEncoding::Raw`], which every client understands.
+    pub fn page_encoding(&self) -> PageEncoding {
+        PageEncoding::try_from(self.encoding).unwrap_or(PageEncoding::Raw)
+    }
+}
+
+/// Marks a stream of pages as they are.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct RawEncoding {}
+
+/// Marks a stream of compressed pages.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ZstdEncoding {
+    /// The level used; informative.
+    #[prost(int32, tag = "1")]
+    pub level: i32,
+    /// Pages that make up a dictionary; this project uses none and refuses one.
+    #[prost(uint32, repeated, tag = "2")]
+    pub pages_dict: Vec<u32>,
+}
+
+/// The first message of an answer.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PullUpdatesHeader {
+    /// The revision that the pages belong to.
+    #[prost(string, tag = "1")]
+    pub server_revision: String,
+    /// Size of the database in pages at that revision.
+    #[prost(uint64, tag = "2")]
+    pub db_size: u64,
+    /// Present = pages come as they are.
+    #[prost(message, optional, tag = "3")]
+    pub raw_encoding: Option<RawEncoding>,
+    /// Present = pages come compressed.
+    #[prost(message, optional, tag = "4")]
+    pub zstd_encoding: Option<ZstdEncoding>,
+    /// What the stream holds.
+    #[prost(enumeration = "StreamKind", tag = "5")]
+    pub stream_kind: i32,
+    /// How the pages are to be understood.
+    #[prost(enumeration = "WireApplyMode", tag = "6")]
+    pub apply_mode: i32,
+    /// What the remote's storage speaks.
+    #[prost(enumeration = "WireProtocol", tag = "8")]
+    pub protocol: i32,
+}
+
+impl PullUpdatesHeader {
+    /// The header of a stream of pages.
+    pub fn new(revision: &Revision, db_size: PageCount, mode: ApplyMode, encoding: PageEncoding) -> Self {
+        Self {
+            server_revision: revision.as_str().to_owned(),
+            db_size: u64::from(db_size.0),
+            raw_encoding: (encoding == PageEncoding::Raw).then_some(RawEncoding {}),
+            zstd_encoding: (encoding == PageEncoding::Zstd).then(|| ZstdEncoding {
+                level: 1,
+                pages_dict: Vec::new(),
+            }),
+            stream_kind: StreamKind::Pages as i32,
+            apply_mode: match mode {
+                ApplyMode::Incremental => WireApplyMode::Incremental,
+                ApplyMode::ReplaceBase => WireApplyMode::ReplaceBase,
+            } as i32,
+            protocol: WireProtocol::Pages as i32,
+        }
+    }
+
+    /// Checks the header: a revision, a size that a SQLite database can have, exactly one encoding, pages.
+    pub fn check(&self) -> Result<(Revision, PageCount, ApplyMode, PageEncoding), WireError> {
+        let revision =
+            Revision::new(&self.server_revision).ok_or(WireError::BadHeader("it names no revision"))?;
+        let db_size = u32::try_from(self.db_size)
+            .ok()
+            .filter(|n| *n < u32::MAX)
+            .map(PageCount)
+            .ok_or(WireError::BadHeader("its database is larger than SQLite allows"))?;
+        let encoding = match (&self.raw_encoding, &self.zstd_encoding) {
+            (Some(_), None) => PageEncoding::Raw,
+            (None, Some(zstd)) if zstd.pages_dict.is_empty() => PageEncoding::Zstd,
+            (None, Some(_)) => return Err(WireError::Unsupported("pages compressed with a dictionary")),
+            (None, None) => return Err(WireError::BadHeader("it names no page encoding")),
+            (Some(_), Some(_)) => return Err(WireError::BadHeader("it names two page encodings")),
+        };
+        if self.stream_kind != StreamKind::Pages as i32 {
+            return Err(WireError::Unsupported("a stream of something else than pages"));
+        }
+        if !matches!(
+            WireProtocol::try_from(self.protocol),
+            Ok(WireProtocol::Unspecified | WireProtocol::Pages)
+        ) {
+            return Err(WireError::Unsupported("a remote whose storage is no page store"));
+        }
+        let mode = match WireApplyMode::try_from(self.apply_mode) {
+            Ok(WireApplyMode::Incremental) => ApplyMode::Incremental,
+            Ok(WireApplyMode::ReplaceBase) => ApplyMode::ReplaceBase,
+            Err(_) => return Err(WireError::Unsupported("an apply mode that is not known here")),
+        };
+        Ok((revision, db_size, mode, encoding))
+    }
+}
+
+/// One page of an answer.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PageData {
+    /// 0-based id.
+    #[prost(uint64, tag = "1")]
+    pub page_id: u64,
+    /// The page, or one zstd frame that holds it.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub encoded_page: Bytes,
+}
+
+impl Features {
+    /// Everything that this project adds to the protocol.
+    pub const ALL: Features = Features {
+        hydrate: true,
+        require: true,
+        zstd: true,
+    };
+
+    /// Reads the value of the header [`FEATURES_HEADER`]. Unknown words are of a newer remote and are skipped.
+    pub fn from_header(value: &str) -> Self {
+        let mut features = Self::default();
+        for word in value.split(',').map(str::trim) {
+            match word {
+                "hydrate" => features.hydrate = true,
+                "require" => features.require = true,
+                "zstd" => features.zstd = true,
+                _ => {}
+            }
+        }
+        features
+    }
+
+    /// The value of the header [`FEATURES_HEADER`]: `hydrate, zstd, require`.
+    pub fn to_header(self) -> String {
+        let words = [
+            (self.hydrate, "hydrate"),
+            (self.zstd, "zstd"),
+            (self.require, "require"),
+        ];
+        let said: Vec<_> = words
+            .iter()
+            .filter(|(on, _)| *on)
+            .map(|(_, word)| *word)
+            .collect();
+        said.join(", ")
+    }
+}
+
+/// Bytes that are not what the protocol says.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WireError {
+    /// A length before a message that is longer than any message can be.
+    #[error("a message of {length} bytes was announced, the longest allowed here has {limit}")]
+    TooLong {
+        /// The length read.
+        length: u64,
+        /// The longest accepted.
+        limit: usize,
+    },
+    /// A length before a message that does not end within 10 bytes.
+    #[error("the length before a message is no varint")]
+    BadLength,
+    /// A message that is no protobuf, or another one.
+    #[error("a message cannot be decoded: {0}")]
+    Message(#[from] prost::DecodeError),
+    /// A header that contradicts itself or the protocol.
+    #[error("the answer's header is wrong: {0}")]
+    BadHeader(&'static str),
+    /// A bitmap that is none, or too large.
+    #[error("a page bitmap cannot be read: {0}")]
+    Bitmap(String),
+    /// Something that the protocol allows and this project does not do.
+    #[error("not supported: {0}")]
+    Unsupported(&'static str),
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use roaring::RoaringBitmap;
+
+    use super::*;
+
+    #[test]
+    fn an_empty_request_has_an_empty_body() {
+        let wire = PullUpdatesRequest::new(&PagesRequest::default(), PageEncoding::Raw);
+        assert_eq!(wire.encode_to_vec(), b"");
+        assert_eq!(PullUpdatesRequest::decode(&b""[..]).unwrap(), wire);
+    }
+
+    #[test]
+    fn a_request_survives_the_wire_with_every_field() {
+        let request = PagesRequest {
+            revision: Revision::new("7"),
+            since: Revision::new(r#"{"g":1}"#),
+            long_poll: Some(Duration::from_millis(1500)),
+            select: PageSelector::Ids((4..8).collect()),
+            have: Some([1, 70_000].into_iter().collect()),
+            query: Some("SELECT 1".into()),
+            require: Some(RoaringBitmap::new()),
+            page_size: None,
+            deadline: None,
+        };
+        let bytes = PullUpdatesRequest::new(&request, PageEncoding::Zstd).encode_to_vec();
+        let wire = PullUpdatesRequest::decode(&bytes[..]).unwrap();
+        assert_eq!(wire.page_encoding(), PageEncoding::Zstd);
+        let back = wire.to_request().unwrap();
+        assert_eq!(back.revision, request.revision);
+        assert_eq!(back.since, request.since);
+        assert_eq!(back.long_poll, request.long_poll);
+        assert_eq!(back.select, request.select);
+        assert_eq!(back.have, request.have);
+        assert_eq!(back.query, request.query);
+        assert_eq!(back.require, request.require);
+    }
+
+    #[test]
+    fn the_fields_have_the_numbers_of_the_protocol() {
+        let wire = PullUpdatesRequest {
+            encoding: 1,
+            server_revision: "a".into(),
+            client_revision: "b".into(),
+            long_poll_timeout_ms: 3,
+            server_pages_selector: Bytes::from_static(b"c"),
+            client_pages: Bytes::from_static(b"d"),
+            server_query_selector: "e".into(),
+            stream_kind: 1,
+            require: Bytes::from_static(b"f"),
+        };
+        assert_eq!(
+            wire.encode_to_vec(),
+            b"\x08\x01\x12\x01a\x1a\x01b\x20\x03\x2a\x01c\x32\x01d\x3a\x01e\x40\x01\x4a\x01f"
+        );
+        let page = PageData {
+            page_id: 0,
+            encoded_page: Bytes::from_static(b"p"),
+        };
+        assert_eq!(page.encode_to_vec(), b"\x12\x01p");
+        let header = PullUpdatesHeader::new(
+            &Revision::new("9").unwrap(),
+            PageCount(300),
+            ApplyMode::ReplaceBase,
+            PageEncoding::Raw,
+        );
+        assert_eq!(
+            header.encode_to_vec(),
+            b"\x0a\x019\x10\xac\x02\x1a\x00\x30\x01\x40\x01"
+        );
+    }
+
+    #[test]
+    fn a_header_that_contradicts_itself_is_refused() {
+        let good = PullUpdatesHeader::new(
+            &Revision::new("9").unwrap(),
+            PageCount(3),
+            ApplyMode::Incremental,
+            PageEncoding::Zstd,
+        );
+        assert_eq!(good.check().unwrap().3, PageEncoding::Zstd);
+        let broken: [fn(&mut PullUpdatesHeader); 8] = [
+            |h| h.server_revision.clear(),
+            |h| h.db_size = u64::from(u32::MAX),
+            |h| h.zstd_encoding = None,
+            |h| h.raw_encoding = Some(RawEncoding {}),
+            |h| h.zstd_encoding.as_mut().unwrap().pages_dict.push(1),
+            |h| h.stream_kind = 1,
+            |h| h.protocol = 2,
+            |h| h.apply_mode = 2,
+        ];
+        for (n, break_it) in broken.iter().enumerate() {
+            let mut header = good.clone();
+            break_it(&mut header);
+            assert!(header.check().is_err(), "case {n}");
+        }
+    }
+
+    #[test]
+    fn features_survive_their_header_and_unknown_ones_are_skipped() {
+        assert_eq!(Features::ALL.to_header(), "hydrate, zstd, require");
+        assert_eq!(Features::from_header(&Features::ALL.to_header()), Features::ALL);
+        assert_eq!(
+            Features::from_header("teleport ,zstd"),
+            Features {
+                zstd: true,
+                ..Features::default()
+            }
+        );
+        assert_eq!(Features::default().to_header(), "");
+    }
+}
