@@ -1,3 +1,26 @@
-//! (skeleton)
+//! A SQLite VFS under which a database file may lack most of its pages, and the thin unsafe layer over SQLite that this
+//! project needs.
+//!
+//! - [`replica`]: which pages are here, who may see which copy, how absent ones are obtained;
+//! - [`storage`]: the file operations underneath, behind a trait;
+//! - [`source`]: where absent pages come from, as a trait: this crate never names HTTP;
+//! - [`sqlite`]: owned connections and statements, the preupdate hook, and what the current thread is executing;
+//! - `shim`: the C side of the VFS.
+//!
+//! All unsafe code of the SQLite side lives in this crate, in `shim` and `sqlite`.
 
+mod error;
+mod locks;
+pub mod memory;
+pub mod replica;
+mod shim;
+pub mod source;
 pub mod sqlite;
+pub mod storage;
+
+pub use error::ReadError;
+pub use memory::MemoryStorage;
+pub use replica::{Gate, PageCounts, PageSink, Replica, ReplicaConfig, WalMark, as_wal_mode};
+pub use shim::VFS_NAME;
+pub use source::{Base, Miss, PageSource, SourceError};
+pub use storage::{OsStorage, Storage, StorageFile, read_whole, write_whole};

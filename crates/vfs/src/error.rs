@@ -1,0 +1,89 @@
+//! What a read of a replica's file fails with. SQLite only carries a number; the text reaches the SQL caller through
+//! [`crate::sqlite::context`].
+
+use std::{io, time::Duration};
+
+use partial_sync_core::{PageNo, PageSize};
+
+use crate::source::SourceError;
+
+/// Why a page could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The file system failed.
+    #[error("the replica's file could not be read or written: {0}")]
+    Io(#[from] io::Error),
+    /// The source failed.
+    #[error("page {page} is not here and could not be fetched: {source}")]
+    Source {
+        /// The page wanted.
+        page: PageNo,
+        /// Why.
+        source: SourceError,
+    },
+    /// The source ended well, but without the page.
+    #[error(
+        "page {page} is not here and the remote answered without it; check the replica with `partial-sync verify`"
+    )]
+    NotSent {
+        /// The page wanted.
+        page: PageNo,
+    },
+    /// The deadline passed.
+    #[error(
+        "page {page} is not here and did not arrive within {waited:?}; check the connection to the remote or raise the \
+         timeout, and run the query again"
+    )]
+    TimedOut {
+        /// The page wanted.
+        page: PageNo,
+        /// How long the read waited.
+        waited: Duration,
+    },
+    /// The statement was interrupted while it waited.
+    #[error("interrupted while page {page} was being fetched")]
+    Interrupted {
+        /// The page wanted.
+        page: PageNo,
+    },
+    /// The statement was interrupted while it waited for a pull.
+    #[error("interrupted while a pull was being applied")]
+    InterruptedByUser,
+    /// A pull did not let new snapshots begin for too long.
+    #[error("a pull is being applied and did not end within {waited:?}; run the statement again")]
+    PullUnderWay {
+        /// How long the statement waited.
+        waited: Duration,
+    },
+    /// A pull could not be finished.
+    #[error(
+        "the replica cannot be used until its last pull is finished: {source}; call pull again, or open the replica again"
+    )]
+    Poisoned {
+        /// What went wrong.
+        source: SourceError,
+    },
+    /// The fetch was given up.
+    #[error("the fetch was abandoned; run the query again")]
+    Abandoned,
+    /// A page of the wrong length.
+    #[error("page {page} came with {got} bytes where the database has {expected} bytes a page")]
+    PageSize {
+        /// The page.
+        page: PageNo,
+        /// Its length.
+        got: usize,
+        /// What it should be.
+        expected: PageSize,
+    },
+    /// The offset lies where no SQLite database goes.
+    #[error("the offset lies beyond the largest database that SQLite allows")]
+    BeyondEnd,
+    /// A reader of an epoch that is over.
+    #[error("the snapshot's revision is no longer known; begin a new transaction")]
+    NoBase,
+    /// The replica was closed.
+    #[error("the replica is closed")]
+    Closed,
+}
