@@ -6,6 +6,7 @@
 
 pub mod btree;
 pub mod header;
+mod known_trees;
 pub mod page_map;
 pub mod planner;
 pub mod saved_map;

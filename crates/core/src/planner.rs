@@ -1,22 +1,60 @@
-//! The fetch planner.
+//! The fetch planner: names every page that should come in the same request as a page that a reader waits for.
+//!
+//! It never guesses where it can know. In this order:
+//!
+//! 1. the wanted page;
+//! 2. the absent pages of its segment, unless a sequential run is on, for then it is known what comes next;
+//! 3. with prefetch, the absent interior pages beside the wanted page and beside its parent: they are few, every later
+//!    lookup needs one, and readahead can look no further than the interior pages that are here;
+//! 4. with prefetch and a sequential run, the next leaves by their exact numbers in the order of their parents, the
+//!    window doubling from `max(segment, 8 pages)` each time a reader had to wait.
+//!
+//! A run is on when two leaves were read that lie beside each other in their tree, in either direction, also across the
+//! border of two parents. One leaf is no evidence, so a point lookup brings its segment and interior pages, never a
+//! window. Several scans are told apart by where they are, up to [`MAX_STREAMS`].
+//!
+//! A planner holds no page and does no I/O; its owner keeps it behind a mutex and drops the mutex before it fetches.
+//! What it must never do: name a page that is here, in flight, beyond the end, the lock-byte page, or one twice.
+
+use std::collections::HashSet;
 
 use crate::{
+    header::DatabaseHeader,
+    known_trees::{Direction, KnownTrees, Position, Step},
     segment::{SegmentSize, segment_of},
     types::{PageCount, PageNo, PageSize},
 };
+
+/// How many scans are followed at a time.
+pub const MAX_STREAMS: usize = 32;
+
+/// The most interior pages that one plan adds for their own sake.
+const MAX_INTERIOR: u32 = 4096;
+
+/// A window starts with at least this many pages.
+const MIN_WINDOW: u32 = 8;
+
+/// This many reads in line make a run.
+const RUN: u32 = 2;
+
+/// More than this many reads elsewhere, and a run is over.
+const STALE_AFTER: u64 = 4096;
+
+/// A scan may leap over this many leaves (SQLite has them in its cache) and still be the same scan.
+const MAX_LEAP: u32 = 3;
 
 /// How a planner plans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlannerConfig {
     /// The page size of the database.
     pub page_size: PageSize,
-    /// Bytes of a page that SQLite uses; `None` until page 1 was seen: then it is read there.
+    /// Bytes of a page that SQLite uses; `None`: all of them until page 1 is observed, then what its header says.
     pub usable_size: Option<u32>,
     /// What comes along with a wanted page.
     pub segment: SegmentSize,
-    /// Whether to use what interior pages say.
+    /// Whether to use what interior pages say. Without it a plan is the segment.
     pub prefetch: bool,
-    /// The most bytes of one plan.
+    /// The most bytes that one plan adds to the wanted page and its segment.
     pub max_window: u32,
 }
 
@@ -24,7 +62,7 @@ impl PlannerConfig {
     /// 16 MiB.
     pub const DEFAULT_MAX_WINDOW: u32 = 16 * 1024 * 1024;
 
-    /// Segments only.
+    /// Segments only, and a window of 16 MiB in case `prefetch` is turned on.
     pub const fn new(page_size: PageSize, segment: SegmentSize) -> Self {
         Self {
             page_size,
@@ -45,45 +83,291 @@ pub trait FetchView {
     fn wants(&self, page: PageNo) -> bool;
 }
 
-/// Decides what to fetch.
+/// One reader's way through the leaves of a tree.
+#[derive(Clone, Copy, Debug)]
+struct Stream {
+    at: Position,
+    way: Option<Direction>,
+    run: u32,
+    window: u32,
+    used: u64,
+}
+
+/// Decides what to fetch; see the module.
 #[derive(Debug)]
 pub struct Planner {
     config: PlannerConfig,
+    usable_size: u32,
+    trees: KnownTrees,
+    streams: Vec<Stream>,
+    /// Reads observed so far.
+    clock: u64,
 }
 
 impl Planner {
     /// A planner that knows nothing yet.
     pub fn new(config: PlannerConfig) -> Self {
-        Self { config }
-    }
-
-    /// Whether [`Planner::observe_page`] would learn anything from this page: a test of one byte, so that a caller can
-    /// leave the planner's mutex alone for all other pages.
-    pub fn is_interesting(page: PageNo, data: &[u8]) -> bool {
-        let at = if page == PageNo::FIRST { 100 } else { 0 };
-        matches!(data.get(at), Some(0x02 | 0x05))
-    }
-
-    /// A page arrived or was read.
-    pub fn observe_page(&mut self, _page: PageNo, _data: &[u8]) {}
-
-    /// SQLite read this page of the main file.
-    pub fn observe_read(&mut self, _page: PageNo) {}
-
-    /// The pages to fetch in one request because a reader waits for `wanted`, which comes first.
-    pub fn plan(&mut self, wanted: PageNo, view: &impl FetchView) -> Vec<PageNo> {
-        let mut pages = vec![wanted];
-        if let Some(segment) = segment_of(wanted, self.config.page_size, self.config.segment, view.db_size())
-        {
-            pages.extend(
-                segment.iter().filter(|p| {
-                    *p != wanted && !p.is_lock_byte_page(self.config.page_size) && view.wants(*p)
-                }),
-            );
+        let usable_size = config.usable_size.unwrap_or(config.page_size.bytes());
+        Self {
+            config,
+            usable_size,
+            trees: KnownTrees::default(),
+            streams: Vec::new(),
+            clock: 0,
         }
-        pages
     }
 
-    /// Forgets everything.
-    pub fn reset(&mut self) {}
+    /// How it plans.
+    pub const fn config(&self) -> &PlannerConfig {
+        &self.config
+    }
+
+    /// Whether [`Planner::observe_page`] can learn anything from this page: page 1, or a type byte of an interior page.
+    /// A caller that asks first leaves the planner's mutex alone for nearly all pages.
+    pub fn is_interesting(page: PageNo, bytes: &[u8]) -> bool {
+        page == PageNo::FIRST || matches!(bytes.first(), Some(0x02 | 0x05))
+    }
+
+    /// Takes in a page that arrived, was read, or was written. Pages may come in any order and again; one whose content
+    /// changed is learned anew.
+    pub fn observe_page(&mut self, page: PageNo, bytes: &[u8]) {
+        if !self.config.prefetch {
+            return;
+        }
+        if page == PageNo::FIRST
+            && self.config.usable_size.is_none()
+            && let Ok(header) = DatabaseHeader::parse(bytes)
+            && header.page_size == self.config.page_size
+        {
+            self.usable_size = header.usable_size();
+        }
+        self.trees.see(page, bytes, self.usable_size);
+    }
+
+    /// SQLite read this page of the main file; call it for every such read, also of pages that are here, or runs go
+    /// unseen. Reading a page again changes nothing.
+    pub fn observe_read(&mut self, page: PageNo) {
+        self.follow(page);
+    }
+
+    /// The pages to fetch in one request because a reader waits for `wanted`, which comes first; that it is absent and
+    /// in no running fetch is what the caller found out. Empty when no remote can have it: it lies beyond the end or is
+    /// the lock-byte page. Counts as a read of `wanted`.
+    ///
+    /// At most the segment and `max_window` bytes.
+    pub fn plan(&mut self, wanted: PageNo, view: &impl FetchView) -> Vec<PageNo> {
+        let db_size = view.db_size();
+        if !db_size.contains(wanted) || wanted.is_lock_byte_page(self.config.page_size) {
+            return Vec::new();
+        }
+        let mut plan = Plan::new(wanted, self.config.page_size, db_size, view);
+        let stream = self
+            .follow(wanted)
+            .filter(|stream| self.streams[*stream].run >= RUN);
+        if stream.is_none()
+            && let Some(segment) = segment_of(wanted, self.config.page_size, self.config.segment, db_size)
+        {
+            plan.room = segment.page_count();
+            segment.iter().for_each(|page| plan.add(page));
+        }
+        if self.config.prefetch {
+            let room = self.config.max_window / self.config.page_size.bytes();
+            let way = stream.and_then(|stream| self.streams[stream].way);
+            // Interior pages take at most a quarter, so that a window is never starved; a sixteenth for a lone lookup.
+            plan.room = (room / if way.is_some() { 4 } else { 16 }).min(MAX_INTERIOR);
+            let before = plan.pages.len();
+            self.add_interior(&mut plan, wanted, way);
+            let interior = (plan.pages.len() - before) as u32;
+            if let (Some(stream), Some(way)) = (stream, way) {
+                plan.room = room - interior;
+                self.add_window(&mut plan, stream, way);
+            }
+        }
+        plan.pages
+    }
+
+    /// Forgets everything that was observed: the database is another one now (the base revision moved).
+    pub fn reset(&mut self) {
+        self.trees.clear();
+        self.streams.clear();
+    }
+
+    /// The absent pages beside `wanted`, if they are interior, and those beside its parent, which are; nearest first,
+    /// those that lie ahead before those behind.
+    fn add_interior<V: FetchView>(&self, plan: &mut Plan<'_, V>, wanted: PageNo, way: Option<Direction>) {
+        let Some(here) = self.trees.position(wanted) else {
+            return;
+        };
+        let beside = self.trees.is_above_interior(here.parent).then_some(here);
+        for center in beside.into_iter().chain(self.trees.position(here.parent)) {
+            let siblings = self.trees.children(center.parent);
+            let (before, after) = siblings.split_at((center.index as usize).min(siblings.len()));
+            let after = after.iter().skip(1);
+            let before = before.iter().rev();
+            match way {
+                Some(Direction::Ascending) => after.chain(before).for_each(|page| plan.add(*page)),
+                Some(Direction::Descending) => before.chain(after).for_each(|page| plan.add(*page)),
+                None => {
+                    let (mut after, mut before) = (after, before);
+                    loop {
+                        let pair = (after.next(), before.next());
+                        if pair == (None, None) {
+                            break;
+                        }
+                        pair.0.into_iter().chain(pair.1).for_each(|page| plan.add(*page));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next pages of a run. The window counts pages to fetch, the wanted one among them.
+    fn add_window<V: FetchView>(&mut self, plan: &mut Plan<'_, V>, stream: usize, way: Direction) {
+        let Stream { mut at, window, .. } = self.streams[stream];
+        plan.room = plan.room.min(window - 1);
+        // Where much is here already, look only so far ahead for what is not.
+        for _ in 0..u64::from(window) * 4 {
+            if plan.room == 0 {
+                break;
+            }
+            match self.trees.step(at, way) {
+                Step::To(next, page) => {
+                    plan.add(page);
+                    at = next;
+                }
+                Step::Unseen(parent) => {
+                    plan.add(parent);
+                    break;
+                }
+                Step::End => break,
+            }
+        }
+        let most = (self.config.max_window / self.config.page_size.bytes()).max(1);
+        self.streams[stream].window = window.saturating_mul(2).min(most);
+    }
+
+    /// Moves the stream that leads to `page` there, or starts one; its index.
+    fn follow(&mut self, page: PageNo) -> Option<usize> {
+        if !self.config.prefetch {
+            return None;
+        }
+        self.trees.confirm(page);
+        let here = self.trees.position(page)?;
+        self.clock += 1;
+        let clock = self.clock;
+        self.streams.retain(|stream| clock - stream.used <= STALE_AFTER);
+        if let Some(index) = self.streams.iter().position(|stream| stream.at == here) {
+            self.streams[index].used = clock;
+            return Some(index);
+        }
+        let start = self.start_window();
+        let index = self.leading_here(here).map(|(index, way, leap)| {
+            let stream = &mut self.streams[index];
+            if leap {
+                stream.run = stream.run.saturating_sub(1).max(1);
+            } else if stream.way == Some(way) {
+                stream.run = (stream.run + 1).min(2 * RUN);
+            } else {
+                (stream.run, stream.window) = (RUN, start);
+            }
+            (stream.at, stream.way, stream.used) = (here, Some(way), clock);
+            index
+        });
+        index.or_else(|| {
+            let stream = Stream {
+                at: here,
+                way: None,
+                run: 1,
+                window: start,
+                used: clock,
+            };
+            if self.streams.len() < MAX_STREAMS {
+                self.streams.push(stream);
+                return Some(self.streams.len() - 1);
+            }
+            let oldest = (0..self.streams.len()).min_by_key(|index| self.streams[*index].used)?;
+            self.streams[oldest] = stream;
+            Some(oldest)
+        })
+    }
+
+    /// The stream that a read `here` continues, its direction, and whether it leapt over some leaves.
+    fn leading_here(&self, here: Position) -> Option<(usize, Direction, bool)> {
+        let longest = |way: Direction| {
+            let Step::To(behind, _) = self.trees.step(here, way.reversed()) else {
+                return None;
+            };
+            let streams = self
+                .streams
+                .iter()
+                .enumerate()
+                .filter(|(_, stream)| stream.at == behind);
+            let (index, stream) = streams.max_by_key(|(_, s)| (s.way == Some(way), s.run))?;
+            Some((stream.way == Some(way), stream.run, index, way))
+        };
+        let ways = [Direction::Ascending, Direction::Descending];
+        if let Some((.., index, way)) = ways
+            .into_iter()
+            .filter_map(longest)
+            .max_by_key(|(same, run, ..)| (*same, *run))
+        {
+            return Some((index, way, false));
+        }
+        self.streams.iter().enumerate().find_map(|(index, stream)| {
+            let way = stream
+                .way
+                .filter(|_| stream.run >= RUN && stream.at.parent == here.parent)?;
+            let (from, to) = match way {
+                Direction::Ascending => (stream.at.index, here.index),
+                Direction::Descending => (here.index, stream.at.index),
+            };
+            (to > from && to - from <= MAX_LEAP).then_some((index, way, true))
+        })
+    }
+
+    fn start_window(&self) -> u32 {
+        let most = (self.config.max_window / self.config.page_size.bytes()).max(1);
+        self.config
+            .segment
+            .pages(self.config.page_size)
+            .max(MIN_WINDOW)
+            .min(most)
+    }
+}
+
+/// A list of pages that lets nothing forbidden in.
+struct Plan<'a, V> {
+    pages: Vec<PageNo>,
+    chosen: HashSet<PageNo>,
+    /// How many more may come in.
+    room: u32,
+    page_size: PageSize,
+    db_size: PageCount,
+    view: &'a V,
+}
+
+impl<'a, V: FetchView> Plan<'a, V> {
+    fn new(wanted: PageNo, page_size: PageSize, db_size: PageCount, view: &'a V) -> Self {
+        Self {
+            pages: vec![wanted],
+            chosen: HashSet::from([wanted]),
+            room: 0,
+            page_size,
+            db_size,
+            view,
+        }
+    }
+
+    fn add(&mut self, page: PageNo) {
+        if self.room > 0
+            && self.db_size.contains(page)
+            && !page.is_lock_byte_page(self.page_size)
+            && !self.chosen.contains(&page)
+            && self.view.wants(page)
+        {
+            self.room -= 1;
+            self.chosen.insert(page);
+            self.pages.push(page);
+        }
+    }
 }
