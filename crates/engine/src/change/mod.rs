@@ -4,6 +4,18 @@
 //! [`push`] builds the batches that carry them to the remote. Everything here is pure: it never opens a database, never
 //! names SQLite's C API, and never looks at the schema as it is now. A change carries the schema it was made under.
 
+mod bind;
+pub mod codec;
+pub mod position;
+pub mod push;
+pub mod sql;
+mod statement;
+mod tokens;
+pub mod transform;
+
+#[cfg(test)]
+mod tests;
+
 use std::{hash, sync::Arc};
 
 use partial_sync_core::ChangeId;
@@ -24,9 +36,9 @@ pub enum Value {
     /// Text.
     Text(String),
     /// TEXT whose bytes are not UTF-8. SQLite does not check text, so such values exist and must survive.
-    RawText(Vec<u8>),
+    RawText(#[serde(with = "codec::bytes")] Vec<u8>),
     /// Bytes.
-    Blob(Vec<u8>),
+    Blob(#[serde(with = "codec::bytes")] Vec<u8>),
 }
 
 impl Value {
@@ -143,11 +155,12 @@ pub enum RowOp {
 /// What made SQLite change a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Cause {
-    /// The statement itself.
+    /// The statement itself; also a trigger that the remote cannot have (`CREATE TEMP TRIGGER`).
     Statement,
-    /// A trigger program, at any depth; also a foreign-key action inside one. The remote's own trigger does it there.
+    /// A trigger program, at any depth. The remote's own trigger does it there, so it is never sent.
     Trigger,
-    /// A foreign-key action (`CASCADE`, `SET NULL`, `SET DEFAULT`) of the statement.
+    /// A foreign-key action (`CASCADE`, `SET NULL`, `SET DEFAULT`), wherever it ran. Its SQL does nothing on a remote
+    /// whose own foreign keys did it already, so naming an action of a trigger program so is safe.
     ForeignKey,
 }
 

@@ -1,0 +1,205 @@
+//! A chunk of changes as bytes: what a row of the change log and the file of a pull in progress hold.
+//!
+//! Format: one version byte, then [postcard](https://postcard.jamesmunns.com/wire-format) of `{ tables: [Table],
+//! changes: [{ id: i64, time: i64, kind: Row { table: u32, op, cause } | Statement }] }`. A table is written once per
+//! chunk, and changes name it by its index. [`decode`] takes any bytes: it never panics, and never allocates more than
+//! a small multiple of what it was given.
+
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
+
+use partial_sync_core::ChangeId;
+use serde::{Deserialize, Serialize};
+
+use super::{Cause, Change, ChangeKind, RowOp, StatementChange, Table};
+
+/// The only version so far. It is raised when the meaning of the bytes behind it changes.
+const VERSION: u8 = 1;
+
+/// Bytes that are no chunk of changes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CodecError {
+    /// The chunk was written by a newer release, or is no chunk.
+    #[error(
+        "recorded changes are in format {0}, this release reads format {VERSION}: open the replica with the release that wrote it"
+    )]
+    Version(u8),
+    /// The bytes are cut or damaged.
+    #[error("recorded changes are damaged ({0}): the replica's file was changed from outside")]
+    Damaged(String),
+}
+
+fn damaged(what: impl Into<String>) -> CodecError {
+    CodecError::Damaged(what.into())
+}
+
+#[derive(Serialize, Deserialize)]
+struct Chunk<'a> {
+    tables: Vec<Cow<'a, Table>>,
+    changes: Vec<Entry<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Entry<'a> {
+    id: i64,
+    time: i64,
+    kind: EntryKind<'a>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum EntryKind<'a> {
+    Row {
+        table: u32,
+        op: Cow<'a, RowOp>,
+        cause: Cause,
+    },
+    Statement(Cow<'a, StatementChange>),
+}
+
+/// The changes as bytes; [`decode`] gives them back.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use partial_sync::change::{codec, Cause, Change, ChangeKind, Column, RowOp, Table, Value};
+/// # use partial_sync_core::ChangeId;
+/// let table = Arc::new(Table {
+///     name: "notes".into(),
+///     columns: vec![Column { name: "id".into(), key: 1, generated: false }],
+///     without_rowid: false,
+/// });
+/// let op = RowOp::Insert { after: vec![Value::Integer(7)] };
+/// let kind = ChangeKind::Row { table, op, cause: Cause::Statement };
+/// let changes = [Change { id: ChangeId(1), time: 0, kind }];
+/// assert_eq!(codec::decode(&codec::encode(&changes)?)?, changes);
+/// # Ok::<(), codec::CodecError>(())
+/// ```
+pub fn encode(changes: &[Change]) -> Result<Vec<u8>, CodecError> {
+    let mut tables = Vec::new();
+    let mut index_of: HashMap<&Table, u32> = HashMap::new();
+    // Changes to one table usually share its descriptor and follow each other: remember the last one by address.
+    let mut last: Option<(*const Table, u32)> = None;
+    let mut entries = Vec::with_capacity(changes.len());
+    for change in changes {
+        let kind = match &change.kind {
+            ChangeKind::Row { table, op, cause } => {
+                let address = Arc::as_ptr(table);
+                let index = match last {
+                    Some((seen, index)) if seen == address => index,
+                    _ => *index_of.entry(table).or_insert_with(|| {
+                        tables.push(Cow::Borrowed(&**table));
+                        tables.len() as u32 - 1
+                    }),
+                };
+                last = Some((address, index));
+                EntryKind::Row {
+                    table: index,
+                    op: Cow::Borrowed(op),
+                    cause: *cause,
+                }
+            }
+            ChangeKind::Statement(statement) => EntryKind::Statement(Cow::Borrowed(statement)),
+        };
+        entries.push(Entry {
+            id: change.id.0,
+            time: change.time,
+            kind,
+        });
+    }
+    let chunk = Chunk {
+        tables,
+        changes: entries,
+    };
+    postcard::to_extend(&chunk, vec![VERSION]).map_err(|e| damaged(e.to_string()))
+}
+
+/// The changes that [`encode`] was given. Every image has as many values as its table has columns.
+pub fn decode(bytes: &[u8]) -> Result<Vec<Change>, CodecError> {
+    let chunk: Chunk<'_> = match bytes.split_first() {
+        None => return Err(damaged("they are empty")),
+        Some((&VERSION, rest)) => match postcard::take_from_bytes(rest) {
+            Ok((chunk, [])) => chunk,
+            Ok((_, more)) => {
+                return Err(damaged(format!("{} bytes follow the last change", more.len())));
+            }
+            Err(e) => return Err(damaged(e.to_string())),
+        },
+        Some((&other, _)) => return Err(CodecError::Version(other)),
+    };
+    let tables: Vec<Arc<Table>> = chunk
+        .tables
+        .into_iter()
+        .map(|table| Arc::new(table.into_owned()))
+        .collect();
+    chunk
+        .changes
+        .into_iter()
+        .map(|entry| {
+            let kind = match entry.kind {
+                EntryKind::Statement(statement) => ChangeKind::Statement(statement.into_owned()),
+                EntryKind::Row { table, op, cause } => {
+                    let table = tables
+                        .get(table as usize)
+                        .ok_or_else(|| damaged(format!("there is no table {table}")))?;
+                    check_images(table, &op)?;
+                    ChangeKind::Row {
+                        table: Arc::clone(table),
+                        op: op.into_owned(),
+                        cause,
+                    }
+                }
+            };
+            Ok(Change {
+                id: ChangeId(entry.id),
+                time: entry.time,
+                kind,
+            })
+        })
+        .collect()
+}
+
+fn check_images(table: &Table, op: &RowOp) -> Result<(), CodecError> {
+    let wanted = table.columns.len();
+    let fits = match op {
+        RowOp::Insert { after } => after.len() == wanted,
+        RowOp::Update { before, after } => before.len() == wanted && after.len() == wanted,
+        RowOp::Delete { before } => before.len() == wanted,
+    };
+    match fits {
+        true => Ok(()),
+        false => Err(damaged(format!(
+            "a row of {:?} does not have its {wanted} columns",
+            table.name
+        ))),
+    }
+}
+
+/// Bytes as one block; without it serde writes and reads a `Vec<u8>` number by number. The bytes are the same.
+pub(super) mod bytes {
+    use std::fmt;
+
+    use serde::{Deserializer, Serializer, de};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_bytes(bytes)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
+        struct Bytes;
+        impl de::Visitor<'_> for Bytes {
+            type Value = Vec<u8>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+                Ok(bytes.to_vec())
+            }
+
+            fn visit_byte_buf<E: de::Error>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+                Ok(bytes)
+            }
+        }
+        d.deserialize_byte_buf(Bytes)
+    }
+}

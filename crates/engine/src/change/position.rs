@@ -1,0 +1,118 @@
+//! How far a client's changes have come on the remote: the row of `turso_sync_last_change_id` that every pushed batch
+//! writes in its own transaction. Reading it settles what became of a push whose answer was lost.
+
+use partial_sync_core::ChangeId;
+use partial_sync_transport::hrana::{BatchResult, Condition, Step, Stmt, Value};
+
+/// Makes the table. Its shape is shared with other clients of the protocol.
+pub(super) const CREATE: &str = "CREATE TABLE IF NOT EXISTS turso_sync_last_change_id \
+     (client_id TEXT PRIMARY KEY, pull_gen INTEGER, change_id INTEGER)";
+
+/// Fails with a uniqueness violation when the client's row says another id than expected; changes nothing otherwise.
+pub(super) const EXPECT: &str = "INSERT INTO turso_sync_last_change_id (client_id, pull_gen, change_id) \
+     SELECT client_id, pull_gen, change_id FROM turso_sync_last_change_id WHERE client_id = ? AND change_id IS NOT ?";
+
+/// Writes the client's row.
+pub(super) const MARK: &str = "INSERT INTO turso_sync_last_change_id (client_id, pull_gen, change_id) VALUES (?, ?, ?) \
+     ON CONFLICT (client_id) DO UPDATE SET pull_gen = excluded.pull_gen, change_id = excluded.change_id";
+
+const ASK: &str = "SELECT pull_gen, change_id FROM turso_sync_last_change_id WHERE client_id = ?";
+
+/// What the remote has of this client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemotePosition {
+    /// The client's pull counter at that push.
+    pub pull_gen: i64,
+    /// Its last change there.
+    pub change_id: ChangeId,
+}
+
+/// A position that cannot be gone on from, or cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PositionError {
+    /// The remote lost changes that it had acknowledged.
+    #[error(
+        "the remote has this replica's changes up to {}, but acknowledged {acknowledged} before: it was probably restored from a backup. Changes between them are no longer on the remote. Start a new replica from it, or copy the missing rows over from this one first",
+        .remote.map_or("none".to_owned(), |id| id.to_string())
+    )]
+    RemoteBehind {
+        /// The remote's id; `None` when it knows nothing of this client.
+        remote: Option<ChangeId>,
+        /// The last id it acknowledged.
+        acknowledged: ChangeId,
+    },
+    /// The remote has changes that this replica does not know to have made.
+    #[error(
+        "the remote has this replica's changes up to {remote}, but the replica has made only {}: its files were probably restored from a backup or copied. Start a new replica from the remote; rows that were changed only here must be copied over by hand",
+        .newest.map_or("none".to_owned(), |id| format!("those up to {id}"))
+    )]
+    ReplicaBehind {
+        /// The remote's id.
+        remote: ChangeId,
+        /// The newest id that the replica has ever given out.
+        newest: Option<ChangeId>,
+    },
+    /// The remote would not say.
+    #[error("the remote could not tell how far this replica's changes have come: {0}")]
+    Unreadable(String),
+}
+
+/// The step that asks for the client's row. It can run alone or before anything else in a batch.
+pub fn ask(client_id: &str, condition: Option<Condition>) -> Step {
+    let args = vec![Value::Text {
+        value: client_id.to_owned(),
+    }];
+    let mut stmt = Stmt::new(ASK, args);
+    stmt.want_rows = Some(true);
+    Step { condition, stmt }
+}
+
+/// What the step at this index answered; `None`: this client never pushed.
+pub fn read(result: &BatchResult, step: usize) -> Result<Option<RemotePosition>, PositionError> {
+    let unreadable = |what: &str| Err(PositionError::Unreadable(what.to_owned()));
+    if let Some(error) = result.step_errors.get(step).and_then(Option::as_ref) {
+        return match error.message.to_ascii_lowercase().contains("no such table") {
+            true => Ok(None),
+            false => unreadable(&error.message),
+        };
+    }
+    let Some(answer) = result.step_results.get(step).and_then(Option::as_ref) else {
+        return unreadable("no answer to the question");
+    };
+    match answer.rows.as_slice() {
+        [] => Ok(None),
+        [row] => match row.as_slice() {
+            [_, Value::Null] => Ok(None),
+            [pull_gen, Value::Integer { value }] => Ok(Some(RemotePosition {
+                pull_gen: match pull_gen {
+                    Value::Integer { value } => *value,
+                    _ => 0,
+                },
+                change_id: ChangeId(*value),
+            })),
+            _ => unreadable("turso_sync_last_change_id holds something else than numbers"),
+        },
+        _ => unreadable("turso_sync_last_change_id has several rows for one client"),
+    }
+}
+
+/// The change that the next push goes on behind (`None`: it starts with the first), given what the remote says.
+///
+/// `acknowledged` is the last id that a push was told to be on the remote, `newest` the highest id ever given to a
+/// change. A remote id between them is that of a push whose answer was lost.
+pub fn resume_after(
+    remote: Option<ChangeId>,
+    acknowledged: Option<ChangeId>,
+    newest: Option<ChangeId>,
+) -> Result<Option<ChangeId>, PositionError> {
+    match (remote, acknowledged) {
+        (remote, Some(acknowledged)) if remote < Some(acknowledged) => {
+            Err(PositionError::RemoteBehind { remote, acknowledged })
+        }
+        (Some(remote), acknowledged) if Some(remote) > newest.max(acknowledged) => {
+            Err(PositionError::ReplicaBehind { remote, newest })
+        }
+        (remote, _) => Ok(remote),
+    }
+}

@@ -1,0 +1,412 @@
+//! The one place that turns a change into SQL. Push and put-back both run what [`to_sql`] says, so that a replica and
+//! its remote can only come to the same contents.
+//!
+//! The rules are those of `docs/protocol.md`, "The SQL of a change". What is not obvious from them:
+//!
+//! - A row is found by its primary key, or by its whole before image where it has none: in a table without a key, and
+//!   in a row whose key holds NULL (SQLite allows any number of those in a rowid table). Of several rows that are equal
+//!   in every column exactly one is meant, and it does not matter which.
+//! - "Equal" is then exact: type and bytes, whatever the column's collation and affinity. One thing SQL cannot tell
+//!   apart is `0.0` and `-0.0`, so of two rows that differ in nothing else either may be taken.
+//! - Columns in a WHERE are written `"table"."column"`: a bare `"column"` that the remote does not have would silently
+//!   become a string, and a DELETE could then match every row.
+//! - Arguments are only ever what JSON can carry: NULL, integers, finite floats, text without NUL, blobs. Infinities are
+//!   written into the SQL (`9e999`), other text is sent as a blob and cast, which keeps its bytes in a UTF-8 database.
+//! - Effects of triggers have no SQL: the remote's own triggers have them. Effects of foreign-key actions do nothing
+//!   where the remote did them already, so that no trigger fires twice: a delete finds no row, and an update is guarded
+//!   by the old values of what it changes. In the log they come after the parent's change, which is right for both
+//!   kinds of remote: one that enforces foreign keys has acted by then, one that does not has not objected.
+
+use super::{
+    Cause, Change, ChangeKind, RowOp, Table, Value,
+    statement::{self, excerpt},
+};
+
+/// One SQL statement without a semicolon at its end, with the values of its positional parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SqlStatement {
+    /// The text; every parameter in it is a plain `?`.
+    pub sql: String,
+    /// A value for each `?`. Never text with a NUL or that is not UTF-8, never an infinite float.
+    pub args: Vec<Value>,
+    /// It adds a column. When it fails because the column is there already (see [`is_duplicate_column`]), it is done.
+    pub skip_if_duplicate_column: bool,
+}
+
+/// A change that has no SQL.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SqlError {
+    /// An image does not fit its table.
+    #[error(
+        "a recorded row of table {table:?} has {found} values for {expected} columns: the change log is damaged, discard the change"
+    )]
+    Image {
+        /// The table.
+        table: String,
+        /// Columns it has.
+        expected: usize,
+        /// Values there are.
+        found: usize,
+    },
+    /// A NaN, which SQLite cannot store.
+    #[error("{place} is NaN, which SQLite cannot store: discard or rewrite the change")]
+    NotANumber {
+        /// Column or parameter.
+        place: String,
+    },
+    /// No single row can be named.
+    #[error(
+        "a row of table {table:?} cannot be told from another: the table has no primary key and its columns hide rowid, _rowid_ and oid. Give it a primary key, or discard the change"
+    )]
+    NoRowIdentity {
+        /// The table.
+        table: String,
+    },
+    /// More parameters than SQLite takes.
+    #[error(
+        "a change of table {table:?} needs {count} parameters, SQLite takes {MAX_PARAMETERS}: give the table a primary key or fewer columns, or rewrite the change"
+    )]
+    TooManyParameters {
+        /// The table.
+        table: String,
+        /// Parameters needed.
+        count: usize,
+    },
+    /// A text that is not what it was recorded as.
+    #[error("a statement recorded as {expected} is none: {sql}")]
+    NotAStatement {
+        /// What it should be.
+        expected: &'static str,
+        /// The beginning of the text.
+        sql: String,
+    },
+    /// A text that holds several statements.
+    #[error("one statement is wanted, not several: {sql}")]
+    SeveralStatements {
+        /// The beginning of the text.
+        sql: String,
+    },
+    /// The transform callback failed.
+    #[error("the transform callback failed on a change of table {table:?}: {message}")]
+    Transform {
+        /// The table.
+        table: String,
+        /// What it said.
+        message: String,
+    },
+}
+
+/// SQLite's default `SQLITE_MAX_VARIABLE_NUMBER`.
+pub const MAX_PARAMETERS: usize = 32766;
+
+/// Whether a remote's or SQLite's message says that `ALTER TABLE ADD COLUMN` found the column there already.
+pub fn is_duplicate_column(message: &str) -> bool {
+    message.to_ascii_lowercase().contains("duplicate column name")
+}
+
+/// The SQL of a change; no statement when there is nothing to do.
+pub fn to_sql(change: &Change) -> Result<Vec<SqlStatement>, SqlError> {
+    match &change.kind {
+        ChangeKind::Statement(change) => statement::to_sql(change),
+        ChangeKind::Row {
+            cause: Cause::Trigger,
+            ..
+        } => Ok(Vec::new()),
+        ChangeKind::Row { table, op, cause } => {
+            check_images(table, op)?;
+            let statement = match op {
+                RowOp::Insert { after } => Some(insert(table, after)?),
+                RowOp::Update { before, after } => update(table, before, after, *cause)?,
+                RowOp::Delete { before } => Some(delete(table, before)?),
+            };
+            Ok(statement.into_iter().collect())
+        }
+    }
+}
+
+/// Indexes of the columns that `after` has another value in than `before`; generated ones never count.
+pub(super) fn changed_columns(table: &Table, before: &[Value], after: &[Value]) -> Vec<usize> {
+    written_columns(table)
+        .filter(|&i| before[i] != after[i])
+        .collect()
+}
+
+/// Indexes of the columns that can be written.
+pub(super) fn written_columns(table: &Table) -> impl Iterator<Item = usize> {
+    (0..table.columns.len()).filter(|&i| !table.columns[i].generated)
+}
+
+/// Indexes of the columns that name this row: its key when it has one without NULLs.
+pub(super) fn key_of(table: &Table, image: &[Value]) -> Option<Vec<usize>> {
+    let key = table.key();
+    let usable = !key.is_empty() && !key.iter().any(|&i| image[i].is_null());
+    usable.then_some(key)
+}
+
+pub(super) fn check_images(table: &Table, op: &RowOp) -> Result<(), SqlError> {
+    let (first, second) = match op {
+        RowOp::Insert { after } => (after, None),
+        RowOp::Update { before, after } => (before, Some(after)),
+        RowOp::Delete { before } => (before, None),
+    };
+    for image in [Some(first), second].into_iter().flatten() {
+        if image.len() != table.columns.len() {
+            return Err(SqlError::Image {
+                table: table.name.clone(),
+                expected: table.columns.len(),
+                found: image.len(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn insert(table: &Table, after: &[Value]) -> Result<SqlStatement, SqlError> {
+    let mut out = Writer::new(table);
+    let columns: Vec<usize> = written_columns(table).collect();
+    out.push(&format!(
+        "INSERT INTO {} ({}) VALUES (",
+        quoted(&table.name),
+        out.names(&columns)
+    ));
+    for (n, &i) in columns.iter().enumerate() {
+        out.push(if n == 0 { "" } else { ", " });
+        out.column_value(i, &after[i])?;
+    }
+    out.push(")");
+    // A key with a NULL in it conflicts with nothing, so such a row is simply added, as one without a key is.
+    if let Some(key) = key_of(table, after) {
+        let others: Vec<String> = columns
+            .iter()
+            .filter(|i| !key.contains(i))
+            .map(|&i| {
+                let name = quoted(&table.columns[i].name);
+                format!("{name} = excluded.{name}")
+            })
+            .collect();
+        out.push(&format!(" ON CONFLICT ({}) DO ", out.names(&key)));
+        match others.is_empty() {
+            true => out.push("NOTHING"),
+            false => out.push(&format!("UPDATE SET {}", others.join(", "))),
+        }
+    }
+    out.finish()
+}
+
+fn update(
+    table: &Table,
+    before: &[Value],
+    after: &[Value],
+    cause: Cause,
+) -> Result<Option<SqlStatement>, SqlError> {
+    let changed = changed_columns(table, before, after);
+    if changed.is_empty() {
+        return Ok(None);
+    }
+    let mut out = Writer::new(table);
+    out.push(&format!("UPDATE {} SET ", quoted(&table.name)));
+    for (n, &i) in changed.iter().enumerate() {
+        let separator = if n == 0 { "" } else { ", " };
+        out.push(&format!("{separator}{} = ", quoted(&table.columns[i].name)));
+        out.column_value(i, &after[i])?;
+    }
+    let guarded = match cause {
+        Cause::ForeignKey => &changed[..],
+        Cause::Statement | Cause::Trigger => &[],
+    };
+    out.this_row(before, guarded)?;
+    out.finish().map(Some)
+}
+
+fn delete(table: &Table, before: &[Value]) -> Result<SqlStatement, SqlError> {
+    let mut out = Writer::new(table);
+    out.push(&format!("DELETE FROM {}", quoted(&table.name)));
+    out.this_row(before, &[])?;
+    out.finish()
+}
+
+/// A name between double quotes.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// How a value is written: SQL text, and the argument for the one `?` in it, if it has one. `None` for NaN.
+pub(super) fn written(value: &Value) -> Option<(&'static str, Option<Value>)> {
+    Some(match value {
+        Value::Real(real) if real.is_nan() => return None,
+        Value::Real(real) if real.is_infinite() => {
+            let literal = if *real > 0.0 { "9e999" } else { "-9e999" };
+            (literal, None)
+        }
+        Value::RawText(bytes) => ("CAST(? AS TEXT)", Some(Value::Blob(bytes.clone()))),
+        Value::Text(text) if text.contains('\0') => {
+            let bytes = text.clone().into_bytes();
+            ("CAST(? AS TEXT)", Some(Value::Blob(bytes)))
+        }
+        plain => ("?", Some(plain.clone())),
+    })
+}
+
+/// A statement under construction: arguments are added in the order of their parameters in the text.
+struct Writer<'t> {
+    table: &'t Table,
+    sql: String,
+    args: Vec<Value>,
+}
+
+impl<'t> Writer<'t> {
+    fn new(table: &'t Table) -> Self {
+        Self {
+            table,
+            sql: String::new(),
+            args: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, sql: &str) {
+        self.sql.push_str(sql);
+    }
+
+    fn names(&self, columns: &[usize]) -> String {
+        let names: Vec<String> = columns
+            .iter()
+            .map(|&i| quoted(&self.table.columns[i].name))
+            .collect();
+        names.join(", ")
+    }
+
+    /// The text of a column's value; its argument is added.
+    fn value(&mut self, column: usize, value: &Value) -> Result<&'static str, SqlError> {
+        let (sql, arg) = written(value).ok_or_else(|| SqlError::NotANumber {
+            place: format!(
+                "column {:?} of table {:?}",
+                self.table.columns[column].name, self.table.name
+            ),
+        })?;
+        self.args.extend(arg);
+        Ok(sql)
+    }
+
+    fn column_value(&mut self, column: usize, value: &Value) -> Result<(), SqlError> {
+        let sql = self.value(column, value)?;
+        self.push(sql);
+        Ok(())
+    }
+
+    /// `WHERE` exactly this row; and, of a row found by its key, only while the guarded columns are as they were.
+    fn this_row(&mut self, before: &[Value], guarded: &[usize]) -> Result<(), SqlError> {
+        if let Some(key) = key_of(self.table, before) {
+            let mut terms = Vec::with_capacity(key.len() + guarded.len());
+            for &i in &key {
+                terms.push(self.same_key(i, &before[i])?);
+            }
+            for &i in guarded {
+                terms.push(self.same_value(i, &before[i])?);
+            }
+            self.push(&format!(" WHERE {}", all_of(terms)));
+            return Ok(());
+        }
+        let rowid = self.rowid()?;
+        let columns: Vec<usize> = written_columns(self.table).collect();
+        let terms = columns
+            .into_iter()
+            .map(|i| self.same_value(i, &before[i]))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.push(&format!(
+            " WHERE {rowid} = (SELECT {rowid} FROM {} WHERE {} LIMIT 1)",
+            quoted(&self.table.name),
+            all_of(terms)
+        ));
+        Ok(())
+    }
+
+    /// A name of the rowid that no column hides.
+    fn rowid(&self) -> Result<&'static str, SqlError> {
+        let hidden = |name: &str| {
+            self.table
+                .columns
+                .iter()
+                .any(|column| column.name.eq_ignore_ascii_case(name))
+        };
+        ["rowid", "_rowid_", "oid"]
+            .into_iter()
+            .find(|name| !self.table.without_rowid && !hidden(name))
+            .ok_or_else(|| SqlError::NoRowIdentity {
+                table: self.table.name.clone(),
+            })
+    }
+
+    fn column(&self, i: usize) -> String {
+        format!(
+            "{}.{}",
+            quoted(&self.table.name),
+            quoted(&self.table.columns[i].name)
+        )
+    }
+
+    /// The column holds this key value as the key's own index compares.
+    fn same_key(&mut self, i: usize, value: &Value) -> Result<String, SqlError> {
+        let sql = self.value(i, value)?;
+        // A CAST has an affinity, which would be applied to the column; `+` takes it away.
+        let plus = if sql.starts_with("CAST") { "+" } else { "" };
+        Ok(format!("{} IS {plus}{sql}", self.column(i)))
+    }
+
+    /// The column holds this value, of this type and with these bytes; never NULL.
+    fn same_value(&mut self, i: usize, value: &Value) -> Result<String, SqlError> {
+        let column = self.column(i);
+        if value.is_null() {
+            return Ok(format!("{column} IS NULL"));
+        }
+        let sql = self.value(i, value)?;
+        Ok(match value {
+            Value::Integer(_) => format!("{column} IS {sql} AND typeof({column}) = 'integer'"),
+            Value::Real(_) => format!("{column} IS {sql} AND typeof({column}) = 'real'"),
+            Value::Text(_) | Value::RawText(_) => {
+                let plus = if sql.starts_with("CAST") { "+" } else { "" };
+                format!("{column} COLLATE BINARY IS {plus}{sql} AND typeof({column}) = 'text'")
+            }
+            Value::Null | Value::Blob(_) => format!("{column} IS {sql}"),
+        })
+    }
+
+    fn finish(self) -> Result<SqlStatement, SqlError> {
+        if self.args.len() > MAX_PARAMETERS {
+            return Err(SqlError::TooManyParameters {
+                table: self.table.name.clone(),
+                count: self.args.len(),
+            });
+        }
+        Ok(SqlStatement {
+            sql: self.sql,
+            args: self.args,
+            skip_if_duplicate_column: false,
+        })
+    }
+}
+
+/// The terms joined by AND. SQLite refuses expressions deeper than 1000, and a chain of ANDs is as deep as it is long:
+/// a long one is written in groups.
+fn all_of(terms: Vec<String>) -> String {
+    const GROUP: usize = 50;
+    if terms.len() <= GROUP {
+        return terms.join(" AND ");
+    }
+    let groups = terms
+        .chunks(GROUP)
+        .map(|group| format!("({})", group.join(" AND ")))
+        .collect();
+    all_of(groups)
+}
+
+/// A statement that someone else wrote, with values for its positional parameters, brought into the same form.
+pub fn custom(sql: &str, args: &[Value]) -> Result<SqlStatement, SqlError> {
+    statement::plain(sql, args, &[]).map_err(|e| match e {
+        SqlError::NotAStatement { .. } => SqlError::NotAStatement {
+            expected: "a rewritten change",
+            sql: excerpt(sql),
+        },
+        other => other,
+    })
+}

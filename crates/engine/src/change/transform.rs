@@ -1,0 +1,121 @@
+//! The `transform` callback: an application may leave out or rewrite each row change before it is sent and before it is
+//! put back after a pull. Both go through [`statements`], so both see the same decision.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Cause, Change, ChangeKind, RowOp, Table, Value,
+    sql::{SqlError, SqlStatement, changed_columns, check_images, custom, key_of, to_sql, written_columns},
+};
+
+/// A row by column name; generated columns are left out.
+pub type RowValues = BTreeMap<String, Value>;
+
+/// What happened to a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ChangeType {
+    /// A new row.
+    Insert,
+    /// A row changed.
+    Update,
+    /// A row is gone.
+    Delete,
+}
+
+/// A row change as the callback sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransformMutation {
+    /// When it was made, in seconds since 1970.
+    pub change_time: i64,
+    /// The table.
+    pub table_name: String,
+    /// The row's key where that is one integer: before the change, or of the new row.
+    pub id: Option<i64>,
+    /// What happened.
+    pub change_type: ChangeType,
+    /// The row before, unless it is new.
+    pub before: Option<RowValues>,
+    /// The row after, unless it is gone.
+    pub after: Option<RowValues>,
+    /// Of an update: the new values of the columns that changed.
+    pub updates: Option<RowValues>,
+}
+
+/// What the callback decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transform {
+    /// The change goes on as it is.
+    Keep,
+    /// The change is left out.
+    Skip,
+    /// This statement takes its place.
+    Rewrite {
+        /// One statement.
+        sql: String,
+        /// The values of its positional parameters.
+        values: Vec<Value>,
+    },
+    /// The callback could not decide: the push or the put-back stops with this message.
+    Fail(String),
+}
+
+/// The callback.
+pub type TransformFn = dyn Fn(&TransformMutation) -> Transform + Send + Sync;
+
+/// The SQL of a change after the callback has seen it. It sees row changes that have SQL, so no effects of triggers.
+pub fn statements(change: &Change, transform: Option<&TransformFn>) -> Result<Vec<SqlStatement>, SqlError> {
+    let sql = to_sql(change)?;
+    let (Some(transform), ChangeKind::Row { table, op, cause }) = (transform, &change.kind) else {
+        return Ok(sql);
+    };
+    if sql.is_empty() || *cause == Cause::Trigger {
+        return Ok(sql);
+    }
+    match transform(&mutation(change.time, table, op)?) {
+        Transform::Keep => Ok(sql),
+        Transform::Skip => Ok(Vec::new()),
+        Transform::Rewrite { sql, values } => Ok(vec![custom(&sql, &values)?]),
+        Transform::Fail(message) => Err(SqlError::Transform {
+            table: table.name.clone(),
+            message,
+        }),
+    }
+}
+
+fn mutation(change_time: i64, table: &Table, op: &RowOp) -> Result<TransformMutation, SqlError> {
+    check_images(table, op)?;
+    let row = |image: &[Value], columns: &[usize]| -> RowValues {
+        columns
+            .iter()
+            .map(|&i| (table.columns[i].name.clone(), image[i].clone()))
+            .collect()
+    };
+    let all: Vec<usize> = written_columns(table).collect();
+    let (change_type, named_by, before, after, updates) = match op {
+        RowOp::Insert { after } => (ChangeType::Insert, after, None, Some(row(after, &all)), None),
+        RowOp::Delete { before } => (ChangeType::Delete, before, Some(row(before, &all)), None, None),
+        RowOp::Update { before, after } => (
+            ChangeType::Update,
+            before,
+            Some(row(before, &all)),
+            Some(row(after, &all)),
+            Some(row(after, &changed_columns(table, before, after))),
+        ),
+    };
+    let id = match key_of(table, named_by).as_deref() {
+        Some(&[only]) => match named_by[only] {
+            Value::Integer(id) => Some(id),
+            _ => None,
+        },
+        _ => None,
+    };
+    Ok(TransformMutation {
+        change_time,
+        table_name: table.name.clone(),
+        id,
+        change_type,
+        before,
+        after,
+        updates,
+    })
+}
