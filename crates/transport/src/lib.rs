@@ -4,13 +4,18 @@
 //! replica's files.
 #![forbid(unsafe_code)]
 
+pub mod conformance;
+pub mod decorators;
 pub mod hrana;
 pub mod http;
+pub mod memory;
 pub mod remote;
 pub mod url;
 pub mod wire;
 
+pub use decorators::{Counting, Delayed, Fault, Faulty};
 pub use http::{AuthToken, HttpClient, HttpRemote, HttpRemoteBuilder, RetryPolicy, UrlSource};
+pub use memory::MemoryRemote;
 pub use remote::{
     ApplyMode, Features, PageSelector, PageStream, PagesHeader, PagesRequest, Remote, RemoteError,
     RemoteErrorKind, RemotePage, TransferStats,
