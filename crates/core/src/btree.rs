@@ -381,7 +381,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_without_panic(
+        fn invariant_11_any_bytes_are_read_without_panic(
             mut bytes in prop::collection::vec(any::<u8>(), 0..5000),
             kind in prop::sample::select(vec![2_u8, 5, 10, 13, 0]),
             cells in 0..200_u16, page in 1..3_u32, usable in 0..5000_u32,

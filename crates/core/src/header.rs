@@ -246,7 +246,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_header_or_an_error(mut bytes in prop::collection::vec(any::<u8>(), 0..200), magic: bool) {
+        fn invariant_11_any_bytes_are_a_header_or_an_error(mut bytes in prop::collection::vec(any::<u8>(), 0..200), magic: bool) {
             if magic && bytes.len() >= 16 {
                 bytes[..16].copy_from_slice(MAGIC);
             }

@@ -165,3 +165,132 @@ fn set(mut bytes: &[u8]) -> Option<RoaringBitmap> {
     let set = RoaringBitmap::deserialize_from(&mut bytes).ok()?;
     (bytes.is_empty() && set.max() != Some(u32::MAX)).then_some(set)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sets() -> impl Strategy<Value = (Vec<u32>, Vec<u32>, Vec<(u32, u32)>)> {
+        let near = || prop::collection::vec(prop_oneof![0..5000_u32, 0..u32::MAX], 0..200);
+        (
+            near(),
+            near(),
+            prop::collection::vec((0..200_000_u32, 0..100_000_u32), 0..4),
+        )
+    }
+
+    fn saved((present, dirty, runs): (Vec<u32>, Vec<u32>, Vec<(u32, u32)>)) -> SavedPageMap {
+        let mut present = RoaringBitmap::from_iter(present);
+        for (start, len) in runs {
+            present.insert_range(start..start + len);
+        }
+        let dirty = RoaringBitmap::from_iter(dirty);
+        SavedPageMap {
+            page_size: PageSize::DEFAULT,
+            db_size: PageCount(300_000),
+            present,
+            dirty,
+        }
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_the_header_comment() {
+        let map = saved((vec![0, 1], vec![], vec![]));
+        let bytes = map.encode();
+        assert_eq!(&bytes[..8], b"PSYNCMAP");
+        assert_eq!(
+            bytes[8..28],
+            [
+                1, 0, 0, 0, 0, 0x10, 0, 0, 0xe0, 0x93, 4, 0, 20, 0, 0, 0, 8, 0, 0, 0
+            ]
+        );
+        assert_eq!(
+            bytes[28..48],
+            [0x3a, 0x30, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 16, 0, 0, 0, 0, 0, 1, 0]
+        );
+        assert_eq!(bytes[48..56], [0x3a, 0x30, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[56..], xxh3_64(&bytes[..56]).to_le_bytes());
+    }
+
+    #[test]
+    fn every_kind_of_damage_has_its_error() {
+        let good = saved((vec![0, 1], vec![9], vec![])).encode();
+        let sealed = |at: usize, value: u8| {
+            let mut bytes = good.clone();
+            bytes[at] = value;
+            let end = bytes.len() - CHECKSUM;
+            let sum = xxh3_64(&bytes[..end]).to_le_bytes();
+            bytes[end..].copy_from_slice(&sum);
+            SavedPageMap::decode(&bytes).unwrap_err()
+        };
+        assert_eq!(SavedPageMap::decode(b"").unwrap_err(), PageMapError::Magic);
+        assert_eq!(sealed(0, b'X'), PageMapError::Magic);
+        assert_eq!(sealed(8, 2), PageMapError::Version(2));
+        assert_eq!(sealed(12, 1), PageMapError::PageSize(InvalidPageSize(4097)));
+        assert!(matches!(sealed(20, 21), PageMapError::Length { .. }));
+        assert_eq!(sealed(28, 0), PageMapError::Set("present"));
+        assert_eq!(sealed(48, 0), PageMapError::Set("dirty"));
+        let mut flipped = good.clone();
+        flipped[44] ^= 1;
+        assert_eq!(
+            SavedPageMap::decode(&flipped).unwrap_err(),
+            PageMapError::Checksum
+        );
+    }
+
+    #[test]
+    fn the_id_that_is_no_page_is_refused() {
+        let mut map = saved((vec![], vec![], vec![]));
+        map.dirty.insert(u32::MAX);
+        assert_eq!(
+            SavedPageMap::decode(&map.encode()).unwrap_err(),
+            PageMapError::Set("dirty")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded_and_becomes_a_map_with_the_same_sets(sets in sets()) {
+            let saved = saved(sets);
+            prop_assert_eq!(SavedPageMap::decode(&saved.encode()).unwrap(), saved.clone());
+            if saved.present.len() < 300_000 {
+                let map = saved.to_map(Epoch(3));
+                prop_assert!(!map.changed_since_saved());
+                prop_assert_eq!(SavedPageMap::of(&map, saved.page_size, saved.db_size), saved);
+            }
+        }
+
+        #[test]
+        fn invariant_11_a_cut_or_changed_map_is_an_error(sets in sets(), cut: prop::sample::Index, bit in 0..8_u32) {
+            let mut bytes = saved(sets).encode();
+            let at = cut.index(bytes.len());
+            prop_assert!(SavedPageMap::decode(&bytes[..at]).is_err());
+            bytes[at] ^= 1 << bit;
+            prop_assert!(SavedPageMap::decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn invariant_11_any_bytes_with_a_good_checksum_are_a_map_or_an_error(
+            body in prop::collection::vec(any::<u8>(), 0..300), cookie in 0..3_usize, split: prop::sample::Index,
+        ) {
+            let mut body = body;
+            for (at, byte) in [[].as_slice(), &[0x3a, 0x30, 0, 0, 2, 0, 0, 0], &[0x3b, 0x30, 1, 0, 3]][cookie].iter().enumerate() {
+                if let Some(place) = body.get_mut(at) {
+                    *place = *byte;
+                }
+            }
+            let split = split.index(body.len() + 1) as u32;
+            let mut bytes = MAGIC.to_vec();
+            for number in [VERSION, 4096, 10, split, body.len() as u32 - split] {
+                bytes.extend_from_slice(&number.to_le_bytes());
+            }
+            bytes.extend_from_slice(&body);
+            bytes.extend_from_slice(&xxh3_64(&bytes).to_le_bytes());
+            if let Ok(saved) = SavedPageMap::decode(&bytes) {
+                prop_assert_eq!(SavedPageMap::decode(&saved.encode()).unwrap(), saved);
+            }
+        }
+    }
+}
