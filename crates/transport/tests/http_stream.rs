@@ -1,0 +1,399 @@
+//! Page streams over real HTTP that are cut, wrong, or resumed.
+
+mod loopback;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::TryStreamExt;
+use loopback::{Framing, Loopback, Reply, reply};
+use partial_sync_core::{PageCount, PageSize, Revision};
+use partial_sync_transport::{
+    ApplyMode, HttpRemote, MemoryRemote, PageSelector, PagesRequest, Remote, RemoteError, RemoteErrorKind,
+    RemotePage, RetryPolicy,
+    wire::{self, PageData, PageEncoding, PullUpdatesHeader, PullUpdatesRequest},
+};
+use prost::Message;
+
+const SIZE: usize = 512;
+
+/// A page filled with a number; page 1 states the page size.
+fn page(id: u8, size: usize) -> Bytes {
+    let mut bytes = vec![id; size];
+    if id == 0 {
+        bytes[16..18].copy_from_slice(&u16::to_be_bytes(if size == 65536 { 1 } else { size as u16 }));
+    }
+    bytes.into()
+}
+
+fn header(db_size: u32, encoding: PageEncoding) -> PullUpdatesHeader {
+    let revision = Revision::new("7").unwrap();
+    PullUpdatesHeader::new(&revision, PageCount(db_size), ApplyMode::Incremental, encoding)
+}
+
+fn answer(header: &PullUpdatesHeader, pages: &[(u64, Bytes)]) -> Bytes {
+    let mut body = BytesMut::new();
+    wire::encode_frame(header, &mut body);
+    for (page_id, encoded_page) in pages {
+        let page = PageData {
+            page_id: *page_id,
+            encoded_page: encoded_page.clone(),
+        };
+        wire::encode_frame(&page, &mut body);
+    }
+    body.into()
+}
+
+fn two_pages() -> Bytes {
+    answer(
+        &header(2, PageEncoding::Raw),
+        &[(0, page(0, SIZE)), (1, page(1, SIZE))],
+    )
+}
+
+fn at_once(attempts: u32) -> RetryPolicy {
+    RetryPolicy {
+        attempts,
+        base: Duration::ZERO,
+        cap: Duration::ZERO,
+    }
+}
+
+fn remote(server: &Loopback, retry: RetryPolicy) -> HttpRemote {
+    let builder = HttpRemote::builder(server.url.as_str()).retry(retry);
+    builder.deadline(Duration::from_secs(10)).build().unwrap()
+}
+
+async fn read(remote: &dyn Remote, request: PagesRequest) -> Result<Vec<RemotePage>, RemoteError> {
+    remote.pages(request).await?.pages.try_collect().await
+}
+
+fn cut(at: usize, framing: Framing) -> Reply {
+    Reply {
+        framing,
+        send: Some(at),
+        ..reply(200, two_pages())
+    }
+}
+
+/// Bytes that the body takes on the wire.
+fn wire_length(framing: Framing) -> usize {
+    let body = two_pages().len();
+    match framing {
+        Framing::Chunked => {
+            let chunks = body.div_ceil(100);
+            let last = body - (chunks - 1) * 100;
+            body + (chunks - 1) * "64\r\n\r\n".len() + format!("{last:x}\r\n\r\n").len() + "0\r\n\r\n".len()
+        }
+        _ => body,
+    }
+}
+
+#[tokio::test]
+async fn invariant_5_a_stream_cut_at_any_byte_is_a_typed_error_and_never_a_success() {
+    for framing in [Framing::Length, Framing::Chunked, Framing::UntilClose] {
+        let server = Loopback::scripted(move |n| cut(n, framing)).await;
+        let remote = remote(&server, RetryPolicy::none());
+        for n in 0..wire_length(framing) {
+            let error = read(&remote, PagesRequest::default())
+                .await
+                .expect_err(&format!("cut after {n} bytes, {framing:?}"));
+            let kinds = [RemoteErrorKind::Unreachable, RemoteErrorKind::Protocol];
+            assert!(
+                kinds.contains(&error.kind),
+                "cut after {n} bytes, {framing:?}: {error}"
+            );
+            assert!(error.message.contains("asking http://127.0.0.1"), "{error}");
+        }
+        let whole = read(&remote, PagesRequest::default()).await.unwrap();
+        assert_eq!(whole.len(), 2);
+        assert_eq!(
+            server.seen().len(),
+            wire_length(framing) + 1,
+            "nothing was retried"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_stream_cut_at_any_byte_is_taken_up_again_where_it_broke() {
+    let memory = MemoryRemote::new();
+    memory.push_revision(vec![page(0, SIZE), page(1, SIZE), page(2, SIZE)]);
+    let whole = loopback::serve(&memory, loopback::Seen::default()).await.body;
+    for at in (0..whole.len()).step_by(7) {
+        let served = memory.clone();
+        let server = Loopback::start(Arc::new(move |n, seen| {
+            let memory = served.clone();
+            Box::pin(async move {
+                let all = loopback::serve(&memory, seen).await;
+                Reply {
+                    send: (n == 0).then_some(at),
+                    ..all
+                }
+            })
+        }))
+        .await;
+        let remote = remote(&server, at_once(3));
+        let pages = read(&remote, PagesRequest::default()).await.unwrap();
+        assert!(pages.iter().map(|p| p.id.0).eq(0..3), "cut after {at} bytes");
+        let seen = server.seen();
+        assert_eq!(seen.len(), 2, "cut after {at} bytes");
+        let second = PullUpdatesRequest::decode(seen[1].body.clone()).unwrap();
+        if second.server_revision.is_empty() {
+            assert!(at < 40, "only a request without its header may be asked for anew");
+        } else {
+            let asked = second.to_request().unwrap();
+            assert_eq!(asked.revision, memory.latest().map(|(revision, _)| revision));
+            let PageSelector::Ids(ids) = asked.select else {
+                panic!("all pages asked again")
+            };
+            assert_eq!(ids.max(), Some(2));
+            assert_eq!(
+                ids.len() < 3,
+                at >= 530,
+                "pages that came are not asked for again: {ids:?} at {at}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_again_and_again_is_given_up() {
+    let server = Loopback::scripted(|_| cut(600, Framing::Length)).await;
+    let answer_without_progress = read(&remote(&server, at_once(3)), PagesRequest::default()).await;
+    // The second answer brings page 0 again, which was not asked for.
+    assert_eq!(
+        answer_without_progress.unwrap_err().kind,
+        RemoteErrorKind::Protocol
+    );
+
+    let server = Loopback::scripted(|_| cut(30, Framing::Length)).await;
+    let error = read(&remote(&server, at_once(3)), PagesRequest::default())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, RemoteErrorKind::Unreachable);
+    assert_eq!(server.seen().len(), 3);
+    assert!(error.message.contains("3 attempts"), "{error}");
+}
+
+#[tokio::test]
+async fn a_stream_is_not_resumed_at_another_revision_nor_when_the_rest_is_unknown() {
+    let server = Loopback::scripted(|n| {
+        let mut other = header(2, PageEncoding::Raw);
+        other.server_revision = "8".into();
+        match n {
+            0 => cut(600, Framing::Length),
+            _ => reply(200, answer(&other, &[(1, page(1, SIZE))])),
+        }
+    })
+    .await;
+    let error = read(&remote(&server, at_once(3)), PagesRequest::default())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, RemoteErrorKind::Unreachable);
+
+    for (since, query) in [(Revision::new("6"), None), (None, Some("SELECT 1".to_owned()))] {
+        let server = Loopback::scripted(|_| cut(600, Framing::Length)).await;
+        let request = PagesRequest {
+            since,
+            query,
+            ..PagesRequest::default()
+        };
+        let error = read(&remote(&server, at_once(3)), request).await.unwrap_err();
+        assert_eq!(error.kind, RemoteErrorKind::Unreachable);
+        assert_eq!(server.seen().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn invariant_5_every_rule_of_the_protocol_is_checked() {
+    let raw = || header(4, PageEncoding::Raw);
+    let zipped = |bytes: &[u8]| Bytes::from(zstd::bulk::compress(bytes, 1).unwrap());
+    let mut two_encodings = raw();
+    two_encodings.zstd_encoding = Some(wire::ZstdEncoding::default());
+    let mut too_long = answer(&raw(), &[]).to_vec();
+    too_long.extend([0xff, 0xff, 0xff, 0xff, 0x7f]);
+    let lying_page_1 = {
+        let mut bytes = page(0, SIZE).to_vec();
+        bytes[16] = 0x10;
+        Bytes::from(bytes)
+    };
+    let ids = |ids: &[u32]| PagesRequest {
+        select: PageSelector::Ids(ids.iter().copied().collect()),
+        ..PagesRequest::default()
+    };
+    let sized = |bytes: u32| PagesRequest {
+        page_size: Some(PageSize::new(bytes).unwrap()),
+        ..ids(&[1])
+    };
+    let cases: Vec<(&str, PagesRequest, Bytes)> = vec![
+        (
+            "holds page id 4, and",
+            ids(&[1]),
+            answer(&raw(), &[(4, page(1, SIZE))]),
+        ),
+        (
+            "holds page id 18446744073709551615",
+            ids(&[1]),
+            answer(&raw(), &[(u64::MAX, page(1, SIZE))]),
+        ),
+        (
+            "twice",
+            ids(&[1, 2]),
+            answer(&raw(), &[(1, page(1, SIZE)), (1, page(1, SIZE))]),
+        ),
+        (
+            "nobody asked for",
+            ids(&[1]),
+            answer(&raw(), &[(1, page(1, SIZE)), (2, page(2, SIZE))]),
+        ),
+        (
+            "without page id 2",
+            ids(&[1, 2, 9]),
+            answer(&raw(), &[(1, page(1, SIZE))]),
+        ),
+        (
+            "without 3 pages (ids 1, 2, 3)",
+            PagesRequest::default(),
+            answer(&raw(), &[(0, page(0, SIZE))]),
+        ),
+        (
+            "no SQLite page size",
+            ids(&[1]),
+            answer(&raw(), &[(1, page(1, 500))]),
+        ),
+        (
+            "no SQLite page size",
+            ids(&[1]),
+            answer(&raw(), &[(1, Bytes::new())]),
+        ),
+        (
+            "no SQLite page size",
+            ids(&[0]),
+            answer(&raw(), &[(0, Bytes::from_static(b"x"))]),
+        ),
+        (
+            "1024 bytes where 512",
+            ids(&[1, 2]),
+            answer(&raw(), &[(1, page(1, 512)), (2, page(2, 1024))]),
+        ),
+        (
+            "512 bytes where 4096",
+            sized(4096),
+            answer(&raw(), &[(1, page(1, 512))]),
+        ),
+        (
+            "page 1 says that pages have 4096",
+            ids(&[0]),
+            answer(&raw(), &[(0, lying_page_1)]),
+        ),
+        ("two page encodings", ids(&[1]), answer(&two_encodings, &[])),
+        (
+            "cannot be decompressed",
+            ids(&[1]),
+            answer(&header(4, PageEncoding::Zstd), &[(1, page(1, SIZE))]),
+        ),
+        (
+            "cannot be decompressed",
+            ids(&[1]),
+            answer(&header(4, PageEncoding::Zstd), &[(1, zipped(&vec![0; 1 << 24]))]),
+        ),
+        ("was announced", ids(&[1]), too_long.into()),
+        (
+            "is not a partial sync remote",
+            ids(&[1]),
+            Bytes::from_static(b"<!doctype html><title>hello</title>"),
+        ),
+        ("is not a partial sync remote", ids(&[1]), Bytes::new()),
+        (
+            "is not a partial sync remote",
+            ids(&[1]),
+            Bytes::from_static(&[0xff; 64]),
+        ),
+        (
+            "is not a partial sync remote",
+            ids(&[1]),
+            answer(&PullUpdatesHeader::default(), &[]),
+        ),
+    ];
+    for (text, request, body) in cases {
+        let server = Loopback::scripted(move |_| reply(200, body.clone())).await;
+        let error = read(&remote(&server, at_once(3)), request).await.expect_err(text);
+        assert_eq!(error.kind, RemoteErrorKind::Protocol, "{error}");
+        assert!(error.message.contains(text), "{text:?} is not in {error}");
+        assert_eq!(server.seen().len(), 1, "a broken rule is not forgiven: {text}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_protocol_allows_is_accepted() {
+    let raw = || header(4, PageEncoding::Raw);
+    let ids = |ids: &[u32]| PagesRequest {
+        select: PageSelector::Ids(ids.iter().copied().collect()),
+        ..PagesRequest::default()
+    };
+    let since = PagesRequest {
+        since: Revision::new("6"),
+        ..ids(&[1, 2])
+    };
+    let query = PagesRequest {
+        query: Some("SELECT 1".into()),
+        ..ids(&[1])
+    };
+    let have = PagesRequest {
+        have: Some([1].into_iter().collect()),
+        ..ids(&[1, 2])
+    };
+    let large: Vec<_> = (0..4).map(|id| (u64::from(id), page(id, 65536))).collect();
+    let zipped = zstd::bulk::compress(&page(1, 65536), 1).unwrap().into();
+    let cases: Vec<(&str, PagesRequest, Bytes, usize)> = vec![
+        (
+            "ids beyond the end",
+            ids(&[3, 4, 5]),
+            answer(&raw(), &[(3, page(3, SIZE))]),
+            1,
+        ),
+        ("unchanged pages stay away", since, answer(&raw(), &[]), 0),
+        (
+            "a query brings more",
+            query,
+            answer(&raw(), &[(3, page(3, SIZE))]),
+            1,
+        ),
+        (
+            "pages that the client has",
+            have.clone(),
+            answer(&raw(), &[(2, page(2, SIZE))]),
+            1,
+        ),
+        (
+            "sent nevertheless",
+            have,
+            answer(&raw(), &[(2, page(2, SIZE)), (1, page(1, SIZE))]),
+            2,
+        ),
+        (
+            "the largest pages",
+            PagesRequest::default(),
+            answer(&raw(), &large),
+            4,
+        ),
+        (
+            "compressed",
+            ids(&[1]),
+            answer(&header(4, PageEncoding::Zstd), &[(1, zipped)]),
+            1,
+        ),
+        (
+            "an empty database",
+            PagesRequest::default(),
+            answer(&header(0, PageEncoding::Raw), &[]),
+            0,
+        ),
+    ];
+    for (what, request, body, pages) in cases {
+        let server = Loopback::scripted(move |_| reply(200, body.clone())).await;
+        let read = read(&remote(&server, RetryPolicy::none()), request).await;
+        assert_eq!(read.expect(what).len(), pages, "{what}");
+    }
+}
