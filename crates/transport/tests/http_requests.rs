@@ -1,0 +1,648 @@
+//! How `HttpRemote` asks: statuses, retries, deadlines, tokens and urls. A client in memory stands in for the network,
+//! so that time can be stopped; what needs a socket has one.
+
+mod loopback;
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
+use loopback::{Loopback, Reply, reply};
+use parking_lot::Mutex;
+use partial_sync_core::{PageCount, Revision};
+use partial_sync_transport::{
+    ApplyMode, AuthToken, HttpClient, HttpRemote, PagesRequest, Remote, RemoteError, RemoteErrorKind,
+    RetryPolicy, UrlSource,
+    hrana::{Batch, Step, Stmt, Value},
+    http::{HttpRemoteBuilder, HttpRequest, HttpResponse},
+    wire::{self, PageEncoding, PullUpdatesHeader},
+};
+use tokio::time::Instant;
+
+/// What the network does with one request.
+enum Act {
+    /// Answers.
+    Answer(u16, Vec<(&'static str, &'static str)>, Bytes),
+    /// Fails after this long; `true` = nothing was sent.
+    Fail(Duration, bool),
+    /// Never answers.
+    Hang,
+    /// Answers 200 with these bytes, and then nothing more comes.
+    HangAfter(Bytes),
+}
+
+#[derive(Default)]
+struct Network {
+    acts: Mutex<VecDeque<Act>>,
+    seen: Mutex<Vec<HttpRequest>>,
+    dropped: Arc<AtomicUsize>,
+}
+
+impl std::fmt::Debug for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Network")
+    }
+}
+
+/// Counts when it goes away.
+struct Guard(Arc<AtomicUsize>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+impl HttpClient for Network {
+    fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, RemoteError>> {
+        self.seen.lock().push(request);
+        let act = self
+            .acts
+            .lock()
+            .pop_front()
+            .expect("a request that the script does not have");
+        let guard = Guard(self.dropped.clone());
+        async move {
+            let body = |bytes: Bytes, hang: bool, guard: Guard| {
+                let rest = if hang {
+                    stream::pending().boxed()
+                } else {
+                    stream::empty().boxed()
+                };
+                stream::once(async move { Ok(bytes) })
+                    .chain(rest)
+                    .inspect(move |_| _ = &guard)
+                    .boxed()
+            };
+            match act {
+                Act::Answer(status, headers, bytes) => Ok(HttpResponse {
+                    status,
+                    headers: headers
+                        .into_iter()
+                        .map(|(n, v)| (n.to_owned(), v.to_owned()))
+                        .collect(),
+                    body: body(bytes, false, guard),
+                }),
+                Act::HangAfter(bytes) => Ok(HttpResponse {
+                    status: 200,
+                    headers: vec![],
+                    body: body(bytes, true, guard),
+                }),
+                Act::Hang => {
+                    let _guard = guard;
+                    std::future::pending().await
+                }
+                Act::Fail(after, never_sent) => {
+                    tokio::time::sleep(after).await;
+                    let text = if never_sent {
+                        "connection refused"
+                    } else {
+                        "connection reset"
+                    };
+                    Err(RemoteError::new(RemoteErrorKind::Unreachable, text))
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn was_never_sent(&self, error: &RemoteError) -> bool {
+        error.message.contains("refused")
+    }
+}
+
+fn over(acts: impl IntoIterator<Item = Act>) -> (Arc<Network>, HttpRemoteBuilder) {
+    let network = Arc::new(Network {
+        acts: Mutex::new(acts.into_iter().collect()),
+        ..Network::default()
+    });
+    let builder = HttpRemote::builder("libsql://db.example?authToken=s3cret")
+        .client(network.clone())
+        .seed(7);
+    (network, builder)
+}
+
+fn empty_database() -> Bytes {
+    let revision = Revision::new("1").unwrap();
+    let header = PullUpdatesHeader::new(
+        &revision,
+        PageCount::ZERO,
+        ApplyMode::Incremental,
+        PageEncoding::Raw,
+    );
+    let mut bytes = BytesMut::new();
+    wire::encode_frame(&header, &mut bytes);
+    bytes.into()
+}
+
+fn good() -> Act {
+    Act::Answer(200, vec![], empty_database())
+}
+
+fn status(status: u16) -> Act {
+    Act::Answer(
+        status,
+        vec![],
+        Bytes::from_static(b"{\"message\": \"out of\\n tea\"}"),
+    )
+}
+
+async fn ask(remote: &HttpRemote) -> Result<(), RemoteError> {
+    let answer = remote.pages(PagesRequest::default()).await?;
+    answer.pages.try_collect::<Vec<_>>().await.map(drop)
+}
+
+fn one_step() -> Batch {
+    Batch {
+        steps: vec![Step {
+            condition: None,
+            stmt: Stmt::new("SELECT 1", vec![]),
+        }],
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_status_becomes_the_error_that_says_what_to_do() {
+    use RemoteErrorKind as Kind;
+    let cases = [
+        (301, Kind::Refused, "redirects"),
+        (400, Kind::Refused, "refused it with status 400"),
+        (401, Kind::Unauthorized, "Check that it is set"),
+        (403, Kind::Unauthorized, "rights"),
+        (404, Kind::NotFound, "Check the url"),
+        (410, Kind::RevisionExpired, "Pull"),
+        (413, Kind::Refused, "status 413"),
+        (204, Kind::Protocol, "status 204"),
+        (408, Kind::Failed, "status 408"),
+        (429, Kind::Failed, "status 429"),
+        (500, Kind::Failed, "status 500"),
+        (503, Kind::Failed, "Try again later"),
+    ];
+    for (code, kind, text) in cases {
+        let (network, builder) = over((0..3).map(|_| status(code)));
+        let remote = builder
+            .retry(RetryPolicy {
+                attempts: 3,
+                ..RetryPolicy::default()
+            })
+            .build()
+            .unwrap();
+        let error = ask(&remote).await.unwrap_err();
+        assert_eq!(error.kind, kind, "{error}");
+        assert!(error.message.contains(text), "{error}");
+        assert!(error.message.contains("(it said: out of tea)"), "{error}");
+        assert!(
+            error.message.contains("asking https://db.example for all pages"),
+            "{error}"
+        );
+        assert!(!error.message.contains("s3cret"), "{error}");
+        let attempts = network.seen.lock().len();
+        assert_eq!(
+            attempts,
+            if kind == Kind::Failed { 3 } else { 1 },
+            "status {code}"
+        );
+        assert_eq!(remote.transferred().requests, attempts as u64);
+
+        // SQL has the same errors and is never sent twice.
+        let (network, builder) = over([status(code)]);
+        let error = builder
+            .build()
+            .unwrap()
+            .execute(one_step(), None)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind, kind, "{error}");
+        assert!(
+            error
+                .message
+                .contains("running 1 statements on https://db.example"),
+            "{error}"
+        );
+        assert_eq!(network.seen.lock().len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_json_code_tells_revisions_apart_and_a_long_error_body_is_cut() {
+    let unknown = Bytes::from_static(br#"{"code": "REVISION_UNKNOWN", "message": "who is that"}"#);
+    let (_, builder) = over([Act::Answer(400, vec![], unknown)]);
+    let error = ask(&builder.build().unwrap()).await.unwrap_err();
+    assert_eq!(error.kind, RemoteErrorKind::RevisionUnknown);
+
+    let long = Bytes::from(vec![b'x'; 1 << 20]);
+    let (_, builder) = over([Act::Answer(422, vec![], long)]);
+    let error = ask(&builder.build().unwrap()).await.unwrap_err();
+    assert!(error.message.len() < 5000, "{} bytes", error.message.len());
+
+    let html = vec![("content-type", "Text/HTML; charset=utf-8")];
+    let (_, builder) = over([Act::Answer(200, html, empty_database())]);
+    let error = ask(&builder.build().unwrap()).await.unwrap_err();
+    assert_eq!(error.kind, RemoteErrorKind::Protocol);
+    assert!(
+        error
+            .message
+            .contains("https://db.example is not a partial sync remote"),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_request_is_retried_until_it_works_and_not_more_often_than_the_policy_says() {
+    let fail = || Act::Fail(Duration::from_millis(10), false);
+    let (network, builder) = over([fail(), status(503), status(429), fail(), good()]);
+    let remote = builder.build().unwrap();
+    ask(&remote).await.unwrap();
+    assert_eq!(network.seen.lock().len(), 5);
+
+    let (network, builder) = over((0..5).map(|_| fail()));
+    let started = Instant::now();
+    let error = ask(&builder.build().unwrap()).await.unwrap_err();
+    assert_eq!(error.kind, RemoteErrorKind::Unreachable);
+    assert!(error.message.contains("connection reset"), "{error}");
+    assert!(error.message.contains("5 attempts in "), "{error}");
+    assert_eq!(network.seen.lock().len(), 5);
+    assert!(started.elapsed() <= Duration::from_millis(50 + 100 + 200 + 400 + 800));
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_honoured_and_never_waited_for_beyond_the_deadline() {
+    let busy = |seconds| Act::Answer(503, vec![("Retry-After", seconds)], Bytes::new());
+    let (_, builder) = over([busy("7"), good()]);
+    let started = Instant::now();
+    ask(&builder.build().unwrap()).await.unwrap();
+    assert!(started.elapsed() >= Duration::from_secs(7));
+
+    let (network, builder) = over([busy("100")]);
+    let started = Instant::now();
+    let error = ask(&builder.build().unwrap()).await.unwrap_err();
+    assert_eq!(error.kind, RemoteErrorKind::Failed);
+    assert_eq!(started.elapsed(), Duration::ZERO, "there is no use in waiting");
+    assert_eq!(network.seen.lock().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn invariant_10_a_silent_remote_is_given_up_at_the_deadline() {
+    // Before the header; with the default and with a deadline of the request.
+    for (own, limit) in [(None, 30), (Some(2), 2)] {
+        let (network, builder) = over([Act::Hang]);
+        let started = Instant::now();
+        let request = PagesRequest {
+            deadline: own.map(Duration::from_secs),
+            ..PagesRequest::default()
+        };
+        let error = builder.build().unwrap().pages(request).await.unwrap_err();
+        assert_eq!(error.kind, RemoteErrorKind::TimedOut);
+        assert_eq!(started.elapsed(), Duration::from_secs(limit));
+        assert_eq!(network.dropped.load(SeqCst), 1, "the request was cancelled");
+    }
+    // A long poll may be silent for as long as it asked for, too.
+    let (_, builder) = over([Act::Hang]);
+    let started = Instant::now();
+    let request = PagesRequest {
+        since: Revision::new("1"),
+        long_poll: Some(Duration::from_secs(60)),
+        deadline: Some(Duration::from_secs(5)),
+        ..PagesRequest::default()
+    };
+    builder.build().unwrap().pages(request).await.unwrap_err();
+    assert_eq!(started.elapsed(), Duration::from_secs(65));
+    // In the header, between pages, in an error's body, and in the answer to SQL.
+    let (_, builder) = over([Act::HangAfter(Bytes::from_static(b"\x20"))]);
+    let error = ask(&builder.build().unwrap()).await.unwrap_err();
+    assert_eq!(error.kind, RemoteErrorKind::TimedOut);
+    let (_, builder) = over([Act::HangAfter(empty_database())]);
+    let error = ask(&builder.deadline(Duration::from_secs(3)).build().unwrap())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, RemoteErrorKind::TimedOut);
+    assert!(error.message.contains("nothing came within 3.0 s"), "{error}");
+    for act in [Act::Hang, Act::HangAfter(Bytes::from_static(b"{"))] {
+        let (network, builder) = over([act]);
+        let started = Instant::now();
+        let remote = builder.build().unwrap();
+        let error = remote
+            .execute(one_step(), Some(Duration::from_secs(4)))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind, RemoteErrorKind::TimedOut);
+        assert_eq!(started.elapsed(), Duration::from_secs(4));
+        assert_eq!(network.seen.lock().len(), 1);
+    }
+    // A token function that never returns.
+    let (network, builder) = over([]);
+    let remote = builder
+        .auth_token(AuthToken::function(std::future::pending))
+        .build()
+        .unwrap();
+    assert_eq!(ask(&remote).await.unwrap_err().kind, RemoteErrorKind::TimedOut);
+    let error = remote.execute(one_step(), None).await.unwrap_err();
+    assert_eq!(error.kind, RemoteErrorKind::TimedOut);
+    assert!(network.seen.lock().is_empty());
+}
+
+#[tokio::test]
+async fn invariant_10_dropping_a_request_or_a_stream_ends_the_transfer() {
+    let (network, builder) = over([Act::Hang, Act::HangAfter(empty_database())]);
+    let remote = builder.build().unwrap();
+    let mut asking = remote.pages(PagesRequest::default());
+    assert!((&mut asking).now_or_never().is_none());
+    drop(asking);
+    assert_eq!(network.dropped.load(SeqCst), 1);
+    let stream = remote.pages(PagesRequest::default()).await.unwrap();
+    assert_eq!(network.dropped.load(SeqCst), 1);
+    drop(stream);
+    assert_eq!(network.dropped.load(SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sql_is_sent_again_only_when_nothing_was_sent() {
+    let refused = || Act::Fail(Duration::ZERO, true);
+    let body = r#"{"baton":null,"base_url":null,"results":[{"type":"ok","response":{"type":"batch","result":
+        {"step_results":[{"cols":[{"name":"1"}],"rows":[[{"type":"integer","value":"1"}]],
+        "affected_row_count":0,"last_insert_rowid":null}],"step_errors":[null]}}},
+        {"type":"ok","response":{"type":"close"}}]}"#;
+    let (network, builder) = over([refused(), refused(), Act::Answer(200, vec![], body.into())]);
+    let result = builder.build().unwrap().execute(one_step(), None).await.unwrap();
+    assert_eq!(
+        result.step_results[0].as_ref().unwrap().rows,
+        [[Value::Integer { value: 1 }]]
+    );
+    assert_eq!(network.seen.lock().len(), 3);
+    let sent: serde_json::Value = serde_json::from_slice(&network.seen.lock()[2].body).unwrap();
+    assert_eq!(sent["baton"], serde_json::Value::Null);
+    assert_eq!(sent["requests"][0]["type"], "batch");
+    assert_eq!(
+        sent["requests"][0]["batch"]["steps"][0]["stmt"]["sql"],
+        "SELECT 1"
+    );
+    assert_eq!(sent["requests"][1], serde_json::json!({"type": "close"}));
+
+    let (network, builder) = over([Act::Fail(Duration::ZERO, false)]);
+    let error = builder
+        .build()
+        .unwrap()
+        .execute(one_step(), None)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, RemoteErrorKind::Unreachable);
+    assert_eq!(network.seen.lock().len(), 1);
+}
+
+#[tokio::test]
+async fn a_wrong_answer_to_sql_is_a_typed_error() {
+    let answer = |body: &'static str| Act::Answer(200, vec![], Bytes::from_static(body.as_bytes()));
+    let cases = [
+        ("<html>", RemoteErrorKind::Protocol, "the answer is wrong"),
+        (r#"{"results":[]}"#, RemoteErrorKind::Protocol, "no results"),
+        (
+            r#"{"results":[{"type":"ok","response":{"type":"close"}}]}"#,
+            RemoteErrorKind::Protocol,
+            "no answer to a batch",
+        ),
+        (
+            r#"{"results":[{"type":"ok","response":{"type":"batch","result":{"step_results":[null,null],"step_errors":[]}}}]}"#,
+            RemoteErrorKind::Protocol,
+            "more than 1 steps",
+        ),
+        (
+            r#"{"results":[{"type":"error","error":{"message":"SQL is off today","code":"OFF"}}]}"#,
+            RemoteErrorKind::Refused,
+            "SQL is off today",
+        ),
+    ];
+    for (body, kind, text) in cases {
+        let (_, builder) = over([answer(body)]);
+        let error = builder
+            .build()
+            .unwrap()
+            .execute(one_step(), None)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind, kind, "{error}");
+        assert!(error.message.contains(text), "{error}");
+    }
+    let (_, builder) = over([answer(r#"{"results": "much too long"}"#)]);
+    let error = builder
+        .sql_answer_limit(10)
+        .build()
+        .unwrap()
+        .execute(one_step(), None)
+        .await
+        .unwrap_err();
+    assert!(error.message.contains("longer than 10 bytes"), "{error}");
+    // Steps at the end that did not run may be left out of the answer.
+    let (_, builder) = over([answer(
+        r#"{"results":[{"type":"ok","response":{"type":"batch","result":{"step_results":[],"step_errors":[]}}}]}"#,
+    )]);
+    let result = builder.build().unwrap().execute(one_step(), None).await.unwrap();
+    assert_eq!(
+        (result.step_results, result.step_errors),
+        (vec![None], vec![None])
+    );
+}
+
+#[tokio::test]
+async fn a_float_without_a_json_form_is_refused_before_anything_is_sent() {
+    for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let (network, builder) = over([]);
+        let mut batch = one_step();
+        batch.steps.push(Step {
+            condition: None,
+            stmt: Stmt::new("SELECT ?", vec![Value::Null, Value::Float { value }]),
+        });
+        let error = builder.build().unwrap().execute(batch, None).await.unwrap_err();
+        assert_eq!(error.kind, RemoteErrorKind::Client);
+        assert!(error.message.contains("statement 2"), "{error}");
+        assert!(network.seen.lock().is_empty());
+    }
+}
+
+fn header<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a str> {
+    let mut values = request
+        .headers
+        .iter()
+        .filter(|(n, _)| n == name)
+        .map(|(_, v)| v.as_str());
+    let value = values.next();
+    assert_eq!(values.next(), None, "{name} is sent once");
+    value
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_token_function_is_asked_before_each_request_retries_included() {
+    let (network, builder) = over([status(503), good(), good()]);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let token = AuthToken::function(move || {
+        let n = asked.fetch_add(1, SeqCst);
+        async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok(Some(format!("token-{n}")))
+        }
+    });
+    let remote = builder.auth_token(token).build().unwrap();
+    ask(&remote).await.unwrap();
+    ask(&remote).await.unwrap();
+    let seen = network.seen.lock();
+    for (n, request) in seen.iter().enumerate() {
+        assert_eq!(
+            header(request, "authorization"),
+            Some(format!("Bearer token-{n}").as_str())
+        );
+    }
+    assert_eq!(seen.len(), 3);
+}
+
+#[tokio::test]
+async fn a_token_function_that_fails_and_a_token_that_is_none_are_errors_without_the_token() {
+    let (_, builder) = over([]);
+    let failing = builder.auth_token(AuthToken::function(|| async { Err("the vault is shut".into()) }));
+    let error = ask(&failing.build().unwrap()).await.unwrap_err();
+    assert_eq!(error.kind, RemoteErrorKind::Client);
+    assert!(
+        error.message.contains("the vault is shut") && error.source.is_some(),
+        "{error}"
+    );
+
+    let (_, builder) = over([]);
+    let error = ask(&builder.auth_token("s3cret\nline").build().unwrap())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, RemoteErrorKind::Client);
+    assert!(!error.message.contains("s3cret"), "{error}");
+}
+
+#[tokio::test]
+async fn headers_are_sent_as_configured() {
+    let (network, builder) = over([good()]);
+    let remote = builder
+        .header("X-Extra", "1")
+        .header("x-extra", "2")
+        .header("User-Agent", "app/1")
+        .remote_encryption("a2V5", Some("aes256gcm"))
+        .build()
+        .unwrap();
+    ask(&remote).await.unwrap();
+    let seen = network.seen.lock();
+    let request = &seen[0];
+    assert_eq!(request.method, "POST");
+    assert_eq!(request.url, "https://db.example/pull-updates");
+    assert_eq!(header(request, "x-extra"), Some("2"));
+    assert_eq!(header(request, "user-agent"), Some("app/1"));
+    assert_eq!(header(request, "content-type"), Some("application/protobuf"));
+    assert_eq!(header(request, "x-turso-encryption-key"), Some("a2V5"));
+    assert_eq!(header(request, "x-turso-encryption-cipher"), Some("aes256gcm"));
+    assert_eq!(
+        header(request, "authorization"),
+        Some("Bearer s3cret"),
+        "the token of the url"
+    );
+    assert!(!format!("{remote:?} {request:?}").contains("s3cret"));
+}
+
+#[tokio::test]
+async fn a_url_function_can_pause_sync_and_move_the_remote() {
+    let urls = Arc::new(Mutex::new(None));
+    let current = urls.clone();
+    let network = Arc::new(Network::default());
+    let remote = HttpRemote::builder(UrlSource::function(move || current.lock().clone()))
+        .client(network.clone())
+        .build()
+        .unwrap();
+    assert_eq!(ask(&remote).await.unwrap_err().kind, RemoteErrorKind::Paused);
+    let error = remote.execute(one_step(), None).await.unwrap_err();
+    assert_eq!(error.kind, RemoteErrorKind::Paused);
+    assert_eq!(remote.url(), "(paused)");
+    for host in ["a.example", "b.example"] {
+        *urls.lock() = Some(format!("turso://{host}"));
+        network.acts.lock().push_back(good());
+        ask(&remote).await.unwrap();
+        assert_eq!(
+            network.seen.lock().last().unwrap().url,
+            format!("https://{host}/pull-updates")
+        );
+        assert_eq!(remote.url(), format!("https://{host}"));
+    }
+    *urls.lock() = Some("nonsense".into());
+    assert_eq!(ask(&remote).await.unwrap_err().kind, RemoteErrorKind::InvalidUrl);
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_retried_for_pages_and_for_sql() {
+    let port = {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let retry = RetryPolicy {
+        attempts: 3,
+        base: Duration::from_millis(1),
+        cap: Duration::from_millis(1),
+    };
+    let remote = HttpRemote::builder(format!("http://127.0.0.1:{port}"))
+        .retry(retry)
+        .build()
+        .unwrap();
+    let pages = ask(&remote).await.unwrap_err();
+    let sql = remote.execute(one_step(), None).await.unwrap_err();
+    for error in [pages, sql] {
+        assert_eq!(error.kind, RemoteErrorKind::Unreachable);
+        assert!(error.message.contains("3 attempts"), "{error}");
+        assert!(error.message.to_lowercase().contains("refused"), "{error}");
+        assert!(error.is_transient());
+    }
+    assert_eq!(remote.transferred().requests, 6);
+}
+
+#[tokio::test]
+async fn sql_whose_answer_is_lost_over_a_real_connection_is_not_sent_again() {
+    let lost = Reply {
+        silent: true,
+        ..reply(200, "")
+    };
+    let cut = Reply {
+        send: Some(5),
+        ..reply(200, "{\"results\": []}")
+    };
+    for answer in [lost, cut] {
+        let server = Loopback::scripted(move |_| answer.clone()).await;
+        let remote = HttpRemote::builder(server.url.as_str()).build().unwrap();
+        let error = remote.execute(one_step(), None).await.unwrap_err();
+        assert_eq!(error.kind, RemoteErrorKind::Unreachable, "{error}");
+        assert_eq!(server.seen().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn invariant_10_a_server_that_hangs_is_given_up_over_a_real_connection() {
+    let limit = Duration::from_millis(50);
+    let silent = Reply {
+        silent: true,
+        hang: true,
+        ..reply(200, "")
+    };
+    let stuck = Reply {
+        send: Some(3),
+        hang: true,
+        ..reply(200, empty_database())
+    };
+    for answer in [silent, stuck] {
+        let server = Loopback::scripted(move |_| answer.clone()).await;
+        let remote = HttpRemote::builder(server.url.as_str())
+            .deadline(limit)
+            .build()
+            .unwrap();
+        assert_eq!(ask(&remote).await.unwrap_err().kind, RemoteErrorKind::TimedOut);
+        assert_eq!(server.seen().len(), 1);
+        assert_eq!(
+            server.seen()[0].headers["user-agent"],
+            concat!("partial-sync/", env!("CARGO_PKG_VERSION"))
+        );
+    }
+}
