@@ -122,6 +122,18 @@ impl KnownTrees {
         (self.page_at(position) == Some(page)).then_some(position)
     }
 
+    /// The highest page above this one that is known: the root of its tree, if SQLite came from there.
+    pub(crate) fn root_of(&self, page: PageNo) -> PageNo {
+        let mut root = page;
+        for _ in 0..MAX_DEPTH {
+            match self.position(root) {
+                Some(position) => root = position.parent,
+                None => break,
+            }
+        }
+        root
+    }
+
     /// The children of an interior page, in order; nothing when it was not seen.
     pub(crate) fn children(&self, page: PageNo) -> &[PageNo] {
         self.nodes.get(&page).map_or(&[], |node| &node.children)
@@ -178,7 +190,8 @@ impl KnownTrees {
             .copied()
     }
 
-    fn learn(&mut self, page: PageNo, children: Box<[PageNo]>) {
+    /// Remembers the children of an interior page instead of what was known of it.
+    pub(crate) fn learn(&mut self, page: PageNo, children: Box<[PageNo]>) {
         let live = self.nodes.get(&page).is_some_and(|known| known.live);
         self.forget(page);
         self.links += children.len();

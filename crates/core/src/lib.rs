@@ -11,6 +11,7 @@ pub mod page_map;
 pub mod planner;
 pub mod saved_map;
 pub mod segment;
+mod streams;
 pub mod types;
 
 pub use page_map::{Generation, PageMap, PageState};

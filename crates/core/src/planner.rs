@@ -11,7 +11,7 @@
 //!
 //! A run is on when two leaves were read that lie beside each other in their tree, in either direction, also across the
 //! border of two parents. One leaf is no evidence, so a point lookup brings its segment and interior pages, never a
-//! window. Several scans are told apart by where they are, up to [`MAX_STREAMS`].
+//! window. Several scans are told apart by where they are, lookups in one tree do not disturb a scan of another.
 //!
 //! A planner holds no page and does no I/O; its owner keeps it behind a mutex and drops the mutex before it fetches.
 //! What it must never do: name a page that is here, in flight, beyond the end, the lock-byte page, or one twice.
@@ -20,28 +20,17 @@ use std::collections::HashSet;
 
 use crate::{
     header::DatabaseHeader,
-    known_trees::{Direction, KnownTrees, Position, Step},
+    known_trees::{Direction, KnownTrees, Step},
     segment::{SegmentSize, segment_of},
+    streams::{Stream, Streams},
     types::{PageCount, PageNo, PageSize},
 };
-
-/// How many scans are followed at a time.
-pub const MAX_STREAMS: usize = 32;
 
 /// The most interior pages that one plan adds for their own sake.
 const MAX_INTERIOR: u32 = 4096;
 
 /// A window starts with at least this many pages.
 const MIN_WINDOW: u32 = 8;
-
-/// This many reads in line make a run.
-const RUN: u32 = 2;
-
-/// More than this many reads elsewhere, and a run is over.
-const STALE_AFTER: u64 = 4096;
-
-/// A scan may leap over this many leaves (SQLite has them in its cache) and still be the same scan.
-const MAX_LEAP: u32 = 3;
 
 /// How a planner plans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,25 +72,13 @@ pub trait FetchView {
     fn wants(&self, page: PageNo) -> bool;
 }
 
-/// One reader's way through the leaves of a tree.
-#[derive(Clone, Copy, Debug)]
-struct Stream {
-    at: Position,
-    way: Option<Direction>,
-    run: u32,
-    window: u32,
-    used: u64,
-}
-
 /// Decides what to fetch; see the module.
 #[derive(Debug)]
 pub struct Planner {
     config: PlannerConfig,
     usable_size: u32,
     trees: KnownTrees,
-    streams: Vec<Stream>,
-    /// Reads observed so far.
-    clock: u64,
+    streams: Streams,
 }
 
 impl Planner {
@@ -112,8 +89,7 @@ impl Planner {
             config,
             usable_size,
             trees: KnownTrees::default(),
-            streams: Vec::new(),
-            clock: 0,
+            streams: Streams::default(),
         }
     }
 
@@ -161,26 +137,27 @@ impl Planner {
             return Vec::new();
         }
         let mut plan = Plan::new(wanted, self.config.page_size, db_size, view);
-        let stream = self
+        let run = self
             .follow(wanted)
-            .filter(|stream| self.streams[*stream].run >= RUN);
-        if stream.is_none()
+            .and_then(|stream| Some((stream, stream.run()?)));
+        if run.is_none()
             && let Some(segment) = segment_of(wanted, self.config.page_size, self.config.segment, db_size)
         {
             plan.room = segment.page_count();
             segment.iter().for_each(|page| plan.add(page));
         }
         if self.config.prefetch {
-            let room = self.config.max_window / self.config.page_size.bytes();
-            let way = stream.and_then(|stream| self.streams[stream].way);
+            let room = self.max_pages();
+            let way = run.map(|(_, way)| way);
             // Interior pages take at most a quarter, so that a window is never starved; a sixteenth for a lone lookup.
             plan.room = (room / if way.is_some() { 4 } else { 16 }).min(MAX_INTERIOR);
             let before = plan.pages.len();
             self.add_interior(&mut plan, wanted, way);
             let interior = (plan.pages.len() - before) as u32;
-            if let (Some(stream), Some(way)) = (stream, way) {
+            if let Some((stream, way)) = run {
                 plan.room = room - interior;
                 self.add_window(&mut plan, stream, way);
+                self.widen(wanted);
             }
         }
         plan.pages
@@ -222,8 +199,8 @@ impl Planner {
     }
 
     /// The next pages of a run. The window counts pages to fetch, the wanted one among them.
-    fn add_window<V: FetchView>(&mut self, plan: &mut Plan<'_, V>, stream: usize, way: Direction) {
-        let Stream { mut at, window, .. } = self.streams[stream];
+    fn add_window<V: FetchView>(&self, plan: &mut Plan<'_, V>, stream: Stream, way: Direction) {
+        let Stream { mut at, window, .. } = stream;
         plan.room = plan.room.min(window - 1);
         // Where much is here already, look only so far ahead for what is not.
         for _ in 0..u64::from(window) * 4 {
@@ -242,96 +219,34 @@ impl Planner {
                 Step::End => break,
             }
         }
-        let most = (self.config.max_window / self.config.page_size.bytes()).max(1);
-        self.streams[stream].window = window.saturating_mul(2).min(most);
     }
 
-    /// Moves the stream that leads to `page` there, or starts one; its index.
-    fn follow(&mut self, page: PageNo) -> Option<usize> {
+    /// Counts a read; the reader's stream, when prefetch is on and it is known where the page hangs.
+    fn follow(&mut self, page: PageNo) -> Option<Stream> {
         if !self.config.prefetch {
             return None;
         }
         self.trees.confirm(page);
-        let here = self.trees.position(page)?;
-        self.clock += 1;
-        let clock = self.clock;
-        self.streams.retain(|stream| clock - stream.used <= STALE_AFTER);
-        if let Some(index) = self.streams.iter().position(|stream| stream.at == here) {
-            self.streams[index].used = clock;
-            return Some(index);
-        }
         let start = self.start_window();
-        let index = self.leading_here(here).map(|(index, way, leap)| {
-            let stream = &mut self.streams[index];
-            if leap {
-                stream.run = stream.run.saturating_sub(1).max(1);
-            } else if stream.way == Some(way) {
-                stream.run = (stream.run + 1).min(2 * RUN);
-            } else {
-                (stream.run, stream.window) = (RUN, start);
-            }
-            (stream.at, stream.way, stream.used) = (here, Some(way), clock);
-            index
-        });
-        index.or_else(|| {
-            let stream = Stream {
-                at: here,
-                way: None,
-                run: 1,
-                window: start,
-                used: clock,
-            };
-            if self.streams.len() < MAX_STREAMS {
-                self.streams.push(stream);
-                return Some(self.streams.len() - 1);
-            }
-            let oldest = (0..self.streams.len()).min_by_key(|index| self.streams[*index].used)?;
-            self.streams[oldest] = stream;
-            Some(oldest)
-        })
+        self.streams.follow(&self.trees, page, start).copied()
     }
 
-    /// The stream that a read `here` continues, its direction, and whether it leapt over some leaves.
-    fn leading_here(&self, here: Position) -> Option<(usize, Direction, bool)> {
-        let longest = |way: Direction| {
-            let Step::To(behind, _) = self.trees.step(here, way.reversed()) else {
-                return None;
-            };
-            let streams = self
-                .streams
-                .iter()
-                .enumerate()
-                .filter(|(_, stream)| stream.at == behind);
-            let (index, stream) = streams.max_by_key(|(_, s)| (s.way == Some(way), s.run))?;
-            Some((stream.way == Some(way), stream.run, index, way))
-        };
-        let ways = [Direction::Ascending, Direction::Descending];
-        if let Some((.., index, way)) = ways
-            .into_iter()
-            .filter_map(longest)
-            .max_by_key(|(same, run, ..)| (*same, *run))
-        {
-            return Some((index, way, false));
+    /// Doubles the window of the stream that is at `page`: its reader had to wait.
+    fn widen(&mut self, page: PageNo) {
+        let (start, most) = (self.start_window(), self.max_pages().max(1));
+        if let Some(stream) = self.streams.follow(&self.trees, page, start) {
+            stream.window = stream.window.saturating_mul(2).min(most);
         }
-        self.streams.iter().enumerate().find_map(|(index, stream)| {
-            let way = stream
-                .way
-                .filter(|_| stream.run >= RUN && stream.at.parent == here.parent)?;
-            let (from, to) = match way {
-                Direction::Ascending => (stream.at.index, here.index),
-                Direction::Descending => (here.index, stream.at.index),
-            };
-            (to > from && to - from <= MAX_LEAP).then_some((index, way, true))
-        })
     }
 
     fn start_window(&self) -> u32 {
-        let most = (self.config.max_window / self.config.page_size.bytes()).max(1);
-        self.config
-            .segment
-            .pages(self.config.page_size)
-            .max(MIN_WINDOW)
-            .min(most)
+        let segment = self.config.segment.pages(self.config.page_size);
+        segment.max(MIN_WINDOW).min(self.max_pages()).max(1)
+    }
+
+    /// The most pages that a plan adds to the wanted page and its segment.
+    const fn max_pages(&self) -> u32 {
+        self.config.max_window / self.config.page_size.bytes()
     }
 }
 

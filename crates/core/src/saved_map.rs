@@ -173,11 +173,11 @@ mod tests {
     use super::*;
 
     fn sets() -> impl Strategy<Value = (Vec<u32>, Vec<u32>, Vec<(u32, u32)>)> {
-        let near = || prop::collection::vec(prop_oneof![0..5000_u32, 0..u32::MAX], 0..200);
+        let near = || prop::collection::vec(prop_oneof![9 => 0..100_000_u32, 1 => 0..u32::MAX], 0..60);
         (
             near(),
             near(),
-            prop::collection::vec((0..200_000_u32, 0..100_000_u32), 0..4),
+            prop::collection::vec((0..100_000_u32, 0..30_000_u32), 0..4),
         )
     }
 
@@ -255,7 +255,7 @@ mod tests {
         fn what_is_encoded_is_decoded_and_becomes_a_map_with_the_same_sets(sets in sets()) {
             let saved = saved(sets);
             prop_assert_eq!(SavedPageMap::decode(&saved.encode()).unwrap(), saved.clone());
-            if saved.present.len() < 300_000 {
+            {
                 let map = saved.to_map(Epoch(3));
                 prop_assert!(!map.changed_since_saved());
                 prop_assert_eq!(SavedPageMap::of(&map, saved.page_size, saved.db_size), saved);

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Barrier,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     thread,
 };
 
@@ -40,6 +43,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn the_map_does_what_two_ordered_sets_do(ops in prop::collection::vec(op(), 0..80)) {
         let map = PageMap::new();
@@ -136,9 +140,11 @@ fn invariant_4_a_reader_that_asks_again_after_reading_never_sees_a_page_change_u
     let map = PageMap::new();
     let bytes = [AtomicU64::new(0), AtomicU64::new(0)];
     let done = AtomicBool::new(false);
+    let start = Barrier::new(3);
     let the_page = page(77);
     let reader = |epoch_of_reader: Epoch| {
         let mut reads = 0_u64;
+        start.wait();
         while !done.load(Ordering::Relaxed) {
             let state = map.state(the_page);
             if !state.visible_to(epoch_of_reader) {
@@ -156,6 +162,7 @@ fn invariant_4_a_reader_that_asks_again_after_reading_never_sees_a_page_change_u
     };
     thread::scope(|scope| {
         let readers = [Epoch(u32::MAX), Epoch(100)].map(|epoch| scope.spawn(move || reader(epoch)));
+        start.wait();
         for epoch in 0..EPOCHS {
             map.clear_present(the_page);
             for word in &bytes {

@@ -72,7 +72,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn invariant_11_no_plan_holds_a_forbidden_page(
         ops in prop::collection::vec(op(), 1..60),
