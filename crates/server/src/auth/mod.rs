@@ -1,0 +1,101 @@
+//! Who may do what: ready-made [`Authenticator`]s.
+//!
+//! | type | who gets in |
+//! |---|---|
+//! | [`Open`] | everybody; for loopback only |
+//! | [`StaticToken`] | who knows one token |
+//! | [`Jwt`] | who has a token signed with one key |
+//! | [`AnyOf`] | who gets in by one of several |
+//!
+//! A token is a secret: never log it, never repeat it in an error.
+
+mod jwt;
+mod static_token;
+
+pub use jwt::{Jwt, KeyError};
+pub use static_token::StaticToken;
+
+use crate::access::{Access, Authenticator, Denied};
+
+/// Everybody may do everything. For a server that listens on loopback only.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Open;
+
+impl Authenticator for Open {
+    fn check(&self, _authorization: Option<&str>, _database: &str) -> Result<Access, Denied> {
+        Ok(Access::Full)
+    }
+}
+
+/// Several ways in; the best of them counts.
+pub struct AnyOf(pub Vec<Box<dyn Authenticator>>);
+
+impl Authenticator for AnyOf {
+    fn check(&self, authorization: Option<&str>, database: &str) -> Result<Access, Denied> {
+        let mut best: Option<Result<Access, Denied>> = None;
+        for way in &self.0 {
+            best = Some(match (best, way.check(authorization, database)) {
+                (Some(Ok(a)), Ok(b)) => Ok(a.max(b)),
+                (Some(Ok(a)), Err(_)) => Ok(a),
+                (_, Ok(b)) => Ok(b),
+                // What the last one says is about the token; "forbidden" is the most that one can say.
+                (Some(Err(a @ Denied::Forbidden(_))), Err(_)) => Err(a),
+                (_, Err(b)) => Err(b),
+            });
+        }
+        best.unwrap_or_else(|| {
+            Err(Denied::Invalid(
+                "this server was started without any token or key that it would accept".to_owned(),
+            ))
+        })
+    }
+}
+
+/// The token of an `Authorization: Bearer TOKEN` header.
+fn bearer(authorization: Option<&str>) -> Result<&str, Denied> {
+    let header = authorization.ok_or(Denied::Missing)?.trim();
+    let token = header
+        .split_once(' ')
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim())
+        .filter(|token| !token.is_empty());
+    token.ok_or_else(|| {
+        Denied::Invalid(
+            "the Authorization header must be `Bearer TOKEN`: this server knows no other scheme".to_owned(),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bearer_header_is_read_whatever_its_case_and_other_schemes_are_not() {
+        assert_eq!(bearer(Some("Bearer abc")), Ok("abc"));
+        assert_eq!(bearer(Some("bearer   abc ")), Ok("abc"));
+        assert_eq!(bearer(None), Err(Denied::Missing));
+        for bad in ["", "abc", "Bearer", "Bearer ", "Basic abc"] {
+            assert!(matches!(bearer(Some(bad)), Err(Denied::Invalid(_))), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_best_of_several_ways_counts() {
+        let both = AnyOf(vec![
+            Box::new(StaticToken::new("reader", Access::ReadOnly)),
+            Box::new(StaticToken::new("writer", Access::Full)),
+        ]);
+        assert_eq!(both.check(Some("Bearer reader"), ""), Ok(Access::ReadOnly));
+        assert_eq!(both.check(Some("Bearer writer"), ""), Ok(Access::Full));
+        assert!(matches!(
+            both.check(Some("Bearer other"), ""),
+            Err(Denied::Invalid(_))
+        ));
+        assert_eq!(both.check(None, ""), Err(Denied::Missing));
+        assert!(matches!(
+            AnyOf(Vec::new()).check(None, ""),
+            Err(Denied::Invalid(_))
+        ));
+    }
+}

@@ -1,0 +1,188 @@
+//! A SQLite connection for SQL from the network: opened with everything that protects the server, watched while it
+//! works, and reused only when nothing of one client can be left in it for the next.
+//!
+//! Used on blocking threads only. Never checkpoints: the page history does, when it has seen the frames.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use partial_sync_transport::hrana;
+use rusqlite::{
+    Connection, InterruptHandle, OpenFlags,
+    config::DbConfig,
+    hooks::{AuthContext, Authorization, Wal},
+    limits::Limit,
+    vtab::series,
+};
+
+use super::{
+    HranaOptions,
+    error::from_sqlite,
+    guard::{Verdict, judge},
+};
+
+/// Virtual machine steps between two looks at the clock: some ten microseconds.
+const STEPS_BETWEEN_CHECKS: i32 = 2000;
+
+/// A connection and what its hooks note down.
+pub(super) struct SqlConnection {
+    sqlite: Connection,
+    notes: Arc<Notes>,
+    /// Deadlines are counted from here.
+    born: Instant,
+}
+
+/// Written by SQLite's hooks, read by the code that runs statements.
+#[derive(Default)]
+struct Notes {
+    /// Nanoseconds after `born` at which the statement is to be interrupted; 0 = never.
+    deadline: AtomicU64,
+    /// The deadline has struck.
+    expired: AtomicBool,
+    /// Whoever asked has gone.
+    cancelled: Mutex<Option<Arc<AtomicBool>>>,
+    /// Something of this client is left in the connection.
+    tainted: AtomicBool,
+    /// Commits that wrote to the log.
+    commits: AtomicU64,
+    /// Why the guard refused the last statement it refused.
+    refusal: Mutex<Option<String>>,
+}
+
+impl SqlConnection {
+    /// Opens the database. `read_only` = this client may not write; `file_read_only` = nobody can.
+    pub(super) fn open(
+        path: &Path,
+        read_only: bool,
+        file_read_only: bool,
+        options: &HranaOptions,
+    ) -> Result<Self, hrana::Error> {
+        Self::open_sqlite(path, read_only, file_read_only, options).map_err(|e| from_sqlite(e, None))
+    }
+
+    fn open_sqlite(
+        path: &Path,
+        read_only: bool,
+        file_read_only: bool,
+        options: &HranaOptions,
+    ) -> rusqlite::Result<Self> {
+        let access = if file_read_only {
+            OpenFlags::SQLITE_OPEN_READ_ONLY
+        } else {
+            OpenFlags::SQLITE_OPEN_READ_WRITE
+        };
+        let mut sqlite = Connection::open_with_flags(
+            path,
+            access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE,
+        )?;
+        sqlite.busy_timeout(options.busy_timeout)?;
+        // Raw pages, the schema table and shadow tables are not to be written from the network.
+        sqlite.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        sqlite.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        sqlite.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
+        sqlite.set_limit(
+            Limit::SQLITE_LIMIT_LENGTH,
+            i32::try_from(options.value_bytes).unwrap_or(i32::MAX),
+        )?;
+        series::load_module(&sqlite)?;
+        if read_only {
+            sqlite.pragma_update(None, "query_only", true)?;
+        }
+        let notes = Arc::new(Notes::default());
+        let born = Instant::now();
+        // Also takes the place of SQLite's own automatic checkpoint, which is a log hook.
+        let seen = notes.clone();
+        sqlite.wal_hook(Some(move |_: &mut Wal, _| {
+            seen.commits.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }))?;
+        let seen = notes.clone();
+        sqlite.progress_handler(STEPS_BETWEEN_CHECKS, Some(move || seen.is_over(born)))?;
+        let seen = notes.clone();
+        let busy_timeout_ms = u64::try_from(options.busy_timeout.as_millis()).unwrap_or(u64::MAX);
+        sqlite.authorizer(Some(move |context: AuthContext<'_>| {
+            match judge(&context, read_only, busy_timeout_ms) {
+                Verdict::Allow => Authorization::Allow,
+                Verdict::AllowAndTaint => {
+                    seen.tainted.store(true, Ordering::Relaxed);
+                    Authorization::Allow
+                }
+                Verdict::Refuse(why) => {
+                    *seen.refusal.lock() = Some(why);
+                    Authorization::Deny
+                }
+            }
+        }))?;
+        Ok(Self { sqlite, notes, born })
+    }
+
+    /// SQLite's connection.
+    pub(super) fn sqlite(&self) -> &Connection {
+        &self.sqlite
+    }
+
+    /// What breaks the statement that is running.
+    pub(super) fn interrupt_handle(&self) -> InterruptHandle {
+        self.sqlite.get_interrupt_handle()
+    }
+
+    /// Commits so far.
+    pub(super) fn commits(&self) -> u64 {
+        self.notes.commits.load(Ordering::Relaxed)
+    }
+
+    /// From here on statements stop when `flag` is set; `None` = nobody can cancel them.
+    pub(super) fn watch(&self, flag: Option<Arc<AtomicBool>>) {
+        *self.notes.cancelled.lock() = flag;
+    }
+
+    /// The statement that runs next may take this long.
+    pub(super) fn start_clock(&self, limit: Duration) {
+        let end = (self.born.elapsed() + limit).as_nanos();
+        self.notes.expired.store(false, Ordering::Relaxed);
+        self.notes
+            .deadline
+            .store(u64::try_from(end).unwrap_or(u64::MAX), Ordering::Relaxed);
+        *self.notes.refusal.lock() = None;
+    }
+
+    /// No statement runs any more. True when the clock struck meanwhile.
+    pub(super) fn stop_clock(&self) -> bool {
+        self.notes.deadline.store(0, Ordering::Relaxed);
+        self.notes.expired.load(Ordering::Relaxed)
+    }
+
+    /// A typed error for what SQLite said.
+    pub(super) fn explain(&self, cause: rusqlite::Error) -> hrana::Error {
+        from_sqlite(cause, self.notes.refusal.lock().take())
+    }
+
+    /// Whether the next client would find it as if it had just been opened.
+    pub(super) fn is_pristine(&self) -> bool {
+        self.sqlite.is_autocommit()
+            && self.sqlite.total_changes() == 0
+            && !self.notes.tainted.load(Ordering::Relaxed)
+            && !self.sqlite.is_busy()
+    }
+}
+
+impl Notes {
+    fn is_over(&self, born: Instant) -> bool {
+        let deadline = self.deadline.load(Ordering::Relaxed);
+        if deadline != 0 && born.elapsed().as_nanos() >= u128::from(deadline) {
+            self.expired.store(true, Ordering::Relaxed);
+            return true;
+        }
+        self.cancelled
+            .lock()
+            .as_ref()
+            .is_some_and(|flag| flag.load(Ordering::Relaxed))
+    }
+}

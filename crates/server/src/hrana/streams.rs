@@ -1,0 +1,298 @@
+//! The batons: streams that wait for their next request, each under a token that nobody can guess and that is good for
+//! one use; and the idle connections that the next request without a baton takes.
+//!
+//! The locks here are held for a few map operations, never while SQLite works or a connection closes.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use parking_lot::Mutex;
+use partial_sync_transport::hrana;
+use rustls::crypto::SecureRandom;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::AbortHandle,
+    time,
+};
+
+use super::{
+    HranaOptions,
+    connection::SqlConnection,
+    error::{code, error},
+    stream::{Stream, Texts},
+};
+use crate::access::{Access, DatabaseHandle};
+
+/// Bytes of randomness in a baton.
+const TOKEN_BYTES: usize = 24;
+
+/// What a stream and an idle connection belong to.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Owner {
+    pub path: Arc<PathBuf>,
+    pub access: Access,
+}
+
+/// All streams of a server that wait.
+pub(super) struct Streams {
+    options: HranaOptions,
+    random: &'static dyn SecureRandom,
+    parked: Mutex<HashMap<String, Parked>>,
+    idle: Mutex<HashMap<Owner, Vec<SqlConnection>>>,
+    turns: Arc<Semaphore>,
+    count: watch::Sender<usize>,
+    /// Orders the parked streams by age.
+    clock: AtomicU64,
+}
+
+/// A stream between two requests.
+struct Parked {
+    stream: Waiting,
+    owner: Owner,
+    parked_at: u64,
+    expiry: AbortHandle,
+}
+
+/// What is kept of a stream while it waits: its connection only when there is something in it.
+pub(super) struct Waiting {
+    pub connection: Option<SqlConnection>,
+    pub texts: Texts,
+}
+
+impl Waiting {
+    fn in_transaction(&self) -> bool {
+        self.connection
+            .as_ref()
+            .is_some_and(|connection| !connection.sqlite().is_autocommit())
+    }
+}
+
+/// The right to run one request.
+pub(super) struct Lease {
+    pub waiting: Option<Waiting>,
+    /// Given back when the request is done.
+    pub _turn: Option<OwnedSemaphorePermit>,
+}
+
+/// Why a request cannot run at all.
+pub(super) enum Unavailable {
+    /// The baton is no good (400).
+    Baton(hrana::Error),
+    /// There is no room (503).
+    Busy(hrana::Error),
+}
+
+impl Streams {
+    pub(super) fn new(options: HranaOptions) -> Self {
+        Self {
+            random: rustls::crypto::ring::default_provider().secure_random,
+            parked: Mutex::default(),
+            idle: Mutex::default(),
+            turns: Arc::new(Semaphore::new(options.concurrent_requests.max(1))),
+            count: watch::Sender::new(0),
+            clock: AtomicU64::new(0),
+            options,
+        }
+    }
+
+    pub(super) fn options(&self) -> &HranaOptions {
+        &self.options
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<usize> {
+        self.count.subscribe()
+    }
+
+    /// Takes the stream of a baton, or makes room for a new one.
+    pub(super) async fn lease(&self, owner: &Owner, baton: Option<&str>) -> Result<Lease, Unavailable> {
+        if let Some(token) = baton {
+            return self
+                .take(owner, token)
+                .map(|waiting| Lease {
+                    waiting: Some(waiting),
+                    _turn: None,
+                })
+                .map_err(Unavailable::Baton);
+        }
+        let open = self
+            .parked
+            .lock()
+            .values()
+            .filter(|p| p.stream.in_transaction())
+            .count();
+        if open >= self.options.batons {
+            return Err(Unavailable::Busy(error(
+                code::TOO_MANY_STREAMS,
+                format!("{open} interactive transactions are open, and no more are allowed: try again later"),
+            )));
+        }
+        let turn = time::timeout(self.options.statement_timeout, self.turns.clone().acquire_owned()).await;
+        match turn {
+            Ok(Ok(turn)) => Ok(Lease {
+                waiting: None,
+                _turn: Some(turn),
+            }),
+            _ => Err(Unavailable::Busy(error(
+                code::SERVER_BUSY,
+                format!(
+                    "{} requests are running, and none of them ended in time: try again later",
+                    self.options.concurrent_requests
+                ),
+            ))),
+        }
+    }
+
+    fn take(&self, owner: &Owner, token: &str) -> Result<Waiting, hrana::Error> {
+        let mut parked = self.parked.lock();
+        if parked.get(token).is_some_and(|p| p.owner != *owner) {
+            return Err(error(
+                code::STREAM_ACCESS,
+                "this baton was given for another database, or with a token of other rights",
+            ));
+        }
+        let found = parked.remove(token);
+        self.count.send_replace(parked.len());
+        drop(parked);
+        let found = found.ok_or_else(|| {
+            error(
+                code::STREAM_EXPIRED,
+                format!(
+                    "this baton is not valid: its stream was closed, was not used for {:?}, or goes on under a \
+                     newer baton. A transaction that was open in it has been rolled back: start it again",
+                    self.options.baton_idle
+                ),
+            )
+        })?;
+        found.expiry.abort();
+        Ok(found.stream)
+    }
+
+    /// A connection for a new request: an idle one, or one opened now. Blocks.
+    pub(super) fn connect(
+        &self,
+        database: &DatabaseHandle,
+        owner: &Owner,
+    ) -> Result<SqlConnection, hrana::Error> {
+        let idle = self.idle.lock().get_mut(owner).and_then(Vec::pop);
+        match idle {
+            Some(connection) => Ok(connection),
+            None => SqlConnection::open(
+                &database.path,
+                owner.access == Access::ReadOnly,
+                database.read_only,
+                &self.options,
+            ),
+        }
+    }
+
+    /// Keeps a connection for the next request when it is as good as new; closes it otherwise. Blocks.
+    pub(super) fn give_back(&self, owner: &Owner, connection: SqlConnection) {
+        if !connection.is_pristine() {
+            return;
+        }
+        let mut idle = self.idle.lock();
+        let of_owner = idle.entry(owner.clone()).or_default();
+        if of_owner.len() < self.options.idle_connections {
+            of_owner.push(connection);
+            return;
+        }
+        drop(idle);
+        drop(connection);
+    }
+
+    /// What has to be kept of a stream until its next request. Blocks.
+    pub(super) fn fold(&self, owner: &Owner, stream: Stream) -> Waiting {
+        let (connection, texts) = stream.into_parts();
+        let connection = if connection.is_pristine() {
+            self.give_back(owner, connection);
+            None
+        } else {
+            Some(connection)
+        };
+        Waiting { connection, texts }
+    }
+
+    /// A new token.
+    pub(super) fn token(&self) -> Result<String, hrana::Error> {
+        let mut bytes = [0; TOKEN_BYTES];
+        self.random
+            .fill(&mut bytes)
+            .map_err(|_| error(code::INTERNAL, "the system has no randomness to give"))?;
+        Ok(URL_SAFE_NO_PAD.encode(bytes))
+    }
+
+    /// Lets a stream wait for its next request, but not for ever.
+    pub(super) fn park(self: &Arc<Self>, token: String, owner: Owner, stream: Waiting) {
+        let expiry = {
+            let streams = Arc::downgrade(self);
+            let token = token.clone();
+            let idle = self.options.baton_idle;
+            tokio::spawn(async move {
+                time::sleep(idle).await;
+                if let Some(streams) = streams.upgrade() {
+                    let expired = streams.parked.lock().remove(&token);
+                    streams.dispose(expired.map(|p| p.stream)).await;
+                }
+            })
+            .abort_handle()
+        };
+        let mut parked = self.parked.lock();
+        let evicted = if parked.len() < self.options.batons {
+            None
+        } else {
+            let oldest = parked
+                .iter()
+                .filter(|(_, p)| !p.stream.in_transaction())
+                .min_by_key(|(_, p)| p.parked_at)
+                .map(|(token, _)| token.clone());
+            oldest.and_then(|token| parked.remove(&token))
+        };
+        parked.insert(
+            token,
+            Parked {
+                stream,
+                owner,
+                parked_at: self.clock.fetch_add(1, Ordering::Relaxed),
+                expiry,
+            },
+        );
+        self.count.send_replace(parked.len());
+        drop(parked);
+        if let Some(evicted) = evicted {
+            evicted.expiry.abort();
+            tokio::task::spawn_blocking(move || drop(evicted.stream));
+        }
+    }
+
+    /// Closes what waits, rolling back. When it is done, the locks of the transactions are free.
+    async fn dispose(&self, streams: impl IntoIterator<Item = Waiting>) {
+        let streams: Vec<_> = streams.into_iter().collect();
+        let closed = tokio::task::spawn_blocking(move || drop(streams)).await;
+        if let Err(cause) = closed {
+            tracing::error!(%cause, "closing a connection failed");
+        }
+        self.count.send_replace(self.parked.lock().len());
+    }
+
+    /// Rolls back and closes everything.
+    pub(super) async fn close_all(&self) {
+        let parked: Vec<Parked> = self.parked.lock().drain().map(|(_, p)| p).collect();
+        let idle: Vec<_> = self.idle.lock().drain().flat_map(|(_, idle)| idle).collect();
+        let idle = idle.into_iter().map(|connection| Waiting {
+            connection: Some(connection),
+            texts: Texts::default(),
+        });
+        let parked = parked.into_iter().map(|p| {
+            p.expiry.abort();
+            p.stream
+        });
+        self.dispose(parked.chain(idle).collect::<Vec<_>>()).await;
+    }
+}

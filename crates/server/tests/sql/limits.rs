@@ -1,0 +1,176 @@
+//! What bounds a request: time, the size of the answer, the client's patience; and bodies that are no requests.
+
+use std::time::Duration;
+
+use partial_sync_server::hrana::HranaOptions;
+use rusqlite::ErrorCode;
+use serde_json::{Value, json};
+
+use crate::server::Server;
+
+const ENDLESS: &str =
+    "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c";
+
+#[tokio::test]
+async fn invariant_10_a_statement_that_runs_too_long_is_interrupted_and_the_stream_goes_on() {
+    let server = Server::with_options(HranaOptions {
+        statement_timeout: Duration::from_millis(50),
+        ..Default::default()
+    })
+    .await;
+    let execute = |sql: &str| json!({"type": "execute", "stmt": {"sql": sql}});
+    let answer = server
+        .pipeline(None, json!([execute(ENDLESS), execute("SELECT 1"), {"type": "sequence", "sql": ENDLESS}, {"type": "close"}]))
+        .await;
+    for interrupted in [&answer["results"][0]["error"], &answer["results"][2]["error"]] {
+        assert_eq!(interrupted["code"], "SQLITE_INTERRUPT");
+        assert!(
+            interrupted["message"].as_str().unwrap().contains("50ms"),
+            "{interrupted}"
+        );
+    }
+    assert_eq!(answer["results"][1]["type"], "ok");
+}
+
+#[tokio::test]
+async fn the_statements_of_a_request_have_a_limit_together() {
+    let server = Server::with_options(HranaOptions {
+        request_timeout: Duration::from_millis(50),
+        ..Default::default()
+    })
+    .await;
+    let result = server
+        .batch(&[(Value::Null, ENDLESS), (Value::Null, ENDLESS)])
+        .await;
+    for error in result["step_errors"].as_array().unwrap() {
+        assert_eq!(error["code"], "SQLITE_INTERRUPT");
+    }
+}
+
+#[tokio::test]
+async fn invariant_11_an_answer_that_grows_too_large_is_an_error_and_the_statement_changes_nothing() {
+    let server = Server::with_options(HranaOptions {
+        answer_bytes: 10_000,
+        ..Default::default()
+    })
+    .await;
+    server.execute("CREATE TABLE t(v)").await.unwrap();
+    for sql in [
+        "SELECT value FROM generate_series(1, 100000)",
+        "SELECT zeroblob(9000)",
+        "SELECT printf('%.*c', 20000, 'x')",
+        "INSERT INTO t SELECT value FROM generate_series(1, 1000) RETURNING v",
+    ] {
+        let error = server.execute(sql).await.unwrap_err();
+        assert_eq!(error["code"], "RESPONSE_TOO_LARGE", "{sql}");
+    }
+    assert_eq!(server.column("SELECT count(*) FROM t").await[0]["value"], "0");
+    let steps = vec![(Value::Null, "INSERT INTO t VALUES (1)"); 200];
+    let batch = crate::server::batch(&steps);
+    let refused = server
+        .one(json!({"type": "batch", "batch": batch}))
+        .await
+        .unwrap_err();
+    assert_eq!(refused["code"], "RESPONSE_TOO_LARGE");
+    assert_eq!(server.column("SELECT count(*) FROM t").await[0]["value"], "0");
+}
+
+#[tokio::test]
+async fn invariant_11_sqlite_builds_no_value_beyond_the_limit() {
+    let server = Server::with_options(HranaOptions {
+        value_bytes: 1 << 20,
+        ..Default::default()
+    })
+    .await;
+    let error = server
+        .execute("SELECT length(zeroblob(2000000))")
+        .await
+        .unwrap_err();
+    assert_eq!(error["code"], "SQLITE_TOOBIG");
+}
+
+#[tokio::test]
+async fn invariant_10_a_client_that_goes_away_frees_the_lock_its_request_held() {
+    let server = Server::start().await;
+    let requests = json!([
+        {"type": "execute", "stmt": {"sql": "BEGIN IMMEDIATE"}},
+        {"type": "execute", "stmt": {"sql": ENDLESS}},
+    ]);
+    let sqlite = rusqlite::Connection::open(server.path()).unwrap();
+    sqlite.busy_timeout(Duration::ZERO).unwrap();
+    let locked = async {
+        loop {
+            match sqlite.execute_batch("BEGIN IMMEDIATE") {
+                Ok(()) => sqlite.execute_batch("ROLLBACK").unwrap(),
+                Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => return,
+                Err(e) => panic!("{e}"),
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    // When the lock is seen, the request is dropped, and with it its TCP connection.
+    tokio::select! {
+        _ = server.pipeline(None, requests) => panic!("an endless query ended"),
+        () = locked => {}
+    }
+    let free = tokio::task::spawn_blocking(move || {
+        sqlite.busy_timeout(Duration::from_secs(20)).unwrap();
+        sqlite.execute_batch("BEGIN IMMEDIATE")
+    });
+    free.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_request_is_refused_with_what_is_wrong_with_it() {
+    let server = Server::start().await;
+    for body in [
+        json!(null),
+        json!({"requests": [{"type": "frobnicate"}]}),
+        json!({"requests": [{"type": "execute"}]}),
+        json!({"requests": [{"type": "execute", "stmt": {"sql": "SELECT ?", "args": [{"type": "blob", "base64": "!"}]}}]}),
+    ] {
+        let (status, answer) = server.send("/v2/pipeline", None, &body).await;
+        assert_eq!((status, &answer["code"]), (400, &json!("BAD_REQUEST")), "{body}");
+        assert!(
+            answer["error"]
+                .as_str()
+                .unwrap()
+                .starts_with("the body is no Hrana request")
+        );
+    }
+}
+
+#[tokio::test]
+async fn invariant_11_a_condition_nested_without_end_is_an_error() {
+    let server = Server::start().await;
+    let condition = format!(
+        "{}{}{}",
+        r#"{"type":"not","cond":"#.repeat(5000),
+        r#"{"type":"ok","step":0}"#,
+        "}".repeat(5000)
+    );
+    let body = format!(
+        r#"{{"requests":[{{"type":"batch","batch":{{"steps":[{{"condition":{condition},"stmt":{{"sql":"SELECT 1"}}}}]}}}}]}}"#
+    );
+    let response = reqwest::Client::new()
+        .post(format!("{}/v2/pipeline", server.url))
+        .body(body)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 400);
+}
+
+#[tokio::test]
+async fn a_client_can_ask_which_versions_are_spoken() {
+    let server = Server::start().await;
+    for (path, status) in [
+        ("/v2", 200),
+        ("/v3", 200),
+        ("/v3-protobuf", 404),
+        ("/v2/pipeline", 405),
+        ("/v9", 404),
+    ] {
+        assert_eq!(server.get(path).await, status, "{path}");
+    }
+}

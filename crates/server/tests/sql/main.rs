@@ -1,0 +1,10 @@
+//! SQL over HTTP, asked over real HTTP on loopback.
+#![forbid(unsafe_code)]
+
+mod auth;
+mod batch;
+mod batons;
+mod execute;
+mod limits;
+mod refusals;
+mod server;

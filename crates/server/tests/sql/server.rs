@@ -1,0 +1,218 @@
+//! A server with nothing but the SQL endpoint, and a client that speaks JSON to it.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::Request,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use futures_util::future::BoxFuture;
+use partial_sync_server::{
+    access::{Authenticator, CommitListener, DatabaseHandle, SqlEndpoint},
+    auth::Open,
+    hrana::{Hrana, HranaOptions},
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+/// Counts what it is told.
+#[derive(Default)]
+pub struct Commits(AtomicUsize);
+
+impl CommitListener for Commits {
+    fn committed(&self) -> BoxFuture<'static, ()> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async {})
+    }
+}
+
+pub struct Server {
+    pub hrana: Hrana,
+    pub url: String,
+    client: reqwest::Client,
+    commits: Arc<Commits>,
+    folder: TempDir,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        Self::start_with(HranaOptions::default(), Open).await
+    }
+
+    pub async fn with_options(options: HranaOptions) -> Self {
+        Self::start_with(options, Open).await
+    }
+
+    pub async fn with_auth(auth: impl Authenticator + 'static) -> Self {
+        Self::start_with(HranaOptions::default(), auth).await
+    }
+
+    pub async fn start_with(options: HranaOptions, auth: impl Authenticator + 'static) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("served.db");
+        let sqlite = rusqlite::Connection::open(&path).unwrap();
+        sqlite.pragma_update(None, "journal_mode", "wal").unwrap();
+        drop(sqlite);
+
+        let commits = Arc::new(Commits::default());
+        let database = DatabaseHandle {
+            name: "served".into(),
+            path: Arc::new(path),
+            read_only: false,
+            listener: commits.clone(),
+        };
+        let hrana = Hrana::new(options);
+        let state = (hrana.clone(), database, Arc::new(auth) as Arc<dyn Authenticator>);
+        let router = Router::new().fallback(move |request: Request| {
+            let (hrana, database, auth) = state.clone();
+            async move { answer(hrana, database, auth, request).await }
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let task = tokio::spawn(async move {
+            axum::serve(listener, router).await.unwrap();
+        });
+        // The workspace builds reqwest without a TLS provider of its own.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Self {
+            hrana,
+            url,
+            client: reqwest::Client::new(),
+            commits,
+            folder,
+            task,
+        }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("served.db")
+    }
+
+    /// How often the page history was told of a commit.
+    pub fn commits(&self) -> usize {
+        self.commits.0.load(Ordering::SeqCst)
+    }
+
+    /// Sends a body to a path; status and JSON of the answer.
+    pub async fn send(&self, path: &str, token: Option<&str>, body: &Value) -> (u16, Value) {
+        let mut request = self
+            .client
+            .post(format!("{}{path}", self.url))
+            .body(body.to_string());
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        let text = response.text().await.unwrap();
+        let json = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        (status, json)
+    }
+
+    pub async fn get(&self, path: &str) -> u16 {
+        let response = self.client.get(format!("{}{path}", self.url)).send().await;
+        response.unwrap().status().as_u16()
+    }
+
+    /// A pipeline in a stream of its own or an old one; the whole answer.
+    pub async fn pipeline(&self, baton: Option<&str>, requests: Value) -> Value {
+        let body = json!({"baton": baton, "requests": requests});
+        let (status, answer) = self.send("/v2/pipeline", None, &body).await;
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+
+    /// The answer to one request in a stream that is closed afterwards: the response, or the error.
+    pub async fn one(&self, request: Value) -> Result<Value, Value> {
+        let answer = self.pipeline(None, json!([request, {"type": "close"}])).await;
+        assert_eq!(answer["baton"], Value::Null);
+        outcome(&answer["results"][0])
+    }
+
+    /// Executes one statement in a stream of its own.
+    pub async fn execute(&self, sql: &str) -> Result<Value, Value> {
+        self.execute_with(json!({"sql": sql})).await
+    }
+
+    pub async fn execute_with(&self, stmt: Value) -> Result<Value, Value> {
+        let response = self.one(json!({"type": "execute", "stmt": stmt})).await?;
+        assert_eq!(response["type"], "execute");
+        Ok(response["result"].clone())
+    }
+
+    /// The values of the one column of a query.
+    pub async fn column(&self, sql: &str) -> Vec<Value> {
+        let result = self.execute(sql).await.unwrap();
+        result["rows"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| row[0].clone())
+            .collect()
+    }
+
+    /// Runs a batch of `[condition, sql]` pairs in a stream of its own.
+    pub async fn batch(&self, steps: &[(Value, &str)]) -> Value {
+        let response = self.one(json!({"type": "batch", "batch": batch(steps)})).await;
+        let response = response.unwrap();
+        assert_eq!(response["type"], "batch");
+        response["result"].clone()
+    }
+}
+
+pub fn batch(steps: &[(Value, &str)]) -> Value {
+    let steps: Vec<_> = steps
+        .iter()
+        .map(|(condition, sql)| json!({"condition": condition, "stmt": {"sql": sql}}))
+        .collect();
+    json!({ "steps": steps })
+}
+
+/// The response of a result of type `ok`, the error of one of type `error`.
+pub fn outcome(result: &Value) -> Result<Value, Value> {
+    match result["type"].as_str() {
+        Some("ok") => Ok(result["response"].clone()),
+        Some("error") => Err(result["error"].clone()),
+        other => panic!("unexpected type of result: {other:?}"),
+    }
+}
+
+/// What the served application does around the endpoint: token, body, path.
+async fn answer(
+    hrana: Hrana,
+    database: DatabaseHandle,
+    auth: Arc<dyn Authenticator>,
+    request: Request,
+) -> Response {
+    let authorization = request.headers().get(header::AUTHORIZATION);
+    let access = match auth.check(authorization.and_then(|h| h.to_str().ok()), &database.name) {
+        Ok(access) => access,
+        Err(denied) => {
+            let body = json!({"error": denied.to_string()}).to_string();
+            let headers = [(header::WWW_AUTHENTICATE, "Bearer")];
+            return (denied.status(), headers, body).into_response();
+        }
+    };
+    let (head, body) = request.into_parts();
+    let body = to_bytes(Body::new(body), 128 << 20).await.unwrap();
+    hrana
+        .answer(database, access, Request::from_parts(head, body))
+        .await
+}
