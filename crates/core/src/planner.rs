@@ -6,7 +6,8 @@
 //! 2. the absent pages of its segment, unless a sequential run is on, for then it is known what comes next;
 //! 3. with prefetch, the absent interior pages beside the wanted page and beside its parent: they are few, every later
 //!    lookup needs one, and readahead can look no further than the interior pages that are here;
-//! 4. with prefetch and a sequential run, the next leaves by their exact numbers in the order of their parents, the
+//! 4. with prefetch and a sequential run, the next leaves by their exact numbers in the order of their parents, and where
+//!    these lead to an interior page that was not seen, that one and those behind it on its level; the
 //!    window doubling from `max(segment, 8 pages)` each time a reader had to wait.
 //!
 //! A run is on when two leaves were read that lie beside each other in their tree, in either direction, also across the
@@ -26,7 +27,7 @@ use crate::{
     types::{PageCount, PageNo, PageSize},
 };
 
-/// The most interior pages that one plan adds for their own sake.
+/// The most interior pages that one plan adds around one place.
 const MAX_INTERIOR: u32 = 4096;
 
 /// A window starts with at least this many pages.
@@ -201,6 +202,7 @@ impl Planner {
     /// The next pages of a run. The window counts pages to fetch, the wanted one among them.
     fn add_window<V: FetchView>(&self, plan: &mut Plan<'_, V>, stream: Stream, way: Direction) {
         let Stream { mut at, window, .. } = stream;
+        let rest = plan.room.saturating_sub(window - 1);
         plan.room = plan.room.min(window - 1);
         // Where much is here already, look only so far ahead for what is not.
         for _ in 0..u64::from(window) * 4 {
@@ -213,11 +215,35 @@ impl Planner {
                     at = next;
                 }
                 Step::Unseen(parent) => {
-                    plan.add(parent);
+                    plan.room = (plan.room + rest).min(MAX_INTERIOR);
+                    self.add_level(plan, parent, way);
                     break;
                 }
                 Step::End => break,
             }
+        }
+    }
+
+    /// An interior page that a run comes to next, and those that follow it on its level: without them the run would
+    /// stop again at each.
+    fn add_level<V: FetchView>(&self, plan: &mut Plan<'_, V>, first: PageNo, way: Direction) {
+        plan.add(first);
+        let mut next = self.trees.position(first);
+        for _ in 0..MAX_INTERIOR {
+            let Some(at) = next.filter(|_| plan.room > 0) else {
+                return;
+            };
+            next = match self.trees.step(at, way) {
+                Step::To(beside, page) => {
+                    plan.add(page);
+                    Some(beside)
+                }
+                Step::Unseen(parent) => {
+                    plan.add(parent);
+                    None
+                }
+                Step::End => None,
+            };
         }
     }
 

@@ -13,17 +13,20 @@ use partial_sync_core::{
 };
 use rusqlite::Connection;
 
-const PAGE: usize = 4096;
-
 struct Database {
+    page_size: PageSize,
     bytes: Vec<u8>,
     roots: HashMap<String, PageNo>,
 }
 
 impl Database {
     fn new(sql: &str) -> Self {
+        Self::with_page_size(PageSize::DEFAULT, sql)
+    }
+
+    fn with_page_size(page_size: PageSize, sql: &str) -> Self {
         let db = Connection::open_in_memory().unwrap();
-        db.execute_batch("PRAGMA page_size = 4096; PRAGMA temp_store = MEMORY")
+        db.execute_batch(&format!("PRAGMA page_size = {page_size}"))
             .unwrap();
         db.execute_batch(sql).unwrap();
         let mut statement = db
@@ -36,19 +39,23 @@ impl Database {
             .unwrap();
         let roots = statement.query_map([], |row| Ok((row.get(0)?, PageNo::new(row.get(1)?).unwrap())));
         let roots = roots.unwrap().map(Result::unwrap).collect();
-        Self { bytes, roots }
+        Self {
+            page_size,
+            bytes,
+            roots,
+        }
     }
 
     fn size(&self) -> PageCount {
-        PageCount((self.bytes.len() / PAGE) as u32)
+        PageCount((self.bytes.len() / self.page_size.as_usize()) as u32)
     }
 
     fn page(&self, page: PageNo) -> &[u8] {
-        &self.bytes[page.offset(PageSize::DEFAULT) as usize..][..PAGE]
+        &self.bytes[page.offset(self.page_size) as usize..][..self.page_size.as_usize()]
     }
 
     fn parsed(&self, page: PageNo) -> BTreePage<'_> {
-        BTreePage::parse(page, self.page(page), PAGE as u32).unwrap()
+        BTreePage::parse(page, self.page(page), self.page_size.bytes()).unwrap()
     }
 
     fn children(&self, page: PageNo) -> Vec<PageNo> {
@@ -113,10 +120,10 @@ impl FetchView for View<'_> {
 
 impl<'a> Replica<'a> {
     fn new(database: &'a Database, prefetch: bool) -> Self {
-        let segment = SegmentSize::new(16 * 1024).unwrap();
+        let segment = SegmentSize::new(4 * u64::from(database.page_size.bytes())).unwrap();
         let config = PlannerConfig {
             prefetch,
-            ..PlannerConfig::new(PageSize::DEFAULT, segment)
+            ..PlannerConfig::new(database.page_size, segment)
         };
         let mut replica = Self {
             database,
@@ -239,6 +246,34 @@ fn a_full_scan_of_10_000_leaves_takes_at_most_20_requests_and_fetches_next_to_no
                 replica.fetched()
             );
         }
+    }
+}
+
+#[test]
+fn a_full_scan_of_a_tree_of_four_levels_does_not_stop_at_interior_pages() {
+    let database = Database::with_page_size(
+        PageSize::new(512).unwrap(),
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, data BLOB);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 160000)
+         INSERT INTO t SELECT i * 1000, zeroblob(200) FROM n;",
+    );
+    let root = database.roots["t"];
+    let (tree, depth) = (database.tree(root), database.depth(root));
+    for descending in [false, true] {
+        let mut replica = Replica::new(&database, true);
+        replica.scan(root, descending);
+        let sizes: Vec<_> = replica.requests.iter().map(Vec::len).collect();
+        println!(
+            "{} pages in {depth} levels, descending {descending}: {} requests {sizes:?}",
+            tree.len(),
+            sizes.len()
+        );
+        assert!(sizes.len() <= 20, "{} requests", sizes.len());
+        assert!(
+            replica.fetched() <= replica.absent_of(&tree) * 105 / 100,
+            "{} pages",
+            replica.fetched()
+        );
     }
 }
 
