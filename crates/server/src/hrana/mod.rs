@@ -9,13 +9,14 @@
 //! | `stream.rs` | one stream: requests, batches and their conditions |
 //! | `statement.rs` | one statement: bind, run, collect |
 //! | `connection.rs`, `guard.rs` | a connection, and what SQL may not do with it |
-//! | `wire.rs`, `error.rs` | bodies, and errors in SQLite's words |
+//! | `wire.rs`, `cursor.rs`, `error.rs` | bodies, and errors in SQLite's words |
 //!
 //! Every request runs on a blocking thread with a connection of its own; there is no lock around reads, and writers
 //! wait for each other in SQLite. This module never reads a token and never touches the file but through SQLite.
 
 mod answer;
 mod connection;
+mod cursor;
 mod error;
 mod guard;
 mod statement;

@@ -4,6 +4,7 @@
 mod auth;
 mod batch;
 mod batons;
+mod commits;
 mod execute;
 mod limits;
 mod refusals;

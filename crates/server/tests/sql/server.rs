@@ -1,12 +1,6 @@
 //! A server with nothing but the SQL endpoint, and a client that speaks JSON to it.
 
-use std::{
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{path::PathBuf, sync::Arc};
 
 use axum::{
     Router,
@@ -23,16 +17,40 @@ use partial_sync_server::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 
-/// Counts what it is told.
-#[derive(Default)]
-pub struct Commits(AtomicUsize);
+/// Counts what it is told, and can keep whoever tells it waiting.
+pub struct Commits {
+    count: watch::Sender<usize>,
+    held: watch::Sender<bool>,
+}
+
+impl Default for Commits {
+    fn default() -> Self {
+        Self {
+            count: watch::Sender::new(0),
+            held: watch::Sender::new(false),
+        }
+    }
+}
 
 impl CommitListener for Commits {
     fn committed(&self) -> BoxFuture<'static, ()> {
-        self.0.fetch_add(1, Ordering::SeqCst);
-        Box::pin(async {})
+        self.count.send_modify(|count| *count += 1);
+        let mut held = self.held.subscribe();
+        Box::pin(async move {
+            held.wait_for(|held| !held).await.expect("the server lives");
+        })
+    }
+}
+
+impl Commits {
+    pub fn hold(&self, held: bool) {
+        self.held.send_replace(held);
+    }
+
+    pub async fn wait_for(&self, count: usize) {
+        self.count.subscribe().wait_for(|c| *c == count).await.unwrap();
     }
 }
 
@@ -40,7 +58,7 @@ pub struct Server {
     pub hrana: Hrana,
     pub url: String,
     client: reqwest::Client,
-    commits: Arc<Commits>,
+    pub commits: Arc<Commits>,
     folder: TempDir,
     task: JoinHandle<()>,
 }
@@ -107,7 +125,7 @@ impl Server {
 
     /// How often the page history was told of a commit.
     pub fn commits(&self) -> usize {
-        self.commits.0.load(Ordering::SeqCst)
+        *self.commits.count.borrow()
     }
 
     /// Sends a body to a path; status and JSON of the answer.
