@@ -1,0 +1,170 @@
+//! Bytes and changes: there and back, and what happens to bytes that are no changes.
+
+use proptest::prelude::*;
+
+use super::super::codec::{CodecError, decode, encode};
+use super::*;
+
+fn value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<i64>().prop_map(Value::Integer),
+        any::<u64>().prop_map(|bits| Value::Real(f64::from_bits(bits))),
+        any::<String>().prop_map(Value::Text),
+        Just(Value::RawText(vec![0xff, 0, 0x80])),
+        proptest::collection::vec(any::<u8>(), 0..40).prop_map(Value::Blob),
+    ]
+}
+
+fn change() -> impl Strategy<Value = ChangeKind> {
+    let row = (
+        "[a-c]",
+        proptest::collection::vec((value(), value()), 1..5),
+        0..3u8,
+        prop_oneof![
+            Just(Cause::Statement),
+            Just(Cause::Trigger),
+            Just(Cause::ForeignKey)
+        ],
+    )
+        .prop_map(|(name, values, op, cause)| {
+            let columns = (0..values.len())
+                .map(|i| Column {
+                    name: format!("c{i}"),
+                    key: u16::from(i == 0),
+                    generated: false,
+                })
+                .collect();
+            let (before, after): (Vec<Value>, Vec<Value>) = values.into_iter().unzip();
+            ChangeKind::Row {
+                table: Arc::new(Table {
+                    name,
+                    columns,
+                    without_rowid: false,
+                }),
+                op: match op {
+                    0 => RowOp::Insert { after },
+                    1 => RowOp::Update { before, after },
+                    _ => RowOp::Delete { before },
+                },
+                cause,
+            }
+        });
+    let statement = (any::<String>(), proptest::collection::vec(value(), 0..3)).prop_map(|(sql, args)| {
+        ChangeKind::Statement(StatementChange {
+            named: args.iter().map(|v| (":n".to_owned(), v.clone())).collect(),
+            sql,
+            args,
+            kind: StatementKind::AlterAddColumn {
+                table: "t".into(),
+                column: "c".into(),
+            },
+        })
+    });
+    prop_oneof![4 => row, 1 => statement]
+}
+
+fn chunk() -> impl Strategy<Value = Vec<Change>> {
+    proptest::collection::vec((any::<i64>(), any::<i64>(), change()), 0..20).prop_map(|all| {
+        all.into_iter()
+            .map(|(id, time, kind)| Change {
+                id: ChangeId(id),
+                time,
+                kind,
+            })
+            .collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn changes_come_back_from_bytes_as_they_were(changes in chunk()) {
+        prop_assert_eq!(decode(&encode(&changes).unwrap()).unwrap(), changes);
+    }
+
+    #[test]
+    fn invariant_11_any_bytes_decode_or_fail_with_a_typed_error(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let mut versioned = vec![1];
+        versioned.extend(&bytes);
+        let _ = decode(&bytes);
+        let _ = decode(&versioned);
+    }
+
+    #[test]
+    fn invariant_11_changes_damaged_in_one_place_decode_or_fail_with_a_typed_error(
+        changes in chunk(), at in any::<prop::sample::Index>(), byte in any::<u8>(),
+    ) {
+        let mut bytes = encode(&changes).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        if let Ok(changes) = decode(&bytes) {
+            for change in &changes {
+                let _ = to_sql(change);
+            }
+        }
+    }
+
+    #[test]
+    fn changes_cut_anywhere_are_damaged(changes in chunk(), at in any::<prop::sample::Index>()) {
+        let bytes = encode(&changes).unwrap();
+        prop_assert!(matches!(decode(&bytes[..at.index(bytes.len())]), Err(CodecError::Damaged(_))));
+    }
+}
+
+#[test]
+fn a_table_is_written_once_per_chunk() {
+    let table = Arc::new(Table {
+        name: "a rather long name for a table".into(),
+        columns: vec![Column {
+            name: "also long".into(),
+            key: 1,
+            generated: false,
+        }],
+        without_rowid: false,
+    });
+    let changes: Vec<Change> = (0..100)
+        .map(|i| Change {
+            id: ChangeId(i),
+            time: 0,
+            kind: ChangeKind::Row {
+                // Half of them share the descriptor, half have an equal one.
+                table: if i % 2 == 0 {
+                    Arc::clone(&table)
+                } else {
+                    Arc::new((*table).clone())
+                },
+                op: RowOp::Insert { after: vec![int(1)] },
+                cause: Cause::Statement,
+            },
+        })
+        .collect();
+    let bytes = encode(&changes).unwrap();
+    assert!(bytes.len() < 1100, "{} bytes", bytes.len());
+    assert_eq!(decode(&bytes).unwrap(), changes);
+}
+
+#[test]
+fn lengths_that_are_not_there_are_not_allocated() {
+    // Claims 2^63 tables, changes or bytes.
+    let huge = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
+    for prefix in [&[1u8][..], &[1, 0], &[1, 1]] {
+        let bytes = [prefix, &huge].concat();
+        assert!(matches!(decode(&bytes), Err(CodecError::Damaged(_))));
+    }
+}
+
+#[test]
+fn another_version_is_named() {
+    assert_eq!(decode(&[9, 0, 0]), Err(CodecError::Version(9)));
+}
+
+#[test]
+fn bytes_behind_the_last_change_are_damage() {
+    let mut bytes = encode(&[]).unwrap();
+    bytes.push(0);
+    assert!(matches!(decode(&bytes), Err(CodecError::Damaged(_))));
+}

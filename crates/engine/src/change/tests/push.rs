@@ -1,0 +1,426 @@
+//! Batches run on a real database as a remote runs them, and their answers read.
+
+use std::collections::BTreeSet;
+
+use super::super::{
+    position::{self, PositionError, RemotePosition, resume_after},
+    push::{PushBatch, PushLimits, PushOptions, PushOutcome, build},
+    transform::{ChangeType, Transform, TransformFn, TransformMutation},
+};
+use super::*;
+
+const SCHEMA: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, u TEXT UNIQUE, v)";
+
+static NOTHING: BTreeSet<ChangeId> = BTreeSet::new();
+
+fn options<'a>() -> PushOptions<'a> {
+    PushOptions {
+        client_id: "client",
+        pull_gen: 3,
+        after: None,
+        limits: PushLimits::default(),
+        skip: &NOTHING,
+        transform: None,
+        ask_position: false,
+    }
+}
+
+fn after(id: i64) -> PushOptions<'static> {
+    PushOptions {
+        after: Some(ChangeId(id)),
+        ..options()
+    }
+}
+
+fn batch<'a>(transactions: &'a [Vec<Change>], options: &PushOptions<'_>) -> PushBatch<'a> {
+    build(transactions, options).unwrap().unwrap()
+}
+
+fn send(remote: &Connection, push: &PushBatch<'_>) -> PushOutcome {
+    let outcome = push.plan.outcome(&execute(remote, &push.batch));
+    assert!(remote.is_autocommit(), "no transaction is left open");
+    outcome
+}
+
+fn rows_of(remote: &Connection) -> i64 {
+    remote
+        .query_row("SELECT count(*) FROM t", [], |r| r.get(0))
+        .unwrap()
+}
+
+fn position_of(remote: &Connection) -> Option<RemotePosition> {
+    let steps = vec![position::ask("client", None)];
+    position::read(&execute(remote, &Batch { steps }), 0).unwrap()
+}
+
+/// Local transactions, one statement each.
+fn transactions(statements: &[&str]) -> Vec<Vec<Change>> {
+    let mut a = Recorder::new(SCHEMA);
+    let mut all = Vec::new();
+    let mut seen = 0;
+    for sql in statements {
+        a.run(sql, &[]);
+        all.push(a.log[seen..].to_vec());
+        seen = a.log.len();
+    }
+    all
+}
+
+#[test]
+fn a_batch_lands_with_its_last_change_id() {
+    let local = transactions(&[
+        "INSERT INTO t VALUES (1, 'a', 1), (2, 'b', 2)",
+        "DELETE FROM t WHERE id = 1",
+    ]);
+    let remote = database(SCHEMA);
+    assert_eq!(position_of(&remote), None);
+    let push = batch(&local, &options());
+    assert_eq!((push.plan.transactions, push.plan.last), (2, ChangeId(3)));
+    assert_eq!(send(&remote, &push), PushOutcome::Committed);
+    assert_eq!(rows_of(&remote), 1);
+    let position = RemotePosition {
+        pull_gen: 3,
+        change_id: ChangeId(3),
+    };
+    assert_eq!(position_of(&remote), Some(position));
+}
+
+#[test]
+fn invariant_2_a_batch_sent_twice_lands_once() {
+    let local = transactions(&["INSERT INTO t (v) VALUES (1), (2)"]);
+    let remote = database("CREATE TABLE t (v)");
+    let mut a = Recorder::new("CREATE TABLE t (v)");
+    a.run("INSERT INTO t VALUES (1), (1)", &[]);
+    let keyless = [a.log];
+    let push = batch(&keyless, &options());
+    assert_eq!(send(&remote, &push), PushOutcome::Committed);
+    assert_eq!(send(&remote, &push), PushOutcome::Moved);
+    assert_eq!(rows_of(&remote), 2);
+    // The batch behind it lands once as well, also when it comes again late.
+    let next = [vec![Change {
+        id: ChangeId(9),
+        ..keyless[0][0].clone()
+    }]];
+    let push = batch(&next, &after(2));
+    assert_eq!(send(&remote, &push), PushOutcome::Committed);
+    assert_eq!(send(&remote, &push), PushOutcome::Moved);
+    assert_eq!(rows_of(&remote), 3);
+    drop(local);
+}
+
+#[test]
+fn invariant_3_a_refused_change_leaves_nothing_of_its_batch_and_is_named() {
+    let local = transactions(&[
+        "INSERT INTO t VALUES (1, 'new', 1)",
+        "INSERT INTO t VALUES (7, 'taken', 2)",
+    ]);
+    let remote = database(SCHEMA);
+    remote
+        .execute("INSERT INTO t VALUES (3, 'taken', 0)", [])
+        .unwrap();
+    let PushOutcome::Refused(refused) = send(&remote, &batch(&local, &options())) else {
+        panic!("the batch was not refused");
+    };
+    assert_eq!(rows_of(&remote), 1);
+    assert_eq!(position_of(&remote), None);
+    assert_eq!(refused.change_id, Some(ChangeId(2)));
+    assert_eq!(refused.table.as_deref(), Some("t"));
+    assert_eq!(refused.key, [("id".to_owned(), int(7))]);
+    assert!(refused.sql.starts_with("INSERT INTO \"t\""));
+    assert_eq!(refused.message, "UNIQUE constraint failed: t.u");
+    let shown = refused.to_string();
+    assert!(
+        shown.starts_with(
+            "the remote refused change 2 of table \"t\" (id = 7): UNIQUE constraint failed: t.u"
+        ),
+        "{shown}"
+    );
+    assert!(shown.contains("no local change is lost"), "{shown}");
+    // Once the way is free, the same batch lands.
+    remote.execute("DELETE FROM t WHERE id = 3", []).unwrap();
+    assert_eq!(send(&remote, &batch(&local, &options())), PushOutcome::Committed);
+}
+
+#[test]
+fn a_deferred_foreign_key_refuses_at_commit() {
+    let schema = "CREATE TABLE p (id INTEGER PRIMARY KEY);
+        CREATE TABLE t (id INTEGER PRIMARY KEY, p REFERENCES p DEFERRABLE INITIALLY DEFERRED)";
+    let mut a = Recorder::new(schema);
+    a.run("INSERT INTO t VALUES (1, 99)", &[]);
+    let remote = database(schema);
+    remote.execute_batch("PRAGMA foreign_keys = ON").unwrap();
+    let local = [a.log];
+    let PushOutcome::Refused(refused) = send(&remote, &batch(&local, &options())) else {
+        panic!("the batch was not refused");
+    };
+    assert_eq!((refused.change_id, refused.sql.as_str()), (None, "COMMIT"));
+    assert!(refused.to_string().contains("changes 1 to 1"));
+    assert_eq!(rows_of(&remote), 0);
+}
+
+#[test]
+fn a_column_that_is_there_already_is_skipped_when_the_batch_is_built_again() {
+    let mut a = Recorder::new(SCHEMA);
+    let (table, column) = ("t".to_owned(), "w".to_owned());
+    a.text(
+        "ALTER TABLE t ADD COLUMN w",
+        &[],
+        StatementKind::AlterAddColumn { table, column },
+    );
+    a.run("INSERT INTO t VALUES (1, 'a', 1, 2)", &[]);
+    let local = [a.log];
+    let remote = database(SCHEMA);
+    remote.execute_batch("ALTER TABLE t ADD COLUMN w").unwrap();
+    assert_eq!(
+        send(&remote, &batch(&local, &options())),
+        PushOutcome::DuplicateColumn(ChangeId(1))
+    );
+    let skip = BTreeSet::from([ChangeId(1)]);
+    let again = PushOptions {
+        skip: &skip,
+        ..options()
+    };
+    assert_eq!(send(&remote, &batch(&local, &again)), PushOutcome::Committed);
+    assert_eq!(rows_of(&remote), 1);
+}
+
+#[test]
+fn the_position_can_be_asked_in_the_request_of_the_first_batch() {
+    let local = transactions(&["INSERT INTO t VALUES (1, 'a', 1)"]);
+    let remote = database(SCHEMA);
+    let asking = PushOptions {
+        ask_position: true,
+        ..options()
+    };
+    let push = batch(&local, &asking);
+    let result = execute(&remote, &push.batch);
+    assert_eq!(push.plan.position(&result), Ok(None));
+    assert_eq!(push.plan.outcome(&result), PushOutcome::Committed);
+    // Asked again, the batch does not land a second time and the answer says why.
+    let result = execute(&remote, &push.batch);
+    assert_eq!(
+        push.plan.position(&result).unwrap().unwrap().change_id,
+        ChangeId(1)
+    );
+    assert_eq!(push.plan.outcome(&result), PushOutcome::Moved);
+    assert_eq!(
+        batch(&local, &options()).plan.position(&result),
+        Err(PositionError::Unreadable("it was not asked".into()))
+    );
+}
+
+#[test]
+fn a_busy_remote_is_told_from_one_that_refuses() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("remote.db");
+    let remote = Connection::open(&path).unwrap();
+    remote
+        .execute_batch(&format!("PRAGMA foreign_keys = OFF; {SCHEMA}"))
+        .unwrap();
+    remote.busy_timeout(std::time::Duration::ZERO).unwrap();
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let local = transactions(&["INSERT INTO t VALUES (1, 'a', 1)"]);
+    let outcome = send(&remote, &batch(&local, &options()));
+    assert!(outcome.is_busy(), "{outcome:?}");
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(send(&remote, &batch(&local, &options())), PushOutcome::Committed);
+}
+
+#[test]
+fn an_answer_that_does_not_tell_is_unclear() {
+    let local = transactions(&["INSERT INTO t VALUES (1, 'a', 1)"]);
+    let push = batch(&local, &options());
+    assert_eq!(push.plan.outcome(&BatchResult::default()), PushOutcome::Unclear);
+    let cut = BatchResult {
+        step_results: vec![Some(StmtResult::default()); 3],
+        step_errors: vec![],
+    };
+    assert_eq!(push.plan.outcome(&cut), PushOutcome::Unclear);
+    // An error of ROLLBACK alone says nothing of the batch.
+    let remote = database(SCHEMA);
+    let mut result = execute(&remote, &push.batch);
+    let last = result.step_errors.len() - 1;
+    result.step_errors[last] = Some(hrana::Error {
+        message: "cannot rollback - no transaction is active".into(),
+        code: None,
+    });
+    assert_eq!(push.plan.outcome(&result), PushOutcome::Committed);
+}
+
+#[test]
+fn batches_are_filled_to_the_limit_and_never_split_a_transaction() {
+    let local = transactions(&[
+        "INSERT INTO t (id) VALUES (1), (2)",
+        "INSERT INTO t (id) VALUES (3)",
+        "INSERT INTO t (id) VALUES (4), (5), (6), (7), (8)",
+        "INSERT INTO t (id) VALUES (9)",
+    ]);
+    let mut limited = options();
+    limited.limits.statements = 3;
+    let mut taken = Vec::new();
+    let mut from = 0;
+    let remote = database(SCHEMA);
+    while let Some(push) = build(&local[from..], &limited).unwrap() {
+        taken.push(push.plan.transactions);
+        assert_eq!(send(&remote, &push), PushOutcome::Committed);
+        from += push.plan.transactions;
+        limited.after = Some(push.plan.last);
+    }
+    assert_eq!(taken, [2, 1, 1]);
+    assert_eq!(rows_of(&remote), 9);
+    let mut small = options();
+    small.limits.bytes = 1;
+    assert_eq!(batch(&local, &small).plan.transactions, 1);
+    assert!(build::<Vec<Change>>(&[], &small).unwrap().is_none());
+}
+
+#[test]
+fn a_transaction_without_sql_still_moves_the_position() {
+    let mut local = transactions(&["INSERT INTO t VALUES (1, 'a', 1)"]);
+    if let ChangeKind::Row { cause, .. } = &mut local[0][0].kind {
+        *cause = Cause::Trigger;
+    }
+    let remote = database(SCHEMA);
+    assert_eq!(send(&remote, &batch(&local, &options())), PushOutcome::Committed);
+    assert_eq!(rows_of(&remote), 0);
+    assert_eq!(position_of(&remote).unwrap().change_id, ChangeId(1));
+}
+
+#[test]
+fn a_change_that_cannot_be_sent_holds_up_only_what_is_behind_it() {
+    let mut local = transactions(&[
+        "INSERT INTO t VALUES (1, 'a', 1)",
+        "INSERT INTO t VALUES (2, 'b', 1)",
+    ]);
+    if let ChangeKind::Row {
+        op: RowOp::Insert { after },
+        ..
+    } = &mut local[1][0].kind
+    {
+        after[2] = Value::Real(f64::NAN);
+    }
+    assert_eq!(batch(&local, &options()).plan.transactions, 1);
+    let error = build(&local[1..], &options()).unwrap_err();
+    assert_eq!(error.change_id, ChangeId(2));
+    assert!(error.to_string().contains("column \"v\" of table \"t\" is NaN"));
+}
+
+#[test]
+fn the_transform_callback_sees_rows_by_column_and_keeps_skips_or_rewrites_them() {
+    let local = transactions(&[
+        "INSERT INTO t VALUES (1, 'a', 1), (2, 'b', 2), (3, 'c', 3)",
+        "UPDATE t SET v = 'x' WHERE id = 1",
+        "DELETE FROM t WHERE id = 3",
+    ]);
+    let seen = std::sync::Mutex::new(Vec::new());
+    let transform: Box<TransformFn> = {
+        let sent: Arc<std::sync::Mutex<Vec<TransformMutation>>> = Arc::default();
+        let copy = Arc::clone(&sent);
+        seen.lock().unwrap().push(sent);
+        Box::new(move |m: &TransformMutation| {
+            copy.lock().unwrap().push(m.clone());
+            match (m.id, m.change_type) {
+                (Some(2), ChangeType::Insert) => Transform::Skip,
+                (Some(1), ChangeType::Update) => Transform::Rewrite {
+                    sql: "UPDATE t SET v = coalesce(v, 0) + ?2 WHERE id = ?1;".into(),
+                    values: vec![int(1), Value::Real(f64::INFINITY)],
+                },
+                _ => Transform::Keep,
+            }
+        })
+    };
+    let remote = database(SCHEMA);
+    let transforming = PushOptions {
+        transform: Some(&*transform),
+        ..options()
+    };
+    assert_eq!(
+        send(&remote, &batch(&local, &transforming)),
+        PushOutcome::Committed
+    );
+    let rows: Vec<(i64, f64)> = remote
+        .prepare("SELECT id, v FROM t")
+        .unwrap()
+        .query_map([], |r| Ok((r.get(0)?, r.get(1)?)))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(rows, [(1, f64::INFINITY)]);
+    let seen = seen.into_inner().unwrap().remove(0);
+    let seen = seen.lock().unwrap();
+    let update = &seen[3];
+    assert_eq!((update.change_time, update.table_name.as_str()), (100, "t"));
+    assert_eq!(update.before.as_ref().unwrap()["v"], int(1));
+    assert_eq!(update.after.as_ref().unwrap()["v"], text("x"));
+    let updates: Vec<&str> = update
+        .updates
+        .as_ref()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    assert_eq!(updates, ["v"]);
+    assert_eq!(seen[4].change_type, ChangeType::Delete);
+    assert!(seen[4].after.is_none() && seen[0].before.is_none());
+}
+
+#[test]
+fn a_transform_callback_that_fails_or_rewrites_badly_stops_the_push() {
+    let local = transactions(&["INSERT INTO t VALUES (1, 'a', 1)"]);
+    let fail = |_: &TransformMutation| Transform::Fail("boom".into());
+    let several = |_: &TransformMutation| Transform::Rewrite {
+        sql: "DELETE FROM t; DELETE FROM t".into(),
+        values: vec![],
+    };
+    let nothing = |_: &TransformMutation| Transform::Rewrite {
+        sql: " -- nothing".into(),
+        values: vec![],
+    };
+    for (callback, says) in [
+        (&fail as &TransformFn, "boom"),
+        (&several, "one statement is wanted"),
+        (&nothing, "rewritten change"),
+    ] {
+        let options = PushOptions {
+            transform: Some(callback),
+            ..options()
+        };
+        let error = build(&local, &options).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn a_position_is_gone_on_from_or_is_an_error_that_says_who_was_restored() {
+    let id = |n| Some(ChangeId(n));
+    assert_eq!(resume_after(None, None, id(5)), Ok(None));
+    assert_eq!(resume_after(id(3), id(3), id(5)), Ok(id(3)));
+    // The answer to a push was lost.
+    assert_eq!(resume_after(id(5), id(3), id(5)), Ok(id(5)));
+    assert_eq!(resume_after(id(3), id(3), None), Ok(id(3)));
+    for remote in [None, id(2)] {
+        let error = resume_after(remote, id(3), id(5)).unwrap_err();
+        assert!(matches!(error, PositionError::RemoteBehind { .. }));
+        assert!(error.to_string().contains("restored from a backup"));
+    }
+    for newest in [None, id(5)] {
+        let error = resume_after(id(6), newest.and(id(3)), newest).unwrap_err();
+        assert!(matches!(error, PositionError::ReplicaBehind { .. }));
+        assert!(error.to_string().contains("up to 6"), "{error}");
+    }
+}
+
+#[test]
+fn a_position_that_cannot_be_read_is_an_error() {
+    let remote = database("CREATE TABLE turso_sync_last_change_id (client_id, pull_gen, change_id)");
+    let ask = Batch {
+        steps: vec![position::ask("client", None)],
+    };
+    assert_eq!(position::read(&execute(&remote, &ask), 0), Ok(None));
+    remote
+        .execute_batch("INSERT INTO turso_sync_last_change_id VALUES ('client', 1, 'x')")
+        .unwrap();
+    assert!(position::read(&execute(&remote, &ask), 0).is_err());
+    assert!(position::read(&BatchResult::default(), 0).is_err());
+}
