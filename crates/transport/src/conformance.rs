@@ -7,7 +7,7 @@
 mod pages;
 mod sql;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, TryStreamExt, future::BoxFuture};
@@ -87,6 +87,25 @@ pub async fn run_all(subject: &dyn Subject, checks: &[(&str, Check)]) {
         eprintln!("conformance: {name}");
         check(subject).await;
     }
+}
+
+/// Runs checks one after the other and gives back those that failed, with the reason.
+pub async fn outcomes(
+    subject: &dyn Subject,
+    checks: &[(&'static str, Check)],
+) -> Vec<(&'static str, String)> {
+    let mut failed = Vec::new();
+    for (name, check) in checks {
+        if let Err(panic) = AssertUnwindSafe(check(subject)).catch_unwind().await {
+            let why = match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+                (Some(text), _) => text.clone(),
+                (_, Some(text)) => (*text).to_owned(),
+                _ => "it panicked".to_owned(),
+            };
+            failed.push((*name, why));
+        }
+    }
+    failed
 }
 
 /// An answer read to its end.

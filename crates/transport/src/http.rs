@@ -5,6 +5,7 @@
 //! a message.
 
 mod client;
+mod describe;
 mod pages;
 mod pipeline;
 mod retry;

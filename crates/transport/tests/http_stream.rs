@@ -190,7 +190,7 @@ async fn a_stream_is_not_resumed_at_another_revision_nor_when_the_rest_is_unknow
     let error = read(&remote(&server, at_once(3)), PagesRequest::default())
         .await
         .unwrap_err();
-    assert_eq!(error.kind, RemoteErrorKind::Unreachable);
+    assert_eq!(error.kind, RemoteErrorKind::RevisionUnknown);
 
     for (since, query) in [(Revision::new("6"), None), (None, Some("SELECT 1".to_owned()))] {
         let server = Loopback::scripted(|_| cut(600, Framing::Length)).await;
@@ -395,5 +395,28 @@ async fn what_the_protocol_allows_is_accepted() {
         let server = Loopback::scripted(move |_| reply(200, body.clone())).await;
         let read = read(&remote(&server, RetryPolicy::none()), request).await;
         assert_eq!(read.expect(what).len(), pages, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn invariant_5_an_answer_at_another_revision_than_the_one_asked_for_is_refused() {
+    for (asked, answered, same) in [
+        ("7", "7", true),
+        (r#"{"g": 1, "f": 2}"#, r#"{"f":2,"g":1}"#, true),
+        ("7", "8", false),
+        (r#"{"g":1}"#, r#"{"g":2}"#, false),
+    ] {
+        let mut header = header(0, PageEncoding::Raw);
+        header.server_revision = answered.into();
+        let server = Loopback::scripted(move |_| reply(200, answer(&header, &[]))).await;
+        let request = PagesRequest {
+            revision: Revision::new(asked),
+            ..PagesRequest::default()
+        };
+        match read(&remote(&server, at_once(3)), request).await {
+            Ok(_) => assert!(same, "{asked} is not {answered}"),
+            Err(error) => assert!(!same && error.kind == RemoteErrorKind::RevisionUnknown, "{error}"),
+        }
+        assert_eq!(server.seen().len(), 1);
     }
 }

@@ -10,13 +10,15 @@ use futures_util::{
     StreamExt,
     stream::{self, BoxStream},
 };
-use partial_sync_core::{PageId, PageSize};
+use partial_sync_core::{PageId, PageSize, Revision};
 use prost::Message;
 use roaring::RoaringBitmap;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Inner, concluded, explained,
+    Inner, concluded,
+    describe::{describe, name_pages, shortened},
+    explained,
     status::{self, Refusal},
     timed_out,
 };
@@ -157,6 +159,26 @@ async fn attempt(
     let header = PullUpdatesHeader::decode(frame).map_err(|e| no_remote(&e.to_string()))?;
     let (revision, db_size, mode, encoding) = header.check().map_err(|e| no_remote(&e.to_string()))?;
     inner.learn_features(url, features);
+    if let Some(asked) = request
+        .revision
+        .as_ref()
+        .filter(|asked| !is_same(asked, &revision))
+    {
+        // A remote that cannot read a revision may take it for the latest; its pages would belong to another state.
+        return Err(Refusal {
+            may_retry: false,
+            retry_after: None,
+            error: RemoteError::new(
+                RemoteErrorKind::RevisionUnknown,
+                format!(
+                    "{what}: the remote answers with revision {} instead of {}. It does not know the revision asked \
+                     for: check the url, or make a new replica",
+                    shortened(revision.as_str()),
+                    shortened(asked.as_str())
+                ),
+            ),
+        });
+    }
     Ok(Opened {
         header: PagesHeader {
             revision,
@@ -350,11 +372,11 @@ impl PageReader {
             ..PagesRequest::default()
         };
         let answer = open(&self.inner, &request).await?;
-        let (old, new) = (&self.answer.header, &answer.header);
-        if new.revision != old.revision || new.db_size != old.db_size {
-            return Err(concluded(error, self.breaks, self.started));
-        }
-        self.answer = answer;
+        // Some remotes state the latest size in a pinned answer: what the first header said stays.
+        self.answer = Opened {
+            header: self.answer.header.clone(),
+            ..answer
+        };
         Ok(())
     }
 
@@ -388,43 +410,12 @@ fn must_answer(request: &PagesRequest, header: &PagesHeader) -> Option<RoaringBi
     Some(must)
 }
 
+/// Whether two revisions are one; some are JSON, which may be laid out differently.
+fn is_same(a: &Revision, b: &Revision) -> bool {
+    let json = |r: &Revision| serde_json::from_str::<serde_json::Value>(r.as_str()).ok();
+    a == b || json(a).is_some_and(|a| Some(a) == json(b))
+}
+
 fn silence(inner: &Inner, request: &PagesRequest) -> Duration {
     request.deadline.unwrap_or(inner.deadline)
-}
-
-/// `asking https://db.io for 3 pages (ids 4, 5, 9) at revision 12`
-fn describe(request: &PagesRequest, url: &RemoteUrl) -> String {
-    let mut text = format!("asking {url} for ");
-    text += &match (&request.select, &request.query) {
-        (PageSelector::Ids(ids), None) => name_pages(ids),
-        (PageSelector::Ids(ids), Some(_)) => format!("{} and those of a query", name_pages(ids)),
-        (PageSelector::All, Some(_)) => "the pages of a query".to_owned(),
-        (PageSelector::All, None) => "all pages".to_owned(),
-    };
-    if let Some(since) = &request.since {
-        text += &format!(" changed since revision {}", shortened(since.as_str()));
-    }
-    if let Some(revision) = &request.revision {
-        text += &format!(" at revision {}", shortened(revision.as_str()));
-    }
-    text
-}
-
-fn name_pages(ids: &RoaringBitmap) -> String {
-    let first: Vec<_> = ids.iter().take(4).map(|id| id.to_string()).collect();
-    let first = first.join(", ");
-    match ids.len() {
-        0 => "no pages".to_owned(),
-        1 => format!("page id {first}"),
-        n @ 2..=4 => format!("{n} pages (ids {first})"),
-        n => format!("{n} pages (ids {first}, ... {})", ids.max().unwrap_or_default()),
-    }
-}
-
-fn shortened(text: &str) -> String {
-    let text = status::printable(text);
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
-    }
 }

@@ -1,6 +1,7 @@
 //! `POST /v2/pipeline` from the client's side: one batch, sent once.
 //!
-//! It never retries after a byte may have left: only the caller knows whether running the batch twice is safe.
+//! A remote of this project is told to close the connection behind the batch; others may refuse a request that is not
+//! a batch, and let it expire. It never retries after a byte may have left: only the caller knows whether running the batch twice is safe.
 
 use std::time::Duration;
 
@@ -12,14 +13,14 @@ use tokio::time::{Instant, timeout};
 use super::{Inner, concluded, explained, status, timed_out};
 use crate::{
     hrana::{self, Batch, BatchResult, Value},
-    remote::{RemoteError, RemoteErrorKind},
+    remote::{Features, RemoteError, RemoteErrorKind},
     wire,
 };
 
 #[derive(Serialize)]
 struct Pipeline<'a> {
     baton: Option<String>,
-    requests: [Request<'a>; 2],
+    requests: &'a [Request<'a>],
 }
 
 #[derive(Serialize)]
@@ -74,12 +75,15 @@ async fn run(
     what: &str,
     attempts: &mut u32,
 ) -> Result<BatchResult, RemoteError> {
+    let requests = [Request::Batch { batch }, Request::Close];
+    let understands_close = inner.known_features(url) != Features::default();
+    let pipeline = Pipeline {
+        baton: None,
+        requests: &requests[..if understands_close { 2 } else { 1 }],
+    };
     let body = Bytes::from(
-        serde_json::to_vec(&Pipeline {
-            baton: None,
-            requests: [Request::Batch { batch }, Request::Close],
-        })
-        .map_err(|e| RemoteError::with_source(RemoteErrorKind::Client, format!("{what}: {e}"), e))?,
+        serde_json::to_vec(&pipeline)
+            .map_err(|e| RemoteError::with_source(RemoteErrorKind::Client, format!("{what}: {e}"), e))?,
     );
     let sent = timeout(silence, async {
         loop {

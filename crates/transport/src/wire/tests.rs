@@ -1,0 +1,113 @@
+//! The messages, byte by byte.
+
+use prost::Message;
+use roaring::RoaringBitmap;
+
+use super::*;
+
+#[test]
+fn an_empty_request_has_an_empty_body() {
+    let wire = PullUpdatesRequest::new(&PagesRequest::default(), PageEncoding::Raw);
+    assert_eq!(wire.encode_to_vec(), b"");
+    assert_eq!(PullUpdatesRequest::decode(&b""[..]).unwrap(), wire);
+}
+
+#[test]
+fn a_request_survives_the_wire_with_every_field() {
+    let request = PagesRequest {
+        revision: Revision::new("7"),
+        since: Revision::new(r#"{"g":1}"#),
+        long_poll: Some(Duration::from_millis(1500)),
+        select: PageSelector::Ids((4..8).collect()),
+        have: Some([1, 70_000].into_iter().collect()),
+        query: Some("SELECT 1".into()),
+        require: Some(RoaringBitmap::new()),
+        page_size: None,
+        deadline: None,
+    };
+    let bytes = PullUpdatesRequest::new(&request, PageEncoding::Zstd).encode_to_vec();
+    let wire = PullUpdatesRequest::decode(&bytes[..]).unwrap();
+    assert_eq!(wire.page_encoding(), PageEncoding::Zstd);
+    let back = wire.to_request().unwrap();
+    assert_eq!(back.revision, request.revision);
+    assert_eq!(back.since, request.since);
+    assert_eq!(back.long_poll, request.long_poll);
+    assert_eq!(back.select, request.select);
+    assert_eq!(back.have, request.have);
+    assert_eq!(back.query, request.query);
+    assert_eq!(back.require, request.require);
+}
+
+#[test]
+fn the_fields_have_the_numbers_of_the_protocol() {
+    let wire = PullUpdatesRequest {
+        encoding: 1,
+        server_revision: "a".into(),
+        client_revision: "b".into(),
+        long_poll_timeout_ms: 3,
+        server_pages_selector: Bytes::from_static(b"c"),
+        client_pages: Bytes::from_static(b"d"),
+        server_query_selector: "e".into(),
+        stream_kind: 1,
+        require: Bytes::from_static(b"f"),
+    };
+    assert_eq!(
+        wire.encode_to_vec(),
+        b"\x08\x01\x12\x01a\x1a\x01b\x20\x03\x2a\x01c\x32\x01d\x3a\x01e\x40\x01\x4a\x01f"
+    );
+    let page = PageData {
+        page_id: 0,
+        encoded_page: Bytes::from_static(b"p"),
+    };
+    assert_eq!(page.encode_to_vec(), b"\x12\x01p");
+    let header = PullUpdatesHeader::new(
+        &Revision::new("9").unwrap(),
+        PageCount(300),
+        ApplyMode::ReplaceBase,
+        PageEncoding::Raw,
+    );
+    assert_eq!(
+        header.encode_to_vec(),
+        b"\x0a\x019\x10\xac\x02\x1a\x00\x30\x01\x40\x01"
+    );
+}
+
+#[test]
+fn a_header_that_contradicts_itself_is_refused() {
+    let good = PullUpdatesHeader::new(
+        &Revision::new("9").unwrap(),
+        PageCount(3),
+        ApplyMode::Incremental,
+        PageEncoding::Zstd,
+    );
+    assert_eq!(good.check().unwrap().3, PageEncoding::Zstd);
+    let broken: [fn(&mut PullUpdatesHeader); 8] = [
+        |h| h.server_revision.clear(),
+        |h| h.db_size = u64::from(u32::MAX),
+        |h| h.zstd_encoding = None,
+        |h| h.raw_encoding = Some(RawEncoding {}),
+        |h| h.zstd_encoding.as_mut().unwrap().pages_dict.push(1),
+        |h| h.stream_kind = 1,
+        |h| h.protocol = 2,
+        |h| h.apply_mode = 2,
+    ];
+    for (n, break_it) in broken.iter().enumerate() {
+        let mut header = good.clone();
+        break_it(&mut header);
+        assert!(header.check().is_err(), "case {n}");
+    }
+}
+
+#[test]
+fn features_survive_their_header_and_unknown_ones_are_skipped() {
+    assert_eq!(Features::ALL.to_header(), "hydrate, zstd, require");
+    assert_eq!(Features::from_header(&Features::ALL.to_header()), Features::ALL);
+    assert_eq!(
+        Features::from_header("teleport ,zstd"),
+        Features {
+            zstd: true,
+            ..Features::default()
+        }
+    );
+    assert_eq!(Features::default().to_header(), "");
+}
