@@ -10,7 +10,7 @@ pub mod position;
 pub mod push;
 pub mod sql;
 mod statement;
-mod tokens;
+pub(crate) mod tokens;
 pub mod transform;
 
 #[cfg(test)]

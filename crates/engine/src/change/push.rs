@@ -410,11 +410,10 @@ pub fn wire_value(value: Value) -> Result<hrana::Value, SqlError> {
         Value::Null => Ok(hrana::Value::Null),
         Value::Integer(value) => Ok(hrana::Value::Integer { value }),
         Value::Real(value) if value.is_finite() => Ok(hrana::Value::Float { value }),
-        Value::Real(_) => Err(SqlError::NotANumber {
-            place: "an argument".to_owned(),
-        }),
+        Value::Real(_) => Err(SqlError::NotInJson("an infinite float")),
+        Value::RawText(_) => Err(SqlError::NotInJson("text that is not UTF-8")),
         Value::Text(value) => Ok(hrana::Value::Text { value }),
-        Value::RawText(base64) | Value::Blob(base64) => Ok(hrana::Value::Blob { base64 }),
+        Value::Blob(base64) => Ok(hrana::Value::Blob { base64 }),
     }
 }
 
@@ -451,6 +450,7 @@ impl PushPlan<'_> {
                 skip_if_duplicate_column: true,
                 ..
             } if is_duplicate_column(&error.message) => return PushOutcome::DuplicateColumn(change.id),
+            Purpose::Change { .. } if is_the_remotes_state(error) => "a change",
             Purpose::Change { change, sql, .. } => {
                 let (table, key) = subject(change);
                 return PushOutcome::Refused(Box::new(PushRefused {
@@ -492,6 +492,36 @@ impl PushPlan<'_> {
             code: error.code.clone(),
         }
     }
+}
+
+/// Whether an error speaks of the remote as a whole, so that no change is to blame for it.
+fn is_the_remotes_state(error: &hrana::Error) -> bool {
+    const CODES: [&str; 9] = [
+        "SQLITE_BUSY",
+        "SQLITE_LOCKED",
+        "SQLITE_READONLY",
+        "SQLITE_FULL",
+        "SQLITE_IOERR",
+        "SQLITE_NOMEM",
+        "SQLITE_INTERRUPT",
+        "SQLITE_CORRUPT",
+        "BLOCKED",
+    ];
+    const MESSAGES: [&str; 7] = [
+        "database is locked",
+        "database table is locked",
+        "readonly database",
+        "disk is full",
+        "disk i/o error",
+        "out of memory",
+        "interrupted",
+    ];
+    let message = error.message.to_ascii_lowercase();
+    error
+        .code
+        .as_deref()
+        .is_some_and(|code| CODES.iter().any(|known| code.starts_with(known)))
+        || MESSAGES.iter().any(|known| message.contains(known))
 }
 
 /// The table and the row of a change, for messages.

@@ -55,6 +55,11 @@ pub enum SqlError {
         /// Column or parameter.
         place: String,
     },
+    /// An argument that should have been written into the text.
+    #[error(
+        "{0} cannot be an argument in JSON and was not written into the SQL: this is a defect, please report it"
+    )]
+    NotInJson(&'static str),
     /// No single row can be named.
     #[error(
         "a row of table {table:?} cannot be told from another: the table has no primary key and its columns hide rowid, _rowid_ and oid. Give it a primary key, or discard the change"

@@ -3,7 +3,7 @@
 
 /// What a [`Token`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TokenKind {
+pub(crate) enum TokenKind {
     /// A keyword or a bare name.
     Word,
     /// A quoted name or a string: `"a"`, `` `a` ``, `[a]`, `'a'`.
@@ -18,7 +18,7 @@ pub(super) enum TokenKind {
 
 /// A token; white space and comments are none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Token<'a> {
+pub(crate) struct Token<'a> {
     pub kind: TokenKind,
     pub text: &'a str,
     /// Byte offset in the statement.
@@ -54,7 +54,7 @@ impl Token<'_> {
 }
 
 /// The tokens of a statement. Like SQLite, it ends at a NUL.
-pub(super) fn tokens(sql: &str) -> Vec<Token<'_>> {
+pub(crate) fn tokens(sql: &str) -> Vec<Token<'_>> {
     let sql = sql.split('\0').next().unwrap_or_default();
     let bytes = sql.as_bytes();
     let mut found = Vec::new();

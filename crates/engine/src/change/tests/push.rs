@@ -1,6 +1,6 @@
 //! Batches run on a real database as a remote runs them, and their answers read.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Mutex};
 
 use super::super::{
     position::{self, PositionError, RemotePosition, resume_after},
@@ -87,7 +87,6 @@ fn a_batch_lands_with_its_last_change_id() {
 
 #[test]
 fn invariant_2_a_batch_sent_twice_lands_once() {
-    let local = transactions(&["INSERT INTO t (v) VALUES (1), (2)"]);
     let remote = database("CREATE TABLE t (v)");
     let mut a = Recorder::new("CREATE TABLE t (v)");
     a.run("INSERT INTO t VALUES (1), (1)", &[]);
@@ -105,7 +104,6 @@ fn invariant_2_a_batch_sent_twice_lands_once() {
     assert_eq!(send(&remote, &push), PushOutcome::Committed);
     assert_eq!(send(&remote, &push), PushOutcome::Moved);
     assert_eq!(rows_of(&remote), 3);
-    drop(local);
 }
 
 #[test]
@@ -228,6 +226,29 @@ fn a_busy_remote_is_told_from_one_that_refuses() {
 }
 
 #[test]
+fn a_remote_that_is_full_or_read_only_is_not_the_fault_of_a_change() {
+    let local = transactions(&["INSERT INTO t VALUES (1, 'a', 1)"]);
+    let push = batch(&local, &options());
+    let remote = database(SCHEMA);
+    for (message, code) in [
+        ("database or disk is full", None),
+        ("attempt to write a readonly database", Some("SQLITE_READONLY")),
+        ("writes are blocked", Some("BLOCKED")),
+    ] {
+        let mut result = execute(&remote, &push.batch);
+        result.step_results.truncate(3);
+        result.step_errors = vec![None; 4];
+        result.step_errors[3] = Some(hrana::Error {
+            message: message.into(),
+            code: code.map(str::to_owned),
+        });
+        let outcome = push.plan.outcome(&result);
+        assert!(matches!(outcome, PushOutcome::Failed { .. }), "{outcome:?}");
+        assert!(!outcome.is_busy());
+    }
+}
+
+#[test]
 fn an_answer_that_does_not_tell_is_unclear() {
     let local = transactions(&["INSERT INTO t VALUES (1, 'a', 1)"]);
     let push = batch(&local, &options());
@@ -313,13 +334,11 @@ fn the_transform_callback_sees_rows_by_column_and_keeps_skips_or_rewrites_them()
         "UPDATE t SET v = 'x' WHERE id = 1",
         "DELETE FROM t WHERE id = 3",
     ]);
-    let seen = std::sync::Mutex::new(Vec::new());
+    let seen: Arc<Mutex<Vec<TransformMutation>>> = Arc::default();
     let transform: Box<TransformFn> = {
-        let sent: Arc<std::sync::Mutex<Vec<TransformMutation>>> = Arc::default();
-        let copy = Arc::clone(&sent);
-        seen.lock().unwrap().push(sent);
+        let seen = Arc::clone(&seen);
         Box::new(move |m: &TransformMutation| {
-            copy.lock().unwrap().push(m.clone());
+            seen.lock().unwrap().push(m.clone());
             match (m.id, m.change_type) {
                 (Some(2), ChangeType::Insert) => Transform::Skip,
                 (Some(1), ChangeType::Update) => Transform::Rewrite {
@@ -347,7 +366,6 @@ fn the_transform_callback_sees_rows_by_column_and_keeps_skips_or_rewrites_them()
         .map(Result::unwrap)
         .collect();
     assert_eq!(rows, [(1, f64::INFINITY)]);
-    let seen = seen.into_inner().unwrap().remove(0);
     let seen = seen.lock().unwrap();
     let update = &seen[3];
     assert_eq!((update.change_time, update.table_name.as_str()), (100, "t"));

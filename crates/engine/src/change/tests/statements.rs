@@ -287,7 +287,7 @@ proptest::proptest! {
     fn parameters_are_those_that_sqlite_finds(
         parts in proptest::collection::vec(
             proptest::sample::select(vec![
-                "?", "?2", "?7", ":a", ":a", "@b", "$c", "$d::e(f)", "'?'", "\"?x\"", "[:a]", "`$c`", "x'3f'", "1e5",
+                "?", "?2", "?7", ":a", ":a", "@b", "$c", "$d::e(f)", "'?'", "1 AS \"?x\"", "1 AS [:a]", "1 AS `$c`", "x'3f'", "1e5",
                 "/* ? */", "-- ?\n", "'it''s ?'",
             ]),
             1..8,
