@@ -3,3 +3,21 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+mod app;
+pub mod auth;
+mod clock;
+mod databases;
+mod error;
+pub mod follow;
+pub mod history;
+pub mod hrana;
+mod metrics;
+pub mod pages;
+mod serve;
+mod server;
+mod tls;
+
+pub use clock::Clock;
+pub use error::{HistoryError, ServerError};
+pub use history::Retention;
+pub use server::{Server, ServerBuilder, ServerHandle};

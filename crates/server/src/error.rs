@@ -1,0 +1,158 @@
+//! What can go wrong in the server, in two families: with a revision that a client names ([`HistoryError`]), and with
+//! the server or a database as a whole ([`ServerError`]).
+//!
+//! Texts say what to do. Nothing here decides an HTTP status; `pages` does.
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+use partial_sync_core::{PageCount, PageNo};
+
+use crate::history::Seq;
+
+/// What a page history can say instead of an answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HistoryError {
+    /// The history never made that revision.
+    #[error("revision {0} was never made by this history")]
+    Unknown(Seq),
+    /// The revision was made and is no longer kept.
+    #[error("revision {0} is no longer kept: start again from the latest revision")]
+    Expired(Seq),
+    /// A page of that revision was overwritten while nobody looked, and its old bytes are gone.
+    #[error(
+        "{page} of revision {seq} was overwritten while the server was not running: start again from the \
+         latest revision"
+    )]
+    Lost {
+        /// The revision asked for.
+        seq: Seq,
+        /// The page that is gone.
+        page: PageNo,
+    },
+    /// Somebody else added a revision to the same history.
+    #[error(
+        "the page history is at revision {found}, not at {expected}: another server follows the same file; stop one"
+    )]
+    Conflict {
+        /// The revision that was the latest as far as the caller knows.
+        expected: Seq,
+        /// The revision that is the latest.
+        found: Seq,
+    },
+    /// A stored page cannot be read back.
+    #[error("the page history is damaged ({0}): stop the server and delete the file that ends in -history")]
+    Damaged(String),
+    /// SQLite failed on the side database.
+    #[error("the page history cannot be read or written: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The database that is being followed cannot be read.
+    #[error("the database cannot be read: {0}")]
+    Source(#[from] Box<ServerError>),
+}
+
+/// What can go wrong with a server or with one of its databases.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// The path is neither a file nor a folder that can be served.
+    #[error("{path} cannot be served: {reason}")]
+    BadPath {
+        /// The path given.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The file is no SQLite database, or SQLite cannot open it.
+    #[error("{path} cannot be opened as a SQLite database: {source}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's error.
+        source: rusqlite::Error,
+    },
+    /// Another program holds the file so that it cannot be put into WAL mode.
+    #[error(
+        "{path} is in journal mode {mode} and cannot be put into WAL mode: close the programs that have it open"
+    )]
+    NotWal {
+        /// The file.
+        path: PathBuf,
+        /// The mode it is in.
+        mode: String,
+    },
+    /// SQLite failed on a database that was open.
+    #[error("{path}: {source}")]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's error.
+        source: rusqlite::Error,
+    },
+    /// A file cannot be read or written.
+    #[error("{path} cannot be {doing}: {source}")]
+    Io {
+        /// `read`, `opened`, ...
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The WAL changed under a snapshot that should have kept it as it was.
+    #[error("{path}: the WAL changed while it was being read; was the file replaced? Restart the server")]
+    WalMoved {
+        /// The database.
+        path: PathBuf,
+    },
+    /// No moment could be found at which the database stood still.
+    #[error(
+        "{path}: no snapshot could be taken within {tries} tries; the database is written to without a pause"
+    )]
+    NoSnapshot {
+        /// The database.
+        path: PathBuf,
+        /// How often it was tried.
+        tries: u32,
+    },
+    /// A page that the database does not have was asked for.
+    #[error("{page} was asked of a database of {size} pages")]
+    NoSuchPage {
+        /// The page.
+        page: PageNo,
+        /// The size.
+        size: PageCount,
+    },
+    /// The page history failed.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {addr}: {source}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// Listening beyond loopback without a token would give the database to everyone.
+    #[error(
+        "refusing to listen on {0} without authentication: everyone who reaches it could read and write. Give a token \
+         or a key, listen on 127.0.0.1, or say explicitly that no authentication is wanted"
+    )]
+    Unauthenticated(SocketAddr),
+    /// The certificate or key cannot be used.
+    #[error("the TLS certificate or key cannot be used: {0}")]
+    Tls(String),
+    /// A worker thread is gone.
+    #[error("the server is stopping")]
+    Stopping,
+}
+
+impl From<ServerError> for HistoryError {
+    fn from(error: ServerError) -> Self {
+        match error {
+            ServerError::History(error) => error,
+            error => HistoryError::Source(Box::new(error)),
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! Gives every committed state that it sees a revision: takes a snapshot of the latest state while it still holds the
+//! one before, stores what the pages between them were, and then publishes the new one.
+//!
+//! One step at a time; readers never wait for it. A step that fails changes nothing and can be tried again. It must
+//! never publish a revision that is not durable in the history, and never let go of the old snapshot before that.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use parking_lot::Mutex;
+use partial_sync_core::{PageCount, PageNo, Revision};
+use tokio::sync::watch;
+
+use super::{
+    snapshot::Snapshot,
+    source::{FileStamp, SourceFiles},
+};
+use crate::{
+    clock::Clock,
+    error::{HistoryError, ServerError},
+    history::{Before, Change, Generation, History, Position, RevisionRecord, Seq, page_hash},
+};
+
+/// Frames of the WAL from which it is worth moving them into the main file: SQLite's own default.
+const CHECKPOINT_FRAMES: u32 = 1000;
+/// Frames of the WAL from which writers are made to wait for that, or it would grow for ever under a busy writer.
+const INSISTENT_FRAMES: u32 = 8000;
+/// Without commits for so long, the WAL is moved too, so that others can reset it while this server holds a snapshot.
+const QUIET: Duration = Duration::from_millis(250);
+/// A file that changed less than this ago could change again without a new time stamp.
+const TIMESTAMP_GRAIN: Duration = Duration::from_millis(20);
+/// Hashes compared at a time after a restart.
+const HASHES_AT_A_TIME: u32 = 4096;
+
+/// The state that is the latest as far as is known, and its revision.
+#[derive(Debug)]
+pub struct Current {
+    /// The revision's number.
+    pub seq: Seq,
+    /// The life of the history that it belongs to.
+    pub generation: Generation,
+    /// The state.
+    pub snapshot: Arc<Snapshot>,
+}
+
+impl Current {
+    /// The revision as clients see it.
+    pub fn revision(&self) -> Revision {
+        self.generation.revision(self.seq)
+    }
+
+    fn record(&self) -> RevisionRecord {
+        RevisionRecord {
+            seq: self.seq,
+            db_size: self.snapshot.db_size(),
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Follower {
+    current: watch::Sender<Arc<Current>>,
+    history: Arc<dyn History>,
+    files: Arc<SourceFiles>,
+    clock: Clock,
+    stepping: Arc<tokio::sync::Mutex<()>>,
+    last_commit: Mutex<Instant>,
+}
+
+impl Follower {
+    /// Takes up a history where it was left; blocks. If the file has changed since, or it cannot be told, every page is
+    /// compared with its hash and what differs makes a new revision. A history that is new, or of another page size,
+    /// begins with revision 1.
+    pub fn open(
+        files: Arc<SourceFiles>,
+        history: Arc<dyn History>,
+        clock: Clock,
+    ) -> Result<Self, ServerError> {
+        let snapshot = Arc::new(Snapshot::take(&files, None)?);
+        let known = history
+            .generation()?
+            .filter(|(_, size)| *size == snapshot.page_size());
+        let now = unix_ms(&clock);
+        let (generation, seq) = match known {
+            None => {
+                let mut hashes = snapshot
+                    .db_size()
+                    .iter()
+                    .map(|page| Ok(page_hash(&snapshot.read(page)?)));
+                let generation = history.begin(snapshot.page_size(), snapshot.db_size(), now, &mut hashes)?;
+                (generation, Seq(1))
+            }
+            Some((generation, _)) => {
+                let latest = history.latest()?;
+                let stands_still = match history.position()? {
+                    Some((seq, position)) => {
+                        seq == latest.seq
+                            && snapshot.is_main_only()
+                            && position == position_of(files.stamp()?)
+                            && latest.db_size == snapshot.db_size()
+                    }
+                    None => false,
+                };
+                if stands_still {
+                    (generation, latest.seq)
+                } else {
+                    let mut changes = differences(history.as_ref(), latest.db_size, &snapshot);
+                    let new = history.record(latest, snapshot.db_size(), now, &mut changes)?;
+                    tracing::info!(
+                        path = %files.path().display(), changed = new.is_some(),
+                        "compared every page with the page history"
+                    );
+                    (generation, new.unwrap_or(latest).seq)
+                }
+            }
+        };
+        let current = Current {
+            seq,
+            generation,
+            snapshot,
+        };
+        Ok(Self {
+            current: watch::Sender::new(Arc::new(current)),
+            history,
+            files,
+            clock,
+            stepping: Arc::default(),
+            last_commit: Mutex::new(Instant::now()),
+        })
+    }
+
+    /// The latest state that has a revision. Hold it for as short as possible: it keeps the WAL from being reset.
+    pub fn current(&self) -> Arc<Current> {
+        Arc::clone(&self.current.borrow())
+    }
+
+    /// Wakes up whenever there is a new [`Follower::current`].
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Current>> {
+        self.current.subscribe()
+    }
+
+    /// Whether somebody waits for a new state.
+    pub fn has_waiters(&self) -> bool {
+        self.current.receiver_count() > 0
+    }
+
+    /// The old pages.
+    pub fn history(&self) -> &Arc<dyn History> {
+        &self.history
+    }
+
+    /// The files.
+    pub fn files(&self) -> &Arc<SourceFiles> {
+        &self.files
+    }
+
+    /// A state that is not older than any commit that had finished when this was called.
+    pub async fn refresh(self: &Arc<Self>) -> Result<Arc<Current>, ServerError> {
+        if let Some(current) = self.unmoved()? {
+            return Ok(current);
+        }
+        self.blocking(|this| {
+            // Somebody else may have stepped while this waited for its turn.
+            match this.unmoved()? {
+                Some(current) => Ok(current),
+                None => this.step(),
+            }
+        })
+        .await
+    }
+
+    /// Keeps the WAL short. To be called now and then.
+    pub async fn tend(self: &Arc<Self>) -> Result<(), ServerError> {
+        let quiet = self.last_commit.lock().elapsed() >= QUIET;
+        let current = self.current();
+        if current.snapshot.is_main_only() || self.files.read_only() {
+            return Ok(());
+        }
+        let frames = current.snapshot.header().max_frame();
+        drop(current);
+        if frames < CHECKPOINT_FRAMES && !quiet {
+            return Ok(());
+        }
+        self.blocking(move |this| {
+            this.files.checkpoint()?;
+            let current = this.step()?;
+            if current.snapshot.is_main_only() {
+                if quiet {
+                    this.save_position()?;
+                }
+            } else if current.snapshot.header().max_frame() >= INSISTENT_FRAMES {
+                drop(current);
+                let done = this.files.with_writers_waiting(|| {
+                    this.step()?;
+                    this.files.checkpoint()?;
+                    this.step()
+                })?;
+                done.transpose()?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Sees the last commits and stores where the database stands, so that the next start need not compare pages.
+    pub async fn stop(self: &Arc<Self>) -> Result<(), ServerError> {
+        self.blocking(|this| {
+            this.step()?;
+            if !this.files.read_only() {
+                this.files.checkpoint()?;
+                this.step()?;
+            }
+            this.save_position()
+        })
+        .await
+    }
+
+    /// The current state, if the database is still in it.
+    fn unmoved(&self) -> Result<Option<Arc<Current>>, ServerError> {
+        let current = self.current();
+        let still = self.files.header()? == Some(current.snapshot.header());
+        Ok(still.then_some(current))
+    }
+
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, ServerError> + Send + 'static,
+    ) -> Result<T, ServerError> {
+        let turn = Arc::clone(&self.stepping).lock_owned().await;
+        let this = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || {
+            // Moved in here: the turn ends with the work, even if nobody waits for it any more.
+            let _turn = turn;
+            work(&this)
+        });
+        done.await.map_err(|_| ServerError::Stopping)?
+    }
+
+    /// One step, by whoever has the turn.
+    fn step(&self) -> Result<Arc<Current>, ServerError> {
+        let before = self.current();
+        let next = Arc::new(Snapshot::take(&self.files, Some(&before.snapshot))?);
+        let moved = next.header() != before.snapshot.header();
+        if !moved && next.is_main_only() == before.snapshot.is_main_only() {
+            return Ok(before);
+        }
+        let mut seq = before.seq;
+        if moved {
+            let mut changes = changes_between(&before.snapshot, &next);
+            let now = unix_ms(&self.clock);
+            if let Some(new) = self
+                .history
+                .record(before.record(), next.db_size(), now, &mut changes)?
+            {
+                seq = new.seq;
+                *self.last_commit.lock() = Instant::now();
+            }
+        }
+        let current = Arc::new(Current {
+            seq,
+            generation: before.generation,
+            snapshot: next,
+        });
+        self.current.send_replace(Arc::clone(&current));
+        Ok(current)
+    }
+
+    fn save_position(&self) -> Result<(), ServerError> {
+        let current = self.current();
+        if !current.snapshot.is_main_only() {
+            return Ok(());
+        }
+        // The snapshot keeps the main file as it is while its time stamp grows old enough to be trusted.
+        let stamp = self.files.stamp()?;
+        let changed = Duration::from_nanos(u64::try_from(stamp.changed).unwrap_or(0));
+        let age = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        std::thread::sleep(TIMESTAMP_GRAIN.saturating_sub(age.saturating_sub(changed)));
+        Ok(self.history.set_position(current.seq, &position_of(stamp))?)
+    }
+}
+
+/// Two equal positions of snapshots that read the main file only mean equal contents.
+fn position_of(stamp: FileStamp) -> Position {
+    format!("{stamp:?}").into_bytes()
+}
+
+fn unix_ms(clock: &Clock) -> i64 {
+    let since = clock
+        .now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// What changed from one snapshot to the next, both held; pages that were written with what they had are left out.
+fn changes_between<'a>(
+    before: &'a Snapshot,
+    next: &'a Snapshot,
+) -> impl Iterator<Item = Result<Change, HistoryError>> + 'a {
+    let pages = next.pages_changed_after(before);
+    pages.into_iter().filter_map(PageNo::new).filter_map(move |page| {
+        let read = |snapshot: &Snapshot| match snapshot.db_size().contains(page) {
+            true => snapshot.read(page).map(Some),
+            false => Ok(None),
+        };
+        let (old, new) = match (read(before), read(next)) {
+            (Ok(old), Ok(new)) => (old, new),
+            (Err(e), _) | (_, Err(e)) => return Some(Err(e.into())),
+        };
+        (old != new).then(|| {
+            Ok(Change {
+                page,
+                before: old.map_or(Before::Absent, Before::Page),
+                after: new.map(|new| page_hash(&new)),
+            })
+        })
+    })
+}
+
+/// What differs between the pages that the history knows by their hashes and a snapshot.
+fn differences<'a>(
+    history: &'a dyn History,
+    old_size: PageCount,
+    snapshot: &'a Snapshot,
+) -> impl Iterator<Item = Result<Change, HistoryError>> + 'a {
+    let mut hashes = Vec::new().into_iter();
+    old_size.max(snapshot.db_size()).iter().filter_map(move |page| {
+        let mut known = || -> Result<Option<u64>, HistoryError> {
+            if !old_size.contains(page) {
+                return Ok(None);
+            }
+            if hashes.len() == 0 {
+                hashes = history.hashes(page, HASHES_AT_A_TIME)?.into_iter();
+            }
+            Ok(hashes.next())
+        };
+        let new = match snapshot.db_size().contains(page) {
+            true => snapshot.read(page).map(|data| Some(page_hash(&data))),
+            false => Ok(None),
+        };
+        let (old, new) = match (known(), new) {
+            (Ok(old), Ok(new)) => (old, new),
+            (Err(e), _) => return Some(Err(e)),
+            (_, Err(e)) => return Some(Err(e.into())),
+        };
+        let before = match old_size.contains(page) {
+            true => Before::Lost,
+            false => Before::Absent,
+        };
+        (old != new).then_some(Ok(Change {
+            page,
+            before,
+            after: new,
+        }))
+    })
+}

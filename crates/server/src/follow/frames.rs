@@ -1,0 +1,115 @@
+//! Which frame of the WAL holds which page: an index in memory over one life of the WAL, from one reset to the next.
+//!
+//! It grows as commits are followed and is shared by all snapshots of that life; each looks only at frames up to its
+//! own last one. Format of the file: <https://www.sqlite.org/fileformat2.html#the_write_ahead_log>. Frames that a
+//! snapshot covers are committed and do not change, so checksums need no second look; the salts get one.
+
+use std::{collections::HashMap, fs::File, io, os::unix::fs::FileExt};
+
+use parking_lot::RwLock;
+use partial_sync_core::{PageNo, PageSize};
+use roaring::RoaringBitmap;
+
+use super::header::Salts;
+
+const WAL_HEADER: u64 = 32;
+const FRAME_HEADER: u64 = 24;
+
+/// A frame number, from 1 up; 0 = none.
+type Frame = u32;
+
+/// The pages of the frames `(base, known]` of one life of the WAL.
+#[derive(Debug)]
+pub struct WalFrames {
+    salts: Salts,
+    page_size: PageSize,
+    index: RwLock<Index>,
+}
+
+#[derive(Debug)]
+struct Index {
+    /// Frames up to this one are not indexed: they were in the main file when the index was made.
+    base: Frame,
+    /// Page and the frame before it that has the same page, for each frame after `base`.
+    frames: Vec<(u32, Frame)>,
+    latest: HashMap<u32, Frame>,
+}
+
+impl WalFrames {
+    /// An index that knows nothing, over frames after `base`.
+    pub fn new(salts: Salts, page_size: PageSize, base: Frame) -> Self {
+        let index = RwLock::new(Index {
+            base,
+            frames: Vec::new(),
+            latest: HashMap::new(),
+        });
+        Self {
+            salts,
+            page_size,
+            index,
+        }
+    }
+
+    /// The life of the WAL that this index is of.
+    pub fn salts(&self) -> Salts {
+        self.salts
+    }
+
+    /// Indexes the frames up to `to`. The caller holds a lock that keeps the WAL from being reset. `false` = a frame of
+    /// another life was met, so it was reset all the same.
+    pub fn extend(&self, wal: &File, to: Frame) -> io::Result<bool> {
+        let (base, known) = {
+            let index = self.index.read();
+            (index.base, index.base + index.frames.len() as u32)
+        };
+        let mut read = Vec::new();
+        for frame in known + 1..=to {
+            let mut header = [0; 16];
+            wal.read_exact_at(&mut header, self.offset(frame))?;
+            if header[8..16] != self.salts.0 {
+                return Ok(false);
+            }
+            read.push(u32::from_be_bytes([header[0], header[1], header[2], header[3]]));
+        }
+        let mut index = self.index.write();
+        for (page, frame) in read.into_iter().zip(known + 1..) {
+            debug_assert_eq!(frame, base + index.frames.len() as u32 + 1);
+            let before = index.latest.insert(page, frame).unwrap_or(0);
+            index.frames.push((page, before));
+        }
+        Ok(true)
+    }
+
+    /// The last frame up to `max` that has the page.
+    pub fn find(&self, page: PageNo, max: Frame) -> Option<Frame> {
+        let index = self.index.read();
+        let mut frame = index.latest.get(&page.get()).copied()?;
+        while frame > max {
+            frame = index.frames[(frame - index.base - 1) as usize].1;
+        }
+        (frame > 0).then_some(frame)
+    }
+
+    /// The pages of the frames `(after, to]`, as page numbers.
+    pub fn pages_between(&self, after: Frame, to: Frame) -> RoaringBitmap {
+        let index = self.index.read();
+        let from = after.saturating_sub(index.base) as usize;
+        let to = (to.saturating_sub(index.base) as usize).min(index.frames.len());
+        index
+            .frames
+            .get(from..to)
+            .unwrap_or_default()
+            .iter()
+            .map(|(page, _)| *page)
+            .collect()
+    }
+
+    /// Reads the page in a frame.
+    pub fn read(&self, wal: &File, frame: Frame, to: &mut [u8]) -> io::Result<()> {
+        wal.read_exact_at(to, self.offset(frame) + FRAME_HEADER)
+    }
+
+    fn offset(&self, frame: Frame) -> u64 {
+        WAL_HEADER + u64::from(frame - 1) * (FRAME_HEADER + u64::from(self.page_size.bytes()))
+    }
+}

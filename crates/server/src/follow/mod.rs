@@ -1,0 +1,16 @@
+//! Following a SQLite file, as Litestream does: snapshots of its committed states, whoever commits, and the revisions
+//! that the page history gives them.
+//!
+//! Never writes a page of the database and never blocks a reader or a writer of it for longer than SQLite itself does.
+
+mod descriptors;
+mod follower;
+mod frames;
+mod header;
+mod snapshot;
+mod source;
+
+pub use follower::{Current, Follower};
+pub use header::WalIndexHeader;
+pub use snapshot::Snapshot;
+pub use source::{FileStamp, SourceFiles, beside};

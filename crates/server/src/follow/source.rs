@@ -1,0 +1,294 @@
+//! The files of one database that is being served: descriptors for positional reads, one SQLite connection that lives as
+//! long as they do, and a pool of connections for read transactions.
+//!
+//! The connection that lives on keeps SQLite from deleting the WAL and the wal-index under the descriptors. Nothing here
+//! writes to the database, except that opening puts it into WAL mode and [`SourceFiles::checkpoint`] moves the WAL's
+//! pages into it.
+
+use std::{
+    os::unix::fs::{FileExt, MetadataExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use partial_sync_core::PageSize;
+use rusqlite::{Connection, OpenFlags};
+
+use super::{descriptors::Descriptor, header::WalIndexHeader};
+use crate::error::ServerError;
+
+const BUSY: Duration = Duration::from_secs(5);
+
+/// See the module. Fields are dropped in order: connections first, then descriptors.
+#[derive(Debug)]
+pub struct SourceFiles {
+    pool: Mutex<Vec<Connection>>,
+    keeper: Mutex<Connection>,
+    path: Arc<PathBuf>,
+    read_only: bool,
+    main: Descriptor,
+    /// `None` when the database cannot be written and is not in WAL mode: then nobody changes it while it is open here.
+    wal: Option<(Descriptor, Descriptor)>,
+}
+
+/// What identifies the content of the main file without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileStamp {
+    /// Inode.
+    pub inode: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// Last change of the content, in nanoseconds since 1970.
+    pub modified: i128,
+    /// Last change of the content or the inode, in nanoseconds since 1970.
+    pub changed: i128,
+}
+
+impl SourceFiles {
+    /// Opens a database, creates it if it is missing, and puts it into WAL mode if it can be written.
+    pub fn open(path: &Path) -> Result<Arc<Self>, ServerError> {
+        let bad = |source| ServerError::Open {
+            path: path.to_owned(),
+            source,
+        };
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut keeper = Connection::open_with_flags(path, flags)
+            .or_else(|_| Connection::open_with_flags(path, read_flags()))
+            .map_err(bad)?;
+        keeper.busy_timeout(BUSY).map_err(bad)?;
+        let read_only = keeper.is_readonly("main").map_err(bad)?;
+        let pragma = if read_only {
+            "PRAGMA journal_mode"
+        } else {
+            "PRAGMA journal_mode=WAL"
+        };
+        let mode: rusqlite::Result<String> = keeper.query_row(pragma, [], |row| row.get(0));
+        let in_wal = match mode {
+            Ok(mode) if mode == "wal" => start_reading(&keeper).is_ok(),
+            Ok(_) if read_only => false,
+            Ok(mode) => {
+                let path = path.to_owned();
+                return Err(ServerError::NotWal { path, mode });
+            }
+            Err(_) if read_only => false,
+            Err(source) => return Err(bad(source)),
+        };
+        if !in_wal && !read_only {
+            start_reading(&keeper).map_err(bad)?;
+        }
+        if !in_wal {
+            // Nobody can write here, so holding the shared lock for good disturbs nobody, and keeps out who can.
+            if keeper
+                .execute_batch("BEGIN")
+                .and_then(|()| start_reading(&keeper))
+                .is_err()
+            {
+                keeper = Connection::open_with_flags(immutable(path), read_flags()).map_err(bad)?;
+                start_reading(&keeper).map_err(bad)?;
+            }
+        }
+        let open = |path: &Path| {
+            Descriptor::open(path).map_err(|source| ServerError::Io {
+                doing: "opened",
+                path: path.to_owned(),
+                source,
+            })
+        };
+        let wal = match in_wal {
+            true => Some((open(&beside(path, "-wal"))?, open(&beside(path, "-shm"))?)),
+            false => None,
+        };
+        Ok(Arc::new(Self {
+            pool: Mutex::default(),
+            keeper: Mutex::new(keeper),
+            path: Arc::new(path.to_owned()),
+            read_only,
+            main: open(path)?,
+            wal,
+        }))
+    }
+
+    /// The database file.
+    pub fn path(&self) -> &Arc<PathBuf> {
+        &self.path
+    }
+
+    /// The file cannot be written.
+    pub fn read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// The wal-index header as it is now; `None` while somebody writes it.
+    pub fn header(&self) -> Result<Option<WalIndexHeader>, ServerError> {
+        match &self.wal {
+            Some((_, shm)) => WalIndexHeader::read(shm.file()).map_err(|e| self.io("read", e)),
+            None => Ok(Some(WalIndexHeader::STILL)),
+        }
+    }
+
+    /// How many frames of the WAL are in the main file; see [`WalIndexHeader::read_backfill`].
+    pub fn backfill(&self) -> Result<u32, ServerError> {
+        match &self.wal {
+            Some((_, shm)) => WalIndexHeader::read_backfill(shm.file()).map_err(|e| self.io("read", e)),
+            None => Ok(0),
+        }
+    }
+
+    /// The WAL, for frames that a snapshot covers.
+    pub(super) fn wal(&self) -> Option<&std::fs::File> {
+        self.wal.as_ref().map(|(wal, _)| wal.file())
+    }
+
+    /// The main file.
+    pub(super) fn main(&self) -> &std::fs::File {
+        self.main.file()
+    }
+
+    /// The page size in the main file's header; the default for a file that is still empty.
+    pub(super) fn page_size(&self) -> Result<PageSize, ServerError> {
+        let mut bytes = [0; 2];
+        match self.main().read_exact_at(&mut bytes, 16) {
+            Ok(()) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(PageSize::DEFAULT),
+            Err(e) => return Err(self.io("read", e)),
+        }
+        let raw = match u16::from_be_bytes(bytes) {
+            1 => 65536,
+            n => u32::from(n),
+        };
+        PageSize::new(raw).map_err(|e| ServerError::BadPath {
+            path: self.path.as_ref().clone(),
+            reason: e.to_string(),
+        })
+    }
+
+    /// What the main file looks like from outside.
+    pub fn stamp(&self) -> Result<FileStamp, ServerError> {
+        let meta = self.main().metadata().map_err(|e| self.io("read", e))?;
+        let nanos = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+        Ok(FileStamp {
+            inode: meta.ino(),
+            bytes: meta.size(),
+            modified: nanos(meta.mtime(), meta.mtime_nsec()),
+            changed: nanos(meta.ctime(), meta.ctime_nsec()),
+        })
+    }
+
+    /// Copies what no reader needs from the WAL into the main file, without waiting for anybody.
+    pub fn checkpoint(&self) -> Result<(), ServerError> {
+        self.keeper
+            .lock()
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+            .map_err(|e| self.sqlite(e))
+    }
+
+    /// Runs `work` while nobody can commit; `None` if the write lock is not to be had now.
+    pub fn with_writers_waiting<T>(&self, work: impl FnOnce() -> T) -> Result<Option<T>, ServerError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let writer = Connection::open_with_flags(self.path.as_path(), flags).map_err(|e| self.sqlite(e))?;
+        writer.busy_timeout(BUSY).map_err(|e| self.sqlite(e))?;
+        if writer.execute_batch("BEGIN IMMEDIATE").is_err() {
+            return Ok(None);
+        }
+        let done = work();
+        writer.execute_batch("ROLLBACK").map_err(|e| self.sqlite(e))?;
+        Ok(Some(done))
+    }
+
+    pub(super) fn io(&self, doing: &'static str, source: std::io::Error) -> ServerError {
+        ServerError::Io {
+            doing,
+            path: self.path.as_ref().clone(),
+            source,
+        }
+    }
+
+    fn sqlite(&self, source: rusqlite::Error) -> ServerError {
+        ServerError::Sqlite {
+            path: self.path.as_ref().clone(),
+            source,
+        }
+    }
+}
+
+/// An open read transaction on a pooled connection; it ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct ReadTransaction {
+    /// Never used while the transaction is open; the mutex makes that known to the compiler.
+    connection: Mutex<Option<Connection>>,
+    files: Arc<SourceFiles>,
+}
+
+impl ReadTransaction {
+    /// Begins a read transaction that sees the state of this moment.
+    pub(super) fn begin(files: &Arc<SourceFiles>) -> Result<Self, ServerError> {
+        let connection = match files.pool.lock().pop() {
+            Some(connection) => connection,
+            None => {
+                let open = match files.wal {
+                    Some(_) => Connection::open_with_flags(files.path.as_path(), read_flags()),
+                    // The keeper holds the lock that matters; this connection is only a place in the pool.
+                    None => Connection::open_in_memory(),
+                };
+                let connection = open.map_err(|e| files.sqlite(e))?;
+                connection.busy_timeout(BUSY).map_err(|e| files.sqlite(e))?;
+                connection
+            }
+        };
+        let begun = connection
+            .execute_batch("BEGIN")
+            .and_then(|()| start_reading(&connection));
+        let this = Self {
+            connection: Mutex::new(Some(connection)),
+            files: Arc::clone(files),
+        };
+        begun.map_err(|e| files.sqlite(e))?;
+        Ok(this)
+    }
+}
+
+impl Drop for ReadTransaction {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.get_mut().take() else {
+            return;
+        };
+        // A connection that cannot end its transaction is closed instead, which ends it.
+        if connection.execute_batch("COMMIT").is_ok() {
+            self.files.pool.lock().push(connection);
+        }
+    }
+}
+
+/// Makes SQLite take its read lock. Reads the header only: no schema is parsed, so a database whose schema this SQLite
+/// does not understand can be served.
+fn start_reading(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA schema_version", [], |_| Ok(()))
+}
+
+fn read_flags() -> OpenFlags {
+    OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI
+}
+
+fn immutable(path: &Path) -> String {
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
+                uri.push(char::from(*byte))
+            }
+            byte => uri.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    uri + "?immutable=1"
+}
+
+/// The file with `suffix` appended to its name.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}

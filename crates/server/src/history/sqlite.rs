@@ -1,0 +1,445 @@
+//! The page history in a SQLite file of its own, by default beside the database with `-history` after its name.
+//!
+//! ```text
+//! meta(key, value)                        format, generation, page_size, position, position_seq
+//! revisions(seq, time, db_size, bytes, lost)   the kept revisions; the lowest seq is the oldest that can be asked for
+//! preimages(id, page, seq, data)          what `page` was before revision `seq`: its bytes, compressed when that makes
+//!                                         them fewer; NULL when it was not there, or lost (revisions.lost)
+//! hashes(page, hash)                      the pages of the latest revision
+//! ```
+//! synchronous=FULL: a revision that a client has seen survives a power cut, so that its number never comes to mean
+//! another state. One connection writes; reads take others from a pool.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use partial_sync_core::{PageCount, PageNo, PageSize};
+use roaring::RoaringBitmap;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+
+use super::{
+    Before, Changes, Generation, History, HistorySize, Kept, Position, Retention, RevisionRecord, Seq,
+};
+use crate::{error::HistoryError, follow::beside};
+
+const FORMAT: i64 = 1;
+const PRUNE_STEP: u32 = 512;
+const COMPRESSION: i32 = 1;
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS revisions(
+        seq INTEGER PRIMARY KEY, time INTEGER NOT NULL, db_size INTEGER NOT NULL,
+        bytes INTEGER NOT NULL, lost INTEGER NOT NULL);
+    CREATE INDEX IF NOT EXISTS revisions_lost ON revisions(seq) WHERE lost;
+    CREATE TABLE IF NOT EXISTS preimages(
+        id INTEGER PRIMARY KEY, page INTEGER NOT NULL, seq INTEGER NOT NULL, data BLOB);
+    CREATE UNIQUE INDEX IF NOT EXISTS preimages_by_page ON preimages(page, seq);
+    CREATE INDEX IF NOT EXISTS preimages_by_seq ON preimages(seq, page);
+    CREATE TABLE IF NOT EXISTS hashes(page INTEGER PRIMARY KEY, hash INTEGER NOT NULL);
+";
+
+/// See the module.
+#[derive(Debug)]
+pub struct SqliteHistory {
+    /// `None` = in memory: the one connection writes and reads.
+    path: Option<PathBuf>,
+    writer: Mutex<Connection>,
+    readers: Mutex<Vec<Connection>>,
+}
+
+impl SqliteHistory {
+    /// Opens the history of the database at `database`, or makes an empty one; a file that is damaged or of another
+    /// format is replaced by an empty one.
+    pub fn open(database: &Path) -> Result<Self, HistoryError> {
+        let path = beside(database, "-history");
+        let connection = match Self::connect(&path) {
+            Ok(connection) => connection,
+            Err(e) if is_damage(&e) => {
+                tracing::warn!(path = %path.display(), error = %e, "the page history cannot be used; starting a new one");
+                for suffix in ["", "-wal", "-shm"] {
+                    // What cannot be removed shows when it is opened again.
+                    let _ = std::fs::remove_file(beside(&path, suffix));
+                }
+                Self::connect(&path)?
+            }
+            Err(e) => return Err(e),
+        };
+        Ok(Self {
+            path: Some(path),
+            writer: Mutex::new(connection),
+            readers: Mutex::default(),
+        })
+    }
+
+    /// A history that is gone with the process, for where no file can be written.
+    pub fn in_memory() -> Result<Self, HistoryError> {
+        let connection = Connection::open_in_memory()?;
+        connection.execute_batch(SCHEMA)?;
+        Ok(Self {
+            path: None,
+            writer: Mutex::new(connection),
+            readers: Mutex::default(),
+        })
+    }
+
+    fn connect(path: &Path) -> Result<Connection, HistoryError> {
+        let connection = Self::tune(Connection::open(path)?)?;
+        connection.execute_batch("PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL;")?;
+        connection.execute_batch(SCHEMA)?;
+        let format: Option<i64> = meta(&connection, "format")?;
+        if format.is_some_and(|format| format != FORMAT) {
+            return Err(HistoryError::Damaged(format!("its format is not {FORMAT}")));
+        }
+        Ok(connection)
+    }
+
+    fn tune(connection: Connection) -> Result<Connection, HistoryError> {
+        connection.busy_timeout(std::time::Duration::from_secs(10))?;
+        connection.execute_batch(
+            "PRAGMA synchronous=FULL; PRAGMA cache_size=-4096; PRAGMA foreign_keys=OFF; PRAGMA temp_store=FILE;",
+        )?;
+        connection.set_prepared_statement_cache_capacity(32);
+        Ok(connection)
+    }
+
+    /// Runs `work` in one read transaction.
+    fn reading<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, HistoryError>,
+    ) -> Result<T, HistoryError> {
+        let Some(path) = &self.path else {
+            return work(&self.writer.lock());
+        };
+        let pooled = self.readers.lock().pop();
+        let mut connection = match pooled {
+            Some(connection) => connection,
+            None => Self::tune(Connection::open(path)?)?,
+        };
+        let transaction = connection.transaction()?;
+        let done = work(&transaction);
+        transaction.finish()?;
+        self.readers.lock().push(connection);
+        done
+    }
+}
+
+impl History for SqliteHistory {
+    fn generation(&self) -> Result<Option<(Generation, PageSize)>, HistoryError> {
+        self.reading(|db| {
+            let generation: Option<i64> = meta(db, "generation")?;
+            let page_size: Option<u32> = meta(db, "page_size")?;
+            Ok(generation
+                .zip(page_size)
+                .and_then(|(g, size)| Some((Generation(g as u64), PageSize::new(size).ok()?))))
+        })
+    }
+
+    fn begin(
+        &self,
+        page_size: PageSize,
+        db_size: PageCount,
+        unix_ms: i64,
+        hashes: &mut dyn Iterator<Item = Result<u64, HistoryError>>,
+    ) -> Result<Generation, HistoryError> {
+        let generation = Generation(fastrand::u64(1..));
+        let mut writer = self.writer.lock();
+        let db = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        db.execute_batch(
+            "DELETE FROM meta; DELETE FROM revisions; DELETE FROM preimages; DELETE FROM hashes;",
+        )?;
+        set_meta(&db, "format", FORMAT)?;
+        set_meta(&db, "generation", generation.0 as i64)?;
+        set_meta(&db, "page_size", page_size.bytes())?;
+        db.execute(
+            "INSERT INTO revisions(seq, time, db_size, bytes, lost) VALUES (1, ?, ?, 0, 0)",
+            params![unix_ms, db_size.0],
+        )?;
+        {
+            let mut insert = db.prepare("INSERT INTO hashes(page, hash) VALUES (?, ?)")?;
+            for (page, hash) in (1u32..).zip(hashes) {
+                insert.execute(params![page, hash? as i64])?;
+            }
+        }
+        db.commit()?;
+        Ok(generation)
+    }
+
+    fn latest(&self) -> Result<RevisionRecord, HistoryError> {
+        self.reading(latest)
+    }
+
+    fn record(
+        &self,
+        after: RevisionRecord,
+        db_size: PageCount,
+        unix_ms: i64,
+        changes: &mut Changes<'_>,
+    ) -> Result<Option<RevisionRecord>, HistoryError> {
+        let mut writer = self.writer.lock();
+        let db = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let found = latest(&db)?;
+        if found != after {
+            return Err(HistoryError::Conflict {
+                expected: after.seq,
+                found: found.seq,
+            });
+        }
+        let seq = after.seq.next();
+        let (mut count, mut bytes, mut lost) = (0u64, 0u64, false);
+        {
+            let mut keep = db.prepare_cached("INSERT INTO preimages(page, seq, data) VALUES (?, ?, ?)")?;
+            let mut hash = db.prepare_cached("REPLACE INTO hashes(page, hash) VALUES (?, ?)")?;
+            let mut gone = db.prepare_cached("DELETE FROM hashes WHERE page = ?")?;
+            let mut zstd = zstd::bulk::Compressor::new(COMPRESSION).map_err(damaged)?;
+            for change in changes {
+                let change = change?;
+                let page = change.page.get();
+                count += 1;
+                let data = match &change.before {
+                    Before::Page(page) => Some(squeeze(&mut zstd, page)),
+                    Before::Absent => None,
+                    Before::Lost => {
+                        lost = true;
+                        None
+                    }
+                };
+                bytes += data.as_ref().map_or(0, |data| data.len() as u64);
+                keep.execute(params![page, seq.0 as i64, data])?;
+                match change.after {
+                    Some(value) => hash.execute(params![page, value as i64])?,
+                    None => gone.execute([page])?,
+                };
+            }
+        }
+        if count == 0 && db_size == after.db_size {
+            return Ok(None);
+        }
+        db.execute(
+            "INSERT INTO revisions(seq, time, db_size, bytes, lost) VALUES (?, ?, ?, ?, ?)",
+            params![seq.0 as i64, unix_ms, db_size.0, bytes as i64, lost],
+        )?;
+        db.commit()?;
+        Ok(Some(RevisionRecord { seq, db_size }))
+    }
+
+    fn revision(&self, seq: Seq) -> Result<RevisionRecord, HistoryError> {
+        self.reading(|db| kept(db, seq))
+    }
+
+    fn pages_at(&self, seq: Seq, pages: &[PageNo]) -> Result<Vec<Kept>, HistoryError> {
+        self.reading(|db| {
+            // In the same transaction as the look-ups: what is read below has not been pruned.
+            kept(db, seq)?;
+            let page_size: u32 = meta(db, "page_size")?.unwrap_or_default();
+            let mut find = db.prepare_cached(
+                "SELECT data FROM preimages WHERE page = ? AND seq > ? ORDER BY seq LIMIT 1",
+            )?;
+            let find = |page: &PageNo| {
+                let found: Option<Option<Vec<u8>>> = find
+                    .query_row(params![page.get(), seq.0 as i64], |row| row.get(0))
+                    .optional()?;
+                match found {
+                    None => Ok(Kept::Unchanged),
+                    Some(Some(data)) => unsqueeze(data, page_size as usize).map(Kept::Page),
+                    Some(None) => Err(HistoryError::Lost { seq, page: *page }),
+                }
+            };
+            pages.iter().map(find).collect()
+        })
+    }
+
+    fn changed(&self, since: Seq, until: Seq) -> Result<RoaringBitmap, HistoryError> {
+        self.reading(|db| {
+            kept(db, since)?;
+            kept(db, until)?;
+            pages(
+                db,
+                "SELECT page FROM preimages WHERE seq > ?1 AND seq <= ?2",
+                (since.0 as i64, until.0 as i64),
+            )
+        })
+    }
+
+    fn lost(&self, seq: Seq) -> Result<RoaringBitmap, HistoryError> {
+        self.reading(|db| {
+            let RevisionRecord { db_size, .. } = kept(db, seq)?;
+            pages(
+                db,
+                "SELECT gone.page FROM revisions AS r CROSS JOIN preimages AS gone ON gone.seq = r.seq
+                 WHERE r.seq > ?1 AND r.lost AND gone.data IS NULL AND gone.page <= ?2 AND NOT EXISTS (
+                     SELECT 1 FROM preimages AS older
+                     WHERE older.page = gone.page AND older.seq > ?1 AND older.seq < gone.seq)",
+                (seq.0 as i64, i64::from(db_size.0)),
+            )
+        })
+    }
+
+    fn hashes(&self, from: PageNo, limit: u32) -> Result<Vec<u64>, HistoryError> {
+        self.reading(|db| {
+            let mut find =
+                db.prepare_cached("SELECT hash FROM hashes WHERE page >= ? ORDER BY page LIMIT ?")?;
+            let rows = find.query_map([from.get(), limit], |row| row.get::<_, i64>(0))?;
+            rows.map(|hash| Ok(hash? as u64)).collect()
+        })
+    }
+
+    fn position(&self) -> Result<Option<(Seq, Position)>, HistoryError> {
+        self.reading(|db| {
+            let seq: Option<i64> = meta(db, "position_seq")?;
+            let position: Option<Vec<u8>> = meta(db, "position")?;
+            Ok(seq.map(|seq| Seq(seq as u64)).zip(position))
+        })
+    }
+
+    fn set_position(&self, seq: Seq, position: &Position) -> Result<(), HistoryError> {
+        let mut writer = self.writer.lock();
+        let db = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        set_meta(&db, "position_seq", seq.0 as i64)?;
+        set_meta(&db, "position", position.as_slice())?;
+        Ok(db.commit()?)
+    }
+
+    fn prune(&self, retention: &Retention, unix_ms: i64) -> Result<bool, HistoryError> {
+        let mut writer = self.writer.lock();
+        let db = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let latest = latest(&db)?;
+        let age = i64::try_from(retention.age.as_millis()).unwrap_or(i64::MAX);
+        // The revision before r was replaced at r's time. It goes when that was too long ago, or when it and the ones
+        // after it need too many bytes.
+        let by_age: Option<i64> = db.query_row(
+            "SELECT max(seq) FROM revisions WHERE time < ?",
+            [unix_ms.saturating_sub(age)],
+            |row| row.get(0),
+        )?;
+        let by_bytes: Option<i64> = db.query_row(
+            "SELECT max(seq) FROM (SELECT seq, sum(bytes) OVER (ORDER BY seq DESC) AS total FROM revisions)
+             WHERE total > ?",
+            [i64::try_from(retention.bytes).unwrap_or(i64::MAX)],
+            |row| row.get(0),
+        )?;
+        let oldest: i64 = db.query_row("SELECT min(seq) FROM revisions", [], |row| row.get(0))?;
+        let floor = by_age
+            .max(by_bytes)
+            .unwrap_or(oldest)
+            .clamp(oldest, latest.seq.0 as i64);
+        db.execute("DELETE FROM revisions WHERE seq < ?", [floor])?;
+        let gone = db.execute(
+            "DELETE FROM preimages WHERE id IN (SELECT id FROM preimages WHERE seq <= ? LIMIT ?)",
+            params![floor, PRUNE_STEP],
+        )?;
+        let more = gone == PRUNE_STEP as usize;
+        if !more {
+            db.execute("UPDATE revisions SET bytes = 0, lost = 0 WHERE seq = ?", [floor])?;
+        }
+        db.commit()?;
+        if gone > 0 {
+            let mut vacuum = writer.prepare_cached("PRAGMA incremental_vacuum(512)")?;
+            let mut rows = vacuum.query([])?;
+            while rows.next()?.is_some() {}
+        }
+        Ok(more)
+    }
+
+    fn size(&self) -> Result<HistorySize, HistoryError> {
+        self.reading(|db| {
+            Ok(db.query_row(
+                "SELECT count(*), coalesce(sum(bytes), 0) FROM revisions",
+                [],
+                |row| {
+                    Ok(HistorySize {
+                        revisions: row.get::<_, i64>(0)? as u64,
+                        bytes: row.get::<_, i64>(1)? as u64,
+                    })
+                },
+            )?)
+        })
+    }
+
+    fn place(&self) -> String {
+        match &self.path {
+            Some(path) => path.display().to_string(),
+            None => "memory".to_owned(),
+        }
+    }
+}
+
+fn latest(db: &Connection) -> Result<RevisionRecord, HistoryError> {
+    let mut find = db.prepare_cached("SELECT seq, db_size FROM revisions ORDER BY seq DESC LIMIT 1")?;
+    Ok(find.query_row([], record_of)?)
+}
+
+fn kept(db: &Connection, seq: Seq) -> Result<RevisionRecord, HistoryError> {
+    let Ok(wanted) = i64::try_from(seq.0) else {
+        return Err(HistoryError::Unknown(seq));
+    };
+    let mut find = db.prepare_cached("SELECT seq, db_size FROM revisions WHERE seq = ?")?;
+    match find.query_row([wanted], record_of).optional()? {
+        Some(record) => Ok(record),
+        None if seq < latest(db)?.seq => Err(HistoryError::Expired(seq)),
+        None => Err(HistoryError::Unknown(seq)),
+    }
+}
+
+fn record_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<RevisionRecord> {
+    Ok(RevisionRecord {
+        seq: Seq(row.get::<_, i64>(0)? as u64),
+        db_size: PageCount(row.get(1)?),
+    })
+}
+
+fn pages(
+    db: &Connection,
+    sql: &str,
+    parameters: impl rusqlite::Params,
+) -> Result<RoaringBitmap, HistoryError> {
+    let mut find = db.prepare_cached(sql)?;
+    let rows = find.query_map(parameters, |row| row.get::<_, u32>(0))?;
+    rows.map(|page| Ok(page?)).collect()
+}
+
+fn meta<T: rusqlite::types::FromSql>(db: &Connection, key: &str) -> Result<Option<T>, HistoryError> {
+    let mut find = db.prepare_cached("SELECT value FROM meta WHERE key = ?")?;
+    Ok(find.query_row([key], |row| row.get(0)).optional()?)
+}
+
+fn set_meta(db: &Connection, key: &str, value: impl rusqlite::ToSql) -> Result<(), HistoryError> {
+    db.execute("REPLACE INTO meta(key, value) VALUES (?, ?)", params![key, value])?;
+    Ok(())
+}
+
+/// Stored bytes are compressed exactly when they are fewer than a page.
+fn squeeze(zstd: &mut zstd::bulk::Compressor<'_>, page: &Bytes) -> Vec<u8> {
+    match zstd.compress(page) {
+        Ok(small) if small.len() < page.len() => small,
+        _ => page.to_vec(),
+    }
+}
+
+fn unsqueeze(data: Vec<u8>, page_size: usize) -> Result<Bytes, HistoryError> {
+    if data.len() == page_size {
+        return Ok(data.into());
+    }
+    let page = zstd::bulk::decompress(&data, page_size).map_err(damaged)?;
+    match page.len() == page_size {
+        true => Ok(page.into()),
+        false => Err(HistoryError::Damaged("a page of a wrong size".to_owned())),
+    }
+}
+
+fn damaged(error: std::io::Error) -> HistoryError {
+    HistoryError::Damaged(error.to_string())
+}
+
+fn is_damage(error: &HistoryError) -> bool {
+    match error {
+        HistoryError::Damaged(_) => true,
+        HistoryError::Sqlite(e) => {
+            matches!(e.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
+                // A table of that name with other columns.
+                || matches!(e, rusqlite::Error::SqliteFailure(f, _) if f.extended_code == 1)
+                || matches!(e, rusqlite::Error::SqlInputError { .. })
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,186 @@
+//! `POST /pull-updates`: which pages of which revision a request means, and the stream of them.
+//!
+//! Reads go through [`PageReader`], which holds nothing between two reads: an answer may take as long as its client
+//! likes without keeping the WAL from being reset. Nothing here writes, and no request holds more than a few hundred
+//! KiB of pages.
+
+mod plan;
+mod query;
+mod reader;
+mod stream;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    body::Body,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use partial_sync_core::PageId;
+use partial_sync_transport::{
+    ApplyMode, Features,
+    wire::{
+        FEATURES_HEADER, PROTOBUF, PullUpdatesHeader, PullUpdatesRequest, REVISION_EXPIRED, REVISION_UNKNOWN,
+    },
+};
+use prost::Message;
+use roaring::RoaringBitmap;
+use tokio::sync::watch;
+
+use crate::{
+    error::{HistoryError, ServerError},
+    follow::Follower,
+    metrics::Metrics,
+};
+pub use query::{NoQueries, QueryError, QueryLimits, QueryRunner};
+pub use reader::PageReader;
+
+/// What the endpoint needs besides the database.
+#[derive(Clone)]
+pub struct PagesEndpoint {
+    /// Runs query selectors.
+    pub queries: Arc<dyn QueryRunner>,
+    /// How much a query selector may cost.
+    pub query_limits: QueryLimits,
+    /// The longest long poll.
+    pub longest_poll: Duration,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Becomes `true` when the server stops: long polls then answer at once.
+    pub stopping: watch::Receiver<bool>,
+}
+
+/// A request that is not answered with pages.
+#[derive(Debug)]
+pub struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+impl Refusal {
+    /// The client's mistake.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            code: "BAD_REQUEST",
+            message: message.into(),
+        }
+    }
+
+    fn unknown(message: impl Into<String>) -> Self {
+        Self {
+            code: REVISION_UNKNOWN,
+            ..Self::bad_request(message)
+        }
+    }
+}
+
+impl From<HistoryError> for Refusal {
+    fn from(error: HistoryError) -> Self {
+        let (status, code) = match &error {
+            HistoryError::Unknown(_) => (StatusCode::BAD_REQUEST, REVISION_UNKNOWN),
+            HistoryError::Expired(_) | HistoryError::Lost { .. } => (StatusCode::GONE, REVISION_EXPIRED),
+            _ => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL"),
+        };
+        if status.is_server_error() {
+            tracing::error!(%error, "a request for pages failed");
+        }
+        Self {
+            status,
+            code,
+            message: error.to_string(),
+        }
+    }
+}
+
+impl From<ServerError> for Refusal {
+    fn from(error: ServerError) -> Self {
+        HistoryError::from(error).into()
+    }
+}
+
+impl From<QueryError> for Refusal {
+    fn from(error: QueryError) -> Self {
+        match error {
+            QueryError::Pages(error) => error.into(),
+            error => Self {
+                code: "BAD_QUERY",
+                ..Self::bad_request(format!("the query selector was refused: {error}"))
+            },
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let body = serde_json::json!({ "code": self.code, "message": self.message });
+        (self.status, Json(body)).into_response()
+    }
+}
+
+impl PagesEndpoint {
+    /// Answers one request.
+    pub async fn answer(&self, follower: &Arc<Follower>, body: Bytes) -> Result<Response, Refusal> {
+        let wire = PullUpdatesRequest::decode(body)
+            .map_err(|e| Refusal::bad_request(format!("the body is no pull-updates request: {e}")))?;
+        let encoding = wire.page_encoding();
+        let request = wire
+            .to_request()
+            .map_err(|e| Refusal::bad_request(e.to_string()))?;
+        let target = plan::target(follower, &request, self.longest_poll, self.stopping.clone()).await?;
+        let reader = PageReader::new(Arc::clone(follower), target.at);
+        let header = PullUpdatesHeader::new(
+            &target.revision,
+            target.at.db_size,
+            ApplyMode::Incremental,
+            encoding,
+        );
+        let (queries, limits) = (Arc::clone(&self.queries), self.query_limits);
+        let batches = tokio::task::spawn_blocking(move || -> Result<_, Refusal> {
+            let mut selected = plan::selected(&reader, &target, &request)?;
+            let mut touched = RoaringBitmap::new();
+            if let Some(sql) = &request.query {
+                touched = queries.touched(&reader, sql, &limits)?;
+                touched -= &selected;
+            }
+            if let Some(have) = request.have.as_ref().filter(|_| request.since.is_none()) {
+                selected -= have;
+                touched -= have;
+            }
+            reader.check_none_lost(&selected)?;
+            reader.check_none_lost(&touched)?;
+            stream::Batches::new(reader, &header, encoding, [selected, touched])
+        });
+        let batches = batches.await.map_err(|_| ServerError::Stopping)??;
+        let body = Body::from_stream(batches.into_stream(Arc::clone(&self.metrics)));
+        let headers = [
+            (CONTENT_TYPE.as_str(), PROTOBUF.to_owned()),
+            (FEATURES_HEADER, Features::ALL.to_header()),
+        ];
+        Ok((StatusCode::OK, headers, body).into_response())
+    }
+}
+
+/// Page ids below a size.
+fn ids_below(size: partial_sync_core::PageCount) -> RoaringBitmap {
+    let mut ids = RoaringBitmap::new();
+    ids.insert_range(0..size.0);
+    ids
+}
+
+/// Page numbers as page ids.
+fn ids_of(pages: &RoaringBitmap) -> RoaringBitmap {
+    pages
+        .iter()
+        .filter_map(partial_sync_core::PageNo::new)
+        .map(|page| page.id().0)
+        .collect()
+}
+
+/// A page id of a bitmap as a page number; ids are below a database's size, so all but the one last id have one.
+fn no_of(id: u32) -> Option<partial_sync_core::PageNo> {
+    PageId(id).no()
+}

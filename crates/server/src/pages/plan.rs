@@ -1,0 +1,124 @@
+//! Which revision a request means, and which of its pages are selected.
+
+use std::{sync::Arc, time::Duration};
+
+use partial_sync_core::{PageCount, Revision};
+use partial_sync_transport::{PageSelector, PagesRequest};
+use roaring::RoaringBitmap;
+use tokio::{sync::watch, time::Instant};
+
+use super::{PageReader, Refusal, ids_below, ids_of};
+use crate::{
+    error::HistoryError,
+    follow::{Current, Follower},
+    history::RevisionRecord,
+};
+
+/// The revision to answer with, and the one to compare it with.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) at: RevisionRecord,
+    pub(super) revision: Revision,
+    since: Option<RevisionRecord>,
+}
+
+/// Finds the revisions; waits for a change if the request says so and there is none.
+pub(super) async fn target(
+    follower: &Arc<Follower>,
+    request: &PagesRequest,
+    longest_poll: Duration,
+    mut stopping: watch::Receiver<bool>,
+) -> Result<Target, Refusal> {
+    let mut changes = follower.subscribe();
+    let mut current = follower.refresh().await?;
+    let since = match &request.since {
+        Some(revision) => Some(named(follower, &current, revision).await?),
+        None => None,
+    };
+    if let Some(pinned) = &request.revision {
+        let at = named(follower, &current, pinned).await?;
+        if since.is_some_and(|since| since.seq > at.seq) {
+            return Err(Refusal::bad_request(
+                "the client's revision is newer than the revision that was asked for",
+            ));
+        }
+        let revision = pinned.clone();
+        return Ok(Target { at, revision, since });
+    }
+    if let (Some(since), Some(wait)) = (since, request.long_poll) {
+        let until = Instant::now() + wait.min(longest_poll);
+        while current.seq == since.seq && !*stopping.borrow() {
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { break },
+                stopped = stopping.changed() => if stopped.is_err() { break },
+                () = tokio::time::sleep_until(until) => break,
+            }
+            current = follower.current();
+        }
+    }
+    Ok(Target {
+        at: RevisionRecord {
+            seq: current.seq,
+            db_size: current.snapshot.db_size(),
+        },
+        revision: current.revision(),
+        since,
+    })
+}
+
+/// The revision that a client named, if it is kept.
+async fn named(
+    follower: &Arc<Follower>,
+    current: &Current,
+    revision: &Revision,
+) -> Result<RevisionRecord, Refusal> {
+    let seq = current
+        .generation
+        .parse(revision)
+        .filter(|seq| *seq <= current.seq)
+        .ok_or_else(|| {
+            let text: String = revision.as_str().chars().take(100).collect();
+            Refusal::unknown(format!(
+                "revision {text} was never made by this server for this database: start again from the latest revision"
+            ))
+        })?;
+    if seq == current.seq {
+        let db_size = current.snapshot.db_size();
+        return Ok(RevisionRecord { seq, db_size });
+    }
+    let history = Arc::clone(follower.history());
+    let found = tokio::task::spawn_blocking(move || history.revision(seq)).await;
+    found
+        .map_err(|_| Refusal::from(crate::ServerError::Stopping))?
+        .map_err(Refusal::from)
+}
+
+/// The ids of the pages that a request selects, within the size of the database.
+pub(super) fn selected(
+    reader: &PageReader,
+    target: &Target,
+    request: &PagesRequest,
+) -> Result<RoaringBitmap, HistoryError> {
+    let all = ids_below(target.at.db_size);
+    let chosen = match (&request.select, &request.query, target.since) {
+        (PageSelector::Ids(ids), ..) => ids & &all,
+        (PageSelector::All, Some(_), None) => RoaringBitmap::new(),
+        (PageSelector::All, ..) => all.clone(),
+    };
+    let Some(since) = target.since else {
+        return Ok(chosen);
+    };
+    let mut pages = chosen & ids_of(&reader.changed_since(since.seq)?);
+    if let Some(required) = &request.require {
+        pages |= required & &all;
+    }
+    // The last page of a database that has grown is always sent: a client makes its file longer by writing it.
+    if let Some(last) = last_if_grown(since.db_size, target.at.db_size) {
+        pages.insert(last);
+    }
+    Ok(pages)
+}
+
+fn last_if_grown(before: PageCount, now: PageCount) -> Option<u32> {
+    (now > before).then_some(now)?.last().map(|page| page.id().0)
+}

@@ -1,0 +1,116 @@
+//! The body of an answer: the header and then the pages, a batch at a time, each read and encoded when the client has
+//! taken the one before.
+
+use std::{io, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, stream};
+use partial_sync_core::PageNo;
+use partial_sync_transport::wire::{PageData, PageEncoding, PullUpdatesHeader, encode_frame};
+use roaring::RoaringBitmap;
+
+use super::{PageReader, Refusal, no_of};
+use crate::{error::HistoryError, metrics::Metrics};
+
+/// Bytes of pages read at a time.
+const BATCH: usize = 128 << 10;
+const LEVEL: i32 = 1;
+
+/// An answer under way.
+pub(super) struct Batches {
+    reader: PageReader,
+    zstd: Option<zstd::bulk::Compressor<'static>>,
+    pages: Box<dyn Iterator<Item = PageNo> + Send>,
+    ready: Option<Batch>,
+    at_a_time: usize,
+}
+
+struct Batch {
+    bytes: Bytes,
+    pages: u64,
+}
+
+impl Batches {
+    /// Encodes the header and reads the first batch, so that what fails at once still gets a status of its own. Blocks.
+    pub(super) fn new(
+        reader: PageReader,
+        header: &PullUpdatesHeader,
+        encoding: PageEncoding,
+        ids: [RoaringBitmap; 2],
+    ) -> Result<Self, Refusal> {
+        let zstd = match encoding {
+            PageEncoding::Raw => None,
+            PageEncoding::Zstd => {
+                Some(zstd::bulk::Compressor::new(LEVEL).map_err(|e| HistoryError::Damaged(e.to_string()))?)
+            }
+        };
+        let at_a_time = (BATCH / reader.page_size().as_usize()).max(1);
+        let mut this = Self {
+            reader,
+            zstd,
+            pages: Box::new(ids.into_iter().flatten().filter_map(no_of)),
+            ready: None,
+            at_a_time,
+        };
+        let mut bytes = BytesMut::new();
+        encode_frame(header, &mut bytes);
+        let first = this.read(bytes)?;
+        this.ready = Some(first);
+        Ok(this)
+    }
+
+    /// Reads and encodes a batch; an empty one is the end.
+    fn read(&mut self, mut bytes: BytesMut) -> Result<Batch, HistoryError> {
+        let pages: Vec<PageNo> = self.pages.by_ref().take(self.at_a_time).collect();
+        for (page, data) in pages.iter().zip(self.reader.read(&pages)?) {
+            let encoded_page = match &mut self.zstd {
+                None => data,
+                Some(zstd) => zstd
+                    .compress(&data)
+                    .map_err(|e| HistoryError::Damaged(e.to_string()))?
+                    .into(),
+            };
+            let page_id = u64::from(page.id().0);
+            encode_frame(
+                &PageData {
+                    page_id,
+                    encoded_page,
+                },
+                &mut bytes,
+            );
+        }
+        Ok(Batch {
+            bytes: bytes.freeze(),
+            pages: pages.len() as u64,
+        })
+    }
+
+    /// The stream. An error in the middle ends it without an end, so that the client sees it cut.
+    pub(super) fn into_stream(self, metrics: Arc<Metrics>) -> impl Stream<Item = io::Result<Bytes>> + Send {
+        stream::try_unfold(self, move |mut this| {
+            let metrics = Arc::clone(&metrics);
+            async move {
+                let batch = match this.ready.take() {
+                    Some(batch) => batch,
+                    None => {
+                        let read = tokio::task::spawn_blocking(move || {
+                            let batch = this.read(BytesMut::with_capacity(BATCH + BATCH / 8));
+                            (this, batch)
+                        });
+                        let (back, batch) = read.await.map_err(io::Error::other)?;
+                        this = back;
+                        batch.map_err(|error| {
+                            tracing::warn!(%error, "an answer was cut off");
+                            io::Error::other(error)
+                        })?
+                    }
+                };
+                if batch.bytes.is_empty() {
+                    return Ok(None);
+                }
+                metrics.sent(batch.pages, batch.bytes.len() as u64);
+                Ok(Some((batch.bytes, this)))
+            }
+        })
+    }
+}

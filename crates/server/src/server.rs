@@ -1,0 +1,279 @@
+//! Building, starting and stopping a server.
+
+use std::{
+    net::{SocketAddr, ToSocketAddrs},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{net::TcpListener, sync::watch};
+
+use crate::{
+    access::{Authenticator, SqlEndpoint},
+    app::App,
+    auth::Open,
+    clock::Clock,
+    databases::Databases,
+    error::ServerError,
+    history::Retention,
+    hrana::Hrana,
+    metrics::Metrics,
+    pages::{NoQueries, PagesEndpoint, QueryLimits, QueryRunner},
+    serve, tls,
+};
+
+/// A server of SQLite files; see [`Server::builder`].
+#[derive(Clone, Copy, Debug)]
+pub struct Server;
+
+impl Server {
+    /// Serves a file, which is made if it is missing, or every `*.db` of a folder.
+    ///
+    /// The file is put into WAL mode. It must not be replaced by another file while it is being served.
+    pub fn builder(path: impl AsRef<Path>) -> ServerBuilder {
+        ServerBuilder::new(Some(path.as_ref().to_owned()))
+    }
+
+    /// Serves an empty database that is gone when the server stops.
+    pub fn in_memory() -> ServerBuilder {
+        ServerBuilder::new(None)
+    }
+}
+
+/// What a server is to do.
+#[must_use]
+pub struct ServerBuilder {
+    path: Option<PathBuf>,
+    retention: Retention,
+    authenticator: Option<Arc<dyn Authenticator>>,
+    allow_unauthenticated: bool,
+    tls: Option<(PathBuf, PathBuf)>,
+    sql: Arc<dyn SqlEndpoint>,
+    queries: Arc<dyn QueryRunner>,
+    query_limits: QueryLimits,
+    body_limit: usize,
+    longest_poll: Duration,
+    clock: Clock,
+}
+
+impl ServerBuilder {
+    fn new(path: Option<PathBuf>) -> Self {
+        Self {
+            path,
+            retention: Retention::default(),
+            authenticator: None,
+            allow_unauthenticated: false,
+            tls: None,
+            sql: Arc::new(Hrana::default()),
+            queries: Arc::new(NoQueries),
+            query_limits: QueryLimits::default(),
+            body_limit: 64 << 20,
+            longest_poll: Duration::from_secs(300),
+            clock: Clock::default(),
+        }
+    }
+
+    /// For how long and up to how many bytes old pages are kept. Default: 24 hours, 1 GiB for each database.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// Who may do what. Default: everybody may do everything, on loopback only.
+    pub fn authenticator(mut self, authenticator: impl Authenticator + 'static) -> Self {
+        self.authenticator = Some(Arc::new(authenticator));
+        self
+    }
+
+    /// Allows listening beyond loopback without an authenticator.
+    pub fn allow_unauthenticated(mut self, allow: bool) -> Self {
+        self.allow_unauthenticated = allow;
+        self
+    }
+
+    /// Serves `https` with the certificate chain and the private key in these PEM files.
+    pub fn tls(mut self, certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> Self {
+        self.tls = Some((certificate.as_ref().to_owned(), key.as_ref().to_owned()));
+        self
+    }
+
+    /// Answers SQL. Default: [`Hrana`] with its default limits.
+    pub fn sql(mut self, endpoint: impl SqlEndpoint + 'static) -> Self {
+        self.sql = Arc::new(endpoint);
+        self
+    }
+
+    /// Runs query selectors.
+    pub fn queries(mut self, runner: impl QueryRunner + 'static) -> Self {
+        self.queries = Arc::new(runner);
+        self
+    }
+
+    /// How much a query selector may cost. Default: 10 seconds, 1,048,576 pages.
+    pub fn query_limits(mut self, limits: QueryLimits) -> Self {
+        self.query_limits = limits;
+        self
+    }
+
+    /// Largest request body. Default: 64 MiB.
+    pub fn body_limit(mut self, bytes: usize) -> Self {
+        self.body_limit = bytes;
+        self
+    }
+
+    /// Longest long poll, whatever a client asks for. Default: 5 minutes.
+    pub fn longest_poll(mut self, time: Duration) -> Self {
+        self.longest_poll = time;
+        self
+    }
+
+    /// The time of day that revisions are stamped with and retention goes by.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Starts the server on the runtime that this is called in. A single file is opened before this returns, so that a
+    /// file that cannot be served is an error here. `addr` like `127.0.0.1:0`: port 0 = any free one.
+    pub async fn listen(self, addr: impl ToSocketAddrs) -> Result<ServerHandle, ServerError> {
+        let addr = resolve(addr)?;
+        if self.authenticator.is_none() && !self.allow_unauthenticated && !serve::is_loopback(addr) {
+            return Err(ServerError::Unauthenticated(addr));
+        }
+        let tls = match &self.tls {
+            Some((certificate, key)) => Some(tls::config(certificate, key)?),
+            None => None,
+        };
+        let databases = Databases::new(self.path.as_deref(), self.retention, self.clock)?;
+        if databases.is_single() {
+            databases.get("").await?;
+        }
+        let listen = |source| ServerError::Listen { addr, source };
+        let listener = TcpListener::bind(addr).await.map_err(listen)?;
+        let addr = listener.local_addr().map_err(listen)?;
+        let (stop, stopping) = watch::channel(false);
+        let (done, finished) = watch::channel(false);
+        let metrics = Arc::new(Metrics::default());
+        let app = Arc::new(App {
+            databases,
+            authenticator: self.authenticator.unwrap_or_else(|| Arc::new(Open)),
+            sql: self.sql,
+            pages: PagesEndpoint {
+                queries: self.queries,
+                query_limits: self.query_limits,
+                longest_poll: self.longest_poll,
+                metrics: Arc::clone(&metrics),
+                stopping: stopping.clone(),
+            },
+            metrics,
+            body_limit: self.body_limit,
+            body_timeout: Duration::from_secs(60),
+        });
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        tokio::spawn(async move {
+            serve::serve(listener, tls, Arc::clone(&app), stopping).await;
+            app.sql.shut_down().await;
+            app.databases.close().await;
+            drop(app);
+            done.send_replace(true);
+        });
+        Ok(ServerHandle {
+            addr,
+            scheme,
+            stop,
+            finished,
+            thread: None,
+        })
+    }
+
+    /// Starts the server on a runtime and a thread of its own, for programs without one.
+    pub fn start_blocking(self, addr: impl ToSocketAddrs) -> Result<ServerHandle, ServerError> {
+        let addr = resolve(addr)?;
+        let (started, starting) = std::sync::mpsc::channel();
+        let failed = |source| ServerError::Listen { addr, source };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("partial-sync-server")
+            .enable_all()
+            .build()
+            .map_err(failed)?;
+        let run = move || {
+            runtime.block_on(async move {
+                let handle = self.listen(addr).await;
+                let finished = handle.as_ref().ok().map(|handle| handle.finished.clone());
+                // Nobody is left to tell if the starting thread is gone; dropping the handle stops the server.
+                let _ = started.send(handle);
+                if let Some(mut finished) = finished {
+                    let _ = finished.wait_for(|done| *done).await;
+                }
+            });
+        };
+        let thread = std::thread::Builder::new()
+            .name("partial-sync-server".to_owned())
+            .spawn(run)
+            .map_err(failed)?;
+        let mut handle = starting.recv().map_err(|_| ServerError::Stopping)??;
+        handle.thread = Some(thread);
+        Ok(handle)
+    }
+}
+
+/// A running server. It stops when this is dropped, or, waiting for the end, by [`ServerHandle::shutdown`].
+#[derive(Debug)]
+pub struct ServerHandle {
+    addr: SocketAddr,
+    scheme: &'static str,
+    stop: watch::Sender<bool>,
+    finished: watch::Receiver<bool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl ServerHandle {
+    /// The address it listens on.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The base url: `http://127.0.0.1:40123`.
+    pub fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.addr)
+    }
+
+    /// Stops accepting, finishes the answers under way, notes where the databases stand, and closes them.
+    pub async fn shutdown(mut self) {
+        self.stop.send_replace(true);
+        // An error means that the server's task is gone, which is an end too.
+        let _ = self.finished.wait_for(|done| *done).await;
+    }
+
+    /// The same for a server that was started with [`ServerBuilder::start_blocking`].
+    pub fn shutdown_blocking(mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take() {
+            // A panic of the server's thread has been reported by the thread itself.
+            let _ = thread.join();
+        }
+    }
+
+    /// Waits until the server has stopped, for whatever reason.
+    pub async fn wait(&mut self) {
+        // As in `shutdown`.
+        let _ = self.finished.wait_for(|done| *done).await;
+    }
+}
+
+impl Drop for ServerHandle {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+fn resolve(addr: impl ToSocketAddrs) -> Result<SocketAddr, ServerError> {
+    let unusable = |source| ServerError::Listen {
+        addr: SocketAddr::from(([0, 0, 0, 0], 0)),
+        source,
+    };
+    let found = addr.to_socket_addrs().map_err(unusable)?.next();
+    found.ok_or_else(|| unusable(std::io::ErrorKind::AddrNotAvailable.into()))
+}
