@@ -1,4 +1,56 @@
-//! (skeleton)
+//! Partial sync for SQLite: open and use a remote database without downloading it.
+//!
+//! A *replica* is a local SQLite database that holds some pages of a remote one. A query that touches a page that is not
+//! here fetches it in the middle of that query; writes commit locally, are recorded as logical changes, and are pushed as
+//! SQL; a pull moves the replica to a newer revision of the remote and puts unpushed changes back on top.
+//!
+//! ```no_run
+//! use partial_sync::{Bootstrap, Database, PartialSync};
+//!
+//! # fn main() -> partial_sync::Result<()> {
+//! let db = Database::builder("app.db")
+//!     .remote("libsql://my-db.example.com")
+//!     .auth_token("...")
+//!     .partial(PartialSync { bootstrap: Some(Bootstrap::prefix(128 * 1024)), ..PartialSync::default() })
+//!     .connect()?;
+//! let conn = db.connection()?;
+//! let name: String = conn.query_row("SELECT name FROM users WHERE id = ?", (7,), |row| row.get(0))?;
+//! conn.execute("UPDATE users SET name = ? WHERE id = ?", ("Ada", 7))?;
+//! db.push()?;
+//! db.pull()?;
+//! # drop(name);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Every call blocks until it is done, with a deadline for whatever may wait; it may be made from any thread, also one of
+//! an async runtime. A [`Connection`] belongs to one thread at a time; open as many as there are threads.
 #![forbid(unsafe_code)]
 
+mod bootstrap;
+mod capture;
 pub mod change;
+mod connection;
+mod database;
+mod error;
+mod info;
+pub mod log;
+mod offline;
+mod options;
+mod pull;
+mod push;
+mod putback;
+mod rehearsal;
+mod runtime;
+mod source;
+mod staged;
+mod statement;
+mod stats;
+
+pub use connection::{Connection, OptionalRow, Transaction, TransactionBehavior};
+pub use database::Database;
+pub use error::{Error, Result, SqliteError};
+pub use options::{Bootstrap, Builder, PartialSync};
+pub use runtime::CancelHandle;
+pub use statement::{ColumnIndex, FromRow, Named, Params, Row, Rows, Statement};
+pub use stats::Stats;

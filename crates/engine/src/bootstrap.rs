@@ -1,0 +1,209 @@
+//! The first connect: makes a replica of a remote database out of nothing. Everything is streamed to the file; the
+//! `-info` file that says "ready" is written last, so a crash before leaves a replica that is begun anew.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use futures_util::StreamExt;
+use partial_sync_core::{Epoch, PageCount, PageMap, PageNo, PageSize, Revision, SavedPageMap};
+use partial_sync_transport::{PageSelector, PagesRequest, Remote, RemoteError, RemoteErrorKind};
+use partial_sync_vfs::{Base, Replica, Storage, StorageFile, as_wal_mode, write_whole};
+use roaring::RoaringBitmap;
+
+use crate::{
+    error::{Error, Result},
+    options::Bootstrap,
+    source::pinned,
+};
+
+/// What a bootstrap brought.
+pub(crate) struct Bootstrapped {
+    pub base: Base,
+    pub page_size: PageSize,
+    pub map: PageMap,
+}
+
+/// What to fetch.
+pub(crate) enum Plan {
+    /// Everything, in requests of about so many bytes (`None` = one request).
+    Everything { chunk: Option<u64> },
+    /// See [`Bootstrap`]; `None` = page 1.
+    Partial(Option<Bootstrap>),
+}
+
+/// Fetches into the file at `path`, which must not exist, and its page map.
+pub(crate) async fn run(
+    remote: &dyn Remote,
+    storage: &Arc<dyn Storage>,
+    path: &Path,
+    plan: &Plan,
+    deadline: Duration,
+) -> Result<Bootstrapped> {
+    let file = storage.open(path, true).map_err(|e| Error::storage("create", path, e))?;
+    let mut filling = Filling { file, path, map: PageMap::new(), page_size: None, wanted_bytes: None };
+    let guess = u64::from(PageSize::DEFAULT.bytes());
+    let mut request = PagesRequest { deadline: Some(deadline), ..PagesRequest::default() };
+    match plan {
+        Plan::Everything { chunk: None } => {}
+        Plan::Everything { chunk: Some(bytes) } => request.select = first_ids(bytes / guess),
+        Plan::Partial(None) => request.select = first_ids(1),
+        Plan::Partial(Some(Bootstrap::Prefix { length })) => {
+            // The page size is not known yet; 4096 is what nearly every database has.
+            request.select = first_ids(length / guess);
+            filling.wanted_bytes = Some(*length);
+        }
+        Plan::Partial(Some(Bootstrap::Query { query })) => request.query = Some(query.clone()),
+    }
+    let is_query = request.query.is_some();
+    let base = filling.fetch(remote, request).await.map_err(|error| match error {
+        Error::Remote(e) if is_query && e.kind == RemoteErrorKind::Refused => Error::BootstrapQuery { message: e.message },
+        other => other,
+    })?;
+    filling.complete(remote, plan, &base, deadline).await?;
+    filling.finish(storage, base)
+}
+
+fn first_ids(pages: u64) -> PageSelector {
+    let pages = u32::try_from(pages).unwrap_or(u32::MAX).max(1);
+    PageSelector::Ids((0..pages).collect())
+}
+
+struct Filling<'a> {
+    file: Arc<dyn StorageFile>,
+    path: &'a Path,
+    map: PageMap,
+    page_size: Option<PageSize>,
+    /// Stop after so many bytes from the file's start, once the page size is known.
+    wanted_bytes: Option<u64>,
+}
+
+impl Filling<'_> {
+    async fn fetch(&mut self, remote: &dyn Remote, request: PagesRequest) -> Result<Base> {
+        let mut answer = remote.pages(request).await?;
+        let base = Base { revision: answer.header.revision.clone(), size: answer.header.db_size };
+        while let Some(page) = answer.pages.next().await {
+            let page = page?;
+            let Some(number) = page.id.no() else { continue };
+            let size = match self.page_size {
+                Some(size) => size,
+                None => {
+                    let size = PageSize::new(page.data.len() as u32).map_err(|e| unusable(e.to_string()))?;
+                    *self.page_size.insert(size)
+                }
+            };
+            if let Some(bytes) = self.wanted_bytes
+                && number != PageNo::FIRST
+                && number.offset(size) + u64::from(size.bytes()) > bytes
+            {
+                // Larger pages than guessed: the rest was asked for by mistake.
+                continue;
+            }
+            self.put(number, &page.data, size)?;
+        }
+        Ok(base)
+    }
+
+    fn put(&self, page: PageNo, data: &[u8], size: PageSize) -> Result<()> {
+        if page.is_lock_byte_page(size) {
+            return Ok(());
+        }
+        let patched = (page == PageNo::FIRST).then(|| as_wal_mode(data));
+        let data = patched.as_deref().unwrap_or(data);
+        if page == PageNo::FIRST && !data.starts_with(b"SQLite format 3\0") {
+            return Err(unusable("its first page has no SQLite header; is it encrypted, or no database?".into()));
+        }
+        self.file.write_at(data, page.offset(size)).map_err(|e| Error::storage("write", self.path, e))?;
+        self.map.set_present(page, Epoch(0));
+        Ok(())
+    }
+
+    /// Fetches what the first answer could not hold, all at the first answer's revision.
+    async fn complete(&mut self, remote: &dyn Remote, plan: &Plan, base: &Base, deadline: Duration) -> Result<()> {
+        if base.size == PageCount::ZERO {
+            return Ok(());
+        }
+        if self.page_size.is_none() {
+            // A query that touched nothing.
+            self.fetch(remote, PagesRequest { revision: Some(base.revision.clone()), ..page_1(deadline) }).await?;
+        }
+        let Some(page_size) = self.page_size else {
+            return Err(Error::Remote(RemoteError::new(
+                RemoteErrorKind::Protocol,
+                format!("{} said that its database has {} pages but sent none", remote.url(), base.size),
+            )));
+        };
+        let (last, chunk) = match plan {
+            Plan::Everything { chunk } => (base.size.0, chunk.map_or(u32::MAX, |c| (c / u64::from(page_size.bytes())) as u32)),
+            Plan::Partial(Some(Bootstrap::Prefix { length })) => {
+                (((length / u64::from(page_size.bytes())) as u32).clamp(1, base.size.0), u32::MAX)
+            }
+            Plan::Partial(_) => (1, u32::MAX),
+        };
+        let missing: Vec<PageNo> = PageCount(last)
+            .iter()
+            .filter(|&p| self.map.state(p).is_absent() && !p.is_lock_byte_page(page_size))
+            .collect();
+        for pages in missing.chunks(chunk.max(1) as usize) {
+            self.fetch(remote, pinned(base, pages, page_size, deadline)).await?;
+        }
+        if self.map.state(PageNo::FIRST).is_absent() {
+            return Err(unusable("the remote did not send its first page".into()));
+        }
+        Ok(())
+    }
+
+    /// Makes data and map durable.
+    fn finish(self, storage: &Arc<dyn Storage>, base: Base) -> Result<Bootstrapped> {
+        let page_size = self.page_size.unwrap_or(PageSize::DEFAULT);
+        let failed = |e| Error::storage("write", self.path, e);
+        if base.size == PageCount::ZERO {
+            // An empty remote: a database without tables, which the first push creates there.
+            self.file.write_at(&empty_page_1(page_size), 0).map_err(failed)?;
+            self.map.set_present(PageNo::FIRST, Epoch(0));
+            self.map.set_dirty(PageNo::FIRST);
+        } else {
+            self.file.set_len(base.size.bytes(page_size)).map_err(failed)?;
+        }
+        self.file.sync().map_err(failed)?;
+        let generation = self.map.generation();
+        let saved = SavedPageMap::of(&self.map, page_size, base.size);
+        let map_path = Replica::map_path(self.path);
+        write_whole(&**storage, &map_path, &saved.encode()).map_err(|e| Error::storage("write", &map_path, e))?;
+        self.map.mark_saved(generation);
+        Ok(Bootstrapped { base, page_size, map: self.map })
+    }
+}
+
+fn page_1(deadline: Duration) -> PagesRequest {
+    PagesRequest {
+        select: PageSelector::Ids(RoaringBitmap::from_iter([0])),
+        deadline: Some(deadline),
+        ..PagesRequest::default()
+    }
+}
+
+fn unusable(why: String) -> Error {
+    Error::UnusableDatabase { why }
+}
+
+/// Page 1 of a database without tables, in WAL mode; <https://www.sqlite.org/fileformat2.html#the_database_header>.
+fn empty_page_1(size: PageSize) -> Vec<u8> {
+    let mut page = vec![0; size.as_usize()];
+    page[..16].copy_from_slice(b"SQLite format 3\0");
+    let raw_size = if size.bytes() == 65536 { 1 } else { size.bytes() as u16 };
+    page[16..18].copy_from_slice(&raw_size.to_be_bytes());
+    page[18..24].copy_from_slice(&[2, 2, 0, 64, 32, 32]);
+    for (at, value) in [(24, 1u32), (28, 1), (44, 4), (56, 1), (92, 1), (96, 3_045_000)] {
+        page[at..at + 4].copy_from_slice(&value.to_be_bytes());
+    }
+    // An empty leaf of a table: no cells, content from the page's end.
+    page[100] = 13;
+    let content = if size.bytes() == 65536 { 0 } else { size.bytes() as u16 };
+    page[105..107].copy_from_slice(&content.to_be_bytes());
+    page
+}
+
+/// The revision of an info file, checked.
+pub(crate) fn revision(text: &str, path: &Path) -> Result<Revision> {
+    Revision::new(text)
+        .ok_or_else(|| Error::NotAReplica { path: path.to_owned(), why: "its info file names no base revision".into() })
+}

@@ -1,0 +1,459 @@
+//! What a statement is going to do, as SQLite's authorizer tells while it is compiled, and what a replica must refuse.
+//!
+//! The authorizer is called on the thread that prepares (or re-prepares) a statement. What it hears is collected per
+//! thread between [`start`] and [`finish`]; refusals apply always, except inside [`internal`], where the project runs
+//! its own statements. This module only classifies: it never runs anything.
+
+use std::cell::{Cell, RefCell};
+
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization, TransactionOperation};
+
+use crate::{
+    change::{
+        StatementKind,
+        tokens::{Token, TokenKind, tokens},
+    },
+    error::Error,
+    log::OWN_PREFIX,
+};
+
+/// Why a statement is refused on a replica: what it is, and what to do instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub what: String,
+    pub advice: &'static str,
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::Unsupported {
+            what: refusal.what,
+            why: refusal.advice,
+        }
+    }
+}
+
+/// An INSERT, UPDATE or DELETE inside a statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub table: String,
+    pub op: WriteOp,
+    pub main: bool,
+    /// The trigger whose program does it; `None` for the statement itself and for foreign-key actions.
+    pub trigger: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WriteOp {
+    Insert,
+    Update,
+    Delete,
+}
+
+/// A change of the schema of `main`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ddl {
+    pub kind: StatementKind,
+    /// The table, view, index or trigger.
+    pub name: String,
+    /// `CREATE TABLE ... AS SELECT`: recorded as the table it made and its rows.
+    pub as_select: bool,
+}
+
+/// How a statement is to be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// Straight: it changes nothing that is recorded.
+    Plain,
+    Begin,
+    Commit,
+    Rollback,
+    Savepoint,
+    Release,
+    RollbackTo,
+    /// It writes rows of `main`, itself or by triggers.
+    Write(Vec<Target>),
+    Ddl(Ddl),
+}
+
+impl Plan {
+    pub fn is_plain(&self) -> bool {
+        *self == Plan::Plain
+    }
+}
+
+#[derive(Default)]
+pub struct Heard {
+    targets: Vec<Target>,
+    ddl: Option<(StatementKind, String)>,
+    control: Option<Plan>,
+    pub refusal: Option<Refusal>,
+}
+
+thread_local! {
+    static HEARD: RefCell<Option<Heard>> = const { RefCell::new(None) };
+    static INTERNAL: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Starts collecting on this thread.
+pub fn start() {
+    HEARD.with(|heard| *heard.borrow_mut() = Some(Heard::default()));
+}
+
+/// Ends collecting and gives what was heard.
+pub fn finish() -> Heard {
+    HEARD.with(|heard| heard.borrow_mut().take()).unwrap_or_default()
+}
+
+/// Runs `work` as the project's own: nothing is collected, nothing is refused.
+pub fn internal<T>(work: impl FnOnce() -> T) -> T {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            INTERNAL.with(|flag| flag.set(self.0));
+        }
+    }
+    let _restore = Restore(INTERNAL.with(|flag| flag.replace(true)));
+    work()
+}
+
+fn is_own(name: &str) -> bool {
+    name.get(..OWN_PREFIX.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(OWN_PREFIX))
+}
+
+/// The authorizer of a capturing connection.
+pub fn authorize(context: AuthContext<'_>) -> Authorization {
+    if INTERNAL.with(Cell::get) {
+        return Authorization::Allow;
+    }
+    let refusal = refuse(&context);
+    let denied = refusal.is_some();
+    HEARD.with(|heard| {
+        if let Some(heard) = heard.borrow_mut().as_mut() {
+            heard.listen(&context);
+            if heard.refusal.is_none() {
+                heard.refusal = refusal;
+            }
+        }
+    });
+    if denied {
+        Authorization::Deny
+    } else {
+        Authorization::Allow
+    }
+}
+
+impl Heard {
+    fn listen(&mut self, context: &AuthContext<'_>) {
+        use StatementKind as K;
+        let main = context
+            .database_name
+            .is_none_or(|name| name.eq_ignore_ascii_case("main"));
+        let mut write = |table: &str, op| {
+            let target = Target {
+                table: table.to_owned(),
+                op,
+                main,
+                trigger: context.accessor.map(str::to_owned),
+            };
+            if !self.targets.contains(&target) {
+                self.targets.push(target);
+            }
+        };
+        let mut ddl = |kind, name: &str| {
+            if main && self.ddl.is_none() {
+                self.ddl = Some((kind, name.to_owned()));
+            }
+        };
+        match context.action {
+            AuthAction::Insert { table_name } => write(table_name, WriteOp::Insert),
+            AuthAction::Update { table_name, .. } => write(table_name, WriteOp::Update),
+            AuthAction::Delete { table_name } => write(table_name, WriteOp::Delete),
+            AuthAction::CreateTable { table_name } | AuthAction::CreateVtable { table_name, .. } => {
+                ddl(K::CreateTable, table_name)
+            }
+            AuthAction::CreateIndex { index_name, .. } => ddl(K::CreateIndex, index_name),
+            AuthAction::CreateTrigger { trigger_name, .. } => ddl(K::CreateTrigger, trigger_name),
+            AuthAction::CreateView { view_name } => ddl(K::CreateView, view_name),
+            AuthAction::DropTable { table_name } | AuthAction::DropVtable { table_name, .. } => {
+                ddl(K::DropTable, table_name)
+            }
+            AuthAction::DropIndex { index_name, .. } => ddl(K::DropIndex, index_name),
+            AuthAction::DropTrigger { trigger_name, .. } => ddl(K::DropTrigger, trigger_name),
+            AuthAction::DropView { view_name } => ddl(K::DropView, view_name),
+            AuthAction::AlterTable {
+                database_name,
+                table_name,
+            } => {
+                if database_name.eq_ignore_ascii_case("main") && self.ddl.is_none() {
+                    self.ddl = Some((K::AlterOther, table_name.to_owned()));
+                }
+            }
+            AuthAction::Transaction { operation } => {
+                self.control = Some(match operation {
+                    TransactionOperation::Begin => Plan::Begin,
+                    TransactionOperation::Rollback => Plan::Rollback,
+                    // rusqlite has no name for COMMIT.
+                    _ => Plan::Commit,
+                });
+            }
+            AuthAction::Savepoint { operation, .. } => {
+                self.control = Some(match operation {
+                    TransactionOperation::Release => Plan::Release,
+                    TransactionOperation::Rollback => Plan::RollbackTo,
+                    _ => Plan::Savepoint,
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// The writes that were heard while a statement ran, which means that SQLite compiled it anew.
+    pub fn into_targets(self) -> Vec<Target> {
+        self.targets
+    }
+
+    /// How to run a statement that this was heard about.
+    pub fn plan(self, sql: &str, readonly: bool, explain: bool) -> Plan {
+        if explain {
+            return Plan::Plain;
+        }
+        if let Some(control) = self.control {
+            return control;
+        }
+        if readonly {
+            return Plan::Plain;
+        }
+        if let Some((kind, name)) = self.ddl {
+            let tokens = tokens(sql);
+            let kind = match kind {
+                StatementKind::AlterOther => alter(&tokens, &name),
+                kind => kind,
+            };
+            let as_select = kind == StatementKind::CreateTable && is_create_as_select(&tokens);
+            return Plan::Ddl(Ddl {
+                kind,
+                name,
+                as_select,
+            });
+        }
+        // ANALYZE and REINDEX write too, but nothing that anybody else needs.
+        if self
+            .targets
+            .iter()
+            .any(|t| t.main && !t.table.starts_with("sqlite_"))
+        {
+            return Plan::Write(self.targets);
+        }
+        Plan::Plain
+    }
+}
+
+/// `ALTER TABLE [schema.]t ADD [COLUMN] c ...` or something else.
+fn alter(tokens: &[Token<'_>], table: &str) -> StatementKind {
+    // ALTER TABLE name, or ALTER TABLE schema . name
+    let mut rest = tokens.get(3..).unwrap_or_default();
+    if rest.first().is_some_and(|t| t.text == ".") {
+        rest = rest.get(2..).unwrap_or_default();
+    }
+    let [add, rest @ ..] = rest else {
+        return StatementKind::AlterOther;
+    };
+    if !add.is("ADD") {
+        return StatementKind::AlterOther;
+    }
+    let column = match rest {
+        [keyword, column, ..] if keyword.is("COLUMN") => column,
+        [keyword, ..]
+            if ["CONSTRAINT", "CHECK", "UNIQUE", "FOREIGN", "PRIMARY"]
+                .iter()
+                .any(|k| keyword.is(k)) =>
+        {
+            return StatementKind::AlterOther;
+        }
+        [column, ..] => column,
+        [] => return StatementKind::AlterOther,
+    };
+    match column.name() {
+        Some(column) => StatementKind::AlterAddColumn {
+            table: table.to_owned(),
+            column,
+        },
+        None => StatementKind::AlterOther,
+    }
+}
+
+fn is_create_as_select(tokens: &[Token<'_>]) -> bool {
+    let after_name = tokens.iter().position(|t| t.is("TABLE")).map(|i| {
+        let mut i = i + 1;
+        if tokens.get(i).is_some_and(|t| t.is("IF")) && tokens.get(i + 1).is_some_and(|t| t.is("NOT")) {
+            i += 3;
+        }
+        i += 1;
+        if tokens.get(i).is_some_and(|t| t.text == ".") {
+            i += 2;
+        }
+        i
+    });
+    after_name.and_then(|i| tokens.get(i)).is_some_and(|t| t.is("AS"))
+}
+
+/// A `VACUUM` that would rewrite the replica: every form but `VACUUM [schema] INTO file`.
+pub fn refuse_vacuum(sql: &str) -> Option<Refusal> {
+    // Most statements are told apart by their first letter; those that begin with a comment take the longer way.
+    let start = sql.trim_start().as_bytes().first().copied()?;
+    if start.is_ascii_alphabetic() && !start.eq_ignore_ascii_case(&b'v') {
+        return None;
+    }
+    let tokens = tokens(sql);
+    if !tokens.first().is_some_and(|t| t.is("VACUUM")) {
+        return None;
+    }
+    let into = |i: usize| tokens.get(i).is_some_and(|t| t.is("INTO"));
+    let other_schema = tokens.get(1).is_some_and(|t| {
+        t.kind != TokenKind::Semicolon && !t.name().is_some_and(|name| name.eq_ignore_ascii_case("main"))
+    });
+    if into(1) || into(2) || other_schema {
+        return None;
+    }
+    Some(Refusal {
+        what: "VACUUM".into(),
+        advice: "it would rewrite every page of the replica; run it on the remote, or use VACUUM INTO 'file' for a copy",
+    })
+}
+
+fn refuse(context: &AuthContext<'_>) -> Option<Refusal> {
+    let main = context
+        .database_name
+        .is_none_or(|name| name.eq_ignore_ascii_case("main"));
+    if !main {
+        return None;
+    }
+    let (name, on) = match context.action {
+        AuthAction::Insert { table_name }
+        | AuthAction::Update { table_name, .. }
+        | AuthAction::Delete { table_name }
+        | AuthAction::CreateTable { table_name }
+        | AuthAction::CreateVtable { table_name, .. }
+        | AuthAction::DropTable { table_name }
+        | AuthAction::DropVtable { table_name, .. }
+        | AuthAction::AlterTable { table_name, .. } => (table_name, ""),
+        AuthAction::CreateIndex {
+            index_name,
+            table_name,
+        }
+        | AuthAction::DropIndex {
+            index_name,
+            table_name,
+        } => (index_name, table_name),
+        AuthAction::CreateTrigger {
+            trigger_name,
+            table_name,
+        }
+        | AuthAction::DropTrigger {
+            trigger_name,
+            table_name,
+        } => (trigger_name, table_name),
+        AuthAction::CreateView { view_name } | AuthAction::DropView { view_name } => (view_name, ""),
+        AuthAction::Pragma {
+            pragma_name,
+            pragma_value,
+        } => return refuse_pragma(pragma_name, pragma_value),
+        _ => return None,
+    };
+    if is_own(name) || is_own(on) {
+        return Some(Refusal {
+            what: format!("changing {}", if is_own(name) { name } else { on }),
+            advice: "tables whose names start with partial_sync_ belong to the replica; use another name",
+        });
+    }
+    if name.eq_ignore_ascii_case("sqlite_dbpage") {
+        return Some(Refusal {
+            what: "writing to sqlite_dbpage".into(),
+            advice: "it would change pages behind the change log; change rows instead",
+        });
+    }
+    None
+}
+
+fn refuse_pragma(name: &str, value: Option<&str>) -> Option<Refusal> {
+    let value = value?;
+    let is = |words: &[&str]| words.iter().any(|word| value.eq_ignore_ascii_case(word));
+    let advice = match name.to_ascii_lowercase().as_str() {
+        "journal_mode" if !is(&["wal"]) => "a replica works in WAL mode only",
+        "locking_mode" if !is(&["normal"]) => {
+            "a replica has several connections of its own, which would be locked out"
+        }
+        "writable_schema" if !is(&["0", "off", "no", "false", "reset"]) => {
+            "the schema can only be changed by CREATE, ALTER and DROP, which are recorded and pushed"
+        }
+        "page_size" => "the page size is the remote's",
+        "mmap_size" if !is(&["0"]) => {
+            "absent pages are fetched when they are read, which memory-mapping would bypass"
+        }
+        "schema_version" => "it would hide schema changes from other connections",
+        "auto_vacuum" => "how free pages are kept is decided by the remote",
+        _ => return None,
+    };
+    Some(Refusal {
+        what: format!("PRAGMA {name} = {value}"),
+        advice,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_vacuum_into_leaves_the_replica_alone() {
+        for sql in ["VACUUM", "vacuum;", "/* c */ VACUUM main", "VACUUM \"main\" ;"] {
+            assert!(refuse_vacuum(sql).is_some(), "{sql}");
+        }
+        for sql in [
+            "VACUUM INTO 'f'",
+            "vacuum main into ?1",
+            "VACUUM other",
+            "VALUES (1)",
+            "SELECT 'VACUUM'",
+            "",
+        ] {
+            assert!(refuse_vacuum(sql).is_none(), "{sql}");
+        }
+    }
+
+    #[test]
+    fn alter_table_add_column_is_told_apart() {
+        let kind = |sql| alter(&tokens(sql), "t");
+        let add = StatementKind::AlterAddColumn {
+            table: "t".into(),
+            column: "a b".into(),
+        };
+        assert_eq!(kind("ALTER TABLE t ADD COLUMN \"a b\" INT"), add);
+        assert_eq!(kind("alter table main . [t] add `a b`"), add);
+        assert_eq!(
+            kind("ALTER TABLE t ADD CONSTRAINT c CHECK (a > 0)"),
+            StatementKind::AlterOther
+        );
+        assert_eq!(kind("ALTER TABLE t DROP COLUMN a"), StatementKind::AlterOther);
+        assert_eq!(kind("ALTER TABLE t RENAME TO u"), StatementKind::AlterOther);
+    }
+
+    #[test]
+    fn create_table_as_select_is_told_apart() {
+        for sql in [
+            "CREATE TABLE t AS SELECT 1",
+            "create table if not exists main.\"as\" as values (1)",
+        ] {
+            assert!(is_create_as_select(&tokens(sql)), "{sql}");
+        }
+        for sql in [
+            "CREATE TABLE t(a AS (1))",
+            "CREATE TABLE t(\"AS\")",
+            "CREATE TABLE \"table\"(a)",
+        ] {
+            assert!(!is_create_as_select(&tokens(sql)), "{sql}");
+        }
+    }
+}

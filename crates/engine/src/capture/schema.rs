@@ -1,0 +1,186 @@
+//! What the recorder needs to know about tables, read from SQLite once and kept until the schema changes.
+//!
+//! Only to be asked while the connection holds the write lock of `main`: asking takes a snapshot, which a deferred
+//! transaction must not have before its first write.
+
+use std::{collections::HashMap, sync::Arc};
+
+use partial_sync_vfs::sqlite::{Conn, Result, Step, Stmt, ValueRef};
+
+use crate::change::{Column, Table};
+
+/// What a name in `main` is.
+#[derive(Clone, Debug)]
+pub enum Known {
+    /// A table whose rows are recorded.
+    Ordinary(Arc<Table>),
+    /// Recorded by statement text.
+    Virtual,
+    /// Has INSTEAD OF triggers at best.
+    View,
+    /// A shadow table of a virtual table, or gone: not recorded.
+    Ignored,
+}
+
+/// What a foreign key does to the child row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Nothing,
+    Cascade,
+    /// SET NULL or SET DEFAULT.
+    Set,
+}
+
+/// A foreign key as its child table declares it.
+#[derive(Clone, Debug)]
+pub struct ForeignKey {
+    pub parent: String,
+    /// Columns of the child, and the parent's columns they refer to (`None`: the parent's primary key).
+    pub columns: Vec<(usize, Option<String>)>,
+    pub on_update: Action,
+    pub on_delete: Action,
+}
+
+#[derive(Default)]
+pub struct SchemaCache {
+    known: HashMap<Box<str>, Known>,
+    foreign_keys: HashMap<Box<str>, Arc<[ForeignKey]>>,
+    kind: Option<Stmt>,
+    columns: Option<Stmt>,
+    keys: Option<Stmt>,
+}
+
+fn text(stmt: &Stmt, column: usize) -> Result<Option<String>> {
+    Ok(match stmt.value(column)? {
+        ValueRef::Text(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+        _ => None,
+    })
+}
+
+fn integer(stmt: &Stmt, column: usize) -> Result<i64> {
+    Ok(match stmt.value(column)? {
+        ValueRef::Integer(n) => n,
+        _ => 0,
+    })
+}
+
+fn ask<'s>(slot: &'s mut Option<Stmt>, conn: &Conn, sql: &str, name: &str) -> Result<&'s mut Stmt> {
+    let stmt = match slot {
+        Some(stmt) => stmt,
+        none => none.insert(conn.prepare_one(sql)?),
+    };
+    stmt.reset();
+    stmt.bind(1, ValueRef::Text(name.as_bytes()))?;
+    Ok(stmt)
+}
+
+impl SchemaCache {
+    /// Forgets everything: the schema changed.
+    pub fn clear(&mut self) {
+        self.known.clear();
+        self.foreign_keys.clear();
+    }
+
+    /// What `name` is in `main`.
+    pub fn table(&mut self, conn: &Conn, name: &str) -> Result<Known> {
+        if let Some(known) = self.known.get(name) {
+            return Ok(known.clone());
+        }
+        let known = self.read(conn, name)?;
+        self.known.insert(name.into(), known.clone());
+        Ok(known)
+    }
+
+    fn read(&mut self, conn: &Conn, name: &str) -> Result<Known> {
+        let stmt = ask(
+            &mut self.kind,
+            conn,
+            "SELECT type, wr, name FROM pragma_table_list(?1) WHERE schema = 'main'",
+            name,
+        )?;
+        if stmt.step()? == Step::Done {
+            return Ok(Known::Ignored);
+        }
+        let kind = text(stmt, 0)?.unwrap_or_default();
+        let without_rowid = integer(stmt, 1)? != 0;
+        let name = text(stmt, 2)?.unwrap_or_default();
+        stmt.reset();
+        match kind.as_str() {
+            "table" => {}
+            "virtual" => return Ok(Known::Virtual),
+            "view" => return Ok(Known::View),
+            _ => return Ok(Known::Ignored),
+        }
+        let stmt = ask(
+            &mut self.columns,
+            conn,
+            "SELECT name, pk, hidden FROM pragma_table_xinfo(?1, 'main') ORDER BY cid",
+            &name,
+        )?;
+        let mut columns = Vec::new();
+        while stmt.step()? == Step::Row {
+            columns.push(Column {
+                name: text(stmt, 0)?.unwrap_or_default(),
+                key: integer(stmt, 1)?.try_into().unwrap_or(0),
+                generated: matches!(integer(stmt, 2)?, 2 | 3),
+            });
+        }
+        stmt.reset();
+        Ok(Known::Ordinary(Arc::new(Table {
+            name,
+            columns,
+            without_rowid,
+        })))
+    }
+
+    /// The foreign keys that `child` declares.
+    pub fn foreign_keys(&mut self, conn: &Conn, child: &Table) -> Result<Arc<[ForeignKey]>> {
+        if let Some(keys) = self.foreign_keys.get(child.name.as_str()) {
+            return Ok(keys.clone());
+        }
+        let stmt = ask(
+            &mut self.keys,
+            conn,
+            "SELECT id, \"table\", \"from\", \"to\", on_update, on_delete \
+             FROM pragma_foreign_key_list(?1, 'main') ORDER BY id, seq",
+            &child.name,
+        )?;
+        let mut keys: Vec<(i64, ForeignKey)> = Vec::new();
+        while stmt.step()? == Step::Row {
+            let id = integer(stmt, 0)?;
+            let from = text(stmt, 2)?.unwrap_or_default();
+            let Some(from) = child
+                .columns
+                .iter()
+                .position(|c| c.name.eq_ignore_ascii_case(&from))
+            else {
+                continue;
+            };
+            let column = (from, text(stmt, 3)?);
+            match keys.last_mut() {
+                Some((last, key)) if *last == id => key.columns.push(column),
+                _ => keys.push((
+                    id,
+                    ForeignKey {
+                        parent: text(stmt, 1)?.unwrap_or_default(),
+                        columns: vec![column],
+                        on_update: action(text(stmt, 4)?),
+                        on_delete: action(text(stmt, 5)?),
+                    },
+                )),
+            }
+        }
+        stmt.reset();
+        let keys: Arc<[ForeignKey]> = keys.into_iter().map(|(_, key)| key).collect();
+        self.foreign_keys.insert(child.name.as_str().into(), keys.clone());
+        Ok(keys)
+    }
+}
+
+fn action(text: Option<String>) -> Action {
+    match text.as_deref() {
+        Some("CASCADE") => Action::Cascade,
+        Some("SET NULL" | "SET DEFAULT") => Action::Set,
+        _ => Action::Nothing,
+    }
+}

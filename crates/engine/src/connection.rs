@@ -1,0 +1,286 @@
+//! A connection to a local database or a replica: SQL in, rows out, local writes recorded.
+//!
+//! Names are rusqlite's where it has them. On a replica every statement goes through the recorder
+//! ([`crate::capture`]); nothing here may run a user's statement past it.
+
+use std::{any::Any, fmt, path::PathBuf, sync::Arc, sync::atomic::AtomicI64, time::Duration};
+
+use partial_sync_vfs::sqlite::{self, Conn};
+
+use crate::{
+    capture::{Capture, CaptureOptions, classify::Plan},
+    error::{Error, Result},
+    statement::{FromRow, Params, Row, Statement},
+};
+
+/// How to open a [`Connection`].
+pub(crate) struct ConnectionOptions {
+    pub path: PathBuf,
+    /// Name of a registered VFS.
+    pub vfs: Option<String>,
+    /// Record local changes; the number is the last change id known to have been used.
+    pub capture: Option<Arc<AtomicI64>>,
+    pub busy_timeout: Duration,
+    /// Lives at least as long as the connection.
+    pub keep_alive: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+/// A connection. Clones are the same connection. It closes when the last clone and the last of its statements are gone,
+/// and an open transaction is then rolled back.
+///
+/// It may be shared between threads, which then take turns; threads that want to work at the same time, or to have
+/// transactions of their own, take a connection each.
+#[derive(Clone)]
+pub struct Connection {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    // Statements inside `capture` go before the connection, the connection before what keeps its VFS alive.
+    pub(crate) capture: Option<Capture>,
+    pub(crate) conn: Conn,
+    _keep_alive: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Connection").field(&self.inner.conn).finish()
+    }
+}
+
+/// Loads what SQLite's library does not have built in and users expect: `generate_series`.
+pub(crate) fn load_extras(conn: &Conn) -> Result<()> {
+    Ok(conn.with_rusqlite(|c| rusqlite::vtab::series::load_module(c))?)
+}
+
+impl Connection {
+    pub(crate) fn open(options: ConnectionOptions) -> Result<Self> {
+        let open = sqlite::OpenOptions {
+            vfs: options.vfs,
+            busy_timeout: options.busy_timeout,
+            ..sqlite::OpenOptions::default()
+        };
+        let conn = Conn::open(&options.path, &open)?;
+        // The library is built with foreign keys on; SQLite's own default, which users know, is off.
+        conn.execute_batch("PRAGMA foreign_keys = OFF")?;
+        load_extras(&conn)?;
+        let capture = match options.capture {
+            Some(floor) => Some(Capture::install(
+                &conn,
+                CaptureOptions {
+                    floor,
+                    ..CaptureOptions::default()
+                },
+            )?),
+            None => None,
+        };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                capture,
+                conn,
+                _keep_alive: options.keep_alive,
+            }),
+        })
+    }
+
+    /// Compiles the first statement of `sql`; an error when there is none.
+    pub fn prepare(&self, sql: &str) -> Result<Statement> {
+        match self.prepare_next(sql, true)?.0 {
+            Some(statement) => Ok(statement),
+            None => Err(sqlite::Error::new(sqlite::codes::MISUSE, "the SQL text holds no statement").into()),
+        }
+    }
+
+    /// Compiles the first statement of `sql` (`None` when only white space and comments are left), and gives the byte at
+    /// which the rest begins. What a driver needs to run a script statement by statement.
+    pub fn prepare_first(&self, sql: &str) -> Result<(Option<Statement>, usize)> {
+        self.prepare_next(sql, false)
+    }
+
+    fn prepare_next(&self, sql: &str, persistent: bool) -> Result<(Option<Statement>, usize)> {
+        let (prepared, tail) = match &self.inner.capture {
+            Some(capture) => capture.prepare(&self.inner.conn, sql, persistent)?,
+            None => {
+                let (stmt, tail) = self.inner.conn.prepare(sql, persistent)?;
+                (stmt.map(|stmt| (stmt, Plan::Plain)), tail)
+            }
+        };
+        let statement = prepared.map(|(stmt, plan)| Statement::new(self.inner.clone(), stmt, plan));
+        Ok((statement, tail))
+    }
+
+    /// Runs one statement and gives the number of rows it changed.
+    pub fn execute(&self, sql: &str, params: impl Params) -> Result<u64> {
+        self.prepare(sql)?.execute(params)
+    }
+
+    /// Runs every statement of `sql`, throwing rows away; stops at the first error.
+    pub fn execute_batch(&self, sql: &str) -> Result<()> {
+        let mut rest = sql;
+        while !rest.is_empty() {
+            let (statement, tail) = self.prepare_next(rest, false)?;
+            if let Some(mut statement) = statement {
+                statement.execute(())?;
+            }
+            rest = &rest[tail..];
+        }
+        Ok(())
+    }
+
+    /// Runs a query and maps its first row; [`Error::NoRows`] when there is none.
+    pub fn query_row<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        map: impl FnOnce(&Row<'_>) -> Result<T>,
+    ) -> Result<T> {
+        self.prepare(sql)?.query_row(params, map)
+    }
+
+    /// Runs a query and gives all of its rows as tuples or single values.
+    ///
+    /// ```ignore
+    /// let towns: Vec<(i64, String)> = connection.query("SELECT id, name FROM towns WHERE country = ?", ["DE"])?;
+    /// ```
+    pub fn query<T: FromRow>(&self, sql: &str, params: impl Params) -> Result<Vec<T>> {
+        let mut statement = self.prepare(sql)?;
+        let mut rows = statement.query(params)?;
+        let mut all = Vec::new();
+        while let Some(row) = rows.next()? {
+            all.push(T::from_row(&row)?);
+        }
+        Ok(all)
+    }
+
+    /// Rows that the last finished INSERT, UPDATE or DELETE changed itself.
+    pub fn changes(&self) -> u64 {
+        match &self.inner.capture {
+            Some(capture) => capture.changes(&self.inner.conn),
+            None => self.inner.conn.changes(),
+        }
+    }
+
+    /// Rows changed since the connection was opened, trigger and foreign-key effects included.
+    pub fn total_changes(&self) -> u64 {
+        match &self.inner.capture {
+            Some(capture) => capture.total_changes(&self.inner.conn),
+            None => self.inner.conn.total_changes(),
+        }
+    }
+
+    /// Rowid of the last row inserted into a table with rowids.
+    pub fn last_insert_rowid(&self) -> i64 {
+        self.inner.conn.last_insert_rowid()
+    }
+
+    /// True outside of transactions.
+    pub fn is_autocommit(&self) -> bool {
+        self.inner.conn.is_autocommit()
+    }
+
+    /// Sets how long a statement waits for a lock that another connection holds. Default: 5 seconds.
+    pub fn busy_timeout(&self, timeout: Duration) -> Result<()> {
+        Ok(self.inner.conn.busy_timeout(timeout)?)
+    }
+
+    /// Something that breaks what runs on this connection, network waits included, from any thread.
+    pub fn interrupt_handle(&self) -> sqlite::InterruptHandle {
+        self.inner.conn.interrupt_handle()
+    }
+
+    /// Breaks what runs on this connection now.
+    pub fn interrupt(&self) {
+        self.inner.conn.interrupt();
+    }
+
+    /// Begins a deferred transaction.
+    pub fn transaction(&self) -> Result<Transaction<'_>> {
+        self.transaction_with(TransactionBehavior::Deferred)
+    }
+
+    /// Begins a transaction.
+    pub fn transaction_with(&self, behavior: TransactionBehavior) -> Result<Transaction<'_>> {
+        self.execute_batch(match behavior {
+            TransactionBehavior::Deferred => "BEGIN DEFERRED",
+            TransactionBehavior::Immediate => "BEGIN IMMEDIATE",
+            TransactionBehavior::Exclusive => "BEGIN EXCLUSIVE",
+        })?;
+        Ok(Transaction {
+            connection: self,
+            open: true,
+        })
+    }
+
+    /// Closes this handle. The connection itself closes when its statements and clones are gone too.
+    pub fn close(self) -> Result<()> {
+        drop(self);
+        Ok(())
+    }
+}
+
+/// When a transaction takes its locks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TransactionBehavior {
+    /// Its snapshot at the first statement, the write lock at the first write.
+    #[default]
+    Deferred,
+    /// Both at once.
+    Immediate,
+    /// In WAL mode the same as immediate.
+    Exclusive,
+}
+
+/// A transaction; rolled back when dropped without [`commit`](Self::commit). Use it as the connection that it is on.
+#[derive(Debug)]
+pub struct Transaction<'c> {
+    connection: &'c Connection,
+    open: bool,
+}
+
+impl Transaction<'_> {
+    /// Makes its changes permanent. After an error the transaction is rolled back.
+    pub fn commit(mut self) -> Result<()> {
+        let committed = self.connection.execute_batch("COMMIT");
+        self.open = committed.is_err();
+        committed
+    }
+
+    /// Undoes its changes.
+    pub fn rollback(mut self) -> Result<()> {
+        self.open = false;
+        self.connection.execute_batch("ROLLBACK")
+    }
+}
+
+impl std::ops::Deref for Transaction<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.connection
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        if self.open && !self.connection.is_autocommit() {
+            // Nobody is there to tell; what is not rolled back now is rolled back when the connection closes.
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+    }
+}
+
+/// For [`Connection::query_row`] where no row is an answer too.
+pub trait OptionalRow<T> {
+    /// Turns [`Error::NoRows`] into `None`.
+    fn optional(self) -> Result<Option<T>>;
+}
+
+impl<T> OptionalRow<T> for Result<T> {
+    fn optional(self) -> Result<Option<T>> {
+        match self {
+            Ok(value) => Ok(Some(value)),
+            Err(Error::NoRows) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}

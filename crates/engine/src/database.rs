@@ -1,0 +1,427 @@
+//! [`Database`]: a replica (or a plain local database), its files, its remote, and what can be done with them.
+
+use std::{
+    any::Any,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::{Mutex, MutexGuard};
+use partial_sync_core::{PageSize, SegmentSize};
+use partial_sync_transport::{HttpRemote, Remote};
+use partial_sync_vfs::{
+    Base, MemoryStorage, OsStorage, Replica, ReplicaConfig, Storage, VFS_NAME, WalMark,
+    sqlite::{Conn, OpenOptions},
+};
+
+use crate::{
+    bootstrap::{self, Plan},
+    connection::{Connection, ConnectionOptions},
+    error::{Error, Result},
+    info::{self, Info, beside},
+    offline::Offline,
+    options::{Builder, PartialSync},
+    pull, push,
+    runtime::CancelHandle,
+    source::RemoteSource,
+    stats::Stats,
+};
+
+/// How long a checkpoint waits for readers so that it can empty the WAL.
+const EMPTY_WAL_WAIT: Duration = Duration::from_millis(500);
+
+/// An open database. Cheap to clone; the files are given back when the last clone and the last connection are gone.
+#[derive(Clone)]
+pub struct Database {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) enum Inner {
+    /// A plain SQLite file (or `:memory:`), without a remote.
+    Local { path: PathBuf, busy_timeout: Duration },
+    /// A replica.
+    Replica(Box<OpenReplica>),
+}
+
+/// A replica that is open. Fields are dropped in order: the last connection checkpoints, then the lock goes.
+pub(crate) struct OpenReplica {
+    /// Keeps the WAL alive between connections, and does the engine's own reads and writes. No capture.
+    pub(crate) keeper: Conn,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) remote: Arc<dyn Remote>,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) info: Mutex<Info>,
+    /// Held by a pull, push, checkpoint or hydration.
+    sync: Mutex<()>,
+    /// No change id up to this one is given again.
+    pub(crate) floor: Arc<AtomicI64>,
+    pub(crate) cancel: CancelHandle,
+    pub(crate) options: Builder,
+    pub(crate) random: Mutex<fastrand::Rng>,
+    _lock: Box<dyn Any + Send + Sync>,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").field("path", &self.path()).finish_non_exhaustive()
+    }
+}
+
+impl Database {
+    /// Begins to say what to open. `:memory:` leaves no file.
+    pub fn builder(path: impl AsRef<Path>) -> Builder {
+        Builder::new(path.as_ref().to_owned())
+    }
+
+    pub(crate) fn connect(options: Builder) -> Result<Self> {
+        partial_sync_vfs::sqlite::check_build()?;
+        let segment = options.checked_segment()?;
+        let in_memory = options.path.as_os_str() == ":memory:";
+        let storage: Arc<dyn Storage> = match &options.storage {
+            Some(storage) => storage.clone(),
+            None if in_memory => Arc::new(MemoryStorage::default()),
+            None => Arc::new(OsStorage),
+        };
+        let path = if in_memory { memory_path() } else { absolute(&options.path)? };
+        let info = Info::load(&*storage, &path)?;
+        let remote = make_remote(&options)?;
+        let Some(remote) = remote.or_else(|| info.as_ref().map(|i| offline(&i.remote_url))) else {
+            let path = if in_memory { options.path } else { path };
+            return Ok(Self { inner: Arc::new(Inner::Local { path, busy_timeout: options.busy_timeout }) });
+        };
+
+        let is_new = !storage.exists(&path).map_err(|e| Error::storage("look for", &path, e))?;
+        let lock = take_lock(&*storage, &path)?;
+        let opened = match info {
+            Some(info) if info.ready => open_existing(&storage, &path, info, &remote, &options),
+            unfinished => {
+                let begun_before = unfinished.is_some();
+                let result = make_new(&storage, &path, begun_before, &remote, &options, segment);
+                if result.is_err() && (is_new || begun_before) {
+                    remove_files(&*storage, &path);
+                }
+                result
+            }
+        };
+        let (info, map, wal_mark) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                if is_new {
+                    let _ = storage.remove(&path);
+                }
+                return Err(error);
+            }
+        };
+        let page_size = PageSize::new(info.page_size).map_err(|e| not_a_replica(&path, e.to_string()))?;
+        let base = Base {
+            revision: bootstrap::revision(&info.base_revision, &path)?,
+            size: partial_sync_core::PageCount(info.base_size),
+        };
+        let source =
+            Arc::new(RemoteSource { remote: remote.clone(), page_size, deadline: options.timeout });
+        let replica = Replica::register(ReplicaConfig {
+            storage: storage.clone(),
+            path: path.clone(),
+            page_size,
+            base,
+            map,
+            source,
+            segment: SegmentSize::new(info.segment_size)?,
+            prefetch: info.prefetch,
+            wait: options.timeout,
+        })
+        .map_err(|e| match e.kind() {
+            std::io::ErrorKind::WouldBlock => Error::InUse { path: path.clone() },
+            _ => Error::storage("open", &path, e),
+        })?;
+        replica.account_for_wal(wal_mark).map_err(|e| Error::storage("read the WAL of", &path, e))?;
+        let keeper = open_plain(&replica, options.timeout)?;
+        let opened = OpenReplica {
+            keeper,
+            replica,
+            remote,
+            storage,
+            floor: Arc::new(AtomicI64::new(info.change_floor.max(info.acknowledged))),
+            info: Mutex::new(info),
+            sync: Mutex::default(),
+            cancel: CancelHandle::new(),
+            random: Mutex::new(options.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed)),
+            options,
+            _lock: lock,
+        };
+        pull::recover(&opened)?;
+        Ok(Self { inner: Arc::new(Inner::Replica(Box::new(opened))) })
+    }
+
+    /// A new connection. Connections are for one thread at a time each; open as many as there are threads.
+    pub fn connection(&self) -> Result<Connection> {
+        match &*self.inner {
+            Inner::Local { path, busy_timeout } => Connection::open(ConnectionOptions {
+                path: path.clone(),
+                vfs: None,
+                capture: None,
+                busy_timeout: *busy_timeout,
+                keep_alive: Some(self.inner.clone()),
+            }),
+            Inner::Replica(open) => Connection::open(ConnectionOptions {
+                path: open.replica.name().to_owned(),
+                vfs: Some(VFS_NAME.into()),
+                capture: Some(open.floor.clone()),
+                busy_timeout: open.options.busy_timeout,
+                keep_alive: Some(self.inner.clone()),
+            }),
+        }
+    }
+
+    /// Where the database is; `:memory:` for one that leaves no file.
+    pub fn path(&self) -> &Path {
+        match &*self.inner {
+            Inner::Local { path, .. } => path,
+            Inner::Replica(open) => &open.options.path,
+        }
+    }
+
+    /// Whether this is a replica (of a remote, reachable or not), and no plain local database.
+    pub fn is_replica(&self) -> bool {
+        matches!(&*self.inner, Inner::Replica(_))
+    }
+
+    pub(crate) fn open_replica(&self, doing: &'static str) -> Result<&OpenReplica> {
+        match &*self.inner {
+            Inner::Local { .. } => Err(Error::NoRemote { doing }),
+            Inner::Replica(open) => Ok(open),
+        }
+    }
+
+    /// Brings the remote's changes and puts local ones that were not pushed back on top. True when something changed.
+    pub fn pull(&self) -> Result<bool> {
+        let open = self.open_replica("a pull")?;
+        pull::pull(open, open.options.long_poll)
+    }
+
+    /// The same, letting the remote wait this long for a change before it answers that there is none.
+    pub fn pull_waiting(&self, wait: Duration) -> Result<bool> {
+        pull::pull(self.open_replica("a pull")?, Some(wait))
+    }
+
+    /// Sends local changes to the remote, whole transactions in order. What the remote confirmed leaves the change log,
+    /// also when a later batch fails.
+    pub fn push(&self) -> Result<()> {
+        push::push(self.open_replica("a push")?)
+    }
+
+    /// Removes one local change from the log, so that it is neither pushed nor put back: the way out when the remote
+    /// refuses it. The row stays as it is here until a pull brings the remote's. False when there is no such change.
+    pub fn discard_change(&self, change: partial_sync_core::ChangeId) -> Result<bool> {
+        push::discard(self.open_replica("discarding a change")?, change)
+    }
+
+    /// Moves what is in the WAL into the database file and empties the WAL, as far as readers allow.
+    pub fn checkpoint(&self) -> Result<()> {
+        match &*self.inner {
+            Inner::Local { .. } => self.connection()?.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"),
+            Inner::Replica(open) => {
+                let _sync = open.lock_sync("a checkpoint")?;
+                open.keeper.execute_batch("PRAGMA wal_checkpoint(PASSIVE)")?;
+                // Emptying the WAL needs a moment without readers; one that does not come soon is no failure.
+                open.keeper.busy_timeout(EMPTY_WAL_WAIT)?;
+                let emptied = open.keeper.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+                open.keeper.busy_timeout(open.options.timeout)?;
+                Ok(emptied?)
+            }
+        }
+    }
+
+    /// Counters and sizes.
+    pub fn stats(&self) -> Result<Stats> {
+        crate::stats::stats(self)
+    }
+
+    /// Breaks the network waits of a pull, push or hydration that is under way, from any thread.
+    pub fn cancel_handle(&self) -> Result<CancelHandle> {
+        Ok(self.open_replica("cancelling")?.cancel.clone())
+    }
+}
+
+impl OpenReplica {
+    pub(crate) fn lock_sync(&self, doing: &'static str) -> Result<MutexGuard<'_, ()>> {
+        self.sync.try_lock_for(self.options.timeout).ok_or(Error::SyncBusy { doing })
+    }
+
+    /// Runs a future of the remote, which [`CancelHandle::cancel`] breaks.
+    pub(crate) fn wait<T: Send>(
+        &self,
+        doing: &'static str,
+        future: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        self.cancel.wait(doing, future)
+    }
+
+    /// Changes the info file and then what is known of it.
+    pub(crate) fn update_info(&self, change: impl FnOnce(&mut Info)) -> Result<()> {
+        let mut info = self.info.lock();
+        let mut next = info.clone();
+        change(&mut next);
+        next.save(&*self.storage, self.replica.name())?;
+        self.floor.fetch_max(next.change_floor.max(next.acknowledged), Ordering::AcqRel);
+        *info = next;
+        Ok(())
+    }
+}
+
+impl Drop for OpenReplica {
+    fn drop(&mut self) {
+        if let Err(error) = self.replica.save_map() {
+            tracing::warn!(%error, "the page map could not be saved; pages fetched since the last time are fetched again");
+        }
+    }
+}
+
+/// A connection to the replica without capture, whose commits are durable when they return.
+pub(crate) fn open_plain(replica: &Replica, busy_timeout: Duration) -> Result<Conn> {
+    let options = OpenOptions { vfs: Some(VFS_NAME.into()), create: false, busy_timeout, ..OpenOptions::default() };
+    let conn = Conn::open(replica.name(), &options)?;
+    conn.execute_batch("PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF")?;
+    crate::connection::load_extras(&conn)?;
+    Ok(conn)
+}
+
+type Opened = (Info, partial_sync_core::PageMap, Option<WalMark>);
+
+fn open_existing(
+    storage: &Arc<dyn Storage>,
+    path: &Path,
+    mut info: Info,
+    remote: &Arc<dyn Remote>,
+    options: &Builder,
+) -> Result<Opened> {
+    let given = options.url.is_some() || options.remote.is_some();
+    if given && !same_url(&remote.url(), &info.remote_url) {
+        return Err(Error::OtherRemote { path: path.to_owned(), replica: info.remote_url, asked: remote.url() });
+    }
+    let saved = Replica::load_map(&**storage, path)
+        .map_err(|e| not_a_replica(path, format!("its page map cannot be read: {e}")))?
+        .ok_or_else(|| not_a_replica(path, "its page map (the -pages file) is missing".into()))?;
+    let main = storage.open(path, false).map_err(|e| Error::storage("open", path, e))?;
+    let pages_in_file = main.len().map_err(|e| Error::storage("read", path, e))? / u64::from(info.page_size.max(1));
+    if saved.page_size.bytes() != info.page_size || saved.present.max().is_some_and(|id| u64::from(id) >= pages_in_file) {
+        return Err(not_a_replica(path, "its page map does not fit its database file".into()));
+    }
+    let PartialSync { segment_size, prefetch, .. } = options.partial.clone().unwrap_or_default();
+    let wanted = (segment_size.unwrap_or(info.segment_size), prefetch.unwrap_or(info.prefetch));
+    if wanted != (info.segment_size, info.prefetch) {
+        (info.segment_size, info.prefetch) = wanted;
+        info.save(&**storage, path)?;
+    }
+    let mark = info.wal_mark.map(WalMark::from);
+    Ok((info, saved.to_map(partial_sync_core::Epoch(0)), mark))
+}
+
+fn make_new(
+    storage: &Arc<dyn Storage>,
+    path: &Path,
+    begun_before: bool,
+    remote: &Arc<dyn Remote>,
+    options: &Builder,
+    segment: Option<SegmentSize>,
+) -> Result<Opened> {
+    let main = storage.open(path, true).map_err(|e| Error::storage("open", path, e))?;
+    if begun_before {
+        main.set_len(0).map_err(|e| Error::storage("empty", path, e))?;
+    } else if !main.is_empty().map_err(|e| Error::storage("read", path, e))? {
+        return Err(not_a_replica(
+            path,
+            "there is a file already that was not made by a connect to a remote; move it away or choose another path".into(),
+        ));
+    }
+    let mut info = Info::new(remote.url());
+    let mut random = options.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+    info.client_id = format!("{}-{:032x}", options.client_name, random.u128(..));
+    let partial = options.partial.clone();
+    info.bootstrap = partial.as_ref().and_then(|p| p.bootstrap.clone());
+    info.segment_size = u64::from(segment.unwrap_or_default().bytes());
+    info.prefetch = partial.as_ref().and_then(|p| p.prefetch).unwrap_or(false);
+    info.save(&**storage, path)?;
+    let plan = match partial {
+        None => Plan::Everything { chunk: options.pull_threshold },
+        Some(partial) => Plan::Partial(partial.bootstrap),
+    };
+    let made = crate::runtime::wait(bootstrap::run(&**remote, storage, path, &plan, options.timeout))?;
+    info.ready = true;
+    info.page_size = made.page_size.bytes();
+    info.base_revision = made.base.revision.as_str().to_owned();
+    info.base_size = made.base.size.0;
+    info.last_pull = Some(info::now());
+    info.save(&**storage, path)?;
+    Ok((info, made.map, None))
+}
+
+/// The lock of the database file, which is made (empty) when it is not there.
+fn take_lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Any + Send + Sync>> {
+    storage.open(path, true).map_err(|e| Error::storage("open", path, e))?;
+    storage.lock(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::WouldBlock => Error::InUse { path: path.to_owned() },
+        _ => Error::storage("lock", path, e),
+    })
+}
+
+fn remove_files(storage: &dyn Storage, path: &Path) {
+    for suffix in ["", "-wal", "-shm", "-pages", "-pages.tmp", "-changes", "-info.tmp", "-info"] {
+        if let Err(error) = storage.remove(&beside(path, suffix)) {
+            tracing::warn!(%error, suffix, "a file of a replica that could not be made was left behind");
+        }
+    }
+}
+
+fn make_remote(options: &Builder) -> Result<Option<Arc<dyn Remote>>> {
+    if let Some(remote) = &options.remote {
+        return Ok(Some(remote.clone()));
+    }
+    let Some(url) = &options.url else { return Ok(None) };
+    let mut builder = HttpRemote::builder(url.clone()).deadline(options.timeout);
+    if let Some(token) = &options.token {
+        builder = builder.auth_token(token.clone());
+    }
+    if let Some((key, cipher)) = &options.encryption {
+        builder = builder.remote_encryption(key.clone(), cipher.as_deref());
+    }
+    if let Some(client) = &options.client {
+        builder = builder.client(client.clone());
+    }
+    if let Some(seed) = options.seed {
+        builder = builder.seed(seed);
+    }
+    Ok(Some(Arc::new(builder.build()?)))
+}
+
+fn offline(url: &str) -> Arc<dyn Remote> {
+    Arc::new(Offline { url: url.to_owned() })
+}
+
+fn same_url(a: &str, b: &str) -> bool {
+    a.trim_end_matches('/') == b.trim_end_matches('/')
+}
+
+fn not_a_replica(path: &Path, why: String) -> Error {
+    Error::NotAReplica { path: path.to_owned(), why }
+}
+
+fn memory_path() -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let folder = if cfg!(windows) { "C:\\partial-sync-memory" } else { "/:memory:" };
+    Path::new(folder).join(format!("{}.db", NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+/// The path that names the file whatever the current folder is.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    let failed = |e| Error::storage("find", path, e);
+    let full = std::path::absolute(path).map_err(failed)?;
+    match (full.parent(), full.file_name()) {
+        (Some(folder), Some(name)) => Ok(folder.canonicalize().map_err(failed)?.join(name)),
+        _ => Err(not_a_replica(path, "the path names no file".into())),
+    }
+}

@@ -1,0 +1,131 @@
+//! What a replica knows of itself: the `-info` file. JSON, replaced as a whole, small; the base revision moves when it
+//! is written and not before.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use partial_sync_vfs::{Storage, WalMark, read_whole, write_whole};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Error, Result},
+    options::Bootstrap,
+};
+
+/// The format that this version writes; it reads no other.
+const FORMAT: u32 = 1;
+/// Larger than any info file.
+const LIMIT: u64 = 1 << 20;
+
+/// Contents of the `-info` file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Info {
+    pub format: u32,
+    /// False until the bootstrap is complete; a replica that is not is begun anew at the next open.
+    pub ready: bool,
+    /// Names this replica on the remote, in `turso_sync_last_change_id`.
+    pub client_id: String,
+    pub remote_url: String,
+    pub page_size: u32,
+    pub base_revision: String,
+    /// Pages of the remote database at the base revision.
+    pub base_size: u32,
+    /// How it was bootstrapped; `None` = everything.
+    pub bootstrap: Option<Bootstrap>,
+    pub segment_size: u64,
+    pub prefetch: bool,
+    /// The last local change that the remote confirmed.
+    pub acknowledged: i64,
+    /// No change id up to this one is given again.
+    pub change_floor: i64,
+    /// How many pulls brought something.
+    pub pulls: u64,
+    /// WAL frames up to here are accounted for in the page map.
+    pub wal_mark: Option<SavedWalMark>,
+    pub created: i64,
+    pub last_pull: Option<i64>,
+    pub last_push: Option<i64>,
+}
+
+/// [`WalMark`] as it is written.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct SavedWalMark {
+    pub salts: [u32; 2],
+    pub bytes: u64,
+}
+
+impl From<WalMark> for SavedWalMark {
+    fn from(mark: WalMark) -> Self {
+        Self { salts: mark.salts, bytes: mark.bytes }
+    }
+}
+
+impl From<SavedWalMark> for WalMark {
+    fn from(mark: SavedWalMark) -> Self {
+        Self { salts: mark.salts, bytes: mark.bytes }
+    }
+}
+
+impl Info {
+    pub(crate) fn new(remote_url: String) -> Self {
+        Self {
+            format: FORMAT,
+            ready: false,
+            client_id: String::new(),
+            remote_url,
+            page_size: 0,
+            base_revision: String::new(),
+            base_size: 0,
+            bootstrap: None,
+            segment_size: 0,
+            prefetch: false,
+            acknowledged: 0,
+            change_floor: 0,
+            pulls: 0,
+            wal_mark: None,
+            created: now(),
+            last_pull: None,
+            last_push: None,
+        }
+    }
+
+    /// Reads the file of the replica at `path`; `None` when there is none.
+    pub(crate) fn load(storage: &dyn Storage, path: &Path) -> Result<Option<Self>> {
+        let file = file(path);
+        let damaged = |why: String| Error::NotAReplica { path: path.to_owned(), why };
+        let Some(bytes) = read_whole(storage, &file, LIMIT).map_err(|e| Error::storage("read", &file, e))? else {
+            return Ok(None);
+        };
+        let info: Self = serde_json::from_slice(&bytes)
+            .map_err(|e| damaged(format!("{} cannot be read: {e}", file.display())))?;
+        if info.format != FORMAT {
+            return Err(damaged(format!("it was made by another version (format {}, this one knows {FORMAT})", info.format)));
+        }
+        Ok(Some(info))
+    }
+
+    pub(crate) fn save(&self, storage: &dyn Storage, path: &Path) -> Result<()> {
+        let file = file(path);
+        let bytes = serde_json::to_vec_pretty(self).expect("an Info has string keys and no floats: it is always JSON");
+        write_whole(storage, &file, &bytes).map_err(|e| Error::storage("write", &file, e))
+    }
+}
+
+/// The info file of the replica at `path`.
+pub(crate) fn file(path: &Path) -> PathBuf {
+    beside(path, "-info")
+}
+
+/// A side file's name.
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
+}

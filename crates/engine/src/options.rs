@@ -1,0 +1,201 @@
+//! What a replica is opened with.
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use partial_sync_core::SegmentSize;
+use partial_sync_transport::{AuthToken, HttpClient, Remote};
+use partial_sync_vfs::Storage;
+use serde::{Deserialize, Serialize};
+
+use crate::{change::transform::TransformFn, database::Database, error::Result};
+
+/// What is local right after the first connect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Bootstrap {
+    /// The first `length` bytes of the database file; at least one page.
+    Prefix {
+        /// Bytes.
+        length: u64,
+    },
+    /// The pages that a `SELECT`, run by the remote, touches.
+    Query {
+        /// The SQL.
+        query: String,
+    },
+}
+
+impl Bootstrap {
+    /// The first `length` bytes.
+    pub fn prefix(length: u64) -> Self {
+        Self::Prefix { length }
+    }
+
+    /// What a query touches.
+    pub fn query(sql: impl Into<String>) -> Self {
+        Self::Query { query: sql.into() }
+    }
+}
+
+/// Partial sync: what to fetch at connect and how to fetch the rest later.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartialSync {
+    /// What to fetch at connect; `None` = only page 1, without which nothing can be opened.
+    pub bootstrap: Option<Bootstrap>,
+    /// How many bytes around an absent page are fetched with it. Default: 128 KiB.
+    pub segment_size: Option<u64>,
+    /// Whether pages that a query is expected to want next are fetched along. Default: no.
+    pub prefetch: Option<bool>,
+}
+
+/// Everything that can be set before [`Builder::connect`].
+#[derive(Clone)]
+pub struct Builder {
+    pub(crate) path: PathBuf,
+    pub(crate) url: Option<partial_sync_transport::UrlSource>,
+    pub(crate) remote: Option<Arc<dyn Remote>>,
+    pub(crate) token: Option<AuthToken>,
+    pub(crate) encryption: Option<(String, Option<String>)>,
+    pub(crate) client: Option<Arc<dyn HttpClient>>,
+    pub(crate) client_name: String,
+    pub(crate) partial: Option<PartialSync>,
+    pub(crate) timeout: Duration,
+    pub(crate) busy_timeout: Duration,
+    pub(crate) long_poll: Option<Duration>,
+    pub(crate) transform: Option<Arc<TransformFn>>,
+    pub(crate) push_threshold: Option<usize>,
+    pub(crate) pull_threshold: Option<u64>,
+    pub(crate) storage: Option<Arc<dyn Storage>>,
+    pub(crate) seed: Option<u64>,
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("path", &self.path).field("partial", &self.partial).finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            url: None,
+            remote: None,
+            token: None,
+            encryption: None,
+            client: None,
+            client_name: "partial-sync".into(),
+            partial: None,
+            timeout: Duration::from_secs(30),
+            busy_timeout: Duration::from_secs(5),
+            long_poll: None,
+            transform: None,
+            push_threshold: None,
+            pull_threshold: None,
+            storage: None,
+            seed: None,
+        }
+    }
+
+    /// The remote database: `libsql://`, `turso://`, `https://` or `http://`, with a path where the remote has one; or a
+    /// function that is asked before each request and may answer `None` while sync is paused. Without a remote the
+    /// database is a plain local one, or, where a replica is at the path, that replica offline.
+    pub fn remote(mut self, url: impl Into<partial_sync_transport::UrlSource>) -> Self {
+        self.url = Some(url.into());
+        self
+    }
+
+    /// A remote of your own making: a decorator, or one in memory.
+    pub fn remote_with(mut self, remote: Arc<dyn Remote>) -> Self {
+        self.remote = Some(remote);
+        self
+    }
+
+    /// The bearer token, or an async function that is asked before each request.
+    pub fn auth_token(mut self, token: impl Into<AuthToken>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// Key and cipher of a remote that encrypts, sent as headers.
+    pub fn remote_encryption(mut self, key: impl Into<String>, cipher: Option<String>) -> Self {
+        self.encryption = Some((key.into(), cipher));
+        self
+    }
+
+    /// The HTTP client that every request goes through.
+    pub fn http_client(mut self, client: Arc<dyn HttpClient>) -> Self {
+        self.client = Some(client);
+        self
+    }
+
+    /// How this client is called on the remote; a random part is added.
+    pub fn client_name(mut self, name: impl Into<String>) -> Self {
+        self.client_name = name.into();
+        self
+    }
+
+    /// Partial sync. Without it the first connect downloads everything.
+    pub fn partial(mut self, partial: PartialSync) -> Self {
+        self.partial = Some(partial);
+        self
+    }
+
+    /// How long a query waits for an absent page, and a request for each next piece of its answer. Default: 30 s.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How long a statement waits for another connection's write lock. Default: 5 s.
+    pub fn busy_timeout(mut self, timeout: Duration) -> Self {
+        self.busy_timeout = timeout;
+        self
+    }
+
+    /// How long a pull lets the remote wait for a change. Default: not at all.
+    pub fn long_poll(mut self, timeout: Duration) -> Self {
+        self.long_poll = Some(timeout);
+        self
+    }
+
+    /// Rewrites or skips changes before they are pushed and before they are put back by a pull.
+    pub fn transform(mut self, transform: Arc<TransformFn>) -> Self {
+        self.transform = Some(transform);
+        self
+    }
+
+    /// Most changes in one push request; a local transaction is never split. Default: 1000.
+    pub fn push_operations_threshold(mut self, changes: usize) -> Self {
+        self.push_threshold = Some(changes);
+        self
+    }
+
+    /// Bootstraps everything in requests of about this many bytes. Default: one request.
+    pub fn pull_bytes_threshold(mut self, bytes: u64) -> Self {
+        self.pull_threshold = Some(bytes);
+        self
+    }
+
+    /// Where the replica's files are; for tests that stop the world.
+    pub fn storage(mut self, storage: Arc<dyn Storage>) -> Self {
+        self.storage = Some(storage);
+        self
+    }
+
+    /// Seed of the random choices (client id, retry jitter); for tests.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Opens the database, bootstrapping it from the remote when it is not here yet. A replica that is here is opened
+    /// without asking the remote for anything.
+    pub fn connect(self) -> Result<Database> {
+        Database::connect(self)
+    }
+
+    pub(crate) fn checked_segment(&self) -> Result<Option<SegmentSize>> {
+        self.partial.as_ref().and_then(|p| p.segment_size).map(|bytes| Ok(SegmentSize::new(bytes)?)).transpose()
+    }
+}

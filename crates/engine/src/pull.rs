@@ -1,0 +1,463 @@
+//! A pull: the remote's changes in, local changes that were not pushed back on top, in a way that a crash at any point
+//! leaves either the old state or the new one.
+//!
+//! 1. Ask what changed since the base revision, of the pages that are here. Stage it in `-changes`.
+//! 2. Rehearse the put-back ([`crate::rehearsal`]); stage what it needs.
+//! 3. Take the write lock. If somebody wrote meanwhile, give it back and see to the new dirty pages first. Seal
+//!    `-changes`, log included: from here on a crash applies the pull.
+//! 4. Write the staged pages through `sqlite_dbpage` and COMMIT; move the base. New snapshots wait.
+//! 5. Put the changes back, write the log anew, set the marker, COMMIT. New snapshots go on.
+//! 6. Save the page map, then the info file with the new base revision, then remove `-changes`.
+//!
+//! Sealing happens under the write lock, and `-changes` is discarded before the lock is given back if the commit fails,
+//! so that it never speaks of a log that is not the latest. Page 1 is written last, with a schema cookie above both
+//! sides', because SQLite reads the schema anew as soon as it changes.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use partial_sync_core::{ChangeId, PageCount, PageId, PageNo};
+use partial_sync_transport::{ApplyMode, PageSelector, PagesRequest, RemoteError, RemoteErrorKind};
+use partial_sync_vfs::{
+    Base, as_wal_mode,
+    sqlite::{Conn, Step, ValueRef},
+};
+use roaring::RoaringBitmap;
+
+use crate::{
+    bootstrap,
+    change::{Value, position::resume_after},
+    database::{OpenReplica, open_plain},
+    error::{Error, Result},
+    info::{beside, now},
+    log::{Chunk, Log},
+    putback,
+    rehearsal::{Rehearsal, not_yet},
+    source::{pinned, stream},
+    staged::{self, Replay, Staged, StagedBase},
+};
+
+const DOING: &str = "a pull";
+/// How often a pull gives way to local writers before it fetches what they dirtied under the write lock.
+const YIELDS: usize = 3;
+/// Key of the marker that says that a pull's put-back is committed.
+const MARKER: &str = "pull";
+
+/// See [`crate::Database::pull`].
+pub(crate) fn pull(open: &OpenReplica, long_poll: Option<Duration>) -> Result<bool> {
+    let _sync = open.lock_sync(DOING)?;
+    recover(open)?;
+    let present = open.replica.map().present();
+    let Some(mut pull) = ask(open, long_poll, present)? else { return Ok(false) };
+    match apply_staged(open, &mut pull) {
+        Ok(()) => Ok(true),
+        Err(error) => {
+            // Not sealed, or discarded already: the replica is as it was.
+            if !pull.sealed {
+                staged::discard(&open.storage, &changes_path(open))?;
+            }
+            Err(error)
+        }
+    }
+}
+
+fn changes_path(open: &OpenReplica) -> PathBuf {
+    beside(open.replica.name(), "-changes")
+}
+
+/// A pull whose answer is staged.
+struct Pull {
+    staged: Staged,
+    base: Base,
+    /// Pages that were here when the question was asked.
+    present: RoaringBitmap,
+    /// Dirty pages that are staged.
+    dirty: RoaringBitmap,
+    mode: ApplyMode,
+    sealed: bool,
+}
+
+impl Pull {
+    /// Pages whose copy here is valid at the new base.
+    fn keep(&self) -> RoaringBitmap {
+        let kept = match self.mode {
+            ApplyMode::Incremental => &self.present | self.staged.pages().ids(),
+            ApplyMode::ReplaceBase => self.staged.pages().ids(),
+        };
+        within(kept, self.base.size)
+    }
+}
+
+fn within(mut ids: RoaringBitmap, size: PageCount) -> RoaringBitmap {
+    ids.remove_range(size.0..);
+    ids
+}
+
+/// Asks and stages. `None`: nothing changed.
+fn ask(open: &OpenReplica, long_poll: Option<Duration>, present: RoaringBitmap) -> Result<Option<Pull>> {
+    let replica = &open.replica;
+    let old = replica.base();
+    let mut dirty = replica.map().dirty();
+    dirty.insert(0);
+    let request = PagesRequest {
+        since: Some(old.revision.clone()),
+        long_poll,
+        select: PageSelector::Ids(&present | &dirty),
+        require: Some(dirty.clone()),
+        page_size: Some(replica.page_size()),
+        deadline: Some(open.options.timeout + long_poll.unwrap_or_default()),
+        ..PagesRequest::default()
+    };
+    let path = changes_path(open);
+    let page_size = replica.page_size().bytes();
+    let selected = &present | &dirty;
+    let staged = open.wait(DOING, async {
+        let mut answer = open.remote.pages(request).await?;
+        let header = answer.header.clone();
+        if header.revision == old.revision {
+            return Ok(None);
+        }
+        let base = StagedBase { revision: header.revision.as_str().to_owned(), size: header.db_size.0, page_size };
+        let mut staged = Staged::begin(&open.storage, path, base)?;
+        while let Some(page) = futures_util::StreamExt::next(&mut answer.pages).await {
+            let page = page?;
+            // The last page comes along when the database grew; anything else that was not asked for is not wanted.
+            if selected.contains(page.id.0) || page.id.0 + 1 == header.db_size.0 {
+                put_page(&mut staged, page.id.0, &page.data)?;
+            }
+        }
+        Ok(Some((header, staged)))
+    })?;
+    let Some((header, staged)) = staged else { return Ok(None) };
+    let base = Base { revision: header.revision, size: header.db_size };
+    let mut pull = Pull { staged, base, present, dirty: RoaringBitmap::new(), mode: header.mode, sealed: false };
+    if pull.base.size == PageCount::ZERO {
+        if old.size == PageCount::ZERO {
+            staged::discard(&open.storage, &changes_path(open))?;
+            return Ok(None);
+        }
+        return Err(Error::UnusableDatabase {
+            why: "the remote's database has become empty; delete the replica and connect anew".into(),
+        });
+    }
+    if pull.base.size > old.size {
+        dirty.insert(pull.base.size.0 - 1);
+    }
+    see_to_dirty(open, &mut pull, dirty)?;
+    Ok(Some(pull))
+}
+
+fn put_page(staged: &mut Staged, id: u32, data: &[u8]) -> Result<()> {
+    if id == 0 { staged.put_page(id, &as_wal_mode(data)) } else { staged.put_page(id, data) }
+}
+
+/// Stages the new revision's copy of these pages, as far as it is not staged.
+fn see_to_dirty(open: &OpenReplica, pull: &mut Pull, dirty: RoaringBitmap) -> Result<()> {
+    let missing: Vec<PageNo> = within(dirty.clone(), pull.base.size)
+        .iter()
+        .filter(|&id| !pull.staged.pages().has(id))
+        .filter_map(|id| PageId(id).no())
+        .filter(|p| !p.is_lock_byte_page(open.replica.page_size()))
+        .collect();
+    if !missing.is_empty() {
+        let request = pinned(&pull.base, &missing, open.replica.page_size(), open.options.timeout);
+        let staged = &mut pull.staged;
+        open.wait(DOING, async {
+            let mut failed = None;
+            let done = stream(&*open.remote, request, |page, data| {
+                put_page(staged, page.id().0, data).map_err(|e| {
+                    let message = e.to_string();
+                    failed = Some(e);
+                    RemoteError::new(RemoteErrorKind::Client, message)
+                })
+            })
+            .await;
+            match failed {
+                Some(error) => Err(error),
+                None => Ok(done?),
+            }
+        })?;
+        if let Some(page) = missing.iter().find(|p| !pull.staged.pages().has(p.id().0)) {
+            let message = format!("{} answered without page {page} at {}", open.remote.url(), pull.base.revision);
+            return Err(Error::Remote(RemoteError::new(RemoteErrorKind::Protocol, message)));
+        }
+    }
+    pull.dirty |= dirty;
+    Ok(())
+}
+
+/// Steps 2 to 6.
+fn apply_staged(open: &OpenReplica, pull: &mut Pull) -> Result<()> {
+    let conn = open_plain(&open.replica, open.options.timeout)?;
+    let log = Log::new(&conn);
+    let mut rehearsed = rehearse(open, pull, &log)?;
+    for attempt in 0.. {
+        conn.execute_batch("BEGIN IMMEDIATE")?;
+        let result = (|| {
+            let dirty = open.replica.map().dirty();
+            let grew = page_count(&conn)? < pull.base.size.0 && !pull.staged.pages().has(pull.base.size.0 - 1);
+            let unchanged = dirty.is_subset(&pull.dirty) && rehearsed.newest == log.last()? && !grew;
+            if !unchanged {
+                if attempt < YIELDS {
+                    return Ok(None);
+                }
+                see_again(open, pull, dirty, grew)?;
+                rehearsed = rehearse(open, pull, &log)?;
+            }
+            let keep = pull.keep();
+            let id = open.random.lock().u64(..);
+            let left = not_yet(&rehearsed.log, rehearsed.position).to_vec();
+            pull.staged.seal(&keep, &left, id)?;
+            Ok(Some((keep, left, id)))
+        })();
+        match result {
+            Ok(Some((keep, left, id))) => {
+                pull.sealed = true;
+                let applied = commit_pages(open, &conn, &pull.staged, &pull.base, &keep, |gate_open| {
+                    pull.sealed = gate_open;
+                });
+                let gate = applied?;
+                put_back(open, &conn, &left, id)?;
+                drop(gate);
+                return finish(open, &pull.base);
+            }
+            Ok(None) => {
+                conn.execute_batch("ROLLBACK")?;
+                let dirty = open.replica.map().dirty();
+                see_again(open, pull, dirty, true)?;
+                rehearsed = rehearse(open, pull, &log)?;
+            }
+            Err(error) => {
+                // Before the lock is given back, or a later write could be undone by what is sealed.
+                let discarded = staged::discard(&open.storage, &changes_path(open));
+                let _ = conn.execute_batch("ROLLBACK");
+                discarded?;
+                return Err(error);
+            }
+        }
+    }
+    unreachable!("the last attempt returns")
+}
+
+fn see_again(open: &OpenReplica, pull: &mut Pull, mut dirty: RoaringBitmap, grew: bool) -> Result<()> {
+    if grew {
+        dirty.insert(pull.base.size.0 - 1);
+    }
+    see_to_dirty(open, pull, dirty)
+}
+
+struct LogRehearsed {
+    log: Vec<Chunk>,
+    newest: Option<ChangeId>,
+    position: Option<ChangeId>,
+}
+
+fn rehearse(open: &OpenReplica, pull: &mut Pull, log: &Log) -> Result<LogRehearsed> {
+    let chunks = read_all(log)?;
+    let newest = chunks.last().map(|c| c.last);
+    if chunks.is_empty() {
+        return Ok(LogRehearsed { log: chunks, newest, position: None });
+    }
+    let info = open.info.lock().clone();
+    let unchanged = match pull.mode {
+        ApplyMode::Incremental => &pull.present - open.replica.map().dirty(),
+        ApplyMode::ReplaceBase => RoaringBitmap::new(),
+    };
+    let rehearsed = Rehearsal {
+        replica: &open.replica,
+        remote: &open.remote,
+        staged: pull.staged.pages().clone(),
+        unchanged: within(unchanged, pull.base.size),
+        base: pull.base.clone(),
+        page_size: open.replica.page_size(),
+        deadline: open.options.timeout,
+        client_id: &info.client_id,
+        transform: open.options.transform.as_deref(),
+    }
+    .run(&chunks)?;
+    let acknowledged = (info.acknowledged > 0).then_some(ChangeId(info.acknowledged));
+    let position = resume_after(rehearsed.position, acknowledged, newest).map_err(Error::from)?;
+    for (id, data) in rehearsed.fetched {
+        pull.staged.put_page(id, &data)?;
+    }
+    Ok(LogRehearsed { log: chunks, newest, position })
+}
+
+pub(crate) fn read_all(log: &Log) -> Result<Vec<Chunk>> {
+    let mut reader = log.chunks_after(ChangeId(i64::MIN))?;
+    let mut chunks = vec![];
+    while let Some(chunk) = reader.next()? {
+        chunks.push(chunk);
+    }
+    Ok(chunks)
+}
+
+/// Step 4, in the write transaction that is open. Returns the closed gate. `sealed` is told whether the file of the pull
+/// still counts.
+fn commit_pages(
+    open: &OpenReplica,
+    conn: &Conn,
+    staged: &Staged,
+    base: &Base,
+    keep: &RoaringBitmap,
+    mut sealed: impl FnMut(bool),
+) -> Result<partial_sync_vfs::Gate> {
+    let mut gate = None;
+    let written = write_pages(conn, staged, base).and_then(|()| {
+        gate = Some(open.replica.close_gate());
+        Ok(conn.execute_batch("COMMIT")?)
+    });
+    match (written, gate) {
+        (Ok(()), Some(gate)) => {
+            gate.move_base(base.clone(), keep);
+            Ok(gate)
+        }
+        (result, gate) => {
+            let discarded = staged::discard(&open.storage, &changes_path(open));
+            let _ = conn.execute_batch("ROLLBACK");
+            drop(gate);
+            if let Err(error) = &discarded {
+                // The sealed file stays: no local write may happen that a replay of it would undo.
+                open.replica.poison(Arc::new(error.clone()));
+            }
+            sealed(discarded.is_err());
+            discarded?;
+            result?;
+            Err(Error::Damaged { what: "the pull", why: "its gate was not closed".into() })
+        }
+    }
+}
+
+fn write_pages(conn: &Conn, staged: &Staged, base: &Base) -> Result<()> {
+    let local_cookie = integer(conn, "PRAGMA schema_version")? as u32;
+    let mut put = conn.prepare_one("INSERT INTO sqlite_dbpage(pgno, data) VALUES (?1, ?2)")?;
+    if page_count(conn)? > base.size.0 {
+        put.bind(1, ValueRef::Integer(i64::from(base.size.0) + 1))?;
+        put.bind(2, ValueRef::Null)?;
+        put.execute()?;
+    }
+    for id in staged.pages().ids().iter().rev().filter(|&id| id < base.size.0) {
+        let read = staged.pages().read(id);
+        let page = read.map_err(|e| Error::Damaged { what: "the file of the pull", why: e.to_string() })?;
+        let Some(mut page) = page else { continue };
+        if id == 0 {
+            let remote_cookie = u32::from_be_bytes([page[40], page[41], page[42], page[43]]);
+            let cookie = local_cookie.max(remote_cookie).wrapping_add(1);
+            page[40..44].copy_from_slice(&cookie.to_be_bytes());
+        }
+        put.bind(1, ValueRef::Integer(i64::from(id) + 1))?;
+        put.bind(2, ValueRef::Blob(&page))?;
+        put.execute()?;
+    }
+    Ok(())
+}
+
+fn page_count(conn: &Conn) -> Result<u32> {
+    Ok(integer(conn, "PRAGMA page_count")? as u32)
+}
+
+fn integer(conn: &Conn, sql: &str) -> Result<i64> {
+    let mut stmt = conn.prepare_one(sql)?;
+    match (stmt.step()?, stmt.value(0)?) {
+        (Step::Row, ValueRef::Integer(n)) => Ok(n),
+        (_, other) => Err(Error::Damaged { what: "the database", why: format!("{sql} answered {other:?}") }),
+    }
+}
+
+/// Step 5. When it fails, the pull is half applied and nothing may run until it is whole: [`recover`] does that.
+fn put_back(open: &OpenReplica, conn: &Conn, chunks: &[Chunk], pull: u64) -> Result<()> {
+    if chunks.is_empty() {
+        return Ok(());
+    }
+    let result = (|| {
+        conn.execute_batch("BEGIN IMMEDIATE")?;
+        putback::run(conn, chunks, open.options.transform.as_deref())?;
+        let log = Log::new(conn);
+        log.insert(chunks)?;
+        log.set_marker(MARKER, Some(ValueRef::Integer(pull as i64)))?;
+        Ok(conn.execute_batch("COMMIT")?)
+    })();
+    if let Err(error) = &result {
+        let error: &Error = error;
+        let _ = conn.execute_batch("ROLLBACK");
+        open.replica.poison(Arc::new(error.clone()));
+    }
+    result
+}
+
+/// Step 6.
+fn finish(open: &OpenReplica, base: &Base) -> Result<()> {
+    let path = open.replica.name();
+    let result = (|| {
+        let failed = |e| Error::storage("save the page map of", path, e);
+        // The mark first: a frame written after it is not under it, one written before is in the map.
+        let mark = open.replica.wal_mark().map_err(failed)?;
+        open.replica.save_map().map_err(failed)?;
+        open.update_info(|info| {
+            info.base_revision = base.revision.as_str().to_owned();
+            info.base_size = base.size.0;
+            info.pulls += 1;
+            info.wal_mark = mark.map(Into::into);
+            info.last_pull = Some(now());
+        })?;
+        staged::discard(&open.storage, &changes_path(open))
+    })();
+    match &result {
+        Ok(()) => open.replica.heal(),
+        // A later local write would be undone by applying the file again.
+        Err(error) => open.replica.poison(Arc::new(Error::clone(error))),
+    }
+    result
+}
+
+/// Finishes a pull that a crash or a failure left sealed. Without one it only removes the remains of an unsealed one.
+pub(crate) fn recover(open: &OpenReplica) -> Result<()> {
+    let path = changes_path(open);
+    let Some(Replay { staged, keep, log, pull }) = Staged::load(&open.storage, path.clone())? else {
+        if open.storage.exists(&path).map_err(|e| Error::storage("look for", &path, e))? {
+            staged::discard(&open.storage, &path)?;
+        }
+        open.replica.heal();
+        return Ok(());
+    };
+    let revision = bootstrap::revision(&staged.base.revision, open.replica.name())?;
+    let base = Base { revision, size: PageCount(staged.base.size) };
+    // Nobody else may write before it is done; this thread passes the gate, poisoned or not.
+    let gate = open.replica.close_gate();
+    let redone = redo(open, &gate, &staged, &base, &keep, &log, pull);
+    match &redone {
+        Ok(()) => open.replica.heal(),
+        Err(error) => open.replica.poison(Arc::new(Error::clone(error))),
+    }
+    drop(gate);
+    redone?;
+    finish(open, &base)
+}
+
+fn redo(
+    open: &OpenReplica,
+    gate: &partial_sync_vfs::Gate,
+    staged: &Staged,
+    base: &Base,
+    keep: &RoaringBitmap,
+    log: &[Chunk],
+    pull: u64,
+) -> Result<()> {
+    let conn = open_plain(&open.replica, open.options.timeout)?;
+    let marker = Log::new(&conn).marker(MARKER)?;
+    if !log.is_empty() && marker == Some(Value::Integer(pull as i64)) {
+        // Both commits happened. What is dirty is not known exactly: everything that may be, is.
+        let dirty = open.replica.map().dirty();
+        if open.replica.base() != *base {
+            gate.move_base(base.clone(), keep);
+        }
+        for page in dirty.iter().filter_map(|id| PageId(id).no()) {
+            open.replica.map().set_dirty(page);
+        }
+        return Ok(());
+    }
+    conn.execute_batch("BEGIN IMMEDIATE")?;
+    write_pages(&conn, staged, base)?;
+    conn.execute_batch("COMMIT")?;
+    gate.move_base(base.clone(), keep);
+    put_back(open, &conn, log, pull)
+}

@@ -1,0 +1,158 @@
+//! A push: sends the change log to the remote, batch by batch, each a transaction there. What was confirmed is first
+//! noted in the info file, then removed from the log, so that a change id is never used twice.
+
+use std::collections::BTreeSet;
+
+use partial_sync_core::ChangeId;
+use partial_sync_transport::hrana::Batch;
+
+use crate::{
+    change::{
+        Change,
+        position::{ask, read, resume_after},
+        push::{PushBatch, PushLimits, PushOptions, PushOutcome, build},
+    },
+    database::OpenReplica,
+    error::{Error, Result},
+    info::now,
+    log::{Chunk, Log},
+};
+
+const DOING: &str = "a push";
+/// Bytes of the log that are decoded at once, unless one transaction has more.
+const READ_AHEAD: usize = 8 << 20;
+/// How often a batch is tried when the remote is busy or another request of ours arrived late.
+const ATTEMPTS: usize = 5;
+
+/// See [`crate::Database::push`].
+pub(crate) fn push(open: &OpenReplica) -> Result<()> {
+    let _sync = open.lock_sync(DOING)?;
+    crate::pull::recover(open)?;
+    // A change that the remote has must not vanish here in a power failure; commits need not have been synced.
+    open.replica.sync_wal().map_err(|e| Error::storage("sync the WAL of", open.replica.name(), e))?;
+    let log = Log::new(&open.keeper);
+    let info = open.info.lock().clone();
+    if log.last()?.is_none() {
+        return Ok(());
+    }
+    let mut after = ask_position(open, &log)?;
+    let limits = PushLimits {
+        statements: open.options.push_threshold.unwrap_or(PushLimits::default().statements),
+        ..PushLimits::default()
+    };
+    let mut skip = BTreeSet::new();
+    let mut attempts = 0;
+    loop {
+        let transactions = read_transactions(&log, after)?;
+        let options = PushOptions {
+            client_id: &info.client_id,
+            pull_gen: info.pulls as i64,
+            after,
+            limits,
+            skip: &skip,
+            transform: open.options.transform.as_deref(),
+            ask_position: false,
+        };
+        let Some(PushBatch { batch, plan }) =
+            build(&transactions, &options).map_err(|e| Error::Unsendable(e.to_string()))?
+        else {
+            return Ok(());
+        };
+        let sent = open.wait(DOING, async { Ok(open.remote.execute(batch, Some(open.options.timeout)).await?) })?;
+        attempts += 1;
+        match plan.outcome(&sent) {
+            PushOutcome::Committed => {
+                attempts = 0;
+                after = Some(plan.last);
+                confirm(open, plan.last)?;
+            }
+            PushOutcome::DuplicateColumn(change) => {
+                skip.insert(change);
+            }
+            PushOutcome::Refused(refused) => return Err(Error::PushRefused(refused)),
+            outcome if attempts < ATTEMPTS && (outcome.is_busy() || matches!(outcome, PushOutcome::Moved | PushOutcome::Unclear)) => {
+                after = ask_position(open, &log)?;
+            }
+            PushOutcome::Failed { what, message, code } => {
+                let code = code.map(|c| format!(" [{c}]")).unwrap_or_default();
+                return Err(Error::Unsendable(format!(
+                    "the remote did not take the changes: {what} failed with {message}{code}; nothing landed and nothing is lost, push again later"
+                )));
+            }
+            PushOutcome::Moved | PushOutcome::Unclear => {
+                return Err(Error::Unsendable(
+                    "the remote's answers do not tell whether the changes landed; nothing is lost, push again later".into(),
+                ));
+            }
+        }
+    }
+}
+
+/// Asks the remote how far it is, and removes from the log what it has.
+fn ask_position(open: &OpenReplica, log: &Log) -> Result<Option<ChangeId>> {
+    let (client_id, acknowledged) = {
+        let info = open.info.lock();
+        (info.client_id.clone(), (info.acknowledged > 0).then_some(ChangeId(info.acknowledged)))
+    };
+    let batch = Batch { steps: vec![ask(&client_id, None)] };
+    let answer = open.wait(DOING, async { Ok(open.remote.execute(batch, Some(open.options.timeout)).await?) })?;
+    let remote = read(&answer, 0)?.map(|p| p.change_id);
+    let after = resume_after(remote, acknowledged, log.last()?)?;
+    if let Some(id) = after {
+        confirm(open, id)?;
+    }
+    Ok(after)
+}
+
+/// The remote has every change up to `id`.
+fn confirm(open: &OpenReplica, id: ChangeId) -> Result<()> {
+    if open.info.lock().acknowledged < id.0 {
+        open.update_info(|info| {
+            info.acknowledged = id.0;
+            info.last_push = Some(now());
+        })?;
+    }
+    let keeper = &open.keeper;
+    keeper.execute_batch("BEGIN IMMEDIATE")?;
+    let deleted = Log::new(keeper).delete_through(id).map_err(Error::from).and_then(|_| Ok(keeper.execute_batch("COMMIT")?));
+    if deleted.is_err() {
+        let _ = keeper.execute_batch("ROLLBACK");
+    }
+    deleted
+}
+
+/// The next transactions of the log, each as its changes.
+fn read_transactions(log: &Log, after: Option<ChangeId>) -> Result<Vec<Vec<Change>>> {
+    let mut chunks = log.chunks_after(after.unwrap_or(ChangeId(i64::MIN)))?;
+    let mut transactions: Vec<(ChangeId, Vec<Change>)> = vec![];
+    let mut bytes = 0;
+    while let Some(chunk) = chunks.next()? {
+        let Chunk { txn, .. } = chunk;
+        bytes += chunk.body.len();
+        match transactions.last_mut() {
+            Some((last, changes)) if *last == txn => changes.extend(chunk.changes()?),
+            Some(_) if bytes > READ_AHEAD => break,
+            _ => transactions.push((txn, chunk.changes()?)),
+        }
+    }
+    Ok(transactions.into_iter().map(|(_, changes)| changes).collect())
+}
+
+/// See [`crate::Database::discard_change`].
+pub(crate) fn discard(open: &OpenReplica, change: ChangeId) -> Result<bool> {
+    let _sync = open.lock_sync("discarding a change")?;
+    // So that its number is not given again when it was the newest one.
+    if let Some(newest) = Log::new(&open.keeper).last()? {
+        open.update_info(|info| info.change_floor = info.change_floor.max(newest.0))?;
+    }
+    let keeper = &open.keeper;
+    keeper.execute_batch("BEGIN IMMEDIATE")?;
+    let found = Log::new(keeper)
+        .discard(change)
+        .map_err(Error::from)
+        .and_then(|found| keeper.execute_batch("COMMIT").map(|()| found.is_some()).map_err(Error::from));
+    if found.is_err() {
+        let _ = keeper.execute_batch("ROLLBACK");
+    }
+    found
+}

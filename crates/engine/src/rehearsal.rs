@@ -1,0 +1,159 @@
+//! A pull tries its put-back before it touches the replica: on a database in memory that shows the remote's new state,
+//! made of the staged pages, of the replica's pages that did not change, and of pages fetched at the new revision.
+//!
+//! Two things come of it. The pages that the put-back reads and that are not here are staged too, so that between the
+//! pull's two commits nothing waits for the network. And a change that cannot be put back is found while the pull can
+//! still be called off.
+
+use std::{io, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use partial_sync_core::{ChangeId, PageMap, PageSize, SegmentSize};
+use partial_sync_transport::{Remote, RemoteError, RemoteErrorKind};
+use partial_sync_vfs::{
+    Base, MemoryStorage, Miss, PageSink, PageSource, ReadError, Replica, ReplicaConfig, SourceError, Storage, as_wal_mode,
+};
+use roaring::RoaringBitmap;
+
+use crate::{
+    change::transform::TransformFn,
+    database::open_plain,
+    error::{Error, PageFetchError, Result},
+    log::Chunk,
+    putback,
+    runtime::runtime,
+    source::{pinned, stream},
+    staged::StagedPages,
+};
+
+/// What to rehearse.
+pub(crate) struct Rehearsal<'a> {
+    pub replica: &'a Arc<Replica>,
+    pub remote: &'a Arc<dyn Remote>,
+    pub staged: StagedPages,
+    /// Pages of the replica that are as at the new revision: present, clean, unchanged.
+    pub unchanged: RoaringBitmap,
+    pub base: Base,
+    pub page_size: PageSize,
+    pub deadline: Duration,
+    pub client_id: &'a str,
+    pub transform: Option<&'a TransformFn>,
+}
+
+/// What came of it.
+pub(crate) struct Rehearsed {
+    /// The last change of this client that the new state has.
+    pub position: Option<ChangeId>,
+    /// Pages that had to be fetched, by 0-based id.
+    pub fetched: Vec<(u32, Vec<u8>)>,
+}
+
+impl Rehearsal<'_> {
+    /// Runs the changes of `log` that the new state does not have yet, and throws the result away.
+    pub(crate) fn run(self, log: &[Chunk]) -> Result<Rehearsed> {
+        let fetched = Arc::new(Mutex::new(Vec::new()));
+        let source = Source {
+            replica: self.replica.clone(),
+            remote: self.remote.clone(),
+            staged: self.staged,
+            unchanged: self.unchanged,
+            page_size: self.page_size,
+            deadline: self.deadline,
+            fetched: fetched.clone(),
+        };
+        let storage = MemoryStorage::default();
+        let mut path = self.replica.name().as_os_str().to_owned();
+        path.push("-rehearsal");
+        let path = std::path::PathBuf::from(path);
+        let failed = |e| Error::storage("rehearse", &path, e);
+        let size = self.base.size.bytes(self.page_size);
+        storage.open(&path, true).and_then(|file| file.set_len(size)).map_err(failed)?;
+        let preview = Replica::register(ReplicaConfig {
+            storage: Arc::new(storage),
+            path: path.clone(),
+            page_size: self.page_size,
+            base: self.base,
+            map: PageMap::new(),
+            source: Arc::new(source),
+            segment: SegmentSize::new(1)?,
+            prefetch: false,
+            wait: self.deadline,
+        })
+        .map_err(failed)?;
+        let conn = open_plain(&preview, self.deadline)?;
+        let position = putback::position(&conn, self.client_id)?;
+        let left = not_yet(log, position);
+        if !left.is_empty() {
+            conn.execute_batch("BEGIN IMMEDIATE")?;
+            let result = putback::run(&conn, left, self.transform);
+            conn.execute_batch("ROLLBACK").or_else(|e| if conn.is_autocommit() { Ok(()) } else { Err(e) })?;
+            result?;
+        }
+        drop(conn);
+        drop(preview);
+        let fetched = std::mem::take(&mut *fetched.lock());
+        Ok(Rehearsed { position, fetched })
+    }
+}
+
+/// The chunks behind a position. Positions lie between transactions, so no chunk is cut.
+pub(crate) fn not_yet(log: &[Chunk], position: Option<ChangeId>) -> &[Chunk] {
+    let from = log.partition_point(|chunk| position.is_some_and(|p| chunk.last <= p));
+    &log[from..]
+}
+
+struct Source {
+    replica: Arc<Replica>,
+    remote: Arc<dyn Remote>,
+    staged: StagedPages,
+    unchanged: RoaringBitmap,
+    page_size: PageSize,
+    deadline: Duration,
+    fetched: Arc<Mutex<Vec<(u32, Vec<u8>)>>>,
+}
+
+impl Source {
+    fn local(&self, id: u32) -> io::Result<Option<Vec<u8>>> {
+        if let Some(page) = self.staged.read(id)? {
+            return Ok(Some(page));
+        }
+        match partial_sync_core::PageId(id).no() {
+            Some(page) if self.unchanged.contains(id) => self.replica.read_present(page),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl PageSource for Source {
+    fn fetch(&self, miss: Miss, sink: PageSink) {
+        let mut absent = vec![];
+        for &page in &miss.pages {
+            let put = match self.local(page.id().0) {
+                Ok(Some(bytes)) => sink.page(page, &bytes),
+                Ok(None) => {
+                    absent.push(page);
+                    Ok(())
+                }
+                Err(error) => Err(ReadError::Io(error)),
+            };
+            if let Err(error) = put {
+                return sink.finish(Err(Arc::new(error) as SourceError));
+            }
+        }
+        if absent.is_empty() {
+            return sink.finish(Ok(()));
+        }
+        let (remote, fetched) = (self.remote.clone(), self.fetched.clone());
+        let request = pinned(&miss.base, &absent, self.page_size, self.deadline);
+        runtime().spawn(async move {
+            let result = stream(&*remote, request, |page, data| {
+                let data = if page.get() == 1 { as_wal_mode(data) } else { data.to_vec() };
+                sink.page(page, &data).map_err(|e| RemoteError::new(RemoteErrorKind::Protocol, e.to_string()))?;
+                fetched.lock().push((page.id().0, data));
+                Ok(())
+            })
+            .await;
+            sink.finish(result.map_err(|source| Arc::new(PageFetchError { source }) as SourceError));
+        });
+    }
+}

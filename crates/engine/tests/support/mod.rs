@@ -1,0 +1,187 @@
+//! What the tests of the engine share: a real server over real HTTP on a database that stock SQLite made, replicas of it
+//! in temporary folders, and contents as text so that two databases can be compared.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use partial_sync::{Bootstrap, Builder, Connection, Database, PartialSync};
+use partial_sync_server::{Server, ServerHandle};
+use partial_sync_transport::{Counting, HttpRemote, Remote};
+use rusqlite::types::Value;
+use tempfile::TempDir;
+
+/// A served database.
+pub struct Served {
+    pub server: Option<ServerHandle>,
+    pub folder: TempDir,
+    pub file: PathBuf,
+    port: u16,
+}
+
+impl Served {
+    /// Serves a database made by this script.
+    pub fn new(script: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("remote.db");
+        let conn = rusqlite::Connection::open(&file).unwrap();
+        conn.pragma_update(None, "foreign_keys", false).unwrap();
+        conn.execute_batch(script).unwrap();
+        drop(conn);
+        let server = Server::builder(&file).start_blocking("127.0.0.1:0").unwrap();
+        let port = server.addr().port();
+        Self { server: Some(server), folder, file, port }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub fn stop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.shutdown_blocking();
+        }
+    }
+
+    pub fn start(&mut self) {
+        let addr = format!("127.0.0.1:{}", self.port);
+        self.server = Some(Server::builder(&self.file).start_blocking(addr).unwrap());
+    }
+
+    /// Stock SQLite on the served file, as another process would use it.
+    pub fn sqlite(&self) -> rusqlite::Connection {
+        let conn = rusqlite::Connection::open(&self.file).unwrap();
+        conn.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+        conn.pragma_update(None, "foreign_keys", false).unwrap();
+        conn
+    }
+
+    pub fn execute(&self, script: &str) {
+        self.sqlite().execute_batch(script).unwrap();
+    }
+
+    /// A remote that counts.
+    pub fn counting(&self) -> Arc<Counting> {
+        Arc::new(Counting::new(self.http()))
+    }
+
+    pub fn http(&self) -> Arc<dyn Remote> {
+        Arc::new(HttpRemote::builder(self.url()).build().unwrap())
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A folder for replicas.
+pub struct Replicas(pub TempDir);
+
+impl Replicas {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn builder(&self, name: &str) -> Builder {
+        Database::builder(self.path(name)).client_name(name)
+    }
+
+    pub fn files(&self) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(self.0.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+pub fn prefix(bytes: u64, segment: u64) -> PartialSync {
+    PartialSync {
+        bootstrap: Some(Bootstrap::prefix(bytes)),
+        segment_size: Some(segment),
+        ..PartialSync::default()
+    }
+}
+
+/// Rows of a query on a replica, as text.
+pub fn rows(conn: &Connection, sql: &str) -> partial_sync::Result<Vec<String>> {
+    let mut statement = conn.prepare(sql)?;
+    let mut rows = statement.query(())?;
+    let mut out = vec![];
+    while let Some(row) = rows.next()? {
+        let columns: Vec<String> = (0..row.column_count()).map(|i| shown(row.get_ref(i).unwrap().into())).collect();
+        out.push(columns.join("|"));
+    }
+    Ok(out)
+}
+
+/// Rows of a query on stock SQLite, as text.
+pub fn stock_rows(conn: &rusqlite::Connection, sql: &str) -> rusqlite::Result<Vec<String>> {
+    let mut statement = conn.prepare(sql)?;
+    let columns = statement.column_count();
+    let mut rows = statement.query(())?;
+    let mut out = vec![];
+    while let Some(row) = rows.next()? {
+        let row: Vec<String> = (0..columns).map(|i| shown(row.get_ref(i).unwrap().into())).collect();
+        out.push(row.join("|"));
+    }
+    Ok(out)
+}
+
+fn shown(value: Value) -> String {
+    match value {
+        Value::Real(f) => format!("{f:?}"),
+        Value::Blob(bytes) => format!("x{bytes:02x?}"),
+        other => format!("{other:?}"),
+    }
+}
+
+const TABLES: &str = "select name from sqlite_schema where type = 'table' and name not like 'sqlite_%' \
+     and name not like 'partial_sync_%' and name <> 'turso_sync_last_change_id' order by name";
+
+/// Every row of every table of a replica (but not the bookkeeping), as text.
+pub fn contents(conn: &Connection) -> Vec<String> {
+    let mut out = schema(&rows(conn, SCHEMA).unwrap());
+    for table in rows(conn, TABLES).unwrap() {
+        let name = table.trim_start_matches("Text(\"").trim_end_matches("\")").to_owned();
+        out.push(name.clone());
+        let mut all = rows(conn, &format!("select * from \"{}\"", name.replace('"', "\"\""))).unwrap();
+        all.sort();
+        out.extend(all);
+    }
+    out
+}
+
+/// The same of a file, by stock SQLite.
+pub fn stock_contents(conn: &rusqlite::Connection) -> Vec<String> {
+    let mut out = schema(&stock_rows(conn, SCHEMA).unwrap());
+    for table in stock_rows(conn, TABLES).unwrap() {
+        let name = table.trim_start_matches("Text(\"").trim_end_matches("\")").to_owned();
+        out.push(name.clone());
+        let mut all = stock_rows(conn, &format!("select * from \"{}\"", name.replace('"', "\"\""))).unwrap();
+        all.sort();
+        out.extend(all);
+    }
+    out
+}
+
+const SCHEMA: &str = "select type, name, tbl_name from sqlite_schema where name not like 'sqlite_%' \
+     and name not like 'partial_sync_%' and tbl_name not like 'partial_sync_%' \
+     and tbl_name <> 'turso_sync_last_change_id' order by type, name";
+
+fn schema(rows: &[String]) -> Vec<String> {
+    rows.to_vec()
+}
+
+pub fn stock(path: &Path) -> rusqlite::Connection {
+    rusqlite::Connection::open(path).unwrap()
+}
