@@ -366,6 +366,8 @@ afterRestart.ours('a replica from before goes on where it was', async () => {
   ]);
   assert.deepEqual(await fingerprint(db), (await remote(FINGERPRINT))[0]);
   await db.close();
+  // For the next time: something to pull, committed just before the server ends.
+  await remote('UPDATE item SET score = score + 1 WHERE id % 100 = 0');
 });
 
 const failed = await (phase === 'reopened' ? afterRestart : checks).run();

@@ -347,6 +347,8 @@ def reopened():
         [(700000, "before the restart"), (700001, "not pushed")],
     )
     equal(rows(db, FINGERPRINT), remote(FINGERPRINT))
+    # For the next time: something to pull, committed just before the server ends.
+    remote("UPDATE item SET score = score + 1 WHERE id % 100 = 0")
 
 
 def outcome(run):

@@ -68,10 +68,10 @@ def install():
 
 
 class Process:
-    """A server in the background: its output is kept, and it is stopped when the block ends."""
+    """A server in the background: its output is kept, and it is stopped when the block ends. `crash`: by SIGKILL."""
 
-    def __init__(self, command, log):
-        self.command, self.log = [str(part) for part in command], log
+    def __init__(self, command, log, crash=False):
+        self.command, self.log, self.crash = [str(part) for part in command], log, crash
         self.lines = queue.Queue()
 
     def __enter__(self):
@@ -113,7 +113,10 @@ class Process:
         raise Failure(f"{self.command} does not listen:\n{self.log.read_text()[-2000:]}")
 
     def __exit__(self, *_):
-        self.child.terminate()
+        if self.crash:
+            self.child.kill()
+        else:
+            self.child.terminate()
         try:
             self.child.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -184,9 +187,10 @@ def against_ours(names, binary, scratch):
         (served / f"{name}-empty.db").touch()
     passed = True
     listen = "127.0.0.1:0"
-    for phase in ("first", "reopened"):
+    # Ends in order after the first phase, is killed after the second, and has to go on after both.
+    for phase, crash in (("first", False), ("reopened", True), ("reopened", False)):
         command = [binary, "serve", served, "--listen", listen, "--auth-token", TOKEN]
-        with Process(command, scratch / "server.log") as server:
+        with Process(command, scratch / "server.log", crash) as server:
             base = server.wait_for(r"listening on (http://\S+)")[1].rstrip("/")
             listen = base.removeprefix("http://")
             for name in names:
