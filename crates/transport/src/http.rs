@@ -44,6 +44,28 @@ pub const DEFAULT_SQL_ANSWER_LIMIT: usize = 64 << 20;
 
 /// A remote reached over HTTP. Cloning is cheap; clones share connections and counters. It must be used inside a tokio
 /// runtime with its time driver on.
+///
+/// ```no_run
+/// use futures_util::TryStreamExt;
+/// use partial_sync_transport::{AuthToken, HttpRemote, PageSelector, PagesRequest, Remote};
+///
+/// # async fn example() -> Result<(), partial_sync_transport::RemoteError> {
+/// let remote = HttpRemote::builder("libsql://my-database.example")
+///     .auth_token(AuthToken::function(|| async { Ok(std::env::var("TOKEN").ok()) }))
+///     .build()?;
+/// let mut answer = remote
+///     .pages(PagesRequest {
+///         select: PageSelector::Ids((0..32).collect()),
+///         ..PagesRequest::default()
+///     })
+///     .await?;
+/// println!("{} pages at {}", answer.header.db_size, answer.header.revision);
+/// while let Some(page) = answer.pages.try_next().await? {
+///     println!("page id {}: {} bytes", page.id, page.data.len());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct HttpRemote {
     inner: Arc<Inner>,

@@ -3,7 +3,7 @@
 //! The default is [`ReqwestClient`]; a language binding can plug in its own fetch. A client sends what it is told, once:
 //! no retries, no redirects, no deadlines of its own; those belong to `HttpRemote` alone.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
@@ -15,6 +15,13 @@ use rustls::{
 use rustls_platform_verifier::Verifier;
 
 use crate::remote::{RemoteError, RemoteErrorKind};
+
+/// Setting up a connection that takes longer is given up, so that the default deadline leaves room for another try.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that is gone without a word (a laptop that slept, a NAT that forgot) is noticed after about this long.
+const DEAD_PEER: Duration = Duration::from_secs(10);
+/// Connections idle for longer are not used again.
+const POOL_IDLE: Duration = Duration::from_secs(30);
 
 /// A request. `Debug` leaves out headers' values and the body, which hold secrets and data.
 #[derive(Clone)]
@@ -121,6 +128,11 @@ impl ReqwestClient {
             .tls_backend_preconfigured(tls)
             .redirect(reqwest::redirect::Policy::none())
             .tcp_nodelay(true)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_keepalive(DEAD_PEER / 2)
+            .http2_keep_alive_interval(DEAD_PEER / 2)
+            .http2_keep_alive_timeout(DEAD_PEER / 2)
+            .pool_idle_timeout(POOL_IDLE)
             .build()
             .map_err(|e| {
                 RemoteError::with_source(
