@@ -64,7 +64,15 @@ impl SqlConnection {
         file_read_only: bool,
         options: &HranaOptions,
     ) -> Result<Self, hrana::Error> {
-        Self::open_sqlite(path, read_only, file_read_only, options).map_err(|e| from_sqlite(e, None))
+        Self::open_sqlite(path, read_only, file_read_only, options).map_err(|cause| {
+            tracing::error!(path = %path.display(), %cause, "the SQL endpoint cannot open a database");
+            let cause = from_sqlite(cause, None);
+            hrana::Error {
+                // SQLite's text would tell the client where the file is.
+                message: "the server cannot open the database file; its log says why".to_owned(),
+                ..cause
+            }
+        })
     }
 
     fn open_sqlite(

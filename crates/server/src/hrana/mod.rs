@@ -58,7 +58,7 @@ pub struct HranaOptions {
     pub concurrent_requests: usize,
     /// Batons that are waiting to be used at the same time.
     pub batons: usize,
-    /// Connections kept open for the next request, per database and kind of access.
+    /// Connections kept open for the next request, of all databases together.
     pub idle_connections: usize,
 }
 
@@ -75,7 +75,7 @@ impl Default for HranaOptions {
             pipeline_requests: 10_000,
             concurrent_requests: 64,
             batons: 256,
-            idle_connections: 8,
+            idle_connections: 32,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! The locks here are held for a few map operations, never while SQLite works or a connection closes.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     path::PathBuf,
     sync::{
         Arc,
@@ -34,7 +34,7 @@ use crate::access::{Access, DatabaseHandle};
 const TOKEN_BYTES: usize = 24;
 
 /// What a stream and an idle connection belong to.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Owner {
     pub path: Arc<PathBuf>,
     pub access: Access,
@@ -45,7 +45,8 @@ pub(super) struct Streams {
     options: HranaOptions,
     random: &'static dyn SecureRandom,
     parked: Mutex<HashMap<String, Parked>>,
-    idle: Mutex<HashMap<Owner, Vec<SqlConnection>>>,
+    /// The one given back last is at the end.
+    idle: Mutex<VecDeque<(Owner, SqlConnection)>>,
     turns: Arc<Semaphore>,
     count: watch::Sender<usize>,
     /// Orders the parked streams by age.
@@ -180,9 +181,13 @@ impl Streams {
         database: &DatabaseHandle,
         owner: &Owner,
     ) -> Result<SqlConnection, hrana::Error> {
-        let idle = self.idle.lock().get_mut(owner).and_then(Vec::pop);
+        let idle = {
+            let mut idle = self.idle.lock();
+            let newest = idle.iter().rposition(|(of, _)| of == owner);
+            newest.and_then(|at| idle.remove(at))
+        };
         match idle {
-            Some(connection) => Ok(connection),
+            Some((_, connection)) => Ok(connection),
             None => SqlConnection::open(
                 &database.path,
                 owner.access == Access::ReadOnly,
@@ -198,13 +203,11 @@ impl Streams {
             return;
         }
         let mut idle = self.idle.lock();
-        let of_owner = idle.entry(owner.clone()).or_default();
-        if of_owner.len() < self.options.idle_connections {
-            of_owner.push(connection);
-            return;
-        }
+        idle.push_back((owner.clone(), connection));
+        let oldest = (idle.len() > self.options.idle_connections).then(|| idle.pop_front());
         drop(idle);
-        drop(connection);
+        // Closed without the lock.
+        drop(oldest);
     }
 
     /// What has to be kept of a stream until its next request. Blocks.
@@ -284,8 +287,8 @@ impl Streams {
     /// Rolls back and closes everything.
     pub(super) async fn close_all(&self) {
         let parked: Vec<Parked> = self.parked.lock().drain().map(|(_, p)| p).collect();
-        let idle: Vec<_> = self.idle.lock().drain().flat_map(|(_, idle)| idle).collect();
-        let idle = idle.into_iter().map(|connection| Waiting {
+        let idle = std::mem::take(&mut *self.idle.lock());
+        let idle = idle.into_iter().map(|(_, connection)| Waiting {
             connection: Some(connection),
             texts: Texts::default(),
         });

@@ -174,3 +174,58 @@ async fn a_client_can_ask_which_versions_are_spoken() {
         assert_eq!(server.get(path).await, status, "{path}");
     }
 }
+
+#[tokio::test]
+async fn invariant_11_a_damaged_body_is_answered_and_never_a_crash() {
+    let server = Server::start().await;
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let whole = json!({"baton": null, "requests": [
+        {"type": "store_sql", "sql_id": 1, "sql": "SELECT :a, ?2"},
+        {"type": "execute", "stmt": {"sql_id": 1, "args": [{"type": "integer", "value": "1"}, {"type": "float", "value": 2.5}],
+            "named_args": [{"name": "a", "value": {"type": "blob", "base64": "AAEC"}}]}},
+        {"type": "batch", "batch": {"steps": [{"condition": {"type": "not", "cond": {"type": "is_autocommit"}},
+            "stmt": {"sql": "SELECT 1", "want_rows": false}}]}},
+        {"type": "sequence", "sql": "SELECT 1; SELECT 2"},
+        {"type": "describe", "sql": "SELECT 1"},
+        {"type": "close"},
+    ]})
+    .to_string();
+    let client = reqwest::Client::new();
+    for _ in 0..400 {
+        let mut body = whole.clone().into_bytes();
+        for _ in 0..rng.usize(1..6) {
+            let at = rng.usize(..body.len());
+            match rng.u8(..3) {
+                0 => body[at] = rng.u8(..),
+                1 => body.truncate(at.max(1)),
+                _ => body[at] = b"\"{}[]:,0-1e\\n"[rng.usize(..13)],
+            }
+        }
+        let answer = client
+            .post(format!("{}/v3/pipeline", server.url))
+            .body(body.clone())
+            .send();
+        let status = answer.await.unwrap().status().as_u16();
+        assert!(
+            [200, 400].contains(&status),
+            "{status}: {}",
+            String::from_utf8_lossy(&body)
+        );
+    }
+    server.execute("SELECT 1").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_opened_is_an_error_that_does_not_say_where_it_is() {
+    let server = Server::start().await;
+    std::fs::remove_file(server.path()).unwrap();
+    let body = json!({"requests": [{"type": "close"}]});
+    let (status, answer) = server.send("/v2/pipeline", None, &body).await;
+    assert_eq!((status, &answer["code"]), (500, &json!("SQLITE_CANTOPEN")));
+    assert!(
+        !answer["message"].as_str().unwrap().contains("served.db"),
+        "{answer}"
+    );
+}
