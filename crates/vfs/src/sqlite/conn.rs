@@ -348,6 +348,21 @@ impl Conn {
         unsafe { self.0.hook.replace(self.0.db, hook) }
     }
 
+    /// What the connection holds of `main` right now.
+    pub fn txn_state(&self) -> TxnState {
+        // SAFETY: `db` is live while `self` is; the name is NUL-terminated.
+        match unsafe { ffi::sqlite3_txn_state(self.0.db, c"main".as_ptr()) } {
+            ffi::SQLITE_TXN_WRITE => TxnState::Write,
+            ffi::SQLITE_TXN_READ => TxnState::Read,
+            _ => TxnState::None,
+        }
+    }
+
+    /// This connection, for something that must not keep it open, such as a SQL function registered on it.
+    pub fn downgrade(&self) -> WeakConn {
+        WeakConn(Arc::downgrade(&self.0))
+    }
+
     /// Whether `other` is this very connection.
     pub fn is_same(&self, other: &Conn) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -360,6 +375,34 @@ impl Conn {
     /// True once after the preupdate hook panicked.
     pub(super) fn take_hook_panic(&self) -> bool {
         self.0.hook.take_panic()
+    }
+}
+
+/// Whether a connection is inside a transaction on `main`, as SQLite sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TxnState {
+    /// No snapshot, no lock; also right after a deferred `BEGIN`.
+    None,
+    /// A snapshot.
+    Read,
+    /// The write lock.
+    Write,
+}
+
+/// A [`Conn`] that does not keep the connection open.
+#[derive(Clone)]
+pub struct WeakConn(Weak<Inner>);
+
+impl WeakConn {
+    /// The connection, if it is still open.
+    pub fn upgrade(&self) -> Option<Conn> {
+        self.0.upgrade().map(Conn)
+    }
+}
+
+impl fmt::Debug for WeakConn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakConn")
     }
 }
 

@@ -285,6 +285,12 @@ impl Stmt {
         unsafe { ffi::sqlite3_stmt_isexplain(self.raw) != 0 }
     }
 
+    /// How often SQLite compiled this statement anew because the schema had changed.
+    pub fn reprepares(&self) -> i32 {
+        // SAFETY: the statement is live; the counter is read and not reset.
+        unsafe { ffi::sqlite3_stmt_status(self.raw, ffi::SQLITE_STMTSTATUS_REPREPARE, 0) }
+    }
+
     /// True between the first step and the end or a reset.
     pub fn is_busy(&self) -> bool {
         // SAFETY: the statement is live.
