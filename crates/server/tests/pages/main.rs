@@ -3,6 +3,8 @@
 //! The oracle is SQLite itself: the pages of a state are read through `sqlite_dbpage` in a read transaction. The database
 //! file is never opened by other means here: closing it would drop the locks of the server in the same process.
 
+mod conformance;
 mod following;
 mod serving;
+mod stress;
 mod support;

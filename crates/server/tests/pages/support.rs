@@ -21,7 +21,7 @@ use rusqlite::Connection;
 
 /// A database in a folder of its own.
 pub struct TestDb {
-    pub folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
     pub path: PathBuf,
 }
 
@@ -30,7 +30,10 @@ impl TestDb {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.db");
-        let this = Self { folder, path };
+        let this = Self {
+            _folder: folder,
+            path,
+        };
         this.open()
             .execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)")
             .unwrap();
