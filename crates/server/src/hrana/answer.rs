@@ -265,8 +265,8 @@ impl Run {
         next: String,
         render: fn(Option<String>, Vec<StreamResult>) -> serde_json::Result<Vec<u8>>,
     ) -> Result<Done, Refused> {
-        let (connection, texts) = match waiting {
-            Some(waiting) => (waiting.connection, waiting.texts),
+        let (connection, texts, open_since) = match waiting {
+            Some(waiting) => (waiting.connection, waiting.texts, waiting.open_since),
             None => Default::default(),
         };
         let connection = match connection {
@@ -299,7 +299,7 @@ impl Run {
         let parked = if self.cancel.flag.load(Ordering::Relaxed) {
             None
         } else if keep {
-            Some((next.clone(), self.streams.fold(&self.owner, stream)))
+            Some((next.clone(), self.streams.fold(&self.owner, stream, open_since)))
         } else {
             self.streams.give_back(&self.owner, stream.into_parts().0);
             None

@@ -39,6 +39,9 @@ use streams::Streams;
 pub struct HranaOptions {
     /// A baton that is not used for this long is gone, and its transaction is rolled back.
     pub baton_idle: Duration,
+    /// A transaction that is open for this long between its requests is rolled back, however busy its client is: it
+    /// keeps writers out, or the log from being taken over into the database.
+    pub transaction_timeout: Duration,
     /// How long a statement waits for another connection's lock before `SQLITE_BUSY`.
     pub busy_timeout: Duration,
     /// How long one statement may run before it is interrupted.
@@ -66,6 +69,7 @@ impl Default for HranaOptions {
     fn default() -> Self {
         Self {
             baton_idle: Duration::from_secs(10),
+            transaction_timeout: Duration::from_secs(300),
             busy_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(300),

@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -65,6 +66,8 @@ struct Parked {
 pub(super) struct Waiting {
     pub connection: Option<SqlConnection>,
     pub texts: Texts,
+    /// When its open transaction was first waited with.
+    pub open_since: Option<Instant>,
 }
 
 impl Waiting {
@@ -161,18 +164,34 @@ impl Streams {
         let found = parked.remove(token);
         self.count.send_replace(parked.len());
         drop(parked);
-        let found = found.ok_or_else(|| {
-            error(
-                code::STREAM_EXPIRED,
-                format!(
-                    "this baton is not valid: its stream was closed, was not used for {:?}, or goes on under a \
-                     newer baton. A transaction that was open in it has been rolled back: start it again",
-                    self.options.baton_idle
-                ),
-            )
-        })?;
-        found.expiry.abort();
-        Ok(found.stream)
+        match found {
+            Some(found) if self.time_left(&found.stream) != Some(Duration::ZERO) => {
+                found.expiry.abort();
+                return Ok(found.stream);
+            }
+            Some(found) => {
+                found.expiry.abort();
+                tokio::task::spawn_blocking(move || drop(found.stream));
+            }
+            None => {}
+        }
+        Err(error(
+            code::STREAM_EXPIRED,
+            format!(
+                "this baton is not valid: its stream was closed, was not used for {:?}, or goes on under a \
+                 newer baton. A transaction that was open in it has been rolled back (at the latest after {:?}): \
+                 start it again",
+                self.options.baton_idle, self.options.transaction_timeout
+            ),
+        ))
+    }
+
+    /// How long the transaction of a stream may still be open; `None` without one.
+    fn time_left(&self, stream: &Waiting) -> Option<Duration> {
+        let limit = self.options.transaction_timeout;
+        stream
+            .open_since
+            .map(|since| limit.saturating_sub(since.elapsed()))
     }
 
     /// A connection for a new request: an idle one, or one opened now. Blocks.
@@ -210,8 +229,8 @@ impl Streams {
         drop(oldest);
     }
 
-    /// What has to be kept of a stream until its next request. Blocks.
-    pub(super) fn fold(&self, owner: &Owner, stream: Stream) -> Waiting {
+    /// What has to be kept of a stream until its next request; `open_since` is what was kept before. Blocks.
+    pub(super) fn fold(&self, owner: &Owner, stream: Stream, open_since: Option<Instant>) -> Waiting {
         let (connection, texts) = stream.into_parts();
         let connection = if connection.is_pristine() {
             self.give_back(owner, connection);
@@ -219,7 +238,15 @@ impl Streams {
         } else {
             Some(connection)
         };
-        Waiting { connection, texts }
+        let mut waiting = Waiting {
+            connection,
+            texts,
+            open_since: None,
+        };
+        if waiting.in_transaction() {
+            waiting.open_since = open_since.or_else(|| Some(Instant::now()));
+        }
+        waiting
     }
 
     /// A new token.
@@ -236,9 +263,10 @@ impl Streams {
         let expiry = {
             let streams = Arc::downgrade(self);
             let token = token.clone();
-            let idle = self.options.baton_idle;
+            let left = self.time_left(&stream).unwrap_or(Duration::MAX);
+            let wait = self.options.baton_idle.min(left);
             tokio::spawn(async move {
-                time::sleep(idle).await;
+                time::sleep(wait).await;
                 if let Some(streams) = streams.upgrade() {
                     let expired = streams.parked.lock().remove(&token);
                     streams.dispose(expired.map(|p| p.stream)).await;
@@ -291,6 +319,7 @@ impl Streams {
         let idle = idle.into_iter().map(|(_, connection)| Waiting {
             connection: Some(connection),
             texts: Texts::default(),
+            open_since: None,
         });
         let parked = parked.into_iter().map(|p| {
             p.expiry.abort();

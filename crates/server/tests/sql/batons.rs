@@ -125,6 +125,46 @@ async fn invariant_10_a_baton_that_is_not_used_expires_and_its_transaction_is_ro
     );
 }
 
+/// Every request would put the idle limit off; this one counts from the beginning of the transaction.
+#[tokio::test]
+async fn invariant_10_a_transaction_that_is_open_too_long_is_rolled_back_however_busy_its_client_is() {
+    let server = Server::with_options(HranaOptions {
+        baton_idle: Duration::from_secs(3600),
+        transaction_timeout: Duration::from_millis(50),
+        ..Default::default()
+    })
+    .await;
+    table(&server).await;
+    let idle = server
+        .pipeline(None, json!([execute("PRAGMA foreign_keys = on")]))
+        .await;
+    let mut open = server
+        .pipeline(
+            None,
+            json!([execute("BEGIN IMMEDIATE"), execute("INSERT INTO t VALUES (1)")]),
+        )
+        .await;
+    loop {
+        let body = json!({"baton": baton(&open), "requests": [execute("SELECT 1")]});
+        let (status, answer) = server.send("/v2/pipeline", None, &body).await;
+        if status == 400 {
+            assert_eq!(answer["code"], "STREAM_EXPIRED");
+            break;
+        }
+        open = answer;
+    }
+    server.execute("INSERT INTO t VALUES (2)").await.unwrap();
+    assert_eq!(count(&server).await, "1");
+    let rest = server
+        .pipeline(Some(&baton(&idle)), json!([execute("PRAGMA foreign_keys")]))
+        .await;
+    let rows = &rest["results"][0]["response"]["result"]["rows"];
+    assert_eq!(
+        rows[0][0]["value"], "1",
+        "a stream without a transaction has no such limit"
+    );
+}
+
 #[tokio::test]
 async fn a_baton_is_good_for_the_rights_it_was_given_for() {
     let server = Server::with_auth(AnyOf(vec![
