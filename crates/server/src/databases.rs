@@ -30,7 +30,7 @@ const LOOK_IDLE: Duration = Duration::from_millis(250);
 /// A database that was asked for this long ago is idle.
 const IDLE_AFTER: Duration = Duration::from_secs(5);
 /// How often old revisions are looked for, and the pause between two steps of removing them.
-const PRUNE_EVERY: Duration = Duration::from_secs(5);
+const PRUNE_EVERY: Duration = Duration::from_secs(1);
 const PRUNE_PAUSE: Duration = Duration::from_millis(5);
 /// After a failure, before the next look.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);

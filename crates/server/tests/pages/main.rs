@@ -5,6 +5,8 @@
 
 mod conformance;
 mod following;
+mod http;
+mod restart;
 mod serving;
 mod stress;
 mod support;

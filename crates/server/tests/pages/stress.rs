@@ -24,7 +24,9 @@ use super::support::{Client, TestDb, dump, ids, insert, shell};
 /// Hash of a whole state.
 fn state_hash(pages: &[Bytes]) -> u64 {
     let mut hash = Xxh3::new();
-    pages.iter().for_each(|page| hash.update(&xxh3_64(page).to_le_bytes()));
+    pages
+        .iter()
+        .for_each(|page| hash.update(&xxh3_64(page).to_le_bytes()));
     hash.digest()
 }
 
@@ -47,14 +49,26 @@ impl Truth {
     /// Notes the state that a connection sees. The caller is the only one who can commit now.
     fn committed(&self, db: &Connection) {
         let n = self.finished.load(SeqCst) + 1;
-        self.commits.lock().entry(state_hash(&dump(db))).or_default().push(n);
+        self.commits
+            .lock()
+            .entry(state_hash(&dump(db)))
+            .or_default()
+            .push(n);
         self.finished.store(n, SeqCst);
     }
 
     /// Checks an answer to a request that was sent when `finished` was `after`.
     fn check(&self, revision: &Revision, pages: Vec<Bytes>, after: u64, what: &str) {
-        let seen = self.revisions.lock().entry(revision.clone()).or_insert_with(|| Seen { pages: pages.clone() }).clone();
-        assert!(seen.pages == pages, "{what}: {revision} named one state before and names another now");
+        let seen = self
+            .revisions
+            .lock()
+            .entry(revision.clone())
+            .or_insert_with(|| Seen { pages: pages.clone() })
+            .clone();
+        assert!(
+            seen.pages == pages,
+            "{what}: {revision} named one state before and names another now"
+        );
         // The commit may be in the answer before its writer had time to note it.
         let hash = state_hash(&pages);
         for _ in 0..2000 {
@@ -70,7 +84,10 @@ impl Truth {
 }
 
 fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }
 
 fn commit(db: &Connection, path: &PathBuf, random: &mut fastrand::Rng) {
@@ -81,20 +98,28 @@ fn commit(db: &Connection, path: &PathBuf, random: &mut fastrand::Rng) {
             db.execute(sql, [id, id + n, random.i64(1..900)]).unwrap();
         }
         8..12 => {
-            let next: i64 = db.query_row("SELECT coalesce(max(id), 0) + 1 FROM t", [], |row| row.get(0)).unwrap();
+            let next: i64 = db
+                .query_row("SELECT coalesce(max(id), 0) + 1 FROM t", [], |row| row.get(0))
+                .unwrap();
             insert(db, next, n * 3);
         }
         12..14 => {
-            db.execute("DELETE FROM t WHERE id BETWEEN ?1 AND ?2", [id, id + n * 10]).unwrap();
+            db.execute("DELETE FROM t WHERE id BETWEEN ?1 AND ?2", [id, id + n * 10])
+                .unwrap();
         }
         14 => db.execute_batch("VACUUM").unwrap(),
         15 => {
             let sql = "INSERT OR REPLACE INTO t VALUES (?1, zeroblob(20000)), (?2, randomblob(9000))";
             db.execute(sql, [id, id + 1]).unwrap();
         }
-        16 => db.execute_batch("CREATE INDEX IF NOT EXISTS i ON t(v); DROP INDEX i;").unwrap(),
+        16 => db
+            .execute_batch("CREATE INDEX IF NOT EXISTS i ON t(v); DROP INDEX i;")
+            .unwrap(),
         _ => {
-            shell(path, &format!("UPDATE t SET v = randomblob(100) WHERE id BETWEEN {id} AND {id} + {n}"));
+            shell(
+                path,
+                &format!("UPDATE t SET v = randomblob(100) WHERE id BETWEEN {id} AND {id} + {n}"),
+            );
         }
     }
 }
@@ -135,7 +160,11 @@ async fn invariant_4_every_answer_is_the_state_of_its_revision_under_writers_and
                 match random.bool() {
                     true => ours.query_row(&sql, [], |_| Ok(())).unwrap(),
                     false => {
-                        std::process::Command::new("sqlite3").arg(&path).arg(&sql).output().unwrap();
+                        std::process::Command::new("sqlite3")
+                            .arg(&path)
+                            .arg(&sql)
+                            .output()
+                            .unwrap();
                     }
                 }
             }
@@ -166,7 +195,10 @@ async fn invariant_4_every_answer_is_the_state_of_its_revision_under_writers_and
     let client = Client::new(&server.url());
     let revisions = truth.revisions.lock().clone();
     for (revision, seen) in &revisions {
-        assert!(client.at(revision).await.unwrap().whole() == seen.pages, "{revision} at the end");
+        assert!(
+            client.at(revision).await.unwrap().whole() == seen.pages,
+            "{revision} at the end"
+        );
     }
     println!("{answers} answers, {} revisions", revisions.len());
     assert!(revisions.len() > 5, "the readers saw the database change");
