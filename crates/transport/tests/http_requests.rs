@@ -84,6 +84,7 @@ impl HttpClient for Network {
             match act {
                 Act::Answer(status, headers, bytes) => Ok(HttpResponse {
                     status,
+                    end_is_marked: true,
                     headers: headers
                         .into_iter()
                         .map(|(n, v)| (n.to_owned(), v.to_owned()))
@@ -92,6 +93,7 @@ impl HttpClient for Network {
                 }),
                 Act::HangAfter(bytes) => Ok(HttpResponse {
                     status: 200,
+                    end_is_marked: true,
                     headers: vec![],
                     body: body(bytes, true, guard),
                 }),

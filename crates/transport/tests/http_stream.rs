@@ -420,3 +420,26 @@ async fn invariant_5_an_answer_at_another_revision_than_the_one_asked_for_is_ref
         assert_eq!(server.seen().len(), 1);
     }
 }
+
+#[tokio::test]
+async fn invariant_5_a_cut_answer_to_what_changed_is_never_taken_for_a_short_one() {
+    let whole = answer(
+        &header(2, PageEncoding::Raw),
+        &[(0, page(0, SIZE)), (1, page(1, SIZE))],
+    );
+    let first_page_only = answer(&header(2, PageEncoding::Raw), &[(0, page(0, SIZE))]).len();
+    let request = PagesRequest {
+        since: Revision::new("6"),
+        ..PagesRequest::default()
+    };
+    for framing in [Framing::Length, Framing::Chunked, Framing::UntilClose] {
+        let cut = Reply {
+            framing,
+            send: Some(first_page_only),
+            ..reply(200, whole.clone())
+        };
+        let server = Loopback::scripted(move |_| cut.clone()).await;
+        let error = read(&remote(&server, RetryPolicy::none()), request.clone()).await;
+        error.expect_err(&format!("{framing:?}"));
+    }
+}

@@ -7,6 +7,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
+use reqwest::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::CryptoProvider,
@@ -54,6 +55,9 @@ pub struct HttpResponse {
     pub status: u16,
     /// Names (lower case) and values.
     pub headers: Vec<(String, String)>,
+    /// Whether a body that is cut short is sure to end with an error, because its length or its end is marked. `false`
+    /// for an HTTP/1 answer that just ends with the connection.
+    pub end_is_marked: bool,
     /// The body as it comes in. It ends with an error when the transfer breaks; dropping it ends the transfer.
     pub body: BoxStream<'static, Result<Bytes, RemoteError>>,
 }
@@ -212,8 +216,12 @@ impl HttpClient for ReqwestClient {
                 .iter()
                 .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
                 .collect();
+            let names = response.headers();
             Ok(HttpResponse {
                 status: response.status().as_u16(),
+                end_is_marked: response.version() > reqwest::Version::HTTP_11
+                    || names.contains_key(CONTENT_LENGTH)
+                    || names.contains_key(TRANSFER_ENCODING),
                 headers,
                 body: response.bytes_stream().map(|chunk| chunk.map_err(broken)).boxed(),
             })

@@ -58,6 +58,7 @@ struct Opened {
     header: PagesHeader,
     encoding: PageEncoding,
     frames: FrameDecoder,
+    end_is_marked: bool,
     body: BoxStream<'static, Result<Bytes, RemoteError>>,
     what: String,
 }
@@ -140,6 +141,7 @@ async fn attempt(
         .map(Features::from_header)
         .unwrap_or_default();
     let mut frames = FrameDecoder::new();
+    let end_is_marked = response.end_is_marked;
     let mut body = response.body;
     let frame = loop {
         match frames.next(wire::HEADER_LIMIT) {
@@ -188,6 +190,7 @@ async fn attempt(
         },
         encoding,
         frames,
+        end_is_marked,
         body,
         what: what.to_owned(),
     })
@@ -244,7 +247,7 @@ impl PageReader {
                 }
                 Ok(Some(Err(error))) => self.resume(explained(error, &self.answer.what)).await?,
                 Ok(None) if self.answer.frames.is_at_boundary() => {
-                    self.check_all_answered()?;
+                    self.check_complete()?;
                     self.complete = true;
                 }
                 Ok(None) => self.resume(self.wrong("it ends in the middle of a page")).await?,
@@ -331,12 +334,16 @@ impl PageReader {
         Ok(())
     }
 
-    fn check_all_answered(&self) -> Result<(), RemoteError> {
+    fn check_complete(&self) -> Result<(), RemoteError> {
         match self.missing() {
             Some(missing) if !missing.is_empty() => Err(self.wrong(&format!(
                 "it ends without {} that were asked for",
                 name_pages(&missing)
             ))),
+            None if !self.answer.end_is_marked => Err(self.wrong(
+                "neither its length nor its end is marked, so it cannot be told from one that was cut. A proxy on the \
+                 way may have changed it",
+            )),
             _ => Ok(()),
         }
     }
