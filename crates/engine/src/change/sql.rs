@@ -353,9 +353,7 @@ impl<'t> Writer<'t> {
     /// The column holds this key value as the key's own index compares.
     fn same_key(&mut self, i: usize, value: &Value) -> Result<String, SqlError> {
         let sql = self.value(i, value)?;
-        // A CAST has an affinity, which would be applied to the column; `+` takes it away.
-        let plus = if sql.starts_with("CAST") { "+" } else { "" };
-        Ok(format!("{} IS {plus}{sql}", self.column(i)))
+        Ok(format!("{} IS {sql}", self.column(i)))
     }
 
     /// The column holds this value, of this type and with these bytes; never NULL.
@@ -369,8 +367,7 @@ impl<'t> Writer<'t> {
             Value::Integer(_) => format!("{column} IS {sql} AND typeof({column}) = 'integer'"),
             Value::Real(_) => format!("{column} IS {sql} AND typeof({column}) = 'real'"),
             Value::Text(_) | Value::RawText(_) => {
-                let plus = if sql.starts_with("CAST") { "+" } else { "" };
-                format!("{column} COLLATE BINARY IS {plus}{sql} AND typeof({column}) = 'text'")
+                format!("{column} COLLATE BINARY IS {sql} AND typeof({column}) = 'text'")
             }
             Value::Null | Value::Blob(_) => format!("{column} IS {sql}"),
         })
