@@ -38,10 +38,21 @@ pub(crate) async fn run(
     plan: &Plan,
     deadline: Duration,
 ) -> Result<Bootstrapped> {
-    let file = storage.open(path, true).map_err(|e| Error::storage("create", path, e))?;
-    let mut filling = Filling { file, path, map: PageMap::new(), page_size: None, wanted_bytes: None };
+    let file = storage
+        .open(path, true)
+        .map_err(|e| Error::storage("create", path, e))?;
+    let mut filling = Filling {
+        file,
+        path,
+        map: PageMap::new(),
+        page_size: None,
+        wanted_bytes: None,
+    };
     let guess = u64::from(PageSize::DEFAULT.bytes());
-    let mut request = PagesRequest { deadline: Some(deadline), ..PagesRequest::default() };
+    let mut request = PagesRequest {
+        deadline: Some(deadline),
+        ..PagesRequest::default()
+    };
     match plan {
         Plan::Everything { chunk: None } => {}
         Plan::Everything { chunk: Some(bytes) } => request.select = first_ids(bytes / guess),
@@ -54,10 +65,15 @@ pub(crate) async fn run(
         Plan::Partial(Some(Bootstrap::Query { query })) => request.query = Some(query.clone()),
     }
     let is_query = request.query.is_some();
-    let base = filling.fetch(remote, request).await.map_err(|error| match error {
-        Error::Remote(e) if is_query && e.kind == RemoteErrorKind::Refused => Error::BootstrapQuery { message: e.message },
-        other => other,
-    })?;
+    let base = filling
+        .fetch(remote, request)
+        .await
+        .map_err(|error| match error {
+            Error::Remote(e) if is_query && e.kind == RemoteErrorKind::Refused => {
+                Error::BootstrapQuery { message: e.message }
+            }
+            other => other,
+        })?;
     filling.complete(remote, plan, &base, deadline).await?;
     filling.finish(storage, base)
 }
@@ -79,7 +95,10 @@ struct Filling<'a> {
 impl Filling<'_> {
     async fn fetch(&mut self, remote: &dyn Remote, request: PagesRequest) -> Result<Base> {
         let mut answer = remote.pages(request).await?;
-        let base = Base { revision: answer.header.revision.clone(), size: answer.header.db_size };
+        let base = Base {
+            revision: answer.header.revision.clone(),
+            size: answer.header.db_size,
+        };
         while let Some(page) = answer.pages.next().await {
             let page = page?;
             let Some(number) = page.id.no() else { continue };
@@ -109,33 +128,58 @@ impl Filling<'_> {
         let patched = (page == PageNo::FIRST).then(|| as_wal_mode(data));
         let data = patched.as_deref().unwrap_or(data);
         if page == PageNo::FIRST && !data.starts_with(b"SQLite format 3\0") {
-            return Err(unusable("its first page has no SQLite header; is it encrypted, or no database?".into()));
+            return Err(unusable(
+                "its first page has no SQLite header; is it encrypted, or no database?".into(),
+            ));
         }
-        self.file.write_at(data, page.offset(size)).map_err(|e| Error::storage("write", self.path, e))?;
+        self.file
+            .write_at(data, page.offset(size))
+            .map_err(|e| Error::storage("write", self.path, e))?;
         self.map.set_present(page, Epoch(0));
         Ok(())
     }
 
     /// Fetches what the first answer could not hold, all at the first answer's revision.
-    async fn complete(&mut self, remote: &dyn Remote, plan: &Plan, base: &Base, deadline: Duration) -> Result<()> {
+    async fn complete(
+        &mut self,
+        remote: &dyn Remote,
+        plan: &Plan,
+        base: &Base,
+        deadline: Duration,
+    ) -> Result<()> {
         if base.size == PageCount::ZERO {
             return Ok(());
         }
         if self.page_size.is_none() {
             // A query that touched nothing.
-            self.fetch(remote, PagesRequest { revision: Some(base.revision.clone()), ..page_1(deadline) }).await?;
+            self.fetch(
+                remote,
+                PagesRequest {
+                    revision: Some(base.revision.clone()),
+                    ..page_1(deadline)
+                },
+            )
+            .await?;
         }
         let Some(page_size) = self.page_size else {
             return Err(Error::Remote(RemoteError::new(
                 RemoteErrorKind::Protocol,
-                format!("{} said that its database has {} pages but sent none", remote.url(), base.size),
+                format!(
+                    "{} said that its database has {} pages but sent none",
+                    remote.url(),
+                    base.size
+                ),
             )));
         };
         let (last, chunk) = match plan {
-            Plan::Everything { chunk } => (base.size.0, chunk.map_or(u32::MAX, |c| (c / u64::from(page_size.bytes())) as u32)),
-            Plan::Partial(Some(Bootstrap::Prefix { length })) => {
-                (((length / u64::from(page_size.bytes())) as u32).clamp(1, base.size.0), u32::MAX)
-            }
+            Plan::Everything { chunk } => (
+                base.size.0,
+                chunk.map_or(u32::MAX, |c| (c / u64::from(page_size.bytes())) as u32),
+            ),
+            Plan::Partial(Some(Bootstrap::Prefix { length })) => (
+                ((length / u64::from(page_size.bytes())) as u32).clamp(1, base.size.0),
+                u32::MAX,
+            ),
             Plan::Partial(_) => (1, u32::MAX),
         };
         let missing: Vec<PageNo> = PageCount(last)
@@ -143,7 +187,8 @@ impl Filling<'_> {
             .filter(|&p| self.map.state(p).is_absent() && !p.is_lock_byte_page(page_size))
             .collect();
         for pages in missing.chunks(chunk.max(1) as usize) {
-            self.fetch(remote, pinned(base, pages, page_size, deadline)).await?;
+            self.fetch(remote, pinned(base, pages, page_size, deadline))
+                .await?;
         }
         if self.map.state(PageNo::FIRST).is_absent() {
             return Err(unusable("the remote did not send its first page".into()));
@@ -167,9 +212,14 @@ impl Filling<'_> {
         let generation = self.map.generation();
         let saved = SavedPageMap::of(&self.map, page_size, base.size);
         let map_path = Replica::map_path(self.path);
-        write_whole(&**storage, &map_path, &saved.encode()).map_err(|e| Error::storage("write", &map_path, e))?;
+        write_whole(&**storage, &map_path, &saved.encode())
+            .map_err(|e| Error::storage("write", &map_path, e))?;
         self.map.mark_saved(generation);
-        Ok(Bootstrapped { base, page_size, map: self.map })
+        Ok(Bootstrapped {
+            base,
+            page_size,
+            map: self.map,
+        })
     }
 }
 
@@ -189,7 +239,11 @@ fn unusable(why: String) -> Error {
 fn empty_page_1(size: PageSize) -> Vec<u8> {
     let mut page = vec![0; size.as_usize()];
     page[..16].copy_from_slice(b"SQLite format 3\0");
-    let raw_size = if size.bytes() == 65536 { 1 } else { size.bytes() as u16 };
+    let raw_size = if size.bytes() == 65536 {
+        1
+    } else {
+        size.bytes() as u16
+    };
     page[16..18].copy_from_slice(&raw_size.to_be_bytes());
     page[18..24].copy_from_slice(&[2, 2, 0, 64, 32, 32]);
     for (at, value) in [(24, 1u32), (28, 1), (44, 4), (56, 1), (92, 1), (96, 3_045_000)] {
@@ -197,13 +251,19 @@ fn empty_page_1(size: PageSize) -> Vec<u8> {
     }
     // An empty leaf of a table: no cells, content from the page's end.
     page[100] = 13;
-    let content = if size.bytes() == 65536 { 0 } else { size.bytes() as u16 };
+    let content = if size.bytes() == 65536 {
+        0
+    } else {
+        size.bytes() as u16
+    };
     page[105..107].copy_from_slice(&content.to_be_bytes());
     page
 }
 
 /// The revision of an info file, checked.
 pub(crate) fn revision(text: &str, path: &Path) -> Result<Revision> {
-    Revision::new(text)
-        .ok_or_else(|| Error::NotAReplica { path: path.to_owned(), why: "its info file names no base revision".into() })
+    Revision::new(text).ok_or_else(|| Error::NotAReplica {
+        path: path.to_owned(),
+        why: "its info file names no base revision".into(),
+    })
 }

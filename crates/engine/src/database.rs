@@ -67,7 +67,9 @@ pub(crate) struct OpenReplica {
 
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Database").field("path", &self.path()).finish_non_exhaustive()
+        f.debug_struct("Database")
+            .field("path", &self.path())
+            .finish_non_exhaustive()
     }
 }
 
@@ -86,15 +88,26 @@ impl Database {
             None if in_memory => Arc::new(MemoryStorage::default()),
             None => Arc::new(OsStorage),
         };
-        let path = if in_memory { memory_path() } else { absolute(&options.path)? };
+        let path = if in_memory {
+            memory_path()
+        } else {
+            absolute(&options.path)?
+        };
         let info = Info::load(&*storage, &path)?;
         let remote = make_remote(&options)?;
         let Some(remote) = remote.or_else(|| info.as_ref().map(|i| offline(&i.remote_url))) else {
             let path = if in_memory { options.path } else { path };
-            return Ok(Self { inner: Arc::new(Inner::Local { path, busy_timeout: options.busy_timeout }) });
+            return Ok(Self {
+                inner: Arc::new(Inner::Local {
+                    path,
+                    busy_timeout: options.busy_timeout,
+                }),
+            });
         };
 
-        let is_new = !storage.exists(&path).map_err(|e| Error::storage("look for", &path, e))?;
+        let is_new = !storage
+            .exists(&path)
+            .map_err(|e| Error::storage("look for", &path, e))?;
         let lock = take_lock(&*storage, &path)?;
         let opened = match info {
             Some(info) if info.ready => open_existing(&storage, &path, info, &remote, &options),
@@ -121,8 +134,11 @@ impl Database {
             revision: bootstrap::revision(&info.base_revision, &path)?,
             size: partial_sync_core::PageCount(info.base_size),
         };
-        let source =
-            Arc::new(RemoteSource { remote: remote.clone(), page_size, deadline: options.timeout });
+        let source = Arc::new(RemoteSource {
+            remote: remote.clone(),
+            page_size,
+            deadline: options.timeout,
+        });
         let replica = Replica::register(ReplicaConfig {
             storage: storage.clone(),
             path: path.clone(),
@@ -138,7 +154,9 @@ impl Database {
             std::io::ErrorKind::WouldBlock => Error::InUse { path: path.clone() },
             _ => Error::storage("open", &path, e),
         })?;
-        replica.account_for_wal(wal_mark).map_err(|e| Error::storage("read the WAL of", &path, e))?;
+        replica
+            .account_for_wal(wal_mark)
+            .map_err(|e| Error::storage("read the WAL of", &path, e))?;
         let keeper = open_plain(&replica, options.timeout)?;
         let opened = OpenReplica {
             keeper,
@@ -149,12 +167,18 @@ impl Database {
             info: Mutex::new(info),
             sync: Mutex::default(),
             cancel: CancelHandle::new(),
-            random: Mutex::new(options.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed)),
+            random: Mutex::new(
+                options
+                    .seed
+                    .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
+            ),
             options,
             _lock: lock,
         };
         pull::recover(&opened)?;
-        Ok(Self { inner: Arc::new(Inner::Replica(Box::new(opened))) })
+        Ok(Self {
+            inner: Arc::new(Inner::Replica(Box::new(opened))),
+        })
     }
 
     /// A new connection. Connections are for one thread at a time each; open as many as there are threads.
@@ -223,7 +247,9 @@ impl Database {
     /// Moves what is in the WAL into the database file and empties the WAL, as far as readers allow.
     pub fn checkpoint(&self) -> Result<()> {
         match &*self.inner {
-            Inner::Local { .. } => self.connection()?.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"),
+            Inner::Local { .. } => self
+                .connection()?
+                .execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"),
             Inner::Replica(open) => {
                 let _sync = open.lock_sync("a checkpoint")?;
                 open.keeper.execute_batch("PRAGMA wal_checkpoint(PASSIVE)")?;
@@ -249,7 +275,9 @@ impl Database {
 
 impl OpenReplica {
     pub(crate) fn lock_sync(&self, doing: &'static str) -> Result<MutexGuard<'_, ()>> {
-        self.sync.try_lock_for(self.options.timeout).ok_or(Error::SyncBusy { doing })
+        self.sync
+            .try_lock_for(self.options.timeout)
+            .ok_or(Error::SyncBusy { doing })
     }
 
     /// Runs a future of the remote, which [`CancelHandle::cancel`] breaks.
@@ -267,7 +295,8 @@ impl OpenReplica {
         let mut next = info.clone();
         change(&mut next);
         next.save(&*self.storage, self.replica.name())?;
-        self.floor.fetch_max(next.change_floor.max(next.acknowledged), Ordering::AcqRel);
+        self.floor
+            .fetch_max(next.change_floor.max(next.acknowledged), Ordering::AcqRel);
         *info = next;
         Ok(())
     }
@@ -283,7 +312,12 @@ impl Drop for OpenReplica {
 
 /// A connection to the replica without capture, whose commits are durable when they return.
 pub(crate) fn open_plain(replica: &Replica, busy_timeout: Duration) -> Result<Conn> {
-    let options = OpenOptions { vfs: Some(VFS_NAME.into()), create: false, busy_timeout, ..OpenOptions::default() };
+    let options = OpenOptions {
+        vfs: Some(VFS_NAME.into()),
+        create: false,
+        busy_timeout,
+        ..OpenOptions::default()
+    };
     let conn = Conn::open(replica.name(), &options)?;
     conn.execute_batch("PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF")?;
     crate::connection::load_extras(&conn)?;
@@ -301,18 +335,40 @@ fn open_existing(
 ) -> Result<Opened> {
     let given = options.url.is_some() || options.remote.is_some();
     if given && !same_url(&remote.url(), &info.remote_url) {
-        return Err(Error::OtherRemote { path: path.to_owned(), replica: info.remote_url, asked: remote.url() });
+        return Err(Error::OtherRemote {
+            path: path.to_owned(),
+            replica: info.remote_url,
+            asked: remote.url(),
+        });
     }
     let saved = Replica::load_map(&**storage, path)
         .map_err(|e| not_a_replica(path, format!("its page map cannot be read: {e}")))?
         .ok_or_else(|| not_a_replica(path, "its page map (the -pages file) is missing".into()))?;
-    let main = storage.open(path, false).map_err(|e| Error::storage("open", path, e))?;
-    let pages_in_file = main.len().map_err(|e| Error::storage("read", path, e))? / u64::from(info.page_size.max(1));
-    if saved.page_size.bytes() != info.page_size || saved.present.max().is_some_and(|id| u64::from(id) >= pages_in_file) {
-        return Err(not_a_replica(path, "its page map does not fit its database file".into()));
+    let main = storage
+        .open(path, false)
+        .map_err(|e| Error::storage("open", path, e))?;
+    let pages_in_file =
+        main.len().map_err(|e| Error::storage("read", path, e))? / u64::from(info.page_size.max(1));
+    if saved.page_size.bytes() != info.page_size
+        || saved
+            .present
+            .max()
+            .is_some_and(|id| u64::from(id) >= pages_in_file)
+    {
+        return Err(not_a_replica(
+            path,
+            "its page map does not fit its database file".into(),
+        ));
     }
-    let PartialSync { segment_size, prefetch, .. } = options.partial.clone().unwrap_or_default();
-    let wanted = (segment_size.unwrap_or(info.segment_size), prefetch.unwrap_or(info.prefetch));
+    let PartialSync {
+        segment_size,
+        prefetch,
+        ..
+    } = options.partial.clone().unwrap_or_default();
+    let wanted = (
+        segment_size.unwrap_or(info.segment_size),
+        prefetch.unwrap_or(info.prefetch),
+    );
     if wanted != (info.segment_size, info.prefetch) {
         (info.segment_size, info.prefetch) = wanted;
         info.save(&**storage, path)?;
@@ -329,7 +385,9 @@ fn make_new(
     options: &Builder,
     segment: Option<SegmentSize>,
 ) -> Result<Opened> {
-    let main = storage.open(path, true).map_err(|e| Error::storage("open", path, e))?;
+    let main = storage
+        .open(path, true)
+        .map_err(|e| Error::storage("open", path, e))?;
     if begun_before {
         main.set_len(0).map_err(|e| Error::storage("empty", path, e))?;
     } else if !main.is_empty().map_err(|e| Error::storage("read", path, e))? {
@@ -339,7 +397,9 @@ fn make_new(
         ));
     }
     let mut info = Info::new(remote.url());
-    let mut random = options.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+    let mut random = options
+        .seed
+        .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
     info.client_id = format!("{}-{:032x}", options.client_name, random.u128(..));
     let partial = options.partial.clone();
     info.bootstrap = partial.as_ref().and_then(|p| p.bootstrap.clone());
@@ -347,7 +407,9 @@ fn make_new(
     info.prefetch = partial.as_ref().and_then(|p| p.prefetch).unwrap_or(false);
     info.save(&**storage, path)?;
     let plan = match partial {
-        None => Plan::Everything { chunk: options.pull_threshold },
+        None => Plan::Everything {
+            chunk: options.pull_threshold,
+        },
         Some(partial) => Plan::Partial(partial.bootstrap),
     };
     let made = crate::runtime::wait(bootstrap::run(&**remote, storage, path, &plan, options.timeout))?;
@@ -362,15 +424,28 @@ fn make_new(
 
 /// The lock of the database file, which is made (empty) when it is not there.
 fn take_lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Any + Send + Sync>> {
-    storage.open(path, true).map_err(|e| Error::storage("open", path, e))?;
+    storage
+        .open(path, true)
+        .map_err(|e| Error::storage("open", path, e))?;
     storage.lock(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::WouldBlock => Error::InUse { path: path.to_owned() },
+        std::io::ErrorKind::WouldBlock => Error::InUse {
+            path: path.to_owned(),
+        },
         _ => Error::storage("lock", path, e),
     })
 }
 
 fn remove_files(storage: &dyn Storage, path: &Path) {
-    for suffix in ["", "-wal", "-shm", "-pages", "-pages.tmp", "-changes", "-info.tmp", "-info"] {
+    for suffix in [
+        "",
+        "-wal",
+        "-shm",
+        "-pages",
+        "-pages.tmp",
+        "-changes",
+        "-info.tmp",
+        "-info",
+    ] {
         if let Err(error) = storage.remove(&beside(path, suffix)) {
             tracing::warn!(%error, suffix, "a file of a replica that could not be made was left behind");
         }
@@ -407,12 +482,19 @@ fn same_url(a: &str, b: &str) -> bool {
 }
 
 fn not_a_replica(path: &Path, why: String) -> Error {
-    Error::NotAReplica { path: path.to_owned(), why }
+    Error::NotAReplica {
+        path: path.to_owned(),
+        why,
+    }
 }
 
 fn memory_path() -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let folder = if cfg!(windows) { "C:\\partial-sync-memory" } else { "/:memory:" };
+    let folder = if cfg!(windows) {
+        "C:\\partial-sync-memory"
+    } else {
+        "/:memory:"
+    };
     Path::new(folder).join(format!("{}.db", NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 

@@ -62,7 +62,9 @@ pub enum Error {
     #[error(transparent)]
     SegmentSize(#[from] InvalidSegmentSize),
     /// A bootstrap query that the remote did not run.
-    #[error("the bootstrap query failed on the remote: {message}; it must be a single SELECT that the remote can run")]
+    #[error(
+        "the bootstrap query failed on the remote: {message}; it must be a single SELECT that the remote can run"
+    )]
     BootstrapQuery {
         /// The remote's words.
         message: String,
@@ -128,7 +130,9 @@ pub enum Error {
         doing: &'static str,
     },
     /// Another pull, push or checkpoint took too long.
-    #[error("{doing} waited for another pull, push or checkpoint of this database for too long; call it again")]
+    #[error(
+        "{doing} waited for another pull, push or checkpoint of this database for too long; call it again"
+    )]
     SyncBusy {
         /// What was being done.
         doing: &'static str,
@@ -177,7 +181,9 @@ impl SqliteError {
 
 impl From<sqlite::Error> for Error {
     fn from(error: sqlite::Error) -> Self {
-        Self::Sqlite(SqliteError { inner: Arc::new(error) })
+        Self::Sqlite(SqliteError {
+            inner: Arc::new(error),
+        })
     }
 }
 
@@ -185,7 +191,10 @@ impl From<crate::log::LogError> for Error {
     fn from(error: crate::log::LogError) -> Self {
         match error {
             crate::log::LogError::Sqlite(error) => error.into(),
-            crate::log::LogError::Codec(error) => Self::Damaged { what: "the change log", why: error.to_string() },
+            crate::log::LogError::Codec(error) => Self::Damaged {
+                what: "the change log",
+                why: error.to_string(),
+            },
         }
     }
 }
@@ -198,7 +207,11 @@ impl From<ReadError> for Error {
 
 impl Error {
     pub(crate) fn storage(doing: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Storage { doing, path: path.to_owned(), source: Arc::new(source) }
+        Self::Storage {
+            doing,
+            path: path.to_owned(),
+            source: Arc::new(source),
+        }
     }
 
     fn read_error(&self) -> Option<&ReadError> {
@@ -213,7 +226,9 @@ impl Error {
     pub fn remote(&self) -> Option<&RemoteError> {
         match (self, self.read_error()) {
             (Self::Remote(e), _) => Some(e),
-            (_, Some(ReadError::Source { source, .. })) => source.downcast_ref::<PageFetchError>().map(|e| &e.source),
+            (_, Some(ReadError::Source { source, .. })) => {
+                source.downcast_ref::<PageFetchError>().map(|e| &e.source)
+            }
             _ => None,
         }
     }
@@ -231,12 +246,14 @@ impl Error {
 
     /// The remote no longer keeps the revision that a snapshot needs.
     pub fn is_revision_expired(&self) -> bool {
-        self.remote().is_some_and(|e| e.kind == RemoteErrorKind::RevisionExpired)
+        self.remote()
+            .is_some_and(|e| e.kind == RemoteErrorKind::RevisionExpired)
     }
 
     /// The token is missing, wrong or expired.
     pub fn is_unauthorized(&self) -> bool {
-        self.remote().is_some_and(|e| e.kind == RemoteErrorKind::Unauthorized)
+        self.remote()
+            .is_some_and(|e| e.kind == RemoteErrorKind::Unauthorized)
     }
 
     /// The call may succeed later without anyone changing anything: the network, a deadline, a busy database.
@@ -248,7 +265,11 @@ impl Error {
                 self.remote().is_some_and(RemoteError::is_transient)
                     || matches!(
                         self.read_error(),
-                        Some(ReadError::TimedOut { .. } | ReadError::PullUnderWay { .. } | ReadError::Abandoned)
+                        Some(
+                            ReadError::TimedOut { .. }
+                                | ReadError::PullUnderWay { .. }
+                                | ReadError::Abandoned
+                        )
                     )
             }
         }
@@ -259,7 +280,10 @@ impl Error {
         match self {
             Self::Interrupted { .. } => true,
             Self::Sqlite(e) => e.code() == 9,
-            _ => matches!(self.read_error(), Some(ReadError::Interrupted { .. } | ReadError::InterruptedByUser)),
+            _ => matches!(
+                self.read_error(),
+                Some(ReadError::Interrupted { .. } | ReadError::InterruptedByUser)
+            ),
         }
     }
 }

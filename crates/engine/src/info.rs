@@ -58,13 +58,19 @@ pub(crate) struct SavedWalMark {
 
 impl From<WalMark> for SavedWalMark {
     fn from(mark: WalMark) -> Self {
-        Self { salts: mark.salts, bytes: mark.bytes }
+        Self {
+            salts: mark.salts,
+            bytes: mark.bytes,
+        }
     }
 }
 
 impl From<SavedWalMark> for WalMark {
     fn from(mark: SavedWalMark) -> Self {
-        Self { salts: mark.salts, bytes: mark.bytes }
+        Self {
+            salts: mark.salts,
+            bytes: mark.bytes,
+        }
     }
 }
 
@@ -94,21 +100,29 @@ impl Info {
     /// Reads the file of the replica at `path`; `None` when there is none.
     pub(crate) fn load(storage: &dyn Storage, path: &Path) -> Result<Option<Self>> {
         let file = file(path);
-        let damaged = |why: String| Error::NotAReplica { path: path.to_owned(), why };
-        let Some(bytes) = read_whole(storage, &file, LIMIT).map_err(|e| Error::storage("read", &file, e))? else {
+        let damaged = |why: String| Error::NotAReplica {
+            path: path.to_owned(),
+            why,
+        };
+        let Some(bytes) = read_whole(storage, &file, LIMIT).map_err(|e| Error::storage("read", &file, e))?
+        else {
             return Ok(None);
         };
         let info: Self = serde_json::from_slice(&bytes)
             .map_err(|e| damaged(format!("{} cannot be read: {e}", file.display())))?;
         if info.format != FORMAT {
-            return Err(damaged(format!("it was made by another version (format {}, this one knows {FORMAT})", info.format)));
+            return Err(damaged(format!(
+                "it was made by another version (format {}, this one knows {FORMAT})",
+                info.format
+            )));
         }
         Ok(Some(info))
     }
 
     pub(crate) fn save(&self, storage: &dyn Storage, path: &Path) -> Result<()> {
         let file = file(path);
-        let bytes = serde_json::to_vec_pretty(self).expect("an Info has string keys and no floats: it is always JSON");
+        let bytes = serde_json::to_vec_pretty(self)
+            .expect("an Info has string keys and no floats: it is always JSON");
         write_whole(storage, &file, &bytes).map_err(|e| Error::storage("write", &file, e))
     }
 }
@@ -127,5 +141,7 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// Seconds since 1970.
 pub(crate) fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs() as i64)
 }

@@ -29,7 +29,11 @@ impl Remote for Offline {
         std::future::ready(Err(self.error())).boxed()
     }
 
-    fn execute(&self, _batch: Batch, _deadline: Option<Duration>) -> BoxFuture<'_, Result<BatchResult, RemoteError>> {
+    fn execute(
+        &self,
+        _batch: Batch,
+        _deadline: Option<Duration>,
+    ) -> BoxFuture<'_, Result<BatchResult, RemoteError>> {
         std::future::ready(Err(self.error())).boxed()
     }
 

@@ -71,7 +71,10 @@ pub struct Builder {
 
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("path", &self.path).field("partial", &self.partial).finish_non_exhaustive()
+        f.debug_struct("Builder")
+            .field("path", &self.path)
+            .field("partial", &self.partial)
+            .finish_non_exhaustive()
     }
 }
 
@@ -196,6 +199,10 @@ impl Builder {
     }
 
     pub(crate) fn checked_segment(&self) -> Result<Option<SegmentSize>> {
-        self.partial.as_ref().and_then(|p| p.segment_size).map(|bytes| Ok(SegmentSize::new(bytes)?)).transpose()
+        self.partial
+            .as_ref()
+            .and_then(|p| p.segment_size)
+            .map(|bytes| Ok(SegmentSize::new(bytes)?))
+            .transpose()
     }
 }

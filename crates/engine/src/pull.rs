@@ -5,13 +5,15 @@
 //! 2. Rehearse the put-back ([`crate::rehearsal`]); stage what it needs.
 //! 3. Take the write lock. If somebody wrote meanwhile, give it back and see to the new dirty pages first. Seal
 //!    `-changes`, log included: from here on a crash applies the pull.
-//! 4. Write the staged pages through `sqlite_dbpage` and COMMIT; move the base. New snapshots wait.
+//! 4. Write the staged pages through `sqlite_dbpage` and COMMIT; move the base. New snapshots wait. On a fresh
+//!    connection, cut the database if it shrank.
 //! 5. Put the changes back, write the log anew, set the marker, COMMIT. New snapshots go on.
 //! 6. Save the page map, then the info file with the new base revision, then remove `-changes`.
 //!
 //! Sealing happens under the write lock, and `-changes` is discarded before the lock is given back if the commit fails,
 //! so that it never speaks of a log that is not the latest. Page 1 is written last, with a schema cookie above both
-//! sides', because SQLite reads the schema anew as soon as it changes.
+//! sides', because SQLite reads the schema anew as soon as it changes. The connection that wrote the pages must not read
+//! any afterwards: its cache holds their contents, but also what it had parsed of the old ones.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -47,7 +49,9 @@ pub(crate) fn pull(open: &OpenReplica, long_poll: Option<Duration>) -> Result<bo
     let _sync = open.lock_sync(DOING)?;
     recover(open)?;
     let present = open.replica.map().present();
-    let Some(mut pull) = ask(open, long_poll, present)? else { return Ok(false) };
+    let Some(mut pull) = ask(open, long_poll, present)? else {
+        return Ok(false);
+    };
     match apply_staged(open, &mut pull) {
         Ok(()) => Ok(true),
         Err(error) => {
@@ -116,7 +120,11 @@ fn ask(open: &OpenReplica, long_poll: Option<Duration>, present: RoaringBitmap) 
         if header.revision == old.revision {
             return Ok(None);
         }
-        let base = StagedBase { revision: header.revision.as_str().to_owned(), size: header.db_size.0, page_size };
+        let base = StagedBase {
+            revision: header.revision.as_str().to_owned(),
+            size: header.db_size.0,
+            page_size,
+        };
         let mut staged = Staged::begin(&open.storage, path, base)?;
         while let Some(page) = futures_util::StreamExt::next(&mut answer.pages).await {
             let page = page?;
@@ -127,9 +135,21 @@ fn ask(open: &OpenReplica, long_poll: Option<Duration>, present: RoaringBitmap) 
         }
         Ok(Some((header, staged)))
     })?;
-    let Some((header, staged)) = staged else { return Ok(None) };
-    let base = Base { revision: header.revision, size: header.db_size };
-    let mut pull = Pull { staged, base, present, dirty: RoaringBitmap::new(), mode: header.mode, sealed: false };
+    let Some((header, staged)) = staged else {
+        return Ok(None);
+    };
+    let base = Base {
+        revision: header.revision,
+        size: header.db_size,
+    };
+    let mut pull = Pull {
+        staged,
+        base,
+        present,
+        dirty: RoaringBitmap::new(),
+        mode: header.mode,
+        sealed: false,
+    };
     if pull.base.size == PageCount::ZERO {
         if old.size == PageCount::ZERO {
             staged::discard(&open.storage, &changes_path(open))?;
@@ -147,7 +167,11 @@ fn ask(open: &OpenReplica, long_poll: Option<Duration>, present: RoaringBitmap) 
 }
 
 fn put_page(staged: &mut Staged, id: u32, data: &[u8]) -> Result<()> {
-    if id == 0 { staged.put_page(id, &as_wal_mode(data)) } else { staged.put_page(id, data) }
+    if id == 0 {
+        staged.put_page(id, &as_wal_mode(data))
+    } else {
+        staged.put_page(id, data)
+    }
 }
 
 /// Stages the new revision's copy of these pages, as far as it is not staged.
@@ -159,7 +183,12 @@ fn see_to_dirty(open: &OpenReplica, pull: &mut Pull, dirty: RoaringBitmap) -> Re
         .filter(|p| !p.is_lock_byte_page(open.replica.page_size()))
         .collect();
     if !missing.is_empty() {
-        let request = pinned(&pull.base, &missing, open.replica.page_size(), open.options.timeout);
+        let request = pinned(
+            &pull.base,
+            &missing,
+            open.replica.page_size(),
+            open.options.timeout,
+        );
         let staged = &mut pull.staged;
         open.wait(DOING, async {
             let mut failed = None;
@@ -177,8 +206,15 @@ fn see_to_dirty(open: &OpenReplica, pull: &mut Pull, dirty: RoaringBitmap) -> Re
             }
         })?;
         if let Some(page) = missing.iter().find(|p| !pull.staged.pages().has(p.id().0)) {
-            let message = format!("{} answered without page {page} at {}", open.remote.url(), pull.base.revision);
-            return Err(Error::Remote(RemoteError::new(RemoteErrorKind::Protocol, message)));
+            let message = format!(
+                "{} answered without page {page} at {}",
+                open.remote.url(),
+                pull.base.revision
+            );
+            return Err(Error::Remote(RemoteError::new(
+                RemoteErrorKind::Protocol,
+                message,
+            )));
         }
     }
     pull.dirty |= dirty;
@@ -190,11 +226,13 @@ fn apply_staged(open: &OpenReplica, pull: &mut Pull) -> Result<()> {
     let conn = open_plain(&open.replica, open.options.timeout)?;
     let log = Log::new(&conn);
     let mut rehearsed = rehearse(open, pull, &log)?;
-    for attempt in 0.. {
+    let mut attempt = 0;
+    loop {
         conn.execute_batch("BEGIN IMMEDIATE")?;
         let result = (|| {
             let dirty = open.replica.map().dirty();
-            let grew = page_count(&conn)? < pull.base.size.0 && !pull.staged.pages().has(pull.base.size.0 - 1);
+            let grew =
+                page_count(&conn)? < pull.base.size.0 && !pull.staged.pages().has(pull.base.size.0 - 1);
             let unchanged = dirty.is_subset(&pull.dirty) && rehearsed.newest == log.last()? && !grew;
             if !unchanged {
                 if attempt < YIELDS {
@@ -212,11 +250,10 @@ fn apply_staged(open: &OpenReplica, pull: &mut Pull) -> Result<()> {
         match result {
             Ok(Some((keep, left, id))) => {
                 pull.sealed = true;
-                let applied = commit_pages(open, &conn, &pull.staged, &pull.base, &keep, |gate_open| {
-                    pull.sealed = gate_open;
-                });
-                let gate = applied?;
-                put_back(open, &conn, &left, id)?;
+                let still_sealed = &mut pull.sealed;
+                let gate = commit_pages(open, &conn, &pull.staged, &pull.base, &keep, still_sealed)?;
+                drop((log, conn));
+                put_back(open, pull.base.size, &left, id)?;
                 drop(gate);
                 return finish(open, &pull.base);
             }
@@ -225,6 +262,7 @@ fn apply_staged(open: &OpenReplica, pull: &mut Pull) -> Result<()> {
                 let dirty = open.replica.map().dirty();
                 see_again(open, pull, dirty, true)?;
                 rehearsed = rehearse(open, pull, &log)?;
+                attempt += 1;
             }
             Err(error) => {
                 // Before the lock is given back, or a later write could be undone by what is sealed.
@@ -235,7 +273,6 @@ fn apply_staged(open: &OpenReplica, pull: &mut Pull) -> Result<()> {
             }
         }
     }
-    unreachable!("the last attempt returns")
 }
 
 fn see_again(open: &OpenReplica, pull: &mut Pull, mut dirty: RoaringBitmap, grew: bool) -> Result<()> {
@@ -255,7 +292,11 @@ fn rehearse(open: &OpenReplica, pull: &mut Pull, log: &Log) -> Result<LogRehears
     let chunks = read_all(log)?;
     let newest = chunks.last().map(|c| c.last);
     if chunks.is_empty() {
-        return Ok(LogRehearsed { log: chunks, newest, position: None });
+        return Ok(LogRehearsed {
+            log: chunks,
+            newest,
+            position: None,
+        });
     }
     let info = open.info.lock().clone();
     let unchanged = match pull.mode {
@@ -279,7 +320,11 @@ fn rehearse(open: &OpenReplica, pull: &mut Pull, log: &Log) -> Result<LogRehears
     for (id, data) in rehearsed.fetched {
         pull.staged.put_page(id, &data)?;
     }
-    Ok(LogRehearsed { log: chunks, newest, position })
+    Ok(LogRehearsed {
+        log: chunks,
+        newest,
+        position,
+    })
 }
 
 pub(crate) fn read_all(log: &Log) -> Result<Vec<Chunk>> {
@@ -291,15 +336,15 @@ pub(crate) fn read_all(log: &Log) -> Result<Vec<Chunk>> {
     Ok(chunks)
 }
 
-/// Step 4, in the write transaction that is open. Returns the closed gate. `sealed` is told whether the file of the pull
-/// still counts.
+/// Step 4, in the write transaction that is open. Returns the closed gate. When it fails, `sealed` says whether
+/// the file of the pull still counts.
 fn commit_pages(
     open: &OpenReplica,
     conn: &Conn,
     staged: &Staged,
     base: &Base,
     keep: &RoaringBitmap,
-    mut sealed: impl FnMut(bool),
+    sealed: &mut bool,
 ) -> Result<partial_sync_vfs::Gate> {
     let mut gate = None;
     let written = write_pages(conn, staged, base).and_then(|()| {
@@ -319,10 +364,13 @@ fn commit_pages(
                 // The sealed file stays: no local write may happen that a replay of it would undo.
                 open.replica.poison(Arc::new(error.clone()));
             }
-            sealed(discarded.is_err());
+            *sealed = discarded.is_err();
             discarded?;
             result?;
-            Err(Error::Damaged { what: "the pull", why: "its gate was not closed".into() })
+            Err(Error::Damaged {
+                what: "the pull",
+                why: "its gate was not closed".into(),
+            })
         }
     }
 }
@@ -330,14 +378,12 @@ fn commit_pages(
 fn write_pages(conn: &Conn, staged: &Staged, base: &Base) -> Result<()> {
     let local_cookie = integer(conn, "PRAGMA schema_version")? as u32;
     let mut put = conn.prepare_one("INSERT INTO sqlite_dbpage(pgno, data) VALUES (?1, ?2)")?;
-    if page_count(conn)? > base.size.0 {
-        put.bind(1, ValueRef::Integer(i64::from(base.size.0) + 1))?;
-        put.bind(2, ValueRef::Null)?;
-        put.execute()?;
-    }
     for id in staged.pages().ids().iter().rev().filter(|&id| id < base.size.0) {
         let read = staged.pages().read(id);
-        let page = read.map_err(|e| Error::Damaged { what: "the file of the pull", why: e.to_string() })?;
+        let page = read.map_err(|e| Error::Damaged {
+            what: "the file of the pull",
+            why: e.to_string(),
+        })?;
         let Some(mut page) = page else { continue };
         if id == 0 {
             let remote_cookie = u32::from_be_bytes([page[40], page[41], page[42], page[43]]);
@@ -359,29 +405,44 @@ fn integer(conn: &Conn, sql: &str) -> Result<i64> {
     let mut stmt = conn.prepare_one(sql)?;
     match (stmt.step()?, stmt.value(0)?) {
         (Step::Row, ValueRef::Integer(n)) => Ok(n),
-        (_, other) => Err(Error::Damaged { what: "the database", why: format!("{sql} answered {other:?}") }),
+        (_, other) => Err(Error::Damaged {
+            what: "the database",
+            why: format!("{sql} answered {other:?}"),
+        }),
     }
 }
 
-/// Step 5. When it fails, the pull is half applied and nothing may run until it is whole: [`recover`] does that.
-fn put_back(open: &OpenReplica, conn: &Conn, chunks: &[Chunk], pull: u64) -> Result<()> {
-    if chunks.is_empty() {
-        return Ok(());
-    }
+/// Step 5, on a connection that has not seen the old pages. When it fails, the pull is half applied and nothing may run
+/// until it is whole: [`recover`] does that.
+fn put_back(open: &OpenReplica, size: PageCount, chunks: &[Chunk], pull: u64) -> Result<()> {
     let result = (|| {
+        let conn = open_plain(&open.replica, open.options.timeout)?;
+        cut(&conn, size)?;
+        if chunks.is_empty() {
+            return Ok(());
+        }
         conn.execute_batch("BEGIN IMMEDIATE")?;
-        putback::run(conn, chunks, open.options.transform.as_deref())?;
-        let log = Log::new(conn);
+        putback::run(&conn, chunks, open.options.transform.as_deref())?;
+        let log = Log::new(&conn);
         log.insert(chunks)?;
         log.set_marker(MARKER, Some(ValueRef::Integer(pull as i64)))?;
         Ok(conn.execute_batch("COMMIT")?)
     })();
     if let Err(error) = &result {
         let error: &Error = error;
-        let _ = conn.execute_batch("ROLLBACK");
         open.replica.poison(Arc::new(error.clone()));
     }
     result
+}
+
+/// Makes the database end after `size` pages. Its header says so already; the file may be longer.
+fn cut(conn: &Conn, size: PageCount) -> Result<()> {
+    conn.execute_batch("BEGIN IMMEDIATE")?;
+    let mut cut = conn.prepare_one("INSERT INTO sqlite_dbpage(pgno, data) VALUES (?1, NULL)")?;
+    cut.bind(1, ValueRef::Integer(i64::from(size.0) + 1))?;
+    cut.execute()?;
+    drop(cut);
+    Ok(conn.execute_batch("COMMIT")?)
 }
 
 /// Step 6.
@@ -412,15 +473,28 @@ fn finish(open: &OpenReplica, base: &Base) -> Result<()> {
 /// Finishes a pull that a crash or a failure left sealed. Without one it only removes the remains of an unsealed one.
 pub(crate) fn recover(open: &OpenReplica) -> Result<()> {
     let path = changes_path(open);
-    let Some(Replay { staged, keep, log, pull }) = Staged::load(&open.storage, path.clone())? else {
-        if open.storage.exists(&path).map_err(|e| Error::storage("look for", &path, e))? {
+    let Some(Replay {
+        staged,
+        keep,
+        log,
+        pull,
+    }) = Staged::load(&open.storage, path.clone())?
+    else {
+        if open
+            .storage
+            .exists(&path)
+            .map_err(|e| Error::storage("look for", &path, e))?
+        {
             staged::discard(&open.storage, &path)?;
         }
         open.replica.heal();
         return Ok(());
     };
     let revision = bootstrap::revision(&staged.base.revision, open.replica.name())?;
-    let base = Base { revision, size: PageCount(staged.base.size) };
+    let base = Base {
+        revision,
+        size: PageCount(staged.base.size),
+    };
     // Nobody else may write before it is done; this thread passes the gate, poisoned or not.
     let gate = open.replica.close_gate();
     let redone = redo(open, &gate, &staged, &base, &keep, &log, pull);
@@ -443,7 +517,8 @@ fn redo(
     pull: u64,
 ) -> Result<()> {
     let conn = open_plain(&open.replica, open.options.timeout)?;
-    let marker = Log::new(&conn).marker(MARKER)?;
+    // A database between the two commits may have no readable schema here; then there is no marker either.
+    let marker = Log::new(&conn).marker(MARKER).unwrap_or_default();
     if !log.is_empty() && marker == Some(Value::Integer(pull as i64)) {
         // Both commits happened. What is dirty is not known exactly: everything that may be, is.
         let dirty = open.replica.map().dirty();
@@ -458,6 +533,7 @@ fn redo(
     conn.execute_batch("BEGIN IMMEDIATE")?;
     write_pages(&conn, staged, base)?;
     conn.execute_batch("COMMIT")?;
+    drop(conn);
     gate.move_base(base.clone(), keep);
-    put_back(open, &conn, log, pull)
+    put_back(open, base.size, log, pull)
 }

@@ -29,7 +29,9 @@ pub(crate) fn push(open: &OpenReplica) -> Result<()> {
     let _sync = open.lock_sync(DOING)?;
     crate::pull::recover(open)?;
     // A change that the remote has must not vanish here in a power failure; commits need not have been synced.
-    open.replica.sync_wal().map_err(|e| Error::storage("sync the WAL of", open.replica.name(), e))?;
+    open.replica
+        .sync_wal()
+        .map_err(|e| Error::storage("sync the WAL of", open.replica.name(), e))?;
     let log = Log::new(&open.keeper);
     let info = open.info.lock().clone();
     if log.last()?.is_none() {
@@ -37,7 +39,10 @@ pub(crate) fn push(open: &OpenReplica) -> Result<()> {
     }
     let mut after = ask_position(open, &log)?;
     let limits = PushLimits {
-        statements: open.options.push_threshold.unwrap_or(PushLimits::default().statements),
+        statements: open
+            .options
+            .push_threshold
+            .unwrap_or(PushLimits::default().statements),
         ..PushLimits::default()
     };
     let mut skip = BTreeSet::new();
@@ -58,7 +63,9 @@ pub(crate) fn push(open: &OpenReplica) -> Result<()> {
         else {
             return Ok(());
         };
-        let sent = open.wait(DOING, async { Ok(open.remote.execute(batch, Some(open.options.timeout)).await?) })?;
+        let sent = open.wait(DOING, async {
+            Ok(open.remote.execute(batch, Some(open.options.timeout)).await?)
+        })?;
         attempts += 1;
         match plan.outcome(&sent) {
             PushOutcome::Committed => {
@@ -70,7 +77,11 @@ pub(crate) fn push(open: &OpenReplica) -> Result<()> {
                 skip.insert(change);
             }
             PushOutcome::Refused(refused) => return Err(Error::PushRefused(refused)),
-            outcome if attempts < ATTEMPTS && (outcome.is_busy() || matches!(outcome, PushOutcome::Moved | PushOutcome::Unclear)) => {
+            outcome
+                if attempts < ATTEMPTS
+                    && (outcome.is_busy()
+                        || matches!(outcome, PushOutcome::Moved | PushOutcome::Unclear)) =>
+            {
                 after = ask_position(open, &log)?;
             }
             PushOutcome::Failed { what, message, code } => {
@@ -92,10 +103,17 @@ pub(crate) fn push(open: &OpenReplica) -> Result<()> {
 fn ask_position(open: &OpenReplica, log: &Log) -> Result<Option<ChangeId>> {
     let (client_id, acknowledged) = {
         let info = open.info.lock();
-        (info.client_id.clone(), (info.acknowledged > 0).then_some(ChangeId(info.acknowledged)))
+        (
+            info.client_id.clone(),
+            (info.acknowledged > 0).then_some(ChangeId(info.acknowledged)),
+        )
     };
-    let batch = Batch { steps: vec![ask(&client_id, None)] };
-    let answer = open.wait(DOING, async { Ok(open.remote.execute(batch, Some(open.options.timeout)).await?) })?;
+    let batch = Batch {
+        steps: vec![ask(&client_id, None)],
+    };
+    let answer = open.wait(DOING, async {
+        Ok(open.remote.execute(batch, Some(open.options.timeout)).await?)
+    })?;
     let remote = read(&answer, 0)?.map(|p| p.change_id);
     let after = resume_after(remote, acknowledged, log.last()?)?;
     if let Some(id) = after {
@@ -114,7 +132,10 @@ fn confirm(open: &OpenReplica, id: ChangeId) -> Result<()> {
     }
     let keeper = &open.keeper;
     keeper.execute_batch("BEGIN IMMEDIATE")?;
-    let deleted = Log::new(keeper).delete_through(id).map_err(Error::from).and_then(|_| Ok(keeper.execute_batch("COMMIT")?));
+    let deleted = Log::new(keeper)
+        .delete_through(id)
+        .map_err(Error::from)
+        .and_then(|_| Ok(keeper.execute_batch("COMMIT")?));
     if deleted.is_err() {
         let _ = keeper.execute_batch("ROLLBACK");
     }
@@ -150,7 +171,12 @@ pub(crate) fn discard(open: &OpenReplica, change: ChangeId) -> Result<bool> {
     let found = Log::new(keeper)
         .discard(change)
         .map_err(Error::from)
-        .and_then(|found| keeper.execute_batch("COMMIT").map(|()| found.is_some()).map_err(Error::from));
+        .and_then(|found| {
+            keeper
+                .execute_batch("COMMIT")
+                .map(|()| found.is_some())
+                .map_err(Error::from)
+        });
     if found.is_err() {
         let _ = keeper.execute_batch("ROLLBACK");
     }

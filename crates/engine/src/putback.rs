@@ -87,11 +87,18 @@ fn conflict(change: &Change, message: String) -> Error {
         None => "the schema".to_owned(),
         Some(table) if key.is_empty() => format!("table {table:?}"),
         Some(table) => {
-            let row: Vec<String> = key.iter().map(|(name, value)| format!("{name} = {}", shown(value))).collect();
+            let row: Vec<String> = key
+                .iter()
+                .map(|(name, value)| format!("{name} = {}", shown(value)))
+                .collect();
             format!("the row of table {table:?} with {}", row.join(", "))
         }
     };
-    Error::PullConflict { change: change.id, what, message }
+    Error::PullConflict {
+        change: change.id,
+        what,
+        message,
+    }
 }
 
 fn shown(value: &Value) -> String {

@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use partial_sync_core::{ChangeId, PageMap, PageSize, SegmentSize};
 use partial_sync_transport::{Remote, RemoteError, RemoteErrorKind};
 use partial_sync_vfs::{
-    Base, MemoryStorage, Miss, PageSink, PageSource, ReadError, Replica, ReplicaConfig, SourceError, Storage, as_wal_mode,
+    Base, MemoryStorage, Miss, PageSink, PageSource, ReadError, Replica, ReplicaConfig, SourceError, Storage,
+    as_wal_mode,
 };
 use roaring::RoaringBitmap;
 
@@ -67,7 +68,10 @@ impl Rehearsal<'_> {
         let path = std::path::PathBuf::from(path);
         let failed = |e| Error::storage("rehearse", &path, e);
         let size = self.base.size.bytes(self.page_size);
-        storage.open(&path, true).and_then(|file| file.set_len(size)).map_err(failed)?;
+        storage
+            .open(&path, true)
+            .and_then(|file| file.set_len(size))
+            .map_err(failed)?;
         let preview = Replica::register(ReplicaConfig {
             storage: Arc::new(storage),
             path: path.clone(),
@@ -86,7 +90,8 @@ impl Rehearsal<'_> {
         if !left.is_empty() {
             conn.execute_batch("BEGIN IMMEDIATE")?;
             let result = putback::run(&conn, left, self.transform);
-            conn.execute_batch("ROLLBACK").or_else(|e| if conn.is_autocommit() { Ok(()) } else { Err(e) })?;
+            conn.execute_batch("ROLLBACK")
+                .or_else(|e| if conn.is_autocommit() { Ok(()) } else { Err(e) })?;
             result?;
         }
         drop(conn);
@@ -147,8 +152,13 @@ impl PageSource for Source {
         let request = pinned(&miss.base, &absent, self.page_size, self.deadline);
         runtime().spawn(async move {
             let result = stream(&*remote, request, |page, data| {
-                let data = if page.get() == 1 { as_wal_mode(data) } else { data.to_vec() };
-                sink.page(page, &data).map_err(|e| RemoteError::new(RemoteErrorKind::Protocol, e.to_string()))?;
+                let data = if page.get() == 1 {
+                    as_wal_mode(data)
+                } else {
+                    data.to_vec()
+                };
+                sink.page(page, &data)
+                    .map_err(|e| RemoteError::new(RemoteErrorKind::Protocol, e.to_string()))?;
                 fetched.lock().push((page.id().0, data));
                 Ok(())
             })

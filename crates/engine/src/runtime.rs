@@ -40,7 +40,9 @@ where
         // Blocking inside another runtime is refused by tokio; a thread of our own is not inside it.
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| handle.block_on(future));
-            waiting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            waiting
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     } else {
         handle.block_on(future)
@@ -56,7 +58,10 @@ pub struct CancelHandle {
 
 impl CancelHandle {
     pub(crate) fn new() -> Self {
-        Self { generation: Arc::default(), changed: watch::Sender::new(0) }
+        Self {
+            generation: Arc::default(),
+            changed: watch::Sender::new(0),
+        }
     }
 
     /// Breaks what is waiting now; it fails with [`Error::Interrupted`]. What begins later is not touched.
@@ -66,7 +71,11 @@ impl CancelHandle {
     }
 
     /// Runs a future unless [`Self::cancel`] is called first.
-    pub(crate) fn wait<T: Send>(&self, doing: &'static str, future: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    pub(crate) fn wait<T: Send>(
+        &self,
+        doing: &'static str,
+        future: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
         let mut changed = self.changed.subscribe();
         changed.mark_unchanged();
         wait(async move {

@@ -27,7 +27,8 @@ impl PageSource for RemoteSource {
         runtime().spawn(async move {
             let request = pinned(&miss.base, &miss.pages, page_size, deadline);
             let result = stream(&*remote, request, |page, data| {
-                sink.page(page, data).map_err(|e| RemoteError::new(RemoteErrorKind::Protocol, e.to_string()))
+                sink.page(page, data)
+                    .map_err(|e| RemoteError::new(RemoteErrorKind::Protocol, e.to_string()))
             })
             .await;
             sink.finish(result.map_err(|source| Arc::new(PageFetchError { source }) as SourceError));

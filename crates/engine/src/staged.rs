@@ -61,7 +61,9 @@ impl StagedPages {
     }
 
     pub(crate) fn read(&self, id: u32) -> io::Result<Option<Vec<u8>>> {
-        let Some(&at) = self.at.get(&id) else { return Ok(None) };
+        let Some(&at) = self.at.get(&id) else {
+            return Ok(None);
+        };
         let mut bytes = vec![0; self.page_len];
         if self.file.read_at(&mut bytes, at)? < bytes.len() {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -83,10 +85,24 @@ pub(crate) struct Replay {
 
 impl Staged {
     pub(crate) fn begin(storage: &Arc<dyn Storage>, path: PathBuf, base: StagedBase) -> Result<Self> {
-        storage.remove(&path).map_err(|e| Error::storage("remove", &path, e))?;
-        let file = storage.open(&path, true).map_err(|e| Error::storage("create", &path, e))?;
-        let pages = StagedPages { file, at: BTreeMap::new(), page_len: base.page_size as usize };
-        let mut staged = Self { storage: storage.clone(), path, end: 0, pages, base };
+        storage
+            .remove(&path)
+            .map_err(|e| Error::storage("remove", &path, e))?;
+        let file = storage
+            .open(&path, true)
+            .map_err(|e| Error::storage("create", &path, e))?;
+        let pages = StagedPages {
+            file,
+            at: BTreeMap::new(),
+            page_len: base.page_size as usize,
+        };
+        let mut staged = Self {
+            storage: storage.clone(),
+            path,
+            end: 0,
+            pages,
+            base,
+        };
         let json = serde_json::to_vec(&staged.base).expect("a StagedBase has string keys: it is always JSON");
         staged.frame(BASE, &json)?;
         Ok(staged)
@@ -98,7 +114,10 @@ impl Staged {
         bytes.extend((body.len() as u32).to_le_bytes());
         bytes.extend(body);
         bytes.extend(xxh3_64(body).to_le_bytes());
-        self.pages.file.write_at(&bytes, self.end).map_err(|e| Error::storage("write", &self.path, e))?;
+        self.pages
+            .file
+            .write_at(&bytes, self.end)
+            .map_err(|e| Error::storage("write", &self.path, e))?;
         self.end += bytes.len() as u64;
         Ok(())
     }
@@ -129,19 +148,31 @@ impl Staged {
     /// Makes the file complete and durable. From here on a crash applies the pull.
     pub(crate) fn seal(&mut self, keep: &RoaringBitmap, log: &[Chunk], pull: u64) -> Result<()> {
         let mut bitmap = Vec::with_capacity(keep.serialized_size());
-        keep.serialize_into(&mut bitmap).map_err(|e| Error::storage("write", &self.path, e))?;
+        keep.serialize_into(&mut bitmap)
+            .map_err(|e| Error::storage("write", &self.path, e))?;
         self.frame(KEEP, &bitmap)?;
         for chunk in log {
             let mut body = Vec::with_capacity(chunk.body.len() + 40);
-            for number in [chunk.last.0, chunk.first.0, chunk.txn.0, chunk.time, chunk.count as i64] {
+            for number in [
+                chunk.last.0,
+                chunk.first.0,
+                chunk.txn.0,
+                chunk.time,
+                chunk.count as i64,
+            ] {
                 body.extend(number.to_le_bytes());
             }
             body.extend(&chunk.body);
             self.frame(LOG, &body)?;
         }
         self.frame(END, &pull.to_le_bytes())?;
-        self.pages.file.sync().map_err(|e| Error::storage("sync", &self.path, e))?;
-        self.storage.sync_folder(&self.path).map_err(|e| Error::storage("sync", &self.path, e))
+        self.pages
+            .file
+            .sync()
+            .map_err(|e| Error::storage("sync", &self.path, e))?;
+        self.storage
+            .sync_folder(&self.path)
+            .map_err(|e| Error::storage("sync", &self.path, e))
     }
 
     /// Reads the file at `path`: `None` when there is none or it is incomplete.
@@ -182,9 +213,24 @@ impl Staged {
         match (base, keep, pull) {
             (Some(base), Some(keep), Some(pull)) if at == len => {
                 let page_len = base.page_size as usize;
-                let pages = StagedPages { file, at: pages, page_len };
-                let staged = Self { storage: storage.clone(), path, end: len, pages, base };
-                Ok(Some(Replay { staged, keep, log, pull }))
+                let pages = StagedPages {
+                    file,
+                    at: pages,
+                    page_len,
+                };
+                let staged = Self {
+                    storage: storage.clone(),
+                    path,
+                    end: len,
+                    pages,
+                    base,
+                };
+                Ok(Some(Replay {
+                    staged,
+                    keep,
+                    log,
+                    pull,
+                }))
             }
             _ => Ok(None),
         }

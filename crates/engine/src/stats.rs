@@ -44,7 +44,9 @@ pub struct Stats {
 }
 
 pub(crate) fn stats(database: &Database) -> Result<Stats> {
-    let Inner::Replica(open) = &*database.inner else { return Ok(Stats::default()) };
+    let Inner::Replica(open) = &*database.inner else {
+        return Ok(Stats::default());
+    };
     let path = open.replica.name();
     let info = open.info.lock().clone();
     let counts = open.replica.counts();
@@ -56,7 +58,10 @@ pub(crate) fn stats(database: &Database) -> Result<Stats> {
     };
     Ok(Stats {
         cdc_operations: Log::new(&open.keeper).count()?,
-        main_wal_size: open.replica.wal_bytes().map_err(|e| Error::storage("read the WAL of", path, e))?,
+        main_wal_size: open
+            .replica
+            .wal_bytes()
+            .map_err(|e| Error::storage("read the WAL of", path, e))?,
         revert_wal_size: staged_bytes().map_err(|e| Error::storage("read", &staged, e))?,
         last_pull_unix_time: info.last_pull,
         last_push_unix_time: info.last_push,

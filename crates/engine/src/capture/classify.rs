@@ -162,7 +162,8 @@ impl Heard {
             }
         };
         let mut ddl = |kind, name: &str| {
-            if main && self.ddl.is_none() {
+            // ANALYZE makes sqlite_stat1, and a key its sqlite_autoindex.
+            if main && self.ddl.is_none() && !name.starts_with("sqlite_") {
                 self.ddl = Some((kind, name.to_owned()));
             }
         };

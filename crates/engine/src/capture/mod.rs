@@ -14,6 +14,8 @@ pub mod cause;
 pub mod classify;
 mod hook;
 pub mod schema;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashSet,
@@ -456,7 +458,7 @@ impl Run<'_> {
         self.record_rows(nested, nesting, None)?;
         if let Some(table) = virtual_table {
             let change = StatementChange {
-                sql: stmt.sql(),
+                sql: text(stmt),
                 args: arguments.positional.clone(),
                 named: arguments.named.clone(),
                 kind: StatementKind::VirtualTableWrite { table },
@@ -483,7 +485,7 @@ impl Run<'_> {
             // Foreign keys act on the children of the dropped table's rows; the rows themselves go with the statement.
             self.record_rows(nested, Nesting::of_a_dropped_table(), Some(&ddl.name))?;
         }
-        let mut sql = stmt.sql();
+        let mut sql = text(stmt);
         if ddl.as_select {
             sql = self.created_sql(&ddl.name)?;
         }
@@ -658,6 +660,12 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// The statement's text as it is recorded: without what surrounded it in a script.
+fn text(stmt: &Stmt) -> String {
+    let sql = stmt.sql();
+    sql.trim().trim_end_matches(';').trim_end().to_owned()
 }
 
 fn lost_transaction() -> Error {

@@ -32,7 +32,12 @@ impl Served {
         drop(conn);
         let server = Server::builder(&file).start_blocking("127.0.0.1:0").unwrap();
         let port = server.addr().port();
-        Self { server: Some(server), folder, file, port }
+        Self {
+            server: Some(server),
+            folder,
+            file,
+            port,
+        }
     }
 
     pub fn url(&self) -> String {
@@ -115,11 +120,14 @@ pub fn prefix(bytes: u64, segment: u64) -> PartialSync {
 /// Rows of a query on a replica, as text.
 pub fn rows(conn: &Connection, sql: &str) -> partial_sync::Result<Vec<String>> {
     let mut statement = conn.prepare(sql)?;
+    let columns = statement.column_count();
     let mut rows = statement.query(())?;
     let mut out = vec![];
     while let Some(row) = rows.next()? {
-        let columns: Vec<String> = (0..row.column_count()).map(|i| shown(row.get_ref(i).unwrap().into())).collect();
-        out.push(columns.join("|"));
+        let row: Vec<String> = (0..columns)
+            .map(|i| shown(row.get_ref(i).unwrap().try_into().unwrap()))
+            .collect();
+        out.push(row.join("|"));
     }
     Ok(out)
 }
@@ -131,7 +139,9 @@ pub fn stock_rows(conn: &rusqlite::Connection, sql: &str) -> rusqlite::Result<Ve
     let mut rows = statement.query(())?;
     let mut out = vec![];
     while let Some(row) = rows.next()? {
-        let row: Vec<String> = (0..columns).map(|i| shown(row.get_ref(i).unwrap().into())).collect();
+        let row: Vec<String> = (0..columns)
+            .map(|i| shown(row.get_ref(i).unwrap().try_into().unwrap()))
+            .collect();
         out.push(row.join("|"));
     }
     Ok(out)
@@ -152,7 +162,10 @@ const TABLES: &str = "select name from sqlite_schema where type = 'table' and na
 pub fn contents(conn: &Connection) -> Vec<String> {
     let mut out = schema(&rows(conn, SCHEMA).unwrap());
     for table in rows(conn, TABLES).unwrap() {
-        let name = table.trim_start_matches("Text(\"").trim_end_matches("\")").to_owned();
+        let name = table
+            .trim_start_matches("Text(\"")
+            .trim_end_matches("\")")
+            .to_owned();
         out.push(name.clone());
         let mut all = rows(conn, &format!("select * from \"{}\"", name.replace('"', "\"\""))).unwrap();
         all.sort();
@@ -165,7 +178,10 @@ pub fn contents(conn: &Connection) -> Vec<String> {
 pub fn stock_contents(conn: &rusqlite::Connection) -> Vec<String> {
     let mut out = schema(&stock_rows(conn, SCHEMA).unwrap());
     for table in stock_rows(conn, TABLES).unwrap() {
-        let name = table.trim_start_matches("Text(\"").trim_end_matches("\")").to_owned();
+        let name = table
+            .trim_start_matches("Text(\"")
+            .trim_end_matches("\")")
+            .to_owned();
         out.push(name.clone());
         let mut all = stock_rows(conn, &format!("select * from \"{}\"", name.replace('"', "\"\""))).unwrap();
         all.sort();

@@ -1,0 +1,332 @@
+//! What belongs together: savepoints, failed statements, rolled back and crashed transactions, two connections.
+
+use super::*;
+
+const SCHEMA: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, a CHECK (a <> 'bad'))";
+
+#[test]
+fn a_rolled_back_transaction_records_nothing() {
+    records(
+        SCHEMA,
+        "BEGIN; INSERT INTO t VALUES (1, 'a'); ROLLBACK; BEGIN; INSERT INTO t VALUES (2, 'b'); COMMIT",
+        &["+t(2,b)"],
+    );
+}
+
+#[test]
+fn a_savepoint_rolled_back_takes_its_records_with_it() {
+    records(
+        SCHEMA,
+        "SAVEPOINT a; INSERT INTO t VALUES (1, 'a'); SAVEPOINT b; INSERT INTO t VALUES (2, 'b'); SAVEPOINT c;
+         INSERT INTO t VALUES (3, 'c'); RELEASE c; INSERT INTO t VALUES (4, 'd'); ROLLBACK TO b;
+         INSERT INTO t VALUES (5, 'e'); RELEASE b; INSERT INTO t VALUES (6, 'f'); RELEASE a",
+        &["+t(1,a)", "+t(5,e)", "+t(6,f)"],
+    );
+}
+
+#[test]
+fn a_log_made_inside_a_savepoint_survives_its_rollback() {
+    records(
+        SCHEMA,
+        "BEGIN; SAVEPOINT a; INSERT INTO t VALUES (1, 'a'); SAVEPOINT b; ROLLBACK TO a;
+         INSERT INTO t VALUES (2, 'b'); RELEASE a; COMMIT; INSERT INTO t VALUES (3, 'c')",
+        &["+t(2,b)", "+t(3,c)"],
+    );
+}
+
+#[test]
+fn a_transaction_is_one_whatever_its_chunks() {
+    let db = Recorded::new(SCHEMA);
+    let connection = db.connection();
+    connection
+        .execute_batch(
+            "INSERT INTO t VALUES (1, 'a'); BEGIN; INSERT INTO t VALUES (2, 'b'); SAVEPOINT x;
+             INSERT INTO t VALUES (3, 'c'); RELEASE x; INSERT INTO t VALUES (4, 'd'); COMMIT",
+        )
+        .unwrap();
+    let spans: Vec<_> = db
+        .chunks()
+        .iter()
+        .map(|c| (c.txn.0, c.first.0, c.last.0))
+        .collect();
+    assert_eq!(spans, [(1, 1, 1), (2, 2, 2), (2, 3, 3), (2, 4, 4)]);
+}
+
+#[test]
+fn a_failed_statement_records_nothing_and_the_transaction_goes_on() {
+    let db = Recorded::new(SCHEMA);
+    let connection = db.connection();
+    assert!(
+        connection
+            .execute_batch("INSERT INTO t VALUES (1, 'a'), (2, 'bad')")
+            .is_err()
+    );
+    assert!(connection.is_autocommit());
+    connection
+        .execute_batch("BEGIN; INSERT INTO t VALUES (3, 'c')")
+        .unwrap();
+    assert!(
+        connection
+            .execute_batch("INSERT INTO t VALUES (4, 'a'), (5, 'bad')")
+            .is_err()
+    );
+    assert!(!connection.is_autocommit());
+    connection
+        .execute_batch("INSERT OR IGNORE INTO t VALUES (6, 'f'), (7, 'bad'); COMMIT")
+        .unwrap();
+    assert_eq!(db.take(), ["+t(3,c)", "+t(6,f)"]);
+    let rows: Vec<(i64,)> = connection.query("SELECT id FROM t", ()).unwrap();
+    assert_eq!(rows, [(3,), (6,)]);
+}
+
+#[test]
+fn or_fail_keeps_and_records_what_came_before() {
+    let db = Recorded::new("CREATE TABLE t(id INTEGER PRIMARY KEY, a)");
+    let connection = db.connection();
+    assert!(
+        connection
+            .execute_batch("INSERT OR FAIL INTO t VALUES (1, 'a'), (1, 'b')")
+            .is_err()
+    );
+    connection.execute_batch("BEGIN").unwrap();
+    assert!(
+        connection
+            .execute_batch("INSERT OR FAIL INTO t VALUES (2, 'a'), (2, 'b')")
+            .is_err()
+    );
+    connection.execute_batch("COMMIT").unwrap();
+    assert_eq!(db.take(), ["+t(1,a)", "+t(2,a)"]);
+    let rows: Vec<(i64,)> = connection.query("SELECT id FROM t", ()).unwrap();
+    assert_eq!(rows, [(1,), (2,)]);
+}
+
+#[test]
+fn a_raised_failure_leaves_the_log_true_to_the_rows() {
+    let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, a); CREATE TABLE seen(a);
+                  CREATE TRIGGER s BEFORE INSERT ON t BEGIN INSERT INTO seen VALUES (new.id);
+                    SELECT RAISE(FAIL, 'no') WHERE new.a = 'fail'; SELECT RAISE(ABORT, 'no') WHERE new.a = 'abort'; END";
+    for (begin, commit) in [("", ""), ("BEGIN; INSERT INTO t VALUES (9, 'before')", "COMMIT")] {
+        for how in ["fail", "abort"] {
+            for rows in [format!("(1, '{how}')"), format!("(1, 'ok'), (2, '{how}')")] {
+                let db = Recorded::new(schema);
+                let connection = db.connection();
+                connection.execute_batch(begin).unwrap();
+                assert!(
+                    connection
+                        .execute_batch(&format!("INSERT INTO t VALUES {rows}"))
+                        .is_err()
+                );
+                connection.execute_batch(commit).unwrap();
+                let log = db.take();
+                for table in ["t", "seen"] {
+                    let rows: Vec<Vec<Value>> =
+                        connection.query(&format!("SELECT * FROM {table}"), ()).unwrap();
+                    let logged = log
+                        .iter()
+                        .filter(|l| l.starts_with(&format!("+{table}(")))
+                        .count();
+                    assert_eq!(rows.len(), logged, "{begin} {rows:?} {log:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn or_rollback_ends_the_transaction_and_forgets_it() {
+    let db = Recorded::new("CREATE TABLE t(id INTEGER PRIMARY KEY)");
+    let connection = db.connection();
+    connection
+        .execute_batch("BEGIN; INSERT INTO t VALUES (1)")
+        .unwrap();
+    assert!(
+        connection
+            .execute_batch("INSERT OR ROLLBACK INTO t VALUES (2), (1)")
+            .is_err()
+    );
+    assert!(connection.is_autocommit());
+    connection
+        .execute_batch("BEGIN; INSERT INTO t VALUES (3); COMMIT")
+        .unwrap();
+    assert!(
+        connection
+            .execute_batch("INSERT OR ROLLBACK INTO t VALUES (4), (3)")
+            .is_err()
+    );
+    assert_eq!(db.take(), ["+t(3)"]);
+}
+
+#[test]
+fn a_commit_refused_by_a_deferred_key_can_be_mended() {
+    let db = Recorded::new(
+        "CREATE TABLE p(id INTEGER PRIMARY KEY);
+         CREATE TABLE c(p REFERENCES p DEFERRABLE INITIALLY DEFERRED)",
+    );
+    let connection = db.connection();
+    connection.execute_batch("PRAGMA foreign_keys = ON").unwrap();
+    assert!(connection.execute_batch("INSERT INTO c VALUES (1)").is_err());
+    assert!(connection.is_autocommit());
+    connection
+        .execute_batch("BEGIN; INSERT INTO c VALUES (2)")
+        .unwrap();
+    assert!(connection.execute_batch("COMMIT").is_err());
+    connection
+        .execute_batch("INSERT INTO p VALUES (2); COMMIT")
+        .unwrap();
+    assert_eq!(db.take(), ["+c(2)", "+p(2)"]);
+}
+
+#[test]
+fn a_statement_with_returning_is_recorded_before_its_rows_are_read() {
+    let db = Recorded::new(SCHEMA);
+    let connection = db.connection();
+    let mut insert = connection
+        .prepare("INSERT INTO t VALUES (?, 'a'), (?, 'b') RETURNING id, a")
+        .unwrap();
+    let mut rows = insert.query((1, 2)).unwrap();
+    assert_eq!(rows.next().unwrap().unwrap().get::<i64>("id").unwrap(), 1);
+    assert_eq!(db.take(), ["+t(1,a)", "+t(2,b)"]);
+    assert_eq!(rows.next().unwrap().unwrap().get::<String>(1).unwrap(), "b");
+    assert!(rows.next().unwrap().is_none());
+    drop(rows);
+    assert_eq!(insert.query_row((3, 4), |row| row.get::<i64>(0)).unwrap(), 3);
+    assert_eq!(db.take(), ["+t(3,a)", "+t(4,b)"]);
+}
+
+#[test]
+fn a_write_while_a_query_is_being_read() {
+    let db = Recorded::new("CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1), (2), (3)");
+    let connection = db.connection();
+    let mut select = connection.prepare("SELECT id FROM t ORDER BY id").unwrap();
+    let mut rows = select.query(()).unwrap();
+    assert!(rows.next().unwrap().is_some());
+    connection.execute("DELETE FROM t WHERE id = 3", ()).unwrap();
+    assert!(connection.execute("INSERT INTO t VALUES (4), (1)", ()).is_err());
+    assert!(rows.next().unwrap().is_some());
+    assert_eq!(db.take(), ["-t(3)"]);
+}
+
+#[test]
+fn invariant_1_a_connection_lost_in_a_transaction_leaves_neither_rows_nor_records() {
+    let db = Recorded::new(SCHEMA);
+    let connection = db.connection();
+    connection
+        .execute_batch("INSERT INTO t VALUES (1, 'a'); BEGIN; INSERT INTO t VALUES (2, 'b'); SAVEPOINT x")
+        .unwrap();
+    // A copy of the files is what a crash would leave.
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["a.db", "a.db-wal"] {
+        std::fs::copy(db.folder.path().join(name), copy.path().join(name)).unwrap();
+    }
+    drop(connection);
+    let crashed = Recorded {
+        folder: copy,
+        floor: Arc::default(),
+    };
+    for db in [db, crashed] {
+        assert_eq!(db.take(), ["+t(1,a)"]);
+        let rows: Vec<(i64,)> = db.connection().query("SELECT id FROM t", ()).unwrap();
+        assert_eq!(rows, [(1,)]);
+    }
+}
+
+#[test]
+fn invariant_2_change_ids_only_go_up_with_two_connections_and_a_log_that_is_emptied() {
+    let db = Recorded::new("CREATE TABLE t(a)");
+    let connections = [db.connection(), db.connection()];
+    let mut last = 0;
+    for round in 0..20 {
+        connections[round % 2]
+            .execute("INSERT INTO t VALUES (?)", [round as i64])
+            .unwrap();
+        let id = db.log().last().unwrap().unwrap().0;
+        assert!(id > last, "{id} after {last}");
+        last = id;
+        if round % 5 == 4 {
+            db.floor.fetch_max(last, Ordering::SeqCst);
+            let conn = db.plain();
+            conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+            Log::new(&conn).delete_through(ChangeId(last)).unwrap();
+            Log::new(&conn).drop_if_empty().unwrap();
+            conn.execute_batch("COMMIT").unwrap();
+        }
+    }
+    assert_eq!(last, 20);
+}
+
+#[test]
+fn a_first_write_in_a_deferred_transaction_waits_for_the_other_writer() {
+    let db = Recorded::new("CREATE TABLE t(a)");
+    let (a, b) = (db.connection(), db.connection());
+    a.execute_batch("BEGIN").unwrap();
+    let mut insert = a.prepare("INSERT INTO t VALUES (1)").unwrap();
+    b.execute("INSERT INTO t VALUES (2)", ()).unwrap();
+    // Had preparing taken a snapshot, this would fail with "database is locked".
+    insert.execute(()).unwrap();
+    a.execute_batch("COMMIT").unwrap();
+    assert_eq!(db.take(), ["+t(2)", "+t(1)"]);
+}
+
+#[test]
+fn a_large_transaction_is_written_in_pieces_that_belong_together() {
+    let db = Recorded::new("CREATE TABLE t(a)");
+    let connection = db.connection();
+    connection
+        .execute_batch("BEGIN; INSERT INTO t SELECT zeroblob(1000) FROM generate_series(1, 3000); COMMIT")
+        .unwrap();
+    let chunks = db.chunks();
+    assert!(
+        chunks.len() > 2 && chunks.iter().all(|c| c.txn.0 == 1),
+        "{}",
+        chunks.len()
+    );
+    assert_eq!(chunks.iter().map(|c| c.count).sum::<u64>(), 3000);
+}
+
+#[test]
+fn the_log_can_be_read_marked_and_mended() {
+    let db = Recorded::new("CREATE TABLE t(a)");
+    let log = db.log();
+    assert_eq!(
+        (
+            log.count().unwrap(),
+            log.last().unwrap(),
+            log.marker("m").unwrap()
+        ),
+        (0, None, None)
+    );
+    db.connection()
+        .execute_batch("BEGIN; INSERT INTO t VALUES (1); INSERT INTO t VALUES (2); COMMIT")
+        .unwrap();
+    assert!(log.discard(ChangeId(9)).unwrap().is_none());
+    assert_eq!(line(&log.discard(ChangeId(2)).unwrap().unwrap().kind), "+t(2)");
+    assert_eq!(
+        (log.count().unwrap(), log.last().unwrap()),
+        (1, Some(ChangeId(2)))
+    );
+    let chunks = db.chunks();
+    assert!(log.discard(ChangeId(1)).unwrap().is_some());
+    assert_eq!(log.count().unwrap(), 0);
+    log.insert(&chunks).unwrap();
+    assert_eq!(db.chunks(), chunks);
+    assert_eq!(
+        log.delete_through(ChangeId(1)).unwrap(),
+        0,
+        "the chunk keeps the number of its discarded last change"
+    );
+    assert_eq!(log.delete_through(ChangeId(2)).unwrap(), 1);
+    log.set_marker("m", Some(rusqlite::types::ValueRef::Integer(5)))
+        .unwrap();
+    assert_eq!(log.marker("m").unwrap(), Some(Value::Integer(5)));
+    log.set_marker("m", None).unwrap();
+    log.drop_if_empty().unwrap();
+    let own: i64 = db
+        .connection()
+        .query_row(
+            "SELECT count(*) FROM sqlite_schema WHERE name LIKE 'partial%'",
+            (),
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(own, 0);
+}

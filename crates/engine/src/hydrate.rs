@@ -1,0 +1,242 @@
+//! Hydration: fetches absent pages before a query asks for them, all of them or those that a query touches.
+//!
+//! Every page goes through the same sink as the page of a miss, so what is here already is never overwritten, and queries
+//! that run meanwhile wait for a page under way instead of asking for it again. Nothing here may hold more than one
+//! request's pages, or claim a page that is not in the file.
+
+use std::{io, path::Path, sync::Arc};
+
+use partial_sync_core::{PageCount, PageId, PageNo};
+use partial_sync_transport::{PageSelector, PagesRequest, RemoteError, RemoteErrorKind};
+use partial_sync_vfs::{
+    Base, PageSink, SourceError,
+    sqlite::{Conn, Step, ValueRef},
+};
+use roaring::RoaringBitmap;
+
+use crate::{
+    database::{Database, OpenReplica, open_plain},
+    error::{Error, PageFetchError, Result},
+    source::{pinned, stream},
+};
+
+const DOING: &str = "a hydration";
+/// Most pages of one request.
+const PAGES_PER_REQUEST: u64 = 4096;
+/// Most bytes of one request, unless a single page is larger.
+const BYTES_PER_REQUEST: u64 = 16 << 20;
+/// The page map is saved after so many requests, so that a crash forgets at most so much.
+const REQUESTS_PER_SAVE: usize = 16;
+
+/// How far a hydration is. `fetched` goes up to `total`, unless queries fetch some of the pages themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HydrateProgress {
+    /// Pages fetched so far.
+    pub fetched: u32,
+    /// Pages that were absent when it began; for a query, unknown and 0.
+    pub total: u32,
+}
+
+/// What a hydration did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Hydrated {
+    /// Pages that it fetched.
+    pub fetched: u32,
+    /// Pages of the remote's database that are still absent.
+    pub absent: u32,
+}
+
+impl Database {
+    /// Fetches every absent page, at the base revision. Afterwards nothing is requested any more, and, after a
+    /// [`checkpoint`](Self::checkpoint), the file is an ordinary SQLite database. `progress` is called for each page.
+    ///
+    /// A remote that no longer keeps the base revision is an error for which
+    /// [`is_revision_expired`](Error::is_revision_expired) is true: pull, then hydrate again. What was fetched before a
+    /// failure stays.
+    pub fn hydrate(&self, progress: impl FnMut(HydrateProgress) + Send) -> Result<Hydrated> {
+        let open = self.open_replica(DOING)?;
+        let _sync = open.lock_sync(DOING)?;
+        saved(open, everything(open, progress))
+    }
+
+    /// Fetches the pages that a `SELECT` touches when the remote runs it at the base revision, as far as they are absent:
+    /// afterwards that query needs no request.
+    pub fn hydrate_query(&self, sql: &str, progress: impl FnMut(HydrateProgress) + Send) -> Result<Hydrated> {
+        let open = self.open_replica(DOING)?;
+        let _sync = open.lock_sync(DOING)?;
+        saved(open, touched_by(open, sql, progress))
+    }
+}
+
+/// Saves the page map whatever the outcome was, and adds what is still absent.
+fn saved(open: &OpenReplica, outcome: Result<u32>) -> Result<Hydrated> {
+    let saved = save(open);
+    let fetched = outcome?;
+    saved?;
+    let absent = absent(open, open.replica.base().size).len();
+    Ok(Hydrated {
+        fetched,
+        absent: u32::try_from(absent).unwrap_or(u32::MAX),
+    })
+}
+
+fn save(open: &OpenReplica) -> Result<()> {
+    open.replica
+        .save_map()
+        .map_err(|e| Error::storage("save the page map of", open.replica.name(), e))
+}
+
+/// Ids of the base's pages that are neither here nor written locally.
+fn absent(open: &OpenReplica, size: PageCount) -> RoaringBitmap {
+    let map = open.replica.map();
+    let mut ids = RoaringBitmap::new();
+    ids.insert_range(..size.0);
+    ids -= map.present();
+    ids -= map.dirty();
+    let page_size = open.replica.page_size();
+    if let Some(lock_byte) = PageNo::containing(1 << 30, page_size) {
+        ids.remove(lock_byte.id().0);
+    }
+    ids
+}
+
+fn everything(open: &OpenReplica, mut progress: impl FnMut(HydrateProgress) + Send) -> Result<u32> {
+    let replica = &open.replica;
+    let page_size = replica.page_size();
+    let wanted: Vec<PageNo> = absent(open, replica.base().size)
+        .iter()
+        .filter_map(|id| PageId(id).no())
+        .collect();
+    let mut at = HydrateProgress {
+        fetched: 0,
+        total: u32::try_from(wanted.len()).unwrap_or(u32::MAX),
+    };
+    progress(at);
+    let per_request = (BYTES_PER_REQUEST / u64::from(page_size.bytes())).clamp(1, PAGES_PER_REQUEST);
+    for (n, chunk) in wanted.chunks(per_request as usize).enumerate() {
+        let (base, pages, sink) = replica.begin_fetch(chunk.iter().copied())?;
+        if pages.is_empty() {
+            // Queries fetched these, or are about to.
+            sink.finish(Ok(()));
+            continue;
+        }
+        let request = pinned(&base, &pages, page_size, open.options.timeout);
+        receive(open, request, sink, |_| {
+            at.fetched += 1;
+            progress(at);
+        })?;
+        if let Some(&page) = pages.iter().find(|&&p| replica.map().state(p).is_absent()) {
+            return Err(not_stored(page, replica.name()));
+        }
+        if (n + 1) % REQUESTS_PER_SAVE == 0 {
+            save(open)?;
+        }
+    }
+    rest(open, &replica.base())?;
+    Ok(at.fetched)
+}
+
+/// Runs one request into a sink. Cancelled, the sink is dropped with the future, and whoever waits for a page is told.
+fn receive(
+    open: &OpenReplica,
+    request: PagesRequest,
+    sink: PageSink,
+    mut arrived: impl FnMut(PageNo) + Send,
+) -> Result<()> {
+    open.wait(DOING, async move {
+        let result = stream(&*open.remote, request, |page, data| {
+            sink.page(page, data)
+                .map_err(|e| RemoteError::new(RemoteErrorKind::Protocol, e.to_string()))?;
+            arrived(page);
+            Ok(())
+        })
+        .await;
+        let for_readers = result
+            .clone()
+            .map_err(|source| Arc::new(PageFetchError { source }) as SourceError);
+        sink.finish(for_readers);
+        Ok(result?)
+    })
+}
+
+/// Pages that a query had under way, and pages whose local write was rolled back: reads them, which waits for the one and
+/// fetches the other.
+fn rest(open: &OpenReplica, base: &Base) -> Result<()> {
+    let map = open.replica.map();
+    let mut left = absent(open, base.size);
+    let mut written = map.dirty() - map.present();
+    written.remove_range(base.size.0..);
+    left |= written;
+    if left.is_empty() {
+        return Ok(());
+    }
+    let conn = open_plain(&open.replica, open.options.timeout)?;
+    let mut reader = PageReader::new(&conn)?;
+    for page in left.iter().filter_map(|id| PageId(id).no()) {
+        reader.read(page)?;
+        if map.state(page).is_absent() && !map.is_dirty(page) {
+            return Err(not_stored(page, open.replica.name()));
+        }
+    }
+    Ok(())
+}
+
+fn touched_by(
+    open: &OpenReplica,
+    sql: &str,
+    mut progress: impl FnMut(HydrateProgress) + Send,
+) -> Result<u32> {
+    let replica = &open.replica;
+    let (base, _, sink) = replica.begin_fetch([])?;
+    let have = replica.map().present();
+    let request = PagesRequest {
+        revision: Some(base.revision.clone()),
+        // With a query, "all" is all that the query touches.
+        select: PageSelector::All,
+        have: Some(have.clone()),
+        query: Some(sql.to_owned()),
+        page_size: Some(replica.page_size()),
+        deadline: Some(open.options.timeout),
+        ..PagesRequest::default()
+    };
+    let mut at = HydrateProgress { fetched: 0, total: 0 };
+    receive(open, request, sink, |page| {
+        if !have.contains(page.id().0) {
+            at.fetched += 1;
+            progress(at);
+        }
+    })?;
+    Ok(at.fetched)
+}
+
+fn not_stored(page: PageNo, path: &Path) -> Error {
+    let why = format!("page {page} was fetched but could not be stored; is the disk full?");
+    Error::storage("hydrate", path, io::Error::new(io::ErrorKind::StorageFull, why))
+}
+
+/// Reads pages as a connection sees them, the WAL included, through the virtual table `sqlite_dbpage`. An absent page is
+/// fetched; ask the page map first where that must not be.
+pub(crate) struct PageReader {
+    read: partial_sync_vfs::sqlite::Stmt,
+}
+
+impl PageReader {
+    pub(crate) fn new(conn: &Conn) -> Result<Self> {
+        Ok(Self {
+            read: conn.prepare_one("SELECT data FROM sqlite_dbpage WHERE pgno = ?1")?,
+        })
+    }
+
+    /// The page's bytes; `None` beyond the end of the database as the connection sees it.
+    pub(crate) fn read(&mut self, page: PageNo) -> Result<Option<&[u8]>> {
+        self.read.reset();
+        self.read.bind(1, ValueRef::Integer(i64::from(page.get())))?;
+        match self.read.step()? {
+            Step::Done => Ok(None),
+            Step::Row => match self.read.value(0)? {
+                ValueRef::Blob(bytes) => Ok(Some(bytes)),
+                _ => Ok(None),
+            },
+        }
+    }
+}
