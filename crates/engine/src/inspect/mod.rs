@@ -186,8 +186,10 @@ impl Database {
             total.0 as usize
         ];
         for (ids, at) in [(&present, PageAt::Present), (&dirty, PageAt::Dirty)] {
-            for page in ids.iter().filter_map(|id| pages.get_mut(id as usize)) {
-                page.at = at;
+            for id in ids.iter() {
+                if let Some(page) = pages.get_mut(id as usize) {
+                    page.at = at;
+                }
             }
         }
         let mut source = pages::Pages::open(open)?;
