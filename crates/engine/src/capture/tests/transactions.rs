@@ -330,3 +330,60 @@ fn the_log_can_be_read_marked_and_mended() {
         .unwrap();
     assert_eq!(own, 0);
 }
+
+#[test]
+fn threads_that_share_a_connection_take_turns() {
+    let db = Recorded::new("CREATE TABLE t(a)");
+    let connection = db.connection();
+    std::thread::scope(|scope| {
+        for thread in 0..4_i64 {
+            let connection = connection.clone();
+            scope.spawn(move || {
+                let mut insert = connection.prepare("INSERT INTO t VALUES (?)").unwrap();
+                for i in 0..50 {
+                    insert.execute([thread * 100 + i]).unwrap();
+                    let _: i64 = connection
+                        .query_row("SELECT count(*) FROM t", (), |row| row.get(0))
+                        .unwrap();
+                }
+            });
+        }
+    });
+    let mut rows: Vec<(i64,)> = connection.query("SELECT a FROM t", ()).unwrap();
+    let mut logged = db.take();
+    assert_eq!(
+        (rows.len(), logged.len(), connection.total_changes()),
+        (200, 200, 200)
+    );
+    logged.sort();
+    rows.sort_by_key(|(a,)| format!("+t({a})"));
+    assert_eq!(
+        logged,
+        rows.iter().map(|(a,)| format!("+t({a})")).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn writers_on_connections_of_their_own_number_their_changes_without_gaps_or_doubles() {
+    let db = Recorded::new("CREATE TABLE t(a)");
+    std::thread::scope(|scope| {
+        for thread in 0..4_i64 {
+            let connection = db.connection();
+            scope.spawn(move || {
+                connection.busy_timeout(Duration::from_secs(60)).unwrap();
+                for i in 0..50 {
+                    connection
+                        .execute("INSERT INTO t VALUES (?)", [thread * 100 + i])
+                        .unwrap();
+                }
+            });
+        }
+    });
+    let ids: Vec<i64> = db
+        .chunks()
+        .iter()
+        .flat_map(|chunk| chunk.changes().unwrap())
+        .map(|change| change.id.0)
+        .collect();
+    assert_eq!(ids, (1..=200).collect::<Vec<_>>());
+}
