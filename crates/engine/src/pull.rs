@@ -108,7 +108,7 @@ fn ask(open: &OpenReplica, long_poll: Option<Duration>, present: RoaringBitmap) 
         select: PageSelector::Ids(&present | &dirty),
         require: Some(dirty.clone()),
         page_size: Some(replica.page_size()),
-        deadline: Some(open.options.timeout + long_poll.unwrap_or_default()),
+        deadline: Some(open.options.timeout),
         ..PagesRequest::default()
     };
     let path = changes_path(open);

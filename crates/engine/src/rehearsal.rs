@@ -46,13 +46,15 @@ pub(crate) struct Rehearsed {
     /// The last change of this client that the new state has.
     pub position: Option<ChangeId>,
     /// Pages that had to be fetched, by 0-based id.
-    pub fetched: Vec<(u32, Vec<u8>)>,
+    pub fetched: FetchedPages,
 }
+
+type FetchedPages = Vec<(u32, Vec<u8>)>;
 
 impl Rehearsal<'_> {
     /// Runs the changes of `log` that the new state does not have yet, and throws the result away.
     pub(crate) fn run(self, log: &[Chunk]) -> Result<Rehearsed> {
-        let fetched = Arc::new(Mutex::new(Vec::new()));
+        let fetched = Arc::<Mutex<FetchedPages>>::default();
         let source = Source {
             replica: self.replica.clone(),
             remote: self.remote.clone(),
@@ -114,7 +116,7 @@ struct Source {
     unchanged: RoaringBitmap,
     page_size: PageSize,
     deadline: Duration,
-    fetched: Arc<Mutex<Vec<(u32, Vec<u8>)>>>,
+    fetched: Arc<Mutex<FetchedPages>>,
 }
 
 impl Source {

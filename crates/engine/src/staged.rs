@@ -6,7 +6,12 @@
 //! each, then the chunk), end (the pull's id). A page may come twice; the later one counts. The file is complete when its
 //! last frame is an end frame and every checksum fits; anything else is a pull that never began to change the database.
 
-use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use partial_sync_vfs::{Storage, StorageFile};
 use roaring::RoaringBitmap;
@@ -254,7 +259,7 @@ fn chunk(bytes: &[u8]) -> Chunk {
 }
 
 /// Removes the file.
-pub(crate) fn discard(storage: &Arc<dyn Storage>, path: &PathBuf) -> Result<()> {
+pub(crate) fn discard(storage: &Arc<dyn Storage>, path: &Path) -> Result<()> {
     let failed = |e| Error::storage("remove", path, e);
     storage.remove(path).map_err(failed)?;
     storage.sync_folder(path).map_err(failed)

@@ -3,7 +3,7 @@ use super::*;
 #[ignore]
 fn cost() {
     for sync in ["FULL", "NORMAL"] {
-        for round in 0..3 {
+        for round in 0..8 {
             let mut times = vec![];
             for capture in [false, true] {
                 let db = Recorded::new("create table t(id integer primary key,a text,b int); create index tb on t(b);
