@@ -139,8 +139,12 @@ impl Connection {
 
     /// Runs a query and gives all of its rows as tuples or single values.
     ///
-    /// ```ignore
+    /// ```no_run
+    /// # fn main() -> partial_sync::Result<()> {
+    /// # let connection = partial_sync::Database::builder("a.db").connect()?.connection()?;
     /// let towns: Vec<(i64, String)> = connection.query("SELECT id, name FROM towns WHERE country = ?", ["DE"])?;
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn query<T: FromRow>(&self, sql: &str, params: impl Params) -> Result<Vec<T>> {
         let mut statement = self.prepare(sql)?;

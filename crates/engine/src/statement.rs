@@ -111,7 +111,10 @@ impl Statement {
     }
 
     fn total_changes(&self) -> u64 {
-        self.connection.conn.total_changes()
+        match &self.connection.capture {
+            Some(capture) => capture.total_changes(&self.connection.conn),
+            None => self.connection.conn.total_changes(),
+        }
     }
 
     /// Binds parameter `index` (from 1).

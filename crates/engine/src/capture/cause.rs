@@ -5,7 +5,7 @@
 //! otherwise it is a trigger's. When in doubt it is a foreign-key action: those are pushed, and applying one twice changes
 //! nothing.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use super::{
     classify::{Target, WriteOp},
@@ -24,7 +24,13 @@ pub struct Nesting {
     /// What is nested directly in the statement is a foreign-key action: the statement fires no triggers.
     only_keys: bool,
     /// The last change seen at each depth.
-    above: Vec<Option<(String, RowOp, Vec<String>, Cause)>>,
+    above: Vec<Option<Above>>,
+}
+
+struct Above {
+    table: Arc<Table>,
+    op: RowOp,
+    cause: Cause,
 }
 
 impl Nesting {
@@ -58,12 +64,15 @@ impl Nesting {
 
     /// The cause of the next change of the statement, in the order in which they happened. `keys` are the foreign keys of
     /// `table`, or empty when they are not enforced.
-    pub fn cause(&mut self, table: &Table, op: &RowOp, depth: u32, keys: &[ForeignKey]) -> Cause {
+    pub fn cause(&mut self, table: &Arc<Table>, op: &RowOp, depth: u32, keys: &[ForeignKey]) -> Cause {
         let cause = self.find(table, op, depth, keys);
         let depth = depth as usize;
         self.above.resize_with(depth + 1, || None);
-        let columns = table.columns.iter().map(|c| c.name.clone()).collect();
-        self.above[depth] = Some((table.name.clone(), op.clone(), columns, cause));
+        self.above[depth] = Some(Above {
+            table: table.clone(),
+            op: op.clone(),
+            cause,
+        });
         cause
     }
 
@@ -83,11 +92,11 @@ impl Nesting {
             return Cause::ForeignKey;
         }
         let above = self.above.get(depth as usize - 1).and_then(Option::as_ref);
-        if let Some((parent, parent_op, parent_columns, cause)) = above
-            && *cause != Cause::Trigger
-            && keys.iter().any(|key| {
-                key.parent.eq_ignore_ascii_case(parent) && is_action(key, parent_op, parent_columns, op)
-            })
+        if let Some(above) = above
+            && above.cause != Cause::Trigger
+            && keys
+                .iter()
+                .any(|key| key.parent.eq_ignore_ascii_case(&above.table.name) && is_action(key, above, op))
         {
             return Cause::ForeignKey;
         }
@@ -96,7 +105,8 @@ impl Nesting {
 }
 
 /// Whether `key` makes of the parent's change exactly this change of the child.
-fn is_action(key: &ForeignKey, parent: &RowOp, parent_columns: &[String], child: &RowOp) -> bool {
+fn is_action(key: &ForeignKey, above: &Above, child: &RowOp) -> bool {
+    let parent = &above.op;
     let (old_parent, action) = match parent {
         RowOp::Delete { before } => (before, key.on_delete),
         RowOp::Update { before, .. } => (before, key.on_update),
@@ -124,9 +134,11 @@ fn is_action(key: &ForeignKey, parent: &RowOp, parent_columns: &[String], child:
             match to {
                 // An implicit reference is to the primary key, in order: some column of the parent has the value.
                 None => old_parent.iter().any(|old| same_key(old, value)),
-                Some(to) => parent_columns
+                Some(to) => above
+                    .table
+                    .columns
                     .iter()
-                    .position(|name| name.eq_ignore_ascii_case(to))
+                    .position(|column| column.name.eq_ignore_ascii_case(to))
                     .and_then(|i| old_parent.get(i))
                     .is_some_and(|old| same_key(old, value)),
             }

@@ -71,6 +71,7 @@ pub enum Plan {
     Savepoint,
     Release,
     RollbackTo,
+    Attach,
     /// It writes rows of `main`, itself or by triggers.
     Write(Vec<Target>),
     Ddl(Ddl),
@@ -89,6 +90,9 @@ pub struct Heard {
     control: Option<Plan>,
     pub refusal: Option<Refusal>,
 }
+
+/// `SQLITE_ATTACH`, as the authorizer is told.
+const ATTACH: i32 = rusqlite::ffi::SQLITE_ATTACH;
 
 thread_local! {
     static HEARD: RefCell<Option<Heard>> = const { RefCell::new(None) };
@@ -186,10 +190,12 @@ impl Heard {
             AuthAction::AlterTable {
                 database_name,
                 table_name,
-            } => {
-                if database_name.eq_ignore_ascii_case("main") && self.ddl.is_none() {
-                    self.ddl = Some((K::AlterOther, table_name.to_owned()));
-                }
+            } if database_name.eq_ignore_ascii_case("main") && self.ddl.is_none() => {
+                self.ddl = Some((K::AlterOther, table_name.to_owned()));
+            }
+            // A file name that is no literal comes without a name.
+            AuthAction::Attach { .. } | AuthAction::Unknown { code: ATTACH, .. } => {
+                self.control = Some(Plan::Attach)
             }
             AuthAction::Transaction { operation } => {
                 self.control = Some(match operation {

@@ -1,6 +1,5 @@
 //! The recorder on plain SQLite files in WAL mode: what lands in the log, in which order, and what the user sees of it.
 
-mod cost;
 mod counters;
 mod rows;
 mod schema;

@@ -308,3 +308,72 @@ fn writes_to_the_projects_own_tables_are_refused() {
         .unwrap();
     assert_eq!(db.take(), ["+t(1)"]);
 }
+
+#[test]
+fn rows_copied_whole_from_a_table_of_the_same_shape_are_recorded() {
+    records(
+        "CREATE TABLE a(id INTEGER PRIMARY KEY, v); CREATE TABLE b(id INTEGER PRIMARY KEY, v);
+         CREATE TABLE c(k PRIMARY KEY, v) WITHOUT ROWID; CREATE TABLE d(k PRIMARY KEY, v) WITHOUT ROWID;
+         INSERT INTO a VALUES (1, 'x'); INSERT INTO c VALUES (2, 'y')",
+        "INSERT INTO b SELECT * FROM a; INSERT INTO d SELECT * FROM c",
+        &["+b(1,x)", "+d(2,y)"],
+    );
+}
+
+#[test]
+fn a_column_added_later_has_its_default_in_the_image() {
+    records(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1); ALTER TABLE t ADD COLUMN d DEFAULT 'x'",
+        "UPDATE t SET id = 2; DELETE FROM t",
+        &["~t(1,x)->(2,x)", "-t(2,x)"],
+    );
+}
+
+#[test]
+fn quoted_names_and_large_values() {
+    let db = Recorded::new("CREATE TABLE \"a \"\"b\"(\"x y\" INTEGER PRIMARY KEY, [select] BLOB)");
+    db.connection()
+        .execute(
+            "INSERT INTO \"a \"\"b\" VALUES (1, ?)",
+            [Value::Blob(vec![7; 3 << 20])],
+        )
+        .unwrap();
+    let taken = db.take();
+    assert!(taken[0].starts_with("+a \"b(1,x[7, 7"), "{:.40}", taken[0]);
+}
+
+#[test]
+fn the_replica_is_not_attached_to_itself() {
+    let db = Recorded::new("CREATE TABLE t(a)");
+    let connection = db.connection();
+    for sql in [
+        format!("ATTACH '{}' AS again", db.path().display()),
+        format!("ATTACH '{}' || '' AS again", db.path().display()),
+    ] {
+        let error = connection.execute_batch(&sql).unwrap_err();
+        assert!(matches!(error, crate::Error::Unsupported { .. }), "{error}");
+    }
+    assert!(
+        connection
+            .execute_batch("INSERT INTO again.t VALUES (1)")
+            .is_err()
+    );
+}
+
+#[test]
+fn a_virtual_table_cannot_be_written_by_a_temp_trigger() {
+    let db = Recorded::new("CREATE TABLE t(a); CREATE VIRTUAL TABLE f USING fts5(x)");
+    let connection = db.connection();
+    connection
+        .execute_batch(
+            "CREATE TEMP TRIGGER tt AFTER INSERT ON main.t BEGIN INSERT INTO f VALUES (new.a); END",
+        )
+        .unwrap();
+    let error = connection.execute_batch("INSERT INTO t VALUES (1)").unwrap_err();
+    assert!(matches!(error, crate::Error::Unsupported { .. }), "{error}");
+    assert!(connection.is_autocommit() && db.take().is_empty());
+    let rows: i64 = connection
+        .query_row("SELECT count(*) FROM t", (), |row| row.get(0))
+        .unwrap();
+    assert_eq!(rows, 0);
+}

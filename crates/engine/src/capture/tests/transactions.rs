@@ -387,3 +387,20 @@ fn writers_on_connections_of_their_own_number_their_changes_without_gaps_or_doub
         .collect();
     assert_eq!(ids, (1..=200).collect::<Vec<_>>());
 }
+
+#[test]
+fn execute_counts_the_rows_of_its_statement_alone() {
+    let db = Recorded::new("CREATE TABLE t(a)");
+    let connection = db.connection();
+    let counts: Vec<u64> = [
+        "INSERT INTO t VALUES (1), (2)",
+        "BEGIN",
+        "DELETE FROM t WHERE a = 1",
+        "COMMIT",
+        "UPDATE t SET a = 1 WHERE 0",
+    ]
+    .into_iter()
+    .map(|sql| connection.execute(sql, ()).unwrap())
+    .collect();
+    assert_eq!(counts, [2, 0, 1, 0, 0]);
+}

@@ -1,0 +1,223 @@
+//! Turns what the hook saw, or a statement's text, into changes that wait to be written.
+
+use std::collections::HashSet;
+
+use partial_sync_core::ChangeId;
+use partial_sync_vfs::sqlite::{self, Step, Stmt, ValueRef};
+
+use super::{
+    Arguments,
+    cause::Nesting,
+    classify::{Ddl, Target, internal},
+    hook::{self, Nested},
+    run::{Run, lost_transaction},
+    schema::Known,
+    writer::{CHUNK_BYTES, size},
+};
+use crate::{
+    change::{Cause, Change, ChangeKind, RowOp, StatementChange, StatementKind, Value},
+    error::{Error, Result},
+};
+
+impl Run<'_> {
+    pub fn record_write(
+        &mut self,
+        stmt: &Stmt,
+        nested: Vec<Nested>,
+        targets: &[Target],
+        arguments: &Arguments,
+    ) -> Result<()> {
+        self.look_at_log()?;
+        let own: Vec<&Target> = targets.iter().filter(|t| t.main && t.trigger.is_none()).collect();
+        let (mut base, mut virtual_table) = (0, None);
+        for target in own {
+            match self.known(&target.table)? {
+                Known::View => base = 1,
+                Known::Virtual => virtual_table = Some(target.table.clone()),
+                Known::Ordinary(_) | Known::Ignored => {}
+            }
+        }
+        let temporary = match targets.iter().any(|t| t.trigger.is_some()) {
+            true => internal(|| self.temp_triggers())?,
+            false => HashSet::new(),
+        };
+        let is_temporary = |name: &str| temporary.contains(&name.to_ascii_lowercase());
+        let lost = targets
+            .iter()
+            .find(|t| t.main && t.trigger.as_deref().is_some_and(is_temporary));
+        let nesting = Nesting::new(base, targets, is_temporary);
+        if let Some(target) = lost
+            && matches!(self.known(&target.table)?, Known::Virtual)
+        {
+            return Err(Error::Unsupported {
+                what: format!(
+                    "writing to the virtual table {} from a TEMP trigger",
+                    target.table
+                ),
+                why: "it cannot be recorded; the transaction was rolled back. Make the trigger a permanent one",
+            });
+        }
+        self.record_rows(nested, nesting, None)?;
+        if let Some(table) = virtual_table {
+            let change = StatementChange {
+                sql: text(stmt),
+                args: arguments.positional.clone(),
+                named: arguments.named.clone(),
+                kind: StatementKind::VirtualTableWrite { table },
+            };
+            self.wait(ChangeKind::Statement(change));
+        }
+        Ok(())
+    }
+
+    pub fn record_ddl(
+        &mut self,
+        stmt: &Stmt,
+        nested: Vec<Nested>,
+        ddl: &Ddl,
+        version: Option<i64>,
+    ) -> Result<()> {
+        if version.is_some_and(|version| self.schema_version().is_ok_and(|now| now == version)) {
+            // IF NOT EXISTS, and it does.
+            return Ok(());
+        }
+        self.look_at_log()?;
+        self.state.schema.clear();
+        if ddl.kind == StatementKind::DropTable {
+            // Foreign keys act on the children of the dropped table's rows; the rows themselves go with the statement.
+            self.record_rows(nested, Nesting::of_a_dropped_table(), Some(&ddl.name))?;
+        }
+        let mut sql = text(stmt);
+        if ddl.as_select {
+            sql = self.created_sql(&ddl.name)?;
+        }
+        let change = StatementChange {
+            sql,
+            args: Vec::new(),
+            named: Vec::new(),
+            kind: ddl.kind.clone(),
+        };
+        self.wait(ChangeKind::Statement(change));
+        if ddl.as_select {
+            self.record_contents(&ddl.name)?;
+        }
+        Ok(())
+    }
+
+    /// The `CREATE TABLE` that SQLite wrote for a `CREATE TABLE ... AS SELECT`.
+    fn created_sql(&mut self, table: &str) -> Result<String> {
+        let sql = "SELECT sql FROM main.sqlite_schema WHERE type = 'table' AND lower(name) = lower(?1)";
+        let mut select = internal(|| self.conn.prepare_one(sql))?;
+        select.bind(1, ValueRef::Text(table.as_bytes()))?;
+        select.step()?;
+        match select.value(0)? {
+            ValueRef::Text(sql) => Ok(String::from_utf8_lossy(sql).into_owned()),
+            _ => Err(lost_transaction()),
+        }
+    }
+
+    /// Records every row of a table that was just made, as inserts.
+    fn record_contents(&mut self, table: &str) -> Result<()> {
+        let Known::Ordinary(descriptor) = self.known(table)? else {
+            return Ok(());
+        };
+        let sql = format!("SELECT * FROM main.\"{}\"", table.replace('"', "\"\""));
+        let mut select = internal(|| self.conn.prepare_one(&sql))?;
+        while internal(|| select.step())? == Step::Row {
+            let after: sqlite::Result<_> = (0..select.column_count())
+                .map(|i| Ok(Value::from(select.value(i)?)))
+                .collect();
+            let op = RowOp::Insert { after: after? };
+            self.wait(ChangeKind::Row {
+                table: descriptor.clone(),
+                op,
+                cause: Cause::Statement,
+            });
+            if self.state.waiting_bytes > CHUNK_BYTES {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Turns what the hook saw into changes.
+    fn record_rows(&mut self, nested: Vec<Nested>, mut nesting: Nesting, except: Option<&str>) -> Result<()> {
+        if nested.is_empty() {
+            return Ok(());
+        }
+        self.look_at_log()?;
+        let deep = nested.iter().any(|n| n.depth > 0);
+        let enforced = deep && self.foreign_keys_enforced()?;
+        for Nested { table, mut op, depth } in nested {
+            let Known::Ordinary(table) = self.known(&table)? else {
+                continue;
+            };
+            hook::fit(&table, &mut op)?;
+            let cause = if deep {
+                let keys = match enforced {
+                    true => internal(|| self.state.schema.foreign_keys(self.conn, &table))?,
+                    false => [].into(),
+                };
+                nesting.cause(&table, &op, depth, &keys)
+            } else {
+                Cause::Statement
+            };
+            if except.is_none_or(|except| !except.eq_ignore_ascii_case(&table.name)) {
+                self.wait(ChangeKind::Row { table, op, cause });
+            }
+        }
+        Ok(())
+    }
+
+    fn known(&mut self, name: &str) -> Result<Known> {
+        Ok(internal(|| self.state.schema.table(self.conn, name))?)
+    }
+
+    fn foreign_keys_enforced(&self) -> Result<bool> {
+        let mut stmt = internal(|| self.conn.prepare_one("PRAGMA foreign_keys"))?;
+        stmt.step()?;
+        Ok(stmt.value(0)? == ValueRef::Integer(1))
+    }
+
+    fn temp_triggers(&mut self) -> sqlite::Result<HashSet<String>> {
+        let sql = "SELECT lower(name) FROM temp.sqlite_schema WHERE type = 'trigger'";
+        let stmt = match &mut self.state.temp_triggers {
+            Some(stmt) => stmt,
+            none => none.insert(self.conn.prepare_one(sql)?),
+        };
+        let mut names = HashSet::new();
+        while stmt.step()? == Step::Row {
+            if let ValueRef::Text(name) = stmt.value(0)? {
+                names.insert(String::from_utf8_lossy(name).into_owned());
+            }
+        }
+        stmt.reset();
+        Ok(names)
+    }
+
+    fn wait(&mut self, kind: ChangeKind) {
+        self.state.waiting_bytes += size(&kind);
+        // The id is given when the change is written: what is rolled back before that uses none.
+        self.state.waiting.push(Change {
+            id: ChangeId(0),
+            time: (self.capture.options.clock)(),
+            kind,
+        });
+    }
+
+    /// SQLite's schema cookie of `main`.
+    pub fn schema_version(&self) -> Result<i64> {
+        let mut stmt = internal(|| self.conn.prepare_one("PRAGMA main.schema_version"))?;
+        stmt.step()?;
+        Ok(match stmt.value(0)? {
+            ValueRef::Integer(version) => version,
+            _ => 0,
+        })
+    }
+}
+
+/// The statement's text as it is recorded: without what surrounded it in a script.
+fn text(stmt: &Stmt) -> String {
+    let sql = stmt.sql();
+    sql.trim().trim_end_matches(';').trim_end().to_owned()
+}

@@ -1,0 +1,168 @@
+//! Runs one statement so that what it changes and the record of it commit or vanish together.
+
+use partial_sync_vfs::sqlite::{self, Conn, Step, Stmt, TxnState, ValueRef, codes};
+
+use super::{
+    Arguments, Capture, State,
+    classify::{self, Ddl, Target, internal},
+};
+use crate::{
+    change::Value,
+    error::{Error, Result},
+};
+
+/// Changes wait in memory, inside an explicit transaction, until they hold this many bytes.
+const WAITING_BYTES: usize = 64 << 10;
+
+/// Steps to the end, keeping the rows. SQLite makes every change of a statement before it gives the first row.
+pub fn drain(stmt: &mut Stmt) -> Result<Vec<Vec<Value>>> {
+    let columns = stmt.column_count();
+    let mut rows = Vec::new();
+    while stmt.step()? == Step::Row {
+        let row: sqlite::Result<_> = (0..columns).map(|i| Ok(Value::from(stmt.value(i)?))).collect();
+        rows.push(row?);
+    }
+    stmt.reset();
+    Ok(rows)
+}
+/// One recorded run, with everything at hand.
+pub struct Run<'r> {
+    pub conn: &'r Conn,
+    pub capture: &'r Capture,
+    pub state: &'r mut State,
+}
+
+impl Run<'_> {
+    /// Forgets what belongs to the transaction, which is over.
+    pub fn forget(&mut self) {
+        self.forget_waiting();
+        self.state.txn = None;
+    }
+
+    /// Forgets what is not in the log yet, and what was known of the log: part of it may have been rolled back.
+    pub fn forget_waiting(&mut self) {
+        self.state.waiting.clear();
+        self.state.waiting_bytes = 0;
+        self.state.next_id = None;
+    }
+
+    pub fn write(
+        &mut self,
+        stmt: &mut Stmt,
+        targets: &[Target],
+        ddl: Option<&Ddl>,
+        arguments: &Arguments,
+    ) -> Result<Vec<Vec<Value>>> {
+        let ours = self.conn.is_autocommit();
+        if ours {
+            internal(|| self.state.begin.execute())?;
+        }
+        // A trigger can RAISE(FAIL), and a statement OR FAIL, before any row of the statement itself has changed: then
+        // nothing tells whether the effects of triggers stay. With a savepoint it is decided: they go.
+        let guarded = !ours && targets.iter().any(|t| t.trigger.is_some());
+        if guarded {
+            self.batch("SAVEPOINT partial_sync_statement")?;
+        }
+        let version = match ddl {
+            // Asking takes a snapshot, which must not be older than the write lock.
+            Some(_) if self.conn.txn_state() == TxnState::Write => Some(self.schema_version()?),
+            _ => None,
+        };
+        self.capture.buffer.lock().start();
+        classify::start();
+        let outcome = drain(stmt);
+        let recompiled = classify::finish().into_targets();
+        let changed = self.conn.changes();
+        let nested = self.capture.buffer.lock().finish();
+        // Only OR FAIL leaves changes behind an error; SQLite answers 0 for a statement that it has undone.
+        let fail_kept =
+            ddl.is_none() && changed > 0 && nested.as_ref().is_ok_and(|nested| !nested.is_empty());
+        if self.conn.is_autocommit() {
+            // The transaction is gone: OR ROLLBACK, a full disk, an interrupt.
+            return outcome.and_then(|_| Err(lost_transaction()));
+        }
+        let kept = match &outcome {
+            Ok(_) => true,
+            Err(Error::Sqlite(e)) if e.code() == codes::CONSTRAINT => fail_kept,
+            Err(_) => false,
+        };
+        let recorded = match nested {
+            Ok(nested) if kept && ddl.is_none() => {
+                let all: Vec<Target>;
+                let targets = if recompiled.is_empty() {
+                    targets
+                } else {
+                    all = targets.iter().cloned().chain(recompiled).collect();
+                    &all
+                };
+                self.record_write(stmt, nested, targets, arguments)
+            }
+            Ok(nested) if kept => match ddl {
+                Some(ddl) => self.record_ddl(stmt, nested, ddl, version),
+                None => Ok(()),
+            },
+            Ok(_) => Ok(()),
+            Err(broken) => Err(broken),
+        };
+        if let Err(error) = recorded {
+            // What cannot be recorded must not commit.
+            self.undo_transaction();
+            return Err(error);
+        }
+        if guarded && !kept {
+            self.batch("ROLLBACK TO partial_sync_statement")?;
+        }
+        if guarded {
+            self.batch("RELEASE partial_sync_statement")?;
+        }
+        let finished = if ours && kept {
+            self.flush()
+                .and_then(|()| Ok(internal(|| self.state.commit.execute())?))
+        } else if self.state.waiting_bytes > WAITING_BYTES {
+            self.flush()
+        } else {
+            Ok(())
+        };
+        if ours && (!kept || finished.is_err()) {
+            self.undo_transaction();
+        }
+        finished.and(outcome)
+    }
+
+    /// Detaches the database that an ATTACH just opened if it is the replica itself: what is written to it under another
+    /// name would not be recorded.
+    pub fn check_attached(&mut self) -> Result<()> {
+        let sql = "SELECT name FROM pragma_database_list WHERE name NOT IN ('main', 'temp') AND file <> '' \
+                   AND file = (SELECT file FROM pragma_database_list WHERE name = 'main')";
+        let mut stmt = internal(|| self.conn.prepare_one(sql))?;
+        let mut twice = None;
+        while stmt.step()? == Step::Row {
+            if let ValueRef::Text(name) = stmt.value(0)? {
+                twice = Some(String::from_utf8_lossy(name).into_owned());
+            }
+        }
+        drop(stmt);
+        let Some(name) = twice else { return Ok(()) };
+        self.batch(&format!("DETACH \"{}\"", name.replace('"', "\"\"")))?;
+        Err(Error::Unsupported {
+            what: format!("attaching the replica to itself as {name}"),
+            why: "what is written there would not be recorded; use main",
+        })
+    }
+
+    /// Rolls back the transaction, whatever state it is in.
+    fn undo_transaction(&mut self) {
+        if !self.conn.is_autocommit() {
+            let _ = internal(|| self.state.rollback.execute());
+        }
+        self.forget();
+    }
+
+    pub fn batch(&self, sql: &str) -> Result<()> {
+        Ok(internal(|| self.conn.execute_batch(sql))?)
+    }
+}
+
+pub fn lost_transaction() -> Error {
+    sqlite::Error::new(codes::ABORT, "the transaction was rolled back").into()
+}
