@@ -21,7 +21,7 @@ pub enum HistoryError {
     Expired(Seq),
     /// A page of that revision was overwritten while nobody looked, and its old bytes are gone.
     #[error(
-        "{page} of revision {seq} was overwritten while the server was not running: start again from the \
+        "page {page} of revision {seq} was overwritten while the server was not running: start again from the \
          latest revision"
     )]
     Lost {
