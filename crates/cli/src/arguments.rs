@@ -1,0 +1,163 @@
+//! The command line as clap reads it. Names and defaults here are what users type: they do not change.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::units;
+
+/// Open and use a remote SQLite database without downloading it.
+#[derive(Debug, Parser)]
+#[command(name = "partial-sync", version, arg_required_else_help = true, after_help = EXAMPLES)]
+pub struct Program {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  partial-sync serve app.db
+  partial-sync query replica.db --url http://127.0.0.1:8080 --bootstrap-prefix 128k 'SELECT * FROM users WHERE id = 7'
+  partial-sync inspect replica.db";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve a SQLite file, or every *.db file of a folder, as a remote
+    Serve(Serve),
+    /// Run SQL on a replica, which is made first if it is not there
+    Query(Query),
+    /// Bring the remote's changes to a replica
+    Pull(OnReplica),
+    /// Send a replica's local changes to the remote
+    Push(OnReplica),
+    /// Move what is in the WAL of a replica into its database file
+    Checkpoint(OnReplica),
+    /// Print counters and sizes of a replica
+    Stats(OnReplica),
+    /// Fetch the pages of a replica that are absent: all, or those that a query touches
+    Hydrate(Hydrate),
+    /// Draw which pages of a replica are here, by table and index
+    Inspect(Inspect),
+    /// Compare the pages of a replica with the remote's
+    Verify(OnReplica),
+}
+
+#[derive(Args, Debug)]
+pub struct Serve {
+    /// The file (made if it is missing) or folder; without it, an empty database in memory
+    pub path: Option<PathBuf>,
+    /// Address to listen on; port 0 = any free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub listen: String,
+    /// Let in who sends this token
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "PARTIAL_SYNC_AUTH_TOKEN",
+        hide_env_values = true
+    )]
+    pub auth_token: Option<String>,
+    /// Let in who sends a JWT signed with the key in this file: an Ed25519 public key, or `hmac:` and a secret
+    #[arg(long, value_name = "FILE")]
+    pub auth_jwt_key: Option<PathBuf>,
+    /// Listen beyond loopback without a token or key
+    #[arg(long, conflicts_with_all = ["auth_token", "auth_jwt_key"])]
+    pub allow_unauthenticated: bool,
+    /// Serve https with this certificate chain (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// How long old pages are kept for replicas that are behind
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = units::duration)]
+    pub retain: Duration,
+    /// How many bytes of old pages are kept for each database
+    #[arg(long, value_name = "SIZE", default_value = "1g", value_parser = units::bytes)]
+    pub retain_bytes: u64,
+}
+
+/// Which replica, and where its remote is.
+#[derive(Args, Debug)]
+pub struct OnReplica {
+    /// The replica's database file
+    pub replica: PathBuf,
+    #[command(flatten)]
+    pub remote: Remote,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Remote {
+    /// The remote: libsql://, https:// or http://. A replica that is here remembers its own
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// The bearer token
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "PARTIAL_SYNC_AUTH_TOKEN",
+        hide_env_values = true
+    )]
+    pub auth_token: Option<String>,
+    /// Longest wait for the remote
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::duration)]
+    pub timeout: Duration,
+}
+
+/// How a replica that is not here yet is made. With none of these, it is downloaded as a whole.
+#[derive(Args, Debug, Default)]
+pub struct Partial {
+    /// Make a partial replica with the first N bytes of the database (like 128k)
+    #[arg(long, value_name = "N", value_parser = units::bytes, conflicts_with = "bootstrap_query")]
+    pub bootstrap_prefix: Option<u64>,
+    /// Make a partial replica with the pages that this SELECT touches
+    #[arg(long, value_name = "SQL")]
+    pub bootstrap_query: Option<String>,
+    /// Bytes that are fetched around an absent page; 128k if not given
+    #[arg(long, value_name = "N", value_parser = units::bytes)]
+    pub segment_size: Option<u64>,
+    /// Fetch along what the query is expected to need next
+    #[arg(long)]
+    pub prefetch: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Query {
+    /// The replica's database file
+    pub replica: PathBuf,
+    /// One or more statements; `-` reads them from stdin
+    pub sql: String,
+    #[command(flatten)]
+    pub remote: Remote,
+    #[command(flatten)]
+    pub partial: Partial,
+    /// Print the rows of each statement as a JSON array of objects
+    #[arg(long)]
+    pub json: bool,
+    /// Print what it took as JSON on stderr
+    #[arg(long)]
+    pub stats: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Hydrate {
+    #[command(flatten)]
+    pub on: OnReplica,
+    /// Fetch only the pages that this SELECT touches
+    #[arg(long, value_name = "SQL")]
+    pub query: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct Inspect {
+    #[command(flatten)]
+    pub on: OnReplica,
+    /// Write the picture to this file as SVG instead of drawing it
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Columns of the picture; what fits the terminal if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(40..=400))]
+    pub width: Option<u16>,
+}

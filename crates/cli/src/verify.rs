@@ -1,0 +1,55 @@
+//! `verify`: says which pages differ from the remote's.
+
+use std::io::{self, Write};
+
+use crate::{arguments::OnReplica, error::CliError, hydrate, interrupt, replica, units::counted};
+
+/// So many differences are listed for a person; JSON has all.
+const LISTED: usize = 20;
+
+pub fn run(on: OnReplica) -> Result<(), CliError> {
+    let database = replica::open(&on)?;
+    let cancel = database.cancel_handle()?;
+    interrupt::on_ctrl_c(move || cancel.cancel());
+    let bar = hydrate::bar(true);
+    let result = database.verify(|at| {
+        bar.set_length(at.total.into());
+        bar.set_position(at.compared.into());
+    });
+    bar.finish_and_clear();
+    let verified = result?;
+    let mut out = io::stdout().lock();
+    if on.json {
+        serde_json::to_writer(&mut out, &verified).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        let page = |n: u32| counted(n.into(), "page");
+        writeln!(
+            out,
+            "compared {} with revision {}",
+            page(verified.compared),
+            verified.revision
+        )?;
+        if verified.dirty_skipped > 0 {
+            writeln!(out, "left out {} written locally", page(verified.dirty_skipped))?;
+        }
+        if verified.absent > 0 {
+            writeln!(out, "{} not here", page(verified.absent))?;
+        }
+        for different in verified.differing.iter().take(LISTED) {
+            let (page, here, remote) = (different.page, &different.here, &different.remote);
+            writeln!(out, "page {page} differs: {here} here, {remote} on the remote")?;
+        }
+        if verified.differing.len() > LISTED {
+            writeln!(out, "... and {} more", verified.differing.len() - LISTED)?;
+        }
+        if verified.is_equal() {
+            writeln!(out, "equal")?;
+        }
+    }
+    if verified.is_equal() {
+        Ok(())
+    } else {
+        Err(CliError::Differs)
+    }
+}
