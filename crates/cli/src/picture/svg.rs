@@ -156,7 +156,7 @@ fn square(x: usize, y: usize, cell: Cell, ranking: &Ranking, map: &PageMapView) 
         .owner
         .and_then(|i| map.owners.get(i))
         .map_or(String::new(), |o| format!(", {}", o.name));
-    let _ = write!(out, "<title>{}</title></g>\n", escaped(&(pages + &owner)));
+    let _ = writeln!(out, "<title>{}</title></g>", escaped(&(pages + &owner)));
     out
 }
 

@@ -1,0 +1,175 @@
+//! `serve`: how it starts, whom it lets in, and how it ends.
+
+mod support;
+
+use std::process::Command;
+
+use support::*;
+
+/// Sends a signal to a process that the test started.
+fn signal(name: &str, pid: u32) {
+    assert!(
+        Command::new("kill")
+            .args([name, &pid.to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
+#[test]
+fn both_signals_end_the_server_in_good_order() {
+    for name in ["-INT", "-TERM"] {
+        let place = Place::new();
+        let mut served = Serving::file(&place.remote);
+        place.replica("a.db", &served.url);
+        signal(name, served.child.id());
+        assert_eq!(served.child.wait().unwrap().code(), Some(0), "{name}");
+    }
+}
+
+#[test]
+fn a_replica_goes_on_after_a_restart_and_after_a_kill() {
+    let place = Place::new();
+    let mut served = Serving::file(&place.remote);
+    let address = served.url.trim_start_matches("http://").to_owned();
+    let again = ["serve", place.remote.to_str().unwrap(), "--listen", &address];
+    let a = place.replica("a.db", &served.url);
+    let b = place.replica("b.db", &served.url);
+    ok(&["query", &a, "update town set name = 'one' where id = 10"]);
+    ok(&["push", &a]);
+    signal("-TERM", served.child.id());
+    served.child.wait().unwrap();
+    let served = Serving::start(&again);
+    assert_eq!(ok(&["pull", &b, "--json"]).json()["changed"], true);
+    ok(&["query", &b, "update town set name = 'two' where id = 11"]);
+    ok(&["push", &b]);
+    served.kill();
+    let _served = Serving::start(&again);
+    ok(&["pull", &a]);
+    let said = ok(&[
+        "query",
+        &a,
+        "--json",
+        "select name from town where id in (10, 11) order by id",
+    ]);
+    assert_eq!(said.out, "[{\"name\":\"one\"},\n {\"name\":\"two\"}]\n");
+}
+
+#[test]
+fn a_token_is_asked_for_and_can_come_from_the_environment() {
+    let place = Place::new();
+    let remote = place.remote.to_str().unwrap();
+    let served = Serving::start(&[
+        "serve",
+        remote,
+        "--listen",
+        "127.0.0.1:0",
+        "--auth-token",
+        "sesame",
+    ]);
+    let path = place.path("a.db");
+    let without = run(&["query", &path, "--url", &served.url, "select 1"]);
+    assert_eq!(without.code, 1);
+    assert!(without.err.contains("token"), "{}", without.err);
+    let wrong = run(&[
+        "query",
+        &path,
+        "--url",
+        &served.url,
+        "--auth-token",
+        "simsim",
+        "select 1",
+    ]);
+    assert_eq!(wrong.code, 1);
+    assert!(
+        !wrong.err.contains("sesame") && !wrong.err.contains("simsim"),
+        "{}",
+        wrong.err
+    );
+    ok(&[
+        "query",
+        &path,
+        "--url",
+        &served.url,
+        "--auth-token",
+        "sesame",
+        "select count(*) from town",
+    ]);
+    let mut command = program();
+    command
+        .args(["pull", &path])
+        .env("PARTIAL_SYNC_AUTH_TOKEN", "sesame");
+    assert_eq!(
+        Said::of(command.output().unwrap()).out.split(';').next(),
+        Some("nothing new")
+    );
+    assert!(!ok(&["query", "--help"]).out.contains("sesame"));
+}
+
+#[test]
+fn a_key_that_is_none_is_refused_at_start() {
+    let place = Place::new();
+    let key = place.path("key");
+    std::fs::write(&key, "hmac:short").unwrap();
+    let said = run(&[
+        "serve",
+        place.remote.to_str().unwrap(),
+        "--listen",
+        "127.0.0.1:0",
+        "--auth-jwt-key",
+        &key,
+    ]);
+    assert_eq!(said.code, 1);
+    assert!(
+        said.err.contains("because: the shared secret has 5 bytes"),
+        "{}",
+        said.err
+    );
+}
+
+#[test]
+fn a_folder_serves_each_database_under_its_name() {
+    let place = Place::new();
+    let served = Serving::start(&[
+        "serve",
+        place.folder.path().to_str().unwrap(),
+        "--listen",
+        "127.0.0.1:0",
+    ]);
+    let url = format!("{}/remote", served.url);
+    let said = ok(&[
+        "query",
+        &place.path("x.replica"),
+        "--url",
+        &url,
+        "--json",
+        "select count(*) as n from town",
+    ]);
+    assert_eq!(said.out, "[{\"n\":5000}]\n");
+}
+
+#[test]
+fn a_sync_server_starts_as_in_tursos_shell_in_memory_or_with_a_file() {
+    let place = Place::new();
+    let file = place.remote.to_str().unwrap();
+    let in_memory = Serving::start(&["--sync-server", "127.0.0.1:0", "--experimental-views"]);
+    let a = place.path("a.db");
+    ok(&[
+        "query",
+        &a,
+        "--url",
+        &in_memory.url,
+        "create table t(x); insert into t values (1)",
+    ]);
+    ok(&["push", &a]);
+    let b = place.path("b.db");
+    assert_eq!(
+        ok(&["query", &b, "--url", &in_memory.url, "--json", "select x from t"]).out,
+        "[{\"x\":1}]\n"
+    );
+
+    let of_file = Serving::start(&[file, "--sync-server", "127.0.0.1:0"]);
+    let c = place.path("c.db");
+    ok(&["query", &c, "--url", &of_file.url, "select count(*) from town"]);
+}

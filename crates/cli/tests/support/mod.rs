@@ -1,0 +1,179 @@
+//! Runs the real program, and a real server of it on loopback.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The program with these arguments, without what the environment of the test says.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_partial-sync"));
+    for name in [
+        "PARTIAL_SYNC_AUTH_TOKEN",
+        "RUST_LOG",
+        "NO_COLOR",
+        "CLICOLOR_FORCE",
+    ] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// What a run of the program said.
+pub struct Said {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Said {
+    pub fn of(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self {
+            code: output.status.code().unwrap(),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        }
+    }
+
+    /// stdout as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e} in {}{}", self.out, self.err))
+    }
+
+    /// The last line of stderr as JSON.
+    pub fn stats(&self) -> Value {
+        let line = self.err.lines().last().unwrap_or_default();
+        serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in {}", self.err))
+    }
+}
+
+/// Runs the program, whatever comes of it.
+pub fn run(arguments: &[&str]) -> Said {
+    Said::of(program().args(arguments).output().unwrap())
+}
+
+/// Runs the program, which must succeed.
+pub fn ok(arguments: &[&str]) -> Said {
+    let said = run(arguments);
+    assert_eq!(said.code, 0, "{arguments:?}: {}{}", said.out, said.err);
+    said
+}
+
+/// A server process; killed when dropped.
+pub struct Serving {
+    pub child: Child,
+    pub url: String,
+}
+
+impl Serving {
+    /// Starts the program with these arguments and waits until it listens.
+    pub fn start(arguments: &[&str]) -> Self {
+        let mut child = program()
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let url = line
+            .trim()
+            .strip_prefix("listening on ")
+            .unwrap_or_else(|| panic!("it said {line:?}"));
+        Self {
+            url: url.to_owned(),
+            child,
+        }
+    }
+
+    /// Serves a file on any free port.
+    pub fn file(path: &Path) -> Self {
+        Self::start(&["serve", path.to_str().unwrap(), "--listen", "127.0.0.1:0"])
+    }
+
+    /// Kills it as a power failure would.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A folder with a database of 5,000 towns, about 100 pages, and room for replicas.
+pub struct Place {
+    pub folder: TempDir,
+    pub remote: PathBuf,
+}
+
+impl Place {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let remote = folder.path().join("remote.db");
+        let conn = rusqlite::Connection::open(&remote).unwrap();
+        conn.execute_batch(
+            "create table town(id integer primary key, name text, people integer);
+             with recursive c(x) as (select 1 union all select x + 1 from c where x < 5000)
+             insert into town select x, 'town number ' || x, x * 7919 % 100000 from c;
+             create index by_people on town(people);",
+        )
+        .unwrap();
+        Self { folder, remote }
+    }
+
+    pub fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// Makes a replica of the first pages.
+    pub fn replica(&self, name: &str, url: &str) -> String {
+        let path = self.path(name);
+        ok(&[
+            "query",
+            &path,
+            "--url",
+            url,
+            "--bootstrap-prefix",
+            "16k",
+            "--segment-size",
+            "4k",
+            "select 1",
+        ]);
+        path
+    }
+
+    pub fn remote_rows(&self, sql: &str) -> Vec<(i64, String)> {
+        let conn = rusqlite::Connection::open(&self.remote).unwrap();
+        let mut statement = conn.prepare(sql).unwrap();
+        let rows = statement
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+}
+
+/// Runs the program with a text on stdin.
+pub fn with_stdin(arguments: &[&str], text: &str) -> Said {
+    let mut command = program();
+    command
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    Said::of(child.wait_with_output().unwrap())
+}
