@@ -359,6 +359,12 @@ impl Replica {
         }
     }
 
+    /// Makes every commit so far durable, whatever `PRAGMA synchronous` says.
+    pub fn sync_wal(&self) -> io::Result<()> {
+        let path = beside(&self.path, "-wal");
+        if self.storage.exists(&path)? { self.storage.open(&path, false)?.sync() } else { Ok(()) }
+    }
+
     /// Lets no statement run any more; each fails with `why`.
     pub fn poison(&self, why: SourceError) {
         *self.poisoned.lock() = Some(why);
@@ -536,6 +542,43 @@ impl Replica {
         {
             if extra.insert(page.id().0) {
                 self.fetched_extra.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Begins a fetch that no query waits for: of `pages`, those that are absent and not in flight are to be fetched at
+    /// the base that is returned, and given to the sink.
+    pub fn begin_fetch(&self, pages: impl IntoIterator<Item = PageNo>) -> Result<(Base, Vec<PageNo>, PageSink), ReadError> {
+        let epoch = self.epoch();
+        let base = self.base_of(epoch).ok_or(ReadError::NoBase)?;
+        let flight = Arc::new(Flight { fills: true, ..Flight::default() });
+        let mut flights = self.flights.lock();
+        let pages: Vec<PageNo> = {
+            let view = View { replica: self, epoch, size: base.size, flights: &flights };
+            pages
+                .into_iter()
+                .filter(|&p| base.size.contains(p) && !p.is_lock_byte_page(self.page_size) && view.wants(p))
+                .collect()
+        };
+        flights.extend(pages.iter().map(|&p| ((epoch, p), flight.clone())));
+        drop(flights);
+        let replica = self.me.upgrade().ok_or(ReadError::Closed)?;
+        Ok((base, pages.clone(), PageSink { replica, flight, epoch, asked: pages, finished: false }))
+    }
+
+    /// The main file's copy of a page that is present; `None` when it is absent. For a page that is not dirty this is its
+    /// content at the base revision.
+    pub fn read_present(&self, page: PageNo) -> io::Result<Option<Vec<u8>>> {
+        let mut bytes = vec![0; self.page_size.as_usize()];
+        loop {
+            let state = self.map.state(page);
+            if state.is_absent() {
+                return Ok(None);
+            }
+            let n = self.main.read_at(&mut bytes, page.offset(self.page_size))?;
+            bytes[n..].fill(0);
+            if self.map.is_still(page, state) {
+                return Ok(Some(bytes));
             }
         }
     }
