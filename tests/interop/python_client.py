@@ -368,9 +368,11 @@ def outcome(run):
     return result[0] if result else f"no answer within {DEADLINE_S} s"
 
 
-def main():
+def main(peer):
+    """Runs the checks of this phase and ends the process with status 1 when one of them failed."""
     failed = 0
-    peer = "pyturso" if OPTIONS.phase == "first" else "pyturso after a restart"
+    if OPTIONS.phase == "reopened":
+        peer += " after a restart"
     for name, run, only, phase in CHECKS:
         if phase != OPTIONS.phase:
             continue
@@ -398,4 +400,4 @@ if __name__ == "__main__":
     parser.add_argument("--phase", choices=("first", "reopened"), default="first")
     parser.add_argument("--file", default="", help="the served file, when it is this project's server")
     OPTIONS = parser.parse_args()
-    main()
+    main("pyturso")

@@ -3,7 +3,7 @@
 
     tests/interop/run.py                     # this project's server, target/debug/partial-sync
     tests/interop/run.py --server tursodb    # the same checks against their own server: what fails there too is not ours
-    tests/interop/run.py --only node         # one client: node, python or libsql
+    tests/interop/run.py --only node         # one client: node, python, libsql, or beside (ours next to theirs)
 
 Installs the pinned clients into node_modules and .venv beside this file when they are missing. Every wait has a
 deadline; every process started here is stopped here, by its own handle. Must never touch a database outside its
@@ -33,6 +33,7 @@ CLIENTS = {
     "node": ["node", "node_client.mjs"],
     "python": [str(PYTHON), "python_client.py"],
     "libsql": ["node", "libsql_client.mjs"],
+    "beside": [str(PYTHON), "beside.py"],
 }
 TOKEN = "interop-token"
 START_S = 30
@@ -152,7 +153,7 @@ def seed_over_http(url):
         raise Failure(f"could not fill {url}: {errors[:3]}")
 
 
-def run_client(name, url, empty_url, scratch, server, phase, file=""):
+def run_client(name, url, empty_url, scratch, server, phase, binary, file=""):
     """Runs one client to its end; its lines are the report."""
     replicas = scratch / "replicas"
     replicas.mkdir(exist_ok=True)
@@ -162,6 +163,8 @@ def run_client(name, url, empty_url, scratch, server, phase, file=""):
         command += ["--token", TOKEN]
     if file and name == "python":
         command += ["--file", str(file)]
+    if name == "beside":
+        command += ["--binary", str(binary)]
     environment = {**os.environ, "RUST_BACKTRACE": "0"}
     child = subprocess.Popen(command, cwd=HERE, stdin=subprocess.DEVNULL, env=environment)
     try:
@@ -177,8 +180,6 @@ def run_client(name, url, empty_url, scratch, server, phase, file=""):
 
 
 def against_ours(names, binary, scratch):
-    if not binary.exists():
-        raise Failure(f"{binary} is missing: build it with `cargo build -p partial-sync-cli`")
     served = scratch / "served"
     served.mkdir()
     for name in names:
@@ -194,10 +195,11 @@ def against_ours(names, binary, scratch):
             base = server.wait_for(r"listening on (http://\S+)")[1].rstrip("/")
             listen = base.removeprefix("http://")
             for name in names:
-                if phase == "reopened" and name == "libsql":
+                if phase == "reopened" and name not in ("node", "python"):
                     continue
-                arguments = (f"{base}/{name}", f"{base}/{name}-empty", scratch, "ours", phase, served / f"{name}.db")
-                passed &= run_client(name, *arguments)
+                file = served / f"{name}.db"
+                urls = (f"{base}/{name}", f"{base}/{name}-empty")
+                passed &= run_client(name, *urls, scratch, "ours", phase, binary, file)
     for name in names:
         passed &= intact(served / f"{name}.db") and intact(served / f"{name}-empty.db")
     return passed
@@ -212,8 +214,8 @@ def intact(file):
     return answer == "ok"
 
 
-def against_tursodb(names, scratch):
-    binary = subprocess.run([HERE / "tursodb_path.sh"], capture_output=True, text=True, check=True, timeout=600)
+def against_tursodb(names, binary, scratch):
+    path = subprocess.run([HERE / "tursodb_path.sh"], capture_output=True, text=True, check=True, timeout=600)
     served = scratch / "served"
     served.mkdir()
     passed = True
@@ -224,12 +226,12 @@ def against_tursodb(names, scratch):
                 with socket.socket() as probe:  # tursodb does not say which port it took
                     probe.bind(("127.0.0.1", 0))
                     port = probe.getsockname()[1]
-                command = [binary.stdout.strip(), "--sync-server", f"127.0.0.1:{port}", served / f"{database}.db"]
+                command = [path.stdout.strip(), "--sync-server", f"127.0.0.1:{port}", served / f"{database}.db"]
                 processes.append(Process(command, scratch / "server.log").__enter__())
                 processes[-1].wait_for_port(port)
                 urls.append(f"http://127.0.0.1:{port}")
             seed_over_http(urls[0])
-            passed &= run_client(name, *urls, scratch, "tursodb", "first")
+            passed &= run_client(name, *urls, scratch, "tursodb", "first", binary)
         finally:
             for process in processes:
                 process.__exit__()
@@ -251,10 +253,10 @@ def main():
     passed = False
     try:
         install()
-        if options.server == "ours":
-            passed = against_ours(names, options.binary, scratch)
-        else:
-            passed = against_tursodb(names, scratch)
+        if not options.binary.exists():
+            raise Failure(f"{options.binary} is missing: build it with `cargo build -p partial-sync-cli`")
+        against = against_ours if options.server == "ours" else against_tursodb
+        passed = against(names, options.binary, scratch)
     except (Failure, subprocess.SubprocessError) as failure:
         print(f"FAIL interop: {failure}", flush=True)
     finally:
