@@ -155,8 +155,8 @@ def seed_over_http(url):
 
 def run_client(name, url, empty_url, scratch, server, phase, binary, file=""):
     """Runs one client to its end; its lines are the report."""
-    replicas = scratch / "replicas"
-    replicas.mkdir(exist_ok=True)
+    replicas = scratch / "replicas" / name
+    replicas.mkdir(parents=True, exist_ok=True)
     command = CLIENTS[name] + ["--url", url, "--empty-url", empty_url, "--dir", str(replicas)]
     command += ["--server", server, "--phase", phase]
     if server == "ours":
