@@ -115,8 +115,10 @@ impl Log {
             return Ok(0);
         };
         delete.bind(1, ValueRef::Integer(id.0))?;
-        delete.execute()?;
-        Ok(self.conn.changes())
+        match unless_gone(delete.execute())? {
+            Some(()) => Ok(self.conn.changes()),
+            None => Ok(0),
+        }
     }
 
     /// Writes chunks as they were read, ids and all, creating the table if need be.
@@ -186,9 +188,9 @@ impl Log {
             return Ok(None);
         };
         select.bind(1, ValueRef::Text(key.as_bytes()))?;
-        Ok(match select.step()? {
-            Step::Row => Some(Value::from(select.value(0)?)),
-            Step::Done => None,
+        Ok(match unless_gone(select.step())? {
+            Some(Step::Row) => Some(Value::from(select.value(0)?)),
+            Some(Step::Done) | None => None,
         })
     }
 
@@ -223,13 +225,23 @@ impl Log {
         let Some(mut stmt) = self.statement(sql)? else {
             return Ok(None);
         };
-        Ok(match stmt.step()? {
-            Step::Row => match stmt.value(0)? {
+        Ok(match unless_gone(stmt.step())? {
+            Some(Step::Row) => match stmt.value(0)? {
                 ValueRef::Integer(n) => Some(n),
                 _ => None,
             },
-            Step::Done => None,
+            Some(Step::Done) | None => None,
         })
+    }
+}
+
+/// A statement is prepared with the schema that its connection knows. When a pull has taken the table away since, that
+/// comes out at the first step.
+fn unless_gone<T>(result: sqlite::Result<T>) -> sqlite::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(e) if is_no_such_table(&e) => Ok(None),
+        Err(e) => Err(e),
     }
 }
 
@@ -250,7 +262,7 @@ impl Chunks {
         let Some(select) = &mut self.select else {
             return Ok(None);
         };
-        if select.step()? == Step::Done {
+        if matches!(unless_gone(select.step())?, Some(Step::Done) | None) {
             self.select = None;
             return Ok(None);
         }

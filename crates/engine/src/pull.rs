@@ -115,7 +115,21 @@ fn ask(open: &OpenReplica, long_poll: Option<Duration>, present: RoaringBitmap) 
     let page_size = replica.page_size().bytes();
     let selected = &present | &dirty;
     let staged = open.wait(DOING, async {
-        let mut answer = open.remote.pages(request).await?;
+        let mut answer = match open.remote.pages(request.clone()).await {
+            Err(error) if error.kind == RemoteErrorKind::RevisionExpired => {
+                // It cannot say any more what changed: every page that is here counts as changed.
+                let latest = PagesRequest {
+                    since: None,
+                    long_poll: None,
+                    require: None,
+                    ..request
+                };
+                let mut answer = open.remote.pages(latest).await?;
+                answer.header.mode = ApplyMode::ReplaceBase;
+                answer
+            }
+            answer => answer?,
+        };
         let header = answer.header.clone();
         if header.revision == old.revision {
             return Ok(None);
@@ -299,12 +313,16 @@ fn rehearse(open: &OpenReplica, pull: &mut Pull, log: &Log) -> Result<LogRehears
         });
     }
     let info = open.info.lock().clone();
+    // The snapshot first: whatever it shows of local writes is dirty by now.
+    let snapshot = open_plain(&open.replica, open.options.timeout)?;
+    snapshot.execute_batch("BEGIN; SELECT 1 FROM sqlite_schema LIMIT 1")?;
     let unchanged = match pull.mode {
         ApplyMode::Incremental => &pull.present - open.replica.map().dirty(),
         ApplyMode::ReplaceBase => RoaringBitmap::new(),
     };
     let rehearsed = Rehearsal {
         replica: &open.replica,
+        snapshot,
         remote: &open.remote,
         staged: pull.staged.pages().clone(),
         unchanged: within(unchanged, pull.base.size),

@@ -13,6 +13,7 @@ use partial_sync_transport::{Remote, RemoteError, RemoteErrorKind};
 use partial_sync_vfs::{
     Base, MemoryStorage, Miss, PageSink, PageSource, ReadError, Replica, ReplicaConfig, SourceError, Storage,
     as_wal_mode,
+    sqlite::{Conn, Step, ValueRef},
 };
 use roaring::RoaringBitmap;
 
@@ -30,9 +31,11 @@ use crate::{
 /// What to rehearse.
 pub(crate) struct Rehearsal<'a> {
     pub replica: &'a Arc<Replica>,
+    /// A connection to the replica, in a read transaction.
+    pub snapshot: Conn,
     pub remote: &'a Arc<dyn Remote>,
     pub staged: StagedPages,
-    /// Pages of the replica that are as at the new revision: present, clean, unchanged.
+    /// Pages of the replica that are as at the new revision: present, unchanged, and clean when the snapshot began.
     pub unchanged: RoaringBitmap,
     pub base: Base,
     pub page_size: PageSize,
@@ -56,7 +59,7 @@ impl Rehearsal<'_> {
     pub(crate) fn run(self, log: &[Chunk]) -> Result<Rehearsed> {
         let fetched = Arc::<Mutex<FetchedPages>>::default();
         let source = Source {
-            replica: self.replica.clone(),
+            snapshot: self.snapshot,
             remote: self.remote.clone(),
             staged: self.staged,
             unchanged: self.unchanged,
@@ -110,7 +113,7 @@ pub(crate) fn not_yet(log: &[Chunk], position: Option<ChangeId>) -> &[Chunk] {
 }
 
 struct Source {
-    replica: Arc<Replica>,
+    snapshot: Conn,
     remote: Arc<dyn Remote>,
     staged: StagedPages,
     unchanged: RoaringBitmap,
@@ -124,10 +127,25 @@ impl Source {
         if let Some(page) = self.staged.read(id)? {
             return Ok(Some(page));
         }
-        match partial_sync_core::PageId(id).no() {
-            Some(page) if self.unchanged.contains(id) => self.replica.read_present(page),
-            _ => Ok(None),
+        if !self.unchanged.contains(id) {
+            return Ok(None);
         }
+        // Through SQLite, because the newest copy of a page may be in the WAL: an earlier pull wrote it there.
+        self.committed(id).map_err(io::Error::other)
+    }
+
+    fn committed(&self, id: u32) -> partial_sync_vfs::sqlite::Result<Option<Vec<u8>>> {
+        let mut select = self
+            .snapshot
+            .prepare_one("SELECT data FROM sqlite_dbpage WHERE pgno = ?1")?;
+        select.bind(1, ValueRef::Integer(i64::from(id) + 1))?;
+        Ok(match select.step()? {
+            Step::Row => match select.value(0)? {
+                ValueRef::Blob(page) => Some(page.to_vec()),
+                _ => None,
+            },
+            Step::Done => None,
+        })
     }
 }
 

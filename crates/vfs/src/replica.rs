@@ -600,9 +600,16 @@ impl Replica {
                         source: source.clone(),
                     });
                 }
-                // The epoch moved after the page had filled the map; start over at this reader's own revision.
-                Some(Ok(())) if flight.fills && epoch != self.epoch() => return Ok(None),
-                Some(Ok(())) => return Err(ReadError::NotSent { page }),
+                Some(Ok(())) => {
+                    // A pull takes pages out of the map before it moves the epoch; wait until it has done both.
+                    drop(self.fill.lock());
+                    let moved = flight.fills && epoch != self.epoch();
+                    if moved || self.map.state(page).visible_to(epoch) {
+                        // When it moved after the page had filled the map: start over at this reader's own revision.
+                        return Ok(None);
+                    }
+                    return Err(ReadError::NotSent { page });
+                }
                 None => {}
             }
             if context::is_interrupted() {
@@ -762,7 +769,8 @@ pub struct Gate {
 
 impl Gate {
     /// The base revision is `base` from now on. Pages that are present but not in `keep` (0-based ids) were filled too
-    /// late to be known to be valid at `base`: they become absent. Nothing is dirty.
+    /// late to be known to be valid at `base`: they become absent. Nothing is dirty but those of `keep` that the main file
+    /// does not have.
     pub fn move_base(&self, base: Base, keep: &RoaringBitmap) {
         let replica = &self.replica;
         let _fill = replica.fill.lock();
@@ -774,6 +782,12 @@ impl Gate {
             }
         }
         replica.map.clear_all_dirty();
+        // What is only in the WAL (SQLite had allocated it without reading it) must be brought by the next pull too.
+        for id in keep - replica.map.present() {
+            if let Some(page) = PageId(id).no() {
+                replica.map.set_dirty(page);
+            }
+        }
         replica
             .size
             .fetch_max(base.size.bytes(replica.page_size), Ordering::AcqRel);

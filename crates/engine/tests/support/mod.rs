@@ -8,7 +8,7 @@ use std::{
 };
 
 use partial_sync::{Bootstrap, Builder, Connection, Database, PartialSync};
-use partial_sync_server::{Server, ServerHandle};
+use partial_sync_server::{Retention, Server, ServerHandle};
 use partial_sync_transport::{Counting, HttpRemote, Remote};
 use rusqlite::types::Value;
 use tempfile::TempDir;
@@ -19,25 +19,32 @@ pub struct Served {
     pub folder: TempDir,
     pub file: PathBuf,
     port: u16,
+    retention: Retention,
 }
 
 impl Served {
     /// Serves a database made by this script.
     pub fn new(script: &str) -> Self {
+        Self::keeping(script, Retention::default())
+    }
+
+    /// The same, with old pages kept as `retention` says.
+    pub fn keeping(script: &str, retention: Retention) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("remote.db");
         let conn = rusqlite::Connection::open(&file).unwrap();
         conn.pragma_update(None, "foreign_keys", false).unwrap();
         conn.execute_batch(script).unwrap();
         drop(conn);
-        let server = Server::builder(&file).start_blocking("127.0.0.1:0").unwrap();
-        let port = server.addr().port();
-        Self {
-            server: Some(server),
+        let mut served = Self {
+            server: None,
             folder,
             file,
-            port,
-        }
+            port: 0,
+            retention,
+        };
+        served.start();
+        served
     }
 
     pub fn url(&self) -> String {
@@ -52,7 +59,12 @@ impl Served {
 
     pub fn start(&mut self) {
         let addr = format!("127.0.0.1:{}", self.port);
-        self.server = Some(Server::builder(&self.file).start_blocking(addr).unwrap());
+        let server = Server::builder(&self.file)
+            .retention(self.retention)
+            .start_blocking(addr)
+            .unwrap();
+        self.port = server.addr().port();
+        self.server = Some(server);
     }
 
     /// Stock SQLite on the served file, as another process would use it.
@@ -200,4 +212,23 @@ fn schema(rows: &[String]) -> Vec<String> {
 
 pub fn stock(path: &Path) -> rusqlite::Connection {
     rusqlite::Connection::open(path).unwrap()
+}
+
+/// Waits, without a fixed pause, until something is so; panics after a while.
+pub fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !so() {
+        assert!(std::time::Instant::now() < end, "waited in vain until {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A seed for a random test: from `PARTIAL_SYNC_SEED`, or a new one. It is printed, so that a failure can be repeated.
+pub fn seed() -> u64 {
+    let seed = match std::env::var("PARTIAL_SYNC_SEED") {
+        Ok(text) => text.parse().expect("PARTIAL_SYNC_SEED is a number"),
+        Err(_) => fastrand::u64(..),
+    };
+    println!("PARTIAL_SYNC_SEED={seed}");
+    seed
 }
