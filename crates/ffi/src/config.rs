@@ -1,0 +1,201 @@
+//! What a database is opened with. Zero means the default everywhere, so that a zeroed struct with a path is enough, and
+//! a program built with an older header (a shorter struct) keeps working.
+
+use std::{
+    ffi::c_char,
+    mem::{self, MaybeUninit},
+    ptr,
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use partial_sync::{Bootstrap, Builder, Database, PartialSync};
+use partial_sync_transport::AuthToken;
+
+use crate::boundary::{Result, misuse, optional_text, text};
+
+/// What to open. Set `size` and `path`, leave zero what shall be as usual:
+///
+///     PartialSyncConfig config = {.size = sizeof config, .path = "app.db", .url = "libsql://db.example.com"};
+///
+/// Everything is copied: the struct and its texts may go as soon as the call returns.
+///
+/// Partial sync is on when one of `bootstrap_prefix`, `bootstrap_query`, `segment_size` and `prefetch` is set; otherwise
+/// the first connect downloads everything. The bootstrap counts only when the replica is made: one that exists is opened
+/// without asking the remote for anything.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct PartialSyncConfig {
+    /// `sizeof(PartialSyncConfig)`: tells which version of this struct the program was built with.
+    pub size: usize,
+    /// The database file, UTF-8; `":memory:"` leaves no file.
+    pub path: *const c_char,
+    /// The remote: `libsql://`, `turso://`, `https://` or `http://`. NULL: a plain local database, or the replica at the
+    /// path, offline.
+    pub url: *const c_char,
+    /// The bearer token; NULL for none. `partial_sync_set_auth_token` replaces it later.
+    pub auth_token: *const c_char,
+    /// How this client is called on the remote; a random part is added. NULL: `partial-sync`.
+    pub client_name: *const c_char,
+    /// Bytes at the beginning of the remote's file to fetch at the first connect; at least one page. 0: none.
+    pub bootstrap_prefix: u64,
+    /// A SELECT whose pages to fetch at the first connect. NULL: none. At most one of the two bootstraps.
+    pub bootstrap_query: *const c_char,
+    /// Bytes to fetch around an absent page, a power of two. 0: 128 KiB, or as the replica was opened before.
+    pub segment_size: u64,
+    /// Whether to fetch along what a query is expected to want next: 1 yes, -1 no, 0 as the replica was opened before, and
+    /// no for a new one.
+    pub prefetch: i32,
+    /// Milliseconds that a statement waits for another connection's lock. 0: 5000; -1: not at all.
+    pub busy_timeout_ms: i32,
+    /// Milliseconds that a query waits for an absent page, and a request for each next piece of its answer. 0: 30000.
+    pub timeout_ms: u64,
+    /// Milliseconds that a pull lets the remote wait for a change. 0: not at all.
+    pub long_poll_ms: u64,
+    /// Most changes in one push request; a transaction is never split. 0: 1000.
+    pub push_operations_threshold: u64,
+    /// Bootstraps everything in requests of about this many bytes. 0: in one.
+    pub pull_bytes_threshold: u64,
+    /// Key of a remote that encrypts; NULL for none.
+    pub encryption_key: *const c_char,
+    /// Cipher that goes with the key; NULL lets the remote choose.
+    pub encryption_cipher: *const c_char,
+}
+
+/// The token that requests carry from now on; shared with the database that was opened with one.
+pub(crate) type Token = Arc<Mutex<String>>;
+
+impl PartialSyncConfig {
+    /// A copy of what the caller gave: fields that its version does not have are zero.
+    ///
+    /// # Safety
+    /// `config` is null, or points to a struct that begins with its size in bytes.
+    unsafe fn read(config: *const Self) -> Result<Self> {
+        if config.is_null() {
+            return misuse("the config is NULL");
+        }
+        // SAFETY: not null, and every version of the struct begins with the size.
+        let given = unsafe { config.cast::<usize>().read() };
+        let known = mem::size_of::<Self>();
+        let least = mem::offset_of!(Self, path) + mem::size_of::<*const c_char>();
+        if given < least || given > 64 * known {
+            return misuse(format!(
+                "config.size is {given}: set it to sizeof(PartialSyncConfig)"
+            ));
+        }
+        let mut copy = MaybeUninit::<Self>::zeroed();
+        // SAFETY: the caller's struct has `given` bytes; what is beyond our own is only compared with zero; zero is a
+        // valid value of every field, and so is whatever C put there.
+        unsafe {
+            let beyond = given.saturating_sub(known);
+            let rest = config.cast::<u8>().add(given - beyond);
+            if (0..beyond).any(|i| rest.add(i).read() != 0) {
+                return misuse(
+                    "the config sets a field that this library does not know: it is older than the header",
+                );
+            }
+            ptr::copy_nonoverlapping(config.cast::<u8>(), copy.as_mut_ptr().cast(), given.min(known));
+            Ok(copy.assume_init())
+        }
+    }
+
+    /// # Safety
+    /// As for `read`; the texts are null or end with NUL.
+    pub(crate) unsafe fn connect(config: *const Self) -> Result<(Database, Option<Token>)> {
+        // SAFETY: the caller says so.
+        let (builder, token) = unsafe { Self::read(config)?.builder()? };
+        Ok((builder.connect()?, token))
+    }
+
+    unsafe fn builder(&self) -> Result<(Builder, Option<Token>)> {
+        // SAFETY: the caller of `connect` says so, for every text of the struct.
+        let optional = |field, name| unsafe { optional_text(field, name) };
+        // SAFETY: as above.
+        let mut builder = Database::builder(unsafe { text(self.path, "config.path") }?);
+        let mut token = None;
+        if let Some(url) = optional(self.url, "config.url")? {
+            builder = builder.remote(url);
+        }
+        if let Some(first) = optional(self.auth_token, "config.auth_token")? {
+            let current: Token = Arc::new(Mutex::new(first.to_owned()));
+            token = Some(current.clone());
+            builder = builder.auth_token(AuthToken::function(move || {
+                let now = current.lock().clone();
+                async move { Ok(Some(now)) }
+            }));
+        }
+        if let Some(name) = optional(self.client_name, "config.client_name")? {
+            builder = builder.client_name(name);
+        }
+        let cipher = optional(self.encryption_cipher, "config.encryption_cipher")?;
+        match optional(self.encryption_key, "config.encryption_key")? {
+            Some(key) => builder = builder.remote_encryption(key, cipher.map(str::to_owned)),
+            None if cipher.is_some() => {
+                return misuse("config.encryption_cipher needs config.encryption_key");
+            }
+            None => {}
+        }
+        if let Some(partial) = self.partial(optional(self.bootstrap_query, "config.bootstrap_query")?)? {
+            builder = builder.partial(partial);
+        }
+        if let Some(time) = millis(self.timeout_ms) {
+            builder = builder.timeout(time);
+        }
+        match self.busy_timeout_ms {
+            0 => {}
+            ms => builder = builder.busy_timeout(busy(ms)?),
+        }
+        if let Some(time) = millis(self.long_poll_ms) {
+            builder = builder.long_poll(time);
+        }
+        if self.push_operations_threshold != 0 {
+            let most = usize::try_from(self.push_operations_threshold).unwrap_or(usize::MAX);
+            builder = builder.push_operations_threshold(most);
+        }
+        if self.pull_bytes_threshold != 0 {
+            builder = builder.pull_bytes_threshold(self.pull_bytes_threshold);
+        }
+        Ok((builder, token))
+    }
+
+    fn partial(&self, query: Option<&str>) -> Result<Option<PartialSync>> {
+        let bootstrap = match (self.bootstrap_prefix, query) {
+            (0, None) => None,
+            (0, Some(query)) => Some(Bootstrap::query(query)),
+            (length, None) => Some(Bootstrap::prefix(length)),
+            (_, Some(_)) => {
+                return misuse("config has bootstrap_prefix and bootstrap_query: set one of them");
+            }
+        };
+        let partial = PartialSync {
+            bootstrap,
+            segment_size: (self.segment_size != 0).then_some(self.segment_size),
+            prefetch: match self.prefetch {
+                0 => None,
+                1 => Some(true),
+                -1 => Some(false),
+                other => return misuse(format!("config.prefetch is {other}: it can be 1, 0 and -1")),
+            },
+        };
+        Ok((partial != PartialSync::default()).then_some(partial))
+    }
+}
+
+/// Milliseconds; zero says nothing.
+pub(crate) fn millis(ms: u64) -> Option<Duration> {
+    // Ten years are for ever, and can be added to a clock.
+    const MOST: u64 = 10 * 365 * 86_400_000;
+    (ms != 0).then(|| Duration::from_millis(ms.min(MOST)))
+}
+
+/// A busy timeout; -1 is none.
+pub(crate) fn busy(ms: i32) -> Result<Duration> {
+    match ms {
+        -1 => Ok(Duration::ZERO),
+        ms => match u64::try_from(ms) {
+            Ok(ms) => Ok(Duration::from_millis(ms)),
+            Err(_) => misuse(format!("a busy timeout of {ms} ms cannot be: -1 means none")),
+        },
+    }
+}

@@ -1,0 +1,320 @@
+//! The statement handle: parameters, stepping, release. Reading rows is in [`crate::column`].
+//!
+//! A statement is used by one thread at a time. A second one is turned away with an error instead of being trusted.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{CString, c_char},
+    ptr,
+};
+
+use parking_lot::{Mutex, MutexGuard};
+use partial_sync::Statement;
+
+use crate::{
+    boundary::{self, Result, answer, bytes, call, handle, misuse, quietly, sized_text, text},
+    error::{PartialSyncCode, PartialSyncError},
+};
+
+/// A prepared statement. It keeps its connection open. It may move between threads; a call while another thread is in
+/// one fails with `PARTIAL_SYNC_CODE_MISUSE`, or gives nothing where it cannot fail.
+#[derive(Debug)]
+pub struct PartialSyncStatement {
+    inner: Mutex<Inner>,
+}
+
+const _: () = {
+    const fn is_shared<T: Send + Sync>() {}
+    is_shared::<PartialSyncStatement>();
+};
+
+/// Which text about a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum About {
+    ColumnName(usize),
+    ColumnType(usize),
+    ParameterName(usize),
+    Sql,
+}
+
+/// A statement with the texts that it was asked for: their pointers are with the caller, so each stays where it is.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) statement: Statement,
+    /// Texts of the current row by column, each with a NUL behind it.
+    pub(crate) row: BTreeMap<usize, Box<[u8]>>,
+    about: BTreeMap<About, CString>,
+}
+
+impl Inner {
+    /// Keeps a text for the caller and gives its address. It moves only when it changes, after a schema change.
+    pub(crate) fn keep(&mut self, about: About, text: Option<String>) -> *const c_char {
+        let Some(text) = text.and_then(|text| CString::new(text).ok()) else {
+            return ptr::null();
+        };
+        match self.about.get(&about) {
+            Some(kept) if *kept == text => kept.as_ptr(),
+            _ => {
+                self.about.insert(about, text);
+                self.about[&about].as_ptr()
+            }
+        }
+    }
+}
+
+impl PartialSyncStatement {
+    pub(crate) fn new(statement: Statement) -> Self {
+        let (row, about) = (BTreeMap::new(), BTreeMap::new());
+        Self {
+            inner: Mutex::new(Inner {
+                statement,
+                row,
+                about,
+            }),
+        }
+    }
+
+    pub(crate) fn enter(&self) -> Result<MutexGuard<'_, Inner>> {
+        match self.inner.try_lock() {
+            Some(inner) => Ok(inner),
+            None => misuse(
+                "the statement is being used by another thread at this moment: prepare one for each thread",
+            ),
+        }
+    }
+}
+
+/// The statement, for functions that cannot fail.
+///
+/// # Safety
+/// By the rules of the boundary.
+pub(crate) unsafe fn peek<'a>(statement: *const PartialSyncStatement) -> Option<MutexGuard<'a, Inner>> {
+    // SAFETY: null or live, by the rules of the boundary.
+    unsafe { statement.as_ref() }?.enter().ok()
+}
+
+/// Runs with the statement, for functions that can.
+///
+/// # Safety
+/// By the rules of the boundary.
+pub(crate) unsafe fn with(
+    statement: *const PartialSyncStatement,
+    error: *mut *mut PartialSyncError,
+    body: impl FnOnce(&mut Inner) -> Result<()>,
+) -> PartialSyncCode {
+    // SAFETY: by the rules of the boundary.
+    unsafe { call(error, || body(&mut *handle(statement, "statement")?.enter()?)) }
+}
+
+/// Releases the statement in `*statement` and sets `*statement` to NULL. No other thread may be using the handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_finalize(statement: *mut *mut PartialSyncStatement) {
+    // SAFETY: by the rules of the boundary.
+    quietly((), || unsafe { boundary::release(statement) });
+}
+
+/// Runs until the next row: `*row` is true when there is one, false at the end. After the end it begins anew. After an
+/// error it is reset, and may be stepped again.
+///
+/// This is where the network may be waited for: an absent page is fetched in the middle of the step.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_step(
+    statement: *const PartialSyncStatement,
+    row: *mut bool,
+    error: *mut *mut PartialSyncError,
+) -> PartialSyncCode {
+    // SAFETY: by the rules of the boundary.
+    unsafe {
+        with(statement, error, |s| {
+            let row = answer(row, false, "row")?;
+            s.row.clear();
+            *row = s.statement.step()?;
+            Ok(())
+        })
+    }
+}
+
+/// Steps to the end, throws rows away, and resets. `*changes` (may be NULL) is the number of rows that it changed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_execute(
+    statement: *const PartialSyncStatement,
+    changes: *mut u64,
+    error: *mut *mut PartialSyncError,
+) -> PartialSyncCode {
+    // SAFETY: by the rules of the boundary.
+    unsafe {
+        with(statement, error, |s| {
+            boundary::tell(changes, 0);
+            s.row.clear();
+            boundary::tell(changes, s.statement.execute(Bound)?);
+            Ok(())
+        })
+    }
+}
+
+/// The parameters as they are bound.
+struct Bound;
+
+impl partial_sync::Params for Bound {
+    fn bind(self, _: &mut Statement) -> partial_sync::Result<()> {
+        Ok(())
+    }
+}
+
+/// Ends the current execution; parameters stay bound. Does nothing for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_reset(statement: *const PartialSyncStatement) {
+    quietly((), || {
+        // SAFETY: by the rules of the boundary.
+        if let Some(mut s) = unsafe { peek(statement) } {
+            s.row.clear();
+            s.statement.reset();
+        }
+    });
+}
+
+/// Makes every parameter NULL. Does nothing for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_clear_bindings(statement: *const PartialSyncStatement) {
+    quietly((), || {
+        // SAFETY: by the rules of the boundary.
+        if let Some(mut s) = unsafe { peek(statement) } {
+            s.statement.clear_bindings();
+        }
+    });
+}
+
+/// Number of parameters: the largest index. 0 for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_parameter_count(statement: *const PartialSyncStatement) -> usize {
+    // SAFETY: by the rules of the boundary.
+    quietly(0, || {
+        unsafe { peek(statement) }.map_or(0, |s| s.statement.parameter_count())
+    })
+}
+
+/// Name of parameter `index` (from 1) with its prefix; NULL for a plain `?`. Valid until the statement is stepped, reset
+/// or finalized.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_parameter_name(
+    statement: *const PartialSyncStatement,
+    index: usize,
+) -> *const c_char {
+    quietly(ptr::null(), || {
+        // SAFETY: by the rules of the boundary.
+        unsafe { peek(statement) }.map_or(ptr::null(), |mut s| {
+            let name = s.statement.parameter_name(index);
+            s.keep(About::ParameterName(index), name)
+        })
+    })
+}
+
+/// Index (from 1) of the parameter called `name`, with its prefix (`":a"`, `"@a"`, `"$a"`); 0 when there is none. With it
+/// every `partial_sync_bind_*` binds by name.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_parameter_index(
+    statement: *const PartialSyncStatement,
+    name: *const c_char,
+) -> usize {
+    quietly(0, || {
+        // SAFETY: by the rules of the boundary.
+        let (statement, name) = unsafe { (peek(statement), text(name, "the name")) };
+        match (statement, name) {
+            (Some(s), Ok(name)) => s.statement.parameter_index(name).unwrap_or(0),
+            _ => 0,
+        }
+    })
+}
+
+/// Binds NULL to parameter `index` (from 1).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_bind_null(
+    statement: *const PartialSyncStatement,
+    index: usize,
+    error: *mut *mut PartialSyncError,
+) -> PartialSyncCode {
+    // SAFETY: by the rules of the boundary.
+    unsafe { with(statement, error, |s| Ok(s.statement.bind(index, None::<i64>)?)) }
+}
+
+/// Binds an integer to parameter `index` (from 1).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_bind_int64(
+    statement: *const PartialSyncStatement,
+    index: usize,
+    value: i64,
+    error: *mut *mut PartialSyncError,
+) -> PartialSyncCode {
+    // SAFETY: by the rules of the boundary.
+    unsafe { with(statement, error, |s| Ok(s.statement.bind(index, value)?)) }
+}
+
+/// Binds a floating-point number to parameter `index` (from 1); NaN binds NULL, as SQLite has none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_bind_double(
+    statement: *const PartialSyncStatement,
+    index: usize,
+    value: f64,
+    error: *mut *mut PartialSyncError,
+) -> PartialSyncCode {
+    // SAFETY: by the rules of the boundary.
+    unsafe { with(statement, error, |s| Ok(s.statement.bind(index, value)?)) }
+}
+
+/// Binds a copy of a text to parameter `index` (from 1). `length` is in bytes, or negative: up to NUL. The text must be
+/// UTF-8. To bind no text, use `partial_sync_bind_null`: a NULL `value` is an error, unless the length is 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_bind_text(
+    statement: *const PartialSyncStatement,
+    index: usize,
+    value: *const c_char,
+    length: i64,
+    error: *mut *mut PartialSyncError,
+) -> PartialSyncCode {
+    // SAFETY: by the rules of the boundary.
+    unsafe {
+        with(statement, error, |s| {
+            let value = sized_text(value, length, "the text to bind")?;
+            Ok(s.statement.bind(index, value)?)
+        })
+    }
+}
+
+/// Binds a copy of `length` bytes to parameter `index` (from 1). No bytes are an empty blob, not NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_bind_blob(
+    statement: *const PartialSyncStatement,
+    index: usize,
+    value: *const u8,
+    length: usize,
+    error: *mut *mut PartialSyncError,
+) -> PartialSyncCode {
+    // SAFETY: by the rules of the boundary.
+    unsafe {
+        with(statement, error, |s| {
+            let value = bytes(value, length, "the blob to bind")?;
+            Ok(s.statement.bind(index, value)?)
+        })
+    }
+}
+
+/// True when the statement itself changes nothing in any database, and for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_is_readonly(statement: *const PartialSyncStatement) -> bool {
+    // SAFETY: by the rules of the boundary.
+    quietly(true, || {
+        unsafe { peek(statement) }.is_none_or(|s| s.statement.readonly())
+    })
+}
+
+/// The text of this statement alone. Valid until it is finalized; NULL for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_sql(statement: *const PartialSyncStatement) -> *const c_char {
+    quietly(ptr::null(), || {
+        // SAFETY: by the rules of the boundary.
+        unsafe { peek(statement) }.map_or(ptr::null(), |mut s| {
+            let sql = s.statement.sql();
+            s.keep(About::Sql, Some(sql))
+        })
+    })
+}

@@ -1,0 +1,228 @@
+//! What goes between a replica and its remote: pull, push, checkpoint, hydration, verification, and stopping them.
+//!
+//! One of them runs at a time for each database; another one waits for it, as long as the database's timeout.
+
+use std::ffi::{c_char, c_void};
+
+use partial_sync_core::ChangeId;
+
+use crate::{
+    boundary::{answer, call, handle, optional_text, quietly, tell},
+    config::millis,
+    database::PartialSyncDatabase,
+    error::{PartialSyncCode, PartialSyncError},
+};
+
+/// Told how far a hydration or verification is: `done` pages of `total` (0: not known). It runs during the call, perhaps
+/// on another thread, and must return soon. It may call `partial_sync_cancel`, and nothing else that takes the database.
+/// It must return normally: no `longjmp`, no C++ exception.
+pub type PartialSyncProgress = Option<unsafe extern "C" fn(user_data: *mut c_void, done: u32, total: u32)>;
+
+/// What a hydration did.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PartialSyncHydrated {
+    /// Pages that it fetched.
+    pub fetched: u32,
+    /// Pages of the remote's database that are still absent.
+    pub absent: u32,
+}
+
+/// What a verification found, in pages.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PartialSyncVerified {
+    /// Compared with the remote's.
+    pub compared: u32,
+    /// Not compared, because local transactions wrote them.
+    pub dirty_skipped: u32,
+    /// Not here.
+    pub absent: u32,
+    /// Different from the remote's: 0 is what one wants.
+    pub differing: u32,
+    /// The first that differs, as SQLite counts from 1; 0 when none does.
+    pub first_differing: u32,
+}
+
+/// The caller's function with its data, which the engine may call from one other thread.
+#[derive(Clone, Copy)]
+struct Progress(PartialSyncProgress, *mut c_void);
+
+// SAFETY: the header says that the function may be called from another thread during the call; the pointer is only
+// handed on.
+unsafe impl Send for Progress {}
+
+impl Progress {
+    fn tell(self, done: u32, total: u32) {
+        if let Some(function) = self.0 {
+            // SAFETY: the caller gave a function of this type, to be called with this data.
+            unsafe { function(self.1, done, total) };
+        }
+    }
+}
+
+/// Brings the remote's changes and puts local ones that were not pushed back on top. `*changed` (may be NULL) tells
+/// whether anything came.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_pull(
+    database: *const PartialSyncDatabase,
+    changed: *mut bool,
+    error: *mut *mut PartialSyncError,
+) -> PartialSyncCode {
+    let body = || {
+        // SAFETY: by the rules of the boundary.
+        unsafe {
+            tell(changed, false);
+            tell(changed, handle(database, "database")?.database.pull()?);
+        }
+        Ok(())
+    };
+    // SAFETY: by the rules of the boundary.
+    unsafe { call(error, body) }
+}
+
+/// The same, letting the remote wait `wait_ms` milliseconds for a change before it answers that there is none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_pull_waiting(
+    database: *const PartialSyncDatabase,
+    wait_ms: u64,
+    changed: *mut bool,
+    error: *mut *mut PartialSyncError,
+) -> PartialSyncCode {
+    let body = || {
+        // SAFETY: by the rules of the boundary.
+        unsafe {
+            tell(changed, false);
+            let wait = millis(wait_ms).unwrap_or_default();
+            tell(
+                changed,
+                handle(database, "database")?.database.pull_waiting(wait)?,
+            );
+        }
+        Ok(())
+    };
+    // SAFETY: by the rules of the boundary.
+    unsafe { call(error, body) }
+}
+
+/// Sends local changes to the remote, whole transactions in order. What the remote confirmed is done, also when a later
+/// batch fails.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_push(
+    database: *const PartialSyncDatabase,
+    error: *mut *mut PartialSyncError,
+) -> PartialSyncCode {
+    // SAFETY: by the rules of the boundary.
+    unsafe { call(error, || Ok(handle(database, "database")?.database.push()?)) }
+}
+
+/// Drops one local change, so that it is neither pushed nor put back: the way out when the remote refuses it. The row
+/// stays as it is here until a pull brings the remote's. `*found` (may be NULL): whether there was such a change.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_discard_change(
+    database: *const PartialSyncDatabase,
+    change: i64,
+    found: *mut bool,
+    error: *mut *mut PartialSyncError,
+) -> PartialSyncCode {
+    let body = || {
+        // SAFETY: by the rules of the boundary.
+        unsafe {
+            tell(found, false);
+            let database = &handle(database, "database")?.database;
+            tell(found, database.discard_change(ChangeId(change))?);
+        }
+        Ok(())
+    };
+    // SAFETY: by the rules of the boundary.
+    unsafe { call(error, body) }
+}
+
+/// Moves what is in the write-ahead log into the database file, as far as readers allow.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_checkpoint(
+    database: *const PartialSyncDatabase,
+    error: *mut *mut PartialSyncError,
+) -> PartialSyncCode {
+    // SAFETY: by the rules of the boundary.
+    unsafe {
+        call(error, || {
+            Ok(handle(database, "database")?.database.checkpoint()?)
+        })
+    }
+}
+
+/// Fetches absent pages: all of them (`query` NULL), or those that a SELECT touches when the remote runs it. `progress`
+/// and `hydrated` may be NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_hydrate(
+    database: *const PartialSyncDatabase,
+    query: *const c_char,
+    progress: PartialSyncProgress,
+    user_data: *mut c_void,
+    hydrated: *mut PartialSyncHydrated,
+    error: *mut *mut PartialSyncError,
+) -> PartialSyncCode {
+    let progress = Progress(progress, user_data);
+    let body = || {
+        // SAFETY: by the rules of the boundary.
+        unsafe {
+            tell(hydrated, PartialSyncHydrated::default());
+            let database = &handle(database, "database")?.database;
+            let progress = move |at: partial_sync::HydrateProgress| progress.tell(at.fetched, at.total);
+            let done = match optional_text(query, "the query")? {
+                None => database.hydrate(progress)?,
+                Some(query) => database.hydrate_query(query, progress)?,
+            };
+            let partial_sync::Hydrated { fetched, absent } = done;
+            tell(hydrated, PartialSyncHydrated { fetched, absent });
+        }
+        Ok(())
+    };
+    // SAFETY: by the rules of the boundary.
+    unsafe { call(error, body) }
+}
+
+/// Compares every page that is here and not written locally with the remote's. Changes nothing and fetches no page.
+/// `progress` may be NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_verify(
+    database: *const PartialSyncDatabase,
+    progress: PartialSyncProgress,
+    user_data: *mut c_void,
+    verified: *mut PartialSyncVerified,
+    error: *mut *mut PartialSyncError,
+) -> PartialSyncCode {
+    let progress = Progress(progress, user_data);
+    let body = || {
+        // SAFETY: by the rules of the boundary.
+        let verified = unsafe { answer(verified, PartialSyncVerified::default(), "verified")? };
+        // SAFETY: by the rules of the boundary.
+        let database = unsafe { &handle(database, "database")?.database };
+        let found = database.verify(move |at| progress.tell(at.compared, at.total))?;
+        *verified = PartialSyncVerified {
+            compared: found.compared,
+            dirty_skipped: found.dirty_skipped,
+            absent: found.absent,
+            differing: u32::try_from(found.differing.len()).unwrap_or(u32::MAX),
+            first_differing: found.differing.first().map_or(0, |d| d.page),
+        };
+        Ok(())
+    };
+    // SAFETY: by the rules of the boundary.
+    unsafe { call(error, body) }
+}
+
+/// Breaks the network waits of a pull, push, hydration or verification that runs now, from any thread; that call fails
+/// with `PARTIAL_SYNC_CODE_INTERRUPT`. What begins later is not touched. Does nothing for NULL and for a plain local
+/// database. Statements are broken with `partial_sync_interrupt`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_cancel(database: *const PartialSyncDatabase) {
+    // SAFETY: null or live, by the rules of the boundary.
+    let database = unsafe { database.as_ref() };
+    quietly((), || {
+        if let Some(Ok(handle)) = database.map(|d| d.database.cancel_handle()) {
+            handle.cancel();
+        }
+    });
+}
