@@ -160,4 +160,10 @@ pub struct Inspect {
     /// Columns of the picture; what fits the terminal if not given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(40..=400))]
     pub width: Option<u16>,
+    /// Most rows of the picture
+    #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u16).range(1..=200))]
+    pub height: u16,
+    /// Draw the grid alone, without counts, legend, tables and indexes
+    #[arg(long)]
+    pub brief: bool,
 }

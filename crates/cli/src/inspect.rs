@@ -41,14 +41,14 @@ pub fn run(arguments: arguments::Inspect) -> Result<(), CliError> {
         .file_name()
         .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let mut out = io::BufWriter::new(io::stdout().lock());
-    if let Some(path) = arguments.svg {
-        std::fs::write(&path, svg(&title, &map)).map_err(|source| CliError::File {
+    if let Some(path) = &arguments.svg {
+        std::fs::write(path, svg(&title, &map)).map_err(|source| CliError::File {
             doing: "write",
-            path,
+            path: path.clone(),
             source,
         })?;
     } else if !arguments.on.json {
-        draw(&mut out, &title, &map, style(arguments.width))?;
+        draw(&mut out, &title, &map, style(&arguments))?;
     }
     if arguments.on.json {
         serde_json::to_writer(&mut out, &summary(&map)).map_err(io::Error::from)?;
@@ -71,16 +71,18 @@ fn summary(map: &PageMapView) -> Summary<'_> {
 }
 
 /// Colour on a terminal, unless `NO_COLOR` says no; anywhere when `CLICOLOR_FORCE` says so.
-fn style(width: Option<u16>) -> Style {
+fn style(arguments: &arguments::Inspect) -> Style {
     let is_set = |name| std::env::var_os(name).is_some_and(|value: std::ffi::OsString| !value.is_empty());
     let is_terminal = io::stdout().is_terminal();
-    let columns = width.unwrap_or_else(|| match is_terminal {
+    let columns = arguments.width.unwrap_or_else(|| match is_terminal {
         true => Term::stdout().size().1.min(MOST_COLUMNS),
         false => COLUMNS,
     });
     let forced = is_set("CLICOLOR_FORCE");
     Style {
         columns: columns.into(),
+        rows: arguments.height.into(),
+        brief: arguments.brief,
         colour: !is_set("NO_COLOR") && (is_terminal || forced),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufWriter, IsTerminal, Read, Write},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use partial_sync::{Connection, Database, Stats};
@@ -15,6 +15,9 @@ use crate::{
     rows::{JsonRows, Table},
     units::counted,
 };
+
+/// How long pages that are still streaming in are waited for at the end.
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// What `--stats` prints: the counters of the database since it was opened, and the time the statements took.
 #[derive(Serialize)]
@@ -40,6 +43,8 @@ pub fn run(arguments: Query) -> Result<(), CliError> {
     let began = Instant::now();
     let result = run_all(&connection, &sql, arguments.json);
     let query_ms = began.elapsed().as_secs_f64() * 1000.0;
+    // What was fetched around the pages that the query read is kept for the next one.
+    database.settle(SETTLE);
     if arguments.stats {
         print_stats(&database, query_ms)?;
     }

@@ -4,7 +4,7 @@
 //! that run meanwhile wait for a page under way instead of asking for it again. Nothing here may hold more than one
 //! request's pages, or claim a page that is not in the file.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use partial_sync_core::{PageCount, PageId, PageNo};
 use partial_sync_transport::{PageSelector, PagesRequest, RemoteError, RemoteErrorKind};
@@ -57,6 +57,12 @@ impl Database {
         let open = self.open_replica(DOING)?;
         let _sync = open.lock_sync(DOING)?;
         saved(open, everything(open, progress))
+    }
+
+    /// Waits for pages that are still streaming in: a query goes on as soon as its own page has come, and the pages around
+    /// it come later. For programs that end after a query, and for counting. False when they have not come in time.
+    pub fn settle(&self, wait: Duration) -> bool {
+        self.open_replica(DOING).is_ok_and(|open| open.replica.settle(wait))
     }
 
     /// Fetches the pages that a `SELECT` touches when the remote runs it at the base revision, as far as they are absent:

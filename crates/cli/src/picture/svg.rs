@@ -118,7 +118,7 @@ pub fn svg(title: &str, map: &PageMapView) -> String {
         let absent = if owner.absent == 0 {
             String::new()
         } else {
-            format!(" of {}", grouped(owner.known().into()))
+            format!(" of {}+", grouped(owner.known().into()))
         };
         let line = format!("{}{kind}: {}{absent} here", owner.name, grouped(here.into()));
         put(&text(x + 16, y, "t", &line));

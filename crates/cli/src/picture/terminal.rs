@@ -8,7 +8,6 @@ use unicode_width::UnicodeWidthStr;
 use super::{Cell, Grid, Ranking, percent};
 use crate::units::{counted, grouped, shown_bytes};
 
-const MOST_ROWS: usize = 24;
 const OWNERS_LISTED: usize = 16;
 const LONGEST_NAME: usize = 28;
 const BAR: usize = 16;
@@ -22,7 +21,12 @@ const FAINT: u8 = 242;
 /// How to draw.
 #[derive(Clone, Copy, Debug)]
 pub struct Style {
+    /// Columns of the whole picture.
     pub columns: usize,
+    /// Most rows of the grid.
+    pub rows: usize,
+    /// Only the grid.
+    pub brief: bool,
     pub colour: bool,
 }
 
@@ -49,10 +53,12 @@ pub fn draw(out: &mut impl Write, title: &str, map: &PageMapView, style: Style) 
     let label = grouped(map.total().into()).len();
     // A multiple of 8, so that page numbers at the left are easy to add up.
     let columns = (style.columns.saturating_sub(label + 4) / 8 * 8).clamp(8, 128);
-    let grid = Grid::new(map, columns, MOST_ROWS);
+    let grid = Grid::new(map, columns, style.rows);
     let ranking = Ranking::new(map);
 
-    headline(out, title, map, &grid, style)?;
+    if !style.brief {
+        headline(out, title, map, style)?;
+    }
     for row in grid.rows() {
         let first = row.first().map_or(0, |cell| cell.first);
         write!(
@@ -61,6 +67,9 @@ pub fn draw(out: &mut impl Write, title: &str, map: &PageMapView, style: Style) 
             style.paint(FAINT, &format!("{:>label$}", grouped(first.into())))
         )?;
         writeln!(out, "{}", runs(row, &ranking, style))?;
+    }
+    if style.brief {
+        return Ok(());
     }
     let one = match grid.pages_per_cell {
         1 => "one cell is one page".to_owned(),
@@ -71,13 +80,7 @@ pub fn draw(out: &mut impl Write, title: &str, map: &PageMapView, style: Style) 
     owners(out, map, &ranking, style)
 }
 
-fn headline(
-    out: &mut impl Write,
-    title: &str,
-    map: &PageMapView,
-    grid: &Grid,
-    style: Style,
-) -> io::Result<()> {
+fn headline(out: &mut impl Write, title: &str, map: &PageMapView, style: Style) -> io::Result<()> {
     let (present, dirty) = (map.count(PageAt::Present), map.count(PageAt::Dirty));
     let size = u64::from(map.total()) * u64::from(map.page_size);
     writeln!(
@@ -98,7 +101,6 @@ fn headline(
         counted(here.into(), "page"),
         percent(here, map.total())
     );
-    debug_assert!(!grid.cells.is_empty() || map.total() == 0);
     writeln!(out, "{line}\n")
 }
 
