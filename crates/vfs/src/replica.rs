@@ -566,6 +566,22 @@ impl Replica {
         Ok((base, pages.clone(), PageSink { replica, flight, epoch, asked: pages, finished: false }))
     }
 
+    /// Waits until the fetches that are under way now have ended, at most so long: a query goes on as soon as its own
+    /// page has come, while the rest still streams in. False when they have not ended in time.
+    pub fn settle(&self, wait: Duration) -> bool {
+        let deadline = Instant::now() + wait;
+        let flights: Vec<Arc<Flight>> = self.flights.lock().values().cloned().collect();
+        flights.iter().all(|flight| {
+            let mut state = flight.state.lock();
+            while state.done.is_none() {
+                if flight.arrived.wait_until(&mut state, deadline).timed_out() {
+                    return state.done.is_some();
+                }
+            }
+            true
+        })
+    }
+
     /// The main file's copy of a page that is present; `None` when it is absent. For a page that is not dirty this is its
     /// content at the base revision.
     pub fn read_present(&self, page: PageNo) -> io::Result<Option<Vec<u8>>> {
