@@ -5,6 +5,8 @@ mod support;
 use std::os::unix::fs::FileExt;
 
 use partial_sync::{Database, OwnerKind, PageAt, PageMapView, PageRole};
+use partial_sync_transport::{Counting, Features, MemoryRemote};
+
 use support::*;
 
 /// Two tables (one without rowids), an index, rows long enough for overflow pages, and free pages.
@@ -17,10 +19,7 @@ const MIXED: &str = "create table town(id integer primary key, name text, countr
     insert into note select id, 'long', randomblob(9000) from town where id % 2000 = 0;
     create table gone(x); insert into gone select zeroblob(3000) from town limit 40; drop table gone;";
 
-fn partly(
-    served: &Served,
-    replicas: &Replicas,
-) -> (Database, std::sync::Arc<partial_sync_transport::Counting>) {
+fn partly(served: &Served, replicas: &Replicas) -> (Database, std::sync::Arc<Counting>) {
     let remote = served.counting();
     let builder = replicas.builder("a.db").remote_with(remote.clone());
     (
@@ -324,4 +323,112 @@ fn a_replica_tells_which_remote_it_is_of_without_being_opened() {
         Some(served.url())
     );
     drop(db);
+}
+
+/// A remote in memory with the pages of a file, whose queries touch every third page.
+fn in_memory(served: &Served) -> MemoryRemote {
+    let bytes = std::fs::read(&served.file).unwrap();
+    let remote = MemoryRemote::new();
+    remote.push_revision(bytes.chunks(4096).map(bytes::Bytes::copy_from_slice).collect());
+    remote.on_query(|_, pages| Ok((0..pages.len() as u32).filter(|id| id % 3 == 0).collect()));
+    remote
+}
+
+fn checkpointed(script: &str) -> Served {
+    let mut served = Served::new(script);
+    served.stop();
+    served.execute("pragma wal_checkpoint(truncate)");
+    served
+}
+
+#[test]
+fn hydrating_a_query_brings_the_pages_it_touches_and_none_that_is_here() {
+    let served = checkpointed(MIXED);
+    for features in [Features::ALL, Features::default()] {
+        let remote = in_memory(&served);
+        remote.set_features(features);
+        let counting = std::sync::Arc::new(Counting::new(std::sync::Arc::new(remote)));
+        let replicas = Replicas::new();
+        let builder = replicas.builder("a.db").remote_with(counting.clone());
+        let db = builder.partial(prefix(64 * 1024, 16 * 1024)).connect().unwrap();
+        let before = db.stats().unwrap();
+        counting.clear();
+        let mut last = 0;
+        let done = db
+            .hydrate_query("select 1", |progress| last = progress.fetched)
+            .unwrap();
+        let after = db.stats().unwrap();
+        assert!(done.fetched > 50);
+        assert_eq!(after.pages_present - before.pages_present, done.fetched);
+        assert_eq!((last, counting.requests()), (done.fetched, 1));
+        assert_eq!(done.absent, after.pages_total - after.pages_present);
+        if features.hydrate {
+            assert_eq!(
+                counting.ids_delivered().len(),
+                done.fetched as usize,
+                "what is here is left out"
+            );
+        }
+        assert!(db.verify(|_| {}).unwrap().is_equal());
+    }
+}
+
+#[test]
+fn hydrating_at_a_revision_that_expired_is_a_typed_error_and_leaves_the_replica_usable() {
+    let served = checkpointed(MIXED);
+    let remote = in_memory(&served);
+    let replicas = Replicas::new();
+    let builder = replicas
+        .builder("a.db")
+        .remote_with(std::sync::Arc::new(remote.clone()));
+    let db = builder.partial(prefix(64 * 1024, 16 * 1024)).connect().unwrap();
+    let (base, pages) = remote.latest().unwrap();
+    remote.push_revision(pages.to_vec());
+    remote.expire(&base);
+    for error in [
+        db.hydrate(|_| {}).unwrap_err(),
+        db.hydrate_query("select 1", |_| {}).unwrap_err(),
+        db.verify(|_| {}).unwrap_err(),
+    ] {
+        assert!(error.is_revision_expired(), "{error}");
+        assert!(
+            error.to_string().to_lowercase().contains("pull"),
+            "it says what to do: {error}"
+        );
+    }
+    assert_eq!(rows(&db.connection().unwrap(), "select 1").unwrap().len(), 1);
+    assert!(db.page_map().unwrap().count(PageAt::Present) >= 16);
+}
+
+#[test]
+fn owners_are_known_for_every_page_size_with_auto_vacuum_and_in_utf_16() {
+    for (size, vacuum, encoding) in [
+        (512, "none", "UTF-16le"),
+        (1024, "full", "UTF-8"),
+        (65536, "incremental", "UTF-16be"),
+    ] {
+        let pragmas = format!(
+            "pragma page_size = {size}; pragma auto_vacuum = {vacuum}; pragma encoding = '{encoding}';"
+        );
+        let served = Served::new(&(pragmas + MIXED));
+        let replicas = Replicas::new();
+        let builder = replicas.builder("a.db").remote(served.url());
+        let db = builder.partial(prefix(1, 1)).connect().unwrap();
+        assert_eq!(db.hydrate(|_| {}).unwrap().absent, 0);
+        let map = db.page_map().unwrap();
+        assert_eq!(map.page_size, size);
+        assert_eq!(
+            known(&map),
+            dbstat(&served),
+            "page size {size}, auto-vacuum {vacuum}"
+        );
+        assert_eq!(map.unowned(PageAt::Present), 0);
+        let maps = map
+            .pages()
+            .iter()
+            .filter(|p| p.role == PageRole::PointerMap)
+            .count();
+        assert_eq!(maps > 0, vacuum != "none");
+        assert!(db.verify(|_| {}).unwrap().is_equal());
+    }
 }
