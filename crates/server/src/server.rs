@@ -19,7 +19,7 @@ use crate::{
     history::Retention,
     hrana::Hrana,
     metrics::Metrics,
-    pages::{NoQueries, PagesEndpoint, QueryLimits, QueryRunner},
+    pages::{PagesEndpoint, QueryLimits, QueryRunner, SnapshotQueries},
     serve, tls,
 };
 
@@ -66,7 +66,7 @@ impl ServerBuilder {
             allow_unauthenticated: false,
             tls: None,
             sql: Arc::new(Hrana::default()),
-            queries: Arc::new(NoQueries),
+            queries: Arc::new(SnapshotQueries),
             query_limits: QueryLimits::default(),
             body_limit: 64 << 20,
             longest_poll: Duration::from_secs(300),

@@ -7,6 +7,7 @@
 mod plan;
 mod query;
 mod reader;
+mod snapshot;
 mod stream;
 
 use std::{sync::Arc, time::Duration};
@@ -34,8 +35,9 @@ use crate::{
     follow::Follower,
     metrics::Metrics,
 };
-pub use query::{NoQueries, QueryError, QueryLimits, QueryRunner};
+pub use query::{QueryError, QueryLimits, QueryRunner};
 pub use reader::PageReader;
+pub use snapshot::SnapshotQueries;
 
 /// What the endpoint needs besides the database.
 #[derive(Clone)]

@@ -1,4 +1,4 @@
-//! Query selectors: which pages a statement touches. The one place where an engine that runs them is plugged in.
+//! Query selectors: which pages a statement touches. [`super::SnapshotQueries`] runs them; a server can be given another [`QueryRunner`].
 
 use std::time::Duration;
 
@@ -41,9 +41,6 @@ pub enum QueryError {
     /// It touched more pages than allowed.
     #[error("it touched more than {0} pages; select fewer rows")]
     TooMany(u64),
-    /// This server was built without an engine for them.
-    #[error("this server does not run query selectors")]
-    Unsupported,
     /// The pages of the revision cannot be read.
     #[error(transparent)]
     Pages(#[from] HistoryError),
@@ -58,14 +55,4 @@ pub trait QueryRunner: Send + Sync {
         sql: &str,
         limits: &QueryLimits,
     ) -> Result<RoaringBitmap, QueryError>;
-}
-
-/// Runs nothing.
-#[derive(Clone, Copy, Debug)]
-pub struct NoQueries;
-
-impl QueryRunner for NoQueries {
-    fn touched(&self, _: &PageReader, _: &str, _: &QueryLimits) -> Result<RoaringBitmap, QueryError> {
-        Err(QueryError::Unsupported)
-    }
 }

@@ -1,0 +1,273 @@
+//! Runs query selectors with SQLite on a database that is one past revision: its pages come from a [`PageReader`], and the
+//! pages that SQLite asks for are the pages that the query touches.
+//!
+//! Keeps no page: the database file is a view of the reader, so a query over gigabytes takes the memory of SQLite's page
+//! cache. Lets through a single SELECT and nothing else.
+
+use std::{
+    any::Any,
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use partial_sync_core::{PageMap, PageNo, Revision, SegmentSize};
+use partial_sync_vfs::{
+    Base, MemoryStorage, Miss, PageSink, PageSource, Replica, ReplicaConfig, SourceError, Storage,
+    StorageFile, VFS_NAME, as_wal_mode,
+    sqlite::{Conn, OpenOptions, Step, Stmt},
+};
+use roaring::RoaringBitmap;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+
+use super::{PageReader, QueryError, QueryLimits, QueryRunner};
+
+/// SQLite's virtual machine looks at the clock every so many instructions.
+const CLOCK_EVERY: i32 = 10_000;
+
+/// The [`QueryRunner`] of the server.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SnapshotQueries;
+
+impl QueryRunner for SnapshotQueries {
+    fn touched(
+        &self,
+        pages: &PageReader,
+        sql: &str,
+        limits: &QueryLimits,
+    ) -> Result<RoaringBitmap, QueryError> {
+        let watch = Arc::new(Watch {
+            deadline: Instant::now() + limits.time,
+            most: limits.pages,
+            touched: Mutex::default(),
+            failure: Mutex::default(),
+        });
+        let ran = run(pages, sql, limits.time, &watch);
+        let failure = watch.failure.lock().take();
+        match (failure, ran) {
+            (Some(failure), _) => Err(failure),
+            (None, Err(_)) if Instant::now() >= watch.deadline => Err(QueryError::TooSlow(limits.time)),
+            (None, Err(error)) => Err(error),
+            (None, Ok(())) => Ok(std::mem::take(&mut *watch.touched.lock())),
+        }
+    }
+}
+
+/// What a query has touched, and whether it may go on.
+struct Watch {
+    deadline: Instant,
+    most: u64,
+    touched: Mutex<RoaringBitmap>,
+    failure: Mutex<Option<QueryError>>,
+}
+
+fn run(pages: &PageReader, sql: &str, time: Duration, watch: &Arc<Watch>) -> Result<(), QueryError> {
+    if pages.at().db_size.0 == 0 {
+        return Err(QueryError::Sql("the database is empty at this revision".into()));
+    }
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let path = PathBuf::from(format!("/:query:/{}.db", NEXT.fetch_add(1, Ordering::Relaxed)));
+    let storage = Arc::new(RevisionStorage {
+        path: path.clone(),
+        file: Arc::new(RevisionFile(pages.clone())),
+        beside: MemoryStorage::default(),
+    });
+    let at = pages.at();
+    let internal = |e: io::Error| QueryError::Sql(format!("the query could not be run: {e}"));
+    let replica = Replica::register(ReplicaConfig {
+        storage,
+        path,
+        page_size: pages.page_size(),
+        base: Base {
+            // Nobody looks at it: the reader knows its revision.
+            revision: Revision::new("query").ok_or_else(|| internal(io::ErrorKind::InvalidInput.into()))?,
+            size: at.db_size,
+        },
+        map: PageMap::new(),
+        source: Arc::new(Touching {
+            reader: pages.clone(),
+            watch: watch.clone(),
+        }),
+        segment: SegmentSize::new(1).map_err(|e| internal(io::Error::other(e)))?,
+        prefetch: false,
+        wait: time,
+    })
+    .map_err(internal)?;
+    let conn = open(&replica, watch.deadline)?;
+    let mut stmt = prepare(&conn, sql)?;
+    while stmt.step().map_err(sql_error)? == Step::Row {}
+    Ok(())
+}
+
+fn open(replica: &Replica, deadline: Instant) -> Result<Conn, QueryError> {
+    let options = OpenOptions {
+        vfs: Some(VFS_NAME.into()),
+        create: false,
+        ..OpenOptions::default()
+    };
+    let conn = Conn::open(replica.name(), &options).map_err(sql_error)?;
+    conn.with_rusqlite(|c| {
+        rusqlite::vtab::series::load_module(c)?;
+        c.progress_handler(CLOCK_EVERY, Some(move || Instant::now() >= deadline))?;
+        c.authorizer(Some(only_reads))
+    })
+    .map_err(sql_error)?;
+    Ok(conn)
+}
+
+/// What could reach outside of the database. That the statement only reads is checked on the statement itself, because
+/// virtual tables prepare statements of their own that would write if they were run.
+fn only_reads(context: AuthContext<'_>) -> Authorization {
+    match context.action {
+        AuthAction::Attach { .. } | AuthAction::Detach { .. } => Authorization::Deny,
+        AuthAction::Function { function_name } if function_name.eq_ignore_ascii_case("load_extension") => {
+            Authorization::Deny
+        }
+        // FTS5 asks for it to notice changes by others.
+        AuthAction::Pragma { pragma_name, .. } if !pragma_name.eq_ignore_ascii_case("data_version") => {
+            Authorization::Deny
+        }
+        _ => Authorization::Allow,
+    }
+}
+
+fn prepare(conn: &Conn, sql: &str) -> Result<Stmt, QueryError> {
+    let (stmt, tail) = conn.prepare(sql, false).map_err(|e| match e.code {
+        AUTH => QueryError::NotASelect,
+        _ => sql_error(e),
+    })?;
+    let more = conn
+        .prepare(&sql[tail..], false)
+        .map_or(true, |(rest, _)| rest.is_some());
+    match stmt {
+        Some(stmt) if !more && stmt.readonly() && !stmt.is_explain() && stmt.column_count() > 0 => Ok(stmt),
+        _ => Err(QueryError::NotASelect),
+    }
+}
+
+/// SQLITE_AUTH: the authorizer said no.
+const AUTH: i32 = 23;
+
+fn sql_error(error: partial_sync_vfs::sqlite::Error) -> QueryError {
+    QueryError::Sql(error.to_string())
+}
+
+/// Notes which pages are asked for.
+struct Touching {
+    reader: PageReader,
+    watch: Arc<Watch>,
+}
+
+impl Touching {
+    fn touch(&self, page: PageNo, sink: &PageSink) -> Result<(), QueryError> {
+        if Instant::now() >= self.watch.deadline {
+            return Err(QueryError::Sql("out of time".into()));
+        }
+        let count = {
+            let mut touched = self.watch.touched.lock();
+            touched.insert(page.id().0);
+            touched.len()
+        };
+        if count > self.watch.most {
+            return Err(QueryError::TooMany(self.watch.most));
+        }
+        let data = self.reader.read(&[page])?;
+        let sent = data.first().map(|bytes| sink.page(page, bytes));
+        sent.transpose().map_err(|e| QueryError::Sql(e.to_string()))?;
+        Ok(())
+    }
+}
+
+impl PageSource for Touching {
+    fn fetch(&self, miss: Miss, sink: PageSink) {
+        let touched = miss.pages.iter().try_for_each(|&page| self.touch(page, &sink));
+        sink.finish(touched.map_err(|error| {
+            let text = io::Error::other(error.to_string());
+            if matches!(error, QueryError::TooMany(_) | QueryError::Pages(_)) {
+                self.watch.failure.lock().get_or_insert(error);
+            }
+            Arc::new(text) as SourceError
+        }));
+    }
+}
+
+/// The files of a query's database: the main one is a view, the others (there is a WAL, always empty) are in memory.
+struct RevisionStorage {
+    path: PathBuf,
+    file: Arc<RevisionFile>,
+    beside: MemoryStorage,
+}
+
+impl Storage for RevisionStorage {
+    fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn StorageFile>> {
+        match path == self.path {
+            true => Ok(self.file.clone()),
+            false => self.beside.open(path, create),
+        }
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        Ok(path == self.path || self.beside.exists(path)?)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.beside.remove(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.beside.rename(from, to)
+    }
+
+    fn sync_folder(&self, _path: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn lock(&self, _path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
+        Ok(Box::new(()))
+    }
+}
+
+/// The database at the reader's revision, as a file. Writing to it is filling in what it has: nothing happens.
+struct RevisionFile(PageReader);
+
+impl StorageFile for RevisionFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let size = self.0.page_size();
+        let mut done = 0;
+        while done < buf.len() {
+            let position = offset + done as u64;
+            let page = PageNo::containing(position, size).filter(|page| self.0.at().db_size.contains(*page));
+            let Some(page) = page else { break };
+            let data = self.0.read(&[page]).map_err(io::Error::other)?;
+            let Some(data) = data.first() else { break };
+            let patched = (page == PageNo::FIRST).then(|| as_wal_mode(data));
+            let data = patched.as_deref().unwrap_or(data);
+            let within = (position % u64::from(size.bytes())) as usize;
+            let n = (data.len() - within).min(buf.len() - done);
+            buf[done..done + n].copy_from_slice(&data[within..within + n]);
+            done += n;
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, _data: &[u8], _offset: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn set_len(&self, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.at().db_size.bytes(self.0.page_size()))
+    }
+}

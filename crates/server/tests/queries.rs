@@ -1,0 +1,164 @@
+//! Query selectors over real HTTP: the pages that a SELECT touches, at any revision, and nothing but a SELECT.
+
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use partial_sync_server::{Server, ServerHandle, pages::QueryLimits};
+use partial_sync_transport::{HttpRemote, PagesRequest, Remote, RemoteError, RemoteErrorKind};
+use roaring::RoaringBitmap;
+
+struct Served {
+    server: ServerHandle,
+    remote: HttpRemote,
+    folder: tempfile::TempDir,
+}
+
+fn served(limits: QueryLimits) -> Served {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("remote.db");
+    let conn = rusqlite::Connection::open(&file).unwrap();
+    conn.execute_batch(
+        "create table t(id integer primary key, k text, pad blob);
+         with recursive c(x) as (select 1 union all select x + 1 from c where x < 20000)
+         insert into t select x, printf('key %06d', x * 7919 % 20000), zeroblob(200) from c;
+         create index tk on t(k);
+         create virtual table f using fts5(words); insert into f select 'word ' || id from t limit 500;",
+    )
+    .unwrap();
+    drop(conn);
+    let server = Server::builder(&file)
+        .query_limits(limits)
+        .start_blocking("127.0.0.1:0")
+        .unwrap();
+    let remote = HttpRemote::builder(server.url()).build().unwrap();
+    Served {
+        server,
+        remote,
+        folder,
+    }
+}
+
+impl Served {
+    fn ask(&self, request: PagesRequest) -> Result<(String, RoaringBitmap), RemoteError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let answer = self.remote.pages(request).await?;
+            let revision = answer.header.revision.as_str().to_owned();
+            let ids = answer.pages.map_ok(|p| p.id.0).try_collect::<Vec<_>>().await?;
+            Ok((revision, ids.into_iter().collect()))
+        })
+    }
+
+    fn query(&self, sql: &str) -> Result<RoaringBitmap, RemoteError> {
+        Ok(self
+            .ask(PagesRequest {
+                query: Some(sql.into()),
+                ..PagesRequest::default()
+            })?
+            .1)
+    }
+}
+
+#[test]
+fn a_query_brings_the_pages_it_touches_and_the_first_page() {
+    let served = served(QueryLimits::default());
+    let point = served.query("select k from t where id = 12345").unwrap();
+    assert!(point.contains(0) && (3..=6).contains(&point.len()), "{point:?}");
+    let nothing = served.query("select 1").unwrap();
+    assert!(nothing.contains(0), "{nothing:?}");
+    let all = served
+        .query("with a as (select * from t) select count(pad), max(k) from a")
+        .unwrap();
+    let index = served
+        .query("select k from t where k > 'key 01' and k < 'key 011'")
+        .unwrap();
+    assert!(
+        all.len() > 900 && index.len() < 100,
+        "{} {}",
+        all.len(),
+        index.len()
+    );
+    assert!(
+        served
+            .query("select * from f where f match 'word' limit 3")
+            .unwrap()
+            .len()
+            > 3
+    );
+    assert!(served.query("select value from generate_series(1, 3)").is_ok());
+    served.server.shutdown_blocking();
+}
+
+#[test]
+fn a_query_sees_the_revision_that_it_is_pinned_to() {
+    let served = served(QueryLimits::default());
+    let (before, _) = served
+        .ask(PagesRequest {
+            query: Some("select 1".into()),
+            ..PagesRequest::default()
+        })
+        .unwrap();
+    let conn = rusqlite::Connection::open(served.folder.path().join("remote.db")).unwrap();
+    conn.execute_batch("create table later(x); insert into later values (1)")
+        .unwrap();
+    let sql = "select * from later";
+    assert!(served.query(sql).is_ok());
+    let pinned = PagesRequest {
+        query: Some(sql.into()),
+        revision: partial_sync_core::Revision::new(before),
+        ..PagesRequest::default()
+    };
+    let error = served.ask(pinned).unwrap_err();
+    assert!(error.message.contains("no such table: later"), "{error}");
+    drop(conn);
+    served.server.shutdown_blocking();
+}
+
+#[test]
+fn only_a_single_select_runs() {
+    let served = served(QueryLimits::default());
+    for sql in [
+        "-- nothing",
+        "delete from t",
+        "insert into t(id) values (99999999) returning id",
+        "select 1; select 2",
+        "select 1; drop table t",
+        "pragma table_info(t)",
+        "select * from pragma_table_info('t')",
+        "explain select 1",
+        "begin",
+        "attach 'x.db' as x",
+        "vacuum into 'copy.db'",
+        "select load_extension('x')",
+        "create temp table x(y)",
+    ] {
+        let error = served.query(sql).unwrap_err();
+        assert_eq!(error.kind, RemoteErrorKind::Refused, "{sql}: {error}");
+    }
+    let error = served.query("select * from nowhere").unwrap_err();
+    assert!(error.message.contains("no such table: nowhere"), "{error}");
+    let count = rusqlite::Connection::open(served.folder.path().join("remote.db"))
+        .unwrap()
+        .query_row("select count(*) from t", [], |r| r.get::<_, i64>(0));
+    assert_eq!(count.unwrap(), 20000);
+    served.server.shutdown_blocking();
+}
+
+#[test]
+fn a_query_has_a_time_and_a_page_budget() {
+    let limits = QueryLimits {
+        time: Duration::from_millis(300),
+        pages: 50,
+    };
+    let served = served(limits);
+    let endless = "with recursive c(x) as (select 1 union all select x + 1 from c) select count(*) from c";
+    let error = served.query(endless).unwrap_err();
+    assert!(error.message.contains("more than 300 ms"), "{error}");
+    let error = served.query("select sum(length(pad)) from t").unwrap_err();
+    assert!(error.message.contains("more than 50 pages"), "{error}");
+    assert!(served.query("select k from t where id = 5").is_ok());
+    served.server.shutdown_blocking();
+}
