@@ -5,10 +5,9 @@ use super::support::{Client, TestDb, dump, insert, shell};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commits_of_the_sqlite3_shell_are_in_the_next_answer() {
     let db = TestDb::new();
-    let reader = db.open();
     let server = db.serve().await;
     let client = Client::new(&server.url());
-    let mut states = vec![(client.latest().await.revision, dump(&reader))];
+    let mut states = vec![(client.latest().await.revision, dump(&db.path))];
     for round in 0..8 {
         shell(
             &db.path,
@@ -16,8 +15,8 @@ async fn commits_of_the_sqlite3_shell_are_in_the_next_answer() {
         );
         let answer = client.latest().await;
         assert_ne!(answer.revision, states.last().unwrap().0);
-        assert_eq!(answer.whole(), dump(&reader));
-        states.push((answer.revision.clone(), dump(&reader)));
+        assert_eq!(answer.whole(), dump(&db.path));
+        states.push((answer.revision.clone(), dump(&db.path)));
         if round % 2 == 1 {
             shell(&db.path, "PRAGMA wal_checkpoint(TRUNCATE)");
         }

@@ -5,6 +5,7 @@
 
 mod conformance;
 mod following;
+mod history;
 mod http;
 mod restart;
 mod serving;

@@ -53,7 +53,7 @@ async fn changes_while_stopped_are_found(db: &TestDb, url: &str, stop: impl Asyn
     let client = Client::new(&server.url());
     let after = client.latest().await;
     assert_ne!(after.revision, before.revision);
-    assert_eq!(after.whole(), dump(&db.open()));
+    assert_eq!(after.whole(), dump(&db.path));
     let differ: Vec<u32> = (0..after.size)
         .filter(|id| before.pages.get(id) != after.pages.get(id))
         .collect();
@@ -121,7 +121,7 @@ async fn a_revision_that_was_answered_survives_a_kill() {
                 "UPDATE t SET v = randomblob(400) WHERE id % 50 = abs(random()) % 50",
             );
             let answer = client.latest().await;
-            assert_eq!(answer.whole(), dump(&db.open()));
+            assert_eq!(answer.whole(), dump(&db.path));
             states.push((answer.revision.clone(), answer.whole()));
         }
         server.kill();
@@ -143,7 +143,7 @@ async fn without_its_history_or_with_a_broken_one_the_server_starts_and_old_revi
         let server = db.serve().await;
         let client = Client::new(&server.url());
         let latest = client.latest().await;
-        assert_eq!(latest.whole(), dump(&db.open()));
+        assert_eq!(latest.whole(), dump(&db.path));
         for refused in [
             client.at(&old).await.unwrap_err(),
             client.since(&old).await.unwrap_err(),

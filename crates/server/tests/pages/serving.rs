@@ -14,7 +14,7 @@ async fn an_empty_request_is_answered_with_every_page_of_the_file_as_it_is() {
     let server = db.serve().await;
     let client = Client::new(&server.url());
     let answer = client.latest().await;
-    assert_eq!(answer.whole(), dump(&writer));
+    assert_eq!(answer.whole(), dump(&db.path));
     assert_eq!(&answer.pages[&0][18..20], [2, 2], "bytes 18 and 19 say WAL");
     let zstd = client
         .ask_encoded(PagesRequest::default(), PageEncoding::Zstd)
@@ -66,7 +66,7 @@ async fn a_pinned_revision_stays_as_it_was_while_writes_go_on() {
             writer.execute("DELETE FROM t WHERE id < 400", []).unwrap();
             writer.execute_batch("VACUUM").unwrap();
         }
-        states.push((client.latest().await.revision, dump(&writer)));
+        states.push((client.latest().await.revision, dump(&db.path)));
     }
     for (revision, pages) in &states {
         let answer = client.at(revision).await.unwrap();

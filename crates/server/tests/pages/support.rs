@@ -64,8 +64,11 @@ pub fn insert(db: &Connection, from: i64, n: i64) {
     .unwrap();
 }
 
-/// All pages of the state that this connection sees.
-pub fn dump(db: &Connection) -> Vec<Bytes> {
+/// All pages of the latest state, as they are in the file. On a connection of its own: a writer's cache may hold other
+/// bytes for pages that it has freed, which SQLite does not write.
+pub fn dump(path: &Path) -> Vec<Bytes> {
+    let db = Connection::open(path).unwrap();
+    db.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
     let mut pages = db
         .prepare("SELECT data FROM sqlite_dbpage ORDER BY pgno")
         .unwrap();

@@ -1,0 +1,226 @@
+//! The page history against a model that keeps every state whole.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use partial_sync_core::{PageCount, PageNo, PageSize};
+use partial_sync_server::{
+    HistoryError, Retention,
+    history::{Before, Change, History, Kept, RevisionRecord, Seq, SqliteHistory, page_hash},
+};
+use proptest::prelude::*;
+
+/// A state: the pages, and for each whether somebody saw it before it was overwritten.
+#[derive(Clone, Debug)]
+struct State {
+    pages: Vec<Bytes>,
+    bytes: u64,
+    lossy: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// Page indexes that get a new content, the new size, and whether nobody saw what they were.
+    Commit(Vec<u8>, u8, bool),
+    /// Prune to so many per cent of what is stored.
+    PruneBytes(u8),
+    /// Prune what was replaced more than so many commits ago.
+    PruneAge(u8),
+    Reopen,
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        8 => (prop::collection::vec(0..12u8, 0..5), 1..12u8, prop::bool::weighted(0.1))
+            .prop_map(|(pages, size, lossy)| Op::Commit(pages, size, lossy)),
+        1 => (0..120u8).prop_map(Op::PruneBytes),
+        1 => (0..12u8).prop_map(Op::PruneAge),
+        1 => Just(Op::Reopen),
+    ];
+    prop::collection::vec(op, 1..40)
+}
+
+const SIZE: usize = 512;
+
+fn no(index: usize) -> PageNo {
+    PageNo::new(index as u32 + 1).unwrap()
+}
+
+fn content(random: &mut fastrand::Rng) -> Bytes {
+    match random.bool() {
+        true => Bytes::from((0..SIZE).map(|_| random.u8(..)).collect::<Vec<_>>()),
+        false => Bytes::from(vec![random.u8(..); SIZE]),
+    }
+}
+
+/// The page at a state, by the rule: `None` = lost.
+fn expected(states: &[State], at: usize, index: usize) -> Option<&Bytes> {
+    let changed = (at + 1..states.len()).find(|later| {
+        let (old, new) = (
+            states[later - 1].pages.get(index),
+            states[*later].pages.get(index),
+        );
+        old != new
+    });
+    match changed {
+        Some(later) if states[later].lossy => None,
+        _ => states[at].pages.get(index),
+    }
+}
+
+fn check(history: &dyn History, states: &[State], floor: usize) {
+    let latest = states.len() - 1;
+    let size = |at: usize| PageCount(states[at].pages.len() as u32);
+    let seq = |at: usize| Seq(at as u64 + 1);
+    assert_eq!(
+        history.latest().unwrap(),
+        RevisionRecord {
+            seq: seq(latest),
+            db_size: size(latest)
+        }
+    );
+    let hashes: Vec<u64> = states[latest].pages.iter().map(|page| page_hash(page)).collect();
+    assert_eq!(history.hashes(PageNo::FIRST, 100).unwrap(), hashes);
+    assert!(matches!(
+        history.revision(seq(latest + 1)),
+        Err(HistoryError::Unknown(_))
+    ));
+    for at in 0..floor {
+        assert!(
+            matches!(history.revision(seq(at)), Err(HistoryError::Expired(_))),
+            "{at}"
+        );
+        assert!(matches!(
+            history.pages_at(seq(at), &[]),
+            Err(HistoryError::Expired(_))
+        ));
+        assert!(matches!(
+            history.changed(seq(at), seq(latest)),
+            Err(HistoryError::Expired(_))
+        ));
+    }
+    for at in floor..=latest {
+        assert_eq!(history.revision(seq(at)).unwrap().db_size, size(at));
+        let lost = history.lost(seq(at)).unwrap();
+        for index in 0..states[at].pages.len() {
+            let found = history.pages_at(seq(at), &[no(index)]);
+            let found = match found {
+                Ok(kept) => match kept.into_iter().next().unwrap() {
+                    Kept::Page(page) => Some(page),
+                    Kept::Unchanged => Some(states[latest].pages[index].clone()),
+                },
+                Err(HistoryError::Lost { page, .. }) => {
+                    assert_eq!(page, no(index));
+                    None
+                }
+                Err(e) => panic!("{e}"),
+            };
+            assert_eq!(
+                found.as_ref(),
+                expected(states, at, index),
+                "page {} at {at}",
+                index + 1
+            );
+            assert_eq!(lost.contains(index as u32 + 1), found.is_none());
+        }
+        for later in at..=latest {
+            let differ = |index: &usize| {
+                (at..later).any(|n| states[n].pages.get(*index) != states[n + 1].pages.get(*index))
+            };
+            let wanted: Vec<u32> = (0..12).filter(differ).map(|index| index as u32 + 1).collect();
+            let changed: Vec<u32> = history
+                .changed(seq(at), seq(later))
+                .unwrap()
+                .into_iter()
+                .collect();
+            assert_eq!(changed, wanted, "between {at} and {later}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_page_at_a_revision_is_what_it_was_whatever_was_committed_pruned_and_reopened(ops in ops(), seed: u64) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.db");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut history = SqliteHistory::open(&path).unwrap();
+        let first = State { pages: (0..3).map(|_| content(&mut random)).collect(), bytes: 0, lossy: false };
+        let mut hashes = first.pages.iter().map(|page| Ok(page_hash(page)));
+        history.begin(PageSize::new(SIZE as u32).unwrap(), PageCount(3), 0, &mut hashes).unwrap();
+        let mut states = vec![first];
+        let mut floor = 0;
+        for op in ops {
+            match op {
+                Op::Commit(touched, size, lossy) => {
+                    let old = states.last().unwrap().clone();
+                    let mut pages = old.pages.clone();
+                    pages.truncate(size.into());
+                    while pages.len() < size.into() {
+                        pages.push(content(&mut random));
+                    }
+                    for index in touched {
+                        if let Some(page) = pages.get_mut(usize::from(index)) {
+                            *page = content(&mut random);
+                        }
+                    }
+                    let changes: Vec<Change> = (0..12)
+                        .filter(|index| old.pages.get(*index) != pages.get(*index))
+                        .map(|index| Change {
+                            page: no(index),
+                            before: match old.pages.get(index) {
+                                None => Before::Absent,
+                                Some(_) if lossy => Before::Lost,
+                                Some(page) => Before::Page(page.clone()),
+                            },
+                            after: pages.get(index).map(|page| page_hash(page)),
+                        })
+                        .collect();
+                    let before = history.size().unwrap().bytes;
+                    let after = RevisionRecord {
+                        seq: Seq(states.len() as u64),
+                        db_size: PageCount(old.pages.len() as u32),
+                    };
+                    let stale = RevisionRecord { seq: Seq(states.len() as u64 + 1), ..after };
+                    let refused = history.record(stale, after.db_size, 0, &mut std::iter::empty());
+                    prop_assert!(matches!(refused, Err(HistoryError::Conflict { .. })), "{:?}", refused);
+                    let lossy = lossy && changes.iter().any(|change| change.before == Before::Lost);
+                    let nothing = changes.is_empty();
+                    let time = states.len() as i64;
+                    let new = history
+                        .record(after, PageCount(size.into()), time, &mut changes.into_iter().map(Ok))
+                        .unwrap();
+                    prop_assert_eq!(new.is_none(), nothing);
+                    if !nothing {
+                        let bytes = history.size().unwrap().bytes - before;
+                        states.push(State { pages, bytes, lossy });
+                    }
+                }
+                Op::PruneBytes(percent) => {
+                    let total: u64 = states[floor + 1..].iter().map(|state| state.bytes).sum();
+                    let bytes = total * u64::from(percent) / 100;
+                    let retention = Retention { age: Duration::from_secs(1 << 40), bytes };
+                    while history.prune(&retention, states.len() as i64).unwrap() {}
+                    while states[floor + 1..].iter().map(|state| state.bytes).sum::<u64>() > bytes {
+                        floor += 1;
+                    }
+                    prop_assert!(history.size().unwrap().bytes <= bytes);
+                }
+                Op::PruneAge(age) => {
+                    let now = states.len() as i64;
+                    let retention = Retention { age: Duration::from_millis(age.into()), bytes: u64::MAX };
+                    while history.prune(&retention, now).unwrap() {}
+                    // State n was committed at time n, and replaced its predecessor then.
+                    while floor + 1 < states.len() && (floor as i64 + 1) < now - i64::from(age) {
+                        floor += 1;
+                    }
+                }
+                Op::Reopen => history = SqliteHistory::open(&path).unwrap(),
+            }
+            prop_assert_eq!(history.size().unwrap().revisions, (states.len() - floor) as u64);
+        }
+        check(&history, &states, floor);
+    }
+}
