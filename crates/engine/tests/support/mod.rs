@@ -10,7 +10,7 @@ use std::{
 use partial_sync::{Bootstrap, Builder, Connection, Database, PartialSync};
 use partial_sync_server::{Retention, Server, ServerHandle};
 use partial_sync_transport::{Counting, HttpRemote, Remote};
-use rusqlite::types::Value;
+use rusqlite::types::ValueRef;
 use tempfile::TempDir;
 
 /// A served database.
@@ -137,7 +137,7 @@ pub fn rows(conn: &Connection, sql: &str) -> partial_sync::Result<Vec<String>> {
     let mut out = vec![];
     while let Some(row) = rows.next()? {
         let row: Vec<String> = (0..columns)
-            .map(|i| shown(row.get_ref(i).unwrap().try_into().unwrap()))
+            .map(|i| shown(row.get_ref(i).unwrap()))
             .collect();
         out.push(row.join("|"));
     }
@@ -152,18 +152,23 @@ pub fn stock_rows(conn: &rusqlite::Connection, sql: &str) -> rusqlite::Result<Ve
     let mut out = vec![];
     while let Some(row) = rows.next()? {
         let row: Vec<String> = (0..columns)
-            .map(|i| shown(row.get_ref(i).unwrap().try_into().unwrap()))
+            .map(|i| shown(row.get_ref(i).unwrap()))
             .collect();
         out.push(row.join("|"));
     }
     Ok(out)
 }
 
-fn shown(value: Value) -> String {
+fn shown(value: ValueRef<'_>) -> String {
     match value {
-        Value::Real(f) => format!("{f:?}"),
-        Value::Blob(bytes) => format!("x{bytes:02x?}"),
-        other => format!("{other:?}"),
+        ValueRef::Null => "Null".into(),
+        ValueRef::Integer(n) => format!("Integer({n})"),
+        ValueRef::Real(f) => format!("{f:?}"),
+        ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => format!("Text({text:?})"),
+            Err(_) => format!("Text of {bytes:02x?}"),
+        },
+        ValueRef::Blob(bytes) => format!("x{bytes:02x?}"),
     }
 }
 
@@ -231,4 +236,13 @@ pub fn seed() -> u64 {
     };
     println!("PARTIAL_SYNC_SEED={seed}");
     seed
+}
+
+/// Fails with the first line in which two contents differ, cut short.
+pub fn assert_same(left: &[String], right: &[String], what: &str) {
+    let short = |line: Option<&String>| line.map(|l| l.chars().take(300).collect::<String>());
+    for n in 0..left.len().max(right.len()) {
+        let (l, r) = (left.get(n), right.get(n));
+        assert!(l == r, "{what}: line {n} differs\n  {:?}\n  {:?}", short(l), short(r));
+    }
 }
