@@ -109,6 +109,8 @@ impl Database {
             .exists(&path)
             .map_err(|e| Error::storage("look for", &path, e))?;
         let lock = take_lock(&*storage, &path)?;
+        // Again, now that nobody else writes it: another process may have finished its first connect meanwhile.
+        let info = Info::load(&*storage, &path)?;
         let opened = match info {
             Some(info) if info.ready => open_existing(&storage, &path, info, &remote, &options),
             unfinished => {
@@ -307,6 +309,7 @@ impl Drop for OpenReplica {
         if let Err(error) = self.replica.save_map() {
             tracing::warn!(%error, "the page map could not be saved; pages fetched since the last time are fetched again");
         }
+        self.replica.close();
     }
 }
 
@@ -395,6 +398,13 @@ fn make_new(
             path,
             "there is a file already that was not made by a connect to a remote; move it away or choose another path".into(),
         ));
+    }
+    // What an earlier replica of this name left must not be taken for this one's.
+    for suffix in ["-wal", "-shm", "-pages", "-changes"] {
+        let file = beside(path, suffix);
+        storage
+            .remove(&file)
+            .map_err(|e| Error::storage("remove", &file, e))?;
     }
     let mut info = Info::new(remote.url());
     let mut random = options

@@ -7,8 +7,9 @@
 //!    `-changes`, log included: from here on a crash applies the pull.
 //! 4. Write the staged pages through `sqlite_dbpage` and COMMIT; move the base. New snapshots wait. On a fresh
 //!    connection, cut the database if it shrank.
-//! 5. Put the changes back, write the log anew, set the marker, COMMIT. New snapshots go on.
-//! 6. Save the page map, then the info file with the new base revision, then remove `-changes`.
+//! 5. Put the changes back, write the log anew, set the marker, COMMIT.
+//! 6. Save the page map, then the info file with the new base revision, then remove `-changes`. New snapshots go on: not
+//!    before, or what they write could be undone by applying the file again.
 //!
 //! Sealing happens under the write lock, and `-changes` is discarded before the lock is given back if the commit fails,
 //! so that it never speaks of a log that is not the latest. Page 1 is written last, with a schema cookie above both
@@ -240,6 +241,10 @@ fn apply_staged(open: &OpenReplica, pull: &mut Pull) -> Result<()> {
     let conn = open_plain(&open.replica, open.options.timeout)?;
     let log = Log::new(&conn);
     let mut rehearsed = rehearse(open, pull, &log)?;
+    // What finishing the pull after a crash will read is known to be here then.
+    open.replica
+        .save_map()
+        .map_err(|e| Error::storage("save the page map of", open.replica.name(), e))?;
     let mut attempt = 0;
     loop {
         conn.execute_batch("BEGIN IMMEDIATE")?;
@@ -255,6 +260,8 @@ fn apply_staged(open: &OpenReplica, pull: &mut Pull) -> Result<()> {
                 see_again(open, pull, dirty, grew)?;
                 rehearsed = rehearse(open, pull, &log)?;
             }
+            note_position(open, rehearsed.position)?;
+            raise_cookie(&conn, &mut pull.staged)?;
             let keep = pull.keep();
             let id = open.random.lock().u64(..);
             let left = not_yet(&rehearsed.log, rehearsed.position).to_vec();
@@ -268,8 +275,9 @@ fn apply_staged(open: &OpenReplica, pull: &mut Pull) -> Result<()> {
                 let gate = commit_pages(open, &conn, &pull.staged, &pull.base, &keep, still_sealed)?;
                 drop((log, conn));
                 put_back(open, pull.base.size, &left, id)?;
+                let finished = finish(open, &pull.base);
                 drop(gate);
-                return finish(open, &pull.base);
+                return finished;
             }
             Ok(None) => {
                 conn.execute_batch("ROLLBACK")?;
@@ -305,13 +313,6 @@ struct LogRehearsed {
 fn rehearse(open: &OpenReplica, pull: &mut Pull, log: &Log) -> Result<LogRehearsed> {
     let chunks = read_all(log)?;
     let newest = chunks.last().map(|c| c.last);
-    if chunks.is_empty() {
-        return Ok(LogRehearsed {
-            log: chunks,
-            newest,
-            position: None,
-        });
-    }
     let info = open.info.lock().clone();
     // The snapshot first: whatever it shows of local writes is dirty by now.
     let snapshot = open_plain(&open.replica, open.options.timeout)?;
@@ -334,7 +335,10 @@ fn rehearse(open: &OpenReplica, pull: &mut Pull, log: &Log) -> Result<LogRehears
     }
     .run(&chunks)?;
     let acknowledged = (info.acknowledged > 0).then_some(ChangeId(info.acknowledged));
-    let position = resume_after(rehearsed.position, acknowledged, newest).map_err(Error::from)?;
+    let position = match newest {
+        None => None,
+        Some(_) => resume_after(rehearsed.position, acknowledged, newest).map_err(Error::from)?,
+    };
     for (id, data) in rehearsed.fetched {
         pull.staged.put_page(id, &data)?;
     }
@@ -375,7 +379,11 @@ fn commit_pages(
             Ok(gate)
         }
         (result, gate) => {
-            let discarded = staged::discard(&open.storage, &changes_path(open));
+            let discarded = open
+                .replica
+                .forget_failed_commit()
+                .map_err(|e| Error::storage("write to the WAL of", open.replica.name(), e))
+                .and_then(|()| staged::discard(&open.storage, &changes_path(open)));
             let _ = conn.execute_batch("ROLLBACK");
             drop(gate);
             if let Err(error) = &discarded {
@@ -393,21 +401,47 @@ fn commit_pages(
     }
 }
 
+/// Raises the schema cookie of the staged page 1 above both sides'. Where the database has it, the pages were committed.
+fn raise_cookie(conn: &Conn, staged: &mut Staged) -> Result<()> {
+    let Some(mut page) = staged_page(staged, 0)? else {
+        return Ok(());
+    };
+    let local = schema_cookie(conn)?;
+    let cookie = local.max(cookie_of(&page)).wrapping_add(1);
+    page[40..44].copy_from_slice(&cookie.to_be_bytes());
+    staged.put_page(0, &page)
+}
+
+fn cookie_of(page_1: &[u8]) -> u32 {
+    u32::from_be_bytes([page_1[40], page_1[41], page_1[42], page_1[43]])
+}
+
+/// Needs no schema that can be read.
+fn schema_cookie(conn: &Conn) -> Result<u32> {
+    Ok(integer(conn, "PRAGMA schema_version")? as u32)
+}
+
+fn staged_page(staged: &Staged, id: u32) -> Result<Option<Vec<u8>>> {
+    staged.pages().read(id).map_err(|e| Error::Damaged {
+        what: "the file of the pull",
+        why: e.to_string(),
+    })
+}
+
+/// Notes how far the remote has this replica's changes, before the log forgets them: their ids are not given again.
+fn note_position(open: &OpenReplica, position: Option<ChangeId>) -> Result<()> {
+    match position {
+        Some(id) if open.info.lock().acknowledged < id.0 => open.update_info(|info| info.acknowledged = id.0),
+        _ => Ok(()),
+    }
+}
+
 fn write_pages(conn: &Conn, staged: &Staged, base: &Base) -> Result<()> {
-    let local_cookie = integer(conn, "PRAGMA schema_version")? as u32;
     let mut put = conn.prepare_one("INSERT INTO sqlite_dbpage(pgno, data) VALUES (?1, ?2)")?;
     for id in staged.pages().ids().iter().rev().filter(|&id| id < base.size.0) {
-        let read = staged.pages().read(id);
-        let page = read.map_err(|e| Error::Damaged {
-            what: "the file of the pull",
-            why: e.to_string(),
-        })?;
-        let Some(mut page) = page else { continue };
-        if id == 0 {
-            let remote_cookie = u32::from_be_bytes([page[40], page[41], page[42], page[43]]);
-            let cookie = local_cookie.max(remote_cookie).wrapping_add(1);
-            page[40..44].copy_from_slice(&cookie.to_be_bytes());
-        }
+        let Some(page) = staged_page(staged, id)? else {
+            continue;
+        };
         put.bind(1, ValueRef::Integer(i64::from(id) + 1))?;
         put.bind(2, ValueRef::Blob(&page))?;
         put.execute()?;
@@ -520,9 +554,10 @@ pub(crate) fn recover(open: &OpenReplica) -> Result<()> {
         Ok(()) => open.replica.heal(),
         Err(error) => open.replica.poison(Arc::new(Error::clone(error))),
     }
-    drop(gate);
     redone?;
-    finish(open, &base)
+    let finished = finish(open, &base);
+    drop(gate);
+    finished
 }
 
 fn redo(
@@ -535,23 +570,33 @@ fn redo(
     pull: u64,
 ) -> Result<()> {
     let conn = open_plain(&open.replica, open.options.timeout)?;
-    // A database between the two commits may have no readable schema here; then there is no marker either.
-    let marker = Log::new(&conn).marker(MARKER).unwrap_or_default();
-    if !log.is_empty() && marker == Some(Value::Integer(pull as i64)) {
-        // Both commits happened. What is dirty is not known exactly: everything that may be, is.
-        let dirty = open.replica.map().dirty();
-        if open.replica.base() != *base {
-            gate.move_base(base.clone(), keep);
+    // Told by the cookie alone, because it decides at which revision the pages of the schema are to be read.
+    let written = staged_page(staged, 0)?.is_some_and(|page| {
+        page.len() >= 44 && {
+            let cookie = cookie_of(&page);
+            schema_cookie(&conn).is_ok_and(|here| here >= cookie)
         }
-        for page in dirty.iter().filter_map(|id| PageId(id).no()) {
-            open.replica.map().set_dirty(page);
-        }
-        return Ok(());
-    }
-    conn.execute_batch("BEGIN IMMEDIATE")?;
-    write_pages(&conn, staged, base)?;
-    conn.execute_batch("COMMIT")?;
+    });
     drop(conn);
-    gate.move_base(base.clone(), keep);
+    // What is dirty after both commits is not known exactly: everything that may be, is.
+    let dirty = open.replica.map().dirty();
+    if !written {
+        let conn = open_plain(&open.replica, open.options.timeout)?;
+        conn.execute_batch("BEGIN IMMEDIATE")?;
+        write_pages(&conn, staged, base)?;
+        conn.execute_batch("COMMIT")?;
+    }
+    if !written || open.replica.base() != *base {
+        gate.move_base(base.clone(), keep);
+    }
+    if written && !log.is_empty() {
+        let conn = open_plain(&open.replica, open.options.timeout)?;
+        if Log::new(&conn).marker(MARKER)? == Some(Value::Integer(pull as i64)) {
+            for page in dirty.iter().filter_map(|id| PageId(id).no()) {
+                open.replica.map().set_dirty(page);
+            }
+            return Ok(());
+        }
+    }
     put_back(open, base.size, log, pull)
 }

@@ -89,8 +89,16 @@ impl Rehearsal<'_> {
             wait: self.deadline,
         })
         .map_err(failed)?;
-        let conn = open_plain(&preview, self.deadline)?;
-        let position = putback::position(&conn, self.client_id)?;
+        // A fetch that outlives a failure must not keep the name.
+        let preview = Closing(preview);
+        let conn = open_plain(&preview.0, self.deadline)?;
+        let position = if log.is_empty() {
+            // Nothing to put back, but the schema will be read between the pull's two commits.
+            conn.execute_batch("SELECT 1 FROM sqlite_schema LIMIT 1")?;
+            None
+        } else {
+            putback::position(&conn, self.client_id)?
+        };
         let left = not_yet(log, position);
         if !left.is_empty() {
             conn.execute_batch("BEGIN IMMEDIATE")?;
@@ -103,6 +111,15 @@ impl Rehearsal<'_> {
         drop(preview);
         let fetched = std::mem::take(&mut *fetched.lock());
         Ok(Rehearsed { position, fetched })
+    }
+}
+
+/// A replica that is closed when it goes out of scope.
+struct Closing(Arc<Replica>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

@@ -4,13 +4,18 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use partial_sync_core::Epoch;
 
 /// Slots of the wal-index: 0 write, 1 checkpoint, 2 recover, 3 to 7 read marks.
 pub(crate) const SLOTS: usize = 8;
+/// The slot of the write lock.
+pub(crate) const WRITE_SLOT: usize = 0;
 /// The first slot that is a read mark.
 pub(crate) const FIRST_READ_SLOT: usize = 3;
 
@@ -229,6 +234,26 @@ impl WalIndex {
                 held.exclusive &= !(1 << slot);
             }
         }
+    }
+
+    /// The salts of the WAL and how many of its frames are committed, as SQLite keeps them at the start of the wal-index
+    /// (<https://www.sqlite.org/walformat.html#the_wal_index_header>); `None` before the first connection read the WAL.
+    pub(crate) fn committed(&self) -> Option<([u32; 2], u32)> {
+        let region = self.regions.first()?;
+        let word = |byte: usize| {
+            region
+                .get(byte / 8)
+                .map(|w| w.load(Ordering::Acquire).to_ne_bytes())
+        };
+        let (flags, frames, salts) = (word(8)?, word(16)?, word(32)?);
+        let is_init = flags[4] != 0;
+        let be = |b: &[u8]| u32::from_be_bytes([b[0], b[1], b[2], b[3]]);
+        is_init.then(|| {
+            (
+                [be(&salts[..4]), be(&salts[4..])],
+                u32::from_ne_bytes([frames[0], frames[1], frames[2], frames[3]]),
+            )
+        })
     }
 
     /// Whether any read transaction of this epoch is open.

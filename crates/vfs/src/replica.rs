@@ -103,6 +103,10 @@ pub struct Replica {
     /// Pages that the planner added, until they are read.
     extra: Mutex<RoaringBitmap>,
     saving: Mutex<()>,
+    /// Whether the WAL's name was made durable since the WAL was made.
+    wal_is_named: AtomicBool,
+    /// No fetch may write to the main file any more: its lock is about to go. Changes under `fill`.
+    closed: AtomicBool,
 }
 
 /// Most bytes kept of pages that only readers of older epochs can use.
@@ -212,6 +216,8 @@ impl Replica {
             used_extra: AtomicU64::new(0),
             extra: Mutex::default(),
             saving: Mutex::default(),
+            wal_is_named: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
         });
         shim::register(&replica).map(|()| replica)
     }
@@ -321,32 +327,42 @@ impl Replica {
         Ok(())
     }
 
-    /// How far the WAL goes now. Nobody may be writing.
+    /// How far the WAL goes now: up to its last commit, which is durable when this returns. Frames behind it do not count
+    /// even if they are there: those of a transaction that was rolled back are overwritten by the next one.
     pub fn wal_mark(&self) -> io::Result<Option<WalMark>> {
-        let path = beside(&self.path, "-wal");
-        if !self.storage.exists(&path)? {
+        let Some((salts, frames)) = self.wal_index.lock().committed() else {
             return Ok(None);
-        }
-        let file = self.storage.open(&path, false)?;
-        let mut header = [0; 32];
-        if file.read_at(&mut header, 0)? < header.len() {
-            return Ok(None);
-        }
-        // Stale frames of an earlier WAL may follow the last valid one; counting only this WAL's is what matters, and
-        // a frame that is written later lies behind every one that is there now.
-        let salts = [be32(&header, 16), be32(&header, 20)];
-        let step = 24 + self.page_size.as_usize() as u64;
-        let mut frame = [0; 24];
-        let mut frames = 0;
-        while file.read_at(&mut frame, 32 + frames * step)? == frame.len()
-            && [be32(&frame, 8), be32(&frame, 12)] == salts
-        {
-            frames += 1;
-        }
+        };
+        self.sync_wal()?;
         Ok(Some(WalMark {
             salts,
-            bytes: 32 + frames * step,
+            bytes: self.frame_offset(frames),
         }))
+    }
+
+    fn frame_offset(&self, frames: u32) -> u64 {
+        32 + u64::from(frames) * (24 + self.page_size.as_usize() as u64)
+    }
+
+    /// Makes sure that a COMMIT that failed does not come back: SQLite leaves its frames in the WAL, and where only the
+    /// sync failed they are complete, so that the next recovery would take them. For the thread that holds the write
+    /// lock, before it gives it back.
+    pub fn forget_failed_commit(&self) -> io::Result<()> {
+        let path = beside(&self.path, "-wal");
+        let Some((_, frames)) = self.wal_index.lock().committed() else {
+            return Ok(());
+        };
+        if !self.storage.exists(&path)? {
+            return Ok(());
+        }
+        let file = self.storage.open(&path, false)?;
+        let at = self.frame_offset(frames);
+        if file.len()? <= at {
+            return Ok(());
+        }
+        // A frame without salts ends the WAL.
+        file.write_at(&[0; 24], at)?;
+        file.sync()
     }
 
     /// Bytes of the WAL file.
@@ -362,7 +378,46 @@ impl Replica {
     /// Makes every commit so far durable, whatever `PRAGMA synchronous` says.
     pub fn sync_wal(&self) -> io::Result<()> {
         let path = beside(&self.path, "-wal");
-        if self.storage.exists(&path)? { self.storage.open(&path, false)?.sync() } else { Ok(()) }
+        match self.storage.exists(&path)? {
+            true => self.sync_wal_file(&*self.storage.open(&path, false)?),
+            false => Ok(()),
+        }
+    }
+
+    /// Syncs the WAL, and its name when that is new: a file without a name is lost in a power failure.
+    pub(crate) fn sync_wal_file(&self, wal: &dyn StorageFile) -> io::Result<()> {
+        wal.sync()?;
+        if !self.wal_is_named.load(Ordering::Acquire) {
+            self.storage.sync_folder(&self.path)?;
+            self.wal_is_named.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// The WAL is about to be made or was deleted.
+    pub(crate) fn wal_has_no_name(&self) {
+        self.wal_is_named.store(false, Ordering::Release);
+    }
+
+    /// Ends the replica: no fetch that is still under way writes to its file any more. To be called before the lock of
+    /// the file is given back; connections may still close after it.
+    pub fn close(&self) {
+        let _fill = self.fill.lock();
+        self.closed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Why this thread may not write now, if so. A transaction that began before a pull failed could otherwise go on to
+    /// write, and finishing the pull would undo it.
+    pub(crate) fn refuses_writes(&self) -> Option<ReadError> {
+        if gate_is_bypassed(self) {
+            return None;
+        }
+        let source = self.poisoned.lock().clone()?;
+        Some(ReadError::Poisoned { source })
     }
 
     /// Lets no statement run any more; each fails with `why`.
@@ -548,13 +603,24 @@ impl Replica {
 
     /// Begins a fetch that no query waits for: of `pages`, those that are absent and not in flight are to be fetched at
     /// the base that is returned, and given to the sink.
-    pub fn begin_fetch(&self, pages: impl IntoIterator<Item = PageNo>) -> Result<(Base, Vec<PageNo>, PageSink), ReadError> {
+    pub fn begin_fetch(
+        &self,
+        pages: impl IntoIterator<Item = PageNo>,
+    ) -> Result<(Base, Vec<PageNo>, PageSink), ReadError> {
         let epoch = self.epoch();
         let base = self.base_of(epoch).ok_or(ReadError::NoBase)?;
-        let flight = Arc::new(Flight { fills: true, ..Flight::default() });
+        let flight = Arc::new(Flight {
+            fills: true,
+            ..Flight::default()
+        });
         let mut flights = self.flights.lock();
         let pages: Vec<PageNo> = {
-            let view = View { replica: self, epoch, size: base.size, flights: &flights };
+            let view = View {
+                replica: self,
+                epoch,
+                size: base.size,
+                flights: &flights,
+            };
             pages
                 .into_iter()
                 .filter(|&p| base.size.contains(p) && !p.is_lock_byte_page(self.page_size) && view.wants(p))
@@ -563,7 +629,17 @@ impl Replica {
         flights.extend(pages.iter().map(|&p| ((epoch, p), flight.clone())));
         drop(flights);
         let replica = self.me.upgrade().ok_or(ReadError::Closed)?;
-        Ok((base, pages.clone(), PageSink { replica, flight, epoch, asked: pages, finished: false }))
+        Ok((
+            base,
+            pages.clone(),
+            PageSink {
+                replica,
+                flight,
+                epoch,
+                asked: pages,
+                finished: false,
+            },
+        ))
     }
 
     /// Waits until the fetches that are under way now have ended, at most so long: a query goes on as soon as its own
@@ -859,6 +935,9 @@ impl PageSink {
         let data = patched.as_deref().unwrap_or(data);
         let filled = {
             let _fill = replica.fill.lock();
+            if replica.is_closed() {
+                return Err(ReadError::Closed);
+            }
             if self.epoch != replica.epoch() {
                 false
             } else if !replica.map.state(page).is_absent() {

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 
 use crate::{
     error::ReadError,
-    locks::{FIRST_READ_SLOT, HeldSlots, Level, SLOTS},
+    locks::{FIRST_READ_SLOT, HeldSlots, Level, SLOTS, WRITE_SLOT},
     replica::Replica,
     sqlite::context,
     storage::StorageFile,
@@ -38,9 +38,12 @@ static REPLICAS: Mutex<Option<HashMap<PathBuf, Weak<Replica>>>> = Mutex::new(Non
 /// Makes a replica's path known. Fails when a living replica has it.
 pub(crate) fn register(replica: &Arc<Replica>) -> io::Result<()> {
     register_vfs()?;
+    // Declared before the lock, so that it is dropped after it: dropping the last reference takes the lock.
+    let other;
     let mut replicas = REPLICAS.lock();
     let replicas = replicas.get_or_insert_with(HashMap::new);
-    if replicas.get(replica.name()).is_some_and(|r| r.strong_count() > 0) {
+    other = replicas.get(replica.name()).and_then(Weak::upgrade);
+    if other.as_ref().is_some_and(|r| !r.is_closed()) {
         let message = format!("{} is open already in this process", replica.name().display());
         return Err(io::Error::new(io::ErrorKind::WouldBlock, message));
     }
@@ -201,12 +204,9 @@ unsafe extern "C" fn x_read(
     amount: c_int,
     offset: i64,
 ) -> c_int {
-    // SAFETY: SQLite passes a buffer of `amount` bytes. It may be uninitialised, of which no slice may be made; hence the
-    // zeros.
-    let buf = unsafe {
-        ptr::write_bytes(buf.cast::<u8>(), 0, amount as usize);
-        std::slice::from_raw_parts_mut(buf.cast::<u8>(), amount as usize)
-    };
+    // SAFETY: SQLite passes a writable buffer of `amount` bytes that nobody else uses during the call. It comes from C, so
+    // whatever bytes are in it are its value to us; they are only written to, or cleared below.
+    let buf = unsafe { std::slice::from_raw_parts_mut(buf.cast::<u8>(), amount as usize) };
     // SAFETY: SQLite's contract for file methods.
     unsafe {
         with_handle(file, |handle| {
@@ -278,7 +278,10 @@ unsafe extern "C" fn x_sync(file: *mut ffi::sqlite3_file, _flags: c_int) -> c_in
         with_handle(file, |handle| {
             let synced = match handle {
                 Handle::Main(main) => main.replica.sync_main(),
-                Handle::Side { file, .. } => file.sync(),
+                Handle::Side { replica, file, side } => match side {
+                    Side::Wal => replica.sync_wal_file(&**file),
+                    Side::Main | Side::Journal => file.sync(),
+                },
             };
             done(ffi::SQLITE_IOERR_FSYNC, synced)
         })
@@ -412,6 +415,11 @@ unsafe extern "C" fn x_shm_lock(
                 }
                 true
             } else if !shared {
+                if first == WRITE_SLOT
+                    && let Some(error) = replica.refuses_writes()
+                {
+                    return fail(ffi::SQLITE_IOERR_SHMLOCK, error);
+                }
                 replica.wal_index().lock_exclusive(held, first, count)
             } else if first >= FIRST_READ_SLOT {
                 match replica.begin_snapshot(held, first) {
@@ -570,6 +578,7 @@ unsafe extern "C" fn x_delete(_vfs: *mut ffi::sqlite3_vfs, name: *const c_char, 
     if let Some((path, (replica, side))) = path.and_then(|p| Some((p, owner(p)?))) {
         return no_panic(|| {
             let saved = if side == Side::Wal {
+                replica.wal_has_no_name();
                 replica.save_map()
             } else {
                 Ok(())
