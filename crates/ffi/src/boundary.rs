@@ -196,3 +196,64 @@ fn utf8<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str> {
         ))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ptr::NonNull;
+
+    use super::*;
+    use crate::error::{partial_sync_error_code, partial_sync_error_free, partial_sync_error_message};
+
+    #[test]
+    fn a_panic_becomes_an_error_and_does_not_cross_the_boundary() {
+        let mut error = ptr::dangling_mut();
+        // SAFETY: `error` is a variable of this test; what it held is not looked at.
+        let code = unsafe { call(&mut error, || panic!("page {} is on fire", 7)) };
+        assert_eq!(code, PartialSyncCode::Internal);
+        // SAFETY: the error was made by the call above and is released once.
+        unsafe {
+            assert_eq!(partial_sync_error_code(error), PartialSyncCode::Internal);
+            let message = CStr::from_ptr(partial_sync_error_message(error));
+            assert!(message.to_str().unwrap().ends_with("page 7 is on fire"));
+            partial_sync_error_free(&mut error);
+        }
+        assert!(error.is_null());
+        assert_eq!(quietly(5, || panic!("again")), 5);
+    }
+
+    #[test]
+    fn a_panic_while_something_is_released_stays_inside() {
+        struct Loud;
+        impl Drop for Loud {
+            fn drop(&mut self) {
+                panic!("cannot be released");
+            }
+        }
+        let mut loud = give(Loud);
+        // SAFETY: made by `give` and released once; the second time there is nothing left.
+        unsafe {
+            release(&mut loud);
+            assert!(loud.is_null());
+            release(&mut loud);
+            release(ptr::null_mut::<*mut Loud>());
+        }
+    }
+
+    #[test]
+    fn success_sets_the_error_to_null() {
+        let mut error = ptr::dangling_mut();
+        // SAFETY: `error` is a variable of this test; what it held is not looked at.
+        let code = unsafe { call(&mut error, || Ok(())) };
+        assert_eq!(code, PartialSyncCode::Ok);
+        assert!(error.is_null());
+    }
+
+    #[test]
+    fn a_length_that_no_memory_has_is_refused_before_it_is_read() {
+        let start = NonNull::<u8>::dangling().as_ptr();
+        // SAFETY: the length is refused, so nothing is read.
+        assert!(unsafe { bytes(start, usize::MAX, "the blob") }.is_err());
+        // SAFETY: nothing is read of no bytes.
+        assert_eq!(unsafe { bytes(start, 0, "the blob") }.unwrap(), b"");
+    }
+}

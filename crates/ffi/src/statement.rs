@@ -123,15 +123,16 @@ pub unsafe extern "C" fn partial_sync_step(
     row: *mut bool,
     error: *mut *mut PartialSyncError,
 ) -> PartialSyncCode {
+    let body = || {
+        // SAFETY: by the rules of the boundary.
+        let (row, statement) = unsafe { (answer(row, false, "row")?, handle(statement, "statement")?) };
+        let mut s = statement.enter()?;
+        s.row.clear();
+        *row = s.statement.step()?;
+        Ok(())
+    };
     // SAFETY: by the rules of the boundary.
-    unsafe {
-        with(statement, error, |s| {
-            let row = answer(row, false, "row")?;
-            s.row.clear();
-            *row = s.statement.step()?;
-            Ok(())
-        })
-    }
+    unsafe { call(error, body) }
 }
 
 /// Steps to the end, throws rows away, and resets. `*changes` (may be NULL) is the number of rows that it changed.
@@ -143,8 +144,8 @@ pub unsafe extern "C" fn partial_sync_execute(
 ) -> PartialSyncCode {
     // SAFETY: by the rules of the boundary.
     unsafe {
+        boundary::tell(changes, 0);
         with(statement, error, |s| {
-            boundary::tell(changes, 0);
             s.row.clear();
             boundary::tell(changes, s.statement.execute(Bound)?);
             Ok(())

@@ -1,0 +1,620 @@
+/*
+ * The C ABI as a C program sees it. Run by tests/c_abi.rs, which serves two urls: one of a database that answers, and
+ * one behind a proxy that can be told to keep silent. What to do is asked for on stdout, line by line; each line is
+ * answered on stdin when it is done.
+ *
+ *     main URL HANGING-URL UNREACHABLE-URL GUARDED-URL FOLDER
+ */
+#include <inttypes.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "partial_sync.h"
+
+static PartialSyncError *error;
+static const char *folder;
+
+#define EXPECT(condition)                                                                     \
+    do {                                                                                      \
+        if (!(condition)) {                                                                   \
+            fprintf(stderr, "%s:%d: not so: %s (error: %s)\n", __FILE__, __LINE__, #condition, \
+                    error ? partial_sync_error_message(error) : "none");                      \
+            exit(1);                                                                          \
+        }                                                                                     \
+    } while (0)
+#define OK(call) EXPECT((call) == PARTIAL_SYNC_CODE_OK && error == NULL)
+/* Fails with this code, and the message has this part. */
+#define FAILS(call, expected, part)                                              \
+    do {                                                                         \
+        EXPECT((call) == (expected));                                            \
+        EXPECT(partial_sync_error_code(error) == (expected));                    \
+        EXPECT(strstr(partial_sync_error_message(error), (part)) != NULL);       \
+        partial_sync_error_free(&error);                                         \
+        EXPECT(error == NULL);                                                   \
+    } while (0)
+
+/* Asks the test around this program to do something and waits until it is done. */
+static void ask(const char *what)
+{
+    char answer[64];
+    printf("%s\n", what);
+    fflush(stdout);
+    EXPECT(fgets(answer, sizeof answer, stdin) != NULL);
+}
+
+static const char *in_folder(const char *name)
+{
+    static char path[4096];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return path;
+}
+
+static PartialSyncDatabase *open_prefix(const char *url, const char *name)
+{
+    PartialSyncConfig config = {
+        .size = sizeof config,
+        .path = in_folder(name),
+        .url = url,
+        .client_name = "c",
+        .bootstrap_prefix = 16 * 1024,
+        .segment_size = 16 * 1024,
+    };
+    PartialSyncDatabase *db = NULL;
+    OK(partial_sync_open(&config, &db, &error));
+    EXPECT(db != NULL);
+    return db;
+}
+
+static PartialSyncConnection *connect_to(PartialSyncDatabase *db)
+{
+    PartialSyncConnection *conn = NULL;
+    OK(partial_sync_connect(db, &conn, &error));
+    return conn;
+}
+
+static PartialSyncStatement *prepare(PartialSyncConnection *conn, const char *sql)
+{
+    PartialSyncStatement *stmt = NULL;
+    size_t tail = 0;
+    OK(partial_sync_prepare(conn, sql, -1, &stmt, &tail, &error));
+    EXPECT(stmt != NULL && tail == strlen(sql));
+    return stmt;
+}
+
+static bool step(PartialSyncStatement *stmt)
+{
+    bool row;
+    OK(partial_sync_step(stmt, &row, &error));
+    return row;
+}
+
+static int64_t number(PartialSyncConnection *conn, const char *sql)
+{
+    PartialSyncStatement *stmt = prepare(conn, sql);
+    EXPECT(step(stmt));
+    int64_t value = partial_sync_column_int64(stmt, 0);
+    partial_sync_finalize(&stmt);
+    return value;
+}
+
+static void versions(void)
+{
+    EXPECT(strchr(partial_sync_version(), '.') != NULL);
+    EXPECT(partial_sync_sqlite_version()[0] == '3');
+}
+
+static void null_is_an_error_and_never_a_crash(void)
+{
+    PartialSyncDatabase *db = NULL;
+    PartialSyncConnection *conn = NULL;
+    PartialSyncStatement *stmt = NULL;
+    PartialSyncInterrupt *interrupt = NULL;
+    PartialSyncVerified verified;
+    PartialSyncStats stats = {.size = sizeof stats};
+    PartialSyncConfig config = {.size = sizeof config};
+    char *string = NULL;
+    bool row = true;
+
+    FAILS(partial_sync_open(NULL, &db, &error), PARTIAL_SYNC_CODE_MISUSE, "config is NULL");
+    FAILS(partial_sync_open(&config, &db, &error), PARTIAL_SYNC_CODE_MISUSE, "config.path");
+    config.path = ":memory:";
+    FAILS(partial_sync_open(&config, NULL, &error), PARTIAL_SYNC_CODE_MISUSE, "database is NULL");
+    FAILS(partial_sync_connect(NULL, &conn, &error), PARTIAL_SYNC_CODE_MISUSE, "database is NULL");
+    FAILS(partial_sync_push(NULL, &error), PARTIAL_SYNC_CODE_MISUSE, "NULL");
+    FAILS(partial_sync_pull(NULL, NULL, &error), PARTIAL_SYNC_CODE_MISUSE, "NULL");
+    FAILS(partial_sync_pull_waiting(NULL, 1, NULL, &error), PARTIAL_SYNC_CODE_MISUSE, "NULL");
+    FAILS(partial_sync_checkpoint(NULL, &error), PARTIAL_SYNC_CODE_MISUSE, "NULL");
+    FAILS(partial_sync_hydrate(NULL, NULL, NULL, NULL, NULL, &error), PARTIAL_SYNC_CODE_MISUSE, "NULL");
+    FAILS(partial_sync_verify(NULL, NULL, NULL, &verified, &error), PARTIAL_SYNC_CODE_MISUSE, "NULL");
+    FAILS(partial_sync_discard_change(NULL, 1, NULL, &error), PARTIAL_SYNC_CODE_MISUSE, "NULL");
+    FAILS(partial_sync_set_auth_token(NULL, "x", &error), PARTIAL_SYNC_CODE_MISUSE, "NULL");
+    FAILS(partial_sync_revision(NULL, &string, &error), PARTIAL_SYNC_CODE_MISUSE, "NULL");
+    FAILS(partial_sync_stats(NULL, &stats, &error), PARTIAL_SYNC_CODE_MISUSE, "NULL");
+    FAILS(partial_sync_execute_batch(NULL, "SELECT 1", -1, &error), PARTIAL_SYNC_CODE_MISUSE, "NULL");
+    FAILS(partial_sync_prepare(NULL, "SELECT 1", -1, &stmt, NULL, &error), PARTIAL_SYNC_CODE_MISUSE, "NULL");
+    FAILS(partial_sync_busy_timeout(NULL, 1, &error), PARTIAL_SYNC_CODE_MISUSE, "NULL");
+    FAILS(partial_sync_interrupt_new(NULL, &interrupt, &error), PARTIAL_SYNC_CODE_MISUSE, "NULL");
+    FAILS(partial_sync_step(NULL, &row, &error), PARTIAL_SYNC_CODE_MISUSE, "NULL");
+    FAILS(partial_sync_execute(NULL, NULL, &error), PARTIAL_SYNC_CODE_MISUSE, "NULL");
+    FAILS(partial_sync_bind_null(NULL, 1, &error), PARTIAL_SYNC_CODE_MISUSE, "NULL");
+    FAILS(partial_sync_row(NULL, NULL, 0, &error), PARTIAL_SYNC_CODE_MISUSE, "NULL");
+    EXPECT(partial_sync_step(NULL, NULL, NULL) == PARTIAL_SYNC_CODE_MISUSE);
+
+    EXPECT(partial_sync_error_code(NULL) == PARTIAL_SYNC_CODE_OK);
+    EXPECT(partial_sync_error_message(NULL) == NULL && partial_sync_error_sqlite_code(NULL) == 0);
+    EXPECT(!partial_sync_error_is_transient(NULL) && partial_sync_error_change(NULL) == 0);
+    EXPECT(partial_sync_error_page(NULL) == 0);
+    EXPECT(!partial_sync_is_replica(NULL) && partial_sync_is_autocommit(NULL));
+    EXPECT(partial_sync_changes(NULL) == 0 && partial_sync_total_changes(NULL) == 0);
+    EXPECT(partial_sync_last_insert_rowid(NULL) == 0);
+    EXPECT(partial_sync_column_count(NULL) == 0 && partial_sync_column_name(NULL, 0) == NULL);
+    EXPECT(partial_sync_column_decltype(NULL, 0) == NULL && partial_sync_sql(NULL) == NULL);
+    EXPECT(partial_sync_column_type(NULL, 0) == PARTIAL_SYNC_TYPE_NULL);
+    EXPECT(partial_sync_column_int64(NULL, 0) == 0 && partial_sync_column_double(NULL, 0) == 0);
+    EXPECT(partial_sync_column_text(NULL, 0, NULL) == NULL);
+    EXPECT(partial_sync_column_blob(NULL, 0, NULL) == NULL);
+    EXPECT(partial_sync_parameter_count(NULL) == 0 && partial_sync_parameter_index(NULL, ":a") == 0);
+    EXPECT(partial_sync_parameter_name(NULL, 1) == NULL && partial_sync_is_readonly(NULL));
+    partial_sync_reset(NULL);
+    partial_sync_clear_bindings(NULL);
+    partial_sync_interrupt(NULL);
+    partial_sync_interrupt_now(NULL);
+    partial_sync_cancel(NULL);
+
+    /* Releasing nothing, and releasing twice. */
+    partial_sync_error_free(NULL);
+    partial_sync_error_free(&error);
+    partial_sync_close(NULL);
+    partial_sync_close(&db);
+    partial_sync_connection_close(&conn);
+    partial_sync_finalize(&stmt);
+    partial_sync_interrupt_free(&interrupt);
+    partial_sync_string_free(&string);
+    partial_sync_string_free(NULL);
+}
+
+static void a_config_of_another_version_is_read_as_what_it_is(void)
+{
+    PartialSyncDatabase *db = NULL;
+    struct {
+        PartialSyncConfig known;
+        uint64_t field_of_a_later_version;
+    } later = {.known = {.size = sizeof later, .path = ":memory:"}};
+    OK(partial_sync_open(&later.known, &db, &error));
+    EXPECT(!partial_sync_is_replica(db));
+    partial_sync_close(&db);
+    partial_sync_close(&db);
+    later.field_of_a_later_version = 1;
+    FAILS(partial_sync_open(&later.known, &db, &error), PARTIAL_SYNC_CODE_MISUSE, "older than the header");
+
+    struct {
+        size_t size;
+        const char *path;
+    } earlier = {.size = sizeof earlier, .path = ":memory:"};
+    OK(partial_sync_open((PartialSyncConfig *)&earlier, &db, &error));
+    struct {
+        size_t size;
+        uint64_t cdc_operations, guard;
+    } stats = {.size = 16, .cdc_operations = 7, .guard = 7};
+    OK(partial_sync_stats(db, (PartialSyncStats *)&stats, &error));
+    EXPECT(stats.size == 16 && stats.cdc_operations == 0 && stats.guard == 7);
+    partial_sync_close(&db);
+
+    PartialSyncConfig config = {.size = 0, .path = ":memory:"};
+    FAILS(partial_sync_open(&config, &db, &error), PARTIAL_SYNC_CODE_MISUSE, "sizeof");
+    config = (PartialSyncConfig){.size = sizeof config, .path = "\xff\xfe"};
+    FAILS(partial_sync_open(&config, &db, &error), PARTIAL_SYNC_CODE_MISUSE, "not UTF-8");
+    config = (PartialSyncConfig){
+        .size = sizeof config, .path = ":memory:", .bootstrap_prefix = 1, .bootstrap_query = "SELECT 1"};
+    FAILS(partial_sync_open(&config, &db, &error), PARTIAL_SYNC_CODE_MISUSE, "one of them");
+    EXPECT(db == NULL);
+}
+
+static void every_type_goes_in_and_out(void)
+{
+    PartialSyncConfig config = {.size = sizeof config, .path = ":memory:"};
+    PartialSyncDatabase *db;
+    OK(partial_sync_open(&config, &db, &error));
+    PartialSyncConnection *conn = connect_to(db);
+    OK(partial_sync_execute_batch(
+        conn, "CREATE TABLE v(i INTEGER, r REAL, s TEXT, b BLOB, n); CREATE TABLE u(k UNIQUE)", -1, &error));
+
+    PartialSyncStatement *stmt = prepare(conn, "INSERT INTO v VALUES (?1, :r, @s, $b, ?)");
+    EXPECT(partial_sync_parameter_count(stmt) == 5);
+    EXPECT(strcmp(partial_sync_parameter_name(stmt, 2), ":r") == 0);
+    EXPECT(partial_sync_parameter_name(stmt, 5) == NULL);
+    EXPECT(partial_sync_parameter_index(stmt, "$b") == 4 && partial_sync_parameter_index(stmt, "b") == 0);
+    EXPECT(!partial_sync_is_readonly(stmt) && partial_sync_column_count(stmt) == 0);
+    OK(partial_sync_bind_int64(stmt, 1, INT64_MIN, &error));
+    OK(partial_sync_bind_double(stmt, partial_sync_parameter_index(stmt, ":r"), 0.5, &error));
+    OK(partial_sync_bind_text(stmt, 3, "gr\xc3\xbc\xc3\x9f\0e and more", 8, &error));
+    OK(partial_sync_bind_blob(stmt, 4, (const uint8_t *)"\xff\0\xfe", 3, &error));
+    OK(partial_sync_bind_null(stmt, 5, &error));
+    FAILS(partial_sync_bind_text(stmt, 3, "\xc3(", -1, &error), PARTIAL_SYNC_CODE_MISUSE, "not UTF-8");
+    FAILS(partial_sync_bind_text(stmt, 3, NULL, -1, &error), PARTIAL_SYNC_CODE_MISUSE, "NULL");
+    FAILS(partial_sync_bind_blob(stmt, 4, NULL, 3, &error), PARTIAL_SYNC_CODE_MISUSE, "NULL");
+    FAILS(partial_sync_bind_int64(stmt, 6, 1, &error), PARTIAL_SYNC_CODE_MISUSE, "no parameter 6");
+    FAILS(partial_sync_bind_int64(stmt, 0, 1, &error), PARTIAL_SYNC_CODE_MISUSE, "no parameter 0");
+    FAILS(partial_sync_bind_int64(stmt, SIZE_MAX, 1, &error), PARTIAL_SYNC_CODE_MISUSE, "no parameter");
+    uint64_t changes = 9;
+    OK(partial_sync_execute(stmt, &changes, &error));
+    EXPECT(changes == 1 && partial_sync_changes(conn) == 1 && partial_sync_last_insert_rowid(conn) == 1);
+    partial_sync_clear_bindings(stmt);
+    OK(partial_sync_bind_text(stmt, 3, NULL, 0, &error));
+    OK(partial_sync_bind_blob(stmt, 4, NULL, 0, &error));
+    OK(partial_sync_bind_double(stmt, 5, NAN, &error));
+    EXPECT(!step(stmt));
+    EXPECT(partial_sync_total_changes(conn) == 2);
+    partial_sync_finalize(&stmt);
+    EXPECT(stmt == NULL);
+    partial_sync_finalize(&stmt);
+
+    stmt = prepare(conn, "SELECT i, r, s, b, n, 1 + 1 AS two FROM v ORDER BY rowid");
+    EXPECT(partial_sync_is_readonly(stmt));
+    EXPECT(strcmp(partial_sync_sql(stmt), "SELECT i, r, s, b, n, 1 + 1 AS two FROM v ORDER BY rowid") == 0);
+    EXPECT(partial_sync_column_count(stmt) == 6);
+    const char *name = partial_sync_column_name(stmt, 5);
+    EXPECT(strcmp(name, "two") == 0 && partial_sync_column_name(stmt, 5) == name);
+    EXPECT(strcmp(partial_sync_column_decltype(stmt, 1), "REAL") == 0);
+    EXPECT(partial_sync_column_decltype(stmt, 5) == NULL && partial_sync_column_name(stmt, 6) == NULL);
+    EXPECT(partial_sync_column_type(stmt, 0) == PARTIAL_SYNC_TYPE_NULL);
+
+    size_t length = 99;
+    EXPECT(step(stmt));
+    EXPECT(partial_sync_column_type(stmt, 0) == PARTIAL_SYNC_TYPE_INTEGER);
+    EXPECT(partial_sync_column_int64(stmt, 0) == INT64_MIN && partial_sync_column_double(stmt, 0) < -9e18);
+    EXPECT(partial_sync_column_double(stmt, 1) == 0.5 && partial_sync_column_int64(stmt, 1) == 0);
+    const char *text = partial_sync_column_text(stmt, 2, &length);
+    EXPECT(length == 8 && memcmp(text, "gr\xc3\xbc\xc3\x9f\0e", 9) == 0);
+    EXPECT(partial_sync_column_text(stmt, 2, NULL) == text && partial_sync_column_int64(stmt, 2) == 0);
+    const uint8_t *blob = partial_sync_column_blob(stmt, 3, &length);
+    EXPECT(length == 3 && memcmp(blob, "\xff\0\xfe", 3) == 0);
+    EXPECT(partial_sync_column_text(stmt, 3, &length) == NULL && length == 0);
+    EXPECT(partial_sync_column_type(stmt, 4) == PARTIAL_SYNC_TYPE_NULL);
+    EXPECT(partial_sync_column_blob(stmt, 4, &length) == NULL && length == 0);
+
+    PartialSyncValue row[6];
+    FAILS(partial_sync_row(stmt, row, 5, &error), PARTIAL_SYNC_CODE_MISUSE, "6 columns");
+    OK(partial_sync_row(stmt, row, 6, &error));
+    EXPECT(row[0].type == PARTIAL_SYNC_TYPE_INTEGER && row[0].integer == INT64_MIN);
+    EXPECT(row[1].type == PARTIAL_SYNC_TYPE_REAL && row[1].real == 0.5);
+    EXPECT(row[2].type == PARTIAL_SYNC_TYPE_TEXT && row[2].length == 8 && row[2].bytes[0] == 'g');
+    EXPECT(row[3].type == PARTIAL_SYNC_TYPE_BLOB && row[3].length == 3);
+    EXPECT(row[4].type == PARTIAL_SYNC_TYPE_NULL && row[4].bytes == NULL && row[5].integer == 2);
+
+    EXPECT(step(stmt));
+    EXPECT(partial_sync_column_type(stmt, 0) == PARTIAL_SYNC_TYPE_NULL);
+    EXPECT(strcmp(partial_sync_column_text(stmt, 2, &length), "") == 0 && length == 0);
+    EXPECT(partial_sync_column_blob(stmt, 3, &length) != NULL && length == 0);
+    EXPECT(partial_sync_column_type(stmt, 4) == PARTIAL_SYNC_TYPE_NULL);
+    EXPECT(!step(stmt));
+    FAILS(partial_sync_row(stmt, row, 6, &error), PARTIAL_SYNC_CODE_MISUSE, "not on a row");
+    EXPECT(step(stmt));
+    partial_sync_reset(stmt);
+    partial_sync_finalize(&stmt);
+
+    /* A script, statement by statement. */
+    const char *script = "INSERT INTO u VALUES (1);  -- done\n";
+    size_t tail;
+    OK(partial_sync_prepare(conn, script, -1, &stmt, &tail, &error));
+    EXPECT(stmt != NULL && tail == 25);
+    OK(partial_sync_execute(stmt, NULL, &error));
+    partial_sync_finalize(&stmt);
+    OK(partial_sync_prepare(conn, script + tail, (int64_t)(strlen(script) - tail), &stmt, &tail, &error));
+    EXPECT(stmt == NULL && tail > 0);
+
+    /* What SQLite refuses. */
+    EXPECT(partial_sync_execute_batch(conn, "INSERT INTO u VALUES (1)", -1, &error) ==
+           PARTIAL_SYNC_CODE_CONSTRAINT);
+    EXPECT(partial_sync_error_sqlite_code(error) == 2067 && !partial_sync_error_is_transient(error));
+    partial_sync_error_free(&error);
+    FAILS(partial_sync_execute_batch(conn, "SELECT * FROM nowhere", -1, &error), PARTIAL_SYNC_CODE_SQL, "nowhere");
+    EXPECT(partial_sync_execute_batch(conn, "SELEC", -1, NULL) == PARTIAL_SYNC_CODE_SQL);
+    FAILS(partial_sync_push(db, &error), PARTIAL_SYNC_CODE_NO_REMOTE, "without one");
+    OK(partial_sync_checkpoint(db, &error));
+
+    OK(partial_sync_execute_batch(conn, "BEGIN; DELETE FROM v", -1, &error));
+    EXPECT(!partial_sync_is_autocommit(conn));
+    OK(partial_sync_execute_batch(conn, "ROLLBACK", 8, &error));
+    EXPECT(partial_sync_is_autocommit(conn) && number(conn, "SELECT count(*) FROM v") == 2);
+
+    /* Released in the wrong order: each keeps what it needs. */
+    stmt = prepare(conn, "SELECT count(*) FROM v");
+    PartialSyncInterrupt *interrupt = NULL;
+    OK(partial_sync_interrupt_new(conn, &interrupt, &error));
+    partial_sync_close(&db);
+    partial_sync_connection_close(&conn);
+    EXPECT(step(stmt) && partial_sync_column_int64(stmt, 0) == 2);
+    partial_sync_finalize(&stmt);
+    partial_sync_interrupt_now(interrupt);
+    partial_sync_interrupt_free(&interrupt);
+}
+
+static void a_locked_database_is_busy(void)
+{
+    PartialSyncConfig config = {.size = sizeof config, .path = in_folder("locked.db"), .busy_timeout_ms = -1};
+    PartialSyncDatabase *db;
+    OK(partial_sync_open(&config, &db, &error));
+    PartialSyncConnection *one = connect_to(db), *two = connect_to(db);
+    OK(partial_sync_execute_batch(one, "CREATE TABLE t(x); BEGIN IMMEDIATE", -1, &error));
+    EXPECT(partial_sync_execute_batch(two, "BEGIN IMMEDIATE", -1, &error) == PARTIAL_SYNC_CODE_BUSY);
+    EXPECT(partial_sync_error_is_transient(error));
+    partial_sync_error_free(&error);
+    OK(partial_sync_busy_timeout(two, 1, &error));
+    FAILS(partial_sync_execute_batch(two, "BEGIN IMMEDIATE", -1, &error), PARTIAL_SYNC_CODE_BUSY, "locked");
+    FAILS(partial_sync_busy_timeout(two, -2, &error), PARTIAL_SYNC_CODE_MISUSE, "-2");
+    partial_sync_connection_close(&one);
+    partial_sync_connection_close(&two);
+    partial_sync_close(&db);
+}
+
+static void progress(void *user_data, uint32_t done, uint32_t total)
+{
+    uint32_t *seen = user_data;
+    EXPECT(done <= total);
+    *seen = done;
+}
+
+static void what_one_replica_pushes_another_one_pulls(const char *url)
+{
+    PartialSyncDatabase *db = open_prefix(url, "one.db");
+    PartialSyncDatabase *other = open_prefix(url, "two.db");
+    EXPECT(partial_sync_is_replica(db));
+    PartialSyncStats stats = {.size = sizeof stats};
+    OK(partial_sync_stats(db, &stats, &error));
+    EXPECT(stats.pages_present >= 4 && stats.pages_present < stats.pages_total);
+    EXPECT(stats.requests == 1 && stats.network_received_bytes > 0 && stats.page_size == 4096);
+    EXPECT(stats.last_pull_unix_time > 0 && stats.last_push_unix_time == 0);
+
+    PartialSyncConnection *conn = connect_to(db), *other_conn = connect_to(other);
+    EXPECT(number(conn, "SELECT length(v) FROM t WHERE id = 4000") == 100);
+    uint64_t requests = stats.requests;
+    OK(partial_sync_stats(db, &stats, &error));
+    EXPECT(stats.requests > requests);
+
+    /* RETURNING is kept by the recorder: its text ends with NUL too. */
+    PartialSyncStatement *stmt =
+        prepare(conn, "INSERT INTO t(id, v) VALUES (?, ?) RETURNING id, 'got ' || v AS got, NULL, x'01'");
+    OK(partial_sync_bind_int64(stmt, 1, 100001, &error));
+    OK(partial_sync_bind_text(stmt, 2, "from C", -1, &error));
+    EXPECT(step(stmt));
+    size_t length;
+    EXPECT(partial_sync_column_int64(stmt, 0) == 100001);
+    EXPECT(strcmp(partial_sync_column_text(stmt, 1, &length), "got from C") == 0 && length == 10);
+    EXPECT(partial_sync_column_type(stmt, 2) == PARTIAL_SYNC_TYPE_NULL);
+    EXPECT(partial_sync_column_blob(stmt, 3, &length)[0] == 1 && length == 1);
+    EXPECT(!step(stmt));
+    EXPECT(partial_sync_changes(conn) == 1 && partial_sync_last_insert_rowid(conn) == 100001);
+    partial_sync_finalize(&stmt);
+
+    OK(partial_sync_stats(db, &stats, &error));
+    EXPECT(stats.cdc_operations == 1 && stats.pages_dirty > 0);
+    OK(partial_sync_push(db, &error));
+    OK(partial_sync_stats(db, &stats, &error));
+    EXPECT(stats.cdc_operations == 0 && stats.last_push_unix_time > 0);
+
+    bool changed = false;
+    char *before = NULL, *after = NULL;
+    OK(partial_sync_revision(other, &before, &error));
+    OK(partial_sync_pull(other, &changed, &error));
+    EXPECT(changed);
+    OK(partial_sync_revision(other, &after, &error));
+    EXPECT(strcmp(before, after) != 0);
+    partial_sync_string_free(&before);
+    partial_sync_string_free(&after);
+    EXPECT(after == NULL);
+    EXPECT(number(other_conn, "SELECT v = 'from C' FROM t WHERE id = 100001") == 1);
+    OK(partial_sync_pull(other, &changed, &error));
+    EXPECT(!changed);
+    OK(partial_sync_pull_waiting(other, 1, &changed, &error));
+    EXPECT(!changed);
+
+    /* A change that the remote refuses. */
+    OK(partial_sync_pull(db, NULL, &error));
+    ask("take the name");
+    OK(partial_sync_execute_batch(conn, "INSERT INTO names VALUES (2, 'taken')", -1, &error));
+    EXPECT(partial_sync_push(db, &error) == PARTIAL_SYNC_CODE_PUSH_REFUSED);
+    int64_t change = partial_sync_error_change(error);
+    EXPECT(change > 0 && strstr(partial_sync_error_message(error), "UNIQUE") != NULL);
+    partial_sync_error_free(&error);
+    bool found = false;
+    OK(partial_sync_discard_change(db, change, &found, &error));
+    EXPECT(found);
+    OK(partial_sync_discard_change(db, change, &found, &error));
+    EXPECT(!found);
+    OK(partial_sync_push(db, &error));
+    OK(partial_sync_pull(db, &changed, &error));
+    EXPECT(changed && number(conn, "SELECT id FROM names WHERE name = 'taken'") == 1);
+
+    /* Everything, and then nothing differs. */
+    uint32_t seen = 0;
+    PartialSyncHydrated hydrated;
+    OK(partial_sync_hydrate(other, "SELECT v FROM t WHERE id = 2000", NULL, NULL, &hydrated, &error));
+    EXPECT(hydrated.absent > 0);
+    OK(partial_sync_hydrate(other, NULL, progress, &seen, &hydrated, &error));
+    EXPECT(hydrated.absent == 0 && hydrated.fetched > 0 && seen == hydrated.fetched);
+    PartialSyncVerified verified;
+    OK(partial_sync_verify(other, progress, &seen, &verified, &error));
+    EXPECT(verified.compared > 0 && verified.differing == 0 && verified.first_differing == 0);
+    OK(partial_sync_checkpoint(other, &error));
+
+    /* A replica is open once. */
+    PartialSyncConfig config = {.size = sizeof config, .path = in_folder("one.db"), .url = url};
+    PartialSyncDatabase *third = NULL;
+    FAILS(partial_sync_open(&config, &third, &error), PARTIAL_SYNC_CODE_BUSY, "is open already");
+    partial_sync_connection_close(&conn);
+    partial_sync_connection_close(&other_conn);
+    partial_sync_close(&db);
+    partial_sync_close(&other);
+    OK(partial_sync_open(&config, &third, &error));
+    partial_sync_close(&third);
+    config.url = "http://127.0.0.1:9/other";
+    FAILS(partial_sync_open(&config, &third, &error), PARTIAL_SYNC_CODE_OTHER_REMOTE, "/other");
+}
+
+static void a_query_bootstrap_brings_its_pages(const char *url)
+{
+    const char *query = "SELECT v FROM t WHERE id BETWEEN 2000 AND 2010";
+    PartialSyncConfig config = {
+        .size = sizeof config, .path = in_folder("query.db"), .url = url, .bootstrap_query = query, .prefetch = 1};
+    PartialSyncDatabase *db = NULL;
+    OK(partial_sync_open(&config, &db, &error));
+    PartialSyncConnection *conn = connect_to(db);
+    PartialSyncStats stats = {.size = sizeof stats};
+    OK(partial_sync_stats(db, &stats, &error));
+    uint64_t requests = stats.requests;
+    EXPECT(number(conn, query) == 0);
+    OK(partial_sync_stats(db, &stats, &error));
+    EXPECT(stats.requests == requests && stats.pages_present < stats.pages_total);
+    partial_sync_connection_close(&conn);
+    partial_sync_close(&db);
+    config.path = in_folder("bad-query.db");
+    config.bootstrap_query = "SELECT * FROM nowhere";
+    FAILS(partial_sync_open(&config, &db, &error), PARTIAL_SYNC_CODE_REMOTE_REFUSED, "nowhere");
+    EXPECT(db == NULL);
+}
+
+static void an_error_of_the_network_names_the_url(const char *unreachable)
+{
+    PartialSyncConfig config = {
+        .size = sizeof config, .path = in_folder("never.db"), .url = unreachable, .bootstrap_prefix = 4096};
+    PartialSyncDatabase *db = NULL;
+    EXPECT(partial_sync_open(&config, &db, &error) == PARTIAL_SYNC_CODE_NETWORK && db == NULL);
+    EXPECT(strstr(partial_sync_error_message(error), unreachable) != NULL);
+    EXPECT(partial_sync_error_is_transient(error) && partial_sync_error_sqlite_code(error) == 0);
+    partial_sync_error_free(&error);
+    config.url = "ftp://example.com";
+    FAILS(partial_sync_open(&config, &db, &error), PARTIAL_SYNC_CODE_MISUSE, "ftp");
+}
+
+static void a_token_can_be_wrong_and_be_replaced(const char *guarded)
+{
+    PartialSyncConfig config = {.size = sizeof config, .path = in_folder("guarded.db"), .url = guarded,
+                                .auth_token = "wrong", .bootstrap_prefix = 4096};
+    PartialSyncDatabase *db = NULL;
+    EXPECT(partial_sync_open(&config, &db, &error) == PARTIAL_SYNC_CODE_UNAUTHORIZED && db == NULL);
+    partial_sync_error_free(&error);
+    config.auth_token = "right";
+    OK(partial_sync_open(&config, &db, &error));
+    OK(partial_sync_set_auth_token(db, "expired", &error));
+    EXPECT(partial_sync_pull(db, NULL, &error) == PARTIAL_SYNC_CODE_UNAUTHORIZED);
+    partial_sync_error_free(&error);
+    OK(partial_sync_set_auth_token(db, "right", &error));
+    OK(partial_sync_pull(db, NULL, &error));
+    partial_sync_close(&db);
+}
+
+struct waiting {
+    PartialSyncDatabase *db;
+    PartialSyncConnection *conn;
+    PartialSyncInterrupt *interrupt;
+    PartialSyncStatement *in_use;
+};
+
+/* Waits until the silent server has a request, then breaks whatever waits for its answer. */
+static void *break_it(void *argument)
+{
+    struct waiting *waiting = argument;
+    ask("wait for a request");
+    if (waiting->in_use) {
+        /* Turned away, not let in. */
+        PartialSyncError *mine = NULL;
+        bool row = true;
+        EXPECT(partial_sync_step(waiting->in_use, &row, &mine) == PARTIAL_SYNC_CODE_MISUSE && !row);
+        EXPECT(strstr(partial_sync_error_message(mine), "another thread") != NULL);
+        partial_sync_error_free(&mine);
+        EXPECT(partial_sync_column_text(waiting->in_use, 0, NULL) == NULL);
+        partial_sync_reset(waiting->in_use);
+    }
+    if (waiting->db)
+        partial_sync_cancel(waiting->db);
+    if (waiting->conn)
+        partial_sync_interrupt(waiting->conn);
+    partial_sync_interrupt_now(waiting->interrupt);
+    return NULL;
+}
+
+static void what_waits_for_a_silent_remote_can_be_broken_by_another_thread(const char *hanging)
+{
+    PartialSyncDatabase *db = open_prefix(hanging, "hanging.db");
+    PartialSyncConnection *conn = connect_to(db);
+    PartialSyncInterrupt *interrupt = NULL;
+    OK(partial_sync_interrupt_new(conn, &interrupt, &error));
+    PartialSyncStatement *stmt = prepare(conn, "SELECT length(v) FROM t WHERE id = ?");
+    PartialSyncStatement *write = prepare(conn, "UPDATE t SET v = 'x' WHERE id = 3500");
+    OK(partial_sync_bind_int64(stmt, 1, 3000, &error));
+    ask("hang");
+
+    pthread_t thread;
+    bool row = true;
+    struct waiting by_connection = {.conn = conn, .in_use = stmt};
+    EXPECT(pthread_create(&thread, NULL, break_it, &by_connection) == 0);
+    EXPECT(partial_sync_step(stmt, &row, &error) == PARTIAL_SYNC_CODE_INTERRUPT && !row);
+    partial_sync_error_free(&error);
+    EXPECT(pthread_join(thread, NULL) == 0);
+
+    struct waiting by_handle = {.interrupt = interrupt};
+    EXPECT(pthread_create(&thread, NULL, break_it, &by_handle) == 0);
+    EXPECT(partial_sync_step(write, &row, &error) == PARTIAL_SYNC_CODE_INTERRUPT);
+    partial_sync_error_free(&error);
+    EXPECT(pthread_join(thread, NULL) == 0);
+
+    struct waiting by_database = {.db = db};
+    EXPECT(pthread_create(&thread, NULL, break_it, &by_database) == 0);
+    FAILS(partial_sync_pull(db, NULL, &error), PARTIAL_SYNC_CODE_INTERRUPT, "cancelled");
+    EXPECT(pthread_join(thread, NULL) == 0);
+
+    /* Everything is usable afterwards. */
+    ask("answer");
+    EXPECT(step(stmt) && partial_sync_column_int64(stmt, 0) == 100);
+    partial_sync_reset(stmt);
+    uint64_t changes;
+    OK(partial_sync_execute(write, &changes, &error));
+    EXPECT(changes == 1);
+    OK(partial_sync_push(db, &error));
+    OK(partial_sync_pull(db, NULL, &error));
+    partial_sync_finalize(&stmt);
+    partial_sync_finalize(&write);
+    partial_sync_interrupt_free(&interrupt);
+    partial_sync_connection_close(&conn);
+    partial_sync_close(&db);
+}
+
+static void a_silent_remote_is_a_timeout(const char *hanging)
+{
+    PartialSyncConfig config = {
+        .size = sizeof config, .path = in_folder("hanging.db"), .url = hanging, .timeout_ms = 300};
+    PartialSyncDatabase *db = NULL;
+    OK(partial_sync_open(&config, &db, &error));
+    PartialSyncConnection *conn = connect_to(db);
+    ask("hang");
+    EXPECT(partial_sync_execute_batch(conn, "SELECT v FROM t WHERE id = 1500", -1, &error) ==
+           PARTIAL_SYNC_CODE_TIMEOUT);
+    EXPECT(partial_sync_error_is_transient(error) && partial_sync_error_page(error) > 1);
+    partial_sync_error_free(&error);
+    ask("answer");
+    partial_sync_connection_close(&conn);
+    partial_sync_close(&db);
+}
+
+int main(int argc, char **argv)
+{
+    EXPECT(argc == 6);
+    const char *url = argv[1], *hanging = argv[2], *unreachable = argv[3], *guarded = argv[4];
+    folder = argv[5];
+    versions();
+    null_is_an_error_and_never_a_crash();
+    a_config_of_another_version_is_read_as_what_it_is();
+    every_type_goes_in_and_out();
+    a_locked_database_is_busy();
+    what_one_replica_pushes_another_one_pulls(url);
+    a_query_bootstrap_brings_its_pages(url);
+    an_error_of_the_network_names_the_url(unreachable);
+    a_token_can_be_wrong_and_be_replaced(guarded);
+    what_waits_for_a_silent_remote_can_be_broken_by_another_thread(hanging);
+    a_silent_remote_is_a_timeout(hanging);
+    return 0;
+}
