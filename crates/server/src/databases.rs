@@ -238,16 +238,16 @@ async fn watch(database: std::sync::Weak<Database>, retention: Retention, clock:
         let follower = &database.follower;
         let looked = async {
             follower.refresh().await?;
-            follower.tend().await?;
+            let soon = follower.tend().await?;
             if pruned.elapsed() >= PRUNE_EVERY {
                 prune(follower, retention, &clock).await?;
                 pruned = Instant::now();
             }
-            Ok::<_, ServerError>(())
+            Ok::<_, ServerError>(soon)
         };
         pause = match looked.await {
-            Ok(()) if database.is_busy() => LOOK_BUSY,
-            Ok(()) => LOOK_IDLE,
+            Ok(soon) if soon || database.is_busy() => LOOK_BUSY,
+            Ok(_) => LOOK_IDLE,
             Err(error) => {
                 tracing::error!(path = %database.handle.path.display(), %error, "cannot follow the database");
                 AFTER_FAILURE

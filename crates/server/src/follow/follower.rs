@@ -172,17 +172,17 @@ impl Follower {
         .await
     }
 
-    /// Keeps the WAL short. To be called now and then.
-    pub async fn tend(self: &Arc<Self>) -> Result<(), ServerError> {
+    /// Keeps the WAL short. To be called now and then, and soon again if it says `true`.
+    pub async fn tend(self: &Arc<Self>) -> Result<bool, ServerError> {
         let quiet = self.last_commit.lock().elapsed() >= QUIET;
         let current = self.current();
         if current.snapshot.is_main_only() || self.files.read_only() {
-            return Ok(());
+            return Ok(false);
         }
         let frames = current.snapshot.header().max_frame();
         drop(current);
         if frames < CHECKPOINT_FRAMES && !quiet {
-            return Ok(());
+            return Ok(false);
         }
         self.blocking(move |this| {
             this.files.checkpoint()?;
@@ -200,7 +200,7 @@ impl Follower {
                 })?;
                 done.transpose()?;
             }
-            Ok(())
+            Ok(!this.current().snapshot.is_main_only())
         })
         .await
     }

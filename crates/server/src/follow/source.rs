@@ -9,7 +9,7 @@ use std::{
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -20,6 +20,7 @@ use super::{descriptors::Descriptor, header::WalIndexHeader};
 use crate::error::ServerError;
 
 const BUSY: Duration = Duration::from_secs(5);
+const BETWEEN_TRIES: Duration = Duration::from_micros(50);
 
 /// See the module. Fields are dropped in order: connections first, then descriptors.
 #[derive(Debug)]
@@ -190,9 +191,14 @@ impl SourceFiles {
     pub fn with_writers_waiting<T>(&self, work: impl FnOnce() -> T) -> Result<Option<T>, ServerError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let writer = Connection::open_with_flags(self.path.as_path(), flags).map_err(|e| self.sqlite(e))?;
-        writer.busy_timeout(BUSY).map_err(|e| self.sqlite(e))?;
-        if writer.execute_batch("BEGIN IMMEDIATE").is_err() {
-            return Ok(None);
+        // SQLite's own waiting sleeps for so long between two tries that a writer without pauses always wins.
+        writer.busy_timeout(Duration::ZERO).map_err(|e| self.sqlite(e))?;
+        let deadline = Instant::now() + BUSY;
+        while writer.execute_batch("BEGIN IMMEDIATE").is_err() {
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            std::thread::sleep(BETWEEN_TRIES);
         }
         let done = work();
         writer.execute_batch("ROLLBACK").map_err(|e| self.sqlite(e))?;

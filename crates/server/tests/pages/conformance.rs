@@ -10,6 +10,10 @@ impl conformance::Subject for Served {
     fn remote(&self) -> &dyn Remote {
         &self.0
     }
+
+    fn query(&self) -> Option<String> {
+        Some("SELECT length(v) FROM t WHERE id = 50".to_owned())
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
