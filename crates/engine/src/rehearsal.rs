@@ -194,10 +194,10 @@ impl PageSource for Source {
                 } else {
                     data.to_vec()
                 };
+                // Noted first: the rehearsal goes on, and may end, as soon as it has its page.
+                fetched.lock().push((page.id().0, data.clone()));
                 sink.page(page, &data)
-                    .map_err(|e| RemoteError::new(RemoteErrorKind::Protocol, e.to_string()))?;
-                fetched.lock().push((page.id().0, data));
-                Ok(())
+                    .map_err(|e| RemoteError::new(RemoteErrorKind::Protocol, e.to_string()))
             })
             .await;
             sink.finish(result.map_err(|source| Arc::new(PageFetchError { source }) as SourceError));
