@@ -105,6 +105,8 @@ impl Database {
             });
         };
 
+        // Now and not at the first request: its threads inherit the signal mask of this one, which the C ABI relies on.
+        crate::runtime::runtime();
         let is_new = !storage
             .exists(&path)
             .map_err(|e| Error::storage("look for", &path, e))?;

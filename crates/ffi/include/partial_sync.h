@@ -26,6 +26,9 @@
  * from other threads. No thread may use a handle while another one releases it. After fork, the child must not use
  * handles of its parent.
  *
+ * Signals. The library installs no handler. SIGPIPE is blocked on its own threads, and on yours during calls that use
+ * the network, so that a remote that closes a connection does not end the program.
+ *
  * Time. Every call returns when it is done. What waits for a network or a lock has a deadline (see PartialSyncConfig).
  */
 

@@ -16,7 +16,10 @@ use std::{
     ptr, slice,
 };
 
-use crate::error::{PartialSyncCode, PartialSyncError};
+use crate::{
+    error::{PartialSyncCode, PartialSyncError},
+    pipe,
+};
 
 /// Why a call failed, on its way to the caller.
 #[derive(Debug)]
@@ -64,6 +67,18 @@ pub(crate) unsafe fn call(
         unsafe { error.write(owned) };
     }
     code
+}
+
+/// The same for what may use the network on the caller's own thread (a statement does not: the engine's threads fetch).
+///
+/// # Safety
+/// As for [`call`].
+pub(crate) unsafe fn call_network(
+    error: *mut *mut PartialSyncError,
+    body: impl FnOnce() -> Result<()>,
+) -> PartialSyncCode {
+    // SAFETY: the caller says so.
+    pipe::blocked(|| unsafe { call(error, body) })
 }
 
 /// Runs the body of a function that cannot tell of an error; a panic gives `otherwise`.

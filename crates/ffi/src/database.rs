@@ -5,7 +5,7 @@ use std::ffi::{CString, c_char};
 use partial_sync::Database;
 
 use crate::{
-    boundary::{self, answer, call, give, handle, misuse, quietly, text},
+    boundary::{self, answer, call, call_network, give, handle, misuse, quietly, text},
     config::{PartialSyncConfig, Token},
     connection::PartialSyncConnection,
     error::{PartialSyncCode, PartialSyncError},
@@ -45,7 +45,7 @@ pub unsafe extern "C" fn partial_sync_open(
         Ok(())
     };
     // SAFETY: by the rules of the boundary.
-    unsafe { call(error, body) }
+    unsafe { call_network(error, body) }
 }
 
 /// Closes the database in `*database` and sets `*database` to NULL. Connections and statements that are still there go

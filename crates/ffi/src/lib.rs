@@ -17,6 +17,7 @@ pub mod config;
 pub mod connection;
 pub mod database;
 pub mod error;
+mod pipe;
 pub mod statement;
 pub mod stats;
 pub mod sync;

@@ -7,7 +7,7 @@ use std::ffi::{c_char, c_void};
 use partial_sync_core::ChangeId;
 
 use crate::{
-    boundary::{answer, call, handle, optional_text, quietly, tell},
+    boundary::{answer, call_network, handle, optional_text, quietly, tell},
     config::millis,
     database::PartialSyncDatabase,
     error::{PartialSyncCode, PartialSyncError},
@@ -78,7 +78,7 @@ pub unsafe extern "C" fn partial_sync_pull(
         Ok(())
     };
     // SAFETY: by the rules of the boundary.
-    unsafe { call(error, body) }
+    unsafe { call_network(error, body) }
 }
 
 /// The same, letting the remote wait `wait_ms` milliseconds for a change before it answers that there is none.
@@ -102,7 +102,7 @@ pub unsafe extern "C" fn partial_sync_pull_waiting(
         Ok(())
     };
     // SAFETY: by the rules of the boundary.
-    unsafe { call(error, body) }
+    unsafe { call_network(error, body) }
 }
 
 /// Sends local changes to the remote, whole transactions in order. What the remote confirmed is done, also when a later
@@ -113,7 +113,7 @@ pub unsafe extern "C" fn partial_sync_push(
     error: *mut *mut PartialSyncError,
 ) -> PartialSyncCode {
     // SAFETY: by the rules of the boundary.
-    unsafe { call(error, || Ok(handle(database, "database")?.database.push()?)) }
+    unsafe { call_network(error, || Ok(handle(database, "database")?.database.push()?)) }
 }
 
 /// Drops one local change, so that it is neither pushed nor put back: the way out when the remote refuses it. The row
@@ -135,7 +135,7 @@ pub unsafe extern "C" fn partial_sync_discard_change(
         Ok(())
     };
     // SAFETY: by the rules of the boundary.
-    unsafe { call(error, body) }
+    unsafe { call_network(error, body) }
 }
 
 /// Moves what is in the write-ahead log into the database file, as far as readers allow.
@@ -146,7 +146,7 @@ pub unsafe extern "C" fn partial_sync_checkpoint(
 ) -> PartialSyncCode {
     // SAFETY: by the rules of the boundary.
     unsafe {
-        call(error, || {
+        call_network(error, || {
             Ok(handle(database, "database")?.database.checkpoint()?)
         })
     }
@@ -180,7 +180,7 @@ pub unsafe extern "C" fn partial_sync_hydrate(
         Ok(())
     };
     // SAFETY: by the rules of the boundary.
-    unsafe { call(error, body) }
+    unsafe { call_network(error, body) }
 }
 
 /// Compares every page that is here and not written locally with the remote's. Changes nothing and fetches no page.
@@ -210,7 +210,7 @@ pub unsafe extern "C" fn partial_sync_verify(
         Ok(())
     };
     // SAFETY: by the rules of the boundary.
-    unsafe { call(error, body) }
+    unsafe { call_network(error, body) }
 }
 
 /// Breaks the network waits of a pull, push, hydration or verification that runs now, from any thread; that call fails

@@ -172,6 +172,7 @@ fn valgrind_finds_no_bad_access_and_no_leak() {
     let program = world.compile("tests/c/main.c");
     let mut command = Command::new("valgrind");
     command
+        .env("UNDER_VALGRIND", "1")
         .args(["--quiet", "--error-exitcode=9", "--leak-check=full"])
         .args(["--show-leak-kinds=definite", "--errors-for-leak-kinds=definite"])
         .arg(program);

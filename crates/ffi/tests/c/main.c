@@ -5,9 +5,11 @@
  *
  *     main URL HANGING-URL UNREACHABLE-URL GUARDED-URL FOLDER
  */
+#include <dirent.h>
 #include <inttypes.h>
 #include <math.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -600,6 +602,37 @@ static void a_silent_remote_is_a_timeout(const char *hanging)
     partial_sync_close(&db);
 }
 
+/* A C program that did not ask for it must not be ended by a connection that the remote closed. */
+static void sigpipe_reaches_no_thread_that_writes_to_the_network(void)
+{
+    sigset_t mask;
+    EXPECT(pthread_sigmask(SIG_BLOCK, NULL, &mask) == 0 && !sigismember(&mask, SIGPIPE));
+    /* Valgrind keeps masks of its own. */
+    DIR *tasks = getenv("UNDER_VALGRIND") ? NULL : opendir("/proc/self/task");
+    if (!tasks)
+        return;
+    int found = 0;
+    for (struct dirent *task; (task = readdir(tasks)) != NULL;) {
+        char path[512], line[256];
+        bool ours = false;
+        snprintf(path, sizeof path, "/proc/self/task/%s/status", task->d_name);
+        FILE *status = fopen(path, "r");
+        while (status && fgets(line, sizeof line, status)) {
+            unsigned long long blocked;
+            if (strncmp(line, "Name:\tpartial-sync", 18) == 0)
+                ours = true;
+            if (ours && sscanf(line, "SigBlk: %llx", &blocked) == 1) {
+                EXPECT(blocked >> (SIGPIPE - 1) & 1);
+                found++;
+            }
+        }
+        if (status)
+            fclose(status);
+    }
+    closedir(tasks);
+    EXPECT(found >= 2);
+}
+
 int main(int argc, char **argv)
 {
     EXPECT(argc == 6);
@@ -611,6 +644,7 @@ int main(int argc, char **argv)
     every_type_goes_in_and_out();
     a_locked_database_is_busy();
     what_one_replica_pushes_another_one_pulls(url);
+    sigpipe_reaches_no_thread_that_writes_to_the_network();
     a_query_bootstrap_brings_its_pages(url);
     an_error_of_the_network_names_the_url(unreachable);
     a_token_can_be_wrong_and_be_replaced(guarded);
