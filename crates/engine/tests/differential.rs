@@ -315,7 +315,9 @@ fn cells(mut text: &[u8]) -> Answer {
         let (cell, rest) = match text[0] {
             b'\'' => quoted(&text[1..]),
             b'X' | b'x' if text.get(1) == Some(&b'\'') => {
-                let (Cell::Text(hex), rest) = quoted(&text[2..]) else { unreachable!() };
+                let (Cell::Text(hex), rest) = quoted(&text[2..]) else {
+                    unreachable!()
+                };
                 (Cell::Blob(String::from_utf8(hex).unwrap().to_lowercase()), rest)
             }
             _ => {
@@ -366,13 +368,18 @@ fn sorted(mut answer: Answer) -> Answer {
 }
 
 fn filled(template: &str, random: &mut fastrand::Rng) -> String {
-    let words = ["river", "lake", "castle", "garden", "tower", "running", "stone", "über", "market"];
+    let words = [
+        "river", "lake", "castle", "garden", "tower", "running", "stone", "über", "market",
+    ];
     let replacements = [
         ("$n", random.u32(1..900).to_string()),
         ("$s", random.u32(1..20).to_string()),
         ("$w", words[random.usize(0..words.len())].to_owned()),
         ("$y", random.u32(1940..2010).to_string()),
-        ("$d", format!("202{}-{:02}-15", random.u32(0..3), random.u32(1..13))),
+        (
+            "$d",
+            format!("202{}-{:02}-15", random.u32(0..3), random.u32(1..13)),
+        ),
     ];
     let mut sql = template.to_owned();
     for (name, value) in replacements {
@@ -385,7 +392,12 @@ fn filled(template: &str, random: &mut fastrand::Rng) -> String {
 /// A replica on which a random part of the pages is here.
 fn some_replica(served: &Served, page_size: u32, prefetch: bool, random: &mut fastrand::Rng) -> Database {
     let size = std::fs::metadata(&served.file).unwrap().len();
-    let segments = [u64::from(page_size) * 2, u64::from(page_size) * 4, 16 << 10, 128 << 10];
+    let segments = [
+        u64::from(page_size) * 2,
+        u64::from(page_size) * 4,
+        16 << 10,
+        128 << 10,
+    ];
     let bytes = random.u64(1..size / 3);
     let db = Database::builder(":memory:")
         .remote(served.url())
@@ -419,10 +431,17 @@ fn agrees_with_the_shell(page_size: u32) {
     random.shuffle(&mut queries);
     let expected = shell(&served.file, &queries);
     let nonempty = expected.iter().filter(|rows| !rows.is_empty()).count();
-    assert!(nonempty * 10 >= queries.len() * 9, "only {nonempty} of {} queries give rows", queries.len());
+    assert!(
+        nonempty * 10 >= queries.len() * 9,
+        "only {nonempty} of {} queries give rows",
+        queries.len()
+    );
     let mut missing = 0;
     for prefetch in [false, true] {
-        for (sqls, answers) in queries.chunks(QUERIES_PER_REPLICA).zip(expected.chunks(QUERIES_PER_REPLICA)) {
+        for (sqls, answers) in queries
+            .chunks(QUERIES_PER_REPLICA)
+            .zip(expected.chunks(QUERIES_PER_REPLICA))
+        {
             let db = some_replica(&served, page_size, prefetch, &mut random);
             let conn = db.connection().unwrap();
             for (sql, theirs) in sqls.iter().zip(answers) {
@@ -445,7 +464,10 @@ fn agrees_with_the_shell(page_size: u32) {
             }
         }
     }
-    println!("{} queries, each with prefetch and without; {missing} had to fetch pages", queries.len());
+    println!(
+        "{} queries, each with prefetch and without; {missing} had to fetch pages",
+        queries.len()
+    );
     assert!(missing > 100, "only {missing} queries met absent pages");
 }
 

@@ -68,11 +68,17 @@ enum Order {
 impl Case {
     fn check(&self) {
         for order in [Order::Alone, Order::PushFirst, Order::PullFirst] {
-            self.check_in(order, |served, name, replicas| replicas.builder(name).remote(served.url()));
+            self.check_in(order, |served, name, replicas| {
+                replicas.builder(name).remote(served.url())
+            });
         }
     }
 
-    fn check_in(&self, order: Order, open: impl Fn(&Served, &str, &Replicas) -> Builder) -> (Served, Vec<String>) {
+    fn check_in(
+        &self,
+        order: Order,
+        open: impl Fn(&Served, &str, &Replicas) -> Builder,
+    ) -> (Served, Vec<String>) {
         let served = Served::new(self.schema);
         let replicas = Replicas::new();
         let a = small(open(&served, "a.db", &replicas));
@@ -85,25 +91,39 @@ impl Case {
             served.execute(self.remote);
         }
         if order == Order::PullFirst {
-            a.pull().unwrap_or_else(|e| panic!("{order:?}: pull with put-back: {e}"));
+            a.pull()
+                .unwrap_or_else(|e| panic!("{order:?}: pull with put-back: {e}"));
             checked(&conn, "after the put-back");
         }
         a.push().unwrap_or_else(|e| panic!("{order:?}: push: {e}"));
         assert_eq!(a.stats().unwrap().cdc_operations, 0);
         let before = plain_contents(&conn);
         a.pull().unwrap_or_else(|e| panic!("{order:?}: pull: {e}"));
-        b.pull().unwrap_or_else(|e| panic!("{order:?}: pull of the second replica: {e}"));
+        b.pull()
+            .unwrap_or_else(|e| panic!("{order:?}: pull of the second replica: {e}"));
         let after = plain_contents(&conn);
         match order {
             Order::Alone => assert_same(&mine, &after, "alone: what was written here and what came of it"),
-            Order::PullFirst => assert_same(&before, &after, "what was put back here and what the remote made of it"),
+            Order::PullFirst => assert_same(
+                &before,
+                &after,
+                "what was put back here and what the remote made of it",
+            ),
             Order::PushFirst => {}
         }
         let what = format!("{order:?}");
         let remote = stock_contents(&served.sqlite());
-        assert_same(&contents(&conn), &remote, &format!("{what}: this replica and the remote"));
+        assert_same(
+            &contents(&conn),
+            &remote,
+            &format!("{what}: this replica and the remote"),
+        );
         let other = b.connection().unwrap();
-        assert_same(&contents(&other), &remote, &format!("{what}: the second replica and the remote"));
+        assert_same(
+            &contents(&other),
+            &remote,
+            &format!("{what}: the second replica and the remote"),
+        );
         checked(&conn, &what);
         checked(&other, &what);
         let stock = stock_rows(&served.sqlite(), "pragma integrity_check").unwrap();
@@ -363,7 +383,9 @@ fn invariant_7_foreign_key_actions_reach_a_remote_that_does_not_enforce_them() {
 fn invariant_7_foreign_key_actions_reach_a_remote_that_enforces_them_too() {
     for order in [Order::Alone, Order::PushFirst, Order::PullFirst] {
         FAMILY.check_in(order, |served, name, replicas| {
-            replicas.builder(name).remote_with(Arc::new(Enforcing(served.http())))
+            replicas
+                .builder(name)
+                .remote_with(Arc::new(Enforcing(served.http())))
         });
     }
 }
@@ -376,9 +398,15 @@ fn shifted(condition: Condition) -> Condition {
     match condition {
         Condition::Ok { step } => Condition::Ok { step: step + 1 },
         Condition::Error { step } => Condition::Error { step: step + 1 },
-        Condition::Not { cond } => Condition::Not { cond: Box::new(shifted(*cond)) },
-        Condition::And { conds } => Condition::And { conds: conds.into_iter().map(shifted).collect() },
-        Condition::Or { conds } => Condition::Or { conds: conds.into_iter().map(shifted).collect() },
+        Condition::Not { cond } => Condition::Not {
+            cond: Box::new(shifted(*cond)),
+        },
+        Condition::And { conds } => Condition::And {
+            conds: conds.into_iter().map(shifted).collect(),
+        },
+        Condition::Or { conds } => Condition::Or {
+            conds: conds.into_iter().map(shifted).collect(),
+        },
         other => other,
     }
 }
@@ -388,13 +416,22 @@ impl Remote for Enforcing {
         self.0.pages(request)
     }
 
-    fn execute(&self, batch: Batch, deadline: Option<Duration>) -> BoxFuture<'_, Result<BatchResult, RemoteError>> {
-        let first = Step { condition: None, stmt: Stmt::new("PRAGMA foreign_keys = ON", vec![]) };
+    fn execute(
+        &self,
+        batch: Batch,
+        deadline: Option<Duration>,
+    ) -> BoxFuture<'_, Result<BatchResult, RemoteError>> {
+        let first = Step {
+            condition: None,
+            stmt: Stmt::new("PRAGMA foreign_keys = ON", vec![]),
+        };
         let rest = batch.steps.into_iter().map(|mut step| {
             step.condition = step.condition.map(shifted);
             step
         });
-        let batch = Batch { steps: std::iter::once(first).chain(rest).collect() };
+        let batch = Batch {
+            steps: std::iter::once(first).chain(rest).collect(),
+        };
         async move {
             let mut answer = self.0.execute(batch, deadline).await?;
             assert!(answer.step_errors[0].is_none(), "{:?}", answer.step_errors[0]);
@@ -453,7 +490,9 @@ impl Case {
     /// As [`Case::check`]; and these queries give on stock SQLite what local writes gave there.
     fn check_words(&self, queries: &[&str]) {
         for order in [Order::Alone, Order::PushFirst, Order::PullFirst] {
-            let (served, _) = self.check_in(order, |served, name, replicas| replicas.builder(name).remote(served.url()));
+            let (served, _) = self.check_in(order, |served, name, replicas| {
+                replicas.builder(name).remote(served.url())
+            });
             let expected = rusqlite::Connection::open_in_memory().unwrap();
             expected.execute_batch(self.schema).unwrap();
             if order != Order::Alone {
@@ -508,7 +547,9 @@ fn two(served: &Served, replicas: &Replicas) -> (Database, Database) {
 
 #[test]
 fn the_last_push_wins_by_row_on_insert_and_by_column_on_update() {
-    let served = Served::new("create table t(id integer primary key, x, y); insert into t values (1, 'x', 'y'), (2, 'x', 'y'), (3, 'x', 'y');");
+    let served = Served::new(
+        "create table t(id integer primary key, x, y); insert into t values (1, 'x', 'y'), (2, 'x', 'y'), (3, 'x', 'y');",
+    );
     let replicas = Replicas::new();
     let (a, b) = two(&served, &replicas);
     let (ca, cb) = (a.connection().unwrap(), b.connection().unwrap());
@@ -531,7 +572,9 @@ fn the_last_push_wins_by_row_on_insert_and_by_column_on_update() {
 
 #[test]
 fn a_transform_skips_and_rewrites_what_is_pushed_and_put_back() {
-    let served = Served::new("create table t(id integer primary key, v text); create table secret(id integer primary key, v); insert into t values (1, 'one');");
+    let served = Served::new(
+        "create table t(id integer primary key, v text); create table secret(id integer primary key, v); insert into t values (1, 'one');",
+    );
     let replicas = Replicas::new();
     let transform = |m: &TransformMutation| match (m.table_name.as_str(), m.change_type) {
         ("secret", _) => Transform::Skip,
@@ -544,25 +587,39 @@ fn a_transform_skips_and_rewrites_what_is_pushed_and_put_back() {
         },
         _ => Transform::Keep,
     };
-    let a = small(replicas.builder("a.db").remote(served.url()).transform(Arc::new(transform)));
+    let a = small(
+        replicas
+            .builder("a.db")
+            .remote(served.url())
+            .transform(Arc::new(transform)),
+    );
     let conn = a.connection().unwrap();
     conn.execute_batch("insert into secret values (1, 'not for them'); insert into t values (2, 'two'); update t set v = 'uno' where id = 1;")
         .unwrap();
     served.execute("insert into t values (3, 'three')");
     assert!(a.pull().unwrap());
-    let expected = ["Integer(1)|Text(\"uno\")", "Integer(2)|Text(\"TWO\")", "Integer(3)|Text(\"three\")"];
+    let expected = [
+        "Integer(1)|Text(\"uno\")",
+        "Integer(2)|Text(\"TWO\")",
+        "Integer(3)|Text(\"three\")",
+    ];
     assert_eq!(rows(&conn, "select * from t").unwrap(), expected);
     assert_eq!(rows(&conn, "select * from secret").unwrap(), [""; 0]);
     a.push().unwrap();
     assert_eq!(stock_rows(&served.sqlite(), "select * from t").unwrap(), expected);
-    assert_eq!(stock_rows(&served.sqlite(), "select * from secret").unwrap(), [""; 0]);
+    assert_eq!(
+        stock_rows(&served.sqlite(), "select * from secret").unwrap(),
+        [""; 0]
+    );
     a.pull().unwrap();
     assert_eq!(contents(&conn), stock_contents(&served.sqlite()));
 }
 
 #[test]
 fn a_refused_change_is_named_leaves_the_log_as_it_was_and_can_be_discarded() {
-    let served = Served::new("create table t(id integer primary key, u text unique); insert into t values (1, 'one');");
+    let served = Served::new(
+        "create table t(id integer primary key, u text unique); insert into t values (1, 'one');",
+    );
     let replicas = Replicas::new();
     let a = small(replicas.builder("a.db").remote(served.url()));
     let conn = a.connection().unwrap();
@@ -572,7 +629,9 @@ fn a_refused_change_is_named_leaves_the_log_as_it_was_and_can_be_discarded() {
     let mine = contents(&conn);
     let mut refused = None;
     for _ in 0..2 {
-        let Error::PushRefused(error) = a.push().unwrap_err() else { panic!("not the error expected") };
+        let Error::PushRefused(error) = a.push().unwrap_err() else {
+            panic!("not the error expected")
+        };
         assert_eq!(error.table.as_deref(), Some("t"));
         assert_eq!(error.key, [("id".to_owned(), Value::Integer(6))]);
         assert_eq!(error.message, "UNIQUE constraint failed: t.u");
@@ -580,7 +639,10 @@ fn a_refused_change_is_named_leaves_the_log_as_it_was_and_can_be_discarded() {
         assert_eq!(a.stats().unwrap().cdc_operations, 3);
         assert_eq!(contents(&conn), mine);
         // A batch lands whole or not at all: invariant 3.
-        assert_eq!(stock_rows(&served.sqlite(), "select count(*) from t").unwrap(), ["Integer(2)"]);
+        assert_eq!(
+            stock_rows(&served.sqlite(), "select count(*) from t").unwrap(),
+            ["Integer(2)"]
+        );
         refused = error.change_id;
     }
     assert!(a.discard_change(refused.unwrap()).unwrap());
@@ -590,7 +652,12 @@ fn a_refused_change_is_named_leaves_the_log_as_it_was_and_can_be_discarded() {
     a.pull().unwrap();
     assert_eq!(
         rows(&conn, "select * from t").unwrap(),
-        ["Integer(1)|Text(\"one\")", "Integer(2)|Text(\"taken\")", "Integer(5)|Text(\"fine\")", "Integer(7)|Text(\"fine too\")"]
+        [
+            "Integer(1)|Text(\"one\")",
+            "Integer(2)|Text(\"taken\")",
+            "Integer(5)|Text(\"fine\")",
+            "Integer(7)|Text(\"fine too\")"
+        ]
     );
     assert_eq!(contents(&conn), stock_contents(&served.sqlite()));
     checked(&conn, "after the discarded change");
@@ -598,25 +665,40 @@ fn a_refused_change_is_named_leaves_the_log_as_it_was_and_can_be_discarded() {
 
 #[test]
 fn a_change_that_cannot_be_put_back_stops_the_pull_and_changes_nothing() {
-    let served = Served::new("create table t(id integer primary key, u text unique); insert into t values (1, 'one');");
+    let served = Served::new(
+        "create table t(id integer primary key, u text unique); insert into t values (1, 'one');",
+    );
     let replicas = Replicas::new();
     let a = small(replicas.builder("a.db").remote(served.url()));
     let conn = a.connection().unwrap();
-    conn.execute_batch("insert into t values (5, 'fine'); insert into t values (6, 'taken');").unwrap();
+    conn.execute_batch("insert into t values (5, 'fine'); insert into t values (6, 'taken');")
+        .unwrap();
     served.execute("insert into t values (2, 'taken')");
     let before = (contents(&conn), a.stats().unwrap().revision);
     for _ in 0..2 {
         let error = a.pull().unwrap_err();
-        let Error::PullConflict { change, what, message } = &error else { panic!("{error}") };
+        let Error::PullConflict {
+            change,
+            what,
+            message,
+        } = &error
+        else {
+            panic!("{error}")
+        };
         assert!(what.contains('t') && what.contains("id = 6"), "{what}");
         assert_eq!(message, "UNIQUE constraint failed: t.u");
-        assert!(error.to_string().contains(&format!("discard_change({change})")), "{error}");
+        assert!(
+            error.to_string().contains(&format!("discard_change({change})")),
+            "{error}"
+        );
         assert_eq!((contents(&conn), a.stats().unwrap().revision), before);
         assert_eq!(a.stats().unwrap().cdc_operations, 2);
     }
     // The replica stays usable, and the user can take the row out of the way.
     conn.execute("update t set u = 'mine' where id = 6", ()).unwrap();
-    let Error::PullConflict { change, .. } = a.pull().unwrap_err() else { panic!("not a conflict") };
+    let Error::PullConflict { change, .. } = a.pull().unwrap_err() else {
+        panic!("not a conflict")
+    };
     assert!(a.discard_change(change).unwrap());
     assert!(a.pull().unwrap());
     a.push().unwrap();
@@ -631,7 +713,12 @@ fn invariant_2_a_lost_answer_does_not_make_a_change_land_twice() {
         let served = Served::new("create table t(v);");
         let replicas = Replicas::new();
         let remote = Arc::new(Faulty::new(served.http()));
-        let a = small(replicas.builder("a.db").remote_with(remote.clone()).push_operations_threshold(2));
+        let a = small(
+            replicas
+                .builder("a.db")
+                .remote_with(remote.clone())
+                .push_operations_threshold(2),
+        );
         let conn = a.connection().unwrap();
         for n in 0..6 {
             conn.execute("insert into t values (?)", (n % 2,)).unwrap();
@@ -661,24 +748,38 @@ fn invariant_2_a_pull_after_a_lost_answer_does_not_put_back_what_landed() {
     let remote = Arc::new(Faulty::new(served.http()));
     let a = small(replicas.builder("a.db").remote_with(remote.clone()));
     let conn = a.connection().unwrap();
-    conn.execute_batch("insert into t values (1), (1); insert into t values (2);").unwrap();
+    conn.execute_batch("insert into t values (1), (1); insert into t values (2);")
+        .unwrap();
     // The position is asked for first, then the batch is sent.
     remote.fail_nth(2, Fault::LoseAnswer);
     assert!(a.push().is_err());
     conn.execute("insert into t values (3)", ()).unwrap();
     assert!(a.pull().unwrap());
-    assert_eq!(rows(&conn, "select v from t order by v").unwrap(), ["Integer(1)", "Integer(1)", "Integer(2)", "Integer(3)"]);
+    assert_eq!(
+        rows(&conn, "select v from t order by v").unwrap(),
+        ["Integer(1)", "Integer(1)", "Integer(2)", "Integer(3)"]
+    );
     a.push().unwrap();
     a.pull().unwrap();
-    assert_eq!(stock_rows(&served.sqlite(), "select count(*) from t").unwrap(), ["Integer(4)"]);
+    assert_eq!(
+        stock_rows(&served.sqlite(), "select count(*) from t").unwrap(),
+        ["Integer(4)"]
+    );
     assert_eq!(contents(&conn), stock_contents(&served.sqlite()));
 }
 
 #[test]
 fn invariant_3_a_local_transaction_lands_whole_or_not_at_all_however_small_the_batches() {
-    let served = Served::new("create table t(id integer primary key, u unique); insert into t values (1000, 'taken');");
+    let served = Served::new(
+        "create table t(id integer primary key, u unique); insert into t values (1000, 'taken');",
+    );
     let replicas = Replicas::new();
-    let a = small(replicas.builder("a.db").remote(served.url()).push_operations_threshold(2));
+    let a = small(
+        replicas
+            .builder("a.db")
+            .remote(served.url())
+            .push_operations_threshold(2),
+    );
     let conn = a.connection().unwrap();
     conn.execute_batch(
         "insert into t values (1, 'alone');
@@ -691,8 +792,16 @@ fn invariant_3_a_local_transaction_lands_whole_or_not_at_all_however_small_the_b
         .unwrap();
     let error = a.push().unwrap_err();
     assert!(matches!(error, Error::PushRefused(_)), "{error}");
-    let there = stock_rows(&served.sqlite(), "select count(*), max(id) from t where id < 1000").unwrap();
-    assert_eq!(there, ["Integer(22)|Integer(30)"], "two transactions landed, the third did not, not in part");
+    let there = stock_rows(
+        &served.sqlite(),
+        "select count(*), max(id) from t where id < 1000",
+    )
+    .unwrap();
+    assert_eq!(
+        there,
+        ["Integer(22)|Integer(30)"],
+        "two transactions landed, the third did not, not in part"
+    );
     assert_eq!(a.stats().unwrap().cdc_operations, 3);
     // Cut off before it arrives: nothing lands.
     served.execute("delete from t where id = 2000");
@@ -701,10 +810,27 @@ fn invariant_3_a_local_transaction_lands_whole_or_not_at_all_however_small_the_b
     let a = small(replicas.builder("a.db").remote_with(faulty.clone()));
     faulty.fail_from(1, Fault::Fail(RemoteErrorKind::Unreachable));
     assert!(a.push().unwrap_err().is_transient());
-    assert_eq!(stock_rows(&served.sqlite(), "select count(*) from t where id between 40 and 42").unwrap(), ["Integer(0)"]);
+    assert_eq!(
+        stock_rows(
+            &served.sqlite(),
+            "select count(*) from t where id between 40 and 42"
+        )
+        .unwrap(),
+        ["Integer(0)"]
+    );
     faulty.heal();
     a.push().unwrap();
     a.pull().unwrap();
-    assert_eq!(stock_rows(&served.sqlite(), "select count(*) from t where id between 40 and 42").unwrap(), ["Integer(3)"]);
-    assert_eq!(contents(&a.connection().unwrap()), stock_contents(&served.sqlite()));
+    assert_eq!(
+        stock_rows(
+            &served.sqlite(),
+            "select count(*) from t where id between 40 and 42"
+        )
+        .unwrap(),
+        ["Integer(3)"]
+    );
+    assert_eq!(
+        contents(&a.connection().unwrap()),
+        stock_contents(&served.sqlite())
+    );
 }

@@ -51,7 +51,9 @@ fn depth(served: &Served, tree: &str) -> usize {
 /// 0-based ids of a B-tree's pages.
 fn pages_of(served: &Served, tree: &str) -> BTreeSet<u32> {
     let conn = served.sqlite();
-    let mut select = conn.prepare("select pageno - 1 from dbstat where name = ?").unwrap();
+    let mut select = conn
+        .prepare("select pageno - 1 from dbstat where name = ?")
+        .unwrap();
     let ids = select.query_map([tree], |row| row.get(0)).unwrap();
     ids.map(Result::unwrap).collect()
 }
@@ -88,15 +90,25 @@ fn a_lookup_by_key_takes_at_most_as_many_requests_as_its_tree_has_levels() {
             let (limit, sql) = if n % 3 < 2 {
                 (by_key, format!("select k from t where id = {id}"))
             } else {
-                (by_key + by_index, format!("select id, length(pad) from t where k = {id}"))
+                (
+                    by_key + by_index,
+                    format!("select id, length(pad) from t where k = {id}"),
+                )
             };
             rows(&conn, &sql).unwrap();
             let took = remote.requests() - before;
-            assert!(took <= limit, "{sql} took {took} requests, the trees have {limit} levels");
+            assert!(
+                took <= limit,
+                "{sql} took {took} requests, the trees have {limit} levels"
+            );
             let worst = if n % 3 < 2 { &mut worst.0 } else { &mut worst.1 };
             *worst = took.max(*worst);
             rows(&conn, &sql).unwrap();
-            assert_eq!(remote.requests() - before, took, "{sql} asked again for what is here");
+            assert_eq!(
+                remote.requests() - before,
+                took,
+                "{sql} asked again for what is here"
+            );
         }
         println!(
             "prefetch {prefetch}: by key at most {} requests ({by_key} levels), by index at most {} ({} levels)",
@@ -124,7 +136,8 @@ fn invariant_6_a_page_that_is_here_is_never_requested_again() {
                 2 => format!("select max(k) from (select k from t where id > {n} order by id limit 30)"),
                 3 => format!("select id from t where k < {n} order by k desc limit 10"),
                 _ => {
-                    conn.execute("update t set pad = zeroblob(900) where id = ?", (n,)).unwrap();
+                    conn.execute("update t set pad = zeroblob(900) where id = ?", (n,))
+                        .unwrap();
                     continue;
                 }
             };
@@ -133,11 +146,17 @@ fn invariant_6_a_page_that_is_here_is_never_requested_again() {
         rows(&conn, "select count(*), sum(length(pad)) from t not indexed").unwrap();
         rows(&conn, "select count(*) from t indexed by tk where k >= 0").unwrap();
         let twice = remote.ids_delivered_twice();
-        assert!(twice.is_empty(), "prefetch {prefetch}: pages {twice:?} came twice");
+        assert!(
+            twice.is_empty(),
+            "prefetch {prefetch}: pages {twice:?} came twice"
+        );
         let mut asked = BTreeSet::new();
         for ids in remote.ids_asked() {
             for id in ids.expect("every request names its pages") {
-                assert!(asked.insert(id), "prefetch {prefetch}: page id {id} was asked for twice");
+                assert!(
+                    asked.insert(id),
+                    "prefetch {prefetch}: page id {id} was asked for twice"
+                );
             }
         }
     }
@@ -153,12 +172,18 @@ fn invariant_6_many_readers_of_the_same_absent_pages_share_their_requests() {
                 scope.spawn(|| {
                     let conn = db.connection().unwrap();
                     let sql = "select count(*), sum(k), sum(length(pad)) from t not indexed";
-                    assert_eq!(rows(&conn, sql).unwrap(), stock_rows(&served.sqlite(), sql).unwrap());
+                    assert_eq!(
+                        rows(&conn, sql).unwrap(),
+                        stock_rows(&served.sqlite(), sql).unwrap()
+                    );
                 });
             }
         });
         let twice = remote.ids_delivered_twice();
-        assert!(twice.is_empty(), "prefetch {prefetch}: pages {twice:?} came twice");
+        assert!(
+            twice.is_empty(),
+            "prefetch {prefetch}: pages {twice:?} came twice"
+        );
     }
 }
 
@@ -200,7 +225,10 @@ fn a_full_scan_without_prefetch_is_one_request_for_each_absent_segment() {
         remote.clear();
         rows(&conn, sql).unwrap();
         let absent = segments(pages_of(&served, tree)).difference(&here).count();
-        println!("{tree}: {} requests for {absent} absent segments", remote.requests());
+        println!(
+            "{tree}: {} requests for {absent} absent segments",
+            remote.requests()
+        );
         assert_eq!(remote.requests(), absent, "{sql}");
     }
 }
@@ -210,20 +238,33 @@ fn a_full_scan_with_prefetch_takes_at_most_20_requests_and_few_pages_too_many() 
     let served = Served::new(BIG);
     for (direction, sql) in [
         ("forwards", "select count(*), sum(length(pad)) from t not indexed"),
-        ("backwards", "select count(*), sum(length(pad)) from (select pad from t order by id desc)"),
+        (
+            "backwards",
+            "select count(*), sum(length(pad)) from (select pad from t order by id desc)",
+        ),
     ] {
         let (db, remote) = open(&served, true);
         let conn = db.connection().unwrap();
         remote.clear();
-        assert_eq!(rows(&conn, sql).unwrap(), stock_rows(&served.sqlite(), sql).unwrap());
+        assert_eq!(
+            rows(&conn, sql).unwrap(),
+            stock_rows(&served.sqlite(), sql).unwrap()
+        );
         let (table, delivered) = (pages_of(&served, "t").len(), remote.ids_delivered().len());
         println!(
             "{direction}: {} requests, {delivered} pages for a table of {table} ({:.3} times)",
             remote.requests(),
             delivered as f64 / table as f64
         );
-        assert!(remote.requests() <= 20, "{direction}: {} requests", remote.requests());
-        assert!(delivered as f64 <= 1.05 * table as f64, "{direction}: {delivered} pages of {table}");
+        assert!(
+            remote.requests() <= 20,
+            "{direction}: {} requests",
+            remote.requests()
+        );
+        assert!(
+            delivered as f64 <= 1.05 * table as f64,
+            "{direction}: {delivered} pages of {table}"
+        );
         assert!(remote.ids_delivered_twice().is_empty());
     }
 }
@@ -239,9 +280,15 @@ fn an_index_scan_with_table_lookups_brings_no_page_twice() {
         let (db, remote) = open(&served, prefetch);
         let conn = db.connection().unwrap();
         remote.clear();
-        assert_eq!(rows(&conn, sql).unwrap(), stock_rows(&served.sqlite(), sql).unwrap());
+        assert_eq!(
+            rows(&conn, sql).unwrap(),
+            stock_rows(&served.sqlite(), sql).unwrap()
+        );
         let delivered = remote.ids_delivered().len();
-        println!("prefetch {prefetch}: {} requests, {delivered} pages for 2000 rows by their index", remote.requests());
+        println!(
+            "prefetch {prefetch}: {} requests, {delivered} pages for 2000 rows by their index",
+            remote.requests()
+        );
         assert!(remote.ids_delivered_twice().is_empty());
         taken.push(remote.requests());
     }
@@ -273,16 +320,29 @@ fn invariant_9_a_pull_downloads_no_page_that_is_absent() {
             let last = db.stats().unwrap().pages_total - 1;
             let brought = &remote.ids_delivered()[delivered..];
             for id in brought {
-                assert!(here.contains(id) || (grown && *id == last), "page id {id} was absent and came with the pull");
+                assert!(
+                    here.contains(id) || (grown && *id == last),
+                    "page id {id} was absent and came with the pull"
+                );
             }
             let requests = remote.page_requests().len() - before;
-            println!("round {round}: {requests} requests, {} pages, {present} of {total} were here", brought.len());
+            println!(
+                "round {round}: {requests} requests, {} pages, {present} of {total} were here",
+                brought.len()
+            );
             assert!(requests <= if grown { 2 } else { 1 }, "{requests} requests");
             let sql = "select id, k, length(pad) from t where id in (10, 700, 1490)";
-            assert_eq!(rows(&conn, sql).unwrap(), stock_rows(&served.sqlite(), sql).unwrap());
+            assert_eq!(
+                rows(&conn, sql).unwrap(),
+                stock_rows(&served.sqlite(), sql).unwrap()
+            );
         }
         let before = remote.requests();
         assert!(!db.pull().unwrap());
-        assert_eq!(remote.requests() - before, 1, "a pull without news is one request");
+        assert_eq!(
+            remote.requests() - before,
+            1,
+            "a pull without news is one request"
+        );
     }
 }

@@ -136,9 +136,7 @@ pub fn rows(conn: &Connection, sql: &str) -> partial_sync::Result<Vec<String>> {
     let mut rows = statement.query(())?;
     let mut out = vec![];
     while let Some(row) = rows.next()? {
-        let row: Vec<String> = (0..columns)
-            .map(|i| shown(row.get_ref(i).unwrap()))
-            .collect();
+        let row: Vec<String> = (0..columns).map(|i| shown(row.get_ref(i).unwrap())).collect();
         out.push(row.join("|"));
     }
     Ok(out)
@@ -151,9 +149,7 @@ pub fn stock_rows(conn: &rusqlite::Connection, sql: &str) -> rusqlite::Result<Ve
     let mut rows = statement.query(())?;
     let mut out = vec![];
     while let Some(row) = rows.next()? {
-        let row: Vec<String> = (0..columns)
-            .map(|i| shown(row.get_ref(i).unwrap()))
-            .collect();
+        let row: Vec<String> = (0..columns).map(|i| shown(row.get_ref(i).unwrap())).collect();
         out.push(row.join("|"));
     }
     Ok(out)
@@ -243,6 +239,11 @@ pub fn assert_same(left: &[String], right: &[String], what: &str) {
     let short = |line: Option<&String>| line.map(|l| l.chars().take(300).collect::<String>());
     for n in 0..left.len().max(right.len()) {
         let (l, r) = (left.get(n), right.get(n));
-        assert!(l == r, "{what}: line {n} differs\n  {:?}\n  {:?}", short(l), short(r));
+        assert!(
+            l == r,
+            "{what}: line {n} differs\n  {:?}\n  {:?}",
+            short(l),
+            short(r)
+        );
     }
 }
