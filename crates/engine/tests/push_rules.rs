@@ -834,3 +834,109 @@ fn invariant_3_a_local_transaction_lands_whole_or_not_at_all_however_small_the_b
         stock_contents(&served.sqlite())
     );
 }
+
+#[test]
+fn invariant_7_keys_that_trade_places_and_rows_that_are_displaced() {
+    Case {
+        schema: "create table t(id integer primary key, u unique, v unique);
+            create table w(k text primary key, n integer unique) without rowid;
+            insert into t values (1, 'a', 1), (2, 'b', 2), (3, 'c', 3), (4, 'd', 4); insert into w values ('x', 1), ('y', 2), ('z', 3);",
+        local: "begin; update t set id = -1 where id = 1; update t set id = 1 where id = 2; update t set id = 2 where id = -1; commit;
+            begin; update t set u = null where u = 'c'; update t set u = 'c' where u = 'd'; update t set u = 'd' where u is null; commit;
+            insert or replace into t values (9, 'c', 1); update or replace t set v = 3 where id = 9;
+            update w set k = 'tmp' where k = 'x'; update w set k = 'x' where k = 'y'; update w set k = 'y' where k = 'tmp';
+            replace into w values ('new', 3); update w set n = n + 10; update or ignore w set n = 11;
+            delete from t where id = 9; insert into t values (9, 'again', 9); delete from t where id = 9;",
+        remote: "insert into t values (100, 'theirs', 100); insert into w values ('r', 100);",
+    }
+    .check();
+}
+
+#[test]
+fn invariant_7_a_table_is_emptied_dropped_and_made_anew() {
+    Case {
+        schema: "create table t(id integer primary key, v); insert into t values (1, 1), (2, 2); create table k(x, y); insert into k values (1, 1), (1, 1);
+            create table gone(x); insert into gone values (1);",
+        local: "delete from t; insert into t values (1, 'again'); delete from k; insert into k values (5, 5);
+            drop table gone; create table gone(y primary key, z); insert into gone values (1, 'other table');
+            create table brief(x); insert into brief values (1); drop table brief; create temp table scratch(x); insert into scratch values (1);",
+        remote: "insert into t values (70, 'theirs'); insert into k values (70, 70);",
+    }
+    .check();
+}
+
+#[test]
+fn invariant_7_many_changes_in_one_transaction_and_many_transactions() {
+    Case {
+        schema: "create table t(id integer primary key, v, pad); create table many(a, b);",
+        local: "with recursive c(x) as (select 1 union all select x + 1 from c where x < 3000) insert into t select x, x, 'pad ' || x from c;
+            update t set v = v + 1 where id % 2 = 0; delete from t where id % 5 = 0;
+            with recursive c(x) as (select 1 union all select x + 1 from c where x < 500) insert into many select x % 7, x % 3 from c;
+            delete from many where a = 3; update many set b = 'changed' where a = 4 and b = 1;",
+        remote: "insert into t values (100000, 'theirs', null); insert into many values (3, 0);",
+    }
+    .check();
+}
+
+/// A replica writes all the time, the remote too; after every few steps everybody has the same.
+#[test]
+fn invariant_7_two_replicas_and_the_remote_agree_after_many_rounds() {
+    let mut random = fastrand::Rng::with_seed(seed());
+    let served = Served::new(
+        "create table t(id integer primary key, u text unique, v, w); create table k(a, b); create index kv on t(v);
+         create table audit(n integer primary key, what text);
+         create trigger ta after insert on t begin insert into audit(what) values ('insert ' || new.id); end;",
+    );
+    let replicas = Replicas::new();
+    let (a, b) = two(&served, &replicas);
+    let conns = [a.connection().unwrap(), b.connection().unwrap()];
+    let mut unique = 0;
+    for round in 0..25 {
+        for (who, db) in [&a, &b].into_iter().enumerate() {
+            for _ in 0..random.u32(0..8) {
+                unique += 1;
+                // Each writes rows of its own, but both update and delete any row.
+                let id = random.u32(0..40) * 2 + who as u32;
+                let any = random.u32(0..80);
+                let sql = match random.u32(0..7) {
+                    0 | 1 => format!("insert or ignore into t values ({id}, 'u{unique}', {unique}, null)"),
+                    2 => format!("update t set v = {unique} where id = {any}"),
+                    3 => format!("update t set w = 'w{unique}' where id = {any}"),
+                    4 => format!("delete from t where id = {any}"),
+                    5 => format!("insert into k values ({who}, {})", unique % 3),
+                    _ => format!("delete from k where a = {who} and b = {}", unique % 3),
+                };
+                conns[who]
+                    .execute(&sql, ())
+                    .unwrap_or_else(|e| panic!("{sql}: {e}"));
+            }
+            match random.u32(0..4) {
+                0 => db.push().unwrap(),
+                1 => drop(db.pull().unwrap()),
+                2 => db.checkpoint().unwrap(),
+                _ => {}
+            }
+        }
+        if random.u32(0..4) == 0 {
+            served.execute(&format!(
+                "insert or replace into t values ({}, 'r{unique}', 1, 1)",
+                200 + random.u32(0..5)
+            ));
+        }
+        if round % 5 == 4 {
+            for db in [&a, &b, &a, &b] {
+                db.push().unwrap();
+                db.pull().unwrap();
+            }
+            let remote = stock_contents(&served.sqlite());
+            for (who, conn) in conns.iter().enumerate() {
+                assert_same(
+                    &contents(conn),
+                    &remote,
+                    &format!("round {round}: replica {who} and the remote"),
+                );
+                checked(conn, "after many rounds");
+            }
+        }
+    }
+}
