@@ -127,7 +127,12 @@ impl Database {
         let (info, map, wal_mark) = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                if is_new {
+                // Taking the lock made an empty file where there was none.
+                if is_new
+                    && storage
+                        .open(&path, false)
+                        .is_ok_and(|f| f.is_empty().unwrap_or(false))
+                {
                     let _ = storage.remove(&path);
                 }
                 return Err(error);
@@ -170,7 +175,7 @@ impl Database {
             floor: Arc::new(AtomicI64::new(info.change_floor.max(info.acknowledged))),
             info: Mutex::new(info),
             sync: Mutex::default(),
-            cancel: CancelHandle::new(),
+            cancel: options.cancel.clone(),
             random: Mutex::new(
                 options
                     .seed
@@ -346,7 +351,7 @@ fn open_existing(
             asked: remote.url(),
         });
     }
-    let saved = Replica::load_map(&**storage, path)
+    let mut saved = Replica::load_map(&**storage, path)
         .map_err(|e| not_a_replica(path, format!("its page map cannot be read: {e}")))?
         .ok_or_else(|| not_a_replica(path, "its page map (the -pages file) is missing".into()))?;
     let main = storage
@@ -378,7 +383,14 @@ fn open_existing(
         (info.segment_size, info.prefetch) = wanted;
         info.save(&**storage, path)?;
     }
-    let mark = info.wal_mark.map(WalMark::from);
+    let mut mark = info.wal_mark.map(WalMark::from);
+    // A dirty page behind both ends is in the WAL or nowhere; then the WAL tells. A damaged or forged map that names
+    // billions of them costs nothing.
+    let end = pages_in_file.max(u64::from(info.base_size));
+    if saved.dirty.max().is_some_and(|id| u64::from(id) >= end) {
+        saved.dirty.remove_range(u32::try_from(end).unwrap_or(u32::MAX)..);
+        mark = None;
+    }
     Ok((info, saved.to_map(partial_sync_core::Epoch(0)), mark))
 }
 
@@ -424,7 +436,8 @@ fn make_new(
         },
         Some(partial) => Plan::Partial(partial.bootstrap),
     };
-    let made = crate::runtime::wait(bootstrap::run(&**remote, storage, path, &plan, options.timeout))?;
+    let fetching = bootstrap::run(&**remote, storage, path, &plan, options.timeout);
+    let made = options.cancel.wait("the first connect", fetching)?;
     info.ready = true;
     info.page_size = made.page_size.bytes();
     info.base_revision = made.base.revision.as_str().to_owned();
@@ -447,8 +460,12 @@ fn take_lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Any + Send + 
     })
 }
 
+/// Removes what a first connect that failed has made. The info file goes last, and only when the rest went: while it
+/// is there, and says that the replica is not ready, the next connect begins anew.
 fn remove_files(storage: &dyn Storage, path: &Path) {
-    for suffix in [
+    let info = info::file(path);
+    let said_ready = Info::load(storage, path).is_ok_and(|info| info.is_some_and(|info| info.ready));
+    let mut files = [
         "",
         "-wal",
         "-shm",
@@ -456,10 +473,15 @@ fn remove_files(storage: &dyn Storage, path: &Path) {
         "-pages.tmp",
         "-changes",
         "-info.tmp",
-        "-info",
-    ] {
-        if let Err(error) = storage.remove(&beside(path, suffix)) {
-            tracing::warn!(%error, suffix, "a file of a replica that could not be made was left behind");
+    ]
+    .map(|suffix| beside(path, suffix))
+    .to_vec();
+    // Only making the name of a complete info file durable can have failed: as long as it is there all must stay.
+    files.insert(if said_ready { 0 } else { files.len() }, info);
+    for file in files {
+        if let Err(error) = storage.remove(&file) {
+            tracing::warn!(%error, file = %file.display(), "files of a replica that could not be made were left behind");
+            return;
         }
     }
 }

@@ -7,7 +7,7 @@ use partial_sync_transport::{AuthToken, HttpClient, Remote};
 use partial_sync_vfs::Storage;
 use serde::{Deserialize, Serialize};
 
-use crate::{change::transform::TransformFn, database::Database, error::Result};
+use crate::{change::transform::TransformFn, database::Database, error::Result, runtime::CancelHandle};
 
 /// What is local right after the first connect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +67,7 @@ pub struct Builder {
     pub(crate) pull_threshold: Option<u64>,
     pub(crate) storage: Option<Arc<dyn Storage>>,
     pub(crate) seed: Option<u64>,
+    pub(crate) cancel: CancelHandle,
 }
 
 impl fmt::Debug for Builder {
@@ -97,6 +98,7 @@ impl Builder {
             pull_threshold: None,
             storage: None,
             seed: None,
+            cancel: CancelHandle::default(),
         }
     }
 
@@ -189,6 +191,12 @@ impl Builder {
     /// Seed of the random choices (client id, retry jitter); for tests.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
+        self
+    }
+
+    /// A handle that breaks the network waits of this database, those of the first connect included.
+    pub fn cancel_handle(mut self, handle: CancelHandle) -> Self {
+        self.cancel = handle;
         self
     }
 

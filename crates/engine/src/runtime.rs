@@ -1,13 +1,7 @@
 //! Where a blocking engine meets an async transport: one shared runtime for the process, and a wait that can be
 //! cancelled. Works from any thread, also from inside somebody else's async runtime.
 
-use std::{
-    future::Future,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{future::Future, sync::OnceLock};
 
 use tokio::{
     runtime::{Builder, Handle, Runtime},
@@ -50,24 +44,21 @@ where
 }
 
 /// Breaks the network waits of pulls, pushes and the like of one database.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct CancelHandle {
-    generation: Arc<AtomicU64>,
-    changed: watch::Sender<u64>,
+    /// How often it was called.
+    calls: watch::Sender<u64>,
 }
 
 impl CancelHandle {
-    pub(crate) fn new() -> Self {
-        Self {
-            generation: Arc::default(),
-            changed: watch::Sender::new(0),
-        }
+    /// A handle for [`Builder::cancel_handle`](crate::Builder::cancel_handle).
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Breaks what is waiting now; it fails with [`Error::Interrupted`]. What begins later is not touched.
     pub fn cancel(&self) {
-        let next = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
-        self.changed.send_replace(next);
+        self.calls.send_modify(|calls| *calls += 1);
     }
 
     /// Runs a future unless [`Self::cancel`] is called first.
@@ -76,7 +67,7 @@ impl CancelHandle {
         doing: &'static str,
         future: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
-        let mut changed = self.changed.subscribe();
+        let mut changed = self.calls.subscribe();
         changed.mark_unchanged();
         wait(async move {
             tokio::select! {

@@ -327,3 +327,27 @@ fn a_memory_replica_works_and_leaves_no_file() {
     db.pull().unwrap();
     assert_eq!(contents(&conn), stock_contents(&served.sqlite()));
 }
+
+#[test]
+fn invariant_10_a_first_connect_can_be_cancelled_and_leaves_no_file() {
+    // Accepts connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let replicas = Replicas::new();
+    let handle = partial_sync::CancelHandle::new();
+    let cancel = handle.clone();
+    let canceller = std::thread::spawn(move || {
+        let asked = silent.accept().unwrap();
+        cancel.cancel();
+        asked
+    });
+    let error = replicas
+        .builder("a.db")
+        .remote(url)
+        .cancel_handle(handle)
+        .connect()
+        .unwrap_err();
+    assert!(error.is_interrupted(), "{error}");
+    assert!(replicas.files().is_empty(), "{:?}", replicas.files());
+    canceller.join().unwrap();
+}
