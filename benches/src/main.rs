@@ -1,0 +1,36 @@
+//! The benchmarks: a plain program that lists its cases, runs what it is told to, and prints Markdown.
+//!
+//! `scripts/bench local` compares a fully hydrated replica with stock SQLite on a copy of the same file; `scripts/bench
+//! cold` compares a first query over a far-away line with another client and with downloading the file. Each comparison
+//! happens within one run, in turns. Nothing here is a test: a missed target is printed, never an exit status.
+#![forbid(unsafe_code)]
+
+mod cold;
+mod data;
+mod far;
+mod local;
+mod machine;
+mod options;
+mod samples;
+
+use options::Options;
+
+/// Anything that stops a benchmark: it is reported and that is all.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+fn main() -> Result<()> {
+    let options = Options::parse(std::env::args().skip(1))?;
+    if options.list {
+        println!("local: {}", local::CASES.join(", "));
+        println!("cold:  {}", cold::cases().join(", "));
+        return Ok(());
+    }
+    machine::print(&options)?;
+    if options.local {
+        local::run(&options)?;
+    }
+    if options.cold {
+        cold::run(&options)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! The command line.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::Result;
+
+const USAGE: &str = "usage: scripts/bench [local] [cold] [--list] [--only TEXT] [--rounds N] [--dir FOLDER]
+    [--rtt MILLISECONDS] [--mbit MEGABITS] [--python PROGRAM]
+
+  local    a replica that has every page, against stock SQLite on a copy of its file
+  cold     a first query over a far-away line, against other ways to get its answer
+  --only   the cases whose name contains this
+  --rounds how often each case is measured (odd; default 7 local, 3 cold)
+  --dir    where databases are made; its file system is what is measured (default: the target folder)
+  --rtt    round trip of the line in `cold` (default 20); --mbit: its width, 0 = no limit (default 100)
+  --python a Python that has pyturso (default: that of tests/interop)";
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Run the local cases.
+    pub local: bool,
+    /// Run the cold cases.
+    pub cold: bool,
+    /// Name the cases and do nothing.
+    pub list: bool,
+    /// Part of the names of the cases to run.
+    pub only: Option<String>,
+    rounds: Option<usize>,
+    /// Where databases are made.
+    pub dir: PathBuf,
+    /// Round trip of the far-away line.
+    pub rtt: Duration,
+    /// Bytes per second of the far-away line.
+    pub bytes_per_second: Option<u64>,
+    /// A Python interpreter with pyturso.
+    pub python: PathBuf,
+}
+
+impl Options {
+    /// Understands the words after the program's name.
+    pub fn parse(words: impl Iterator<Item = String>) -> Result<Self> {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+        let mut options = Self {
+            local: false,
+            cold: false,
+            list: false,
+            only: None,
+            rounds: None,
+            dir: PathBuf::from(root).join("target"),
+            rtt: Duration::from_millis(20),
+            bytes_per_second: Some(100_000_000 / 8),
+            python: PathBuf::from(root).join("tests/interop/.venv/bin/python"),
+        };
+        let mut words = words;
+        while let Some(word) = words.next() {
+            let mut value = || {
+                words
+                    .next()
+                    .ok_or_else(|| format!("{word} needs a value\n{USAGE}"))
+            };
+            match word.as_str() {
+                "local" => options.local = true,
+                "cold" => options.cold = true,
+                "--list" => options.list = true,
+                "--help" | "-h" => {
+                    println!("{USAGE}");
+                    std::process::exit(0);
+                }
+                "--only" => options.only = Some(value()?),
+                "--rounds" => options.rounds = Some(value()?.parse::<usize>()?.max(1)),
+                "--dir" => options.dir = value()?.into(),
+                "--rtt" => options.rtt = Duration::from_secs_f64(value()?.parse::<f64>()? / 1000.0),
+                "--mbit" => {
+                    let megabits: u64 = value()?.parse()?;
+                    options.bytes_per_second = (megabits > 0).then_some(megabits * 1_000_000 / 8);
+                }
+                "--python" => options.python = value()?.into(),
+                _ => return Err(format!("there is no {word}\n{USAGE}").into()),
+            }
+        }
+        if !options.local && !options.cold && !options.list {
+            options.local = true;
+            options.cold = true;
+        }
+        Ok(options)
+    }
+
+    /// Whether a case of this name is wanted.
+    pub fn wants(&self, case: &str) -> bool {
+        self.only.as_ref().is_none_or(|part| case.contains(part.as_str()))
+    }
+
+    /// How often a case is measured.
+    pub fn rounds(&self, default: usize) -> usize {
+        self.rounds.unwrap_or(default)
+    }
+}
