@@ -169,6 +169,36 @@ fn a_hydrated_and_checkpointed_replica_needs_no_server() {
 }
 
 #[test]
+fn what_a_query_needs_can_be_fetched_at_connect_or_later_and_the_query_then_needs_no_server() {
+    let place = Place::new();
+    let served = Serving::file(&place.remote);
+    let path = place.path("a.db");
+    let richest = "select name from town where people > 99900 order by people";
+    let said = ok(&[
+        "query",
+        &path,
+        "--url",
+        &served.url,
+        "--bootstrap-query",
+        richest,
+        "--segment-size",
+        "4k",
+        "--stats",
+        "select 1",
+    ]);
+    assert_eq!(said.stats()["requests"], 1);
+    let lookup = "select people from town where id = 2500";
+    let hydrated = ok(&["hydrate", &path, "--query", lookup, "--json"]).json();
+    assert!(hydrated["absent"].as_u64().unwrap() > 20, "{hydrated}");
+    served.kill();
+    for sql in [richest, lookup] {
+        let said = ok(&["query", &path, "--json", "--stats", sql]);
+        assert_eq!(said.stats()["requests"], 0);
+        assert!(!said.json().as_array().unwrap().is_empty());
+    }
+}
+
+#[test]
 fn inspect_draws_what_is_here_without_fetching_anything() {
     let place = Place::new();
     let served = Serving::file(&place.remote);

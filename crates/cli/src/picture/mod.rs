@@ -6,9 +6,13 @@ mod terminal;
 
 use partial_sync::{PageAt, PageMapView};
 
+use unicode_width::UnicodeWidthStr;
+
 pub use svg::svg;
 pub use terminal::{Style, draw};
 
+/// Columns of the longest name that is shown.
+const LONGEST_NAME: usize = 28;
 /// Owners with a colour of their own; the others share one.
 const COLOURS: usize = 8;
 
@@ -135,6 +139,18 @@ fn percent(part: u32, whole: u32) -> String {
     }
 }
 
+/// A name that fits, without anything that a terminal would obey.
+fn shortened(name: &str) -> String {
+    let name: String = name
+        .chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect();
+    if name.width() <= LONGEST_NAME {
+        return name;
+    }
+    name.chars().take(LONGEST_NAME - 1).chain(['…']).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,5 +168,11 @@ mod tests {
         assert_eq!(percent(1, 100_000), "0.001 %");
         assert_eq!(percent(99_999, 100_000), "99.9 %");
         assert_eq!(percent(0, 0), "0 %");
+    }
+
+    #[test]
+    fn names_cannot_write_to_the_terminal() {
+        assert_eq!(shortened("a\x1b[31mb"), "a?[31mb");
+        assert_eq!(shortened(&"long".repeat(20)).chars().count(), LONGEST_NAME);
     }
 }

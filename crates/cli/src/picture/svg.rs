@@ -1,11 +1,10 @@
 //! Draws the page map as an SVG that stands alone: no script, no font, no outside reference; light or dark as the reader
-//! has it. Each cell tells its pages when the pointer rests on it.
-
-use std::fmt::Write;
+//! has it. Each
+//! cell that is here tells its pages when the pointer rests on it.
 
 use partial_sync::{OwnerKind, PageAt, PageMapView};
 
-use super::{Cell, Grid, Ranking, percent};
+use super::{Cell, Grid, Ranking, percent, shortened};
 use crate::units::{counted, grouped, shown_bytes};
 
 const COLUMNS: usize = 72;
@@ -66,15 +65,18 @@ pub fn svg(title: &str, map: &PageMapView) -> String {
         percent(here, map.total())
     );
     put(&text(MARGIN, MARGIN + 36, "f", &line));
+    // What is not here is one pattern behind the grid, so that the file is as large as what is here.
+    put(&format!(
+        "<pattern id=\"absent\" x=\"{MARGIN}\" y=\"{grid_top}\" width=\"{STEP}\" height=\"{STEP}\" \
+         patternUnits=\"userSpaceOnUse\"><rect class=\"a\" width=\"{SIDE}\" height=\"{SIDE}\" rx=\"2\"/></pattern>\n"
+    ));
     for (y, row) in grid.rows().enumerate() {
-        for (x, &cell) in row.iter().enumerate() {
-            put(&square(
-                MARGIN + x * STEP,
-                grid_top + y * STEP,
-                cell,
-                &ranking,
-                map,
-            ));
+        let (top, length) = (grid_top + y * STEP, row.len() * STEP);
+        put(&format!(
+            "<rect x=\"{MARGIN}\" y=\"{top}\" width=\"{length}\" height=\"{STEP}\" fill=\"url(#absent)\"/>\n"
+        ));
+        for (x, &cell) in row.iter().enumerate().filter(|(_, cell)| cell.here() > 0.0) {
+            put(&square(MARGIN + x * STEP, top, cell, &ranking, map));
         }
     }
     let one = match grid.pages_per_cell {
@@ -120,7 +122,11 @@ pub fn svg(title: &str, map: &PageMapView) -> String {
         } else {
             format!(" of {}+", grouped(owner.known().into()))
         };
-        let line = format!("{}{kind}: {}{absent} here", owner.name, grouped(here.into()));
+        let line = format!(
+            "{}{kind}: {}{absent} here",
+            shortened(&owner.name),
+            grouped(here.into())
+        );
         put(&text(x + 16, y, "t", &line));
     }
     out.push_str("</svg>\n");
@@ -128,20 +134,11 @@ pub fn svg(title: &str, map: &PageMapView) -> String {
 }
 
 fn square(x: usize, y: usize, cell: Cell, ranking: &Ranking, map: &PageMapView) -> String {
-    let mut out =
-        format!("<g><rect class=\"a\" x=\"{x}\" y=\"{y}\" width=\"{SIDE}\" height=\"{SIDE}\" rx=\"2\"/>");
-    if cell.here() > 0.0 {
-        let fill = match cell.dirty {
-            0 => ranking.colour(cell.owner).map_or(OTHER, |c| PALETTE[c]),
-            _ => DIRTY,
-        };
-        let opacity = 0.25 + 0.75 * cell.here();
-        // Writing to a String cannot fail.
-        let _ = write!(
-            out,
-            "<rect x=\"{x}\" y=\"{y}\" width=\"{SIDE}\" height=\"{SIDE}\" rx=\"2\" fill=\"{fill}\" fill-opacity=\"{opacity:.2}\"/>"
-        );
-    }
+    let fill = match cell.dirty {
+        0 => ranking.colour(cell.owner).map_or(OTHER, |c| PALETTE[c]),
+        _ => DIRTY,
+    };
+    let opacity = 0.25 + 0.75 * cell.here();
     let pages = match cell.pages() {
         1 => format!("page {}", grouped(cell.first.into())),
         n => {
@@ -156,8 +153,11 @@ fn square(x: usize, y: usize, cell: Cell, ranking: &Ranking, map: &PageMapView) 
         .owner
         .and_then(|i| map.owners.get(i))
         .map_or(String::new(), |o| format!(", {}", o.name));
-    let _ = writeln!(out, "<title>{}</title></g>", escaped(&(pages + &owner)));
-    out
+    format!(
+        "<rect x=\"{x}\" y=\"{y}\" width=\"{SIDE}\" height=\"{SIDE}\" rx=\"2\" fill=\"{fill}\" \
+         fill-opacity=\"{opacity:.2}\"><title>{}</title></rect>\n",
+        escaped(&(pages + &owner))
+    )
 }
 
 fn text(x: usize, y: usize, class: &str, text: &str) -> String {
