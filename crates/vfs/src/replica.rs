@@ -34,8 +34,8 @@ use std::{
 
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use partial_sync_core::{
-    Epoch, FetchView, PageCount, PageId, PageMap, PageNo, PageSize, Planner, PlannerConfig, SavedPageMap,
-    SegmentSize, segment_of,
+    Epoch, FetchView, PageCount, PageId, PageMap, PageNo, PageSize, Planner, PlannerConfig, Revision,
+    SavedPageMap, SegmentSize, segment_of,
 };
 use roaring::RoaringBitmap;
 
@@ -68,6 +68,18 @@ pub struct ReplicaConfig {
     pub prefetch: bool,
     /// How long a read waits for an absent page, and a new snapshot for a pull.
     pub wait: Duration,
+}
+
+/// There is nothing to wait for in a whole database.
+const WHOLE_WAIT: Duration = Duration::from_secs(30);
+
+/// The source of a whole database, which is never asked.
+struct NoSource;
+
+impl PageSource for NoSource {
+    fn fetch(&self, _miss: Miss, sink: PageSink) {
+        sink.finish(Err(Arc::new(ReadError::Abandoned)));
+    }
 }
 
 /// One replica; shared by its connections. Registered under its path while it lives.
@@ -107,6 +119,8 @@ pub struct Replica {
     wal_is_named: AtomicBool,
     /// No fetch may write to the main file any more: its lock is about to go. Changes under `fill`.
     closed: AtomicBool,
+    /// Every page is here and nothing is tracked; see [`Replica::register_whole`].
+    whole: bool,
 }
 
 /// Most bytes kept of pages that only readers of older epochs can use.
@@ -183,6 +197,10 @@ pub struct WalMark {
 impl Replica {
     /// Opens the replica's files and makes its name known to the VFS. The storage must have the main file.
     pub fn register(config: ReplicaConfig) -> io::Result<Arc<Self>> {
+        Self::register_as(config, false)
+    }
+
+    fn register_as(config: ReplicaConfig, whole: bool) -> io::Result<Arc<Self>> {
         let main = config.storage.open(&config.path, true)?;
         let page_size = config.page_size;
         let size = main.len()?.max(config.base.size.bytes(page_size));
@@ -218,8 +236,30 @@ impl Replica {
             saving: Mutex::default(),
             wal_is_named: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            whole,
         });
         shim::register(&replica).map(|()| replica)
+    }
+
+    /// A plain database file whose operations go through `storage`: every page is here, there is no map and no source. For
+    /// databases that one process keeps beside something else, so that tests can stop them at any operation too.
+    pub fn register_whole(storage: Arc<dyn Storage>, path: PathBuf) -> io::Result<Arc<Self>> {
+        let revision = Revision::new("whole").ok_or(io::ErrorKind::InvalidInput)?;
+        let config = ReplicaConfig {
+            storage,
+            path,
+            page_size: PageSize::DEFAULT,
+            base: Base {
+                revision,
+                size: PageCount::ZERO,
+            },
+            map: PageMap::new(),
+            source: Arc::new(NoSource),
+            segment: SegmentSize::DEFAULT,
+            prefetch: false,
+            wait: WHOLE_WAIT,
+        };
+        Self::register_as(config, true)
     }
 
     /// The name to open with the VFS [`crate::VFS_NAME`].
@@ -283,6 +323,9 @@ impl Replica {
 
     /// Makes the page map durable, and before it the data it speaks of. Does nothing when nothing changed since.
     pub fn save_map(&self) -> io::Result<()> {
+        if self.whole {
+            return Ok(());
+        }
         let _saving = self.saving.lock();
         if !self.map.changed_since_saved() {
             return Ok(());
@@ -406,6 +449,11 @@ impl Replica {
         self.closed.store(true, Ordering::Release);
     }
 
+    /// Whether SQLite may be told that there is a rollback journal: a replica, always in WAL mode, has none.
+    pub(crate) fn may_have_journal(&self) -> bool {
+        self.whole
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
@@ -444,6 +492,9 @@ impl Replica {
     /// Reads bytes of the main file for a handle whose read transaction belongs to `epoch`. Returns how many bytes lie
     /// within the file.
     pub(crate) fn read(&self, epoch: Epoch, buf: &mut [u8], offset: u64) -> Result<usize, ReadError> {
+        if self.whole {
+            return Ok(self.main.read_at(buf, offset)?);
+        }
         let available = self.file_size().saturating_sub(offset).min(buf.len() as u64) as usize;
         let page_len = self.page_size.as_usize();
         let mut done = 0;
@@ -726,7 +777,8 @@ impl Replica {
         self.main.write_at(data, offset)?;
         let page_len = self.page_size.as_usize() as u64;
         // SQLite writes whole pages; a part of one would not make it present.
-        if offset.is_multiple_of(page_len)
+        if !self.whole
+            && offset.is_multiple_of(page_len)
             && data.len() as u64 == page_len
             && let Some(page) = PageNo::containing(offset, self.page_size)
         {
@@ -739,7 +791,9 @@ impl Replica {
 
     pub(crate) fn truncate_main(&self, len: u64) -> io::Result<()> {
         let _fill = self.fill.lock();
-        self.map.truncate(PageCount(self.page_size.pages_for(len) as u32));
+        if !self.whole {
+            self.map.truncate(PageCount(self.page_size.pages_for(len) as u32));
+        }
         self.main.set_len(len)?;
         self.size.store(len, Ordering::Release);
         Ok(())
@@ -752,6 +806,9 @@ impl Replica {
 
     /// SQLite writes to the WAL: whatever page a frame names is dirty from now on, committed or not.
     pub(crate) fn note_wal_write(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        if self.whole {
+            return Ok(());
+        }
         if offset == 0 {
             // A new header: what the old frames made dirty must be on disk before they are overwritten.
             return self.save_map();

@@ -610,7 +610,7 @@ unsafe extern "C" fn x_access(
         return no_panic(|| match replica.storage().exists(path) {
             Ok(there) => {
                 // SAFETY: `out` is writable.
-                unsafe { *out = c_int::from(there && side != Side::Journal) };
+                unsafe { *out = c_int::from(there && (side != Side::Journal || replica.may_have_journal())) };
                 ffi::SQLITE_OK
             }
             Err(error) => fail(ffi::SQLITE_IOERR_ACCESS, error),

@@ -430,3 +430,37 @@ fn a_connection_that_closes_leaves_the_wal_to_the_others() {
     let c = fixture.open();
     assert_eq!(text(&c, "select v from t where id = 1"), "Text([97])|\n");
 }
+
+#[test]
+fn a_whole_database_keeps_its_files_in_its_storage() {
+    let storage = Arc::new(MemoryStorage::default());
+    let path = PathBuf::from("/whole/side.db");
+    let open = |replica: &Replica| {
+        let options = OpenOptions {
+            vfs: Some(VFS_NAME.into()),
+            ..OpenOptions::default()
+        };
+        Conn::open(replica.name(), &options).unwrap()
+    };
+    {
+        let replica = Replica::register_whole(storage.clone(), path.clone()).unwrap();
+        let conn = open(&replica);
+        conn.execute_batch(
+            "create table j(x); insert into j values (1); pragma journal_mode=wal; create table t(x)",
+        )
+        .unwrap();
+        conn.execute_batch("with recursive c(x) as (select 1 union all select x + 1 from c where x < 5000) insert into t select hex(zeroblob(100)) from c").unwrap();
+        let other = open(&replica);
+        assert_eq!(text(&other, "select count(*) from t"), "Integer(5000)|\n");
+    }
+    let replica = Replica::register_whole(storage, path.clone()).unwrap();
+    assert_eq!(
+        text(&open(&replica), "pragma integrity_check; "),
+        "Text([111, 107])|\n"
+    );
+    assert_eq!(
+        text(&open(&replica), "select count(*) from t"),
+        "Integer(5000)|\n"
+    );
+    assert!(!path.exists());
+}
