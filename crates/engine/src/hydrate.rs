@@ -62,7 +62,8 @@ impl Database {
     /// Waits for pages that are still streaming in: a query goes on as soon as its own page has come, and the pages around
     /// it come later. For programs that end after a query, and for counting. False when they have not come in time.
     pub fn settle(&self, wait: Duration) -> bool {
-        self.open_replica(DOING).is_ok_and(|open| open.replica.settle(wait))
+        self.open_replica(DOING)
+            .is_ok_and(|open| open.replica.settle(wait))
     }
 
     /// Fetches the pages that a `SELECT` touches when the remote runs it at the base revision, as far as they are absent:

@@ -295,7 +295,7 @@ fn a_damaged_page_leaves_its_tree_incomplete_and_the_rest_known() {
     for seed in 0..20_u64 {
         println!("seed {seed}");
         let bytes: Vec<u8> = (0..4096_u64)
-            .map(|i| ((i + 1) * (seed * 7919 + 31) >> 3) as u8)
+            .map(|i| (((i + 1) * (seed * 7919 + 31)) >> 3) as u8)
             .collect();
         file.write_all_at(&bytes, (root - 1) * 4096).unwrap();
         let map = db.page_map().unwrap();
