@@ -122,6 +122,12 @@ impl Filling<'_> {
     }
 
     fn put(&self, page: PageNo, data: &[u8], size: PageSize) -> Result<()> {
+        if data.len() != size.as_usize() {
+            return Err(unusable(format!(
+                "page {page} came with {} bytes where the pages before it have {size}",
+                data.len()
+            )));
+        }
         if page.is_lock_byte_page(size) {
             return Ok(());
         }

@@ -307,7 +307,10 @@ fn disk_full_at(n: u64, folder: &Replicas) {
     let local = |id: i64| {
         until_it_works(&case, || {
             // A commit that failed may have happened, as after any error of the disk.
-            let there: i64 = conn.query_row(&format!("select count(*) from pair where id = {id}"), (), |r| r.get(0))?;
+            let there: i64 =
+                conn.query_row(&format!("select count(*) from pair where id = {id}"), (), |r| {
+                    r.get(0)
+                })?;
             let done = match there {
                 0 => conn.execute_batch(&local_sql(id)),
                 _ => Ok(()),
@@ -328,7 +331,10 @@ fn disk_full_at(n: u64, folder: &Replicas) {
     until_it_works(&case, || db.push());
     local(1001);
     life.local.push((1001, true));
-    life.remote(2000, "create table theirs(x); update pair set v = 'theirs' where id = 3");
+    life.remote(
+        2000,
+        "create table theirs(x); update pair set v = 'theirs' where id = 3",
+    );
     until_it_works(&case, || db.pull());
     local(1002);
     life.local.push((1002, true));
@@ -357,7 +363,11 @@ fn child_that_is_killed() {
     let [path, url, from] = task.split('|').collect::<Vec<_>>()[..] else {
         panic!("{task}")
     };
-    let db = Database::builder(path).remote(url).partial(prefix(4096, 4096)).connect().unwrap();
+    let db = Database::builder(path)
+        .remote(url)
+        .partial(prefix(4096, 4096))
+        .connect()
+        .unwrap();
     let conn = db.connection().unwrap();
     for id in from.parse::<i64>().unwrap().. {
         conn.execute_batch(&local_sql(id)).unwrap();
@@ -390,7 +400,11 @@ fn invariants_1_2_8_hold_when_a_real_process_is_killed_at_random_moments() {
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let wanted = random.usize(1..25);
-        let mut id_of = |line: io::Result<String>| line.unwrap().strip_prefix("committed ").map(|id| id.parse::<i64>().unwrap());
+        let mut id_of = |line: io::Result<String>| {
+            line.unwrap()
+                .strip_prefix("committed ")
+                .map(|id| id.parse::<i64>().unwrap())
+        };
         committed.extend(lines.by_ref().filter_map(&mut id_of).take(wanted));
         if random.bool() {
             served.execute(&format!("insert into t values ({}, 'remote')", 100_000 + round));
@@ -402,10 +416,20 @@ fn invariants_1_2_8_hold_when_a_real_process_is_killed_at_random_moments() {
         let db = Database::builder(&path).remote(served.url()).connect().unwrap();
         let conn = db.connection().unwrap();
         db.hydrate(|_| {}).unwrap();
-        assert_eq!(rows(&conn, "pragma integrity_check").unwrap(), ["Text(\"ok\")"], "round {round}");
+        assert_eq!(
+            rows(&conn, "pragma integrity_check").unwrap(),
+            ["Text(\"ok\")"],
+            "round {round}"
+        );
         for id in &committed {
-            let sql = format!("select (select count(*) from t where id = {id}) + (select count(*) from pair where id = {id})");
-            assert_eq!(rows(&conn, &sql).unwrap(), ["Integer(2)"], "round {round}: transaction {id} was committed");
+            let sql = format!(
+                "select (select count(*) from t where id = {id}) + (select count(*) from pair where id = {id})"
+            );
+            assert_eq!(
+                rows(&conn, &sql).unwrap(),
+                ["Integer(2)"],
+                "round {round}: transaction {id} was committed"
+            );
         }
     }
     assert!(committed.len() > 100, "{} transactions", committed.len());

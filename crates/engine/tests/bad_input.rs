@@ -1,0 +1,630 @@
+//! Bad input of every kind: each is a typed error whose text says what to do; the replica is usable afterwards, what was
+//! local stays local, and a first connect that fails leaves no file behind.
+
+mod support;
+
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
+
+use partial_sync::{Bootstrap, Builder, Database, Error, PartialSync};
+use partial_sync_server::Server;
+use partial_sync_transport::{Fault, Faulty, RemoteErrorKind, RemotePage};
+use support::*;
+
+const SMALL: &str = "create table t(id integer primary key, v text);
+    with recursive c(x) as (select 1 union all select x + 1 from c where x < 300)
+    insert into t select x, 'row ' || x || hex(zeroblob(100)) from c;";
+
+/// The error of a first connect, which must leave nothing.
+fn refused(replicas: &Replicas, builder: Builder) -> Error {
+    let before = replicas.files();
+    let described = format!("{builder:?}");
+    let Err(error) = builder.timeout(Duration::from_secs(2)).connect() else {
+        panic!("{described} was opened");
+    };
+    assert_eq!(replicas.files(), before, "{error}: files were left behind");
+    error
+}
+
+fn says(error: &Error, words: &[&str]) {
+    let text = error.to_string();
+    for word in words {
+        assert!(text.contains(word), "{text:?} does not say {word:?}");
+    }
+}
+
+fn kind(error: &Error) -> RemoteErrorKind {
+    error
+        .remote()
+        .unwrap_or_else(|| panic!("{error:?} has no remote error"))
+        .kind
+}
+
+/// A web server that answers everything with this.
+fn web_server(status: &'static str, body: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut buf = [0; 65536];
+            let _ = stream.read(&mut buf);
+            let _ = write!(
+                stream,
+                "HTTP/1.1 {status}\r\ncontent-type: text/html\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            );
+        }
+    });
+    url
+}
+
+/// An address where nobody listens.
+fn nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+#[test]
+fn a_first_connect_to_what_is_no_remote_says_so_and_leaves_no_file() {
+    let replicas = Replicas::new();
+    let partial = || prefix(4096, 4096);
+    let error = refused(
+        &replicas,
+        replicas.builder("a.db").remote(nobody()).partial(partial()),
+    );
+    assert_eq!(kind(&error), RemoteErrorKind::Unreachable);
+    assert!(error.is_transient());
+    says(&error, &["127.0.0.1", "network"]);
+
+    let error = refused(
+        &replicas,
+        replicas
+            .builder("a.db")
+            .remote(web_server("404 Not Found", "no"))
+            .partial(partial()),
+    );
+    assert_eq!(kind(&error), RemoteErrorKind::NotFound);
+    says(&error, &["no database at that url"]);
+
+    let html = web_server("200 OK", "<html><body>Welcome to our shop</body></html>");
+    let error = refused(
+        &replicas,
+        replicas.builder("a.db").remote(html).partial(partial()),
+    );
+    assert_eq!(kind(&error), RemoteErrorKind::Protocol);
+    assert!(!error.is_transient());
+
+    let error = refused(
+        &replicas,
+        replicas
+            .builder("a.db")
+            .remote("ftp://example.org/x")
+            .partial(partial()),
+    );
+    assert_eq!(kind(&error), RemoteErrorKind::InvalidUrl);
+    says(&error, &["ftp"]);
+}
+
+#[test]
+fn a_wrong_token_says_so_at_connect_and_later_and_the_replica_goes_on() {
+    let served = Served::new(SMALL);
+    let server = Server::builder(&served.file)
+        .authenticator(partial_sync_server::auth::StaticToken::new(
+            "right",
+            partial_sync_server::access::Access::Full,
+        ))
+        .start_blocking("127.0.0.1:0")
+        .unwrap();
+    let url = format!("http://{}", server.addr());
+    let replicas = Replicas::new();
+    for token in [None, Some("wrong")] {
+        let mut builder = replicas
+            .builder("a.db")
+            .remote(url.clone())
+            .partial(prefix(4096, 4096));
+        if let Some(token) = token {
+            builder = builder.auth_token(token);
+        }
+        let error = refused(&replicas, builder);
+        assert!(error.is_unauthorized(), "{error:?}");
+        says(&error, &["token"]);
+    }
+    let open = |token: &str| {
+        replicas
+            .builder("a.db")
+            .remote(url.clone())
+            .auth_token(token.to_owned())
+            .partial(prefix(4096, 4096))
+            .connect()
+            .unwrap()
+    };
+    drop(open("right"));
+    let db = open("wrong");
+    let conn = db.connection().unwrap();
+    let error = rows(&conn, "select count(*) from t").unwrap_err();
+    assert!(error.is_unauthorized() && error.page().is_some(), "{error:?}");
+    assert!(db.pull().unwrap_err().is_unauthorized());
+    drop((conn, db));
+    let db = open("right");
+    assert_eq!(
+        rows(&db.connection().unwrap(), "select count(*) from t").unwrap(),
+        ["Integer(300)"]
+    );
+}
+
+#[test]
+fn invariant_5_a_damaged_answer_is_an_error_at_connect_at_a_miss_and_at_a_pull() {
+    let short: fn(RemotePage) -> RemotePage = |page| RemotePage {
+        data: page.data.slice(..512),
+        ..page
+    };
+    let odd: fn(RemotePage) -> RemotePage = |page| RemotePage {
+        data: page.data.slice(..1000),
+        ..page
+    };
+    for fault in [
+        Fault::CutAfterPages(0),
+        Fault::CutAfterPages(1),
+        Fault::CutAfterBytes(4096),
+        Fault::CutAfterBytes(5000),
+        Fault::WrongPage(0, odd),
+        Fault::WrongPage(1, short),
+        Fault::HangAfterPages(1),
+    ] {
+        let served = Served::new(SMALL);
+        let faulty = Arc::new(Faulty::new(served.http()));
+        let replicas = Replicas::new();
+        let builder = || {
+            replicas
+                .builder("a.db")
+                .remote_with(faulty.clone())
+                .partial(prefix(2 * 4096, 16 * 1024))
+                .timeout(Duration::from_millis(500))
+        };
+        faulty.fail_nth(1, fault.clone());
+        let before = replicas.files();
+        let Err(error) = builder().connect() else {
+            panic!("{fault:?}: connected");
+        };
+        assert!(
+            matches!(error, Error::Remote(_) | Error::UnusableDatabase { .. }),
+            "{fault:?}: {error:?}"
+        );
+        assert_eq!(replicas.files(), before, "{fault:?}");
+
+        let db = builder().connect().unwrap();
+        let conn = db.connection().unwrap();
+        faulty.fail_from(1, fault.clone());
+        let error = rows(&conn, "select sum(length(v)) from t").unwrap_err();
+        assert!(
+            matches!(error, Error::Sqlite(_)) && error.page().is_some() || error.to_string().contains("page"),
+            "{fault:?}: {error:?}"
+        );
+        faulty.heal();
+        let sum = "select sum(length(v)) from t";
+        // A page that an earlier fetch is still waiting for may time out once more with it.
+        let here = (0..5).find_map(|_| rows(&conn, sum).ok());
+        assert_eq!(here.unwrap(), stock_rows(&served.sqlite(), sum).unwrap(), "{fault:?}");
+
+        conn.execute("insert into t values (1000, 'mine')", ()).unwrap();
+        served.execute("update t set v = 'theirs' where id % 2 = 0");
+        faulty.fail_from(1, fault.clone());
+        let error = db.pull().unwrap_err();
+        assert!(
+            matches!(error, Error::Remote(_) | Error::UnusableDatabase { .. }),
+            "{fault:?}: {error:?}"
+        );
+        faulty.heal();
+        assert_eq!(
+            rows(&conn, "select v from t where id = 1000").unwrap(),
+            ["Text(\"mine\")"]
+        );
+        assert!(db.pull().unwrap());
+        db.push().unwrap();
+        db.pull().unwrap();
+        assert!(contents(&conn) == stock_contents(&served.sqlite()), "{fault:?}");
+    }
+}
+
+#[test]
+fn what_is_no_replica_is_left_as_it_is() {
+    let served = Served::new(SMALL);
+    let replicas = Replicas::new();
+    let path = replicas.path("mine.db");
+    rusqlite::Connection::open(&path)
+        .unwrap()
+        .execute_batch("create table precious(x); insert into precious values (1)")
+        .unwrap();
+    let text = replicas.path("notes.txt");
+    std::fs::write(&text, "a shopping list").unwrap();
+    for (name, path) in [("mine.db", &path), ("notes.txt", &text)] {
+        let bytes = std::fs::read(path).unwrap();
+        let error = refused(
+            &replicas,
+            replicas
+                .builder(name)
+                .remote(served.url())
+                .partial(prefix(4096, 4096)),
+        );
+        assert!(matches!(error, Error::NotAReplica { .. }), "{error:?}");
+        says(&error, &["another path"]);
+        assert_eq!(std::fs::read(path).unwrap(), bytes);
+    }
+}
+
+#[test]
+fn damaged_side_files_are_named_and_nothing_is_removed() {
+    let served = Served::new(SMALL);
+    let replicas = Replicas::new();
+    let open = || {
+        replicas
+            .builder("a.db")
+            .remote(served.url())
+            .partial(prefix(4096, 4096))
+            .connect()
+    };
+    let db = open().unwrap();
+    db.connection()
+        .unwrap()
+        .execute("insert into t values (1000, 'mine')", ())
+        .unwrap();
+    drop(db);
+    for (suffix, word) in [("-info", "info"), ("-pages", "page map")] {
+        let file = replicas.path(&format!("a.db{suffix}"));
+        let good = std::fs::read(&file).unwrap();
+        let mut flipped = good.clone();
+        flipped[good.len() / 2] ^= 0x80;
+        for bad in [
+            b"".to_vec(),
+            b"rubbish".to_vec(),
+            good[..good.len() / 2].to_vec(),
+            flipped,
+            vec![0xff; 5000],
+        ] {
+            std::fs::write(&file, &bad).unwrap();
+            let before = replicas.files();
+            let error = open().unwrap_err();
+            assert!(matches!(error, Error::NotAReplica { .. }), "{suffix}: {error:?}");
+            says(&error, &[word]);
+            assert_eq!(replicas.files(), before);
+        }
+        std::fs::write(&file, &good).unwrap();
+    }
+    std::fs::remove_file(replicas.path("a.db-pages"))
+        .map(|()| ())
+        .unwrap_or(());
+    says(&open().unwrap_err(), &["-pages", "missing"]);
+}
+
+#[test]
+fn the_file_of_a_pull_that_is_damaged_is_a_pull_that_did_not_happen() {
+    let served = Served::new(SMALL);
+    let replicas = Replicas::new();
+    let open = || {
+        replicas
+            .builder("a.db")
+            .remote(served.url())
+            .partial(prefix(4096, 4096))
+            .connect()
+            .unwrap()
+    };
+    open()
+        .connection()
+        .unwrap()
+        .execute("insert into t values (1000, 'mine')", ())
+        .unwrap();
+    for bytes in [
+        vec![],
+        b"rubbish".to_vec(),
+        vec![0xff; 100],
+        vec![0; 100],
+        vec![1, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0],
+    ] {
+        std::fs::write(replicas.path("a.db-changes"), bytes).unwrap();
+        let db = open();
+        assert_eq!(
+            rows(&db.connection().unwrap(), "select v from t where id = 1000").unwrap(),
+            ["Text(\"mine\")"]
+        );
+        assert!(!replicas.files().contains(&"a.db-changes".to_owned()));
+    }
+}
+
+#[test]
+fn invariant_11_a_forged_page_map_that_names_billions_of_pages_does_no_harm() {
+    let served = Served::new(SMALL);
+    let replicas = Replicas::new();
+    let open = || {
+        replicas
+            .builder("a.db")
+            .remote(served.url())
+            .partial(prefix(4096, 4096))
+            .connect()
+    };
+    drop(open().unwrap());
+    let file = replicas.path("a.db-pages");
+    let good = partial_sync_core::SavedPageMap::decode(&std::fs::read(&file).unwrap()).unwrap();
+    let mut all = roaring::RoaringBitmap::new();
+    all.insert_range(..u32::MAX);
+    all.optimize();
+    let forge = |present: &roaring::RoaringBitmap, dirty: &roaring::RoaringBitmap| {
+        let forged = partial_sync_core::SavedPageMap {
+            present: present.clone(),
+            dirty: dirty.clone(),
+            ..good.clone()
+        };
+        std::fs::write(&file, forged.encode()).unwrap();
+    };
+    forge(&all, &good.dirty);
+    let error = open().unwrap_err();
+    assert!(matches!(error, Error::NotAReplica { .. }), "{error:?}");
+    // Dirty pages that no file has are no harm.
+    forge(&good.present, &all);
+    let db = open().unwrap();
+    assert!(db.stats().unwrap().pages_dirty < 100);
+    served.execute("update t set v = 'theirs'");
+    db.pull().unwrap();
+    assert!(contents(&db.connection().unwrap()) == stock_contents(&served.sqlite()));
+}
+
+#[test]
+fn options_that_cannot_be_are_named() {
+    let served = Served::new(SMALL);
+    let replicas = Replicas::new();
+    for size in [0, u64::MAX] {
+        let error = refused(
+            &replicas,
+            replicas
+                .builder("a.db")
+                .remote(served.url())
+                .partial(prefix(4096, size)),
+        );
+        assert!(matches!(error, Error::SegmentSize(_)), "{error:?}");
+        says(&error, &["segment"]);
+    }
+    for query in [
+        "delete from t",
+        "select * from nothing_like_it",
+        "not sql at all",
+        "select 1; select 2",
+    ] {
+        let partial = PartialSync {
+            bootstrap: Some(Bootstrap::query(query)),
+            ..PartialSync::default()
+        };
+        let error = refused(
+            &replicas,
+            replicas.builder("a.db").remote(served.url()).partial(partial),
+        );
+        assert!(
+            matches!(error, Error::BootstrapQuery { .. }),
+            "{query}: {error:?}"
+        );
+        says(&error, &["SELECT"]);
+    }
+    assert_eq!(
+        stock_rows(&served.sqlite(), "select count(*) from t").unwrap(),
+        ["Integer(300)"]
+    );
+}
+
+#[test]
+fn what_would_break_a_replica_is_refused() {
+    let served = Served::new(SMALL);
+    let replicas = Replicas::new();
+    let db = replicas
+        .builder("a.db")
+        .remote(served.url())
+        .partial(prefix(4096, 4096))
+        .connect()
+        .unwrap();
+    let conn = db.connection().unwrap();
+    conn.execute("insert into t values (1000, 'mine')", ()).unwrap();
+    for (sql, word) in [
+        ("vacuum", "VACUUM"),
+        ("pragma journal_mode = delete", "journal_mode"),
+        ("pragma main.journal_mode = off", "journal_mode"),
+    ] {
+        let error = conn.execute_batch(sql).unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{sql}: {error:?}");
+        says(&error, &[word]);
+    }
+    assert_eq!(rows(&conn, "pragma journal_mode").unwrap(), ["Text(\"wal\")"]);
+    assert_eq!(rows(&conn, "select count(*) from t").unwrap(), ["Integer(301)"]);
+    db.push().unwrap();
+}
+
+#[test]
+fn invariant_12_a_replica_that_is_open_is_open_nowhere_else() {
+    let served = Served::new(SMALL);
+    let replicas = Replicas::new();
+    let open = || replicas.builder("a.db").remote(served.url()).connect();
+    let db = open().unwrap();
+    let conn = db.connection().unwrap();
+    let error = open().unwrap_err();
+    assert!(matches!(error, Error::InUse { .. }), "{error:?}");
+    says(&error, &["close it there first"]);
+    conn.execute("insert into t values (1000, 'mine')", ()).unwrap();
+    // Another process, where there is the shell: it neither reads nor writes.
+    for sql in ["insert into t values (1001, 'theirs')", "select count(*) from t"] {
+        let shell = Command::new("sqlite3")
+            .arg(replicas.path("a.db"))
+            .arg(sql)
+            .output();
+        if let Ok(out) = shell {
+            let said = String::from_utf8_lossy(&out.stderr).into_owned();
+            assert!(said.contains("database is locked"), "{sql}: {said:?}");
+        }
+    }
+    assert_eq!(rows(&conn, "pragma integrity_check").unwrap(), ["Text(\"ok\")"]);
+    assert_eq!(
+        rows(&conn, "select id from t where id >= 1000").unwrap(),
+        ["Integer(1000)"]
+    );
+    drop((conn, db));
+    open().unwrap();
+}
+
+#[test]
+fn a_replica_of_another_remote_is_not_mixed_up() {
+    let (one, other) = (
+        Served::new(SMALL),
+        Served::new("create table t(id integer primary key, v text)"),
+    );
+    let replicas = Replicas::new();
+    drop(replicas.builder("a.db").remote(one.url()).connect().unwrap());
+    let error = replicas
+        .builder("a.db")
+        .remote(other.url())
+        .connect()
+        .unwrap_err();
+    assert!(matches!(error, Error::OtherRemote { .. }), "{error:?}");
+    says(&error, &[&one.url(), &other.url(), "another path"]);
+    let db = replicas.builder("a.db").remote(one.url()).connect().unwrap();
+    assert_eq!(
+        rows(&db.connection().unwrap(), "select count(*) from t").unwrap(),
+        ["Integer(300)"]
+    );
+}
+
+/// A replica with a local change, and the served file replaced behind the server's back.
+fn replaced(script: &str) -> (Served, Replicas, Database) {
+    let mut served = Served::new(SMALL);
+    let replicas = Replicas::new();
+    let db = replicas.builder("a.db").remote(served.url()).connect().unwrap();
+    let conn = db.connection().unwrap();
+    conn.execute("insert into t values (1000, 'pushed')", ()).unwrap();
+    db.push().unwrap();
+    db.pull().unwrap();
+    conn.execute("insert into t values (1001, 'mine')", ()).unwrap();
+    served.stop();
+    for entry in std::fs::read_dir(served.folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            std::fs::remove_dir_all(path).unwrap();
+        } else {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    rusqlite::Connection::open(&served.file)
+        .unwrap()
+        .execute_batch(script)
+        .unwrap();
+    served.start();
+    (served, replicas, db)
+}
+
+fn keeps_what_is_local(db: &Database) {
+    let conn = db.connection().unwrap();
+    assert_eq!(
+        rows(&conn, "select v from t where id = 1001").unwrap(),
+        ["Text(\"mine\")"]
+    );
+    assert_eq!(rows(&conn, "pragma integrity_check").unwrap(), ["Text(\"ok\")"]);
+    conn.execute("insert into t values (1002, 'still works')", ())
+        .unwrap();
+}
+
+#[test]
+fn a_remote_whose_page_size_changed_is_an_error_that_says_to_connect_anew() {
+    let (_served, _replicas, db) = replaced(&format!("pragma page_size = 8192; {SMALL}"));
+    let error = db.pull().unwrap_err();
+    assert_eq!(kind(&error), RemoteErrorKind::RevisionUnknown);
+    says(&error, &["make a new replica"]);
+    keeps_what_is_local(&db);
+}
+
+#[test]
+fn a_remote_that_became_empty_is_an_error_that_says_to_connect_anew() {
+    let (_served, _replicas, db) = replaced("");
+    let error = db.pull().unwrap_err();
+    assert!(
+        matches!(error, Error::UnusableDatabase { .. } | Error::Remote(_)),
+        "{error:?}"
+    );
+    keeps_what_is_local(&db);
+}
+
+#[test]
+fn a_remote_restored_from_an_older_backup_is_a_typed_error_and_nothing_local_is_lost() {
+    let (_served, _replicas, db) = replaced(SMALL);
+    let pushed = db.push().unwrap_err();
+    assert!(matches!(pushed, Error::Position(_)), "{pushed:?}");
+    let pulled = db.pull().unwrap_err();
+    assert_eq!(kind(&pulled), RemoteErrorKind::RevisionUnknown);
+    for error in [pushed, pulled] {
+        says(&error, &["restored from a backup", "new replica"]);
+    }
+    keeps_what_is_local(&db);
+}
+
+#[test]
+fn a_replica_restored_from_an_older_copy_is_a_typed_error() {
+    let served = Served::new(SMALL);
+    let replicas = Replicas::new();
+    let open = || replicas.builder("a.db").remote(served.url()).connect().unwrap();
+    let db = open();
+    db.connection()
+        .unwrap()
+        .execute("insert into t values (1000, 'first')", ())
+        .unwrap();
+    drop(db);
+    let copy: Vec<(String, Vec<u8>)> = replicas
+        .files()
+        .into_iter()
+        .map(|name| (name.clone(), std::fs::read(replicas.path(&name)).unwrap()))
+        .collect();
+    let db = open();
+    let conn = db.connection().unwrap();
+    for id in 2000..2005 {
+        conn.execute(&format!("insert into t values ({id}, 'later')"), ())
+            .unwrap();
+    }
+    db.push().unwrap();
+    drop((conn, db));
+    for name in replicas.files() {
+        std::fs::remove_file(replicas.path(&name)).unwrap();
+    }
+    for (name, bytes) in copy {
+        std::fs::write(replicas.path(&name), bytes).unwrap();
+    }
+    let db = open();
+    let error = db.push().unwrap_err();
+    assert!(matches!(error, Error::Position(_)), "{error:?}");
+    says(&error, &["new replica"]);
+    assert_eq!(
+        rows(&db.connection().unwrap(), "select v from t where id = 1000").unwrap(),
+        ["Text(\"first\")"]
+    );
+}
+
+#[test]
+fn a_revision_that_the_remote_does_not_keep_is_typed_at_a_miss() {
+    for kind in [RemoteErrorKind::RevisionExpired, RemoteErrorKind::RevisionUnknown] {
+        let served = Served::new(SMALL);
+        let faulty = Arc::new(Faulty::new(served.http()));
+        let replicas = Replicas::new();
+        let db = replicas
+            .builder("a.db")
+            .remote_with(faulty.clone())
+            .partial(prefix(4096, 4096))
+            .connect()
+            .unwrap();
+        let conn = db.connection().unwrap();
+        faulty.fail_from(1, Fault::Fail(kind));
+        let error = rows(&conn, "select count(*) from t").unwrap_err();
+        assert_eq!(error.remote().unwrap().kind, kind);
+        assert_eq!(
+            error.is_revision_expired(),
+            kind == RemoteErrorKind::RevisionExpired
+        );
+        faulty.heal();
+        assert_eq!(rows(&conn, "select count(*) from t").unwrap(), ["Integer(300)"]);
+    }
+}
