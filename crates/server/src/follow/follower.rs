@@ -94,6 +94,7 @@ impl Follower {
                 (generation, Seq(1))
             }
             Some((generation, _)) => {
+                history.leap();
                 let latest = history.latest()?;
                 let stands_still = match history.position()? {
                     Some((seq, position)) => {

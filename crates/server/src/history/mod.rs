@@ -141,6 +141,10 @@ pub trait History: Send + Sync + fmt::Debug {
     /// The latest revision.
     fn latest(&self) -> Result<RevisionRecord, HistoryError>;
 
+    /// Makes the next revision's number a random distance larger than it would be. To be called when a history is taken up
+    /// again: it may be a copy, restored from a backup, of one that has given out the next numbers already.
+    fn leap(&self);
+
     /// Adds the revision after `after`, durably, all or nothing. `None` and nothing is added if there is no change.
     fn record(
         &self,

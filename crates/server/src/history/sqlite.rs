@@ -10,7 +10,10 @@
 //! synchronous=FULL: a revision that a client has seen survives a power cut, so that its number never comes to mean
 //! another state. One connection writes; reads take others from a pool.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -26,6 +29,8 @@ use crate::{error::HistoryError, follow::beside};
 const FORMAT: i64 = 1;
 const PRUNE_STEP: u32 = 512;
 const COMPRESSION: i32 = 1;
+/// Far more than the revisions that a server makes between two starts; half a million leaps fit into a number.
+const LONGEST_LEAP: u64 = 1 << 44;
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS revisions(
@@ -46,6 +51,8 @@ pub struct SqliteHistory {
     path: Option<PathBuf>,
     writer: Mutex<Connection>,
     readers: Mutex<Vec<Connection>>,
+    /// Numbers that the next revision leaves out.
+    leap: AtomicU64,
 }
 
 impl SqliteHistory {
@@ -69,6 +76,7 @@ impl SqliteHistory {
             path: Some(path),
             writer: Mutex::new(connection),
             readers: Mutex::default(),
+            leap: AtomicU64::default(),
         })
     }
 
@@ -80,6 +88,7 @@ impl SqliteHistory {
             path: None,
             writer: Mutex::new(connection),
             readers: Mutex::default(),
+            leap: AtomicU64::default(),
         })
     }
 
@@ -169,6 +178,10 @@ impl History for SqliteHistory {
         self.reading(latest)
     }
 
+    fn leap(&self) {
+        self.leap.store(fastrand::u64(1..LONGEST_LEAP), Relaxed);
+    }
+
     fn record(
         &self,
         after: RevisionRecord,
@@ -185,7 +198,7 @@ impl History for SqliteHistory {
                 found: found.seq,
             });
         }
-        let seq = after.seq.next();
+        let seq = Seq(after.seq.next().0 + self.leap.load(Relaxed));
         let (mut count, mut bytes, mut lost) = (0u64, 0u64, false);
         {
             let mut keep = db.prepare_cached("INSERT INTO preimages(page, seq, data) VALUES (?, ?, ?)")?;
@@ -220,6 +233,7 @@ impl History for SqliteHistory {
             params![seq.0 as i64, unix_ms, db_size.0, bytes as i64, lost],
         )?;
         db.commit()?;
+        self.leap.store(0, Relaxed);
         Ok(Some(RevisionRecord { seq, db_size }))
     }
 
@@ -376,8 +390,14 @@ fn kept(db: &Connection, seq: Seq) -> Result<RevisionRecord, HistoryError> {
     let mut find = db.prepare_cached("SELECT seq, db_size FROM revisions WHERE seq = ?")?;
     match find.query_row([wanted], record_of).optional()? {
         Some(record) => Ok(record),
-        None if seq < latest(db)?.seq => Err(HistoryError::Expired(seq)),
-        None => Err(HistoryError::Unknown(seq)),
+        None => {
+            let oldest: i64 = db.query_row("SELECT min(seq) FROM revisions", [], |row| row.get(0))?;
+            // A number that was left out was given out, if at all, by another copy of this history.
+            Err(match wanted < oldest {
+                true => HistoryError::Expired(seq),
+                false => HistoryError::Unknown(seq),
+            })
+        }
     }
 }
 
