@@ -48,6 +48,8 @@ pub struct App {
     pub body_limit: usize,
     /// How long a request body may take to arrive.
     pub body_timeout: Duration,
+    /// How long a connection may be open without the whole head of a (next) request.
+    pub head_timeout: Duration,
 }
 
 impl App {

@@ -114,7 +114,8 @@ impl Databases {
                 if !path.parent().is_some_and(Path::is_dir) {
                     return Err(bad(&path, "the folder that it should be in does not exist"));
                 }
-                Root::File(path)
+                // SQLite keeps the WAL beside the file that a link leads to.
+                Root::File(std::fs::canonicalize(&path).unwrap_or(path))
             }
         };
         Ok(Self {
@@ -136,9 +137,21 @@ impl Databases {
             return Ok(None);
         };
         let cell = Arc::clone(self.open.lock().entry(name.to_owned()).or_default());
-        let database = cell.get_or_try_init(|| self.open_file(name, path)).await?;
+        let database = match cell.get() {
+            Some(database) => Arc::clone(database),
+            None => {
+                let (name, retention, clock) = (Arc::from(name), self.retention, self.clock.clone());
+                // A task of its own: a client that gives up does not undo what may take long.
+                let opening = tokio::spawn(async move {
+                    let opened = cell.get_or_try_init(|| open_file(name, path, retention, clock));
+                    opened.await.cloned()
+                });
+                opening.await.map_err(|_| ServerError::Stopping)??
+            }
+        };
+        database.follower.files().check_in_place()?;
         database.touch();
-        Ok(Some(Arc::clone(database)))
+        Ok(Some(database))
     }
 
     /// Whether a name names a database.
@@ -181,51 +194,52 @@ impl Databases {
                     && !name.starts_with('.')
                     && name.bytes().all(plain);
                 let path = folder.join(format!("{name}.db"));
-                (good && path.is_file()).then_some(path)
+                // Not a link: it could lead out of the folder, or be a second name of a database.
+                (good && path.symlink_metadata().is_ok_and(|meta| meta.is_file())).then_some(path)
             }
         }
     }
-
-    async fn open_file(&self, name: &str, path: PathBuf) -> Result<Arc<Database>, ServerError> {
-        let clock = self.clock.clone();
-        let open = move || {
-            let files = SourceFiles::open(&path)?;
-            let history: Arc<dyn History> = match SqliteHistory::open(&path) {
-                Ok(history) => Arc::new(history),
-                Err(error) if files.read_only() => {
-                    tracing::warn!(path = %path.display(), %error, "old pages are kept in memory only");
-                    Arc::new(SqliteHistory::in_memory()?)
-                }
-                Err(error) => return Err(error.into()),
-            };
-            Follower::open(files, history, clock).map(Arc::new)
-        };
-        let follower = tokio::task::spawn_blocking(open)
-            .await
-            .map_err(|_| ServerError::Stopping)??;
-        tracing::info!(path = %follower.files().path().display(), revision = %follower.current().seq, "opened");
-        let database = Arc::new(Database {
-            handle: DatabaseHandle {
-                name: Arc::from(name),
-                path: Arc::clone(follower.files().path()),
-                read_only: follower.files().read_only(),
-                listener: Arc::new(Listener(Arc::clone(&follower))),
-            },
-            follower,
-            started: Instant::now(),
-            asked: AtomicU64::new(0),
-            watcher: Mutex::default(),
-        });
-        let watcher = tokio::spawn(watch(
-            Arc::downgrade(&database),
-            self.retention,
-            self.clock.clone(),
-        ));
-        *database.watcher.lock() = Some(watcher);
-        Ok(database)
-    }
 }
 
+async fn open_file(
+    name: Arc<str>,
+    path: PathBuf,
+    retention: Retention,
+    clock: Clock,
+) -> Result<Arc<Database>, ServerError> {
+    let for_revisions = clock.clone();
+    let open = move || {
+        let files = SourceFiles::open(&path)?;
+        let history: Arc<dyn History> = match SqliteHistory::open(&path) {
+            Ok(history) => Arc::new(history),
+            Err(error) if files.read_only() => {
+                tracing::warn!(path = %path.display(), %error, "old pages are kept in memory only");
+                Arc::new(SqliteHistory::in_memory()?)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Follower::open(files, history, for_revisions).map(Arc::new)
+    };
+    let follower = tokio::task::spawn_blocking(open)
+        .await
+        .map_err(|_| ServerError::Stopping)??;
+    tracing::info!(path = %follower.files().path().display(), revision = %follower.current().seq, "opened");
+    let database = Arc::new(Database {
+        handle: DatabaseHandle {
+            name,
+            path: Arc::clone(follower.files().path()),
+            read_only: follower.files().read_only(),
+            listener: Arc::new(Listener(Arc::clone(&follower))),
+        },
+        follower,
+        started: Instant::now(),
+        asked: AtomicU64::new(0),
+        watcher: Mutex::default(),
+    });
+    let watcher = tokio::spawn(watch(Arc::downgrade(&database), retention, clock));
+    *database.watcher.lock() = Some(watcher);
+    Ok(database)
+}
 /// Looks for commits of other programs, keeps the WAL short, and lets go of old revisions.
 async fn watch(database: std::sync::Weak<Database>, retention: Retention, clock: Clock) {
     let mut pruned = Instant::now();
@@ -237,15 +251,18 @@ async fn watch(database: std::sync::Weak<Database>, retention: Retention, clock:
         };
         let follower = &database.follower;
         let looked = async {
+            follower.files().check_in_place()?;
             follower.refresh().await?;
-            let soon = follower.tend().await?;
-            if pruned.elapsed() >= PRUNE_EVERY {
-                prune(follower, retention, &clock).await?;
-                pruned = Instant::now();
-            }
-            Ok::<_, ServerError>(soon)
+            follower.tend().await
         };
-        pause = match looked.await {
+        let mut looked = looked.await;
+        // Also when following fails: a full disk may be what fails it.
+        if pruned.elapsed() >= PRUNE_EVERY {
+            let done = prune(follower, retention, &clock).await;
+            looked = looked.and_then(|soon| done.map(|()| soon));
+            pruned = Instant::now();
+        }
+        pause = match looked {
             Ok(soon) if soon || database.is_busy() => LOOK_BUSY,
             Ok(_) => LOOK_IDLE,
             Err(error) => {
@@ -292,4 +309,45 @@ fn absolute(path: &Path) -> Result<PathBuf, ServerError> {
         path: path.to_owned(),
         reason: e.to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        atomic::{AtomicU32, Ordering::SeqCst},
+        mpsc,
+    };
+
+    use super::*;
+
+    /// Was red: whoever asked first opened the database, and when that client gave up, all the work began again.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_client_that_gives_up_does_not_undo_the_opening_of_a_database() {
+        let folder = tempfile::tempdir().unwrap();
+        rusqlite::Connection::open(folder.path().join("one.db"))
+            .unwrap()
+            .execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)")
+            .unwrap();
+        let (entered, mut opening) = tokio::sync::mpsc::unbounded_channel();
+        let (release, held) = mpsc::channel::<()>();
+        let (opened, held) = (Arc::new(AtomicU32::new(0)), Mutex::new(held));
+        let count = opened.clone();
+        // A database is stamped once while it is opened; the first time takes until it is released.
+        let clock = Clock::new(move || {
+            if count.fetch_add(1, SeqCst) == 0 {
+                entered.send(()).unwrap();
+                held.lock().recv().unwrap();
+            }
+            SystemTime::now()
+        });
+        let databases = Databases::new(Some(folder.path()), Default::default(), clock).unwrap();
+        tokio::select! {
+            _ = databases.get("one") => panic!("it is held"),
+            _ = opening.recv() => {}
+        }
+        release.send(()).unwrap();
+        assert!(databases.get("one").await.unwrap().is_some());
+        assert_eq!(opened.load(SeqCst), 1);
+        databases.close().await;
+    }
 }

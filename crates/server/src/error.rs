@@ -99,6 +99,15 @@ pub enum ServerError {
         /// The system's error.
         source: io::Error,
     },
+    /// The path leads to another file than the one that was opened.
+    #[error(
+        "{path} was moved, removed or replaced while it was being served: put it back, or start the server again to \
+         serve what is there now"
+    )]
+    Replaced {
+        /// The database.
+        path: PathBuf,
+    },
     /// The WAL changed under a snapshot that should have kept it as it was.
     #[error("{path}: the WAL changed while it was being read; was the file replaced? Restart the server")]
     WalMoved {

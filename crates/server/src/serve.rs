@@ -13,14 +13,12 @@ use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Notify, watch},
 };
 
 use crate::app::App;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Also how long an idle connection is kept open.
-const REQUEST_HEAD: Duration = Duration::from_secs(75);
 const PING_EVERY: Duration = Duration::from_secs(30);
 const LAST_ANSWERS: Duration = Duration::from_secs(30);
 /// After a failed accept (no descriptors left), before the next.
@@ -90,7 +88,11 @@ async fn http(
     app: Arc<App>,
     watcher: hyper_util::server::graceful::Watcher,
 ) -> Result<(), BoxError> {
+    let head_timeout = app.head_timeout;
+    let asked = Arc::new(Notify::new());
+    let first = Arc::clone(&asked);
     let service = service_fn(move |request: Request<Incoming>| {
+        asked.notify_one();
         let app = Arc::clone(&app);
         async move { Ok::<_, Infallible>(app.answer(request.map(Body::new)).await) }
     });
@@ -98,12 +100,19 @@ async fn http(
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST_HEAD)
+        .header_read_timeout(head_timeout)
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_EVERY);
     let connection = builder.serve_connection(TokioIo::new(io), service).into_owned();
-    watcher.watch(connection).await
+    let mut connection = std::pin::pin!(watcher.watch(connection));
+    // hyper's clock starts when it knows which HTTP is spoken, which a client may never say.
+    tokio::select! {
+        ended = &mut connection => return ended,
+        () = first.notified() => {}
+        () = tokio::time::sleep(head_timeout) => return Err("it asked nothing in time".into()),
+    }
+    connection.await
 }
 
 /// Whether an address can be reached from this machine only.

@@ -30,7 +30,8 @@ pub struct Server;
 impl Server {
     /// Serves a file, which is made if it is missing, or every `*.db` of a folder.
     ///
-    /// The file is put into WAL mode. It must not be replaced by another file while it is being served.
+    /// The file is put into WAL mode. While it is being served it must not be moved or replaced by another
+    /// file: requests are then refused until the server is started again.
     pub fn builder(path: impl AsRef<Path>) -> ServerBuilder {
         ServerBuilder::new(Some(path.as_ref().to_owned()))
     }
@@ -53,6 +54,7 @@ pub struct ServerBuilder {
     queries: Arc<dyn QueryRunner>,
     query_limits: QueryLimits,
     body_limit: usize,
+    request_head: Duration,
     longest_poll: Duration,
     clock: Clock,
 }
@@ -69,6 +71,7 @@ impl ServerBuilder {
             queries: Arc::new(SnapshotQueries),
             query_limits: QueryLimits::default(),
             body_limit: 64 << 20,
+            request_head: Duration::from_secs(75),
             longest_poll: Duration::from_secs(300),
             clock: Clock::default(),
         }
@@ -122,6 +125,12 @@ impl ServerBuilder {
         self
     }
 
+    /// How long a connection may be open without the whole head of a (next) request. Default: 75 seconds.
+    pub fn request_head_timeout(mut self, time: Duration) -> Self {
+        self.request_head = time;
+        self
+    }
+
     /// Longest long poll, whatever a client asks for. Default: 5 minutes.
     pub fn longest_poll(mut self, time: Duration) -> Self {
         self.longest_poll = time;
@@ -169,6 +178,7 @@ impl ServerBuilder {
             metrics,
             body_limit: self.body_limit,
             body_timeout: Duration::from_secs(60),
+            head_timeout: self.request_head,
         });
         let scheme = if tls.is_some() { "https" } else { "http" };
         tokio::spawn(async move {

@@ -88,6 +88,15 @@ impl SourceFiles {
                 .and_then(|()| start_reading(&keeper))
                 .is_err()
             {
+                // An immutable database is read without its WAL.
+                if std::fs::metadata(beside(path, "-wal")).is_ok_and(|wal| wal.len() > 0) {
+                    return Err(ServerError::BadPath {
+                        path: path.to_owned(),
+                        reason: "it cannot be written, and commits are waiting in its WAL: open it once with SQLite \
+                                 where it can be written, or serve a copy"
+                            .to_owned(),
+                    });
+                }
                 keeper = Connection::open_with_flags(immutable(path), read_flags()).map_err(bad)?;
                 start_reading(&keeper).map_err(bad)?;
             }
@@ -165,6 +174,18 @@ impl SourceFiles {
             path: self.path.as_ref().clone(),
             reason: e.to_string(),
         })
+    }
+
+    /// Fails if the path leads to another file now. SQLite opens by path: new connections would write into that file through
+    /// the WAL of this one.
+    pub fn check_in_place(&self) -> Result<(), ServerError> {
+        let open = self.main().metadata().map_err(|e| self.io("read", e))?;
+        match std::fs::metadata(self.path.as_path()) {
+            Ok(found) if (found.dev(), found.ino()) == (open.dev(), open.ino()) => Ok(()),
+            _ => Err(ServerError::Replaced {
+                path: self.path.as_ref().clone(),
+            }),
+        }
     }
 
     /// What the main file looks like from outside.

@@ -73,6 +73,8 @@ fn judge_pragma(name: &str, value: Option<&str>, read_only: bool, busy_timeout_m
             "PRAGMA journal_mode={value} is not allowed here: a database that is served stays in WAL mode"
         )),
         "synchronous" if one_of(&["1", "2", "3", "normal", "full", "extra"]) => AllowAndTaint,
+        // In memory, a statement that sorts could take all there is within its time.
+        "temp_store" if one_of(&["0", "1", "default", "file"]) => AllowAndTaint,
         "locking_mode" if one_of(&["normal"]) => Allow,
         "busy_timeout" if value.parse::<u64>().is_ok_and(|ms| ms <= busy_timeout_ms) => AllowAndTaint,
         "busy_timeout" => Refuse(format!(
@@ -111,6 +113,7 @@ const READABLE: &[&str] = &[
     "query_only",
     "schema_version",
     "synchronous",
+    "temp_store",
     "wal_autocheckpoint",
     "writable_schema",
 ];
@@ -135,7 +138,6 @@ const SETTABLE: &[&str] = &[
     "reverse_unordered_selects",
     "secure_delete",
     "short_column_names",
-    "temp_store",
     "trusted_schema",
     "user_version",
 ];

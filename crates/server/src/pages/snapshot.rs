@@ -23,12 +23,17 @@ use partial_sync_vfs::{
     sqlite::{Conn, OpenOptions, Step, Stmt},
 };
 use roaring::RoaringBitmap;
-use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::{
+    hooks::{AuthAction, AuthContext, Authorization},
+    limits::Limit,
+};
 
 use super::{PageReader, QueryError, QueryLimits, QueryRunner};
 
 /// SQLite's virtual machine looks at the clock every so many instructions.
 const CLOCK_EVERY: i32 = 10_000;
+/// Bytes of one value or row that SQLite may build, as SQL over HTTP has it.
+const LONGEST_VALUE: i32 = 256 << 20;
 
 /// The [`QueryRunner`] of the server.
 #[derive(Clone, Copy, Debug, Default)]
@@ -113,6 +118,7 @@ fn open(replica: &Replica, deadline: Instant) -> Result<Conn, QueryError> {
     let conn = Conn::open(replica.name(), &options).map_err(sql_error)?;
     conn.with_rusqlite(|c| {
         rusqlite::vtab::series::load_module(c)?;
+        c.set_limit(Limit::SQLITE_LIMIT_LENGTH, LONGEST_VALUE)?;
         c.progress_handler(CLOCK_EVERY, Some(move || Instant::now() >= deadline))?;
         c.authorizer(Some(only_reads))
     })

@@ -5,9 +5,11 @@
 
 mod conformance;
 mod following;
+mod guarded;
 mod history;
 mod http;
 mod restart;
+mod restored;
 mod serving;
 mod stress;
 mod support;
