@@ -210,7 +210,11 @@ fn invariant_5_a_damaged_answer_is_an_error_at_connect_at_a_miss_and_at_a_pull()
         let sum = "select sum(length(v)) from t";
         // A page that an earlier fetch is still waiting for may time out once more with it.
         let here = (0..5).find_map(|_| rows(&conn, sum).ok());
-        assert_eq!(here.unwrap(), stock_rows(&served.sqlite(), sum).unwrap(), "{fault:?}");
+        assert_eq!(
+            here.unwrap(),
+            stock_rows(&served.sqlite(), sum).unwrap(),
+            "{fault:?}"
+        );
 
         conn.execute("insert into t values (1000, 'mine')", ()).unwrap();
         served.execute("update t set v = 'theirs' where id % 2 = 0");

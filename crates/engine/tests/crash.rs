@@ -277,6 +277,46 @@ fn invariants_1_2_7_8_hold_when_the_power_fails_and_some_unsynced_writes_survive
     every_crash(Survives::SyncedAndSome);
 }
 
+/// Crashes at operation `n`, and again at a later operation of what comes after.
+fn crash_twice(n: u64, folder: &Replicas) {
+    let served = Served::new(REMOTE);
+    let mut random = fastrand::Rng::with_seed(n);
+    let mut survives = || match random.u8(..3) {
+        0 => Survives::Written,
+        1 => Survives::Synced,
+        _ => Survives::SyncedAndSome(random.u64(..)),
+    };
+    let (first, second) = (survives(), survives());
+    let path = folder.path(&format!("first-{n}.db"));
+    let storage = CrashStorage::new(&path);
+    storage.trouble(Some(Trouble::Stop(n)));
+    let mut life = Life::new(&served, path, storage.clone());
+    let _ = life.run();
+    storage.stop_now();
+    let path = folder.path(&format!("second-{n}.db"));
+    let storage = storage.after_crash(first, &path);
+    let m = random.u64(1..40);
+    storage.trouble(Some(Trouble::Stop(m)));
+    (life.path, life.storage) = (path, storage.clone());
+    // What this gets done is not noted, only what was there before must still be.
+    let _ = life.open().and_then(|db| {
+        db.pull()?;
+        db.push()
+    });
+    let case = format!(
+        "crashes at operations {n} and then {m} ({}), {first:?}, {second:?}",
+        storage.tail()
+    );
+    storage.stop_now();
+    let path = folder.path(&format!("third-{n}.db"));
+    life.check(storage.after_crash(second, &path), path, &case);
+}
+
+#[test]
+fn invariants_1_2_7_8_hold_when_what_comes_after_a_crash_crashes_too() {
+    for_every_operation(crash_twice);
+}
+
 /// Calls until it works; what it fails with before must be a typed error of the disk.
 fn until_it_works<T>(case: &str, mut call: impl FnMut() -> Result<T>) -> T {
     const FULL: i32 = 13;
