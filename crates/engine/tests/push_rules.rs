@@ -899,9 +899,15 @@ fn invariant_7_two_replicas_and_the_remote_agree_after_many_rounds() {
                 let id = random.u32(0..40) * 2 + who as u32;
                 let any = random.u32(0..80);
                 let sql = match random.u32(0..7) {
-                    0 | 1 => format!("insert or ignore into t values ({id}, 'u{unique}', {unique}, null)"),
+                    0 | 1 => format!(
+                        "insert or ignore into t values ({id}, 'u{unique}', {unique}, zeroblob({}))",
+                        random.u32(0..6000)
+                    ),
                     2 => format!("update t set v = {unique} where id = {any}"),
-                    3 => format!("update t set w = 'w{unique}' where id = {any}"),
+                    3 => format!(
+                        "update t set w = zeroblob({}) where id = {any}",
+                        random.u32(0..9000)
+                    ),
                     4 => format!("delete from t where id = {any}"),
                     5 => format!("insert into k values ({who}, {})", unique % 3),
                     _ => format!("delete from k where a = {who} and b = {}", unique % 3),
@@ -917,11 +923,15 @@ fn invariant_7_two_replicas_and_the_remote_agree_after_many_rounds() {
                 _ => {}
             }
         }
-        if random.u32(0..4) == 0 {
-            served.execute(&format!(
-                "insert or replace into t values ({}, 'r{unique}', 1, 1)",
-                200 + random.u32(0..5)
-            ));
+        let theirs = 200 + random.u32(0..5);
+        match random.u32(0..12) {
+            0 | 1 => served.execute(&format!(
+                "insert or replace into t values ({theirs}, 'r{unique}', 1, zeroblob(20000))"
+            )),
+            2 => served.execute("delete from t where id % 7 = 3; delete from k where rowid % 3 = 0"),
+            3 => served.execute("vacuum"),
+            4 => served.execute(&format!("update t set v = -{unique}")),
+            _ => {}
         }
         if round % 5 == 4 {
             for db in [&a, &b, &a, &b] {

@@ -919,18 +919,27 @@ pub struct Gate {
 impl Gate {
     /// The base revision is `base` from now on. Pages that are present but not in `keep` (0-based ids) were filled too
     /// late to be known to be valid at `base`: they become absent. Nothing is dirty but those of `keep` that the main file
-    /// does not have.
+    /// does not have, and those beyond the end that may be in the WAL.
     pub fn move_base(&self, base: Base, keep: &RoaringBitmap) {
         let replica = &self.replica;
         let _fill = replica.fill.lock();
         let old = replica.epoch();
         let epoch = old.next();
+        let mut cut_off = replica.map.present() | replica.map.dirty();
+        cut_off.remove_range(..base.size.0);
         for id in replica.map.present() - keep {
             if let Some(page) = PageId(id).no() {
                 replica.map.clear_present(page);
             }
         }
         replica.map.clear_all_dirty();
+        // Pages beyond the end may still have frames in the WAL. When the database grows over them again SQLite would
+        // read those; the pull that makes it grow must bring them.
+        for id in cut_off {
+            if let Some(page) = PageId(id).no() {
+                replica.map.set_dirty(page);
+            }
+        }
         // What is only in the WAL (SQLite had allocated it without reading it) must be brought by the next pull too.
         for id in keep - replica.map.present() {
             if let Some(page) = PageId(id).no() {
