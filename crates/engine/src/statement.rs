@@ -9,7 +9,10 @@ use partial_sync_vfs::sqlite::{self, Step, Stmt, codes};
 use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
 use crate::{
-    capture::{Arguments, classify::Plan},
+    capture::{
+        Arguments,
+        classify::{self, Plan},
+    },
     change::Value,
     connection::Inner,
     error::{Error, Result},
@@ -182,6 +185,7 @@ impl Statement {
         }
         let capture = match &self.connection.capture {
             Some(capture) if !self.plan.is_plain() => capture,
+            Some(_) if !self.stmt.readonly() => return self.step_beside(),
             _ => return Ok(self.stmt.step()? == Step::Row),
         };
         let none = Arguments::default();
@@ -192,6 +196,19 @@ impl Statement {
             self.kept = Some((rows, 0));
         }
         Ok(any)
+    }
+
+    /// Steps a statement that writes, but nothing that is recorded.
+    fn step_beside(&mut self) -> Result<bool> {
+        match classify::beside(|| self.stmt.step()) {
+            Some(stepped) => Ok(stepped? == Step::Row),
+            None => {
+                self.stmt.reset();
+                let message = "the statement would write to the replica now, and did not when it was prepared: the \
+                               schema has changed; prepare it again";
+                Err(sqlite::Error::new(codes::SCHEMA, message).into())
+            }
+        }
     }
 
     /// Ends the current execution; bound values stay.

@@ -97,6 +97,27 @@ const ATTACH: i32 = rusqlite::ffi::SQLITE_ATTACH;
 thread_local! {
     static HEARD: RefCell<Option<Heard>> = const { RefCell::new(None) };
     static INTERNAL: Cell<bool> = const { Cell::new(false) };
+    static BESIDE: Cell<Beside> = const { Cell::new(Beside::Anything) };
+}
+
+/// What a statement that is compiled anew while it runs may do to `main`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    Anything,
+    /// It was prepared as one that does not write there.
+    NoWrite,
+    /// As above, and it wanted to.
+    Refused,
+}
+
+/// Runs `step`, a step of a statement that is not recorded because it does not write to `main`. SQLite compiles it anew
+/// when the schema has changed, and then it may: a temporary table gone that hid one of `main`, a TEMP trigger made. It is
+/// refused then, before it has changed anything; `None`.
+pub fn beside<T>(step: impl FnOnce() -> T) -> Option<T> {
+    BESIDE.with(|beside| beside.set(Beside::NoWrite));
+    let done = step();
+    let beside = BESIDE.with(|beside| beside.replace(Beside::Anything));
+    (beside != Beside::Refused).then_some(done)
 }
 
 /// Starts collecting on this thread.
@@ -131,6 +152,10 @@ pub fn authorize(context: AuthContext<'_>) -> Authorization {
     if INTERNAL.with(Cell::get) {
         return Authorization::Allow;
     }
+    if BESIDE.with(Cell::get) != Beside::Anything && writes_main(&context) {
+        BESIDE.with(|beside| beside.set(Beside::Refused));
+        return Authorization::Deny;
+    }
     let refusal = refuse(&context);
     let denied = refusal.is_some();
     HEARD.with(|heard| {
@@ -151,9 +176,7 @@ pub fn authorize(context: AuthContext<'_>) -> Authorization {
 impl Heard {
     fn listen(&mut self, context: &AuthContext<'_>) {
         use StatementKind as K;
-        let main = context
-            .database_name
-            .is_none_or(|name| name.eq_ignore_ascii_case("main"));
+        let main = is_main(context);
         let mut write = |table: &str, op| {
             let target = Target {
                 table: table.to_owned(),
@@ -330,11 +353,45 @@ pub fn refuse_vacuum(sql: &str) -> Option<Refusal> {
     })
 }
 
-fn refuse(context: &AuthContext<'_>) -> Option<Refusal> {
-    let main = context
+/// Whether an action changes rows or the schema of `main` in a way that is recorded.
+fn writes_main(context: &AuthContext<'_>) -> bool {
+    let name = match context.action {
+        AuthAction::Insert { table_name: name }
+        | AuthAction::Update { table_name: name, .. }
+        | AuthAction::Delete { table_name: name }
+        | AuthAction::CreateTable { table_name: name }
+        | AuthAction::CreateVtable { table_name: name, .. }
+        | AuthAction::DropTable { table_name: name }
+        | AuthAction::DropVtable { table_name: name, .. }
+        | AuthAction::CreateIndex { index_name: name, .. }
+        | AuthAction::DropIndex { index_name: name, .. }
+        | AuthAction::CreateTrigger {
+            trigger_name: name, ..
+        }
+        | AuthAction::DropTrigger {
+            trigger_name: name, ..
+        }
+        | AuthAction::CreateView { view_name: name }
+        | AuthAction::DropView { view_name: name } => name,
+        AuthAction::AlterTable { database_name, .. } => return database_name.eq_ignore_ascii_case("main"),
+        _ => return false,
+    };
+    is_main(context) && !name.starts_with("sqlite_")
+}
+
+fn is_main(context: &AuthContext<'_>) -> bool {
+    context
         .database_name
-        .is_none_or(|name| name.eq_ignore_ascii_case("main"));
-    if !main {
+        .is_none_or(|name| name.eq_ignore_ascii_case("main"))
+}
+
+fn refuse(context: &AuthContext<'_>) -> Option<Refusal> {
+    if let AuthAction::CreateTempTrigger { table_name, .. } = context.action
+        && is_own(table_name)
+    {
+        return Some(own(table_name));
+    }
+    if !is_main(context) {
         return None;
     }
     let (name, on) = match context.action {
@@ -370,10 +427,7 @@ fn refuse(context: &AuthContext<'_>) -> Option<Refusal> {
         _ => return None,
     };
     if is_own(name) || is_own(on) {
-        return Some(Refusal {
-            what: format!("changing {}", if is_own(name) { name } else { on }),
-            advice: "tables whose names start with partial_sync_ belong to the replica; use another name",
-        });
+        return Some(own(if is_own(name) { name } else { on }));
     }
     if name.eq_ignore_ascii_case("sqlite_dbpage") {
         return Some(Refusal {
@@ -382,6 +436,13 @@ fn refuse(context: &AuthContext<'_>) -> Option<Refusal> {
         });
     }
     None
+}
+
+fn own(name: &str) -> Refusal {
+    Refusal {
+        what: format!("changing {name}"),
+        advice: "tables whose names start with partial_sync_ belong to the replica; use another name",
+    }
 }
 
 fn refuse_pragma(name: &str, value: Option<&str>) -> Option<Refusal> {

@@ -4,6 +4,7 @@ mod counters;
 mod replay;
 mod rows;
 mod schema;
+mod stale;
 mod transactions;
 
 use std::{
