@@ -1,7 +1,7 @@
 //! A push: sends the change log to the remote, batch by batch, each a transaction there. What was confirmed is first
 //! noted in the info file, then removed from the log, so that a change id is never used twice.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use partial_sync_core::ChangeId;
 use partial_sync_transport::hrana::Batch;
@@ -115,7 +115,9 @@ fn ask_position(open: &OpenReplica, log: &Log) -> Result<Option<ChangeId>> {
         Ok(open.remote.execute(batch, Some(open.options.timeout)).await?)
     })?;
     let remote = read(&answer, 0)?.map(|p| p.change_id);
-    let after = resume_after(remote, acknowledged, log.last()?)?;
+    // Newer changes may have left the log since they were given their ids: discarded ones.
+    let given = Some(ChangeId(open.floor.load(Ordering::Acquire))).filter(|id| id.0 > 0);
+    let after = resume_after(remote, acknowledged, log.last()?.max(given))?;
     if let Some(id) = after {
         confirm(open, id)?;
     }
