@@ -33,6 +33,8 @@ pub struct Stmt {
     conn: Conn,
     /// Whether the last step gave a row, so that there are values to read.
     on_row: bool,
+    /// Whether it was stepped since the last reset, so that there is something to reset.
+    stepped: bool,
     /// Reading a value may convert it in place: not `Sync`.
     not_sync: PhantomData<std::cell::Cell<()>>,
 }
@@ -94,6 +96,7 @@ impl Stmt {
             raw,
             conn: conn.clone(),
             on_row: false,
+            stepped: false,
             not_sync: PhantomData,
         });
         Ok((stmt, consumed))
@@ -153,6 +156,7 @@ impl Stmt {
     /// Runs until the next row or the end. After an error the statement is reset, so that it can be stepped again.
     pub fn step(&mut self) -> Result<Step> {
         self.on_row = false;
+        self.stepped = true;
         // SAFETY: statement and connection are live past the frame.
         let rc = unsafe {
             let _entered = context::enter(self.conn.raw(), self.raw);
@@ -190,6 +194,9 @@ impl Stmt {
     /// Ends the current execution. Bound values stay. An error that this reports is one that a step has reported already.
     pub fn reset(&mut self) {
         self.on_row = false;
+        if !std::mem::take(&mut self.stepped) {
+            return;
+        }
         // SAFETY: statement and connection are live; ending a write that was not stepped to its end does I/O, hence the frame.
         unsafe {
             let _entered = context::enter(self.conn.raw(), self.raw);
@@ -233,18 +240,22 @@ impl Stmt {
         // SAFETY: the index was checked and there is a row. Each value is read as the type that it has; the pointers stay
         // valid until the statement is stepped, reset or finalized, all of which need `&mut self`, or until the value is
         // converted to another type, which nothing here does twice.
+        //
+        // Every sqlite3_column_* call takes the connection's mutex, which in a scan costs more than reading the value. So it
+        // is taken once to find the value. Its type, its number and its length are plain fields of this statement's own row,
+        // which other threads that use the connection never touch; `!Sync` keeps them from this statement. Text and blobs,
+        // whose first reading may allocate from the connection, are read under the mutex before their length is asked.
         unsafe {
+            let value = ffi::sqlite3_column_value(self.raw, i);
             let bytes = |p: *const u8| {
-                let n = ffi::sqlite3_column_bytes(self.raw, i).max(0) as usize;
-                if p.is_null() || n == 0 {
-                    &[][..]
-                } else {
-                    slice::from_raw_parts(p, n)
+                if p.is_null() {
+                    return &[][..];
                 }
+                slice::from_raw_parts(p, ffi::sqlite3_value_bytes(value).max(0) as usize)
             };
-            Ok(match ffi::sqlite3_column_type(self.raw, i) {
-                ffi::SQLITE_INTEGER => ValueRef::Integer(ffi::sqlite3_column_int64(self.raw, i)),
-                ffi::SQLITE_FLOAT => ValueRef::Real(ffi::sqlite3_column_double(self.raw, i)),
+            Ok(match ffi::sqlite3_value_type(value) {
+                ffi::SQLITE_INTEGER => ValueRef::Integer(ffi::sqlite3_value_int64(value)),
+                ffi::SQLITE_FLOAT => ValueRef::Real(ffi::sqlite3_value_double(value)),
                 ffi::SQLITE_TEXT => ValueRef::Text(bytes(ffi::sqlite3_column_text(self.raw, i))),
                 ffi::SQLITE_BLOB => ValueRef::Blob(bytes(ffi::sqlite3_column_blob(self.raw, i).cast())),
                 _ => ValueRef::Null,
