@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 
 use crate::{
     access::{Authenticator, SqlEndpoint},
@@ -22,6 +25,9 @@ use crate::{
     pages::{PagesEndpoint, QueryLimits, QueryRunner, SnapshotQueries},
     serve, tls,
 };
+
+/// Query selectors that run at the same time; others wait for their turn.
+const QUERIES_AT_ONCE: usize = 16;
 
 /// A server of SQLite files; see [`Server::builder`].
 #[derive(Clone, Copy, Debug)]
@@ -171,6 +177,7 @@ impl ServerBuilder {
             pages: PagesEndpoint {
                 queries: self.queries,
                 query_limits: self.query_limits,
+                query_turns: Arc::new(Semaphore::new(QUERIES_AT_ONCE)),
                 longest_poll: self.longest_poll,
                 metrics: Arc::clone(&metrics),
                 stopping: stopping.clone(),

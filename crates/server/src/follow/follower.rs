@@ -209,6 +209,7 @@ impl Follower {
     /// Sees the last commits and stores where the database stands, so that the next start need not compare pages.
     pub async fn stop(self: &Arc<Self>) -> Result<(), ServerError> {
         self.blocking(|this| {
+            this.files.check_in_place()?;
             this.step()?;
             if !this.files.read_only() {
                 this.files.checkpoint()?;

@@ -28,7 +28,7 @@ use partial_sync_transport::{
 };
 use prost::Message;
 use roaring::RoaringBitmap;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{
     error::{HistoryError, ServerError},
@@ -46,6 +46,8 @@ pub struct PagesEndpoint {
     pub queries: Arc<dyn QueryRunner>,
     /// How much a query selector may cost.
     pub query_limits: QueryLimits,
+    /// A query selector runs while it holds one of these: each keeps a thread busy.
+    pub query_turns: Arc<Semaphore>,
     /// The longest long poll.
     pub longest_poll: Duration,
     /// Counters.
@@ -68,6 +70,14 @@ impl Refusal {
         Self {
             status: StatusCode::BAD_REQUEST,
             code: "BAD_REQUEST",
+            message: message.into(),
+        }
+    }
+
+    fn busy(message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            code: "BUSY",
             message: message.into(),
         }
     }
@@ -124,6 +134,16 @@ impl IntoResponse for Refusal {
 }
 
 impl PagesEndpoint {
+    async fn query_turn(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let turn = Arc::clone(&self.query_turns).acquire_owned();
+        match tokio::time::timeout(self.query_limits.time, turn).await {
+            Ok(Ok(turn)) => Ok(turn),
+            _ => Err(Refusal::busy(
+                "too many query selectors are running: try again later, or ask without one",
+            )),
+        }
+    }
+
     /// Answers one request.
     pub async fn answer(&self, follower: &Arc<Follower>, body: Bytes) -> Result<Response, Refusal> {
         let wire = PullUpdatesRequest::decode(body)
@@ -141,6 +161,10 @@ impl PagesEndpoint {
             encoding,
         );
         let (queries, limits) = (Arc::clone(&self.queries), self.query_limits);
+        let turn = match request.query {
+            Some(_) => Some(self.query_turn().await?),
+            None => None,
+        };
         let batches = tokio::task::spawn_blocking(move || -> Result<_, Refusal> {
             let mut selected = plan::selected(&reader, &target, &request)?;
             let mut touched = RoaringBitmap::new();
@@ -148,6 +172,7 @@ impl PagesEndpoint {
                 touched = queries.touched(&reader, sql, &limits)?;
                 touched -= &selected;
             }
+            drop(turn);
             if let Some(have) = request.have.as_ref().filter(|_| request.since.is_none()) {
                 selected -= have;
                 touched -= have;

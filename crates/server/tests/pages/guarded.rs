@@ -1,8 +1,17 @@
 //! What a server does about files that are not where they were, links out of its folder, and clients that only take.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
-use partial_sync_server::Server;
+use partial_sync_server::{
+    Server,
+    pages::{PageReader, QueryError, QueryLimits, QueryRunner},
+};
 use partial_sync_transport::{PagesRequest, hrana};
 use tokio::io::AsyncReadExt;
 
@@ -131,5 +140,58 @@ async fn invariant_11_a_client_cannot_move_temporary_tables_into_memory() {
     assert_eq!(run("PRAGMA temp_store=2").await.as_deref(), Some("SQLITE_AUTH"));
     assert_eq!(run("PRAGMA temp_store=FILE").await, None);
     assert_eq!(run("PRAGMA temp_store").await, None);
+    server.shutdown().await;
+}
+
+/// Was red: every request ran its query at once, until no thread was left for anything else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invariant_11_sixteen_query_selectors_run_at_a_time() {
+    struct Counting {
+        running: AtomicUsize,
+        most: Arc<AtomicUsize>,
+        sixteen: Barrier,
+    }
+    impl QueryRunner for Counting {
+        fn touched(
+            &self,
+            _: &PageReader,
+            _: &str,
+            _: &QueryLimits,
+        ) -> Result<roaring::RoaringBitmap, QueryError> {
+            self.most.fetch_max(self.running.fetch_add(1, SeqCst) + 1, SeqCst);
+            self.sixteen.wait();
+            self.running.fetch_sub(1, SeqCst);
+            // All of them are gone before one of the next comes.
+            self.sixteen.wait();
+            Ok((0..1).collect())
+        }
+    }
+    let most = Arc::new(AtomicUsize::new(0));
+    let server = Server::in_memory()
+        .queries(Counting {
+            running: AtomicUsize::new(0),
+            most: most.clone(),
+            sixteen: Barrier::new(16),
+        })
+        .listen("127.0.0.1:0")
+        .await
+        .unwrap();
+    let client = Client::new(&server.url());
+    let asked: Vec<_> = (0..64)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                let request = PagesRequest {
+                    query: Some("SELECT 1".to_owned()),
+                    ..PagesRequest::default()
+                };
+                client.ask(request).await.unwrap()
+            })
+        })
+        .collect();
+    for asked in asked {
+        asked.await.unwrap();
+    }
+    assert_eq!(most.load(SeqCst), 16);
     server.shutdown().await;
 }
