@@ -516,10 +516,12 @@ impl Replica {
         within: usize,
         buf: &mut [u8],
     ) -> Result<(), ReadError> {
+        let mut deadline = None;
         loop {
             let state = self.map.state(page);
             if !state.visible_to(epoch) {
-                if let Some(bytes) = self.obtain(epoch, page)? {
+                let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.wait);
+                if let Some(bytes) = self.obtain(epoch, page, deadline)? {
                     buf.copy_from_slice(&bytes[within..within + buf.len()]);
                     self.observe(page, within, buf);
                     return Ok(());
@@ -564,8 +566,8 @@ impl Replica {
         planner.observe_read(page);
     }
 
-    /// Waits until `page` is visible to `epoch` (`None`: it is in the map now) or hands out a private copy.
-    fn obtain(&self, epoch: Epoch, page: PageNo) -> Result<Option<Arc<[u8]>>, ReadError> {
+    /// Waits until `page` is visible to `epoch` or hands out a private copy; `None`: look at the map again.
+    fn obtain(&self, epoch: Epoch, page: PageNo, deadline: Instant) -> Result<Option<Arc<[u8]>>, ReadError> {
         if epoch != self.epoch()
             && let Some(bytes) = self.old_pages.lock().get(&(epoch, page))
         {
@@ -595,6 +597,7 @@ impl Replica {
                 }
             }
         };
+        let joined = to_fetch.is_none();
         if let Some(pages) = to_fetch {
             self.note_extra(page, &pages, &base);
             let sink = PageSink {
@@ -616,7 +619,15 @@ impl Replica {
                 sink,
             );
         }
-        self.wait_for(&flight, epoch, page)
+        match self.wait_for(&flight, epoch, page, deadline) {
+            // Somebody else's fetch, begun under other circumstances, failed; this reader still has time for its own.
+            Err(ReadError::Source { .. } | ReadError::NotSent { .. })
+                if joined && Instant::now() < deadline =>
+            {
+                Ok(None)
+            }
+            result => result,
+        }
     }
 
     fn plan(&self, epoch: Epoch, page: PageNo, base: &Base, flights: &Flights) -> Vec<PageNo> {
@@ -709,8 +720,8 @@ impl Replica {
         })
     }
 
-    /// The main file's copy of a page that is present; `None` when it is absent. For a page that is not dirty this is its
-    /// content at the base revision.
+    /// The main file's copy of a page that is present; `None` when it is absent. The WAL may hold a newer one, of a local
+    /// write or of a pull.
     pub fn read_present(&self, page: PageNo) -> io::Result<Option<Vec<u8>>> {
         let mut bytes = vec![0; self.page_size.as_usize()];
         loop {
@@ -726,8 +737,13 @@ impl Replica {
         }
     }
 
-    fn wait_for(&self, flight: &Flight, epoch: Epoch, page: PageNo) -> Result<Option<Arc<[u8]>>, ReadError> {
-        let deadline = Instant::now() + self.wait;
+    fn wait_for(
+        &self,
+        flight: &Flight,
+        epoch: Epoch,
+        page: PageNo,
+        deadline: Instant,
+    ) -> Result<Option<Arc<[u8]>>, ReadError> {
         let mut state = flight.state.lock();
         loop {
             if let Some(bytes) = state.private.get(&page) {

@@ -464,3 +464,27 @@ fn a_whole_database_keeps_its_files_in_its_storage() {
     );
     assert!(!path.exists());
 }
+
+#[test]
+fn a_reader_that_joined_a_fetch_which_failed_fetches_for_itself() {
+    let original = Original::new(ROWS);
+    let fixture = Fixture::on_disk(original.pages());
+    let (a, b) = (fixture.open(), fixture.open());
+    fixture.source.silent.store(true, Ordering::SeqCst);
+    let source = fixture.source.clone();
+    let interrupt = a.interrupt_handle();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| a.execute_batch("select count(*) from t"));
+        while source.fetches.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        interrupt.interrupt();
+        assert!(first.join().unwrap().is_err());
+        // Its fetch is still in the air; the second reader joins it.
+        source.silent.store(false, Ordering::SeqCst);
+        let second = scope.spawn(|| text(&b, SUM));
+        let sink = source.kept.lock().pop().unwrap();
+        sink.finish(Err(Arc::new(std::io::Error::other("given up"))));
+        assert_eq!(second.join().unwrap(), text(&original.0, SUM));
+    });
+}
