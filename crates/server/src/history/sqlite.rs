@@ -36,6 +36,7 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS revisions(
         seq INTEGER PRIMARY KEY, time INTEGER NOT NULL, db_size INTEGER NOT NULL,
         bytes INTEGER NOT NULL, lost INTEGER NOT NULL);
+    CREATE INDEX IF NOT EXISTS revisions_by_time ON revisions(time);
     CREATE INDEX IF NOT EXISTS revisions_lost ON revisions(seq) WHERE lost;
     CREATE TABLE IF NOT EXISTS preimages(
         id INTEGER PRIMARY KEY, page INTEGER NOT NULL, seq INTEGER NOT NULL, data BLOB);
@@ -322,16 +323,11 @@ impl History for SqliteHistory {
         // The revision before r was replaced at r's time. It goes when that was too long ago, or when it and the ones
         // after it need too many bytes.
         let by_age: Option<i64> = db.query_row(
-            "SELECT max(seq) FROM revisions WHERE time < ?",
+            "SELECT max(seq) FROM revisions INDEXED BY revisions_by_time WHERE time < ?",
             [unix_ms.saturating_sub(age)],
             |row| row.get(0),
         )?;
-        let by_bytes: Option<i64> = db.query_row(
-            "SELECT max(seq) FROM (SELECT seq, sum(bytes) OVER (ORDER BY seq DESC) AS total FROM revisions)
-             WHERE total > ?",
-            [i64::try_from(retention.bytes).unwrap_or(i64::MAX)],
-            |row| row.get(0),
-        )?;
+        let by_bytes = too_many_bytes(&db, i64::try_from(retention.bytes).unwrap_or(i64::MAX))?;
         let oldest: i64 = db.query_row("SELECT min(seq) FROM revisions", [], |row| row.get(0))?;
         let floor = by_age
             .max(by_bytes)
@@ -376,6 +372,24 @@ impl History for SqliteHistory {
             None => "memory".to_owned(),
         }
     }
+}
+
+/// The last revision that, with those after it, needs more bytes than this. Often asked, and mostly there is none.
+fn too_many_bytes(db: &Connection, most: i64) -> Result<Option<i64>, HistoryError> {
+    let mut find = db.prepare_cached("SELECT coalesce(sum(bytes), 0) FROM revisions")?;
+    let mut left: i64 = find.query_row([], |row| row.get(0))?;
+    let mut last = None;
+    if left > most {
+        let mut oldest = db.prepare_cached("SELECT seq, bytes FROM revisions ORDER BY seq")?;
+        let mut rows = oldest.query([])?;
+        while left > most
+            && let Some(row) = rows.next()?
+        {
+            last = Some(row.get(0)?);
+            left -= row.get::<_, i64>(1)?;
+        }
+    }
+    Ok(last)
 }
 
 fn latest(db: &Connection) -> Result<RevisionRecord, HistoryError> {

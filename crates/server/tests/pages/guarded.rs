@@ -1,10 +1,7 @@
 //! What a server does about files that are not where they were, links out of its folder, and clients that only take.
 
 use std::{
-    sync::{
-        Arc, Barrier,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
+    sync::{Arc, Condvar, Mutex},
     time::Duration,
 };
 
@@ -146,52 +143,60 @@ async fn invariant_11_a_client_cannot_move_temporary_tables_into_memory() {
 /// Was red: every request ran its query at once, until no thread was left for anything else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn invariant_11_sixteen_query_selectors_run_at_a_time() {
-    struct Counting {
-        running: AtomicUsize,
-        most: Arc<AtomicUsize>,
-        sixteen: Barrier,
+    #[derive(Default)]
+    struct Held {
+        running: Mutex<(usize, bool)>,
+        changed: Condvar,
     }
-    impl QueryRunner for Counting {
+    struct Holding(Arc<Held>);
+    impl QueryRunner for Holding {
         fn touched(
             &self,
             _: &PageReader,
             _: &str,
             _: &QueryLimits,
         ) -> Result<roaring::RoaringBitmap, QueryError> {
-            self.most.fetch_max(self.running.fetch_add(1, SeqCst) + 1, SeqCst);
-            self.sixteen.wait();
-            self.running.fetch_sub(1, SeqCst);
-            // All of them are gone before one of the next comes.
-            self.sixteen.wait();
+            let mut running = self.0.running.lock().unwrap();
+            running.0 += 1;
+            let _released = self.0.changed.wait_while(running, |(_, released)| !*released);
             Ok((0..1).collect())
         }
     }
-    let most = Arc::new(AtomicUsize::new(0));
+    let held = Arc::new(Held::default());
     let server = Server::in_memory()
-        .queries(Counting {
-            running: AtomicUsize::new(0),
-            most: most.clone(),
-            sixteen: Barrier::new(16),
-        })
+        .queries(Holding(held.clone()))
         .listen("127.0.0.1:0")
         .await
         .unwrap();
     let client = Client::new(&server.url());
-    let asked: Vec<_> = (0..64)
-        .map(|_| {
-            let client = client.clone();
-            tokio::spawn(async move {
-                let request = PagesRequest {
-                    query: Some("SELECT 1".to_owned()),
-                    ..PagesRequest::default()
-                };
-                client.ask(request).await.unwrap()
-            })
-        })
-        .collect();
+    let ask = || {
+        let client = client.clone();
+        let request = PagesRequest {
+            query: Some("SELECT 1".to_owned()),
+            ..PagesRequest::default()
+        };
+        tokio::spawn(async move { client.ask(request).await.unwrap() })
+    };
+    let asked: Vec<_> = (0..64).map(|_| ask()).collect();
+    let metrics = async || {
+        let answer = client.http.get(format!("{}/metrics", server.url()));
+        answer.send().await.unwrap().text().await.unwrap()
+    };
+    while !metrics().await.contains("endpoint=\"pull-updates\"} 64\n") {}
+    // Those that are not held by now never would be: everything else goes on, also what needs a thread.
+    for _ in 0..100 {
+        metrics().await;
+        Client::new(&server.url()).latest().await;
+    }
+    let running = {
+        let mut held = held.running.lock().unwrap();
+        held.1 = true;
+        held.0
+    };
+    held.changed.notify_all();
+    assert_eq!(running, 16);
     for asked in asked {
         asked.await.unwrap();
     }
-    assert_eq!(most.load(SeqCst), 16);
     server.shutdown().await;
 }
