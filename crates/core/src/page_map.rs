@@ -133,6 +133,23 @@ pub struct PageMap {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generation(u64);
 
+/// One page's place in a [`PageMap`].
+#[derive(Clone, Copy, Debug)]
+pub struct PageCell<'m>(&'m AtomicU32);
+
+impl PageCell<'_> {
+    /// As [`PageMap::state`].
+    pub fn state(self) -> PageState {
+        PageState(self.0.load(Ordering::Acquire))
+    }
+
+    /// As [`PageMap::is_still`].
+    pub fn is_still(self, state: PageState) -> bool {
+        fence(Ordering::Acquire);
+        self.state() == state
+    }
+}
+
 impl PageMap {
     /// A map with every page absent and clean.
     pub fn new() -> Self {
@@ -166,6 +183,14 @@ impl PageMap {
             self.leaf(&place)
                 .map_or(0, |leaf| leaf.states[place.slot].load(Ordering::Acquire)),
         )
+    }
+
+    /// The page's place in the map, for a reader that looks at it before and after reading; `None`: absent, as every page
+    /// around it.
+    pub fn cell(&self, page: PageNo) -> Option<PageCell<'_>> {
+        let place = Place::of(page.id());
+        let leaf = self.leaf(&place)?;
+        Some(PageCell(&leaf.states[place.slot]))
     }
 
     /// Step 4 of the protocol: whether the page is still in the state that [`PageMap::state`] returned before its bytes
