@@ -337,7 +337,10 @@ fn rehearse(open: &OpenReplica, pull: &mut Pull, log: &Log) -> Result<LogRehears
     let acknowledged = (info.acknowledged > 0).then_some(ChangeId(info.acknowledged));
     let position = match newest {
         None => None,
-        Some(_) => resume_after(rehearsed.position, acknowledged, newest).map_err(Error::from)?,
+        Some(_) => {
+            let given = crate::push::newest_given(open, newest);
+            resume_after(rehearsed.position, acknowledged, given).map_err(Error::from)?
+        }
     };
     for (id, data) in rehearsed.fetched {
         pull.staged.put_page(id, &data)?;

@@ -115,13 +115,17 @@ fn ask_position(open: &OpenReplica, log: &Log) -> Result<Option<ChangeId>> {
         Ok(open.remote.execute(batch, Some(open.options.timeout)).await?)
     })?;
     let remote = read(&answer, 0)?.map(|p| p.change_id);
-    // Newer changes may have left the log since they were given their ids: discarded ones.
-    let given = Some(ChangeId(open.floor.load(Ordering::Acquire))).filter(|id| id.0 > 0);
-    let after = resume_after(remote, acknowledged, log.last()?.max(given))?;
+    let after = resume_after(remote, acknowledged, newest_given(open, log.last()?))?;
     if let Some(id) = after {
         confirm(open, id)?;
     }
     Ok(after)
+}
+
+/// The highest id that was ever given to a change. Newer ones than those in the log may have left it: discarded ones.
+pub(crate) fn newest_given(open: &OpenReplica, in_log: Option<ChangeId>) -> Option<ChangeId> {
+    let floor = ChangeId(open.floor.load(Ordering::Acquire));
+    in_log.max(Some(floor).filter(|id| id.0 > 0))
 }
 
 /// The remote has every change up to `id`.

@@ -11,7 +11,13 @@ use support::*;
 /// Was red: the newest change had landed, its answer was lost, and it was discarded; the remote then knew of a change that
 /// the log did not, and the replica was said to be restored from a backup.
 #[test]
-fn a_push_goes_on_after_the_newest_change_landed_unheard_and_was_discarded() {
+fn sync_goes_on_after_the_newest_change_landed_unheard_and_was_discarded() {
+    for pulled_first in [false, true] {
+        goes_on(pulled_first);
+    }
+}
+
+fn goes_on(pulled_first: bool) {
     let served = Served::new("create table t(id integer primary key, v text)");
     let replicas = Replicas::new();
     let faulty = Arc::new(Faulty::new(served.http()));
@@ -30,6 +36,9 @@ fn a_push_goes_on_after_the_newest_change_landed_unheard_and_was_discarded() {
     db.push().unwrap_err();
     faulty.heal();
     assert!(db.discard_change(ChangeId(2)).unwrap());
+    if pulled_first {
+        db.pull().unwrap();
+    }
     db.push().unwrap();
     conn.execute("insert into t values (3, 'c')", ()).unwrap();
     db.push().unwrap();
