@@ -82,11 +82,6 @@ impl RemoteUrl {
     pub fn token(&self) -> Option<&str> {
         self.token.as_deref()
     }
-
-    /// Whether the transfer is encrypted.
-    pub fn is_https(&self) -> bool {
-        self.base.scheme() == "https"
-    }
 }
 
 impl fmt::Display for RemoteUrl {

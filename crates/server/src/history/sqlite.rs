@@ -8,7 +8,7 @@
 //! hashes(page, hash)                      the pages of the latest revision
 //! ```
 //! synchronous=FULL: a revision that a client has seen survives a power cut, so that its number never comes to mean
-//! another state. One connection writes; reads take others from a pool.
+//! another state; nor does it when this file is restored from a backup, because the numbers leap at every start. One connection writes; reads take others from a pool.
 
 use std::{
     path::{Path, PathBuf},
