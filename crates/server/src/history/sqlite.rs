@@ -8,18 +8,24 @@
 //! hashes(page, hash)                      the pages of the latest revision
 //! ```
 //! synchronous=FULL: a revision that a client has seen survives a power cut, so that its number never comes to mean
-//! another state; nor does it when this file is restored from a backup, because the numbers leap at every start. One connection writes; reads take others from a pool.
+//! another state; nor does it when this file is restored from a backup, because the numbers leap at every start. One
+//! connection writes; reads take others from a pool.
 
 use std::{
+    any::Any,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use partial_sync_core::{PageCount, PageNo, PageSize};
+use partial_sync_vfs::{Replica, Storage, VFS_NAME};
 use roaring::RoaringBitmap;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use super::{
     Before, Changes, Generation, History, HistorySize, Kept, Position, Retention, RevisionRecord, Seq,
@@ -46,7 +52,6 @@ const SCHEMA: &str = "
 ";
 
 /// See the module.
-#[derive(Debug)]
 pub struct SqliteHistory {
     /// `None` = in memory: the one connection writes and reads.
     path: Option<PathBuf>,
@@ -54,6 +59,22 @@ pub struct SqliteHistory {
     readers: Mutex<Vec<Connection>>,
     /// Numbers that the next revision leaves out.
     leap: AtomicU64,
+    /// The files, where they are not SQLite's own business. Behind the connections, which are closed first.
+    files: Option<Files>,
+}
+
+/// The history's files in a [`Storage`].
+struct Files {
+    database: Arc<Replica>,
+    _lock: Box<dyn Any + Send + Sync>,
+}
+
+impl std::fmt::Debug for SqliteHistory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteHistory")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
 }
 
 impl SqliteHistory {
@@ -61,7 +82,7 @@ impl SqliteHistory {
     /// format is replaced by an empty one.
     pub fn open(database: &Path) -> Result<Self, HistoryError> {
         let path = beside(database, "-history");
-        let connection = match Self::connect(&path) {
+        let connection = match Self::connect(&path, None) {
             Ok(connection) => connection,
             Err(e) if is_damage(&e) => {
                 tracing::warn!(path = %path.display(), error = %e, "the page history cannot be used; starting a new one");
@@ -69,7 +90,7 @@ impl SqliteHistory {
                     // What cannot be removed shows when it is opened again.
                     let _ = std::fs::remove_file(beside(&path, suffix));
                 }
-                Self::connect(&path)?
+                Self::connect(&path, None)?
             }
             Err(e) => return Err(e),
         };
@@ -78,6 +99,7 @@ impl SqliteHistory {
             writer: Mutex::new(connection),
             readers: Mutex::default(),
             leap: AtomicU64::default(),
+            files: None,
         })
     }
 
@@ -90,11 +112,42 @@ impl SqliteHistory {
             writer: Mutex::new(connection),
             readers: Mutex::default(),
             leap: AtomicU64::default(),
+            files: None,
         })
     }
 
-    fn connect(path: &Path) -> Result<Connection, HistoryError> {
-        let connection = Self::tune(Connection::open(path)?)?;
+    /// The same with every file operation going through `storage`. One process at a time; a damaged file is an error.
+    pub fn open_in(storage: Arc<dyn Storage>, database: &Path) -> Result<Self, HistoryError> {
+        let path = beside(database, "-history");
+        storage.open(&path, true)?;
+        let lock = storage.lock(&path)?;
+        let files = Files {
+            database: Replica::register_whole(storage, path.clone())?,
+            _lock: lock,
+        };
+        let connection = Self::connect(&path, Some(&files))?;
+        Ok(Self {
+            path: Some(path),
+            writer: Mutex::new(connection),
+            readers: Mutex::default(),
+            leap: AtomicU64::default(),
+            files: Some(files),
+        })
+    }
+
+    fn connection(path: &Path, files: Option<&Files>) -> Result<Connection, HistoryError> {
+        let connection = match files {
+            None => Connection::open(path)?,
+            Some(files) => {
+                let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+                Connection::open_with_flags_and_vfs(files.database.name(), flags, VFS_NAME)?
+            }
+        };
+        Self::tune(connection)
+    }
+
+    fn connect(path: &Path, files: Option<&Files>) -> Result<Connection, HistoryError> {
+        let connection = Self::connection(path, files)?;
         connection.execute_batch("PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL;")?;
         connection.execute_batch(SCHEMA)?;
         let format: Option<i64> = meta(&connection, "format")?;
@@ -124,7 +177,7 @@ impl SqliteHistory {
         let pooled = self.readers.lock().pop();
         let mut connection = match pooled {
             Some(connection) => connection,
-            None => Self::tune(Connection::open(path)?)?,
+            None => Self::connection(path, self.files.as_ref())?,
         };
         let transaction = connection.transaction()?;
         let done = work(&transaction);
