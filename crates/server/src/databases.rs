@@ -19,7 +19,7 @@ use tokio::{sync::OnceCell, task::JoinHandle, time::Instant};
 use crate::{
     access::{CommitListener, DatabaseHandle},
     clock::Clock,
-    error::ServerError,
+    error::{HistoryError, ServerError},
     follow::{Follower, SourceFiles},
     history::{History, Retention, SqliteHistory},
 };
@@ -79,18 +79,31 @@ enum Root {
 }
 
 /// See the module.
-#[derive(Debug)]
 pub struct Databases {
     open: Mutex<HashMap<String, Arc<OnceCell<Arc<Database>>>>>,
     retention: Retention,
     clock: Clock,
+    history: OpenHistory,
     root: Root,
+}
+
+/// Opens the page history of the database at a path.
+pub type OpenHistory = Arc<dyn Fn(&Path) -> Result<Arc<dyn History>, HistoryError> + Send + Sync>;
+
+/// [`SqliteHistory::open`].
+pub fn default_history() -> OpenHistory {
+    Arc::new(|path| Ok(Arc::new(SqliteHistory::open(path)?)))
 }
 
 impl Databases {
     /// Serves a file (made if it is missing), or the files of a folder; without a path, a database that is gone when
     /// the server stops.
-    pub fn new(path: Option<&Path>, retention: Retention, clock: Clock) -> Result<Self, ServerError> {
+    pub fn new(
+        path: Option<&Path>,
+        retention: Retention,
+        clock: Clock,
+        history: OpenHistory,
+    ) -> Result<Self, ServerError> {
         let bad = |path: &Path, reason: &str| ServerError::BadPath {
             path: path.to_owned(),
             reason: reason.to_owned(),
@@ -122,6 +135,7 @@ impl Databases {
             open: Mutex::default(),
             retention,
             clock,
+            history,
             root,
         })
     }
@@ -141,9 +155,10 @@ impl Databases {
             Some(database) => Arc::clone(database),
             None => {
                 let (name, retention, clock) = (Arc::from(name), self.retention, self.clock.clone());
+                let history = Arc::clone(&self.history);
                 // A task of its own: a client that gives up does not undo what may take long.
                 let opening = tokio::spawn(async move {
-                    let opened = cell.get_or_try_init(|| open_file(name, path, retention, clock));
+                    let opened = cell.get_or_try_init(|| open_file(name, path, retention, clock, history));
                     opened.await.cloned()
                 });
                 opening.await.map_err(|_| ServerError::Stopping)??
@@ -206,15 +221,16 @@ async fn open_file(
     path: PathBuf,
     retention: Retention,
     clock: Clock,
+    history: OpenHistory,
 ) -> Result<Arc<Database>, ServerError> {
     let for_revisions = clock.clone();
     let open = move || {
         let files = SourceFiles::open(&path)?;
-        let history: Arc<dyn History> = match SqliteHistory::open(&path) {
-            Ok(history) => Arc::new(history),
+        let history = match history(&path) {
+            Ok(history) => history,
             Err(error) if files.read_only() => {
                 tracing::warn!(path = %path.display(), %error, "old pages are kept in memory only");
-                Arc::new(SqliteHistory::in_memory()?)
+                Arc::new(SqliteHistory::in_memory()?) as Arc<dyn History>
             }
             Err(error) => return Err(error.into()),
         };
@@ -340,7 +356,8 @@ mod tests {
             }
             SystemTime::now()
         });
-        let databases = Databases::new(Some(folder.path()), Default::default(), clock).unwrap();
+        let databases =
+            Databases::new(Some(folder.path()), Default::default(), clock, default_history()).unwrap();
         tokio::select! {
             _ = databases.get("one") => panic!("it is held"),
             _ = opening.recv() => {}

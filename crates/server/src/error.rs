@@ -40,6 +40,9 @@ pub enum HistoryError {
         /// The revision that is the latest.
         found: Seq,
     },
+    /// The history's file cannot be opened.
+    #[error("the page history cannot be opened: {0}; is another server using it?")]
+    Storage(#[from] std::io::Error),
     /// A stored page cannot be read back.
     #[error("the page history is damaged ({0}): stop the server and delete the file that ends in -history")]
     Damaged(String),

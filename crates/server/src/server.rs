@@ -17,9 +17,9 @@ use crate::{
     app::App,
     auth::Open,
     clock::Clock,
-    databases::Databases,
-    error::ServerError,
-    history::Retention,
+    databases::{Databases, OpenHistory, default_history},
+    error::{HistoryError, ServerError},
+    history::{History, Retention},
     hrana::Hrana,
     metrics::Metrics,
     pages::{PagesEndpoint, QueryLimits, QueryRunner, SnapshotQueries},
@@ -63,6 +63,7 @@ pub struct ServerBuilder {
     request_head: Duration,
     longest_poll: Duration,
     clock: Clock,
+    history: OpenHistory,
 }
 
 impl ServerBuilder {
@@ -80,6 +81,7 @@ impl ServerBuilder {
             request_head: Duration::from_secs(75),
             longest_poll: Duration::from_secs(300),
             clock: Clock::default(),
+            history: default_history(),
         }
     }
 
@@ -143,6 +145,19 @@ impl ServerBuilder {
         self
     }
 
+    /// Where old pages are kept: opens the history of the database at a path. Default: [`SqliteHistory::open`], a SQLite
+    /// file beside the database; [`SqliteHistory::open_in`] for one whose file operations go through a storage.
+    ///
+    /// [`SqliteHistory::open`]: crate::history::SqliteHistory::open
+    /// [`SqliteHistory::open_in`]: crate::history::SqliteHistory::open_in
+    pub fn history(
+        mut self,
+        open: impl Fn(&Path) -> Result<Arc<dyn History>, HistoryError> + Send + Sync + 'static,
+    ) -> Self {
+        self.history = Arc::new(open);
+        self
+    }
+
     /// The time of day that revisions are stamped with and retention goes by.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
@@ -160,7 +175,7 @@ impl ServerBuilder {
             Some((certificate, key)) => Some(tls::config(certificate, key)?),
             None => None,
         };
-        let databases = Databases::new(self.path.as_deref(), self.retention, self.clock)?;
+        let databases = Databases::new(self.path.as_deref(), self.retention, self.clock, self.history)?;
         if databases.is_single() {
             databases.get("").await?;
         }
