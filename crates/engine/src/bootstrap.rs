@@ -20,6 +20,8 @@ pub(crate) struct Bootstrapped {
     pub base: Base,
     pub page_size: PageSize,
     pub map: PageMap,
+    /// Whether the remote sends along what a statement will touch.
+    pub hydrates: bool,
 }
 
 /// What to fetch.
@@ -47,6 +49,7 @@ pub(crate) async fn run(
         map: PageMap::new(),
         page_size: None,
         wanted_bytes: None,
+        hydrates: false,
     };
     let guess = u64::from(PageSize::DEFAULT.bytes());
     let mut request = PagesRequest {
@@ -90,11 +93,13 @@ struct Filling<'a> {
     page_size: Option<PageSize>,
     /// Stop after so many bytes from the file's start, once the page size is known.
     wanted_bytes: Option<u64>,
+    hydrates: bool,
 }
 
 impl Filling<'_> {
     async fn fetch(&mut self, remote: &dyn Remote, request: PagesRequest) -> Result<Base> {
         let mut answer = remote.pages(request).await?;
+        self.hydrates = answer.header.features.hydrate;
         let base = Base {
             revision: answer.header.revision.clone(),
             size: answer.header.db_size,
@@ -225,6 +230,7 @@ impl Filling<'_> {
             base,
             page_size,
             map: self.map,
+            hydrates: self.hydrates,
         })
     }
 }

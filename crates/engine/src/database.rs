@@ -22,6 +22,7 @@ use crate::{
     bootstrap::{self, Plan},
     connection::{Connection, ConnectionOptions},
     error::{Error, Result},
+    hydration::Hydration,
     info::{self, Info, beside},
     offline::Offline,
     options::{Builder, PartialSync},
@@ -147,6 +148,9 @@ impl Database {
             remote: remote.clone(),
             page_size,
             deadline: options.timeout,
+            hydration: info
+                .prefetch
+                .then(|| Arc::new(Hydration::new(info.remote_hydrates))),
         });
         let replica = Replica::register(ReplicaConfig {
             storage: storage.clone(),
@@ -442,6 +446,7 @@ fn make_new(
     info.page_size = made.page_size.bytes();
     info.base_revision = made.base.revision.as_str().to_owned();
     info.base_size = made.base.size.0;
+    info.remote_hydrates = made.hydrates;
     info.last_pull = Some(info::now());
     info.save(&**storage, path)?;
     Ok((info, made.map, None))

@@ -36,6 +36,9 @@ pub(crate) struct Info {
     pub bootstrap: Option<Bootstrap>,
     pub segment_size: u64,
     pub prefetch: bool,
+    /// Whether the remote said at the bootstrap that it sends along what a statement will touch.
+    #[serde(default)]
+    pub remote_hydrates: bool,
     /// The last local change that the remote confirmed.
     pub acknowledged: i64,
     /// No change id up to this one is given again.
@@ -87,6 +90,7 @@ impl Info {
             bootstrap: None,
             segment_size: 0,
             prefetch: false,
+            remote_hydrates: false,
             acknowledged: 0,
             change_floor: 0,
             pulls: 0,

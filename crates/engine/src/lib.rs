@@ -34,6 +34,7 @@ mod connection;
 mod database;
 mod error;
 mod hydrate;
+mod hydration;
 mod info;
 mod inspect;
 pub mod log;

@@ -1,20 +1,27 @@
-//! Absent pages from a remote: one request for each miss, pinned to the reader's revision, streamed into the sink.
+//! Absent pages from a remote: one request for each miss, pinned to the reader's revision, streamed into the sink. With
+//! prefetch, and where the remote can, the request names the statement too ([`crate::hydration`]).
 
 use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use partial_sync_core::{PageNo, PageSize};
-use partial_sync_transport::{PageSelector, PagesRequest, Remote, RemoteError, RemoteErrorKind};
+use partial_sync_transport::{PageSelector, PagesRequest, Remote, RemoteError, RemoteErrorKind, RemotePage};
 use partial_sync_vfs::{Base, Miss, PageSink, PageSource, SourceError};
 use roaring::RoaringBitmap;
 
-use crate::{error::PageFetchError, runtime::runtime};
+use crate::{
+    error::PageFetchError,
+    hydration::{Hydration, Turn},
+    runtime::runtime,
+};
 
 /// The [`PageSource`] of a replica.
 pub(crate) struct RemoteSource {
     pub(crate) remote: Arc<dyn Remote>,
     pub(crate) page_size: PageSize,
     pub(crate) deadline: Duration,
+    /// With prefetch: what a statement will touch comes along, where the remote can tell.
+    pub(crate) hydration: Option<Arc<Hydration>>,
 }
 
 impl PageSource for RemoteSource {
@@ -24,16 +31,70 @@ impl PageSource for RemoteSource {
             wanted = %miss.wanted, pages = miss.pages.len(), revision = %miss.base.revision, statement = miss.statement,
             "fetching absent pages"
         );
+        let hydration = self.hydration.clone();
         runtime().spawn(async move {
-            let request = pinned(&miss.base, &miss.pages, page_size, deadline);
-            let result = stream(&*remote, request, |page, data| {
-                sink.page(page, data)
-                    .map_err(|e| RemoteError::new(RemoteErrorKind::Protocol, e.to_string()))
-            })
-            .await;
+            let result = fetch(&*remote, hydration.as_deref(), &miss, &sink, page_size, deadline).await;
             sink.finish(result.map_err(|source| Arc::new(PageFetchError { source }) as SourceError));
         });
     }
+}
+
+async fn fetch(
+    remote: &dyn Remote,
+    hydration: Option<&Hydration>,
+    miss: &Miss,
+    sink: &PageSink,
+    page_size: PageSize,
+    deadline: Duration,
+) -> Result<(), RemoteError> {
+    let mut request = pinned(&miss.base, &miss.pages, page_size, deadline);
+    while let Some(hydration) = hydration.filter(|_| sink.fills())
+        && let Some(statement) = hydration.statement(miss)
+    {
+        match hydration.turn(&statement) {
+            Turn::Mine(_until_dropped) => {
+                if !narrow(&mut request, miss, sink) {
+                    return Ok(());
+                }
+                if hydration.fetch(remote, &request, &statement, sink).await? {
+                    return Ok(());
+                }
+                break;
+            }
+            Turn::Wait(mut end) => {
+                // Ends when the sender is dropped.
+                while end.changed().await.is_ok() {}
+            }
+        }
+    }
+    if !narrow(&mut request, miss, sink) {
+        return Ok(());
+    }
+    let mut answer = remote.pages(request).await?;
+    if let Some(hydration) = hydration {
+        hydration.learn(answer.header.features);
+    }
+    while let Some(next) = answer.pages.next().await {
+        put(sink, &next?)?;
+    }
+    Ok(())
+}
+
+/// Takes out of a request what has come by other ways since it was made. False when the page that it was made for has:
+/// whoever waits for another one asks again.
+fn narrow(request: &mut PagesRequest, miss: &Miss, sink: &PageSink) -> bool {
+    if let PageSelector::Ids(ids) = &mut request.select
+        && sink.fills()
+    {
+        *ids -= sink.present();
+    }
+    !sink.has(miss.wanted)
+}
+
+pub(crate) fn put(sink: &PageSink, page: &RemotePage) -> Result<(), RemoteError> {
+    let Some(number) = page.id.no() else { return Ok(()) };
+    sink.page(number, &page.data)
+        .map_err(|e| RemoteError::new(RemoteErrorKind::Protocol, e.to_string()))
 }
 
 /// A request for exactly these pages at a base.

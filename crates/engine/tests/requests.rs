@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use partial_sync::{Database, PartialSync};
 use partial_sync_transport::Counting;
@@ -303,6 +303,8 @@ fn invariant_9_a_pull_downloads_no_page_that_is_absent() {
         let conn = db.connection().unwrap();
         rows(&conn, "select k from t where id in (10, 700, 1490)").unwrap();
         for round in 0..4 {
+            // What still streams in behind the last query did not come with the pull.
+            assert!(db.settle(Duration::from_secs(10)));
             let here: BTreeSet<u32> = remote.ids_delivered().into_iter().collect();
             let total = db.stats().unwrap().pages_total;
             let present = db.stats().unwrap().pages_present;

@@ -1030,6 +1030,7 @@ impl PageSink {
             None
         };
         let data = patched.as_deref().unwrap_or(data);
+        let mut is_new = false;
         let filled = {
             let _fill = replica.fill.lock();
             if replica.is_closed() {
@@ -1044,6 +1045,7 @@ impl PageSink {
                 match replica.main.write_at(data, page.offset(replica.page_size)) {
                     Ok(()) => {
                         replica.map.set_present(page, self.epoch);
+                        is_new = true;
                         true
                     }
                     Err(error) => {
@@ -1053,8 +1055,21 @@ impl PageSink {
                 }
             }
         };
-        if filled && replica.prefetch.load(Ordering::Relaxed) && Planner::is_interesting(page, data) {
-            replica.planner.lock().observe_page(page, data);
+        if filled && replica.prefetch.load(Ordering::Relaxed) {
+            if Planner::is_interesting(page, data) {
+                replica.planner.lock().observe_page(page, data);
+            }
+            if is_new && !self.asked.contains(&page) {
+                if replica.extra.lock().insert(page.id().0) {
+                    replica.fetched_extra.fetch_add(1, Ordering::Relaxed);
+                }
+                // Somebody else's fetch may be waiting for what came along with this one.
+                let waiting = replica.flights.lock().get(&(self.epoch, page)).cloned();
+                if let Some(waiting) = waiting {
+                    drop(waiting.state.lock());
+                    waiting.arrived.notify_all();
+                }
+            }
         }
         let mut state = self.flight.state.lock();
         if !filled {
@@ -1070,6 +1085,21 @@ impl PageSink {
         drop(state);
         self.flight.arrived.notify_all();
         Ok(())
+    }
+
+    /// The pages that are here (0-based ids), and need not be sent.
+    pub fn present(&self) -> RoaringBitmap {
+        self.replica.map.present()
+    }
+
+    /// Whether a page is here and stays.
+    pub fn has(&self, page: PageNo) -> bool {
+        self.fills() && self.replica.map.state(page).visible_to(self.epoch)
+    }
+
+    /// Whether pages that come now stay, for the epoch has not moved since they were asked for.
+    pub fn fills(&self) -> bool {
+        self.epoch == self.replica.epoch()
     }
 
     /// The fetch is over. Readers whose page did not come fail with the error, or, after `Ok`, with one that says so.
