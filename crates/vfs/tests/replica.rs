@@ -356,8 +356,10 @@ fn invariant_10_an_interrupt_breaks_the_wait_for_a_page() {
     fixture.source.silent.store(true, Ordering::SeqCst);
     let handle = conn.interrupt_handle();
     let source = fixture.source.clone();
+    // Opening may have fetched page 1; an interrupt before the statement runs would be lost.
+    let before = source.fetches.load(Ordering::SeqCst);
     let interrupter = std::thread::spawn(move || {
-        while source.fetches.load(Ordering::SeqCst) == 0 {
+        while source.fetches.load(Ordering::SeqCst) == before {
             std::thread::yield_now();
         }
         handle.interrupt();
@@ -473,9 +475,10 @@ fn a_reader_that_joined_a_fetch_which_failed_fetches_for_itself() {
     fixture.source.silent.store(true, Ordering::SeqCst);
     let source = fixture.source.clone();
     let interrupt = a.interrupt_handle();
+    let before = source.fetches.load(Ordering::SeqCst);
     std::thread::scope(|scope| {
         let first = scope.spawn(|| a.execute_batch("select count(*) from t"));
-        while source.fetches.load(Ordering::SeqCst) == 0 {
+        while source.fetches.load(Ordering::SeqCst) == before {
             std::thread::yield_now();
         }
         interrupt.interrupt();
