@@ -1,0 +1,193 @@
+//! What of a replica survives a crash: the page map on disk, and how far the WAL is accounted for in it. The map is written
+//! only after the data it speaks of was synced, and always before SQLite may forget the WAL that made a page dirty.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+};
+
+use partial_sync_core::{PageNo, SavedPageMap};
+
+use super::{Replica, beside};
+use crate::storage::{Storage, StorageFile, read_whole, write_whole};
+
+/// A page map larger than this is no page map.
+const MAP_BYTES: u64 = 1 << 30;
+
+/// How far a WAL was accounted for: frames up to here, of the WAL with these salts, are in the saved dirty set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WalMark {
+    /// The two salts of the WAL's header.
+    pub salts: [u32; 2],
+    /// Bytes of the WAL file.
+    pub bytes: u64,
+}
+
+impl Replica {
+    /// The page map file of the replica at `path`.
+    pub fn map_path(path: &Path) -> PathBuf {
+        beside(path, "-pages")
+    }
+
+    /// Reads the saved page map; `None` when there is none. The inner result is the map's own complaint.
+    pub fn load_map(storage: &dyn Storage, path: &Path) -> io::Result<Option<SavedPageMap>> {
+        let Some(bytes) = read_whole(storage, &Self::map_path(path), MAP_BYTES)? else {
+            return Ok(None);
+        };
+        SavedPageMap::decode(&bytes)
+            .map(Some)
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    }
+
+    /// Makes the page map durable, and before it the data it speaks of. Does nothing when nothing changed since.
+    pub fn save_map(&self) -> io::Result<()> {
+        if self.whole {
+            return Ok(());
+        }
+        let _saving = self.saving.lock();
+        if !self.map.changed_since_saved() {
+            return Ok(());
+        }
+        // Taken before the sync: a page that becomes present after it is not claimed.
+        let generation = self.map.generation();
+        let saved = SavedPageMap::of(&self.map, self.page_size, self.base().size);
+        self.main.sync()?;
+        write_whole(&*self.storage, &Self::map_path(&self.path), &saved.encode())?;
+        self.map.mark_saved(generation);
+        Ok(())
+    }
+
+    /// Marks every page in the WAL as dirty, except those up to `mark`. For a replica that is being opened.
+    pub fn account_for_wal(&self, mark: Option<WalMark>) -> io::Result<()> {
+        let path = beside(&self.path, "-wal");
+        if !self.storage.exists(&path)? {
+            return Ok(());
+        }
+        let file = self.storage.open(&path, false)?;
+        let mut header = [0; 32];
+        if file.read_at(&mut header, 0)? < header.len() {
+            return Ok(());
+        }
+        let salts = [be32(&header, 16), be32(&header, 20)];
+        let step = 24 + self.page_size.as_usize() as u64;
+        let skip = mark
+            .filter(|m| m.salts == salts)
+            .map_or(0, |m| m.bytes.saturating_sub(32) / step);
+        let mut frame = [0; 24];
+        for index in skip.. {
+            if file.read_at(&mut frame, 32 + index * step)? < frame.len() {
+                break;
+            }
+            if [be32(&frame, 8), be32(&frame, 12)] != salts {
+                break;
+            }
+            if let Some(page) = PageNo::new(be32(&frame, 0)) {
+                self.map.set_dirty(page);
+            }
+        }
+        Ok(())
+    }
+
+    /// How far the WAL goes now: up to its last commit, which is durable when this returns. Frames behind it do not count
+    /// even if they are there: those of a transaction that was rolled back are overwritten by the next one.
+    pub fn wal_mark(&self) -> io::Result<Option<WalMark>> {
+        let Some((salts, frames)) = self.wal_index.lock().committed() else {
+            return Ok(None);
+        };
+        self.sync_wal()?;
+        Ok(Some(WalMark {
+            salts,
+            bytes: self.frame_offset(frames),
+        }))
+    }
+
+    fn frame_offset(&self, frames: u32) -> u64 {
+        32 + u64::from(frames) * (24 + self.page_size.as_usize() as u64)
+    }
+
+    /// Makes sure that a COMMIT that failed does not come back: SQLite leaves its frames in the WAL, and where only the
+    /// sync failed they are complete, so that the next recovery would take them. For the thread that holds the write
+    /// lock, before it gives it back.
+    pub fn forget_failed_commit(&self) -> io::Result<()> {
+        let path = beside(&self.path, "-wal");
+        let Some((_, frames)) = self.wal_index.lock().committed() else {
+            return Ok(());
+        };
+        if !self.storage.exists(&path)? {
+            return Ok(());
+        }
+        let file = self.storage.open(&path, false)?;
+        let at = self.frame_offset(frames);
+        if file.len()? <= at {
+            return Ok(());
+        }
+        // A frame without salts ends the WAL.
+        file.write_at(&[0; 24], at)?;
+        file.sync()
+    }
+
+    /// Bytes of the WAL file.
+    pub fn wal_bytes(&self) -> io::Result<u64> {
+        let path = beside(&self.path, "-wal");
+        if self.storage.exists(&path)? {
+            self.storage.open(&path, false)?.len()
+        } else {
+            Ok(0)
+        }
+    }
+
+    /// Makes every commit so far durable, whatever `PRAGMA synchronous` says.
+    pub fn sync_wal(&self) -> io::Result<()> {
+        let path = beside(&self.path, "-wal");
+        match self.storage.exists(&path)? {
+            true => self.sync_wal_file(&*self.storage.open(&path, false)?),
+            false => Ok(()),
+        }
+    }
+
+    /// Syncs the WAL, and its name when that is new: a file without a name is lost in a power failure.
+    pub(crate) fn sync_wal_file(&self, wal: &dyn StorageFile) -> io::Result<()> {
+        wal.sync()?;
+        if !self.wal_is_named.load(Ordering::Acquire) {
+            self.storage.sync_folder(&self.path)?;
+            self.wal_is_named.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// The WAL is about to be made or was deleted.
+    pub(crate) fn wal_has_no_name(&self) {
+        self.wal_is_named.store(false, Ordering::Release);
+    }
+
+    /// SQLite writes to the WAL: whatever page a frame names is dirty from now on, committed or not.
+    pub(crate) fn note_wal_write(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        if self.whole {
+            return Ok(());
+        }
+        if offset == 0 {
+            // A new header: what the old frames made dirty must be on disk before they are overwritten.
+            return self.save_map();
+        }
+        let step = 24 + self.page_size.as_usize() as u64;
+        if offset < 32 {
+            return Ok(());
+        }
+        let mut frame = (offset - 32).div_ceil(step);
+        loop {
+            let at = (32 + frame * step - offset) as usize;
+            if at + 4 > data.len() {
+                return Ok(());
+            }
+            if let Some(page) = PageNo::new(be32(data, at)) {
+                self.map.set_dirty(page);
+            }
+            frame += 1;
+        }
+    }
+}
+
+fn be32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}

@@ -1,0 +1,435 @@
+//! How a replica gets a page that is not here: single flight, what the planner adds, the wait with its deadline, and the
+//! sink that takes the pages as they arrive. A fetch never overwrites a page that is present.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+use partial_sync_core::{Epoch, FetchView, PageCount, PageNo, Planner, segment_of};
+use roaring::RoaringBitmap;
+
+use super::{Replica, as_wal_mode};
+use crate::{
+    error::ReadError,
+    source::{Base, Miss, SourceError},
+    sqlite::context,
+};
+
+/// Most bytes kept of pages that only readers of older epochs can use.
+const OLD_PAGES_BYTES: usize = 32 << 20;
+/// How often a wait looks whether its statement was interrupted.
+pub(super) const INTERRUPT_POLL: Duration = Duration::from_millis(10);
+
+/// One request under way.
+#[derive(Default)]
+pub(super) struct Flight {
+    /// Whether its pages were to fill the map when it started.
+    fills: bool,
+    state: Mutex<FlightState>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct FlightState {
+    /// Pages that came but may not fill the map.
+    private: HashMap<PageNo, Arc<[u8]>>,
+    done: Option<Result<(), SourceError>>,
+}
+
+pub(super) type OldPages = HashMap<(Epoch, PageNo), Arc<[u8]>>;
+pub(super) type Flights = HashMap<(Epoch, PageNo), Arc<Flight>>;
+
+/// What the planner sees of a replica while it plans.
+struct View<'a> {
+    replica: &'a Replica,
+    epoch: Epoch,
+    size: PageCount,
+    flights: &'a Flights,
+}
+
+impl FetchView for View<'_> {
+    fn db_size(&self) -> PageCount {
+        self.size
+    }
+
+    fn wants(&self, page: PageNo) -> bool {
+        let map = &self.replica.map;
+        !map.state(page).visible_to(self.epoch)
+            && !map.is_dirty(page)
+            && !self.flights.contains_key(&(self.epoch, page))
+    }
+}
+
+impl Replica {
+    /// Tells the planner, where it is in use, what SQLite reads.
+    pub(super) fn observe(&self, page: PageNo, within: usize, data: &[u8]) {
+        if !self.prefetch.load(Ordering::Relaxed) || within != 0 || data.len() != self.page_size.as_usize() {
+            return;
+        }
+        if self.map.present_count()
+            >= self
+                .bases
+                .read()
+                .get(&self.epoch())
+                .map_or(PageCount::ZERO, |b| b.size)
+        {
+            return;
+        }
+        {
+            let mut extra = self.extra.lock();
+            if !extra.is_empty() && extra.remove(page.id().0) {
+                self.used_extra.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let mut planner = self.planner.lock();
+        if Planner::is_interesting(page, data) {
+            planner.observe_page(page, data);
+        }
+        planner.observe_read(page);
+    }
+
+    /// Waits until `page` is visible to `epoch` or hands out a private copy; `None`: look at the map again.
+    pub(super) fn obtain(
+        &self,
+        epoch: Epoch,
+        page: PageNo,
+        deadline: Instant,
+    ) -> Result<Option<Arc<[u8]>>, ReadError> {
+        if epoch != self.epoch()
+            && let Some(bytes) = self.old_pages.lock().get(&(epoch, page))
+        {
+            return Ok(Some(bytes.clone()));
+        }
+        let base = self.base_of(epoch).ok_or(ReadError::NoBase)?;
+        if !base.size.contains(page) {
+            // The local file is larger than the remote database and SQLite never wrote this page: it has no content
+            // (a free page of a transaction that grew the file), as in a plain file.
+            return Ok(Some(vec![0; self.page_size.as_usize()].into()));
+        }
+        let (flight, to_fetch) = {
+            let mut flights = self.flights.lock();
+            if self.map.state(page).visible_to(epoch) {
+                return Ok(None);
+            }
+            match flights.get(&(epoch, page)) {
+                Some(flight) => (flight.clone(), None),
+                None => {
+                    let pages = self.plan(epoch, page, &base, &flights);
+                    let flight = Arc::new(Flight {
+                        fills: epoch == self.epoch(),
+                        ..Flight::default()
+                    });
+                    flights.extend(pages.iter().map(|&p| ((epoch, p), flight.clone())));
+                    (flight, Some(pages))
+                }
+            }
+        };
+        let joined = to_fetch.is_none();
+        if let Some(pages) = to_fetch {
+            self.note_extra(page, &pages, &base);
+            let sink = PageSink {
+                replica: self.me.upgrade().ok_or(ReadError::Closed)?,
+                flight: flight.clone(),
+                epoch,
+                asked: pages.clone(),
+                finished: false,
+            };
+            let statement = context::current_statement_sql();
+            self.source.fetch(
+                Miss {
+                    wanted: page,
+                    pages,
+                    base,
+                    epoch,
+                    statement,
+                },
+                sink,
+            );
+        }
+        match self.wait_for(&flight, epoch, page, deadline) {
+            // Somebody else's fetch, begun under other circumstances, failed; this reader still has time for its own.
+            Err(ReadError::Source { .. } | ReadError::NotSent { .. })
+                if joined && Instant::now() < deadline =>
+            {
+                Ok(None)
+            }
+            result => result,
+        }
+    }
+
+    fn plan(&self, epoch: Epoch, page: PageNo, base: &Base, flights: &Flights) -> Vec<PageNo> {
+        if epoch == self.epoch() {
+            self.planner.lock().plan(
+                page,
+                &View {
+                    replica: self,
+                    epoch,
+                    size: base.size,
+                    flights,
+                },
+            )
+        } else {
+            vec![page]
+        }
+    }
+
+    /// Counts the pages that the planner added beyond the segment.
+    fn note_extra(&self, wanted: PageNo, pages: &[PageNo], base: &Base) {
+        if !self.prefetch.load(Ordering::Relaxed) {
+            return;
+        }
+        let segment = segment_of(wanted, self.page_size, self.segment, base.size);
+        let mut extra = self.extra.lock();
+        for page in pages
+            .iter()
+            .filter(|&&p| p != wanted && !segment.is_some_and(|s| s.contains(p)))
+        {
+            if extra.insert(page.id().0) {
+                self.fetched_extra.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Begins a fetch that no query waits for: of `pages`, those that are absent and not in flight are to be fetched at
+    /// the base that is returned, and given to the sink.
+    pub fn begin_fetch(
+        &self,
+        pages: impl IntoIterator<Item = PageNo>,
+    ) -> Result<(Base, Vec<PageNo>, PageSink), ReadError> {
+        let epoch = self.epoch();
+        let base = self.base_of(epoch).ok_or(ReadError::NoBase)?;
+        let flight = Arc::new(Flight {
+            fills: true,
+            ..Flight::default()
+        });
+        let mut flights = self.flights.lock();
+        let pages: Vec<PageNo> = {
+            let view = View {
+                replica: self,
+                epoch,
+                size: base.size,
+                flights: &flights,
+            };
+            pages
+                .into_iter()
+                .filter(|&p| base.size.contains(p) && !p.is_lock_byte_page(self.page_size) && view.wants(p))
+                .collect()
+        };
+        flights.extend(pages.iter().map(|&p| ((epoch, p), flight.clone())));
+        drop(flights);
+        let replica = self.me.upgrade().ok_or(ReadError::Closed)?;
+        Ok((
+            base,
+            pages.clone(),
+            PageSink {
+                replica,
+                flight,
+                epoch,
+                asked: pages,
+                finished: false,
+            },
+        ))
+    }
+
+    /// Waits until the fetches that are under way now have ended, at most so long: a query goes on as soon as its own
+    /// page has come, while the rest still streams in. False when they have not ended in time.
+    pub fn settle(&self, wait: Duration) -> bool {
+        let deadline = Instant::now() + wait;
+        let flights: Vec<Arc<Flight>> = self.flights.lock().values().cloned().collect();
+        flights.iter().all(|flight| {
+            let mut state = flight.state.lock();
+            while state.done.is_none() {
+                if flight.arrived.wait_until(&mut state, deadline).timed_out() {
+                    return state.done.is_some();
+                }
+            }
+            true
+        })
+    }
+
+    fn wait_for(
+        &self,
+        flight: &Flight,
+        epoch: Epoch,
+        page: PageNo,
+        deadline: Instant,
+    ) -> Result<Option<Arc<[u8]>>, ReadError> {
+        let mut state = flight.state.lock();
+        loop {
+            if let Some(bytes) = state.private.get(&page) {
+                return Ok(Some(bytes.clone()));
+            }
+            if self.map.state(page).visible_to(epoch) {
+                return Ok(None);
+            }
+            match &state.done {
+                Some(Err(source)) => {
+                    return Err(ReadError::Source {
+                        page,
+                        source: source.clone(),
+                    });
+                }
+                Some(Ok(())) => {
+                    // A pull takes pages out of the map before it moves the epoch; wait until it has done both.
+                    drop(self.fill.lock());
+                    let moved = flight.fills && epoch != self.epoch();
+                    if moved || self.map.state(page).visible_to(epoch) {
+                        // When it moved after the page had filled the map: start over at this reader's own revision.
+                        return Ok(None);
+                    }
+                    return Err(ReadError::NotSent { page });
+                }
+                None => {}
+            }
+            if context::is_interrupted() {
+                return Err(ReadError::Interrupted { page });
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(ReadError::TimedOut {
+                    page,
+                    waited: self.wait,
+                });
+            }
+            flight
+                .arrived
+                .wait_until(&mut state, deadline.min(now + INTERRUPT_POLL));
+        }
+    }
+}
+
+/// Takes the pages of one [`Miss`] as they arrive. Dropped without [`PageSink::finish`], the readers get an error.
+pub struct PageSink {
+    replica: Arc<Replica>,
+    flight: Arc<Flight>,
+    epoch: Epoch,
+    asked: Vec<PageNo>,
+    finished: bool,
+}
+
+impl PageSink {
+    /// A page has arrived, asked for or not. It becomes present unless it is already, or the epoch moved on, or the disk
+    /// refuses it: then only the readers that wait for it get it.
+    pub fn page(&self, page: PageNo, data: &[u8]) -> Result<(), ReadError> {
+        let replica = &self.replica;
+        if data.len() != replica.page_size.as_usize() {
+            return Err(ReadError::PageSize {
+                page,
+                got: data.len(),
+                expected: replica.page_size,
+            });
+        }
+        if page.is_lock_byte_page(replica.page_size) {
+            return Ok(());
+        }
+        let patched = if page == PageNo::FIRST {
+            Some(as_wal_mode(data))
+        } else {
+            None
+        };
+        let data = patched.as_deref().unwrap_or(data);
+        let mut is_new = false;
+        let filled = {
+            let _fill = replica.fill.lock();
+            if replica.is_closed() {
+                return Err(ReadError::Closed);
+            }
+            if self.epoch != replica.epoch() {
+                false
+            } else if !replica.map.state(page).is_absent() {
+                // It became present meanwhile; that copy is at least as good as this one.
+                true
+            } else {
+                match replica.main.write_at(data, page.offset(replica.page_size)) {
+                    Ok(()) => {
+                        replica.map.set_present(page, self.epoch);
+                        is_new = true;
+                        true
+                    }
+                    Err(error) => {
+                        tracing::warn!(%page, %error, "a fetched page could not be stored; the query goes on without");
+                        false
+                    }
+                }
+            }
+        };
+        if filled && replica.prefetch.load(Ordering::Relaxed) {
+            if Planner::is_interesting(page, data) {
+                replica.planner.lock().observe_page(page, data);
+            }
+            if is_new && !self.asked.contains(&page) {
+                if replica.extra.lock().insert(page.id().0) {
+                    replica.fetched_extra.fetch_add(1, Ordering::Relaxed);
+                }
+                // Somebody else's fetch may be waiting for what came along with this one.
+                let waiting = replica.flights.lock().get(&(self.epoch, page)).cloned();
+                if let Some(waiting) = waiting {
+                    drop(waiting.state.lock());
+                    waiting.arrived.notify_all();
+                }
+            }
+        }
+        let mut state = self.flight.state.lock();
+        if !filled {
+            let bytes: Arc<[u8]> = data.into();
+            if self.epoch != replica.epoch() {
+                let mut old = replica.old_pages.lock();
+                if old.len() * data.len() < OLD_PAGES_BYTES {
+                    old.insert((self.epoch, page), bytes.clone());
+                }
+            }
+            state.private.insert(page, bytes);
+        }
+        drop(state);
+        self.flight.arrived.notify_all();
+        Ok(())
+    }
+
+    /// The pages that are here (0-based ids), and need not be sent.
+    pub fn present(&self) -> RoaringBitmap {
+        self.replica.map.present()
+    }
+
+    /// Whether a page is here and stays.
+    pub fn has(&self, page: PageNo) -> bool {
+        self.fills() && self.replica.map.state(page).visible_to(self.epoch)
+    }
+
+    /// Whether pages that come now stay, for the epoch has not moved since they were asked for.
+    pub fn fills(&self) -> bool {
+        self.epoch == self.replica.epoch()
+    }
+
+    /// The fetch is over. Readers whose page did not come fail with the error, or, after `Ok`, with one that says so.
+    pub fn finish(mut self, result: Result<(), SourceError>) {
+        self.land(result);
+    }
+
+    fn land(&mut self, result: Result<(), SourceError>) {
+        self.finished = true;
+        {
+            let mut flights = self.replica.flights.lock();
+            for &page in &self.asked {
+                if flights
+                    .get(&(self.epoch, page))
+                    .is_some_and(|f| Arc::ptr_eq(f, &self.flight))
+                {
+                    flights.remove(&(self.epoch, page));
+                }
+            }
+        }
+        self.flight.state.lock().done = Some(result);
+        self.flight.arrived.notify_all();
+    }
+}
+
+impl Drop for PageSink {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.land(Err(Arc::new(ReadError::Abandoned)));
+        }
+    }
+}
