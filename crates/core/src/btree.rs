@@ -329,8 +329,9 @@ fn take_u32(bytes: &mut &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(*number))
 }
 
-/// A varint of SQLite: 7 bits a byte, high ones first, up to 8 bytes; a ninth gives 8 bits.
-fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+/// Takes a varint of SQLite off the front: 7 bits a byte, high ones first, up to 8 bytes; a ninth gives 8 bits. `None` when
+/// the bytes end before it does.
+pub fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for index in 0..9 {
         let byte = *bytes.split_off_first()?;

@@ -1,6 +1,8 @@
 //! Reads rows of `sqlite_schema` from their raw records (<https://www.sqlite.org/fileformat2.html#record_format>), as far
 //! as they name tables and indexes. A record may be cut short or be anything; what cannot be read is left out.
 
+use partial_sync_core::btree::take_varint;
+
 use super::OwnerKind;
 
 /// Bytes of a row that are looked at: type, name, table and root page come first, the SQL text last.
@@ -37,11 +39,11 @@ impl Encoding {
 /// Reads `(type, name, tbl_name, rootpage, ...)`; `None` for views, triggers, virtual tables and damage.
 pub(super) fn row(record: &[u8], encoding: Encoding) -> Option<SchemaRow> {
     let mut rest = record;
-    let header_len = usize::try_from(varint(&mut rest)?).ok()?;
+    let header_len = usize::try_from(take_varint(&mut rest)?).ok()?;
     let mut types = record.get(record.len() - rest.len()..header_len)?;
     let mut body = record.get(header_len..)?;
     let mut next = || {
-        let serial = varint(&mut types)?;
+        let serial = take_varint(&mut types)?;
         let len = match serial {
             0 | 8 | 9 => 0,
             1..=4 => serial as usize,
@@ -77,22 +79,6 @@ pub(super) fn row(record: &[u8], encoding: Encoding) -> Option<SchemaRow> {
         table,
         root,
     })
-}
-
-/// 7 bits a byte, high ones first, up to 8 bytes; a ninth gives 8 bits.
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0_u64;
-    for index in 0..9 {
-        let byte = *bytes.split_off_first()?;
-        if index == 8 {
-            return Some(value << 8 | u64::from(byte));
-        }
-        value = value << 7 | u64::from(byte & 0x7f);
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]
