@@ -145,8 +145,10 @@ impl Hydration {
         };
         let mut answer = match tokio::time::timeout(PATIENCE, remote.pages(request)).await {
             Ok(Ok(answer)) => answer,
-            // The page is needed all the same; where the remote is gone, its own request says so best.
-            Ok(Err(error)) if error.kind != RemoteErrorKind::Refused => return Err(error),
+            // Refused, or too busy for statements: the page alone may still be had. Anything else would fail for it too.
+            Ok(Err(error)) if !matches!(error.kind, RemoteErrorKind::Refused | RemoteErrorKind::Failed) => {
+                return Err(error);
+            }
             Ok(Err(_)) | Err(_) => {
                 self.remember(statement.key);
                 return Ok(false);
@@ -157,9 +159,11 @@ impl Hydration {
         while let Some(next) = answer.pages.next().await {
             let page = match next {
                 Ok(page) => page,
-                // Cut off among what came along: the pages asked for are here, the rest can wait.
-                Err(_) if missing.is_empty() => return Ok(true),
-                Err(error) => return Err(error),
+                // Cut off: what was asked for and has not come is asked for alone; what would have come along can wait.
+                Err(_) => {
+                    self.remember(statement.key);
+                    return Ok(missing.is_empty());
+                }
             };
             put(sink, &page)?;
             if !missing.remove(page.id.0) {
