@@ -165,22 +165,6 @@ impl Log {
         Ok(Some(discarded))
     }
 
-    /// Drops both tables if they hold nothing, so that a replica in step with its remote has the remote's schema.
-    /// Must run in a transaction that holds the write lock.
-    pub fn drop_if_empty(&self) -> Result<(), LogError> {
-        for table in ["partial_sync_changes", "partial_sync_state"] {
-            let Some(mut rows) = self.statement(&format!("SELECT 1 FROM main.{table} LIMIT 1"))? else {
-                continue;
-            };
-            let empty = rows.step()? == Step::Done;
-            drop(rows);
-            if empty {
-                self.conn.execute_batch(&format!("DROP TABLE main.{table}"))?;
-            }
-        }
-        Ok(())
-    }
-
     /// The marker called `key`.
     pub fn marker(&self, key: &str) -> Result<Option<Value>, LogError> {
         let Some(mut select) = self.statement("SELECT value FROM main.partial_sync_state WHERE key = ?1")?

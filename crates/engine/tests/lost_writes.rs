@@ -1,5 +1,6 @@
-//! Each test here showed a way in which a committed local write was lost, a stale page came back, or a replica could not
-//! be opened any more. Each begins with what was wrong.
+//! Ways in which a committed local write could be lost, a stale page come back, or a replica not be opened any more. Each
+//! test begins with what was wrong. Most failed before the mend; those of the late fetch, of the frames of a rolled back
+//! transaction and of a new WAL's name hold mends that came from reading, and passed before them too.
 
 #[path = "support/crash_storage.rs"]
 mod crash_storage;

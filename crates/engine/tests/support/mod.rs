@@ -173,30 +173,20 @@ const TABLES: &str = "select name from sqlite_schema where type = 'table' and na
 
 /// Every row of every table of a replica (but not the bookkeeping), as text.
 pub fn contents(conn: &Connection) -> Vec<String> {
-    let mut out = schema(&rows(conn, SCHEMA).unwrap());
-    for table in rows(conn, TABLES).unwrap() {
-        let name = table
-            .trim_start_matches("Text(\"")
-            .trim_end_matches("\")")
-            .to_owned();
-        out.push(name.clone());
-        let mut all = rows(conn, &format!("select * from \"{}\"", name.replace('"', "\"\""))).unwrap();
-        all.sort();
-        out.extend(all);
-    }
-    out
+    all_rows(|sql| rows(conn, sql).unwrap())
 }
 
 /// The same of a file, by stock SQLite.
 pub fn stock_contents(conn: &rusqlite::Connection) -> Vec<String> {
-    let mut out = schema(&stock_rows(conn, SCHEMA).unwrap());
-    for table in stock_rows(conn, TABLES).unwrap() {
-        let name = table
-            .trim_start_matches("Text(\"")
-            .trim_end_matches("\")")
-            .to_owned();
-        out.push(name.clone());
-        let mut all = stock_rows(conn, &format!("select * from \"{}\"", name.replace('"', "\"\""))).unwrap();
+    all_rows(|sql| stock_rows(conn, sql).unwrap())
+}
+
+fn all_rows(query: impl Fn(&str) -> Vec<String>) -> Vec<String> {
+    let mut out = query(SCHEMA);
+    for table in query(TABLES) {
+        let name = table.trim_start_matches("Text(\"").trim_end_matches("\")");
+        out.push(name.to_owned());
+        let mut all = query(&format!("select * from \"{}\"", name.replace('"', "\"\"")));
         all.sort();
         out.extend(all);
     }
@@ -206,10 +196,6 @@ pub fn stock_contents(conn: &rusqlite::Connection) -> Vec<String> {
 const SCHEMA: &str = "select type, name, tbl_name from sqlite_schema where name not like 'sqlite_%' \
      and name not like 'partial_sync_%' and tbl_name not like 'partial_sync_%' \
      and tbl_name <> 'turso_sync_last_change_id' order by type, name";
-
-fn schema(rows: &[String]) -> Vec<String> {
-    rows.to_vec()
-}
 
 pub fn stock(path: &Path) -> rusqlite::Connection {
     rusqlite::Connection::open(path).unwrap()
