@@ -1,23 +1,27 @@
 //! The first connect: makes a replica of a remote database out of nothing. Everything is streamed to the file; the
 //! `-info` file that says "ready" is written last, so a crash before leaves a replica that is begun anew.
+//!
+//! A replica can also be made without the remote ([`empty`]). What the first connect would have brought, the first pull
+//! then brings: the same [`fetch`], into the pull's file.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
-use partial_sync_core::{Epoch, PageCount, PageMap, PageNo, PageSize, Revision, SavedPageMap};
+use partial_sync_core::{Epoch, PageCount, PageMap, PageNo, PageSize, SavedPageMap};
 use partial_sync_transport::{PageSelector, PagesRequest, Remote, RemoteError, RemoteErrorKind};
 use partial_sync_vfs::{Base, Replica, Storage, StorageFile, as_wal_mode, write_whole};
 use roaring::RoaringBitmap;
 
 use crate::{
     error::{Error, Result},
-    options::Bootstrap,
+    options::{Bootstrap, Builder},
     source::pinned,
 };
 
-/// What a bootstrap brought.
+/// A replica that was made.
 pub(crate) struct Bootstrapped {
-    pub base: Base,
+    /// `None`: made without the remote.
+    pub base: Option<Base>,
     pub page_size: PageSize,
     pub map: PageMap,
     /// Whether the remote sends along what a statement will touch.
@@ -32,7 +36,29 @@ pub(crate) enum Plan {
     Partial(Option<Bootstrap>),
 }
 
-/// Fetches into the file at `path`, which must not exist, and its page map.
+impl Plan {
+    pub(crate) fn of(options: &Builder) -> Self {
+        match &options.partial {
+            None => Self::Everything {
+                chunk: options.pull_threshold,
+            },
+            Some(partial) => Self::Partial(partial.bootstrap.clone()),
+        }
+    }
+}
+
+/// What a fetch brought, besides the pages.
+pub(crate) struct Fetched {
+    pub base: Base,
+    /// `None` when the remote's database is empty.
+    pub page_size: Option<PageSize>,
+    pub hydrates: bool,
+}
+
+/// Takes a page; page 1 says "WAL mode" already.
+pub(crate) type Put<'a> = &'a mut (dyn FnMut(PageNo, &[u8]) -> Result<()> + Send);
+
+/// Fetches into the file at `path`, and its page map.
 pub(crate) async fn run(
     remote: &dyn Remote,
     storage: &Arc<dyn Storage>,
@@ -40,13 +66,87 @@ pub(crate) async fn run(
     plan: &Plan,
     deadline: Duration,
 ) -> Result<Bootstrapped> {
-    let file = storage
+    let file = open(storage, path)?;
+    let map = PageMap::new();
+    let mut put = |page: PageNo, data: &[u8]| {
+        let offset = (u64::from(page.get()) - 1) * data.len() as u64;
+        file.write_at(data, offset)
+            .map_err(|e| Error::storage("write", path, e))?;
+        map.set_present(page, Epoch(0));
+        Ok(())
+    };
+    let Fetched {
+        base,
+        page_size,
+        hydrates,
+    } = fetch(remote, plan, deadline, &mut put).await?;
+    let page_size = page_size.unwrap_or(PageSize::DEFAULT);
+    finish(storage, path, &*file, &map, page_size, base.size)?;
+    Ok(Bootstrapped {
+        base: Some(base),
+        page_size,
+        map,
+        hydrates,
+    })
+}
+
+/// Makes a replica without the remote: a database without tables, as of an empty remote.
+pub(crate) fn empty(storage: &Arc<dyn Storage>, path: &Path) -> Result<Bootstrapped> {
+    let file = open(storage, path)?;
+    file.set_len(0).map_err(|e| Error::storage("empty", path, e))?;
+    let (map, page_size) = (PageMap::new(), PageSize::DEFAULT);
+    finish(storage, path, &*file, &map, page_size, PageCount::ZERO)?;
+    Ok(Bootstrapped {
+        base: None,
+        page_size,
+        map,
+        hydrates: false,
+    })
+}
+
+fn open(storage: &Arc<dyn Storage>, path: &Path) -> Result<Arc<dyn StorageFile>> {
+    storage
         .open(path, true)
-        .map_err(|e| Error::storage("create", path, e))?;
+        .map_err(|e| Error::storage("create", path, e))
+}
+
+/// Makes data and map durable.
+fn finish(
+    storage: &Arc<dyn Storage>,
+    path: &Path,
+    file: &dyn StorageFile,
+    map: &PageMap,
+    page_size: PageSize,
+    size: PageCount,
+) -> Result<()> {
+    let failed = |e| Error::storage("write", path, e);
+    if size == PageCount::ZERO {
+        // An empty remote: a database without tables, which the first push creates there.
+        file.write_at(&empty_page_1(page_size), 0).map_err(failed)?;
+        map.set_present(PageNo::FIRST, Epoch(0));
+        map.set_dirty(PageNo::FIRST);
+    } else {
+        file.set_len(size.bytes(page_size)).map_err(failed)?;
+    }
+    file.sync().map_err(failed)?;
+    let generation = map.generation();
+    let saved = SavedPageMap::of(map, page_size, size);
+    let map_path = Replica::map_path(path);
+    write_whole(&**storage, &map_path, &saved.encode()).map_err(|e| Error::storage("write", &map_path, e))?;
+    map.mark_saved(generation);
+    Ok(())
+}
+
+/// Fetches what `plan` says, all of one revision.
+pub(crate) async fn fetch(
+    remote: &dyn Remote,
+    plan: &Plan,
+    deadline: Duration,
+    put: Put<'_>,
+) -> Result<Fetched> {
     let mut filling = Filling {
-        file,
-        path,
-        map: PageMap::new(),
+        put,
+        came: RoaringBitmap::new(),
         page_size: None,
         wanted_bytes: None,
         hydrates: false,
@@ -78,7 +178,11 @@ pub(crate) async fn run(
             other => other,
         })?;
     filling.complete(remote, plan, &base, deadline).await?;
-    filling.finish(storage, base)
+    Ok(Fetched {
+        base,
+        page_size: filling.page_size,
+        hydrates: filling.hydrates,
+    })
 }
 
 fn first_ids(pages: u64) -> PageSelector {
@@ -87,9 +191,9 @@ fn first_ids(pages: u64) -> PageSelector {
 }
 
 struct Filling<'a> {
-    file: Arc<dyn StorageFile>,
-    path: &'a Path,
-    map: PageMap,
+    put: Put<'a>,
+    /// 0-based ids of the pages that came.
+    came: RoaringBitmap,
     page_size: Option<PageSize>,
     /// Stop after so many bytes from the file's start, once the page size is known.
     wanted_bytes: Option<u64>,
@@ -126,7 +230,7 @@ impl Filling<'_> {
         Ok(base)
     }
 
-    fn put(&self, page: PageNo, data: &[u8], size: PageSize) -> Result<()> {
+    fn put(&mut self, page: PageNo, data: &[u8], size: PageSize) -> Result<()> {
         if data.len() != size.as_usize() {
             return Err(unusable(format!(
                 "page {page} came with {} bytes where the pages before it have {size}",
@@ -143,10 +247,8 @@ impl Filling<'_> {
                 "its first page has no SQLite header; is it encrypted, or no database?".into(),
             ));
         }
-        self.file
-            .write_at(data, page.offset(size))
-            .map_err(|e| Error::storage("write", self.path, e))?;
-        self.map.set_present(page, Epoch(0));
+        (self.put)(page, data)?;
+        self.came.insert(page.id().0);
         Ok(())
     }
 
@@ -195,43 +297,16 @@ impl Filling<'_> {
         };
         let missing: Vec<PageNo> = PageCount(last)
             .iter()
-            .filter(|&p| self.map.state(p).is_absent() && !p.is_lock_byte_page(page_size))
+            .filter(|&p| !self.came.contains(p.id().0) && !p.is_lock_byte_page(page_size))
             .collect();
         for pages in missing.chunks(chunk.max(1) as usize) {
             self.fetch(remote, pinned(base, pages, page_size, deadline))
                 .await?;
         }
-        if self.map.state(PageNo::FIRST).is_absent() {
+        if !self.came.contains(0) {
             return Err(unusable("the remote did not send its first page".into()));
         }
         Ok(())
-    }
-
-    /// Makes data and map durable.
-    fn finish(self, storage: &Arc<dyn Storage>, base: Base) -> Result<Bootstrapped> {
-        let page_size = self.page_size.unwrap_or(PageSize::DEFAULT);
-        let failed = |e| Error::storage("write", self.path, e);
-        if base.size == PageCount::ZERO {
-            // An empty remote: a database without tables, which the first push creates there.
-            self.file.write_at(&empty_page_1(page_size), 0).map_err(failed)?;
-            self.map.set_present(PageNo::FIRST, Epoch(0));
-            self.map.set_dirty(PageNo::FIRST);
-        } else {
-            self.file.set_len(base.size.bytes(page_size)).map_err(failed)?;
-        }
-        self.file.sync().map_err(failed)?;
-        let generation = self.map.generation();
-        let saved = SavedPageMap::of(&self.map, page_size, base.size);
-        let map_path = Replica::map_path(self.path);
-        write_whole(&**storage, &map_path, &saved.encode())
-            .map_err(|e| Error::storage("write", &map_path, e))?;
-        self.map.mark_saved(generation);
-        Ok(Bootstrapped {
-            base,
-            page_size,
-            map: self.map,
-            hydrates: self.hydrates,
-        })
     }
 }
 
@@ -270,12 +345,4 @@ fn empty_page_1(size: PageSize) -> Vec<u8> {
     };
     page[105..107].copy_from_slice(&content.to_be_bytes());
     page
-}
-
-/// The revision of an info file, checked.
-pub(crate) fn revision(text: &str, path: &Path) -> Result<Revision> {
-    Revision::new(text).ok_or_else(|| Error::NotAReplica {
-        path: path.to_owned(),
-        why: "its info file names no base revision".into(),
-    })
 }

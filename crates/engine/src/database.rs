@@ -12,9 +12,9 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 use partial_sync_core::{PageSize, SegmentSize};
-use partial_sync_transport::{HttpRemote, Remote};
+use partial_sync_transport::{HttpRemote, Remote, RemoteErrorKind};
 use partial_sync_vfs::{
-    Base, MemoryStorage, OsStorage, Replica, ReplicaConfig, Storage, VFS_NAME, WalMark,
+    MemoryStorage, OsStorage, Replica, ReplicaConfig, Storage, VFS_NAME, WalMark,
     sqlite::{Conn, OpenOptions},
 };
 
@@ -140,10 +140,7 @@ impl Database {
             }
         };
         let page_size = PageSize::new(info.page_size).map_err(|e| not_a_replica(&path, e.to_string()))?;
-        let base = Base {
-            revision: bootstrap::revision(&info.base_revision, &path)?,
-            size: partial_sync_core::PageCount(info.base_size),
-        };
+        let base = info.base(&path)?;
         let source = Arc::new(RemoteSource {
             remote: remote.clone(),
             page_size,
@@ -302,6 +299,31 @@ impl OpenReplica {
         self.cancel.wait(doing, future)
     }
 
+    /// The url that is about to be asked, `None` while sync is paused. One of another remote than before is refused.
+    pub(crate) fn checked_url(&self) -> Result<Option<String>> {
+        let url = self.remote.known_url();
+        check_url(url.as_deref(), &self.info.lock(), &self.options.path)?;
+        Ok(url)
+    }
+
+    /// The remote at this url has answered: from now on the replica belongs to it, if it belonged to none.
+    pub(crate) fn adopt(&self, url: Option<String>) -> Result<()> {
+        match url {
+            Some(url) if self.info.lock().remote_url.is_empty() => {
+                self.update_info(|info| info.remote_url = url)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses what only makes sense once something of the remote's database is here.
+    pub(crate) fn check_pulled(&self, doing: &'static str) -> Result<()> {
+        match self.info.lock().is_unpulled() {
+            true => Err(Error::NotPulledYet { doing }),
+            false => Ok(()),
+        }
+    }
+
     /// Changes the info file and then what is known of it.
     pub(crate) fn update_info(&self, change: impl FnOnce(&mut Info)) -> Result<()> {
         let mut info = self.info.lock();
@@ -348,12 +370,8 @@ fn open_existing(
     options: &Builder,
 ) -> Result<Opened> {
     let given = options.url.is_some() || options.remote.is_some();
-    if given && !same_url(&remote.url(), &info.remote_url) {
-        return Err(Error::OtherRemote {
-            path: path.to_owned(),
-            replica: info.remote_url,
-            asked: remote.url(),
-        });
+    if given {
+        check_url(remote.known_url().as_deref(), &info, path)?;
     }
     let mut saved = Replica::load_map(&**storage, path)
         .map_err(|e| not_a_replica(path, format!("its page map cannot be read: {e}")))?
@@ -424,7 +442,7 @@ fn make_new(
             .remove(&file)
             .map_err(|e| Error::storage("remove", &file, e))?;
     }
-    let mut info = Info::new(remote.url());
+    let mut info = Info::new(remote.known_url().unwrap_or_default());
     let mut random = options
         .seed
         .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
@@ -434,20 +452,25 @@ fn make_new(
     info.segment_size = u64::from(segment.unwrap_or_default().bytes());
     info.prefetch = partial.as_ref().and_then(|p| p.prefetch).unwrap_or(false);
     info.save(&**storage, path)?;
-    let plan = match partial {
-        None => Plan::Everything {
-            chunk: options.pull_threshold,
-        },
-        Some(partial) => Plan::Partial(partial.bootstrap),
+    let made = if options.bootstrap_if_empty {
+        let plan = Plan::of(options);
+        let fetching = bootstrap::run(&**remote, storage, path, &plan, options.timeout);
+        match options.cancel.wait("the first connect", fetching) {
+            // The first pull brings it.
+            Err(Error::Remote(e)) if e.kind == RemoteErrorKind::Paused => bootstrap::empty(storage, path)?,
+            made => made?,
+        }
+    } else {
+        bootstrap::empty(storage, path)?
     };
-    let fetching = bootstrap::run(&**remote, storage, path, &plan, options.timeout);
-    let made = options.cancel.wait("the first connect", fetching)?;
     info.ready = true;
     info.page_size = made.page_size.bytes();
-    info.base_revision = made.base.revision.as_str().to_owned();
-    info.base_size = made.base.size.0;
+    if let Some(base) = &made.base {
+        info.base_revision = base.revision.as_str().to_owned();
+        info.base_size = base.size.0;
+        info.last_pull = Some(info::now());
+    }
     info.remote_hydrates = made.hydrates;
-    info.last_pull = Some(info::now());
     info.save(&**storage, path)?;
     Ok((info, made.map, None))
 }
@@ -516,8 +539,21 @@ fn offline(url: &str) -> Arc<dyn Remote> {
     Arc::new(Offline { url: url.to_owned() })
 }
 
-fn same_url(a: &str, b: &str) -> bool {
-    a.trim_end_matches('/') == b.trim_end_matches('/')
+/// Refuses the url of another remote than the replica's, as far as both are known.
+fn check_url(url: Option<&str>, info: &Info, path: &Path) -> Result<()> {
+    match url {
+        Some(url)
+            if !info.remote_url.is_empty()
+                && url.trim_end_matches('/') != info.remote_url.trim_end_matches('/') =>
+        {
+            Err(Error::OtherRemote {
+                path: path.to_owned(),
+                replica: info.remote_url.clone(),
+                asked: url.to_owned(),
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn not_a_replica(path: &Path, why: String) -> Error {

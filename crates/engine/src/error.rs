@@ -31,6 +31,12 @@ pub enum Error {
         /// What was being done.
         doing: &'static str,
     },
+    /// The remote's database is needed, but nothing of it was fetched yet.
+    #[error("{doing} needs the remote's database, of which nothing is here yet: pull first")]
+    NotPulledYet {
+        /// What was being done.
+        doing: &'static str,
+    },
     /// What is at the path is no replica.
     #[error("{} is no replica: {why}", path.display())]
     NotAReplica {

@@ -56,6 +56,7 @@ impl Database {
     pub fn hydrate(&self, progress: impl FnMut(HydrateProgress) + Send) -> Result<Hydrated> {
         let open = self.open_replica(DOING)?;
         let _sync = open.lock_sync(DOING)?;
+        open.check_pulled(DOING)?;
         saved(open, everything(open, progress))
     }
 
@@ -71,6 +72,7 @@ impl Database {
     pub fn hydrate_query(&self, sql: &str, progress: impl FnMut(HydrateProgress) + Send) -> Result<Hydrated> {
         let open = self.open_replica(DOING)?;
         let _sync = open.lock_sync(DOING)?;
+        open.check_pulled(DOING)?;
         saved(open, touched_by(open, sql, progress))
     }
 }

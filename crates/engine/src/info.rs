@@ -6,7 +6,8 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use partial_sync_vfs::{Storage, WalMark, read_whole, write_whole};
+use partial_sync_core::{PageCount, Revision};
+use partial_sync_vfs::{Base, Storage, WalMark, read_whole, write_whole};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -16,6 +17,8 @@ use crate::{
 
 /// The format that this version writes; it reads no other.
 const FORMAT: u32 = 1;
+/// Shown as the revision of a replica that was never pulled; no remote is ever asked for it.
+const NO_REVISION: &str = "none yet";
 /// Larger than any info file.
 const LIMIT: u64 = 1 << 20;
 
@@ -27,8 +30,10 @@ pub(crate) struct Info {
     pub ready: bool,
     /// Names this replica on the remote, in `turso_sync_last_change_id`.
     pub client_id: String,
+    /// Empty until a remote answered, when the replica was made while sync was paused.
     pub remote_url: String,
     pub page_size: u32,
+    /// Empty while nothing was fetched from the remote: the first connect was told not to, or sync was paused.
     pub base_revision: String,
     /// Pages of the remote database at the base revision.
     pub base_size: u32,
@@ -123,12 +128,37 @@ impl Info {
         Ok(Some(info))
     }
 
+    /// Whether the remote's database was never fetched, not even a part of it.
+    pub(crate) fn is_unpulled(&self) -> bool {
+        self.base_revision.is_empty()
+    }
+
+    /// What absent pages belong to. A replica that was never pulled has no absent pages: its base has no pages at all.
+    pub(crate) fn base(&self, path: &Path) -> Result<Base> {
+        let text = match self.base_revision.as_str() {
+            "" if self.base_size == 0 => NO_REVISION,
+            text => text,
+        };
+        Ok(Base {
+            revision: revision(text, path)?,
+            size: PageCount(self.base_size),
+        })
+    }
+
     pub(crate) fn save(&self, storage: &dyn Storage, path: &Path) -> Result<()> {
         let file = file(path);
         let bytes = serde_json::to_vec_pretty(self)
             .expect("an Info has string keys and no floats: it is always JSON");
         write_whole(storage, &file, &bytes).map_err(|e| Error::storage("write", &file, e))
     }
+}
+
+/// A revision that was read from a file, checked.
+pub(crate) fn revision(text: &str, path: &Path) -> Result<Revision> {
+    Revision::new(text).ok_or_else(|| Error::NotAReplica {
+        path: path.to_owned(),
+        why: "its info file names no base revision".into(),
+    })
 }
 
 /// The info file of the replica at `path`.

@@ -33,6 +33,7 @@ pub mod change;
 mod connection;
 mod database;
 mod error;
+mod first_pull;
 mod hydrate;
 mod hydration;
 mod info;

@@ -16,9 +16,12 @@ pub(crate) struct Offline {
 
 impl Offline {
     fn error(&self) -> RemoteError {
+        let of = match self.url.as_str() {
+            "" => String::new(),
+            url => format!(" of {url}"),
+        };
         let message = format!(
-            "this replica of {} was opened without its url, so nothing can be fetched, pulled or pushed; open it with the url",
-            self.url
+            "this replica{of} was opened without its url, so nothing can be fetched, pulled or pushed; open it with the url"
         );
         RemoteError::new(RemoteErrorKind::Client, message)
     }

@@ -59,6 +59,7 @@ pub struct Builder {
     pub(crate) client: Option<Arc<dyn HttpClient>>,
     pub(crate) client_name: String,
     pub(crate) partial: Option<PartialSync>,
+    pub(crate) bootstrap_if_empty: bool,
     pub(crate) timeout: Duration,
     pub(crate) busy_timeout: Duration,
     pub(crate) long_poll: Option<Duration>,
@@ -90,6 +91,7 @@ impl Builder {
             client: None,
             client_name: "partial-sync".into(),
             partial: None,
+            bootstrap_if_empty: true,
             timeout: Duration::from_secs(30),
             busy_timeout: Duration::from_secs(5),
             long_poll: None,
@@ -103,7 +105,8 @@ impl Builder {
     }
 
     /// The remote database: `libsql://`, `turso://`, `https://` or `http://`, with a path where the remote has one; or a
-    /// function that is asked before each request and may answer `None` while sync is paused. Without a remote the
+    /// function that is asked before each request and may answer `None` while sync is paused (then nothing is fetched,
+    /// pulled or pushed; see also [`bootstrap_if_empty`](Self::bootstrap_if_empty)). Without a remote the
     /// database is a plain local one, or, where a replica is at the path, that replica offline.
     pub fn remote(mut self, url: impl Into<partial_sync_transport::UrlSource>) -> Self {
         self.url = Some(url.into());
@@ -143,6 +146,15 @@ impl Builder {
     /// Partial sync. Without it the first connect downloads everything.
     pub fn partial(mut self, partial: PartialSync) -> Self {
         self.partial = Some(partial);
+        self
+    }
+
+    /// Whether the first connect, which finds no replica at the path, fetches from the remote. Without it that connect asks
+    /// the remote for nothing: the replica begins as an empty database, writes work, and the first pull brings what the
+    /// first connect would have brought, with local changes on top. It begins so too while the url function gives no url.
+    /// Default: yes.
+    pub fn bootstrap_if_empty(mut self, wanted: bool) -> Self {
+        self.bootstrap_if_empty = wanted;
         self
     }
 

@@ -21,17 +21,17 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use partial_sync_core::{ChangeId, PageCount, PageId, PageNo};
 use partial_sync_transport::{ApplyMode, PageSelector, PagesRequest, RemoteError, RemoteErrorKind};
 use partial_sync_vfs::{
-    Base, as_wal_mode,
+    Base, Replica, as_wal_mode,
     sqlite::{Conn, Step, ValueRef},
 };
 use roaring::RoaringBitmap;
 
 use crate::{
-    bootstrap,
     change::{Value, position::resume_after},
     database::{OpenReplica, open_plain},
     error::{Error, Result},
-    info::{beside, now},
+    first_pull,
+    info::{self, beside, now},
     log::{Chunk, Log},
     putback,
     rehearsal::{Rehearsal, not_yet},
@@ -39,7 +39,7 @@ use crate::{
     staged::{self, Replay, Staged, StagedBase},
 };
 
-const DOING: &str = "a pull";
+pub(crate) const DOING: &str = "a pull";
 /// How often a pull gives way to local writers before it fetches what they dirtied under the write lock.
 const YIELDS: usize = 3;
 /// Key of the marker that says that a pull's put-back is committed.
@@ -49,8 +49,10 @@ const MARKER: &str = "pull";
 pub(crate) fn pull(open: &OpenReplica, long_poll: Option<Duration>) -> Result<bool> {
     let _sync = open.lock_sync(DOING)?;
     recover(open)?;
-    let present = open.replica.map().present();
-    let Some(mut pull) = ask(open, long_poll, present)? else {
+    let url = open.checked_url()?;
+    let asked = ask(open, long_poll)?;
+    open.adopt(url)?;
+    let Some(mut pull) = asked else {
         return Ok(false);
     };
     match apply_staged(open, &mut pull) {
@@ -82,13 +84,18 @@ struct Pull {
 }
 
 impl Pull {
-    /// Pages whose copy here is valid at the new base.
-    fn keep(&self) -> RoaringBitmap {
+    /// Pages whose copy here is valid at the new base once the staged ones among them are written. The other staged pages
+    /// are those of which there is no copy here at all; they need not go through the WAL, a fetch could bring them as well.
+    /// But page 1 and the last one make the new state and its size. For the holder of the write lock.
+    fn keep(&self, replica: &Replica) -> RoaringBitmap {
+        let mut new = self.staged.pages().ids() - replica.map().present() - replica.map().dirty();
+        new.remove(0);
+        new.remove(self.base.size.0 - 1);
         let kept = match self.mode {
             ApplyMode::Incremental => &self.present | self.staged.pages().ids(),
             ApplyMode::ReplaceBase => self.staged.pages().ids(),
         };
-        within(kept, self.base.size)
+        within(kept - new, self.base.size)
     }
 }
 
@@ -98,15 +105,58 @@ fn within(mut ids: RoaringBitmap, size: PageCount) -> RoaringBitmap {
 }
 
 /// Asks and stages. `None`: nothing changed.
-fn ask(open: &OpenReplica, long_poll: Option<Duration>, present: RoaringBitmap) -> Result<Option<Pull>> {
+fn ask(open: &OpenReplica, long_poll: Option<Duration>) -> Result<Option<Pull>> {
+    let present = open.replica.map().present();
+    let old = open.replica.base();
+    let mut dirty = open.replica.map().dirty();
+    dirty.insert(0);
+    let is_unpulled = open.info.lock().is_unpulled();
+    let staged = match is_unpulled {
+        true => first_pull::ask(open, changes_path(open))?,
+        false => ask_what_changed(open, long_poll, &present, &dirty)?,
+    };
+    let Some((base, mode, staged)) = staged else {
+        return Ok(None);
+    };
+    let mut pull = Pull {
+        staged,
+        base,
+        present,
+        dirty: RoaringBitmap::new(),
+        mode,
+        sealed: false,
+    };
+    if pull.base.size == PageCount::ZERO {
+        if old.size == PageCount::ZERO {
+            staged::discard(&open.storage, &changes_path(open))?;
+            return Ok(None);
+        }
+        return Err(Error::UnusableDatabase {
+            why: "the remote's database has become empty; delete the replica and connect anew".into(),
+        });
+    }
+    if pull.base.size > old.size {
+        dirty.insert(pull.base.size.0 - 1);
+    }
+    see_to_dirty(open, &mut pull, dirty)?;
+    Ok(Some(pull))
+}
+
+/// What a question brought: the new base, how its pages are to be understood, and those pages.
+pub(crate) type Answer = Option<(Base, ApplyMode, Staged)>;
+
+fn ask_what_changed(
+    open: &OpenReplica,
+    long_poll: Option<Duration>,
+    present: &RoaringBitmap,
+    dirty: &RoaringBitmap,
+) -> Result<Answer> {
     let replica = &open.replica;
     let old = replica.base();
-    let mut dirty = replica.map().dirty();
-    dirty.insert(0);
     let request = PagesRequest {
         since: Some(old.revision.clone()),
         long_poll,
-        select: PageSelector::Ids(&present | &dirty),
+        select: PageSelector::Ids(present | dirty),
         require: Some(dirty.clone()),
         page_size: Some(replica.page_size()),
         deadline: Some(open.options.timeout),
@@ -114,8 +164,8 @@ fn ask(open: &OpenReplica, long_poll: Option<Duration>, present: RoaringBitmap) 
     };
     let path = changes_path(open);
     let page_size = replica.page_size().bytes();
-    let selected = &present | &dirty;
-    let staged = open.wait(DOING, async {
+    let selected = present | dirty;
+    open.wait(DOING, async {
         let mut answer = match open.remote.pages(request.clone()).await {
             Err(error) if error.kind == RemoteErrorKind::RevisionExpired => {
                 // It cannot say any more what changed: every page that is here counts as changed.
@@ -148,37 +198,12 @@ fn ask(open: &OpenReplica, long_poll: Option<Duration>, present: RoaringBitmap) 
                 put_page(&mut staged, page.id.0, &page.data)?;
             }
         }
-        Ok(Some((header, staged)))
-    })?;
-    let Some((header, staged)) = staged else {
-        return Ok(None);
-    };
-    let base = Base {
-        revision: header.revision,
-        size: header.db_size,
-    };
-    let mut pull = Pull {
-        staged,
-        base,
-        present,
-        dirty: RoaringBitmap::new(),
-        mode: header.mode,
-        sealed: false,
-    };
-    if pull.base.size == PageCount::ZERO {
-        if old.size == PageCount::ZERO {
-            staged::discard(&open.storage, &changes_path(open))?;
-            return Ok(None);
-        }
-        return Err(Error::UnusableDatabase {
-            why: "the remote's database has become empty; delete the replica and connect anew".into(),
-        });
-    }
-    if pull.base.size > old.size {
-        dirty.insert(pull.base.size.0 - 1);
-    }
-    see_to_dirty(open, &mut pull, dirty)?;
-    Ok(Some(pull))
+        let base = Base {
+            revision: header.revision,
+            size: header.db_size,
+        };
+        Ok(Some((base, header.mode, staged)))
+    })
 }
 
 fn put_page(staged: &mut Staged, id: u32, data: &[u8]) -> Result<()> {
@@ -262,7 +287,7 @@ fn apply_staged(open: &OpenReplica, pull: &mut Pull) -> Result<()> {
             }
             note_position(open, rehearsed.position)?;
             raise_cookie(&conn, &mut pull.staged)?;
-            let keep = pull.keep();
+            let keep = pull.keep(&open.replica);
             let id = open.random.lock().u64(..);
             let left = not_yet(&rehearsed.log, rehearsed.position).to_vec();
             pull.staged.seal(&keep, &left, id)?;
@@ -372,13 +397,14 @@ fn commit_pages(
     sealed: &mut bool,
 ) -> Result<partial_sync_vfs::Gate> {
     let mut gate = None;
-    let written = write_pages(conn, staged, base).and_then(|()| {
+    let written = write_pages(conn, staged, keep).and_then(|()| {
         gate = Some(open.replica.close_gate());
         Ok(conn.execute_batch("COMMIT")?)
     });
     match (written, gate) {
         (Ok(()), Some(gate)) => {
             gate.move_base(base.clone(), keep);
+            fill(open, staged, keep);
             Ok(gate)
         }
         (result, gate) => {
@@ -439,9 +465,32 @@ fn note_position(open: &OpenReplica, position: Option<ChangeId>) -> Result<()> {
     }
 }
 
-fn write_pages(conn: &Conn, staged: &Staged, base: &Base) -> Result<()> {
+/// Stores the staged pages that were not written through SQLite, as if they were fetched at the base that has just been
+/// moved to. One that cannot be stored stays absent.
+fn fill(open: &OpenReplica, staged: &Staged, keep: &RoaringBitmap) {
+    let new = staged.pages().ids() - keep;
+    let filled = open
+        .replica
+        .begin_fetch(new.iter().filter_map(|id| PageId(id).no()))
+        .map_err(Error::from)
+        .and_then(|(_, pages, sink)| {
+            for page in pages {
+                if let Some(data) = staged_page(staged, page.id().0)? {
+                    sink.page(page, &data)?;
+                }
+            }
+            sink.finish(Ok(()));
+            Ok(())
+        });
+    if let Err(error) = filled {
+        tracing::warn!(%error, "pages that a pull brought could not be stored; they are fetched when they are needed");
+    }
+}
+
+/// Writes the staged pages that are to be kept.
+fn write_pages(conn: &Conn, staged: &Staged, keep: &RoaringBitmap) -> Result<()> {
     let mut put = conn.prepare_one("INSERT INTO sqlite_dbpage(pgno, data) VALUES (?1, ?2)")?;
-    for id in staged.pages().ids().iter().rev().filter(|&id| id < base.size.0) {
+    for id in (staged.pages().ids() & keep).iter().rev() {
         let Some(page) = staged_page(staged, id)? else {
             continue;
         };
@@ -545,7 +594,7 @@ pub(crate) fn recover(open: &OpenReplica) -> Result<()> {
         open.replica.heal();
         return Ok(());
     };
-    let revision = bootstrap::revision(&staged.base.revision, open.replica.name())?;
+    let revision = info::revision(&staged.base.revision, open.replica.name())?;
     let base = Base {
         revision,
         size: PageCount(staged.base.size),
@@ -586,12 +635,13 @@ fn redo(
     if !written {
         let conn = open_plain(&open.replica, open.options.timeout)?;
         conn.execute_batch("BEGIN IMMEDIATE")?;
-        write_pages(&conn, staged, base)?;
+        write_pages(&conn, staged, keep)?;
         conn.execute_batch("COMMIT")?;
     }
     if !written || open.replica.base() != *base {
         gate.move_base(base.clone(), keep);
     }
+    fill(open, staged, keep);
     if written && !log.is_empty() {
         let conn = open_plain(&open.replica, open.options.timeout)?;
         if Log::new(&conn).marker(MARKER)? == Some(Value::Integer(pull as i64)) {

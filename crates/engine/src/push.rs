@@ -37,7 +37,9 @@ pub(crate) fn push(open: &OpenReplica) -> Result<()> {
     if log.last()?.is_none() {
         return Ok(());
     }
+    let url = open.checked_url()?;
     let mut after = ask_position(open, &log)?;
+    open.adopt(url)?;
     let limits = PushLimits {
         statements: open
             .options

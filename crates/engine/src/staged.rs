@@ -3,7 +3,7 @@
 //!
 //! A sequence of frames: kind (1 byte), length (4 bytes, little-endian), that many bytes, their xxh3-64 (8 bytes). Kinds:
 //! page (id in 4 bytes, then the page), base (JSON), keep (Roaring bitmap), log (last, first, txn, time, count as 8 bytes
-//! each, then the chunk), end (the pull's id). A page may come twice; the later one counts. The file is complete when its
+//! each, then the chunk), end (the pull's id). A page or the base may come twice; the later one counts. The file is complete when its
 //! last frame is an end frame and every checksum fits; anything else is a pull that never began to change the database.
 
 use std::{
@@ -106,11 +106,17 @@ impl Staged {
             path,
             end: 0,
             pages,
-            base,
+            base: base.clone(),
         };
-        let json = serde_json::to_vec(&staged.base).expect("a StagedBase has string keys: it is always JSON");
-        staged.frame(BASE, &json)?;
+        staged.set_base(base)?;
         Ok(staged)
+    }
+
+    /// Says on what the replica will be based, where that was not known when the file was begun.
+    pub(crate) fn set_base(&mut self, base: StagedBase) -> Result<()> {
+        let json = serde_json::to_vec(&base).expect("a StagedBase has string keys: it is always JSON");
+        self.base = base;
+        self.frame(BASE, &json)
     }
 
     fn frame(&mut self, kind: u8, body: &[u8]) -> Result<()> {

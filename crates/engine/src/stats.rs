@@ -21,7 +21,7 @@ pub struct Stats {
     pub last_pull_unix_time: Option<i64>,
     /// When the last push was confirmed, in seconds since 1970.
     pub last_push_unix_time: Option<i64>,
-    /// The base revision.
+    /// The base revision; `None` while nothing was fetched from the remote.
     pub revision: Option<String>,
     /// Bytes of request bodies since the database was opened.
     pub network_sent_bytes: u64,
@@ -65,7 +65,7 @@ pub(crate) fn stats(database: &Database) -> Result<Stats> {
         revert_wal_size: staged_bytes().map_err(|e| Error::storage("read", &staged, e))?,
         last_pull_unix_time: info.last_pull,
         last_push_unix_time: info.last_push,
-        revision: Some(info.base_revision),
+        revision: Some(info.base_revision).filter(|text| !text.is_empty()),
         network_sent_bytes: transferred.bytes_sent,
         network_received_bytes: transferred.bytes_received,
         requests: transferred.requests,

@@ -70,6 +70,7 @@ impl Database {
     pub fn verify(&self, progress: impl FnMut(VerifyProgress) + Send) -> Result<Verified> {
         let open = self.open_replica(DOING)?;
         let _sync = open.lock_sync(DOING)?;
+        open.check_pulled(DOING)?;
         verify(open, progress)
     }
 }

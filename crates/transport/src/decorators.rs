@@ -118,6 +118,10 @@ impl Remote for Counting {
         self.inner.url()
     }
 
+    fn known_url(&self) -> Option<String> {
+        self.inner.known_url()
+    }
+
     fn transferred(&self) -> TransferStats {
         self.inner.transferred()
     }
@@ -179,6 +183,10 @@ impl Remote for Delayed {
 
     fn url(&self) -> String {
         self.inner.url()
+    }
+
+    fn known_url(&self) -> Option<String> {
+        self.inner.known_url()
     }
 
     fn transferred(&self) -> TransferStats {
@@ -347,6 +355,10 @@ impl Remote for Faulty {
 
     fn url(&self) -> String {
         self.inner.url()
+    }
+
+    fn known_url(&self) -> Option<String> {
+        self.inner.known_url()
     }
 
     fn transferred(&self) -> TransferStats {

@@ -248,6 +248,10 @@ impl Remote for HttpRemote {
     }
 
     fn url(&self) -> String {
+        self.known_url().unwrap_or_else(|| "(paused)".to_owned())
+    }
+
+    fn known_url(&self) -> Option<String> {
         self.inner.url.shown()
     }
 

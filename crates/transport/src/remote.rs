@@ -130,6 +130,11 @@ pub trait Remote: Send + Sync + fmt::Debug {
     /// Where this remote is, for messages; without secrets.
     fn url(&self) -> String;
 
+    /// The same when it is known now; `None` while sync is paused ([`RemoteErrorKind::Paused`]).
+    fn known_url(&self) -> Option<String> {
+        Some(self.url())
+    }
+
     /// Counters since the start.
     fn transferred(&self) -> TransferStats;
 }

@@ -57,17 +57,13 @@ impl UrlSource {
         }
     }
 
-    /// For messages.
-    pub(super) fn shown(&self) -> String {
-        match self {
-            Self::Fixed(url) => {
-                RemoteUrl::parse(url).map_or_else(|_| crate::url::redact(url), |u| u.to_string())
-            }
-            Self::Function(f) => match f() {
-                Some(url) => Self::Fixed(url).shown(),
-                None => "(paused)".to_owned(),
-            },
-        }
+    /// For messages; `None` while there is no url.
+    pub(super) fn shown(&self) -> Option<String> {
+        let url = match self {
+            Self::Fixed(url) => url.clone(),
+            Self::Function(f) => f()?,
+        };
+        Some(RemoteUrl::parse(&url).map_or_else(|_| crate::url::redact(&url), |u| u.to_string()))
     }
 }
 
@@ -86,7 +82,7 @@ impl From<String> for UrlSource {
 impl fmt::Debug for UrlSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fixed(_) => f.write_str(&self.shown()),
+            Self::Fixed(_) => f.write_str(&self.shown().unwrap_or_default()),
             Self::Function(_) => f.write_str("(function)"),
         }
     }
