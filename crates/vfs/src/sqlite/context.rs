@@ -36,6 +36,7 @@ const IDLE: Frame = Frame {
 thread_local! {
     static FRAME: Cell<Frame> = const { Cell::new(IDLE) };
     static LAST_ERROR: RefCell<Option<SharedError>> = const { RefCell::new(None) };
+    static WATCH: Cell<Option<fn() -> bool>> = const { Cell::new(None) };
 }
 
 /// Restores the frame around it when dropped, also when a panic unwinds through it.
@@ -77,13 +78,27 @@ pub fn current_statement_sql() -> Option<String> {
     unsafe { expanded_sql(frame.stmt) }
 }
 
-/// Whether `sqlite3_interrupt` was called on the connection that this thread is executing on. Code that waits inside a
-/// VFS callback asks this now and then.
+/// Whether `sqlite3_interrupt` was called on the connection that this thread is executing on, or this thread's
+/// [watch](set_watch) wants it to stop. Code that waits inside a VFS callback asks this now and then.
 pub fn is_interrupted() -> bool {
-    FRAME.try_with(Cell::get).is_ok_and(|frame| {
+    let interrupted = FRAME.try_with(Cell::get).is_ok_and(|frame| {
         // SAFETY: `enter` promises that the connection outlives its frame.
         !frame.db.is_null() && unsafe { ffi::sqlite3_is_interrupted(frame.db) } != 0
-    })
+    });
+    interrupted || is_stopped()
+}
+
+/// From now on a wait on this thread asks `watch` too, every few milliseconds, whether it should stop: for a language
+/// whose signal handlers run on one certain thread. It may be called with locks held and must not use a connection.
+pub fn set_watch(watch: Option<fn() -> bool>) {
+    let _ = WATCH.try_with(|current| current.set(watch));
+}
+
+/// Whether this thread's [watch](set_watch) wants what runs to stop.
+pub fn is_stopped() -> bool {
+    WATCH
+        .try_with(Cell::get)
+        .is_ok_and(|watch| watch.is_some_and(|asks| asks()))
 }
 
 /// Whether this thread is inside a call of a [`Conn`](super::Conn) or [`Stmt`](super::Stmt).
