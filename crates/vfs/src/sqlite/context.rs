@@ -53,6 +53,7 @@ thread_local! {
     static FRAME: Cell<Frame> = const { Cell::new(IDLE) };
     static LAST_ERROR: RefCell<Option<SharedError>> = const { RefCell::new(None) };
     static HASTE: Cell<Option<Haste>> = const { Cell::new(None) };
+    static WATCH: Cell<Option<fn() -> bool>> = const { Cell::new(None) };
 }
 
 /// Restores the frame around it when dropped, also when a panic unwinds through it.
@@ -98,14 +99,28 @@ pub fn current_statement_sql() -> Option<String> {
     unsafe { expanded_sql(frame.stmt) }
 }
 
-/// Whether `sqlite3_interrupt` was called on the connection that this thread is executing on, or its deadline has passed.
-/// Code that waits inside a VFS callback asks this now and then.
+/// Whether `sqlite3_interrupt` was called on the connection that this thread is executing on, its deadline has passed, or
+/// this thread's [watch](set_watch) wants it to stop. Code that waits inside a VFS callback asks this now and then.
 pub fn is_interrupted() -> bool {
-    FRAME.try_with(Cell::get).is_ok_and(|frame| {
+    let interrupted = FRAME.try_with(Cell::get).is_ok_and(|frame| {
         // SAFETY: `enter` promises that the connection and its limits outlive its frame.
         !frame.db.is_null()
             && unsafe { ffi::sqlite3_is_interrupted(frame.db) != 0 || (*frame.limits).deadline_has_passed() }
-    })
+    });
+    interrupted || is_stopped()
+}
+
+/// From now on a wait on this thread asks `watch` too, every few milliseconds, whether it should stop: for a language
+/// whose signal handlers run on one certain thread. It may be called with locks held and must not use a connection.
+pub fn set_watch(watch: Option<fn() -> bool>) {
+    let _ = WATCH.try_with(|current| current.set(watch));
+}
+
+/// Whether this thread's [watch](set_watch) wants what runs to stop.
+pub fn is_stopped() -> bool {
+    WATCH
+        .try_with(Cell::get)
+        .is_ok_and(|watch| watch.is_some_and(|asks| asks()))
 }
 
 /// Runs `work` on this thread; whatever in it would wait for a page, a lock or a pull, or takes more than `steps` of

@@ -16,6 +16,8 @@ use super::context;
 
 /// How many steps of the virtual machine SQLite takes between two looks at the limits.
 const STEPS_BETWEEN_LOOKS: u32 = 1000;
+/// How many such looks there are between two questions to the thread's watch, which may be slow to answer.
+const LOOKS_BETWEEN_QUESTIONS: u32 = 100;
 /// The longest sleep between two tries for a lock.
 const LONGEST_SLEEP: Duration = Duration::from_millis(10);
 /// No deadline.
@@ -78,7 +80,13 @@ impl Limits {
             return Ok(());
         }
         let watcher = limits.clone();
-        let stop = move || context::spend(STEPS_BETWEEN_LOOKS) || watcher.deadline_has_passed();
+        let mut looks = 0_u32;
+        let stop = move || {
+            looks = looks.wrapping_add(1);
+            context::spend(STEPS_BETWEEN_LOOKS)
+                || watcher.deadline_has_passed()
+                || (looks.is_multiple_of(LOOKS_BETWEEN_QUESTIONS) && context::is_stopped())
+        };
         conn.progress_handler(STEPS_BETWEEN_LOOKS as i32, Some(stop))
     }
 
