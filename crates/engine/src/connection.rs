@@ -3,7 +3,14 @@
 //! Names are rusqlite's where it has them. On a replica every statement goes through the recorder
 //! ([`crate::capture`]); nothing here may run a user's statement past it.
 
-use std::{any::Any, fmt, path::PathBuf, sync::Arc, sync::atomic::AtomicI64, time::Duration};
+use std::{
+    any::Any,
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+    sync::atomic::AtomicI64,
+    time::{Duration, Instant},
+};
 
 use partial_sync_vfs::sqlite::{self, Conn};
 
@@ -185,6 +192,24 @@ impl Connection {
     /// Sets how long a statement waits for a lock that another connection holds. Default: 5 seconds.
     pub fn busy_timeout(&self, timeout: Duration) -> Result<()> {
         Ok(self.inner.conn.busy_timeout(timeout)?)
+    }
+
+    /// Until when statements may run on this connection. What runs when it passes, network waits and waits for locks
+    /// included, fails as interrupted, and so does what begins later. `None`: for ever, as at the start.
+    pub fn set_deadline(&self, deadline: Option<Instant>) -> Result<()> {
+        Ok(self.inner.conn.set_deadline(deadline)?)
+    }
+
+    /// Runs `work` on this thread, where nothing may wait: what would wait for a page that is not here, for a lock or for
+    /// a pull, or take more than about `steps` of SQLite's virtual machine, fails with [`Error::WouldWait`]. The transaction
+    /// goes on and bound values stay; run the statement again where it may wait.
+    ///
+    /// For statements that only read: writing to disk is not held back, and a write that fails so may roll back its transaction.
+    pub fn without_waiting<T>(&self, steps: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        match self.inner.conn.without_waiting(steps, work)? {
+            (Err(_), true) => Err(Error::WouldWait),
+            (result, _) => result,
+        }
     }
 
     /// Something that breaks what runs on this connection, network waits included, from any thread.

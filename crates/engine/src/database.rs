@@ -10,9 +10,9 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use partial_sync_core::{PageSize, SegmentSize};
-use partial_sync_transport::{HttpRemote, Remote, RemoteErrorKind};
+use partial_sync_transport::{AuthToken, HttpRemote, Remote, RemoteErrorKind, ReplaceableToken};
 use partial_sync_vfs::{
     MemoryStorage, OsStorage, Replica, ReplicaConfig, Storage, VFS_NAME, WalMark,
     sqlite::{Conn, OpenOptions},
@@ -25,9 +25,11 @@ use crate::{
     hydration::Hydration,
     info::{self, Info, beside},
     offline::Offline,
-    options::{Builder, PartialSync},
+    options::{Builder, DEFAULT_TIMEOUT, PartialSync},
     pull, push,
     runtime::CancelHandle,
+    session::Session,
+    sharing::{self, Place, Turn},
     source::RemoteSource,
     stats::Stats,
 };
@@ -36,14 +38,18 @@ use crate::{
 const EMPTY_WAL_WAIT: Duration = Duration::from_millis(500);
 
 /// An open database. Cheap to clone; the files are given back when the last clone and the last connection are gone.
+///
+/// A replica may be opened several times in a process: all share its files, pages and requests, and each has its own
+/// deadlines, thresholds, transform and cancellation.
 #[derive(Clone)]
 pub struct Database {
     pub(crate) inner: Arc<Inner>,
+    options: Arc<Builder>,
 }
 
 pub(crate) enum Inner {
     /// A plain SQLite file (or `:memory:`), without a remote.
-    Local { path: PathBuf, busy_timeout: Duration },
+    Local { path: PathBuf },
     /// A replica.
     Replica(Box<OpenReplica>),
 }
@@ -57,13 +63,19 @@ pub(crate) struct OpenReplica {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) info: Mutex<Info>,
     /// Held by a pull, push, checkpoint or hydration.
-    sync: Mutex<()>,
+    pub(crate) sync: Mutex<()>,
     /// No change id up to this one is given again.
     pub(crate) floor: Arc<AtomicI64>,
-    pub(crate) cancel: CancelHandle,
-    pub(crate) options: Builder,
     pub(crate) random: Mutex<fastrand::Rng>,
+    /// What every request of the remote is authorized with.
+    token: ReplaceableToken,
+    /// What it was opened with; of this, every other handle must have the same.
+    timeout: Duration,
+    offline: bool,
+    encryption: Option<(String, Option<String>)>,
     _lock: Box<dyn Any + Send + Sync>,
+    /// Last: who waits for it finds the files closed.
+    _place: Option<Place>,
 }
 
 impl std::fmt::Debug for Database {
@@ -94,15 +106,28 @@ impl Database {
         } else {
             absolute(&options.path)?
         };
+        let token = ReplaceableToken::new(options.token.clone());
+        let remote = make_remote(&options, &token)?;
         let info = Info::load(&*storage, &path)?;
-        let remote = make_remote(&options)?;
-        let Some(remote) = remote.or_else(|| info.as_ref().map(|i| offline(&i.remote_url))) else {
-            let path = if in_memory { options.path } else { path };
+        if remote.is_none() && info.is_none() {
+            let path = if in_memory { options.path.clone() } else { path };
             return Ok(Self {
-                inner: Arc::new(Inner::Local {
-                    path,
-                    busy_timeout: options.busy_timeout,
-                }),
+                inner: Arc::new(Inner::Local { path }),
+                options: Arc::new(options),
+            });
+        }
+        let place = match options.storage.is_none() && !in_memory {
+            true => match sharing::take_turn(&path, &options)? {
+                Turn::Join(inner) => return Self::join(inner, options, remote),
+                Turn::Open(place) => Some(place),
+            },
+            false => None,
+        };
+        let is_offline = remote.is_none();
+        let Some(remote) = remote.or_else(|| info.as_ref().map(|i| offline(&i.remote_url))) else {
+            return Err(Error::NotAReplica {
+                path,
+                why: "its info file has gone".into(),
             });
         };
 
@@ -176,36 +201,85 @@ impl Database {
             floor: Arc::new(AtomicI64::new(info.change_floor.max(info.acknowledged))),
             info: Mutex::new(info),
             sync: Mutex::default(),
-            cancel: options.cancel.clone(),
             random: Mutex::new(
                 options
                     .seed
                     .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
             ),
-            options,
+            token,
+            timeout: options.timeout,
+            offline: is_offline,
+            encryption: options.encryption.clone(),
             _lock: lock,
+            _place: place,
         };
-        pull::recover(&opened)?;
+        pull::recover(&Session {
+            open: &opened,
+            options: &options,
+        })?;
+        let inner = Arc::new(Inner::Replica(Box::new(opened)));
+        Place::fill(&path, &inner);
         Ok(Self {
-            inner: Arc::new(Inner::Replica(Box::new(opened))),
+            inner,
+            options: Arc::new(options),
+        })
+    }
+
+    /// A further handle of a replica that this process has open.
+    fn join(inner: Arc<Inner>, options: Builder, remote: Option<Arc<dyn Remote>>) -> Result<Self> {
+        let Inner::Replica(open) = &*inner else {
+            return Err(Error::InUse { path: options.path });
+        };
+        let path = || open.replica.name().to_owned();
+        let otherwise = |option| Err(Error::OpenedOtherwise { path: path(), option });
+        let info = open.info.lock().clone();
+        if let Some(own) = &options.remote {
+            if !Arc::ptr_eq(own, &open.remote) {
+                return Err(Error::InUse { path: path() });
+            }
+        } else if let Some(remote) = &remote {
+            check_url(remote.known_url().as_deref(), &info, &path())?;
+            if open.offline {
+                return otherwise("url: none");
+            }
+        }
+        let partial = options.partial.clone().unwrap_or_default();
+        if partial.segment_size.is_some_and(|s| s != info.segment_size) {
+            return otherwise("segment size");
+        }
+        if partial.prefetch.is_some_and(|p| p != info.prefetch) {
+            return otherwise("choice of prefetch");
+        }
+        if options.encryption.is_some() && options.encryption != open.encryption {
+            return otherwise("remote encryption");
+        }
+        if ![DEFAULT_TIMEOUT, open.timeout].contains(&options.timeout) {
+            return otherwise("timeout");
+        }
+        if let Some(token) = &options.token {
+            open.token.replace(token.clone());
+        }
+        Ok(Self {
+            inner,
+            options: Arc::new(options),
         })
     }
 
     /// A new connection. Connections are for one thread at a time each; open as many as there are threads.
     pub fn connection(&self) -> Result<Connection> {
         match &*self.inner {
-            Inner::Local { path, busy_timeout } => Connection::open(ConnectionOptions {
+            Inner::Local { path } => Connection::open(ConnectionOptions {
                 path: path.clone(),
                 vfs: None,
                 capture: None,
-                busy_timeout: *busy_timeout,
+                busy_timeout: self.options.busy_timeout,
                 keep_alive: Some(self.inner.clone()),
             }),
             Inner::Replica(open) => Connection::open(ConnectionOptions {
                 path: open.replica.name().to_owned(),
                 vfs: Some(VFS_NAME.into()),
                 capture: Some(open.floor.clone()),
-                busy_timeout: open.options.busy_timeout,
+                busy_timeout: self.options.busy_timeout,
                 keep_alive: Some(self.inner.clone()),
             }),
         }
@@ -214,8 +288,8 @@ impl Database {
     /// Where the database is; `:memory:` for one that leaves no file.
     pub fn path(&self) -> &Path {
         match &*self.inner {
-            Inner::Local { path, .. } => path,
-            Inner::Replica(open) => &open.options.path,
+            Inner::Local { path } => path,
+            Inner::Replica(_) => &self.options.path,
         }
     }
 
@@ -231,27 +305,33 @@ impl Database {
         }
     }
 
+    pub(crate) fn session(&self, doing: &'static str) -> Result<Session<'_>> {
+        Ok(Session {
+            open: self.open_replica(doing)?,
+            options: &self.options,
+        })
+    }
+
     /// Brings the remote's changes and puts local ones that were not pushed back on top. True when something changed.
     pub fn pull(&self) -> Result<bool> {
-        let open = self.open_replica("a pull")?;
-        pull::pull(open, open.options.long_poll)
+        pull::pull(&self.session("a pull")?, self.options.long_poll)
     }
 
     /// The same, letting the remote wait this long for a change before it answers that there is none.
     pub fn pull_waiting(&self, wait: Duration) -> Result<bool> {
-        pull::pull(self.open_replica("a pull")?, Some(wait))
+        pull::pull(&self.session("a pull")?, Some(wait))
     }
 
     /// Sends local changes to the remote, whole transactions in order. What the remote confirmed leaves the change log,
     /// also when a later batch fails.
     pub fn push(&self) -> Result<()> {
-        push::push(self.open_replica("a push")?)
+        push::push(&self.session("a push")?)
     }
 
     /// Removes one local change from the log, so that it is neither pushed nor put back: the way out when the remote
     /// refuses it. The row stays as it is here until a pull brings the remote's. False when there is no such change.
     pub fn discard_change(&self, change: partial_sync_core::ChangeId) -> Result<bool> {
-        push::discard(self.open_replica("discarding a change")?, change)
+        push::discard(&self.session("discarding a change")?, change)
     }
 
     /// Moves what is in the WAL into the database file and empties the WAL, as far as readers allow.
@@ -261,12 +341,13 @@ impl Database {
                 .connection()?
                 .execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"),
             Inner::Replica(open) => {
-                let _sync = open.lock_sync("a checkpoint")?;
+                let session = self.session("a checkpoint")?;
+                let _sync = session.lock_sync("a checkpoint")?;
                 open.keeper.execute_batch("PRAGMA wal_checkpoint(PASSIVE)")?;
                 // Emptying the WAL needs a moment without readers; one that does not come soon is no failure.
                 open.keeper.busy_timeout(EMPTY_WAL_WAIT)?;
                 let emptied = open.keeper.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
-                open.keeper.busy_timeout(open.options.timeout)?;
+                open.keeper.busy_timeout(open.timeout)?;
                 Ok(emptied?)
             }
         }
@@ -279,30 +360,16 @@ impl Database {
 
     /// Breaks the network waits of a pull, push or hydration that is under way, from any thread.
     pub fn cancel_handle(&self) -> Result<CancelHandle> {
-        Ok(self.open_replica("cancelling")?.cancel.clone())
+        self.open_replica("cancelling")?;
+        Ok(self.options.cancel.clone())
     }
 }
 
 impl OpenReplica {
-    pub(crate) fn lock_sync(&self, doing: &'static str) -> Result<MutexGuard<'_, ()>> {
-        self.sync
-            .try_lock_for(self.options.timeout)
-            .ok_or(Error::SyncBusy { doing })
-    }
-
-    /// Runs a future of the remote, which [`CancelHandle::cancel`] breaks.
-    pub(crate) fn wait<T: Send>(
-        &self,
-        doing: &'static str,
-        future: impl Future<Output = Result<T>> + Send,
-    ) -> Result<T> {
-        self.cancel.wait(doing, future)
-    }
-
     /// The url that is about to be asked, `None` while sync is paused. One of another remote than before is refused.
     pub(crate) fn checked_url(&self) -> Result<Option<String>> {
         let url = self.remote.known_url();
-        check_url(url.as_deref(), &self.info.lock(), &self.options.path)?;
+        check_url(url.as_deref(), &self.info.lock(), self.replica.name())?;
         Ok(url)
     }
 
@@ -514,15 +581,14 @@ fn remove_files(storage: &dyn Storage, path: &Path) {
     }
 }
 
-fn make_remote(options: &Builder) -> Result<Option<Arc<dyn Remote>>> {
+fn make_remote(options: &Builder, token: &ReplaceableToken) -> Result<Option<Arc<dyn Remote>>> {
     if let Some(remote) = &options.remote {
         return Ok(Some(remote.clone()));
     }
     let Some(url) = &options.url else { return Ok(None) };
-    let mut builder = HttpRemote::builder(url.clone()).deadline(options.timeout);
-    if let Some(token) = &options.token {
-        builder = builder.auth_token(token.clone());
-    }
+    let mut builder = HttpRemote::builder(url.clone())
+        .deadline(options.timeout)
+        .auth_token(AuthToken::Replaceable(token.clone()));
     if let Some((key, cipher)) = &options.encryption {
         builder = builder.remote_encryption(key.clone(), cipher.as_deref());
     }

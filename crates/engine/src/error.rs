@@ -59,10 +59,21 @@ pub enum Error {
         asked: String,
     },
     /// Somebody else has the replica open.
-    #[error("{} is open already, in this process or another one; close it there first", path.display())]
+    #[error("{} is open already, in another process or in another way; close it there first", path.display())]
     InUse {
         /// The path.
         path: PathBuf,
+    },
+    /// The replica is open in this process with another value of an option that all who have it open share.
+    #[error(
+        "{} is open already in this process with another {option}; close it there first, or give the same {option}",
+        path.display()
+    )]
+    OpenedOtherwise {
+        /// The path.
+        path: PathBuf,
+        /// The option.
+        option: &'static str,
     },
     /// A segment size that cannot be.
     #[error(transparent)]
@@ -135,6 +146,9 @@ pub enum Error {
         /// What was being done.
         doing: &'static str,
     },
+    /// What ran under [`Connection::without_waiting`](crate::Connection::without_waiting) would have had to wait.
+    #[error("this would have to wait; run it where it may")]
+    WouldWait,
     /// Another pull, push or checkpoint took too long.
     #[error(
         "{doing} waited for another pull, push or checkpoint of this database for too long; call it again"

@@ -8,9 +8,9 @@ use partial_sync_transport::ApplyMode;
 
 use crate::{
     bootstrap::{self, Plan},
-    database::OpenReplica,
     error::{Error, Result},
     pull::{Answer, DOING},
+    session::Session,
     staged::{Staged, StagedBase},
 };
 
@@ -18,7 +18,7 @@ use crate::{
 const UTF_8: [u8; 4] = [0, 0, 0, 1];
 
 /// Fetches and stages.
-pub(crate) fn ask(open: &OpenReplica, path: PathBuf) -> Result<Answer> {
+pub(crate) fn ask(open: &Session<'_>, path: PathBuf) -> Result<Answer> {
     let page_size = open.replica.page_size().bytes();
     let begun = StagedBase {
         revision: String::new(),
@@ -26,7 +26,7 @@ pub(crate) fn ask(open: &OpenReplica, path: PathBuf) -> Result<Answer> {
         page_size,
     };
     let mut staged = Staged::begin(&open.storage, path, begun)?;
-    let plan = Plan::of(&open.options);
+    let plan = Plan::of(open.options);
     let fetched = open.wait(DOING, async {
         let mut put = |page: PageNo, data: &[u8]| {
             check(page, data, page_size)?;

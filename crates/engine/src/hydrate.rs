@@ -15,8 +15,9 @@ use partial_sync_vfs::{
 use roaring::RoaringBitmap;
 
 use crate::{
-    database::{Database, OpenReplica, open_plain},
+    database::{Database, open_plain},
     error::{Error, PageFetchError, Result},
+    session::Session,
     source::{pinned, stream},
 };
 
@@ -54,7 +55,7 @@ impl Database {
     /// [`is_revision_expired`](Error::is_revision_expired) is true: pull, then hydrate again. What was fetched before a
     /// failure stays.
     pub fn hydrate(&self, progress: impl FnMut(HydrateProgress) + Send) -> Result<Hydrated> {
-        let open = self.open_replica(DOING)?;
+        let open = &self.session(DOING)?;
         let _sync = open.lock_sync(DOING)?;
         open.check_pulled(DOING)?;
         saved(open, everything(open, progress))
@@ -63,14 +64,13 @@ impl Database {
     /// Waits for pages that are still streaming in: a query goes on as soon as its own page has come, and the pages around
     /// it come later. For programs that end after a query, and for counting. False when they have not come in time.
     pub fn settle(&self, wait: Duration) -> bool {
-        self.open_replica(DOING)
-            .is_ok_and(|open| open.replica.settle(wait))
+        self.session(DOING).is_ok_and(|open| open.replica.settle(wait))
     }
 
     /// Fetches the pages that a `SELECT` touches when the remote runs it at the base revision, as far as they are absent:
     /// afterwards that query needs no request.
     pub fn hydrate_query(&self, sql: &str, progress: impl FnMut(HydrateProgress) + Send) -> Result<Hydrated> {
-        let open = self.open_replica(DOING)?;
+        let open = &self.session(DOING)?;
         let _sync = open.lock_sync(DOING)?;
         open.check_pulled(DOING)?;
         saved(open, touched_by(open, sql, progress))
@@ -78,7 +78,7 @@ impl Database {
 }
 
 /// Saves the page map whatever the outcome was, and adds what is still absent.
-fn saved(open: &OpenReplica, outcome: Result<u32>) -> Result<Hydrated> {
+fn saved(open: &Session<'_>, outcome: Result<u32>) -> Result<Hydrated> {
     let saved = save(open);
     let fetched = outcome?;
     saved?;
@@ -89,14 +89,14 @@ fn saved(open: &OpenReplica, outcome: Result<u32>) -> Result<Hydrated> {
     })
 }
 
-fn save(open: &OpenReplica) -> Result<()> {
+fn save(open: &Session<'_>) -> Result<()> {
     open.replica
         .save_map()
         .map_err(|e| Error::storage("save the page map of", open.replica.name(), e))
 }
 
 /// Ids of the base's pages that are neither here nor written locally.
-fn absent(open: &OpenReplica, size: PageCount) -> RoaringBitmap {
+fn absent(open: &Session<'_>, size: PageCount) -> RoaringBitmap {
     let map = open.replica.map();
     let mut ids = RoaringBitmap::new();
     ids.insert_range(..size.0);
@@ -109,7 +109,7 @@ fn absent(open: &OpenReplica, size: PageCount) -> RoaringBitmap {
     ids
 }
 
-fn everything(open: &OpenReplica, mut progress: impl FnMut(HydrateProgress) + Send) -> Result<u32> {
+fn everything(open: &Session<'_>, mut progress: impl FnMut(HydrateProgress) + Send) -> Result<u32> {
     let replica = &open.replica;
     let page_size = replica.page_size();
     let wanted: Vec<PageNo> = absent(open, replica.base().size)
@@ -147,7 +147,7 @@ fn everything(open: &OpenReplica, mut progress: impl FnMut(HydrateProgress) + Se
 
 /// Runs one request into a sink. Cancelled, the sink is dropped with the future, and whoever waits for a page is told.
 fn receive(
-    open: &OpenReplica,
+    open: &Session<'_>,
     request: PagesRequest,
     sink: PageSink,
     mut arrived: impl FnMut(PageNo) + Send,
@@ -170,7 +170,7 @@ fn receive(
 
 /// Pages that a query had under way, and pages whose local write was rolled back: reads them, which waits for the one and
 /// fetches the other.
-fn rest(open: &OpenReplica, base: &Base) -> Result<()> {
+fn rest(open: &Session<'_>, base: &Base) -> Result<()> {
     let map = open.replica.map();
     let mut left = absent(open, base.size);
     let mut written = map.dirty() - map.present();
@@ -191,7 +191,7 @@ fn rest(open: &OpenReplica, base: &Base) -> Result<()> {
 }
 
 fn touched_by(
-    open: &OpenReplica,
+    open: &Session<'_>,
     sql: &str,
     mut progress: impl FnMut(HydrateProgress) + Send,
 ) -> Result<u32> {

@@ -46,6 +46,8 @@ mod push;
 mod putback;
 mod rehearsal;
 mod runtime;
+mod session;
+mod sharing;
 mod source;
 mod staged;
 mod statement;

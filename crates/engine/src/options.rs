@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{change::transform::TransformFn, database::Database, error::Result, runtime::CancelHandle};
 
+/// How long a page is waited for when nothing else is said.
+pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// What is local right after the first connect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -92,7 +95,7 @@ impl Builder {
             client_name: "partial-sync".into(),
             partial: None,
             bootstrap_if_empty: true,
-            timeout: Duration::from_secs(30),
+            timeout: DEFAULT_TIMEOUT,
             busy_timeout: Duration::from_secs(5),
             long_poll: None,
             transform: None,

@@ -28,13 +28,14 @@ use roaring::RoaringBitmap;
 
 use crate::{
     change::{Value, position::resume_after},
-    database::{OpenReplica, open_plain},
+    database::open_plain,
     error::{Error, Result},
     first_pull,
     info::{self, beside, now},
     log::{Chunk, Log},
     putback,
     rehearsal::{Rehearsal, not_yet},
+    session::Session,
     source::{pinned, stream},
     staged::{self, Replay, Staged, StagedBase},
 };
@@ -46,7 +47,7 @@ const YIELDS: usize = 3;
 const MARKER: &str = "pull";
 
 /// See [`crate::Database::pull`].
-pub(crate) fn pull(open: &OpenReplica, long_poll: Option<Duration>) -> Result<bool> {
+pub(crate) fn pull(open: &Session<'_>, long_poll: Option<Duration>) -> Result<bool> {
     let _sync = open.lock_sync(DOING)?;
     recover(open)?;
     let url = open.checked_url()?;
@@ -67,7 +68,7 @@ pub(crate) fn pull(open: &OpenReplica, long_poll: Option<Duration>) -> Result<bo
     }
 }
 
-fn changes_path(open: &OpenReplica) -> PathBuf {
+fn changes_path(open: &Session<'_>) -> PathBuf {
     beside(open.replica.name(), "-changes")
 }
 
@@ -105,7 +106,7 @@ fn within(mut ids: RoaringBitmap, size: PageCount) -> RoaringBitmap {
 }
 
 /// Asks and stages. `None`: nothing changed.
-fn ask(open: &OpenReplica, long_poll: Option<Duration>) -> Result<Option<Pull>> {
+fn ask(open: &Session<'_>, long_poll: Option<Duration>) -> Result<Option<Pull>> {
     let present = open.replica.map().present();
     let old = open.replica.base();
     let mut dirty = open.replica.map().dirty();
@@ -146,7 +147,7 @@ fn ask(open: &OpenReplica, long_poll: Option<Duration>) -> Result<Option<Pull>> 
 pub(crate) type Answer = Option<(Base, ApplyMode, Staged)>;
 
 fn ask_what_changed(
-    open: &OpenReplica,
+    open: &Session<'_>,
     long_poll: Option<Duration>,
     present: &RoaringBitmap,
     dirty: &RoaringBitmap,
@@ -215,7 +216,7 @@ fn put_page(staged: &mut Staged, id: u32, data: &[u8]) -> Result<()> {
 }
 
 /// Stages the new revision's copy of these pages, as far as it is not staged.
-fn see_to_dirty(open: &OpenReplica, pull: &mut Pull, dirty: RoaringBitmap) -> Result<()> {
+fn see_to_dirty(open: &Session<'_>, pull: &mut Pull, dirty: RoaringBitmap) -> Result<()> {
     let missing: Vec<PageNo> = within(dirty.clone(), pull.base.size)
         .iter()
         .filter(|&id| !pull.staged.pages().has(id))
@@ -262,7 +263,7 @@ fn see_to_dirty(open: &OpenReplica, pull: &mut Pull, dirty: RoaringBitmap) -> Re
 }
 
 /// Steps 2 to 6.
-fn apply_staged(open: &OpenReplica, pull: &mut Pull) -> Result<()> {
+fn apply_staged(open: &Session<'_>, pull: &mut Pull) -> Result<()> {
     let conn = open_plain(&open.replica, open.options.timeout)?;
     let log = Log::new(&conn);
     let mut rehearsed = rehearse(open, pull, &log)?;
@@ -322,7 +323,7 @@ fn apply_staged(open: &OpenReplica, pull: &mut Pull) -> Result<()> {
     }
 }
 
-fn see_again(open: &OpenReplica, pull: &mut Pull, mut dirty: RoaringBitmap, grew: bool) -> Result<()> {
+fn see_again(open: &Session<'_>, pull: &mut Pull, mut dirty: RoaringBitmap, grew: bool) -> Result<()> {
     if grew {
         dirty.insert(pull.base.size.0 - 1);
     }
@@ -335,7 +336,7 @@ struct LogRehearsed {
     position: Option<ChangeId>,
 }
 
-fn rehearse(open: &OpenReplica, pull: &mut Pull, log: &Log) -> Result<LogRehearsed> {
+fn rehearse(open: &Session<'_>, pull: &mut Pull, log: &Log) -> Result<LogRehearsed> {
     let chunks = read_all(log)?;
     let newest = chunks.last().map(|c| c.last);
     let info = open.info.lock().clone();
@@ -389,7 +390,7 @@ pub(crate) fn read_all(log: &Log) -> Result<Vec<Chunk>> {
 /// Step 4, in the write transaction that is open. Returns the closed gate. When it fails, `sealed` says whether
 /// the file of the pull still counts.
 fn commit_pages(
-    open: &OpenReplica,
+    open: &Session<'_>,
     conn: &Conn,
     staged: &Staged,
     base: &Base,
@@ -458,7 +459,7 @@ fn staged_page(staged: &Staged, id: u32) -> Result<Option<Vec<u8>>> {
 }
 
 /// Notes how far the remote has this replica's changes, before the log forgets them: their ids are not given again.
-fn note_position(open: &OpenReplica, position: Option<ChangeId>) -> Result<()> {
+fn note_position(open: &Session<'_>, position: Option<ChangeId>) -> Result<()> {
     match position {
         Some(id) if open.info.lock().acknowledged < id.0 => open.update_info(|info| info.acknowledged = id.0),
         _ => Ok(()),
@@ -467,7 +468,7 @@ fn note_position(open: &OpenReplica, position: Option<ChangeId>) -> Result<()> {
 
 /// Stores the staged pages that were not written through SQLite, as if they were fetched at the base that has just been
 /// moved to. One that cannot be stored stays absent.
-fn fill(open: &OpenReplica, staged: &Staged, keep: &RoaringBitmap) {
+fn fill(open: &Session<'_>, staged: &Staged, keep: &RoaringBitmap) {
     let new = staged.pages().ids() - keep;
     let filled = open
         .replica
@@ -518,7 +519,7 @@ fn integer(conn: &Conn, sql: &str) -> Result<i64> {
 
 /// Step 5, on a connection that has not seen the old pages. When it fails, the pull is half applied and nothing may run
 /// until it is whole: [`recover`] does that.
-fn put_back(open: &OpenReplica, size: PageCount, chunks: &[Chunk], pull: u64) -> Result<()> {
+fn put_back(open: &Session<'_>, size: PageCount, chunks: &[Chunk], pull: u64) -> Result<()> {
     let result = (|| {
         let conn = open_plain(&open.replica, open.options.timeout)?;
         cut(&conn, size)?;
@@ -550,7 +551,7 @@ fn cut(conn: &Conn, size: PageCount) -> Result<()> {
 }
 
 /// Step 6.
-fn finish(open: &OpenReplica, base: &Base) -> Result<()> {
+fn finish(open: &Session<'_>, base: &Base) -> Result<()> {
     let path = open.replica.name();
     let result = (|| {
         let failed = |e| Error::storage("save the page map of", path, e);
@@ -575,7 +576,7 @@ fn finish(open: &OpenReplica, base: &Base) -> Result<()> {
 }
 
 /// Finishes a pull that a crash or a failure left sealed. Without one it only removes the remains of an unsealed one.
-pub(crate) fn recover(open: &OpenReplica) -> Result<()> {
+pub(crate) fn recover(open: &Session<'_>) -> Result<()> {
     let path = changes_path(open);
     let Some(Replay {
         staged,
@@ -613,7 +614,7 @@ pub(crate) fn recover(open: &OpenReplica) -> Result<()> {
 }
 
 fn redo(
-    open: &OpenReplica,
+    open: &Session<'_>,
     gate: &partial_sync_vfs::Gate,
     staged: &Staged,
     base: &Base,

@@ -12,10 +12,10 @@ use crate::{
         position::{ask, read, resume_after},
         push::{PushBatch, PushLimits, PushOptions, PushOutcome, build},
     },
-    database::OpenReplica,
     error::{Error, Result},
     info::now,
     log::{Chunk, Log},
+    session::Session,
 };
 
 const DOING: &str = "a push";
@@ -25,7 +25,7 @@ const READ_AHEAD: usize = 8 << 20;
 const ATTEMPTS: usize = 5;
 
 /// See [`crate::Database::push`].
-pub(crate) fn push(open: &OpenReplica) -> Result<()> {
+pub(crate) fn push(open: &Session<'_>) -> Result<()> {
     let _sync = open.lock_sync(DOING)?;
     crate::pull::recover(open)?;
     // A change that the remote has must not vanish here in a power failure; commits need not have been synced.
@@ -102,7 +102,7 @@ pub(crate) fn push(open: &OpenReplica) -> Result<()> {
 }
 
 /// Asks the remote how far it is, and removes from the log what it has.
-fn ask_position(open: &OpenReplica, log: &Log) -> Result<Option<ChangeId>> {
+fn ask_position(open: &Session<'_>, log: &Log) -> Result<Option<ChangeId>> {
     let (client_id, acknowledged) = {
         let info = open.info.lock();
         (
@@ -125,13 +125,13 @@ fn ask_position(open: &OpenReplica, log: &Log) -> Result<Option<ChangeId>> {
 }
 
 /// The highest id that was ever given to a change. Newer ones than those in the log may have left it: discarded ones.
-pub(crate) fn newest_given(open: &OpenReplica, in_log: Option<ChangeId>) -> Option<ChangeId> {
+pub(crate) fn newest_given(open: &Session<'_>, in_log: Option<ChangeId>) -> Option<ChangeId> {
     let floor = ChangeId(open.floor.load(Ordering::Acquire));
     in_log.max(Some(floor).filter(|id| id.0 > 0))
 }
 
 /// The remote has every change up to `id`.
-fn confirm(open: &OpenReplica, id: ChangeId) -> Result<()> {
+fn confirm(open: &Session<'_>, id: ChangeId) -> Result<()> {
     if open.info.lock().acknowledged < id.0 {
         open.update_info(|info| {
             info.acknowledged = id.0;
@@ -177,7 +177,7 @@ fn read_transactions(log: &Log, after: Option<ChangeId>) -> Result<Vec<Vec<Chang
 }
 
 /// See [`crate::Database::discard_change`].
-pub(crate) fn discard(open: &OpenReplica, change: ChangeId) -> Result<bool> {
+pub(crate) fn discard(open: &Session<'_>, change: ChangeId) -> Result<bool> {
     let _sync = open.lock_sync("discarding a change")?;
     // So that its number is not given again when it was the newest one.
     if let Some(newest) = Log::new(&open.keeper).last()? {

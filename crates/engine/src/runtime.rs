@@ -61,6 +61,12 @@ impl CancelHandle {
         self.calls.send_modify(|calls| *calls += 1);
     }
 
+    /// Tells whether [`Self::cancel`] was called since.
+    pub(crate) fn watch(&self) -> impl Fn() -> bool {
+        let calls = self.calls.subscribe();
+        move || calls.has_changed().unwrap_or(false)
+    }
+
     /// Runs a future unless [`Self::cancel`] is called first.
     pub(crate) fn wait<T: Send>(
         &self,

@@ -12,9 +12,10 @@ use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
-    database::{Database, OpenReplica, open_plain},
+    database::{Database, open_plain},
     error::{Error, Result},
     hydrate::PageReader,
+    session::Session,
     source::{pinned, stream},
 };
 
@@ -68,14 +69,14 @@ impl Database {
     /// Compares every page that is here and not written locally with the remote's copy at the base revision. Pages that
     /// differ are found and not changed: delete the replica and connect anew to replace them.
     pub fn verify(&self, progress: impl FnMut(VerifyProgress) + Send) -> Result<Verified> {
-        let open = self.open_replica(DOING)?;
+        let open = &self.session(DOING)?;
         let _sync = open.lock_sync(DOING)?;
         open.check_pulled(DOING)?;
         verify(open, progress)
     }
 }
 
-fn verify(open: &OpenReplica, mut progress: impl FnMut(VerifyProgress) + Send) -> Result<Verified> {
+fn verify(open: &Session<'_>, mut progress: impl FnMut(VerifyProgress) + Send) -> Result<Verified> {
     let replica = &open.replica;
     let base = replica.base();
     let present = within(replica.map().present(), base.size);
@@ -137,7 +138,7 @@ fn verify(open: &OpenReplica, mut progress: impl FnMut(VerifyProgress) + Send) -
 }
 
 /// The hashes of the pages that are still clean in a snapshot that is taken here.
-fn hash(open: &OpenReplica, pages: &[PageNo]) -> Result<HashMap<PageNo, u128>> {
+fn hash(open: &Session<'_>, pages: &[PageNo]) -> Result<HashMap<PageNo, u128>> {
     let conn = open_plain(&open.replica, open.options.timeout)?;
     conn.execute_batch("BEGIN")?;
     let mut reader = PageReader::new(&conn)?;

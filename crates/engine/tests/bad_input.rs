@@ -454,10 +454,14 @@ fn what_would_break_a_replica_is_refused() {
 fn invariant_12_a_replica_that_is_open_is_open_nowhere_else() {
     let served = Served::new(SMALL);
     let replicas = Replicas::new();
-    let open = || replicas.builder("a.db").remote(served.url()).connect();
-    let db = open().unwrap();
+    let db = replicas.builder("a.db").remote(served.url()).connect().unwrap();
     let conn = db.connection().unwrap();
-    let error = open().unwrap_err();
+    // In this process only in the same way, with a remote of its own not.
+    let error = replicas
+        .builder("a.db")
+        .remote_with(served.http())
+        .connect()
+        .unwrap_err();
     assert!(matches!(error, Error::InUse { .. }), "{error:?}");
     says(&error, &["close it there first"]);
     conn.execute("insert into t values (1000, 'mine')", ()).unwrap();
@@ -478,7 +482,11 @@ fn invariant_12_a_replica_that_is_open_is_open_nowhere_else() {
         ["Integer(1000)"]
     );
     drop((conn, db));
-    open().unwrap();
+    replicas
+        .builder("a.db")
+        .remote_with(served.http())
+        .connect()
+        .unwrap();
 }
 
 #[test]

@@ -294,8 +294,8 @@ fn invariant_12_a_fetch_that_is_late_does_not_write_to_a_replica_that_was_closed
     go.send(false).unwrap();
     // Gets one page of two; the other is under way when the replica is closed.
     let handle = conn.interrupt_handle();
-    let reader = std::thread::spawn(move || rows(&conn, "select count(*) from t").map(drop));
     let asked = storage.operations();
+    let reader = std::thread::spawn(move || rows(&conn, "select count(*) from t").map(drop));
     while storage.operations() == asked {
         std::thread::yield_now();
     }

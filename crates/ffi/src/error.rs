@@ -152,7 +152,7 @@ fn code_of(error: &Error) -> PartialSyncCode {
         Error::NotAReplica { .. } => Code::NotADatabase,
         Error::OtherRemote { .. } => Code::OtherRemote,
         Error::InUse { .. } | Error::SyncBusy { .. } => Code::Busy,
-        Error::SegmentSize(_) | Error::Conversion(_) => Code::Misuse,
+        Error::SegmentSize(_) | Error::Conversion(_) | Error::OpenedOtherwise { .. } => Code::Misuse,
         Error::BootstrapQuery { .. } => Code::RemoteRefused,
         Error::Storage { source, .. } => match source.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Code::Full,

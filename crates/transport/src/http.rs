@@ -35,7 +35,7 @@ use crate::{
 
 pub use client::{HttpClient, HttpRequest, HttpResponse, ReqwestClient};
 pub use retry::RetryPolicy;
-pub use source::{AuthToken, TokenFunction, UrlFunction, UrlSource};
+pub use source::{AuthToken, ReplaceableToken, TokenFunction, UrlFunction, UrlSource};
 
 /// How long a request may be silent when nobody says otherwise.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);

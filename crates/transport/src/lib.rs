@@ -14,7 +14,9 @@ pub mod url;
 pub mod wire;
 
 pub use decorators::{Counting, Delayed, Fault, Faulty};
-pub use http::{AuthToken, HttpClient, HttpRemote, HttpRemoteBuilder, RetryPolicy, UrlSource};
+pub use http::{
+    AuthToken, HttpClient, HttpRemote, HttpRemoteBuilder, ReplaceableToken, RetryPolicy, UrlSource,
+};
 pub use memory::MemoryRemote;
 pub use remote::{
     ApplyMode, Features, PageSelector, PageStream, PagesHeader, PagesRequest, Remote, RemoteError,

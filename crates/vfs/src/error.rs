@@ -50,6 +50,12 @@ pub enum ReadError {
     /// The statement was interrupted while it waited for a pull.
     #[error("interrupted while a pull was being applied")]
     InterruptedByUser,
+    /// The statement must not wait, and would have to.
+    #[error("the statement was not to wait, and would have to: for {what}")]
+    WouldWait {
+        /// What for.
+        what: &'static str,
+    },
     /// A pull did not let new snapshots begin for too long.
     #[error("a pull is being applied and did not end within {waited:?}; run the statement again")]
     PullUnderWay {

@@ -170,7 +170,9 @@ fn panic_text(panic: &Box<dyn Any + Send>) -> String {
 fn fail(code: c_int, error: impl Into<ReadError>) -> c_int {
     let error = error.into();
     let code = match &error {
-        ReadError::Interrupted { .. } | ReadError::InterruptedByUser => ffi::SQLITE_INTERRUPT,
+        ReadError::Interrupted { .. } | ReadError::InterruptedByUser | ReadError::WouldWait { .. } => {
+            ffi::SQLITE_INTERRUPT
+        }
         ReadError::Io(e) if e.kind() == io::ErrorKind::StorageFull => ffi::SQLITE_FULL,
         _ => code,
     };

@@ -443,10 +443,15 @@ static void what_one_replica_pushes_another_one_pulls(const char *url)
     EXPECT(verified.compared > 0 && verified.differing == 0 && verified.first_differing == 0);
     OK(partial_sync_checkpoint(other, &error));
 
-    /* A replica is open once. */
+    /* A second open joins the first, as far as both want the same. */
     PartialSyncConfig config = {.size = sizeof config, .path = in_folder("one.db"), .url = url};
     PartialSyncDatabase *third = NULL;
-    FAILS(partial_sync_open(&config, &third, &error), PARTIAL_SYNC_CODE_BUSY, "is open already");
+    OK(partial_sync_open(&config, &third, &error));
+    OK(partial_sync_pull(third, NULL, &error));
+    partial_sync_close(&third);
+    config.segment_size = 8192;
+    FAILS(partial_sync_open(&config, &third, &error), PARTIAL_SYNC_CODE_MISUSE, "another segment size");
+    config.segment_size = 0;
     partial_sync_connection_close(&conn);
     partial_sync_connection_close(&other_conn);
     partial_sync_close(&db);

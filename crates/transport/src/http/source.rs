@@ -3,6 +3,7 @@
 use std::{fmt, future::Future, sync::Arc};
 
 use futures_util::{FutureExt, future::BoxFuture};
+use parking_lot::Mutex;
 
 use crate::{
     remote::{RemoteError, RemoteErrorKind},
@@ -99,6 +100,24 @@ pub enum AuthToken {
     Fixed(String),
     /// Asked before each request, retries included; the request's deadline covers it.
     Function(TokenFunction),
+    /// What is in it at the time of the request.
+    Replaceable(ReplaceableToken),
+}
+
+/// A token that may be replaced while requests use it.
+#[derive(Clone, Default)]
+pub struct ReplaceableToken(Arc<Mutex<AuthToken>>);
+
+impl ReplaceableToken {
+    /// Holds `token`.
+    pub fn new(token: impl Into<AuthToken>) -> Self {
+        Self(Arc::new(Mutex::new(token.into())))
+    }
+
+    /// Requests that begin from now on use `token`.
+    pub fn replace(&self, token: impl Into<AuthToken>) {
+        *self.0.lock() = token.into();
+    }
 }
 
 impl AuthToken {
@@ -111,10 +130,18 @@ impl AuthToken {
         Self::Function(Arc::new(move || f().boxed()))
     }
 
+    /// What a replaceable one holds now, else itself.
+    fn current(&self) -> Self {
+        match self {
+            Self::Replaceable(token) => token.0.lock().current(),
+            other => other.clone(),
+        }
+    }
+
     /// The token to use now.
     pub(super) async fn ask(&self, url: &RemoteUrl) -> Result<Option<String>, RemoteError> {
-        let token = match self {
-            Self::None => url.token().map(str::to_owned),
+        let token = match &self.current() {
+            Self::None | Self::Replaceable(_) => url.token().map(str::to_owned),
             Self::Fixed(token) => Some(token.clone()),
             Self::Function(f) => f().await.map_err(|e| RemoteError {
                 kind: RemoteErrorKind::Client,
@@ -161,6 +188,7 @@ impl fmt::Debug for AuthToken {
             Self::None => "none",
             Self::Fixed(_) => "fixed",
             Self::Function(_) => "function",
+            Self::Replaceable(_) => "replaceable",
         })
     }
 }

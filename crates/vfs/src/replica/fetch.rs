@@ -109,6 +109,9 @@ impl Replica {
             // (a free page of a transaction that grew the file), as in a plain file.
             return Ok(Some(vec![0; self.page_size.as_usize()].into()));
         }
+        if context::must_not_wait() {
+            return Err(ReadError::WouldWait { what: "a page" });
+        }
         let (flight, to_fetch) = {
             let mut flights = self.flights.lock();
             if self.map.state(page).visible_to(epoch) {

@@ -64,6 +64,9 @@ impl Replica {
                 if !index.gate_closed {
                     break;
                 }
+                if context::must_not_wait() {
+                    return Err(ReadError::WouldWait { what: "a pull" });
+                }
                 if context::is_interrupted() {
                     return Err(ReadError::InterruptedByUser);
                 }

@@ -12,7 +12,7 @@ use std::{
     path::Path,
     ptr,
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use libsqlite3_sys as ffi;
@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 
 use super::{
     context,
+    limits::Limits,
     preupdate::{HookSlot, PreUpdateHook},
     stmt::Stmt,
 };
@@ -181,6 +182,7 @@ pub struct Conn(Arc<Inner>);
 struct Inner {
     db: *mut ffi::sqlite3,
     hook: HookSlot,
+    limits: Arc<Limits>,
     /// Dropped by hand, so that closing, which can checkpoint, happens inside a frame of `context`.
     rusqlite: ManuallyDrop<Mutex<rusqlite::Connection>>,
 }
@@ -197,7 +199,7 @@ impl Drop for Inner {
         // SAFETY: `db` is live until `rusqlite` is dropped, which happens here, once, and last. The hook goes first, so
         // that closing cannot call it.
         unsafe {
-            let _entered = context::enter(self.db, ptr::null_mut());
+            let _entered = context::enter(self.db, ptr::null_mut(), &*self.limits);
             self.hook.replace(self.db, None);
             ManuallyDrop::drop(&mut self.rusqlite);
         }
@@ -235,12 +237,15 @@ impl Conn {
             Some(vfs) => rusqlite::Connection::open_with_flags_and_vfs(path, flags, vfs.as_str())?,
             None => rusqlite::Connection::open_with_flags(path, flags)?,
         };
-        connection.busy_timeout(options.busy_timeout)?;
+        let limits = Arc::new(Limits::new(options.busy_timeout));
+        let mut connection = connection;
+        Limits::wait_for_locks(&limits, &mut connection)?;
         // SAFETY: the handle is only used while `connection` lives, beside which it is stored, and is never closed by us.
         let db = unsafe { connection.handle() };
         Ok(Self(Arc::new(Inner {
             db,
             hook: HookSlot::default(),
+            limits,
             rusqlite: ManuallyDrop::new(Mutex::new(connection)),
         })))
     }
@@ -253,7 +258,7 @@ impl Conn {
     ) -> Result<T> {
         let mut connection = self.0.rusqlite.lock();
         // SAFETY: `self` keeps the connection alive past the guard.
-        let _entered = unsafe { context::enter(self.0.db, ptr::null_mut()) };
+        let _entered = unsafe { context::enter(self.0.db, ptr::null_mut(), self.limits()) };
         Ok(work(&mut connection)?)
     }
 
@@ -314,13 +319,33 @@ impl Conn {
 
     /// Sets how long a call waits for a lock that another connection holds.
     pub fn busy_timeout(&self, timeout: Duration) -> Result<()> {
-        let millis = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
-        // SAFETY: `db` is live while `self` is.
-        match unsafe { ffi::sqlite3_busy_timeout(self.0.db, millis) } {
-            ffi::SQLITE_OK => Ok(()),
-            // SAFETY: as above.
-            rc => Err(unsafe { Error::last(self.0.db, rc) }),
+        self.0.limits.set_busy_timeout(timeout);
+        // `PRAGMA busy_timeout` may have put SQLite's own wait in the place of ours.
+        self.with_rusqlite(|conn| Limits::wait_for_locks(&self.0.limits, conn))
+    }
+
+    /// Until when this connection may run: whatever runs on it then, waits included, fails with [`codes::INTERRUPT`], and
+    /// so does what is begun later. `None`: for ever.
+    pub fn set_deadline(&self, deadline: Option<Instant>) -> Result<()> {
+        if deadline.is_some() {
+            self.watch()?;
         }
+        self.0.limits.set_deadline(deadline);
+        Ok(())
+    }
+
+    /// Runs `work` on this thread; whatever in it would wait for a page, a lock or a pull, or takes more than about `steps`
+    /// of SQLite's virtual machine, fails at once. Gives what `work` gave and whether something failed for that reason.
+    pub fn without_waiting<T>(&self, steps: u32, work: impl FnOnce() -> T) -> Result<(T, bool)> {
+        self.watch()?;
+        Ok(context::without_waiting(steps, work))
+    }
+
+    fn watch(&self) -> Result<()> {
+        if self.0.limits.is_watched() {
+            return Ok(());
+        }
+        self.with_rusqlite(|conn| Limits::watch(&self.0.limits, conn))
     }
 
     /// Makes whatever runs on this connection now fail with [`codes::INTERRUPT`].
@@ -371,6 +396,10 @@ impl Conn {
 
     pub(super) fn raw(&self) -> *mut ffi::sqlite3 {
         self.0.db
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.0.limits
     }
 
     /// True once after the preupdate hook panicked.

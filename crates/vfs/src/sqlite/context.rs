@@ -5,6 +5,8 @@
 //! same thread can then ask which statement needs a page, whether somebody interrupted it, and leave an error that is
 //! richer than the integer that SQLite passes on.
 //!
+//! A thread may also say, with [`without_waiting`], that what it executes must give up rather than wait.
+//!
 //! This module must never call into SQLite on its own account: it answers only from inside a call that is under way, when
 //! the pointers it holds are alive and this thread holds the connection's mutex.
 
@@ -18,6 +20,8 @@ use std::{
 
 use libsqlite3_sys as ffi;
 
+use super::limits::Limits;
+
 /// The error a VFS leaves behind for the SQL caller.
 pub type SharedError = Arc<dyn Error + Send + Sync>;
 
@@ -26,16 +30,30 @@ struct Frame {
     db: *mut ffi::sqlite3,
     /// Null while preparing or closing: there is no statement that could be named.
     stmt: *mut ffi::sqlite3_stmt,
+    /// What the connection may take; null when `db` is.
+    limits: *const Limits,
 }
 
 const IDLE: Frame = Frame {
     db: ptr::null_mut(),
     stmt: ptr::null_mut(),
+    limits: ptr::null(),
 };
+
+/// How a thread that must not wait is getting on.
+#[derive(Clone, Copy)]
+struct Haste {
+    /// Steps of SQLite's virtual machine that are left.
+    steps: u32,
+    /// Whether something gave up.
+    gave_up: bool,
+}
 
 thread_local! {
     static FRAME: Cell<Frame> = const { Cell::new(IDLE) };
     static LAST_ERROR: RefCell<Option<SharedError>> = const { RefCell::new(None) };
+    static HASTE: Cell<Option<Haste>> = const { Cell::new(None) };
+    static WATCH: Cell<Option<fn() -> bool>> = const { Cell::new(None) };
 }
 
 /// Restores the frame around it when dropped, also when a panic unwinds through it.
@@ -53,10 +71,14 @@ impl Drop for Entered {
 /// Says that this thread now runs `stmt` (null: prepares, or closes something) on `db`, until the guard is dropped.
 ///
 /// # Safety
-/// Both pointers must stay valid until the guard is dropped, and the guard must not outlive the call it describes.
-pub(super) unsafe fn enter(db: *mut ffi::sqlite3, stmt: *mut ffi::sqlite3_stmt) -> Entered {
+/// All pointers must stay valid until the guard is dropped, and the guard must not outlive the call it describes.
+pub(super) unsafe fn enter(
+    db: *mut ffi::sqlite3,
+    stmt: *mut ffi::sqlite3_stmt,
+    limits: *const Limits,
+) -> Entered {
     let outer = FRAME
-        .try_with(|frame| frame.replace(Frame { db, stmt }))
+        .try_with(|frame| frame.replace(Frame { db, stmt, limits }))
         .unwrap_or(IDLE);
     if outer.db.is_null() {
         // What an earlier call left behind and nobody took is not this call's error.
@@ -77,13 +99,75 @@ pub fn current_statement_sql() -> Option<String> {
     unsafe { expanded_sql(frame.stmt) }
 }
 
-/// Whether `sqlite3_interrupt` was called on the connection that this thread is executing on. Code that waits inside a
-/// VFS callback asks this now and then.
+/// Whether `sqlite3_interrupt` was called on the connection that this thread is executing on, its deadline has passed, or
+/// this thread's [watch](set_watch) wants it to stop. Code that waits inside a VFS callback asks this now and then.
 pub fn is_interrupted() -> bool {
-    FRAME.try_with(Cell::get).is_ok_and(|frame| {
-        // SAFETY: `enter` promises that the connection outlives its frame.
-        !frame.db.is_null() && unsafe { ffi::sqlite3_is_interrupted(frame.db) } != 0
-    })
+    let interrupted = FRAME.try_with(Cell::get).is_ok_and(|frame| {
+        // SAFETY: `enter` promises that the connection and its limits outlive its frame.
+        !frame.db.is_null()
+            && unsafe { ffi::sqlite3_is_interrupted(frame.db) != 0 || (*frame.limits).deadline_has_passed() }
+    });
+    interrupted || is_stopped()
+}
+
+/// From now on a wait on this thread asks `watch` too, every few milliseconds, whether it should stop: for a language
+/// whose signal handlers run on one certain thread. It may be called with locks held and must not use a connection.
+pub fn set_watch(watch: Option<fn() -> bool>) {
+    let _ = WATCH.try_with(|current| current.set(watch));
+}
+
+/// Whether this thread's [watch](set_watch) wants what runs to stop.
+pub fn is_stopped() -> bool {
+    WATCH
+        .try_with(Cell::get)
+        .is_ok_and(|watch| watch.is_some_and(|asks| asks()))
+}
+
+/// Runs `work` on this thread; whatever in it would wait for a page, a lock or a pull, or takes more than `steps` of
+/// SQLite's virtual machine (counted roughly, and only on connections that watch their limits), fails at once. Gives what
+/// `work` gave and whether something failed for that reason.
+pub(super) fn without_waiting<T>(steps: u32, work: impl FnOnce() -> T) -> (T, bool) {
+    struct Restore(Option<Haste>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            let _ = HASTE.try_with(|haste| haste.set(self.0));
+        }
+    }
+    let _restore = Restore(HASTE.replace(Some(Haste {
+        steps,
+        gave_up: false,
+    })));
+    let result = work();
+    (result, HASTE.get().is_some_and(|haste| haste.gave_up))
+}
+
+/// Whether this thread must not wait, and what asks is therefore to fail now. Ask right before waiting: the answer "yes"
+/// is taken down as a reason for the failure that follows.
+pub fn must_not_wait() -> bool {
+    HASTE
+        .try_with(|haste| {
+            let Some(mut now) = haste.get() else { return false };
+            now.gave_up = true;
+            haste.set(Some(now));
+            true
+        })
+        .unwrap_or(false)
+}
+
+/// Counts steps of the virtual machine; true when this thread has none left.
+pub(super) fn spend(steps: u32) -> bool {
+    HASTE
+        .try_with(|haste| {
+            let Some(mut now) = haste.get() else { return false };
+            if let Some(left) = now.steps.checked_sub(steps) {
+                now.steps = left;
+            } else {
+                now.gave_up = true;
+            }
+            haste.set(Some(now));
+            now.gave_up
+        })
+        .unwrap_or(false)
 }
 
 /// Whether this thread is inside a call of a [`Conn`](super::Conn) or [`Stmt`](super::Stmt).

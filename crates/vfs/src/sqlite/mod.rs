@@ -7,6 +7,7 @@
 
 mod conn;
 pub mod context;
+mod limits;
 mod preupdate;
 mod stmt;
 #[cfg(test)]

@@ -48,7 +48,7 @@ impl Drop for Stmt {
         // SAFETY: `raw` is ours and live, and `conn` keeps the connection alive; finalizing can finish a transaction and so
         // do I/O, hence the frame.
         unsafe {
-            let _entered = context::enter(self.conn.raw(), ptr::null_mut());
+            let _entered = context::enter(self.conn.raw(), ptr::null_mut(), self.conn.limits());
             ffi::sqlite3_finalize(self.raw);
         }
     }
@@ -76,7 +76,7 @@ impl Stmt {
         let start: *const c_char = sql.as_ptr().cast();
         // SAFETY: `sql` is `len` readable bytes; `raw` and `tail` are out parameters; the connection outlives the frame.
         let rc = unsafe {
-            let _entered = context::enter(conn.raw(), ptr::null_mut());
+            let _entered = context::enter(conn.raw(), ptr::null_mut(), conn.limits());
             ffi::sqlite3_prepare_v3(conn.raw(), start, len, flags, &mut raw, &mut tail)
         };
         if rc != ffi::SQLITE_OK {
@@ -158,9 +158,11 @@ impl Stmt {
         self.on_row = false;
         self.stepped = true;
         // SAFETY: statement and connection are live past the frame.
-        let rc = unsafe {
-            let _entered = context::enter(self.conn.raw(), self.raw);
-            ffi::sqlite3_step(self.raw)
+        let (rc, interrupted) = unsafe {
+            let _entered = context::enter(self.conn.raw(), self.raw, self.conn.limits());
+            let rc = ffi::sqlite3_step(self.raw);
+            let failed = !matches!(rc, ffi::SQLITE_ROW | ffi::SQLITE_DONE);
+            (rc, failed && context::is_interrupted())
         };
         if self.conn.take_hook_panic() {
             self.reset();
@@ -179,9 +181,26 @@ impl Stmt {
                 // SAFETY: the connection is live.
                 let error = unsafe { Error::last(self.conn.raw(), rc) };
                 self.reset();
-                Err(error)
+                Err(match rc & 0xff {
+                    // The wait for a lock was what the interrupt ended.
+                    codes::BUSY if interrupted => self.interrupted("while another connection had the lock"),
+                    codes::INTERRUPT
+                        if error.source.is_none() && self.conn.limits().deadline_has_passed() =>
+                    {
+                        self.interrupted("while it ran")
+                    }
+                    _ => error,
+                })
             }
         }
+    }
+
+    fn interrupted(&self, when: &str) -> Error {
+        let why = match self.conn.limits().deadline_has_passed() {
+            true => "interrupted by its deadline",
+            false => "interrupted",
+        };
+        Error::new(codes::INTERRUPT, format!("{why} {when}"))
     }
 
     /// Steps to the end, throwing rows away, and resets.
@@ -199,7 +218,7 @@ impl Stmt {
         }
         // SAFETY: statement and connection are live; ending a write that was not stepped to its end does I/O, hence the frame.
         unsafe {
-            let _entered = context::enter(self.conn.raw(), self.raw);
+            let _entered = context::enter(self.conn.raw(), self.raw, self.conn.limits());
             ffi::sqlite3_reset(self.raw);
         }
     }

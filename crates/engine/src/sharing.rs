@@ -1,0 +1,86 @@
+//! Which replicas this process has open: a second connect to a path joins the replica that is open there, for two page
+//! maps of one file would each think the other's pages absent. One that is being opened or closed is waited for.
+//!
+//! Only replicas in the file system are shared; other storages, and remotes of a caller's making, are their owner's.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock, Weak},
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::{
+    database::Inner,
+    error::{Error, Result},
+    options::Builder,
+};
+
+/// How often a wait looks whether it was cancelled.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// By path: what is there; an empty reference while it is being opened or closed.
+static OPEN: LazyLock<Mutex<HashMap<PathBuf, Weak<Inner>>>> = LazyLock::new(Mutex::default);
+static CHANGED: Condvar = Condvar::new();
+
+/// What a connect finds.
+pub(crate) enum Turn {
+    /// The replica is open: join it.
+    Join(Arc<Inner>),
+    /// It is this caller's to open. Others wait until the place is filled or given back.
+    Open(Place),
+}
+
+/// The right to have the replica at a path open; given back when dropped, which must be after its files are closed.
+#[derive(Debug)]
+pub(crate) struct Place {
+    path: PathBuf,
+}
+
+impl Place {
+    /// Says that it is open, for others to join.
+    pub(crate) fn fill(path: &Path, inner: &Arc<Inner>) {
+        if let Some(place) = OPEN.lock().get_mut(path) {
+            *place = Arc::downgrade(inner);
+        }
+        CHANGED.notify_all();
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        OPEN.lock().remove(&self.path);
+        CHANGED.notify_all();
+    }
+}
+
+/// Waits for a turn at a path, as long as the options let a connect wait.
+pub(crate) fn take_turn(path: &Path, options: &Builder) -> Result<Turn> {
+    let deadline = Instant::now() + options.timeout;
+    let cancelled = options.cancel.watch();
+    let mut open = OPEN.lock();
+    loop {
+        match open.get(path).map(Weak::upgrade) {
+            None => {
+                open.insert(path.to_owned(), Weak::new());
+                return Ok(Turn::Open(Place {
+                    path: path.to_owned(),
+                }));
+            }
+            Some(Some(inner)) => return Ok(Turn::Join(inner)),
+            Some(None) => {}
+        }
+        if cancelled() {
+            return Err(Error::Interrupted { doing: "the connect" });
+        }
+        let now = Instant::now();
+        if now >= deadline {
+            return Err(Error::InUse {
+                path: path.to_owned(),
+            });
+        }
+        CHANGED.wait_until(&mut open, deadline.min(now + LOOK));
+    }
+}

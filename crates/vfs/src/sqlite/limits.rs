@@ -1,0 +1,120 @@
+//! What a connection may take: until when it runs, and how long it waits for a lock.
+//!
+//! SQLite's own wait for a lock sleeps through an interrupt. This one looks up every few milliseconds, so that
+//! interrupts, deadlines and threads that must not wait all end it. It must never end a wait that nobody wanted ended.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::context;
+
+/// How many steps of the virtual machine SQLite takes between two looks at the limits.
+const STEPS_BETWEEN_LOOKS: u32 = 1000;
+/// How many such looks there are between two questions to the thread's watch, which may be slow to answer.
+const LOOKS_BETWEEN_QUESTIONS: u32 = 100;
+/// The longest sleep between two tries for a lock.
+const LONGEST_SLEEP: Duration = Duration::from_millis(10);
+/// No deadline.
+const NEVER: u64 = u64::MAX;
+
+/// The limits of one connection, which any thread may change while another one runs it.
+pub(super) struct Limits {
+    /// What the times below count from.
+    opened: Instant,
+    /// Nanoseconds, or `NEVER`.
+    deadline: AtomicU64,
+    /// Milliseconds.
+    busy_timeout: AtomicU64,
+    /// Nanoseconds at which the wait for a lock that is under way began.
+    waiting_since: AtomicU64,
+    /// Whether SQLite was told to look at the deadline.
+    watched: AtomicBool,
+}
+
+impl Limits {
+    pub(super) fn new(busy_timeout: Duration) -> Self {
+        let limits = Self {
+            opened: Instant::now(),
+            deadline: AtomicU64::new(NEVER),
+            busy_timeout: AtomicU64::default(),
+            waiting_since: AtomicU64::default(),
+            watched: AtomicBool::default(),
+        };
+        limits.set_busy_timeout(busy_timeout);
+        limits
+    }
+
+    pub(super) fn set_busy_timeout(&self, timeout: Duration) {
+        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        self.busy_timeout.store(millis, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_deadline(&self, deadline: Option<Instant>) {
+        let nanos = deadline.map_or(NEVER, |at| nanos(at.saturating_duration_since(self.opened)));
+        self.deadline.store(nanos, Ordering::Relaxed);
+    }
+
+    pub(super) fn deadline_has_passed(&self) -> bool {
+        let deadline = self.deadline.load(Ordering::Relaxed);
+        deadline != NEVER && nanos(self.opened.elapsed()) >= deadline
+    }
+
+    /// Makes SQLite wait for locks here.
+    pub(super) fn wait_for_locks(
+        limits: &Arc<Self>,
+        conn: &mut rusqlite::Connection,
+    ) -> rusqlite::Result<()> {
+        let limits = limits.clone();
+        conn.busy_handler(Some(move |tries| limits.try_lock_again(tries)))
+    }
+
+    /// Makes SQLite look at the deadline, and at the steps that a thread in haste has left, while it runs.
+    pub(super) fn watch(limits: &Arc<Self>, conn: &mut rusqlite::Connection) -> rusqlite::Result<()> {
+        if limits.watched.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let watcher = limits.clone();
+        let mut looks = 0_u32;
+        let stop = move || {
+            looks = looks.wrapping_add(1);
+            context::spend(STEPS_BETWEEN_LOOKS)
+                || watcher.deadline_has_passed()
+                || (looks.is_multiple_of(LOOKS_BETWEEN_QUESTIONS) && context::is_stopped())
+        };
+        conn.progress_handler(STEPS_BETWEEN_LOOKS as i32, Some(stop))
+    }
+
+    pub(super) fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::Relaxed)
+    }
+
+    /// SQLite found a lock taken for the `tries`th time since it wanted it: true = try again.
+    fn try_lock_again(&self, tries: i32) -> bool {
+        let now = nanos(self.opened.elapsed());
+        if tries == 0 {
+            self.waiting_since.store(now, Ordering::Relaxed);
+        }
+        let timeout = self
+            .busy_timeout
+            .load(Ordering::Relaxed)
+            .saturating_mul(1_000_000);
+        let waited = now.saturating_sub(self.waiting_since.load(Ordering::Relaxed));
+        if waited >= timeout || context::must_not_wait() || context::is_interrupted() {
+            return false;
+        }
+        let left = Duration::from_nanos(timeout - waited);
+        let sleep = Duration::from_millis(1 << tries.clamp(0, 4)).min(LONGEST_SLEEP);
+        thread::sleep(sleep.min(left));
+        true
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(NEVER - 1)
+}
