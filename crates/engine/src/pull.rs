@@ -80,16 +80,20 @@ struct Pull {
     present: RoaringBitmap,
     /// Dirty pages that are staged.
     dirty: RoaringBitmap,
+    /// Pages that the rehearsal read: those of the schema and of the put-back.
+    rehearsed: RoaringBitmap,
     mode: ApplyMode,
     sealed: bool,
 }
 
 impl Pull {
     /// Pages whose copy here is valid at the new base once the staged ones among them are written. The other staged pages
-    /// are those of which there is no copy here at all; they need not go through the WAL, a fetch could bring them as well.
-    /// But page 1 and the last one make the new state and its size. For the holder of the write lock.
+    /// are those of which there is no copy here at all and that nothing reads before the base has moved, not even after a
+    /// crash: they need not go through the WAL, a fetch could bring them as well. But page 1 and the last one make the new
+    /// state and its size. For the holder of the write lock.
     fn keep(&self, replica: &Replica) -> RoaringBitmap {
-        let mut new = self.staged.pages().ids() - replica.map().present() - replica.map().dirty();
+        let mut new =
+            self.staged.pages().ids() - replica.map().present() - replica.map().dirty() - &self.rehearsed;
         new.remove(0);
         new.remove(self.base.size.0 - 1);
         let kept = match self.mode {
@@ -124,6 +128,7 @@ fn ask(open: &Session<'_>, long_poll: Option<Duration>) -> Result<Option<Pull>> 
         base,
         present,
         dirty: RoaringBitmap::new(),
+        rehearsed: RoaringBitmap::new(),
         mode,
         sealed: false,
     };
@@ -368,6 +373,7 @@ fn rehearse(open: &Session<'_>, pull: &mut Pull, log: &Log) -> Result<LogRehears
             resume_after(rehearsed.position, acknowledged, given).map_err(Error::from)?
         }
     };
+    pull.rehearsed |= rehearsed.read;
     for (id, data) in rehearsed.fetched {
         pull.staged.put_page(id, &data)?;
     }

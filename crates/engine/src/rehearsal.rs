@@ -50,6 +50,8 @@ pub(crate) struct Rehearsed {
     pub position: Option<ChangeId>,
     /// Pages that had to be fetched, by 0-based id.
     pub fetched: FetchedPages,
+    /// 0-based ids of the pages that were read.
+    pub read: RoaringBitmap,
 }
 
 type FetchedPages = Vec<(u32, Vec<u8>)>;
@@ -58,6 +60,7 @@ impl Rehearsal<'_> {
     /// Runs the changes of `log` that the new state does not have yet, and throws the result away.
     pub(crate) fn run(self, log: &[Chunk]) -> Result<Rehearsed> {
         let fetched = Arc::<Mutex<FetchedPages>>::default();
+        let read = Arc::<Mutex<RoaringBitmap>>::default();
         let source = Source {
             snapshot: self.snapshot,
             remote: self.remote.clone(),
@@ -66,6 +69,7 @@ impl Rehearsal<'_> {
             page_size: self.page_size,
             deadline: self.deadline,
             fetched: fetched.clone(),
+            read: read.clone(),
         };
         let storage = MemoryStorage::default();
         let mut path = self.replica.name().as_os_str().to_owned();
@@ -110,7 +114,12 @@ impl Rehearsal<'_> {
         drop(conn);
         drop(preview);
         let fetched = std::mem::take(&mut *fetched.lock());
-        Ok(Rehearsed { position, fetched })
+        let read = std::mem::take(&mut *read.lock());
+        Ok(Rehearsed {
+            position,
+            fetched,
+            read,
+        })
     }
 }
 
@@ -137,6 +146,7 @@ struct Source {
     page_size: PageSize,
     deadline: Duration,
     fetched: Arc<Mutex<FetchedPages>>,
+    read: Arc<Mutex<RoaringBitmap>>,
 }
 
 impl Source {
@@ -168,6 +178,7 @@ impl Source {
 
 impl PageSource for Source {
     fn fetch(&self, miss: Miss, sink: PageSink) {
+        self.read.lock().extend(miss.pages.iter().map(|p| p.id().0));
         let mut absent = vec![];
         for &page in &miss.pages {
             let put = match self.local(page.id().0) {
