@@ -16,7 +16,6 @@ const KEPT = 64;
 const PATIENCE = 30_000;
 /** An interrupt that comes before a step begins is lost; it is repeated this often, in milliseconds. */
 const REPEAT = 5;
-/** How long closing waits for pages that are still coming in. */
 const WITHOUT_STATEMENTS = 'The supplied SQL string contains no statements';
 
 /** Which transactions the running code is inside of. */
@@ -33,6 +32,14 @@ class RootSession extends Session {
   constructor(core) {
     super(core);
     this.#core = core;
+  }
+
+  get idle() {
+    return super.idle && !this.#core.closing;
+  }
+
+  assertOpen() {
+    this.#core.assertNotClosing();
   }
 
   get current() {
@@ -70,7 +77,6 @@ class TransactionSession extends Session {
 
   assertOpen() {
     if (this.#over) throw new TypeError('The transaction has already completed');
-    super.assertOpen();
   }
 
   /** Waits for what was begun, and then lets nothing begin. */
@@ -92,6 +98,8 @@ class Core {
   #closing;
   #kept = new Map();
   #callbacks;
+  /** Pulls, pushes and checkpoints that run or wait, in their order. */
+  #remote = [];
 
   constructor(options, database) {
     this.#options = parse(options);
@@ -104,6 +112,8 @@ class Core {
     this.root = new RootSession(this);
     this.bigints = false;
     this.ready = false;
+    /** Nothing begins any more; what was begun goes on. */
+    this.closing = false;
     this.closed = false;
     /** Transactions that run or wait for their turn. */
     this.transactions = 0;
@@ -127,6 +137,10 @@ class Core {
 
   assertOpen() {
     if (this.closed) throw notOpen();
+  }
+
+  assertNotClosing() {
+    if (this.closing) throw notOpen();
   }
 
   /** Opens the database, once; after a failure it is tried again. */
@@ -200,7 +214,14 @@ class Core {
 
   /** A pull, push, checkpoint or the statistics, which need no turn. */
   async remotely(operation) {
-    return await this.root.beside((job) => this.#native[operation](job));
+    this.assertNotClosing();
+    if (!this.ready) await this.connected();
+    this.#remote.push(operation);
+    try {
+      return check(await this.work.start((job) => this.#native[operation](job)));
+    } finally {
+      this.#remote.splice(this.#remote.indexOf(operation), 1);
+    }
   }
 
   /** Runs `body` in a transaction of its own, which the session that it is given stands for. */
@@ -236,12 +257,16 @@ class Core {
 
   /** Breaks what runs now: statements, and what goes between the database and its remote. */
   interrupt() {
-    const jobs = this.work.underWay;
-    const strike = () => {
+    this.#strike(() => {
       this.#native.interrupt();
       this.#native.cancel();
-    };
+    });
+  }
+
+  /** Strikes until what runs now has ended. */
+  #strike(strike) {
     strike();
+    const jobs = this.work.underWay;
     if (jobs.length === 0) return;
     const timer = setInterval(() => {
       if (this.work.anyOf(jobs)) strike();
@@ -256,9 +281,17 @@ class Core {
   }
 
   async #close() {
-    if (this.#connecting !== undefined) await this.root.lane.acquire(this.patience).catch(() => {});
+    this.closing = true;
+    const connecting = this.#connecting !== undefined && !this.ready;
+    if (connecting || this.#remote[0] === 'pull') this.#strike(() => this.#native.cancel());
+    // A transaction that does not end in time is rolled back by the end of its connection.
+    const ended = await this.root.lane.acquire(this.patience).then(
+      () => true,
+      () => false,
+    );
     this.closed = true;
     this.ready = false;
+    if (ended) this.root.lane.release();
     this.#kept.clear();
     check(await this.work.start((job) => this.#native.close(job)));
   }

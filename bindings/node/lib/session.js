@@ -2,7 +2,6 @@
 // itself. It keeps turns, and has what can be done with SQL: the methods of `Database` and `Transaction` are these.
 'use strict';
 
-const { check } = require('./error.js');
 const { Lane } = require('./lane.js');
 const { WAIT } = require('./prepared.js');
 const { Statement, StatementPromise } = require('./statement.js');
@@ -80,18 +79,15 @@ class Session {
     return this.#core.ready && this.#lane.idle;
   }
 
-  /** Throws unless it can be used. */
-  assertOpen() {
-    this.#core.assertOpen();
-  }
+  // `assertOpen()` of the two kinds of sessions throws unless something may begin.
 
   /** Runs work when it is its turn. */
   async turn(work) {
     this.assertOpen();
     await this.#lane.acquire(this.#core.patience);
     try {
+      this.#core.assertOpen();
       if (!this.#core.ready) await this.#core.connected();
-      this.assertOpen();
       return await work();
     } finally {
       this.#lane.release();
@@ -220,13 +216,6 @@ class Session {
       rows,
       rowsAffected: prepared.readonly ? 0 : rows.length,
     };
-  }
-
-  /** Runs a job that needs no turn of the lane. */
-  async beside(begin) {
-    this.assertOpen();
-    if (!this.#core.ready) await this.#core.connected();
-    return check(await this.#core.work.start(begin));
   }
 }
 

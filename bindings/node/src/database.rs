@@ -7,6 +7,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use napi::bindgen_prelude::{FnArgs, Function, Unknown};
@@ -80,6 +81,9 @@ impl From<partial_sync::Stats> for Counters {
     }
 }
 
+/// How long closing waits for pages that are still coming in.
+const SETTLE: Duration = Duration::from_millis(250);
+
 /// What is open.
 #[derive(Clone)]
 pub(crate) struct Open {
@@ -139,7 +143,7 @@ impl Shared {
             shared.settle(job, || {
                 let open = shared.opened()?;
                 let limit = timeout.and_then(|ms| {
-                    std::time::Instant::now().checked_add(std::time::Duration::from_millis(ms.into()))
+                    Instant::now().checked_add(Duration::from_millis(ms.into()))
                 });
                 open.connection.set_deadline(limit)?;
                 let outcome = work(&open);
@@ -161,8 +165,10 @@ impl Shared {
         for slot in statements.values().filter_map(Weak::upgrade) {
             drop(slot.lock().take());
         }
-        let open = self.open.lock().take();
-        drop(open);
+        if let Some(open) = self.open.lock().take() {
+            // Pages that are still coming in are kept when they come soon; they were paid for.
+            open.database.settle(SETTLE);
+        }
         self.mailbox.close();
     }
 }

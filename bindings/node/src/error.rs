@@ -24,7 +24,6 @@ const CONSTRAINT: i32 = 19;
 const MISMATCH: i32 = 20;
 const MISUSE: i32 = 21;
 const AUTH: i32 = 23;
-const RANGE: i32 = 25;
 const NOTADB: i32 = 26;
 
 impl From<&Error> for Failure {

@@ -1,6 +1,6 @@
 //! The `transform` callback: called on a worker thread, which waits for what JavaScript decides.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use napi::bindgen_prelude::{BigInt, Buffer, Either5, Null};
 use napi_derive::napi;
@@ -31,11 +31,11 @@ pub struct Mutation {
     /// `insert`, `update` or `delete`.
     pub change_type: String,
     /// The row before.
-    pub before: Option<HashMap<String, JsValue>>,
+    pub before: Option<BTreeMap<String, JsValue>>,
     /// The row after.
-    pub after: Option<HashMap<String, JsValue>>,
+    pub after: Option<BTreeMap<String, JsValue>>,
     /// The new values of the columns that changed.
-    pub updates: Option<HashMap<String, JsValue>>,
+    pub updates: Option<BTreeMap<String, JsValue>>,
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -47,7 +47,7 @@ fn integer(value: i64) -> JsValue {
     }
 }
 
-fn row(values: &RowValues) -> HashMap<String, JsValue> {
+fn row(values: &RowValues) -> BTreeMap<String, JsValue> {
     let value = |value: &Value| match value {
         Value::Null => Either5::A(Null),
         Value::Integer(value) => integer(*value),
