@@ -33,6 +33,7 @@ pub mod change;
 mod connection;
 mod database;
 mod error;
+mod functions;
 mod hydrate;
 mod hydration;
 mod info;
