@@ -10,6 +10,7 @@ use crate::{
     core::{Core, State},
     cursor::{self, Cursor, RowFactory},
     errors::{self, ProgrammingError},
+    functions::{self, Function},
     open::{Callbacks, Remote},
     values::TextFactory,
 };
@@ -17,6 +18,7 @@ use parking_lot::Mutex;
 use partial_sync::Error as EngineError;
 use pyo3::{
     PyTraverseError, PyVisit,
+    exceptions::{PyTypeError, PyValueError},
     prelude::*,
     types::{PyBool, PyDict, PyInt, PyString, PyTuple},
 };
@@ -112,6 +114,13 @@ impl Connection {
             error.set_cause(py, Some(cause));
         }
         error
+    }
+
+    /// Something that SQL calls.
+    fn function(&self, callable: Option<Py<PyAny>>) -> PyResult<Option<Function>> {
+        self.core()?.check_open()?;
+        let callbacks = self.callbacks.get().cloned().unwrap_or_default();
+        Ok(callable.map(|callable| Function { callable, callbacks }))
     }
 
     /// Runs statements under the lock, without the GIL.
@@ -264,7 +273,7 @@ impl Connection {
     /// Breaks what runs on this connection now, network waits included. May be called from any thread.
     fn interrupt(&self) -> PyResult<()> {
         let core = self.core()?;
-        core.check_process()?;
+        core.check_open()?;
         core.interrupt.interrupt();
         if let Some(cancel) = &core.cancel {
             cancel.cancel();
@@ -313,16 +322,16 @@ impl Connection {
         let begin = match level {
             None => None,
             Some(level) => {
-                let name = level.cast::<PyString>().map_err(|_| {
-                    pyo3::exceptions::PyTypeError::new_err("isolation_level must be str or None")
-                })?;
+                let name = level
+                    .cast::<PyString>()
+                    .map_err(|_| PyTypeError::new_err("isolation_level must be str or None"))?;
                 Some(match name.to_str()?.to_ascii_uppercase().as_str() {
                     "" => "BEGIN",
                     "DEFERRED" => "BEGIN DEFERRED",
                     "IMMEDIATE" => "BEGIN IMMEDIATE",
                     "EXCLUSIVE" => "BEGIN EXCLUSIVE",
                     _ => {
-                        return Err(pyo3::exceptions::PyValueError::new_err(format!(
+                        return Err(PyValueError::new_err(format!(
                             "isolation_level = {} is not one of '', 'DEFERRED', 'IMMEDIATE', 'EXCLUSIVE' and None",
                             level.repr()?
                         )));
@@ -420,6 +429,85 @@ impl Connection {
             return Err(error);
         }
         Ok(false)
+    }
+
+    /// Adds a SQL function; `func` None removes it. `narg` -1: any number of arguments.
+    #[pyo3(signature = (name, narg, func, *, deterministic=false))]
+    fn create_function(
+        &self,
+        py: Python<'_>,
+        name: String,
+        narg: i32,
+        func: Option<Py<PyAny>>,
+        deterministic: bool,
+    ) -> PyResult<()> {
+        let function = self.function(func)?;
+        self.locked(py, move |state| match function {
+            Some(function) => state.connection.create_scalar_function(
+                &name,
+                narg,
+                functions::flags(deterministic),
+                move |context| function.call(context),
+            ),
+            None => state.connection.remove_function(&name, narg),
+        })
+    }
+
+    /// Adds a SQL aggregate function: a class with `step` and `finalize`; None removes it.
+    #[pyo3(signature = (name, n_arg, aggregate_class))]
+    fn create_aggregate(
+        &self,
+        py: Python<'_>,
+        name: String,
+        n_arg: i32,
+        aggregate_class: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        let function = self.function(aggregate_class)?;
+        self.locked(py, move |state| match function {
+            Some(function) => {
+                state
+                    .connection
+                    .create_aggregate_function(&name, n_arg, functions::flags(false), function)
+            }
+            None => state.connection.remove_function(&name, n_arg),
+        })
+    }
+
+    /// Adds a SQL window function: a class with `step`, `inverse`, `value` and `finalize`; None removes it.
+    #[pyo3(signature = (name, num_params, aggregate_class, /))]
+    fn create_window_function(
+        &self,
+        py: Python<'_>,
+        name: String,
+        num_params: i32,
+        aggregate_class: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        let function = self.function(aggregate_class)?;
+        self.locked(py, move |state| match function {
+            Some(function) => {
+                state
+                    .connection
+                    .create_window_function(&name, num_params, functions::flags(false), function)
+            }
+            None => state.connection.remove_function(&name, num_params),
+        })
+    }
+
+    /// Adds a collation: a function of two texts that gives a negative number, 0 or a positive one; None removes it.
+    #[pyo3(signature = (name, callable, /))]
+    fn create_collation(&self, py: Python<'_>, name: String, callable: Option<Py<PyAny>>) -> PyResult<()> {
+        if let Some(callable) = &callable
+            && !callable.bind(py).is_callable()
+        {
+            return Err(PyTypeError::new_err("parameter must be callable"));
+        }
+        let function = self.function(callable)?;
+        self.locked(py, move |state| match function {
+            Some(function) => state
+                .connection
+                .create_collation(&name, move |a, b| function.compare(a, b)),
+            None => state.connection.remove_collation(&name),
+        })
     }
 
     fn _pull(&self, py: Python<'_>) -> PyResult<bool> {

@@ -178,7 +178,7 @@ impl Core {
     fn lock_contended(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, Option<State>>> {
         if self.owner.load(Ordering::Relaxed) == this_thread() {
             return Err(ProgrammingError::new_err(
-                "the connection is in the middle of a call of this thread: a callback cannot use it",
+                "Recursive use of cursors not allowed: the connection is in the middle of a call of this thread",
             ));
         }
         loop {

@@ -11,6 +11,7 @@ mod core;
 mod cursor;
 mod error_codes;
 mod errors;
+mod functions;
 mod log;
 mod open;
 mod row;
@@ -27,11 +28,20 @@ fn _after_fork_in_child() {
     core::forked();
 }
 
-/// Turns an object into one of SQLite's types, by its adapter or its `__conform__`.
+/// Turns an object into something else by a protocol; `None`: it cannot.
 #[pyfunction]
 #[pyo3(name = "_adapt")]
-fn adapt<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
-    values::adapt(value)
+fn adapt<'py>(
+    value: &Bound<'py, PyAny>,
+    protocol: &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    values::adapt(value, protocol)
+}
+
+/// A type that SQLite has was given an adapter.
+#[pyfunction]
+fn _adapt_basic_types() {
+    values::adapt_basic_types();
 }
 
 #[pymodule]
@@ -44,6 +54,7 @@ fn _turso(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<values::PrepareProtocol>()?;
     module.add_function(wrap_pyfunction!(_after_fork_in_child, module)?)?;
     module.add_function(wrap_pyfunction!(adapt, module)?)?;
+    module.add_function(wrap_pyfunction!(_adapt_basic_types, module)?)?;
     module.add_function(wrap_pyfunction!(log::set_logger, module)?)?;
     let registry = values::registry(py)?;
     module.add("adapters", &registry.adapters)?;

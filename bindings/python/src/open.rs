@@ -59,7 +59,8 @@ impl Callbacks {
         self.raised.lock().take()
     }
 
-    fn raised(&self, error: PyErr) -> String {
+    /// Remembers what was raised; gives its text.
+    pub(crate) fn raised(&self, error: PyErr) -> String {
         let message = error.to_string();
         *self.raised.lock() = Some(error);
         message

@@ -1,6 +1,9 @@
 //! Values between Python and SQLite, without a stop in between, and by the rules of the standard library's sqlite3.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use partial_sync::Statement;
 use pyo3::{
@@ -9,8 +12,8 @@ use pyo3::{
     prelude::*,
     sync::PyOnceLock,
     types::{
-        PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyMapping, PyMemoryView, PySequence, PyString,
-        PyTuple, PyType,
+        PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyMapping, PyMemoryView, PyString, PyTuple,
+        PyType,
     },
 };
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -46,7 +49,7 @@ pub(crate) fn registry(py: Python<'_>) -> PyResult<&'static Registry> {
 }
 
 /// What `__conform__` of an object that is to be stored is called with.
-#[pyclass(frozen, module = "turso")]
+#[pyclass(frozen, subclass, module = "turso")]
 pub(crate) struct PrepareProtocol;
 
 #[pymethods]
@@ -57,18 +60,47 @@ impl PrepareProtocol {
     }
 }
 
-/// Turns an object into one of SQLite's types: by its adapter, by its `__conform__`, or not at all.
-pub(crate) fn adapt<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+/// Whether a type that SQLite has was given an adapter.
+static BASIC_TYPES_ARE_ADAPTED: AtomicBool = AtomicBool::new(false);
+
+/// Also asks for adapters of types that SQLite has, from now on.
+pub(crate) fn adapt_basic_types() {
+    BASIC_TYPES_ARE_ADAPTED.store(true, Ordering::Relaxed);
+}
+
+/// Turns an object into something else by an adapter, by `__adapt__` of the protocol, or by its own `__conform__`.
+pub(crate) fn adapt<'py>(
+    value: &Bound<'py, PyAny>,
+    protocol: &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = value.py();
-    let registry = registry(py)?;
-    if let Some(adapter) = registry.adapters.bind(py).get_item(value.get_type())? {
+    let adapters = registry(py)?.adapters.bind(py);
+    if let Some(adapter) = adapters.get_item((value.get_type(), protocol))? {
         return adapter.call1((value,)).map(Some);
     }
-    let Some(conform) = value.getattr_opt(intern!(py, "__conform__"))? else {
-        return Ok(None);
+    let not_adapted = |error: PyErr| match error.is_instance_of::<PyTypeError>(py) {
+        true => Ok(py.None().into_bound(py)),
+        false => Err(error),
     };
-    let adapted = conform.call1((registry.protocol.bind(py),))?;
-    Ok((!adapted.is_none()).then_some(adapted))
+    if let Some(adapts) = protocol.getattr_opt(intern!(py, "__adapt__"))? {
+        let adapted = adapts.call1((value,)).or_else(not_adapted)?;
+        if !adapted.is_none() {
+            return Ok(Some(adapted));
+        }
+    }
+    if let Some(conforms) = value.getattr_opt(intern!(py, "__conform__"))? {
+        let adapted = conforms.call1((protocol,)).or_else(not_adapted)?;
+        if !adapted.is_none() {
+            return Ok(Some(adapted));
+        }
+    }
+    Ok(None)
+}
+
+/// What is stored for an object, by the protocol of storing.
+fn adapted_for_storing<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = value.py();
+    adapt(value, registry(py)?.protocol.bind(py).as_any())
 }
 
 /// Binds all parameters of a statement.
@@ -84,31 +116,25 @@ pub(crate) fn bind_all(prepared: &mut Prepared, given: Option<&Bound<'_, PyAny>>
             .enumerate()
             .try_for_each(|(i, value)| bind(prepared, i + 1, &value));
     }
-    if let Ok(list) = given.cast_exact::<PyList>() {
-        expect(wanted, list.len())?;
-        return list
-            .iter()
-            .enumerate()
-            .try_for_each(|(i, value)| bind(prepared, i + 1, &value));
-    }
-    if given.is_instance_of::<PyDict>()
-        || !given.is_instance_of::<PyTuple>() && given.cast::<PyMapping>().is_ok()
-    {
+    if given.is_instance_of::<PyDict>() || !is_sequence(given)? && given.cast::<PyMapping>().is_ok() {
         return bind_named(prepared, given);
     }
-    let is_text = given.is_instance_of::<PyString>();
-    let length = given.len();
-    if let (false, Ok(length)) = (is_text && wanted != length.as_ref().map_or(0, |l| *l), length) {
-        if given.cast::<PySequence>().is_err() && !given.hasattr(intern!(given.py(), "__getitem__"))? {
-            return Err(ProgrammingError::new_err("parameters are of unsupported type"));
-        }
-        expect(wanted, length)?;
-        return (0..length).try_for_each(|i| bind(prepared, i + 1, &given.get_item(i)?));
+    if !is_sequence(given)? {
+        return Err(ProgrammingError::new_err("parameters are of unsupported type"));
     }
-    match is_text {
-        true => expect(wanted, given.len()?),
-        false => Err(ProgrammingError::new_err("parameters are of unsupported type")),
+    expect(wanted, given.len()?)?;
+    (0..wanted).try_for_each(|i| bind(prepared, i + 1, &given.get_item(i)?))
+}
+
+fn is_sequence(given: &Bound<'_, PyAny>) -> PyResult<bool> {
+    if given.is_instance_of::<PyList>() || given.is_instance_of::<PyTuple>() {
+        return Ok(true);
     }
+    let py = given.py();
+    Ok(!given.is_instance_of::<PyDict>()
+        && given.hasattr(intern!(py, "__len__"))?
+        && given.hasattr(intern!(py, "__getitem__"))?
+        && !given.hasattr(intern!(py, "keys"))?)
 }
 
 fn expect(wanted: usize, given: usize) -> PyResult<()> {
@@ -149,10 +175,10 @@ fn bind_named(prepared: &mut Prepared, given: &Bound<'_, PyAny>) -> PyResult<()>
 }
 
 fn bind(prepared: &mut Prepared, index: usize, value: &Bound<'_, PyAny>) -> PyResult<()> {
-    if bind_basic(prepared, index, value, true)? {
+    if !BASIC_TYPES_ARE_ADAPTED.load(Ordering::Relaxed) && bind_basic(prepared, index, value, true)? {
         return Ok(());
     }
-    let adapted = adapt(value)?;
+    let adapted = adapted_for_storing(value)?;
     let value = adapted.as_ref().unwrap_or(value);
     if bind_basic(prepared, index, value, false)? {
         return Ok(());
@@ -365,10 +391,10 @@ impl Reader<'_> {
     }
 }
 
-/// What a converter is given: the value as SQLite would write it.
+/// What a converter is given: the value as SQLite would write it. Like NULL, nothing at all is not converted.
 fn as_bytes(value: ValueRef<'_>) -> Option<Vec<u8>> {
     match value {
-        ValueRef::Null => None,
+        ValueRef::Null | ValueRef::Text([]) | ValueRef::Blob([]) => None,
         ValueRef::Integer(value) => Some(value.to_string().into_bytes()),
         ValueRef::Real(value) => Some(format!("{value:?}").into_bytes()),
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(bytes.to_vec()),
@@ -414,7 +440,7 @@ pub(crate) fn to_object<'py>(
 /// A Python object as a value of the engine, for what a `transform` function gives.
 pub(crate) fn from_object(value: &Bound<'_, PyAny>) -> PyResult<partial_sync::change::Value> {
     use partial_sync::change::Value;
-    let adapted = adapt(value)?;
+    let adapted = adapted_for_storing(value)?;
     let value = adapted.as_ref().unwrap_or(value);
     if value.is_none() {
         Ok(Value::Null)

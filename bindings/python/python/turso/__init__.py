@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, TypeVar, overload
 
-from . import _dbapi, _turso
+from . import _dbapi, _options, _turso
 from ._connection import BatchResult, Connection, EncryptionOpts
 from ._dbapi import *  # noqa: F403
 from ._logging import setup_logging
-from ._options import refuse_unknown
 from ._turso import Cursor, Row
 
 if TYPE_CHECKING:
@@ -97,18 +96,18 @@ def connect(
     Where a replica is at the path, that replica is opened, offline.
     """
     if unknown:
-        refuse_unknown("connect", connect, unknown)
-    return factory(
-        database,
-        timeout,
-        detect_types,
-        isolation_level,
-        check_same_thread,
-        cached_statements=cached_statements,
-        uri=uri,
-        autocommit=autocommit,
-        experimental_features=experimental_features,
-        vfs=vfs,
-        encryption=encryption,
-        extra_io=extra_io,
-    )
+        _options.refuse_unknown("connect", connect, unknown)
+    options = {
+        "timeout": timeout,
+        "detect_types": detect_types,
+        "isolation_level": isolation_level,
+        "check_same_thread": check_same_thread,
+        "cached_statements": cached_statements,
+        "uri": uri,
+        "autocommit": autocommit,
+        "experimental_features": experimental_features,
+        "vfs": vfs,
+        "encryption": encryption,
+        "extra_io": extra_io,
+    }
+    return factory(database, **_options.changed(connect, options))

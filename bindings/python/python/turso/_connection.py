@@ -67,7 +67,7 @@ class Connection(_turso.Connection):
 
     def __init__(
         self,
-        database: str | os.PathLike[str],
+        database: str | bytes | os.PathLike[str] | os.PathLike[bytes],
         timeout: float = 5.0,
         detect_types: int = 0,
         isolation_level: IsolationLevel = "DEFERRED",
@@ -90,9 +90,7 @@ class Connection(_turso.Connection):
         # `experimental_features` asks for what another SQL engine has behind a switch and SQLite simply has, and
         # `extra_io` is called by an event loop that is not needed here.
         del factory, experimental_features, extra_io
-        path = os.fspath(database)
-        if not isinstance(path, str):
-            raise TypeError(f"database must be a str or a path, not {type(path).__name__}")
+        path = os.fsdecode(database)
         if flag("uri", uri) and path.startswith("file:"):
             path = _path_of_uri(path)
         if "\0" in path:

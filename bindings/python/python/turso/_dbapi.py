@@ -64,7 +64,9 @@ def TimestampFromTicks(ticks: float) -> datetime.datetime:
 
 def register_adapter(type: type[_T], adapter: Callable[[_T], Any], /) -> None:
     """Makes ``adapter`` turn objects of exactly this type into something that SQLite can store."""
-    adapters[type] = adapter
+    if type in (int, float, str, bytearray):
+        _turso._adapt_basic_types()
+    adapters[(type, PrepareProtocol)] = adapter
 
 
 def register_converter(typename: str, converter: Callable[[bytes], Any], /) -> None:
@@ -74,12 +76,17 @@ def register_converter(typename: str, converter: Callable[[bytes], Any], /) -> N
     converters[typename.upper()] = converter
 
 
-def adapt(obj: Any, protocol: Any = PrepareProtocol, alternative: Any = None, /) -> Any:
-    """What would be stored for an object: by its adapter or its ``__conform__``."""
-    adapted = _turso._adapt(obj)
+_MISSING = object()
+
+
+def adapt(obj: Any, protocol: Any = PrepareProtocol, alternative: Any = _MISSING, /) -> Any:
+    """What an adapter, or the object's ``__conform__``, makes of it by a protocol; else ``alternative``."""
+    adapted = _turso._adapt(obj, protocol)
     if adapted is not None:
         return adapted
-    return obj if alternative is None else alternative
+    if alternative is _MISSING:
+        raise ProgrammingError("can't adapt")
+    return alternative
 
 
 def _adapt_date(value: datetime.date) -> str:

@@ -22,7 +22,7 @@ def iterdump(connection: Connection) -> Iterator[str]:
         "SELECT name, sql FROM sqlite_master WHERE sql NOT NULL AND type = 'table' ORDER BY name",
     )
     virtual = [name for name, sql in tables if sql.upper().startswith("CREATE VIRTUAL")]
-    sequences = False
+    sequences = writes_schema = False
     for name, sql in tables:
         if name == "sqlite_sequence":
             sequences = True
@@ -32,6 +32,9 @@ def iterdump(connection: Connection) -> Iterator[str]:
         elif name.startswith("sqlite_") or name.startswith("partial_sync_") or _is_shadow(name, virtual):
             continue
         elif name in virtual:
+            if not writes_schema:
+                writes_schema = True
+                yield "PRAGMA writable_schema=ON;"
             yield f"INSERT INTO sqlite_master(type,name,tbl_name,rootpage,sql) VALUES('table',{_text(name)},{_text(name)},0,{_text(sql)});"
             continue
         else:
@@ -44,6 +47,8 @@ def iterdump(connection: Connection) -> Iterator[str]:
         "SELECT sql FROM sqlite_master WHERE sql NOT NULL AND type IN ('index', 'trigger', 'view') ORDER BY rowid"
     ):
         yield f"{sql};"
+    if writes_schema:
+        yield "PRAGMA writable_schema=OFF;"
     if sequences:
         yield 'DELETE FROM "sqlite_sequence";'
         for name, seq in rows("SELECT name, seq FROM sqlite_sequence"):

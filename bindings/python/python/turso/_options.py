@@ -25,6 +25,12 @@ def nearest(option: str, known: list[str]) -> str:
     return f"; did you mean {flat[near[0]]!r}?" if near else f"; the options are {', '.join(known)}"
 
 
+def changed(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are not at their default, so that a factory need not know all of them."""
+    parameters = inspect.signature(function).parameters
+    return {name: value for name, value in options.items() if value is not parameters[name].default}
+
+
 def either(first: tuple[str, Any], second: tuple[str, Any]) -> Any:
     """The value of an option with two names; different values under both are an error."""
     (first_name, a), (second_name, b) = first, second

@@ -45,7 +45,7 @@ from ._dbapi import (
     sqlite_version_info,
     threadsafety,
 )
-from ._options import Remote, either, flag, integer, not_supported, refuse_unknown, seconds, text, text_or_function
+from ._options import Remote, changed, either, flag, integer, not_supported, refuse_unknown, seconds, text, text_or_function
 
 __all__ = [
     "ConnectionSync",
@@ -225,7 +225,7 @@ def connect(
     check_same_thread: bool = False,
     cached_statements: int = 128,
     autocommit: bool | int | str = _dbapi.LEGACY_TRANSACTION_CONTROL,
-    factory: Callable[..., ConnectionSync] | None = None,
+    factory: Callable[..., ConnectionSync] = ConnectionSync,
     **unknown: NoReturn,
 ) -> ConnectionSync:
     """Opens a replica at ``path``, made from ``remote_url`` when there is none yet; ``:memory:`` leaves no file.
@@ -263,17 +263,15 @@ def connect(
         request_timeout=None if request_timeout is None else seconds("request_timeout", request_timeout),
         **_partial(partial),
     )
-    return (factory or ConnectionSync)(
-        path,
-        timeout,
-        detect_types,
-        isolation_level,
-        check_same_thread,
-        cached_statements=cached_statements,
-        autocommit=autocommit,
-        experimental_features=experimental_features,
-        _remote=remote,
-    )
+    options = {
+        "timeout": timeout,
+        "detect_types": detect_types,
+        "isolation_level": isolation_level,
+        "check_same_thread": check_same_thread,
+        "cached_statements": cached_statements,
+        "autocommit": autocommit,
+    }
+    return factory(path, **changed(connect, options), _remote=remote)
 
 
 def _partial(opts: Any) -> dict[str, Any]:
