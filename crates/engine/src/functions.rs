@@ -114,11 +114,14 @@ mod tests {
         conn.create_scalar_function("double", 1, flags, |context| Ok(context.get::<i64>(0)? * 2))?;
         conn.create_aggregate_function("longest", 1, flags, Longest)?;
         conn.create_collation("backwards", |a, b| b.cmp(a))?;
-        assert_eq!(conn.query::<i64>("SELECT double(21)", ())?, [42]);
+        assert_eq!(conn.query::<(i64,)>("SELECT double(21)", ())?, [(42,)]);
         conn.execute_batch("CREATE TABLE t(a); INSERT INTO t VALUES ('a'), ('ccc'), ('bb')")?;
-        assert_eq!(conn.query::<i64>("SELECT longest(a) FROM t", ())?, [3]);
+        assert_eq!(conn.query::<(i64,)>("SELECT longest(a) FROM t", ())?, [(3,)]);
         let ordered = "SELECT a FROM t ORDER BY a COLLATE backwards";
-        assert_eq!(conn.query::<String>(ordered, ())?, ["ccc", "bb", "a"]);
+        assert_eq!(
+            conn.query::<(String,)>(ordered, ())?,
+            ["ccc", "bb", "a"].map(|a| (a.to_owned(),))
+        );
         conn.remove_function("double", 1)?;
         conn.remove_collation("backwards")?;
         assert!(conn.prepare("SELECT double(21)").is_err() && conn.prepare(ordered).is_err());
