@@ -151,7 +151,7 @@ typedef struct PartialSyncStatement PartialSyncStatement;
 typedef struct PartialSyncConfig {
   // `sizeof(PartialSyncConfig)`: tells which version of this struct the program was built with.
   size_t size;
-  // The database file, UTF-8; `":memory:"` leaves no file.
+  // The database file, UTF-8; `":memory:"` leaves no file, and is one database for all connections.
   const char *path;
   // The remote: `libsql://`, `turso://`, `https://` or `http://`. NULL: a plain local database, or the replica at the
   // path, offline.
@@ -275,7 +275,8 @@ typedef struct PartialSyncValue {
 //
 // Parameters (see `partial_sync_run`) have the same format.
 typedef struct PartialSyncBatch {
-  // The values; never NULL where `length` is not 0. They belong to the statement and are valid until a call takes it.
+  // The values; never NULL where `length` is not 0. They belong to the statement and are valid until a call other
+  // than `partial_sync_describe` takes it.
   const uint8_t *bytes;
   // How many bytes.
   size_t length;

@@ -12,6 +12,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 
 use crate::{
     boundary::{Result, answer, bytes, misuse},
+    column::address,
     error::{PartialSyncCode, PartialSyncError},
     statement::{Inner, PartialSyncStatement, with},
 };
@@ -30,7 +31,8 @@ use crate::{
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct PartialSyncBatch {
-    /// The values; never NULL where `length` is not 0. They belong to the statement and are valid until a call takes it.
+    /// The values; never NULL where `length` is not 0. They belong to the statement and are valid until a call other
+    /// than `partial_sync_describe` takes it.
     pub bytes: *const u8,
     /// How many bytes.
     pub length: usize,
@@ -207,7 +209,7 @@ impl Inner {
         }
         execution.encoded.clear();
         let most_bytes = if most_bytes == 0 { 64 * 1024 } else { most_bytes };
-        let columns = statement.column_count();
+        let mut columns = statement.column_count();
         let mut rows = 0;
         let mut began = None;
         let mut done = !execution.running;
@@ -216,6 +218,10 @@ impl Inner {
                 Ok(false) => done = true,
                 Ok(true) if most == 0 => {}
                 Ok(true) => {
+                    if rows == 0 {
+                        // The first step may have compiled the statement anew.
+                        columns = statement.column_count();
+                    }
                     for column in 0..columns {
                         encode(statement.value(column)?, &mut execution.encoded);
                     }
@@ -241,7 +247,7 @@ impl Inner {
             }
         }
         let mut batch = PartialSyncBatch {
-            bytes: execution.encoded.as_ptr(),
+            bytes: address(&execution.encoded),
             length: execution.encoded.len(),
             rows,
             columns,
@@ -276,7 +282,7 @@ impl Inner {
             put(statement.parameter_name(parameter));
         }
         Ok(PartialSyncDescription {
-            bytes: described.as_ptr(),
+            bytes: address(described),
             length: described.len(),
             columns,
             parameters,

@@ -32,7 +32,7 @@ use crate::{
 pub struct PartialSyncConfig {
     /// `sizeof(PartialSyncConfig)`: tells which version of this struct the program was built with.
     pub size: usize,
-    /// The database file, UTF-8; `":memory:"` leaves no file.
+    /// The database file, UTF-8; `":memory:"` leaves no file, and is one database for all connections.
     pub path: *const c_char,
     /// The remote: `libsql://`, `turso://`, `https://` or `http://`. NULL: a plain local database, or the replica at the
     /// path, offline.
@@ -118,7 +118,7 @@ impl PartialSyncConfig {
         // SAFETY: the caller of `connect` says so, for every text of the struct.
         let optional = |field, name| unsafe { optional_text(field, name) };
         // SAFETY: as above.
-        let mut builder = Database::builder(unsafe { text(self.path, "config.path") }?);
+        let mut builder = Database::builder(unsafe { text(self.path, "config.path") }?).share_memory();
         let mut token = None;
         if let Some(url) = optional(self.url, "config.url")? {
             builder = builder.remote(url);
