@@ -23,7 +23,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import turso
-from turso import *  # noqa: F403
+from turso import BatchResult, EncryptionOpts, Row, _dbapi
+from turso._dbapi import *  # noqa: F403
 from turso._options import integer, refuse_unknown
 
 from ._below import Below
@@ -31,11 +32,9 @@ from ._connection import Connection
 from ._cursor import Cursor
 
 if TYPE_CHECKING:
-    from turso import EncryptionOpts
     from turso._connection import IsolationLevel
 
-__all__ = [name for name in turso.__all__ if name not in ("Connection", "Cursor", "connect", "setup_logging")]
-__all__ += ["Connection", "Cursor", "connect"]
+__all__ = ["BatchResult", "Connection", "Cursor", "EncryptionOpts", "Row", "connect", *_dbapi.__all__]
 
 
 def connect(
@@ -47,7 +46,7 @@ def connect(
     cached_statements: int = 128,
     uri: bool = False,
     *,
-    autocommit: bool | int | str = turso.LEGACY_TRANSACTION_CONTROL,
+    autocommit: bool | int | str = _dbapi.LEGACY_TRANSACTION_CONTROL,
     experimental_features: str | None = None,
     vfs: str | None = None,
     encryption: EncryptionOpts | None = None,

@@ -28,6 +28,8 @@ class Below(Generic[B]):
         self.is_open = False
         #: The loop of the last call, which asynchronous functions run on.
         self.loop: asyncio.AbstractEventLoop | None = None
+        # Answers of such functions that the database waits for.
+        self._awaited: set[concurrent.futures.Future[Any]] = set()
 
     def open(self) -> None:
         self._connect(*self._arguments, **self._options, factory=self._make)
@@ -46,6 +48,8 @@ class Below(Generic[B]):
         return self._connection
 
     def interrupt(self) -> None:
+        for future in list(self._awaited):
+            future.cancel()
         connection = self._connection
         if connection is not None:
             try:
@@ -81,15 +85,25 @@ class Below(Generic[B]):
         except RuntimeError:
             waiting.close()
             raise
-        while True:
-            try:
-                return future.result(_LOOK)
-            except concurrent.futures.TimeoutError:
-                if future.done():
-                    raise
-                if not loop.is_running():
-                    future.cancel()
-                    raise RuntimeError("the event loop ended before the function gave an answer") from None
+        self._awaited.add(future)
+        try:
+            return _result(future, loop)
+        finally:
+            self._awaited.discard(future)
+
+
+def _result(future: concurrent.futures.Future[Any], loop: asyncio.AbstractEventLoop) -> Any:
+    while True:
+        try:
+            return future.result(_LOOK)
+        except concurrent.futures.CancelledError:
+            raise RuntimeError("interrupted while a function was asked") from None
+        except concurrent.futures.TimeoutError:
+            if future.done():
+                raise
+            if not loop.is_running():
+                future.cancel()
+                raise RuntimeError("the event loop ended before a function gave its answer") from None
 
 
 async def _the_answer(answer: Awaitable[Any]) -> Any:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import turso
+from turso._options import integer
 
 from ._awaiting import Done, Opening
 from ._below import Below
@@ -45,8 +46,9 @@ class Connection:
             "row_factory": None,
             "text_factory": str,
         }
-        # Those that were set before the connection was open.
-        self._early: dict[str, Any] = {}
+        self._query_timeout = 0
+        # Settings that were made before the connection was open.
+        self._early: list[Callable[[Any], None]] = []
         self._late: BaseException | None = None
         self._in_transaction = False
         self._total_changes = 0
@@ -86,8 +88,7 @@ class Connection:
         """Closes the connection without waiting for that, and breaks what runs on it."""
         self._closed = True
         if self._worker is not None:
-            self._worker.stop()
-            self._worker.interrupt()
+            self._worker.break_off(lambda: turso.ProgrammingError(_CLOSED))
 
     def __del__(self) -> None:
         worker = getattr(self, "_worker", None)
@@ -108,18 +109,18 @@ class Connection:
             raise turso.ProgrammingError(_CLOSED)
         return Cursor(self) if factory is None else factory(self)
 
-    def execute(self, sql: str, parameters: Any = (), /) -> Opening[Cursor]:
+    def execute(self, sql: str, parameters: Any = ()) -> Opening[Cursor]:
         """Runs one statement on a new cursor and gives the cursor.
 
         ``cursor = await connection.execute(...)``, or ``async with connection.execute(...) as cursor``.
         """
         return Opening(self._execute(sql, parameters))
 
-    def executemany(self, sql: str, parameters: Iterable[Any], /) -> Opening[Cursor]:
+    def executemany(self, sql: str, parameters: Iterable[Any]) -> Opening[Cursor]:
         """Runs a statement once for each of the parameters, on a new cursor."""
         return Opening(self._executemany(sql, parameters))
 
-    def executescript(self, sql_script: str, /) -> Opening[Cursor]:
+    def executescript(self, sql_script: str) -> Opening[Cursor]:
         """Commits the transaction that is open, and runs all statements of a script."""
         return Opening(self._executescript(sql_script))
 
@@ -132,7 +133,7 @@ class Connection:
     async def _executescript(self, sql_script: str) -> Cursor:
         return await self.cursor().executescript(sql_script)
 
-    async def execute_fetchall(self, sql: str, parameters: Any = (), /) -> list[Any]:
+    async def execute_fetchall(self, sql: str, parameters: Any = ()) -> list[Any]:
         """Runs a query and gives its rows."""
         return await self._run(lambda: self._below().execute(sql, parameters).fetchall())
 
@@ -154,6 +155,31 @@ class Connection:
         while piece := await self._run(lambda: list(itertools.islice(lines, self.iter_chunk_size))):
             for line in piece:
                 yield line
+
+    async def create_function(
+        self, name: str, narg: int, func: Callable[..., Any] | None, *, deterministic: bool = False
+    ) -> None:
+        """Makes a function for SQL, or with None removes it. It is called in the thread of the connection."""
+        await self._run(lambda: self._below().create_function(name, narg, func, deterministic=deterministic))
+
+    async def create_aggregate(self, name: str, n_arg: int, aggregate_class: Callable[[], Any] | None) -> None:
+        """Makes an aggregate function for SQL, of a class with `step` and `finalize`."""
+        await self._run(lambda: self._below().create_aggregate(name, n_arg, aggregate_class))
+
+    async def create_collation(self, name: str, callable: Callable[[str, str], int] | None) -> None:
+        """Makes a collation, of a function that gives a negative number, 0 or a positive one."""
+        await self._run(lambda: self._below().create_collation(name, callable))
+
+    def set_query_timeout(self, milliseconds: int) -> Done:
+        """Sets how long a statement may run, network waits included; 0: for ever. It need not be awaited."""
+        integer("query timeout", milliseconds, 0, unit=" of milliseconds")
+        self._query_timeout = milliseconds
+        self._later(lambda connection: connection.set_query_timeout(milliseconds))
+        return Done()
+
+    def get_query_timeout(self) -> int:
+        """How long a statement may run, in milliseconds; 0: as long as it takes."""
+        return self._query_timeout
 
     def interrupt(self) -> Done:
         """Breaks what runs on this connection now, a wait for the network included. It need not be awaited."""
@@ -222,14 +248,17 @@ class Connection:
         self._set("text_factory", factory)
 
     def _set(self, name: str, value: Any) -> None:
-        """Sets an attribute below, after the calls that wait already. An error of it comes from the next call."""
+        self._settings[name] = value
+        self._later(lambda connection: setattr(connection, name, value))
+
+    def _later(self, change: Callable[[Any], None]) -> None:
+        """Changes something below, after the calls that wait already. An error of it comes from the next call."""
         if self._closed:
             raise turso.ProgrammingError(_CLOSED)
-        self._settings[name] = value
         if self._worker is None:
-            self._early[name] = value
+            self._early.append(change)
         else:
-            self._worker.submit(lambda: self._set_below({name: value}), forget=True)
+            self._worker.submit(lambda: self._change(change), forget=True)
 
     # Calls.
 
@@ -265,7 +294,8 @@ class Connection:
 
     def _open(self) -> None:
         self._base.open()
-        self._set_below(self._early)
+        for change in self._early:
+            self._change(change)
 
     def _noting(self, work: Callable[[], T]) -> T:
         if self._late is not None:
@@ -282,11 +312,9 @@ class Connection:
             self._in_transaction = connection.in_transaction
             self._total_changes = connection.total_changes
 
-    def _set_below(self, settings: dict[str, Any]) -> None:
-        connection = self._below()
+    def _change(self, change: Callable[[Any], None]) -> None:
         try:
-            for name, value in settings.items():
-                setattr(connection, name, value)
+            change(self._below())
         except BaseException as error:
             self._late = error
         self._note()

@@ -40,17 +40,17 @@ class Cursor:
         self._arraysize = 1
         self._row_factory = connection.row_factory
 
-    async def execute(self: C, sql: str, parameters: Any = (), /) -> C:
+    async def execute(self: C, sql: str, parameters: Any = ()) -> C:
         """Runs one statement. Parameters: a sequence for `?`, a mapping for `:name`, `@name` and `$name`."""
         await self._begin(lambda cursor: cursor.execute(sql, parameters))
         return self
 
-    async def executemany(self: C, sql: str, parameters: Iterable[Any], /) -> C:
+    async def executemany(self: C, sql: str, parameters: Iterable[Any]) -> C:
         """Runs an INSERT, UPDATE, DELETE or REPLACE once for each of the parameters."""
         await self._begin(lambda cursor: cursor.executemany(sql, parameters))
         return self
 
-    async def executescript(self: C, sql_script: str, /) -> C:
+    async def executescript(self: C, sql_script: str) -> C:
         """Commits the transaction that is open, and runs all statements of a script."""
         await self._begin(lambda cursor: cursor.executescript(sql_script))
         return self
@@ -154,10 +154,10 @@ class Cursor:
     def row_factory(self, factory: Any) -> None:
         self._row_factory = factory
 
-    def setinputsizes(self, sizes: Any, /) -> None:
+    def setinputsizes(self, sizes: Any) -> None:
         """Does nothing; for the DB-API."""
 
-    def setoutputsize(self, size: Any, column: Any = None, /) -> None:
+    def setoutputsize(self, size: Any, column: Any = None) -> None:
         """Does nothing; for the DB-API."""
 
     def _check(self) -> None:

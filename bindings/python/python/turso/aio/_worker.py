@@ -47,6 +47,10 @@ class Call(Generic[T]):
         else:
             self._tell(_set_result, result)
 
+    def refuse(self, error: BaseException) -> None:
+        """Fails without having run."""
+        self._tell(_set_exception, error)
+
     def _tell(self, how: Callable[[asyncio.Future[T], Any], None], what: Any) -> None:
         if self.loop is None or self.future is None:
             return
@@ -82,6 +86,8 @@ class Worker:
         self._turn = threading.Lock()
         self._current: Call[Any] | None = None
         self._stopped = False
+        # No call that waits is begun any more, and this is why.
+        self._refusal: Callable[[], BaseException] | None = None
         self._thread = threading.Thread(target=self._run, name=name)
         #: The thread that uses the connection.
         self._user = threading.current_thread()
@@ -134,11 +140,26 @@ class Worker:
             self._stopped = True
             self._calls.put(None)
 
+    def break_off(self, why: Callable[[], BaseException]) -> None:
+        """Lets the thread end without the calls that wait, and breaks the one that runs."""
+        self._refusal = why
+        self.stop()
+        if not self.idle:
+            threading.Thread(target=self._interrupt_to_the_end, name="turso.aio interrupting").start()
+
+    def _interrupt_to_the_end(self) -> None:
+        while self._thread.is_alive():
+            self.interrupt()
+            self._thread.join(_LONGEST_PAUSE)
+
     def _run(self) -> None:
         try:
             while (call := self._calls.get()) is not None:
                 with self._turn:
                     if call.abandoned:
+                        continue
+                    if self._refusal is not None:
+                        call.refuse(self._refusal())
                         continue
                     self._current = call
                 try:

@@ -20,8 +20,31 @@ from typing import TYPE_CHECKING, Any, NoReturn, Union
 import turso.sync
 from turso import LEGACY_TRANSACTION_CONTROL
 from turso._options import either, integer, refuse_unknown
-from turso.sync import *  # noqa: F403
-from turso.sync import PartialSyncOpts, RemoteEncryptionCipher, Stats
+from turso.sync import (
+    DataError,
+    DatabaseError,
+    Error,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    Mutation,
+    NotSupportedError,
+    OperationalError,
+    PartialSyncOpts,
+    PartialSyncPrefixBootstrap,
+    PartialSyncQueryBootstrap,
+    ProgrammingError,
+    RemoteEncryptionCipher,
+    Rewrite,
+    Skip,
+    Stats,
+    Warning,
+    apilevel,
+    paramstyle,
+    sqlite_version,
+    sqlite_version_info,
+    threadsafety,
+)
 
 from ._below import Below
 from ._connection import Connection
@@ -29,9 +52,36 @@ from ._cursor import Cursor
 
 if TYPE_CHECKING:
     from turso._connection import IsolationLevel
-    from turso.sync import Mutation, TransformResult
+    from turso.sync import TransformResult
 
-__all__ = [*turso.sync.__all__, "Cursor"]
+__all__ = [
+    "ConnectionSync",
+    "Cursor",
+    "DataError",
+    "DatabaseError",
+    "Error",
+    "IntegrityError",
+    "InterfaceError",
+    "InternalError",
+    "Mutation",
+    "NotSupportedError",
+    "OperationalError",
+    "PartialSyncOpts",
+    "PartialSyncPrefixBootstrap",
+    "PartialSyncQueryBootstrap",
+    "ProgrammingError",
+    "RemoteEncryptionCipher",
+    "Rewrite",
+    "Skip",
+    "Stats",
+    "Warning",
+    "apilevel",
+    "connect",
+    "paramstyle",
+    "sqlite_version",
+    "sqlite_version_info",
+    "threadsafety",
+]
 
 #: A str, or a function that gives one, which may be asynchronous.
 Source = Union[str, Callable[[], Union[str, None]], Callable[[], Awaitable[Union[str, None]]]]

@@ -23,7 +23,7 @@ import turso.aio.sync
 from ._dialect import OfTurso
 
 
-class AdaptedConnection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):  # type: ignore[misc]
+class AdaptedConnection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
     """A `turso.aio.Connection` that looks like a blocking one."""
 
     __slots__ = ()
@@ -45,6 +45,9 @@ class AdaptedConnection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):  # t
     @autocommit.setter
     def autocommit(self, value: Any) -> None:
         self._connection.autocommit = value
+
+    def create_function(self, *arguments: Any, **options: Any) -> None:
+        await_only(self._connection.create_function(*arguments, **options))
 
     async def _terminate_graceful_close(self) -> None:
         await self._connection.close()
@@ -68,7 +71,9 @@ class AdaptedModule(AsyncAdapt_dbapi_module):
         return getattr(turso, name)
 
     def connect(self, *arguments: Any, is_replica: bool = False, async_creator_fn: Any = None, **options: Any) -> Any:
-        connect = async_creator_fn or (turso.aio.sync.connect if is_replica else turso.aio.connect)
+        connect: Any = turso.aio.sync.connect if is_replica else turso.aio.connect
+        if async_creator_fn is not None:
+            connect = async_creator_fn
         return AdaptedConnection(self, await_only(connect(*arguments, **options)))
 
 

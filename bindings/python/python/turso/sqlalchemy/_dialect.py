@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import util
@@ -27,14 +26,10 @@ class OfTurso:
         return _url.connect_args(url)
 
     def retrieve_dbapi_version(self, dbapi: Any) -> Any:
-        return util.parse_version_string(turso.__version__)  # type: ignore[attr-defined]
+        return util.parse_version_string(turso.__version__)
 
     def is_replica(self, options: dict[str, Any]) -> bool:
         return self.always_replica or not _url.REPLICA_KEYWORDS.isdisjoint(options)
-
-    def on_connect(self) -> Callable[[Any], None] | None:
-        # What SQLAlchemy would add here with Python functions: `floor` is built in.
-        return None
 
 
 class TursoDialect(OfTurso, SQLiteDialect_pysqlite):
@@ -48,8 +43,9 @@ class TursoDialect(OfTurso, SQLiteDialect_pysqlite):
         return turso
 
     def connect(self, *arguments: Any, **options: Any) -> Any:
-        connect: Callable[..., Any] = turso.sync.connect if self.is_replica(options) else turso.connect
-        return connect(*arguments, **options)
+        if self.is_replica(options):
+            return turso.sync.connect(*arguments, **options)
+        return turso.connect(*arguments, **options)
 
 
 class TursoSyncDialect(TursoDialect):
