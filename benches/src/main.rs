@@ -1,10 +1,12 @@
 //! The benchmarks: a plain program that lists its cases, runs what it is told to, and prints Markdown.
 //!
 //! `scripts/bench local` compares a fully hydrated replica with stock SQLite on a copy of the same file; `scripts/bench
-//! cold` compares a first query over a far-away line with another client and with downloading the file. Each comparison
-//! happens within one run, in turns. Nothing here is a test: a missed target is printed, never an exit status.
+//! cold` compares a first query over a far-away line with another client and with downloading the file; `scripts/bench
+//! bindings` compares rows in Node, Python and Go with the engine and with other packages. Each comparison happens within
+//! one run, in turns. Nothing here is a test: a missed target is printed, never an exit status.
 #![forbid(unsafe_code)]
 
+mod bindings;
 mod cold;
 mod data;
 mod far;
@@ -23,6 +25,7 @@ fn main() -> Result<()> {
     if options.list {
         println!("local: {}", local::CASES.join(", "));
         println!("cold:  {}", cold::cases().join(", "));
+        println!("bindings: {}", bindings::cases().join(", "));
         return Ok(());
     }
     machine::print(&options)?;
@@ -31,6 +34,9 @@ fn main() -> Result<()> {
     }
     if options.cold {
         cold::run(&options)?;
+    }
+    if options.bindings {
+        bindings::run(&options)?;
     }
     Ok(())
 }

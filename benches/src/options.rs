@@ -4,16 +4,19 @@ use std::{path::PathBuf, time::Duration};
 
 use crate::Result;
 
-const USAGE: &str = "usage: scripts/bench [local] [cold] [--list] [--only TEXT] [--rounds N] [--dir FOLDER]
+const USAGE: &str =
+    "usage: scripts/bench [local] [cold] [bindings] [--list] [--only TEXT] [--rounds N] [--dir FOLDER]
     [--rtt MILLISECONDS] [--mbit MEGABITS] [--python PROGRAM]
 
   local    a replica that has every page, against stock SQLite on a copy of its file
   cold     a first query over a far-away line, against other ways to get its answer
+  bindings rows in Node, Python and Go, against the engine and other packages
   --only   the cases whose name contains this
-  --rounds how often each case is measured (odd; default 7 local, 3 cold)
+  --rounds how often each case is measured (odd; default 7 local, 3 cold, 5 bindings)
   --dir    where databases are made; its file system is what is measured (default: the target folder)
   --rtt    round trip of the line in `cold` (default 20); --mbit: its width, 0 = no limit (default 100)
-  --python a Python that has pyturso (default: that of tests/interop)";
+  --python a Python that has pyturso (default: that of tests/interop)
+  --staged where the bindings are, built in release mode (set by scripts/bench)";
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -22,6 +25,8 @@ pub struct Options {
     pub local: bool,
     /// Run the cold cases.
     pub cold: bool,
+    /// Run the bindings' cases.
+    pub bindings: bool,
     /// Name the cases and do nothing.
     pub list: bool,
     /// Part of the names of the cases to run.
@@ -35,6 +40,8 @@ pub struct Options {
     pub bytes_per_second: Option<u64>,
     /// A Python interpreter with pyturso.
     pub python: PathBuf,
+    /// Folder of the bindings, built in release mode.
+    pub staged: PathBuf,
 }
 
 impl Options {
@@ -44,6 +51,7 @@ impl Options {
         let mut options = Self {
             local: false,
             cold: false,
+            bindings: false,
             list: false,
             only: None,
             rounds: None,
@@ -51,6 +59,7 @@ impl Options {
             rtt: Duration::from_millis(20),
             bytes_per_second: Some(100_000_000 / 8),
             python: PathBuf::from(root).join("tests/interop/.venv/bin/python"),
+            staged: PathBuf::from(root).join("target/bindings"),
         };
         let mut words = words;
         while let Some(word) = words.next() {
@@ -62,6 +71,7 @@ impl Options {
             match word.as_str() {
                 "local" => options.local = true,
                 "cold" => options.cold = true,
+                "bindings" => options.bindings = true,
                 "--list" => options.list = true,
                 "--help" | "-h" => {
                     println!("{USAGE}");
@@ -76,10 +86,11 @@ impl Options {
                     options.bytes_per_second = (megabits > 0).then_some(megabits * 1_000_000 / 8);
                 }
                 "--python" => options.python = value()?.into(),
+                "--staged" => options.staged = value()?.into(),
                 _ => return Err(format!("there is no {word}\n{USAGE}").into()),
             }
         }
-        if !options.local && !options.cold && !options.list {
+        if !options.local && !options.cold && !options.bindings && !options.list {
             options.local = true;
             options.cold = true;
         }

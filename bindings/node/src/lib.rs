@@ -1,1 +1,15 @@
-//! The native part of the npm package `@tursodatabase/sync`.
+//! The native part of the npm package `@tursodatabase/sync`: the engine's blocking calls as jobs on worker threads, and
+//! rows as packed words. The JavaScript in `lib/` is the package's public face; nothing here is called by users.
+//!
+//! Node's main thread never waits here. It may run a read by itself, but only as far as nothing has to be waited for.
+
+mod codec;
+mod database;
+mod error;
+mod mailbox;
+mod options;
+mod pool;
+mod remote;
+mod statement;
+mod tracing_log;
+mod transform;

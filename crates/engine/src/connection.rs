@@ -90,6 +90,10 @@ impl Connection {
         })
     }
 
+    pub(crate) fn conn(&self) -> &Conn {
+        &self.inner.conn
+    }
+
     /// Compiles the first statement of `sql`; an error when there is none.
     pub fn prepare(&self, sql: &str) -> Result<Statement> {
         match self.prepare_next(sql, true)?.0 {
@@ -207,7 +211,8 @@ impl Connection {
     /// For statements that only read: writing to disk is not held back, and a write that fails so may roll back its transaction.
     pub fn without_waiting<T>(&self, steps: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
         match self.inner.conn.without_waiting(steps, work)? {
-            (Err(_), true) => Err(Error::WouldWait),
+            // Also when all went well: `PRAGMA integrity_check` gives a page that it could not have as a row.
+            (_, true) => Err(Error::WouldWait),
             (result, _) => result,
         }
     }

@@ -34,6 +34,9 @@ use crate::{
     stats::Stats,
 };
 
+/// SQLite's VFS of databases in memory that connections share by name.
+const SHARED_MEMORY: &str = "memdb";
+
 /// How long a checkpoint waits for readers so that it can empty the WAL.
 const EMPTY_WAL_WAIT: Duration = Duration::from_millis(500);
 
@@ -49,7 +52,11 @@ pub struct Database {
 
 pub(crate) enum Inner {
     /// A plain SQLite file (or `:memory:`), without a remote.
-    Local { path: PathBuf },
+    Local {
+        path: PathBuf,
+        /// Of a `:memory:` that its connections share: keeps its contents while there is no other connection.
+        memory: Option<Conn>,
+    },
     /// A replica.
     Replica(Box<OpenReplica>),
 }
@@ -110,9 +117,20 @@ impl Database {
         let remote = make_remote(&options, &token)?;
         let info = Info::load(&*storage, &path)?;
         if remote.is_none() && info.is_none() {
-            let path = if in_memory { options.path.clone() } else { path };
+            let (path, memory) = match in_memory {
+                true if options.shared_memory => {
+                    let memory = OpenOptions {
+                        vfs: Some(SHARED_MEMORY.into()),
+                        ..OpenOptions::default()
+                    };
+                    let memory = Conn::open(&path, &memory)?;
+                    (path, Some(memory))
+                }
+                true => (options.path.clone(), None),
+                false => (path, None),
+            };
             return Ok(Self {
-                inner: Arc::new(Inner::Local { path }),
+                inner: Arc::new(Inner::Local { path, memory }),
                 options: Arc::new(options),
             });
         }
@@ -268,9 +286,9 @@ impl Database {
     /// A new connection. Connections are for one thread at a time each; open as many as there are threads.
     pub fn connection(&self) -> Result<Connection> {
         match &*self.inner {
-            Inner::Local { path } => Connection::open(ConnectionOptions {
+            Inner::Local { path, memory } => Connection::open(ConnectionOptions {
                 path: path.clone(),
-                vfs: None,
+                vfs: memory.as_ref().map(|_| SHARED_MEMORY.into()),
                 capture: None,
                 busy_timeout: self.options.busy_timeout,
                 keep_alive: Some(self.inner.clone()),
@@ -288,7 +306,8 @@ impl Database {
     /// Where the database is; `:memory:` for one that leaves no file.
     pub fn path(&self) -> &Path {
         match &*self.inner {
-            Inner::Local { path } => path,
+            Inner::Local { memory: Some(_), .. } => &self.options.path,
+            Inner::Local { path, .. } => path,
             Inner::Replica(_) => &self.options.path,
         }
     }

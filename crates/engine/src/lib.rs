@@ -34,6 +34,7 @@ mod connection;
 mod database;
 mod error;
 mod first_pull;
+mod functions;
 mod hydrate;
 mod hydration;
 mod info;

@@ -71,6 +71,7 @@ pub struct Builder {
     pub(crate) pull_threshold: Option<u64>,
     pub(crate) storage: Option<Arc<dyn Storage>>,
     pub(crate) seed: Option<u64>,
+    pub(crate) shared_memory: bool,
     pub(crate) cancel: CancelHandle,
 }
 
@@ -103,6 +104,7 @@ impl Builder {
             pull_threshold: None,
             storage: None,
             seed: None,
+            shared_memory: false,
             cancel: CancelHandle::default(),
         }
     }
@@ -206,6 +208,12 @@ impl Builder {
     /// Seed of the random choices (client id, retry jitter); for tests.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
+        self
+    }
+
+    /// Connections to a plain `:memory:` database see one database (of at most 1 GiB), not one each.
+    pub fn share_memory(mut self) -> Self {
+        self.shared_memory = true;
         self
     }
 

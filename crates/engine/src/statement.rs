@@ -278,6 +278,11 @@ impl Statement {
         self.stmt.is_explain()
     }
 
+    /// How often SQLite compiled it anew because the schema had changed: its columns may be others then.
+    pub fn reprepares(&self) -> i32 {
+        self.stmt.reprepares()
+    }
+
     /// The SQL text.
     pub fn sql(&self) -> String {
         self.stmt.sql()

@@ -116,6 +116,10 @@ typedef enum PartialSyncType {
   PARTIAL_SYNC_TYPE_NULL = 5,
 } PartialSyncType;
 
+// Stops the network calls of the database that is opened with it (`config.cancel`), `partial_sync_open` included, from
+// any thread at any time. It keeps nothing open, may outlive the database, and may be released before it.
+typedef struct PartialSyncCancel PartialSyncCancel;
+
 // A connection. It keeps its database open. Threads may share it and then take turns, in one transaction; threads that
 // work at the same time take one each.
 typedef struct PartialSyncConnection PartialSyncConnection;
@@ -147,7 +151,7 @@ typedef struct PartialSyncStatement PartialSyncStatement;
 typedef struct PartialSyncConfig {
   // `sizeof(PartialSyncConfig)`: tells which version of this struct the program was built with.
   size_t size;
-  // The database file, UTF-8; `":memory:"` leaves no file.
+  // The database file, UTF-8; `":memory:"` leaves no file, and is one database for all connections.
   const char *path;
   // The remote: `libsql://`, `turso://`, `https://` or `http://`. NULL: a plain local database, or the replica at the
   // path, offline.
@@ -179,6 +183,9 @@ typedef struct PartialSyncConfig {
   const char *encryption_key;
   // Cipher that goes with the key; NULL lets the remote choose.
   const char *encryption_cipher;
+  // What stops the network calls of this database, the first connect included; NULL for none. Used during the call
+  // only; the database keeps what it needs of it.
+  const struct PartialSyncCancel *cancel;
 } PartialSyncConfig;
 
 // Told how far a hydration or verification is: `done` pages of `total` (0: not known). It runs during the call, perhaps
@@ -256,6 +263,55 @@ typedef struct PartialSyncValue {
   size_t length;
 } PartialSyncValue;
 
+// Rows that a statement gave, as one run of bytes.
+//
+// The values of the first row from left to right, then those of the second, and so on, without anything between them. A
+// value is one byte that tells its type (the numbers of `PartialSyncType`), and behind it
+//
+// - an integer: its 8 bytes, the lowest first;
+// - a floating-point number: the 8 bytes of the IEEE 754 double, the lowest first;
+// - a text or blob: its length in bytes as 4 bytes, the lowest first, and its bytes, without NUL behind them;
+// - NULL: nothing.
+//
+// Parameters (see `partial_sync_run`) have the same format.
+typedef struct PartialSyncBatch {
+  // The values; never NULL where `length` is not 0. They belong to the statement and are valid until a call other
+  // than `partial_sync_describe` takes it.
+  const uint8_t *bytes;
+  // How many bytes.
+  size_t length;
+  // How many rows.
+  size_t rows;
+  // How many values a row has.
+  size_t columns;
+  // Whether these were the last rows; the statement is then reset.
+  bool done;
+  // How often the statement was compiled anew because the schema had changed. When it differs from what
+  // `partial_sync_describe` said, names and types of columns may be others now.
+  int32_t compiled;
+  // When `done`: rows that the statement changed; 0 for one that changes none.
+  uint64_t changes;
+  // When `done`: rowid of the last row inserted on the connection.
+  int64_t last_insert_rowid;
+} PartialSyncBatch;
+
+// What a statement looks like.
+typedef struct PartialSyncDescription {
+  // In the format of `PartialSyncBatch`: for each column its name and its declared type (NULL for expressions), then
+  // for each parameter its name with the prefix (NULL for a plain `?`). Valid until a call takes the statement.
+  const uint8_t *bytes;
+  // How many bytes.
+  size_t length;
+  // Number of columns; 0 for a statement that gives no rows.
+  size_t columns;
+  // Number of parameters: the largest index.
+  size_t parameters;
+  // How often the statement was compiled anew because the schema had changed.
+  int32_t compiled;
+  // Whether the statement itself changes nothing in any database.
+  bool readonly;
+} PartialSyncDescription;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -287,6 +343,18 @@ uint32_t partial_sync_error_page(const struct PartialSyncError *error);
 
 // Releases the error in `*error` and sets `*error` to NULL. Does nothing where `error` or `*error` is NULL.
 void partial_sync_error_free(struct PartialSyncError **error);
+
+// Puts a new one in `*cancel`. Release it with `partial_sync_cancel_free`.
+enum PartialSyncCode partial_sync_cancel_new(struct PartialSyncCancel **cancel,
+                                             struct PartialSyncError **error);
+
+// Breaks the network waits of what runs now: opening, a pull, push, hydration or verification; that call fails with
+// `PARTIAL_SYNC_CODE_INTERRUPT`. What begins later is not touched: where the call may be about to begin, repeat this
+// until it returns. Statements are broken with `partial_sync_interrupt`. Does nothing for NULL.
+void partial_sync_cancel_now(const struct PartialSyncCancel *cancel);
+
+// Releases what is in `*cancel` and sets `*cancel` to NULL.
+void partial_sync_cancel_free(struct PartialSyncCancel **cancel);
 
 // Opens a database and puts its handle in `*database`; close it with `partial_sync_close`. A replica that is not there
 // yet is made first, which asks the remote for the bootstrap.
@@ -548,6 +616,38 @@ enum PartialSyncCode partial_sync_row(const struct PartialSyncStatement *stateme
                                       struct PartialSyncValue *values,
                                       size_t count,
                                       struct PartialSyncError **error);
+
+// Binds all parameters and runs the statement from its beginning: fills in `*batch` with at most `rows` rows. With 0 rows
+// it runs to its end and throws rows away. One call is a whole execution, or the first part of one that
+// `partial_sync_fetch` goes on with.
+//
+// `parameters` are `length` bytes in the format of `PartialSyncBatch`: one value for each parameter, in the order of
+// their indexes. Bytes of texts are bound as they are, also where they are not UTF-8.
+//
+// The batch has at least one row unless the statement is done. It ends early when it holds `bytes` bytes or more (0:
+// 64 KiB), or when the rows take long to come.
+//
+// After an error the statement is reset, and may be run again. An error behind rows of a batch comes from the next fetch.
+enum PartialSyncCode partial_sync_run(const struct PartialSyncStatement *statement,
+                                      const uint8_t *parameters,
+                                      size_t length,
+                                      size_t rows,
+                                      size_t bytes,
+                                      struct PartialSyncBatch *batch,
+                                      struct PartialSyncError **error);
+
+// Goes on with what `partial_sync_run` began: fills in `*batch` with at most `rows` more rows (0: as many as fit), as
+// described there. When the statement was done already, the batch has no row.
+enum PartialSyncCode partial_sync_fetch(const struct PartialSyncStatement *statement,
+                                        size_t rows,
+                                        size_t bytes,
+                                        struct PartialSyncBatch *batch,
+                                        struct PartialSyncError **error);
+
+// Fills in `*description`: names and declared types of the columns, names of the parameters.
+enum PartialSyncCode partial_sync_describe(const struct PartialSyncStatement *statement,
+                                           struct PartialSyncDescription *description,
+                                           struct PartialSyncError **error);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -79,7 +79,7 @@ impl From<ValueRef<'_>> for PartialSyncValue {
     }
 }
 
-fn address(bytes: &[u8]) -> *const u8 {
+pub(crate) fn address(bytes: &[u8]) -> *const u8 {
     if bytes.is_empty() {
         NOTHING.as_ptr()
     } else {

@@ -13,7 +13,10 @@ use parking_lot::Mutex;
 use partial_sync::{Bootstrap, Builder, Database, PartialSync};
 use partial_sync_transport::AuthToken;
 
-use crate::boundary::{Result, misuse, optional_text, text};
+use crate::{
+    boundary::{Result, misuse, optional_text, text},
+    cancel::PartialSyncCancel,
+};
 
 /// What to open. Set `size` and `path`, leave zero what shall be as usual:
 ///
@@ -29,7 +32,7 @@ use crate::boundary::{Result, misuse, optional_text, text};
 pub struct PartialSyncConfig {
     /// `sizeof(PartialSyncConfig)`: tells which version of this struct the program was built with.
     pub size: usize,
-    /// The database file, UTF-8; `":memory:"` leaves no file.
+    /// The database file, UTF-8; `":memory:"` leaves no file, and is one database for all connections.
     pub path: *const c_char,
     /// The remote: `libsql://`, `turso://`, `https://` or `http://`. NULL: a plain local database, or the replica at the
     /// path, offline.
@@ -61,6 +64,9 @@ pub struct PartialSyncConfig {
     pub encryption_key: *const c_char,
     /// Cipher that goes with the key; NULL lets the remote choose.
     pub encryption_cipher: *const c_char,
+    /// What stops the network calls of this database, the first connect included; NULL for none. Used during the call
+    /// only; the database keeps what it needs of it.
+    pub cancel: *const PartialSyncCancel,
 }
 
 /// The token that requests carry from now on; shared with the database that was opened with one.
@@ -112,7 +118,7 @@ impl PartialSyncConfig {
         // SAFETY: the caller of `connect` says so, for every text of the struct.
         let optional = |field, name| unsafe { optional_text(field, name) };
         // SAFETY: as above.
-        let mut builder = Database::builder(unsafe { text(self.path, "config.path") }?);
+        let mut builder = Database::builder(unsafe { text(self.path, "config.path") }?).share_memory();
         let mut token = None;
         if let Some(url) = optional(self.url, "config.url")? {
             builder = builder.remote(url);
@@ -148,6 +154,10 @@ impl PartialSyncConfig {
         }
         if let Some(time) = millis(self.long_poll_ms) {
             builder = builder.long_poll(time);
+        }
+        // SAFETY: null or live, by the rules of the boundary.
+        if let Some(cancel) = unsafe { self.cancel.as_ref() } {
+            builder = builder.cancel_handle(cancel.handle.clone());
         }
         if self.push_operations_threshold != 0 {
             let most = usize::try_from(self.push_operations_threshold).unwrap_or(usize::MAX);

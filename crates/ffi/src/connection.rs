@@ -89,7 +89,7 @@ pub unsafe extern "C" fn partial_sync_prepare(
             let (first, rest) = connection.prepare_first(sized_text(sql, length, "the SQL text")?)?;
             tell(tail, rest);
             if let Some(first) = first {
-                *statement = give(PartialSyncStatement::new(first));
+                *statement = give(PartialSyncStatement::new(first, connection.clone()));
             }
         }
         Ok(())

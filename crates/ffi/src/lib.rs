@@ -11,7 +11,9 @@
     reason = "the rules are the same for every function: the module `boundary` and the top of the header have them"
 )]
 
+pub mod batch;
 mod boundary;
+pub mod cancel;
 pub mod column;
 pub mod config;
 pub mod connection;

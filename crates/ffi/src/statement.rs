@@ -9,9 +9,10 @@ use std::{
 };
 
 use parking_lot::{Mutex, MutexGuard};
-use partial_sync::Statement;
+use partial_sync::{Connection, Statement};
 
 use crate::{
+    batch::Execution,
     boundary::{self, Result, answer, bytes, call, handle, misuse, quietly, sized_text, text},
     error::{PartialSyncCode, PartialSyncError},
 };
@@ -44,9 +45,21 @@ pub(crate) struct Inner {
     /// Texts of the current row by column, each with a NUL behind it.
     pub(crate) row: BTreeMap<usize, Box<[u8]>>,
     about: BTreeMap<About, CString>,
+    /// The connection that it is of, for its counters.
+    pub(crate) connection: Connection,
+    /// What batches are taken from.
+    pub(crate) execution: Execution,
+    /// What `partial_sync_describe` said.
+    pub(crate) described: Vec<u8>,
 }
 
 impl Inner {
+    /// Leaves the current row and batch: what was handed out of them is no longer valid.
+    pub(crate) fn leave(&mut self) {
+        self.row.clear();
+        self.execution.end();
+    }
+
     /// Keeps a text for the caller and gives its address. It moves only when it changes, after a schema change.
     pub(crate) fn keep(&mut self, about: About, text: Option<String>) -> *const c_char {
         let Some(text) = text.and_then(|text| CString::new(text).ok()) else {
@@ -63,13 +76,15 @@ impl Inner {
 }
 
 impl PartialSyncStatement {
-    pub(crate) fn new(statement: Statement) -> Self {
-        let (row, about) = (BTreeMap::new(), BTreeMap::new());
+    pub(crate) fn new(statement: Statement, connection: Connection) -> Self {
         Self {
             inner: Mutex::new(Inner {
                 statement,
-                row,
-                about,
+                row: BTreeMap::new(),
+                about: BTreeMap::new(),
+                connection,
+                execution: Execution::default(),
+                described: Vec::new(),
             }),
         }
     }
@@ -127,7 +142,7 @@ pub unsafe extern "C" fn partial_sync_step(
         // SAFETY: by the rules of the boundary.
         let (row, statement) = unsafe { (answer(row, false, "row")?, handle(statement, "statement")?) };
         let mut s = statement.enter()?;
-        s.row.clear();
+        s.leave();
         *row = s.statement.step()?;
         Ok(())
     };
@@ -146,7 +161,7 @@ pub unsafe extern "C" fn partial_sync_execute(
     unsafe {
         boundary::tell(changes, 0);
         with(statement, error, |s| {
-            s.row.clear();
+            s.leave();
             boundary::tell(changes, s.statement.execute(Bound)?);
             Ok(())
         })
@@ -168,7 +183,7 @@ pub unsafe extern "C" fn partial_sync_reset(statement: *const PartialSyncStateme
     quietly((), || {
         // SAFETY: by the rules of the boundary.
         if let Some(mut s) = unsafe { peek(statement) } {
-            s.row.clear();
+            s.leave();
             s.statement.reset();
         }
     });

@@ -3,9 +3,10 @@
 use std::{env, fs, path::Path};
 
 /// In the order in which one reads the header.
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 11] = [
     "version",
     "error",
+    "cancel",
     "config",
     "database",
     "sync",
@@ -13,6 +14,7 @@ const SOURCES: [&str; 9] = [
     "connection",
     "statement",
     "column",
+    "batch",
 ];
 
 #[test]

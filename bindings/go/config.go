@@ -1,0 +1,177 @@
+package turso
+
+import (
+	"context"
+	"database/sql/driver"
+	"math"
+)
+
+// TursoSyncDbConfig says what [NewTursoSyncDb] opens. Some options have two names; both may be given when they agree.
+type TursoSyncDbConfig struct {
+	// Path is the database file; ":memory:" leaves no file. It may carry options: "app.db?_busy_timeout=10000".
+	Path string
+	// RemoteUrl is the remote: libsql://, turso://, https:// or http://. Without one, the replica at the path is opened
+	// offline.
+	RemoteUrl string
+	// Namespace is the database's name on a remote that serves several.
+	Namespace string
+	// RemoteAuthToken is the bearer token.
+	RemoteAuthToken string
+	// AuthToken is another name of RemoteAuthToken.
+	AuthToken string
+	// ClientName is how this client is called on the remote. Default: turso-sync-go.
+	ClientName string
+	// LongPollTimeoutMs is how many milliseconds a pull lets the remote wait for a change. Default: not at all.
+	LongPollTimeoutMs int
+	// BootstrapIfEmpty false makes a new replica without asking the remote; the first pull brings the data. Default: true.
+	BootstrapIfEmpty *bool
+	// PartialSyncConfig is what to fetch at the first connect and how to fetch the rest later. Without it the first connect
+	// downloads everything.
+	PartialSyncConfig TursoPartialSyncConfig
+	// PartialSyncExperimental is another name of PartialSyncConfig.
+	PartialSyncExperimental TursoPartialSyncConfig
+	// ExperimentalFeatures are names of features of the published package. SQLite has them all; they change nothing.
+	ExperimentalFeatures string
+	// BusyTimeout is how many milliseconds a statement waits for another connection's lock; -1: not at all. Default: 5000.
+	// It goes before _busy_timeout in Path.
+	BusyTimeout int
+	// PushOperationsThreshold is the number of changes in one push request, at most; a transaction is never split. Default:
+	// 1000.
+	PushOperationsThreshold int
+	// PullBytesThreshold makes the bootstrap of everything ask for about this many bytes at a time. Default: one request.
+	PullBytesThreshold int
+}
+
+// TursoPartialSyncConfig is partial sync: what to fetch at the first connect and how to fetch the rest later.
+type TursoPartialSyncConfig struct {
+	// BoostrapStrategyPrefix is how many bytes of the beginning of the database to fetch at the first connect.
+	BoostrapStrategyPrefix int
+	// BootstrapStrategyPrefix is another name of BoostrapStrategyPrefix.
+	BootstrapStrategyPrefix int
+	// BoostrapStrategyQuery is a SELECT: what it touches is fetched at the first connect.
+	BoostrapStrategyQuery string
+	// BootstrapStrategyQuery is another name of BoostrapStrategyQuery.
+	BootstrapStrategyQuery string
+	// SegmentSize is how many bytes around an absent page are fetched with it, a power of two. Default: 128 KiB.
+	SegmentSize int
+	// Prefetch fetches along what a query is expected to want next. Default: false.
+	Prefetch bool
+}
+
+// check refuses what cannot be, merges both spellings, and says what to open.
+func (c *TursoSyncDbConfig) check() (*options, source, error) {
+	s, err := parseSource(c.Path)
+	if err != nil {
+		return nil, s, err
+	}
+	if c.BusyTimeout != 0 {
+		s.busyTimeout = c.BusyTimeout
+	}
+	documented, published := &c.PartialSyncConfig, &c.PartialSyncExperimental
+	const d, p = "PartialSyncConfig.", "PartialSyncExperimental."
+	var m merging
+	o := &options{
+		path:       s.path,
+		url:        c.RemoteUrl,
+		namespace:  c.Namespace,
+		clientName: c.ClientName,
+		token:      merge(&m, spelling("RemoteAuthToken", c.RemoteAuthToken), spelling("AuthToken", c.AuthToken)).value,
+		bootstrapPrefix: size(&m, merge(&m,
+			spelling(d+"BoostrapStrategyPrefix", documented.BoostrapStrategyPrefix),
+			spelling(d+"BootstrapStrategyPrefix", documented.BootstrapStrategyPrefix),
+			spelling(p+"BoostrapStrategyPrefix", published.BoostrapStrategyPrefix),
+			spelling(p+"BootstrapStrategyPrefix", published.BootstrapStrategyPrefix))),
+		bootstrapQuery: merge(&m,
+			spelling(d+"BoostrapStrategyQuery", documented.BoostrapStrategyQuery),
+			spelling(d+"BootstrapStrategyQuery", documented.BootstrapStrategyQuery),
+			spelling(p+"BoostrapStrategyQuery", published.BoostrapStrategyQuery),
+			spelling(p+"BootstrapStrategyQuery", published.BootstrapStrategyQuery)).value,
+		segmentSize: size(&m, merge(&m,
+			spelling(d+"SegmentSize", documented.SegmentSize), spelling(p+"SegmentSize", published.SegmentSize))),
+		longPollMs:              size(&m, spelling("LongPollTimeoutMs", c.LongPollTimeoutMs)),
+		pushOperationsThreshold: size(&m, spelling("PushOperationsThreshold", c.PushOperationsThreshold)),
+		pullThreshold:           size(&m, spelling("PullBytesThreshold", c.PullBytesThreshold)),
+		skipBootstrap:           c.BootstrapIfEmpty != nil && !*c.BootstrapIfEmpty,
+	}
+	if o.clientName == "" {
+		o.clientName = "turso-sync-go"
+	}
+	switch none := (TursoPartialSyncConfig{}); {
+	case documented.Prefetch || published.Prefetch:
+		o.prefetch = 1
+	case *documented != none || *published != none:
+		o.prefetch = -1
+	}
+	if m.err == nil && o.bootstrapPrefix != 0 && o.bootstrapQuery != "" {
+		m.err = misuse("BoostrapStrategyPrefix is %d and BoostrapStrategyQuery is %q: give one of them",
+			o.bootstrapPrefix, o.bootstrapQuery)
+	}
+	if m.err == nil {
+		o.busyTimeoutMs, m.err = busyTimeout("BusyTimeout", s.busyTimeout)
+	}
+	return o, s, m.err
+}
+
+// option is the value of an option with the name that it was given by. The zero value says nothing.
+type option[T comparable] struct {
+	name  string
+	value T
+}
+
+func spelling[T comparable](name string, value T) option[T] { return option[T]{name, value} }
+
+// merging keeps the first thing that is wrong.
+type merging struct{ err error }
+
+// merge gives the one value that several names of an option have.
+func merge[T comparable](m *merging, spellings ...option[T]) option[T] {
+	var none T
+	given := spellings[0]
+	for _, another := range spellings[1:] {
+		switch {
+		case another.value == none || another.value == given.value:
+		case given.value == none:
+			given = another
+		case m.err == nil:
+			m.err = misuse("%s and %s are two names of one option, and were given different values", given.name, another.name)
+		}
+	}
+	return given
+}
+
+// size is a number that cannot be negative.
+func size(m *merging, o option[int]) uint64 {
+	if o.value < 0 && m.err == nil {
+		m.err = misuse("%s is %d: it cannot be negative; 0 means the default", o.name, o.value)
+	}
+	return uint64(max(o.value, 0))
+}
+
+// busyTimeout is a number of milliseconds for the library: 0 the default, -1 none.
+func busyTimeout(name string, ms int) (int32, error) {
+	if ms < -1 || ms > math.MaxInt32 {
+		return 0, misuse("%s is %d: it must be a number of milliseconds, 0 for the default (%d), or -1 for none",
+			name, ms, DefaultBusyTimeout)
+	}
+	return int32(ms), nil
+}
+
+// syncConnector opens connections to a replica.
+type syncConnector struct{ db *TursoSyncDb }
+
+// Connect opens a connection.
+func (c *syncConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	c.db.mu.RLock()
+	defer c.db.mu.RUnlock()
+	if c.db.closed {
+		return nil, ErrTursoConnClosed
+	}
+	conn, err := newConn(ctx, c.db.database, &c.db.source)
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
+
+// Driver is the driver "turso".
+func (c *syncConnector) Driver() driver.Driver { return &tursoDriver{} }

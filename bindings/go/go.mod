@@ -1,0 +1,3 @@
+module turso
+
+go 1.24

@@ -1,0 +1,164 @@
+package turso
+
+import (
+	"context"
+	"database/sql"
+	"sync"
+)
+
+// TursoSyncDb is a local replica of a remote database. Its methods may be called by several goroutines; pulls, pushes and
+// checkpoints then take turns.
+type TursoSyncDb struct {
+	source source
+	stop   canceller
+	// Held by the one call that the canceller would reach.
+	turn chan struct{}
+
+	mu       sync.RWMutex
+	database database
+	closed   bool
+}
+
+// TursoSyncDbStats are counters and sizes of a replica. Counters count from the moment it was opened.
+type TursoSyncDbStats struct {
+	// CdcOperations is the number of local changes that were not pushed.
+	CdcOperations int64
+	// MainWalSize is the size of the write-ahead log in bytes.
+	MainWalSize int64
+	// RevertWalSize is the size of the file of a pull under way in bytes.
+	RevertWalSize int64
+	// LastPullUnixTime is when the last pull brought something (or the bootstrap was), in seconds since 1970; 0: never.
+	LastPullUnixTime int64
+	// LastPushUnixTime is when the last push was confirmed, in seconds since 1970; 0: never.
+	LastPushUnixTime int64
+	// NetworkSentBytes is the size of all request bodies.
+	NetworkSentBytes int64
+	// NetworkReceivedBytes is the size of all answer bodies.
+	NetworkReceivedBytes int64
+	// Revision is the revision of the remote that the replica is at: an opaque text.
+	Revision string
+	// PageSize is the size of a page in bytes.
+	PageSize int64
+	// PagesTotal is the number of pages of the database.
+	PagesTotal int64
+	// PagesPresent is the number of pages that are here.
+	PagesPresent int64
+	// PagesDirty is the number of pages that local transactions wrote since the last pull.
+	PagesDirty int64
+	// Requests is the number of HTTP requests.
+	Requests int64
+	// PrefetchHits is the number of pages that prefetch added and a query read later.
+	PrefetchHits int64
+	// PrefetchWasted is the number of pages that prefetch added and no query has read.
+	PrefetchWasted int64
+}
+
+// NewTursoSyncDb opens the replica at config.Path. One that is not there yet is made first, which asks the remote for the
+// bootstrap; one that is there is opened without asking the remote for anything. The end of ctx breaks it off.
+func NewTursoSyncDb(ctx context.Context, config TursoSyncDbConfig) (*TursoSyncDb, error) {
+	o, s, err := config.check()
+	if err != nil {
+		return nil, err
+	}
+	stop, err := newCanceller()
+	if err != nil {
+		return nil, err
+	}
+	db := &TursoSyncDb{source: s, stop: stop, turn: make(chan struct{}, 1)}
+	err = guarded(ctx, stop.cancel, func() (err error) {
+		db.database, err = openDatabase(o, stop)
+		return err
+	})
+	if err != nil {
+		stop.free()
+		return nil, err
+	}
+	return db, nil
+}
+
+// Connect gives a pool of connections to the replica. It may be called more than once; close each pool when it is no
+// longer needed.
+func (d *TursoSyncDb) Connect(ctx context.Context) (*sql.DB, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.closed {
+		return nil, ErrTursoConnClosed
+	}
+	if ctx.Err() != nil {
+		return nil, &Error{Code: codeInterrupt, Message: "interrupted", cause: endOf(ctx)}
+	}
+	return sql.OpenDB(&syncConnector{d}), nil
+}
+
+// Pull brings the remote's changes and puts local ones that were not pushed back on top. True when something came.
+func (d *TursoSyncDb) Pull(ctx context.Context) (changed bool, err error) {
+	err = d.alone(ctx, func() (err error) {
+		changed, err = d.database.pull()
+		return err
+	})
+	return changed, err
+}
+
+// Push sends local changes to the remote, whole transactions in order. What the remote confirmed is done, also when the
+// push fails later.
+func (d *TursoSyncDb) Push(ctx context.Context) error {
+	return d.alone(ctx, func() error { return d.database.push() })
+}
+
+// Checkpoint moves what is in the write-ahead log into the database file, as far as readers allow.
+func (d *TursoSyncDb) Checkpoint(ctx context.Context) error {
+	return d.alone(ctx, func() error { return d.database.checkpoint() })
+}
+
+// DiscardChange drops a local change (see [Error.Change]), so that it is neither pushed nor put back: the way out when
+// the remote refuses it. False when there is no such change.
+func (d *TursoSyncDb) DiscardChange(ctx context.Context, change int64) (found bool, err error) {
+	err = d.alone(ctx, func() (err error) {
+		found, err = d.database.discardChange(change)
+		return err
+	})
+	return found, err
+}
+
+// Stats are counters and sizes. It asks nothing of the remote.
+func (d *TursoSyncDb) Stats(ctx context.Context) (TursoSyncDbStats, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.closed {
+		return TursoSyncDbStats{}, ErrTursoConnClosed
+	}
+	if ctx.Err() != nil {
+		return TursoSyncDbStats{}, &Error{Code: codeInterrupt, Message: "interrupted", cause: endOf(ctx)}
+	}
+	return d.database.stats()
+}
+
+// Close waits for calls that are under way and closes the replica; its files are given back when the pools that Connect
+// gave are closed too. Closing twice does nothing.
+func (d *TursoSyncDb) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.closed {
+		d.closed = true
+		d.database.close()
+		d.stop.free()
+	}
+	return nil
+}
+
+// alone runs one call at a time, as the engine does: the canceller breaks whatever runs, which must not be another
+// goroutine's call.
+func (d *TursoSyncDb) alone(ctx context.Context, call func() error) error {
+	select {
+	case d.turn <- struct{}{}:
+	case <-ctx.Done():
+		return &Error{Code: codeInterrupt, Message: "interrupted while waiting for another pull, push or checkpoint", cause: endOf(ctx)}
+	}
+	defer func() { <-d.turn }()
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.closed {
+		return ErrTursoConnClosed
+	}
+	return guarded(ctx, d.stop.cancel, call)
+}

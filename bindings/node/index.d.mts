@@ -1,0 +1,2 @@
+// Types of @tursodatabase/sync for ES modules.
+export * from './index.js';

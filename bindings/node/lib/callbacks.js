@@ -1,0 +1,132 @@
+// Answers what the native part asks: the application's functions `url`, `authToken`, `fetch` and `transform`.
+'use strict';
+
+const { encodeApart } = require('./codec.js');
+
+const message = (error) => {
+  if (!(error instanceof Error)) return String(error);
+  // What undici's "fetch failed" is about is in its cause.
+  const cause = error.cause instanceof Error ? `: ${error.cause.message || error.cause.code || error.cause}` : '';
+  return `${error.message}${cause}`;
+};
+
+function decided(result) {
+  if (result === null || result === undefined) return { decision: 'keep' };
+  if (result?.operation === 'skip') return { decision: 'skip' };
+  if (result?.operation === 'rewrite') {
+    const { sql, values = [] } = result.stmt ?? {};
+    if (typeof sql !== 'string' || !Array.isArray(values)) {
+      throw new TypeError('a rewrite needs stmt: { sql, values } with a string and an array');
+    }
+    return { decision: 'rewrite', text: sql, ...encodeApart(values) };
+  }
+  if (typeof result?.then === 'function') {
+    throw new TypeError('transform must decide at once, and gave a promise');
+  }
+  throw new TypeError("transform must give null, { operation: 'skip' } or { operation: 'rewrite', stmt }");
+}
+
+/** A change as the application sees it: what does not apply is left out. */
+function change({ before, after, updates, ...rest }) {
+  return { ...rest, ...(before && { before }), ...(after && { after }), ...(updates && { updates }) };
+}
+
+/** The answering side of one database. `reply` gives the native object, unless it was collected. */
+class Callbacks {
+  #functions;
+  #native;
+  /** Requests under way, by the question that began each. */
+  #transfers = new Map();
+
+  constructor(functions) {
+    this.#functions = functions;
+  }
+
+  /** Whom to answer; weakly, since it holds this object. */
+  set native(native) {
+    this.#native = new WeakRef(native);
+  }
+
+  #answer(id, reply) {
+    this.#native.deref()?.answer(id, reply);
+  }
+
+  /** What the native part calls. */
+  asked = (id, question) => {
+    switch (question.kind) {
+      case 'abort':
+        this.#transfers.get(question.about)?.controller.abort();
+        this.#transfers.delete(question.about);
+        return;
+      case 'transform':
+        this.#transform(id, question.mutation);
+        return;
+      case 'read':
+        this.#run(id, () => this.#read(id, question.about), question.about);
+        return;
+      case 'fetch':
+        this.#run(id, () => this.#fetch(id, question.request));
+        return;
+      case 'token':
+        this.#run(id, async () => this.#answer(id, { text: this.#text(await this.#functions.authToken(), 'authToken') }));
+        return;
+      case 'url':
+        this.#run(id, async () => this.#answer(id, { text: this.#text(this.#functions.url(), 'url') }));
+    }
+  };
+
+  async #run(id, work, transfer = id) {
+    try {
+      await work();
+    } catch (error) {
+      this.#transfers.delete(transfer);
+      this.#answer(id, { error: message(error) });
+    }
+  }
+
+  #text(value, name) {
+    if (value === null || value === undefined) return undefined;
+    if (typeof value !== 'string') throw new TypeError(`the ${name} function must give a string, and gave ${typeof value}`);
+    return value;
+  }
+
+  #transform(id, mutation) {
+    try {
+      this.#answer(id, decided(this.#functions.transform(change(mutation))));
+    } catch (error) {
+      this.#answer(id, { error: message(error) });
+    }
+  }
+
+  async #fetch(id, { url, method, headers, body }) {
+    const controller = new AbortController();
+    const transfer = { controller, reader: undefined };
+    this.#transfers.set(id, transfer);
+    const init = { method, headers: Object.fromEntries(headers), body, signal: controller.signal };
+    const response = await this.#functions.fetch(url, init);
+    if (typeof response?.status !== 'number') throw new TypeError('it gave no Response');
+    transfer.reader = response.body?.getReader?.();
+    if (transfer.reader === undefined && typeof response.arrayBuffer === 'function' && response.body !== null) {
+      transfer.whole = response;
+    }
+    this.#answer(id, { status: response.status, headers: [...(response.headers ?? [])] });
+  }
+
+  async #read(id, about) {
+    const transfer = this.#transfers.get(about);
+    let chunk;
+    if (transfer?.reader !== undefined) {
+      // An empty piece would say that this is the end.
+      do {
+        ({ value: chunk } = await transfer.reader.read());
+      } while (chunk !== undefined && chunk.length === 0);
+    } else if (transfer?.whole !== undefined) {
+      chunk = new Uint8Array(await transfer.whole.arrayBuffer());
+      transfer.whole = undefined;
+    }
+    if (chunk === undefined) this.#transfers.delete(about);
+    this.#native.deref()?.answerChunk(id, chunk ?? new Uint8Array());
+  }
+}
+
+module.exports = { Callbacks };

@@ -1,0 +1,300 @@
+// What the sessions of one database share: the native database, its jobs, and compiled statements that are used again.
+'use strict';
+
+const { AsyncLocalStorage } = require('node:async_hooks');
+const native = require('./native.js');
+const { Callbacks } = require('./callbacks.js');
+const { check, notOpen, sqliteError } = require('./error.js');
+const { parse, parseCall } = require('./options.js');
+const { Prepared } = require('./prepared.js');
+const { Session, modeWord } = require('./session.js');
+const { Work } = require('./work.js');
+
+/** Compiled statements of one-shot calls that are kept. */
+const KEPT = 64;
+/** How long a call waits for a transaction of its connection to end, in milliseconds. */
+const PATIENCE = 30_000;
+/** An interrupt that comes before a step begins is lost; it is repeated this often, in milliseconds. */
+const REPEAT = 5;
+const WITHOUT_STATEMENTS = 'The supplied SQL string contains no statements';
+
+/** Which transactions the running code is inside of. */
+const inside = new AsyncLocalStorage();
+let transactionsOfAll = 0;
+
+/** Whether SQL has anything but white space and comments. */
+const hasStatement = (sql) => /[^\s;]/.test(sql.replaceAll(/--[^\n]*|\/\*[^]*?(?:\*\/|$)/g, ''));
+
+/** The session of the database itself. Code inside of a `transaction` belongs to that. */
+class RootSession extends Session {
+  #core;
+
+  constructor(core) {
+    super(core);
+    this.#core = core;
+  }
+
+  get idle() {
+    return super.idle && !this.#core.closing;
+  }
+
+  assertOpen() {
+    this.#core.assertNotClosing();
+  }
+
+  get current() {
+    if (this.#core.transactions === 0) return this;
+    for (let at = inside.getStore(); at !== undefined; at = at.outer) {
+      if (at.session.belongsTo(this.#core)) return at.session;
+    }
+    return this;
+  }
+}
+
+/** The session of a transaction, until that is over. */
+class TransactionSession extends Session {
+  #core;
+  #home;
+  #over = false;
+
+  constructor(core, home) {
+    super(core);
+    this.#core = core;
+    this.#home = home;
+  }
+
+  get home() {
+    return this.#home ?? this;
+  }
+
+  get open() {
+    return !this.#over;
+  }
+
+  belongsTo(core) {
+    return core === this.#core && !this.#over;
+  }
+
+  assertOpen() {
+    if (this.#over) throw new TypeError('The transaction has already completed');
+  }
+
+  /** Waits for what was begun, and then lets nothing begin. */
+  async finish(work) {
+    await this.lane.acquire();
+    this.#over = true;
+    try {
+      return await work();
+    } finally {
+      this.lane.release();
+    }
+  }
+}
+
+class Core {
+  #native;
+  #options;
+  #connecting;
+  #closing;
+  #kept = new Map();
+  #callbacks;
+  /** Pulls, pushes and checkpoints that run or wait, in their order. */
+  #remote = [];
+
+  constructor(options, database) {
+    this.#options = parse(options);
+    if (this.#options.tracing !== undefined) native.logToStderr(this.#options.tracing);
+    this.work = new Work();
+    this.#callbacks = new Callbacks(this.#options.functions);
+    this.#native = new native.Database(this.#options.native, this.work.settled, this.#callbacks.asked);
+    this.#callbacks.native = this.#native;
+    this.database = database;
+    this.root = new RootSession(this);
+    this.bigints = false;
+    this.ready = false;
+    /** Nothing begins any more; what was begun goes on. */
+    this.closing = false;
+    this.closed = false;
+    /** Transactions that run or wait for their turn. */
+    this.transactions = 0;
+  }
+
+  get path() {
+    return this.#options.native.path;
+  }
+
+  get queryTimeout() {
+    return this.#options.queryTimeout;
+  }
+
+  get patience() {
+    return this.transactions > 0 ? PATIENCE : undefined;
+  }
+
+  get inTransaction() {
+    return this.#native.inTransaction;
+  }
+
+  assertOpen() {
+    if (this.closed) throw notOpen();
+  }
+
+  assertNotClosing() {
+    if (this.closing) throw notOpen();
+  }
+
+  /** Opens the database, once; after a failure it is tried again. */
+  async connected() {
+    this.assertOpen();
+    this.#connecting ??= this.work.start((job) => this.#native.connect(job));
+    const connecting = this.#connecting;
+    const outcome = await connecting;
+    if (outcome.error && this.#connecting === connecting) this.#connecting = undefined;
+    check(outcome);
+    this.ready = true;
+  }
+
+  /** Compiles a statement on this thread; undefined when that would wait, or fails. */
+  prepareHere(sql) {
+    const statement = this.#native.prepareHere(sql);
+    return statement ? new Prepared(this.work, statement, sql) : undefined;
+  }
+
+  /** Compiles a statement. */
+  async prepare(sql) {
+    const here = this.prepareHere(sql);
+    if (here !== undefined) return here;
+    if (!hasStatement(sql)) throw new RangeError(WITHOUT_STATEMENTS);
+    const { statement } = check(await this.work.start((job) => this.#native.prepare(job, sql)));
+    return new Prepared(this.work, statement, sql);
+  }
+
+  #keep(sql, prepared) {
+    this.#kept.set(sql, prepared);
+    if (this.#kept.size > KEPT) {
+      const [[oldest, unused]] = this.#kept;
+      this.#kept.delete(oldest);
+      unused.close();
+    }
+    return prepared;
+  }
+
+  /** The kept statement, or one that is compiled on this thread; undefined when that would wait, or fails. */
+  cached(sql) {
+    const kept = this.#kept.get(sql);
+    if (kept !== undefined) {
+      // The last used one is the last.
+      this.#kept.delete(sql);
+      this.#kept.set(sql, kept);
+      return kept;
+    }
+    const prepared = this.prepareHere(sql);
+    return prepared && this.#keep(sql, prepared);
+  }
+
+  /** The kept statement, or one that is compiled. */
+  async prepareCached(sql) {
+    return this.cached(sql) ?? this.#keep(sql, await this.prepare(sql));
+  }
+
+  /** The options at the end of a call's arguments. */
+  callTimeout(options) {
+    return (options === undefined ? undefined : parseCall(options)) ?? this.queryTimeout;
+  }
+
+  /** The values of a call, and the time that it may take. */
+  call({ parameters }, args) {
+    const timeout = args.length > 0 ? parameters.options(args) : undefined;
+    return { values: parameters.values(args), timeout: timeout ?? this.queryTimeout };
+  }
+
+  async exec(sql, timeout) {
+    check(await this.work.start((job) => this.#native.exec(job, sql, timeout)));
+  }
+
+  /** A pull, push, checkpoint or the statistics, which need no turn. */
+  async remotely(operation) {
+    this.assertNotClosing();
+    if (!this.ready) await this.connected();
+    this.#remote.push(operation);
+    try {
+      return check(await this.work.start((job) => this.#native[operation](job)));
+    } finally {
+      this.#remote.splice(this.#remote.indexOf(operation), 1);
+    }
+  }
+
+  /** Runs `body` in a transaction of its own, which the session that it is given stands for. */
+  async transact(mode, body, { ambient }) {
+    const word = modeWord(mode);
+    const outer = this.root.current;
+    if (outer !== this.root) throw sqliteError('cannot start a transaction within a transaction', 1);
+    this.assertOpen();
+    this.transactions += 1;
+    transactionsOfAll += 1;
+    try {
+      return await this.root.turn(async () => {
+        const session = new TransactionSession(this, ambient ? this.root : undefined);
+        await this.exec(`BEGIN ${word}`);
+        try {
+          const store = { session, outer: inside.getStore() };
+          const result = await (ambient ? inside.run(store, body) : body(session));
+          await session.finish(() => this.exec('COMMIT'));
+          return result;
+        } catch (error) {
+          if (session.open) await session.finish(() => {});
+          if (this.inTransaction) await this.exec('ROLLBACK');
+          throw error;
+        }
+      });
+    } finally {
+      this.transactions -= 1;
+      transactionsOfAll -= 1;
+      // While it is in use, every promise of the process is a little slower.
+      if (transactionsOfAll === 0) inside.disable();
+    }
+  }
+
+  /** Breaks what runs now: statements, and what goes between the database and its remote. */
+  interrupt() {
+    this.#strike(() => {
+      this.#native.interrupt();
+      this.#native.cancel();
+    });
+  }
+
+  /** Strikes until what runs now has ended. */
+  #strike(strike) {
+    strike();
+    const jobs = this.work.underWay;
+    if (jobs.length === 0) return;
+    const timer = setInterval(() => {
+      if (this.work.anyOf(jobs)) strike();
+      else clearInterval(timer);
+    }, REPEAT);
+  }
+
+  /** Closes the database after what was begun before; a pull or a first connect is broken off. */
+  close() {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close() {
+    this.closing = true;
+    const connecting = this.#connecting !== undefined && !this.ready;
+    if (connecting || this.#remote[0] === 'pull') this.#strike(() => this.#native.cancel());
+    // A transaction that does not end in time is rolled back by the end of its connection.
+    const ended = await this.root.lane.acquire(this.patience).then(
+      () => true,
+      () => false,
+    );
+    this.closed = true;
+    this.ready = false;
+    if (ended) this.root.lane.release();
+    this.#kept.clear();
+    check(await this.work.start((job) => this.#native.close(job)));
+  }
+}
+
+module.exports = { Core };

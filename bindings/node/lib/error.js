@@ -1,0 +1,34 @@
+// The errors of this package.
+'use strict';
+
+const native = require('./native.js');
+
+/** What SQLite, the file system or the remote refused. */
+class SqliteError extends Error {
+  /**
+   * @param {string} message
+   * @param {string} code name of the extended result code, such as `SQLITE_CONSTRAINT_UNIQUE`
+   * @param {number} [rawCode] the extended result code
+   */
+  constructor(message, code, rawCode) {
+    super(message);
+    this.code = code;
+    this.rawCode = rawCode;
+  }
+}
+Object.defineProperty(SqliteError.prototype, 'name', { value: 'SqliteError', configurable: true, writable: true });
+
+const BUSY = 5;
+const INTERRUPT = 9;
+
+const sqliteError = (message, rawCode) => new SqliteError(message, native.codeName(rawCode), rawCode);
+
+/** Throws what went wrong in a job, so that the stack names who awaits it. */
+function check(outcome) {
+  if (outcome.error) throw sqliteError(outcome.error.message, outcome.error.rawCode);
+  return outcome;
+}
+
+const notOpen = () => new TypeError('The database connection is not open');
+
+module.exports = { SqliteError, sqliteError, check, notOpen, BUSY, INTERRUPT };

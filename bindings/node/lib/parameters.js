@@ -1,0 +1,78 @@
+// What a call was given besides its SQL: values by position or by name, and options of the call.
+'use strict';
+
+const { nearest, parseCall } = require('./options.js');
+
+/** Whether a value holds values by name and is none itself. */
+function isNamed(value) {
+  return (
+    typeof value === 'object' &&
+    value !== null &&
+    !Array.isArray(value) &&
+    !ArrayBuffer.isView(value) &&
+    !(value instanceof ArrayBuffer) &&
+    !(value instanceof SharedArrayBuffer) &&
+    !(value instanceof Date)
+  );
+}
+
+/** Parameters of a statement: `:a`, `@a` and `$a` by name, `?` and `?1` by position. */
+class Parameters {
+  #names;
+  #keys;
+
+  /** @param {string[]} names with their prefixes; empty for a plain `?` */
+  constructor(names) {
+    this.#names = names;
+    this.#keys = names.map((name) => name.slice(1));
+  }
+
+  get count() {
+    return this.#names.length;
+  }
+
+  /** Whether there is one of this name. */
+  #has(name) {
+    return this.#keys.includes(name) || this.#names.includes(name);
+  }
+
+  /** The options at the end of a call's arguments, which are taken off; `undefined` where there are none. */
+  options(args) {
+    const last = args.at(-1);
+    if (!isNamed(last) || !('queryTimeout' in last) || this.#has('queryTimeout')) return undefined;
+    const timeout = parseCall(last);
+    args.pop();
+    return timeout;
+  }
+
+  /** The values in the order of the parameters. */
+  values(args) {
+    let values = args;
+    if (args.length === 1) {
+      const [only] = args;
+      if (Array.isArray(only)) values = only;
+      else if (isNamed(only)) return this.#byName(only);
+    }
+    if (values.length !== this.#names.length) {
+      const s = this.#names.length === 1 ? '' : 's';
+      throw new RangeError(`the statement has ${this.#names.length} parameter${s}, ${values.length} were given`);
+    }
+    return values;
+  }
+
+  #byName(given) {
+    return this.#names.map((name, i) => {
+      const key = this.#keys[i];
+      if (key !== '' && Object.hasOwn(given, key)) return given[key];
+      if (name !== '' && Object.hasOwn(given, name)) return given[name];
+      const names = Object.keys(given);
+      if (name === '') {
+        throw new TypeError(`parameter ${i + 1} is a plain "?": give the values as an array, or name the parameter`);
+      }
+      const near = names.length > 0 ? `; did you mean it by "${nearest(key, names)}"?` : '';
+      throw new RangeError(`no value was given for the parameter "${name}"${near}`);
+    });
+  }
+}
+
+module.exports = { Parameters };

@@ -1,0 +1,222 @@
+// A session is a way to use a connection: the database's own, or that of the transaction which has the connection to
+// itself. It keeps turns, and has what can be done with SQL: the methods of `Database` and `Transaction` are these.
+'use strict';
+
+const { Lane } = require('./lane.js');
+const { WAIT } = require('./prepared.js');
+const { Statement, StatementPromise } = require('./statement.js');
+
+/** Rows that `iterate` reads at a time: few at first, for a loop that is left soon. */
+const ITERATE_FIRST = 16;
+const ITERATE_MOST = 1024;
+
+const MODES = {
+  deferred: 'DEFERRED',
+  read: 'DEFERRED',
+  concurrent: 'DEFERRED',
+  immediate: 'IMMEDIATE',
+  write: 'IMMEDIATE',
+  exclusive: 'EXCLUSIVE',
+};
+
+/** The word of SQL for a mode of transactions. */
+function modeWord(mode) {
+  if (Object.hasOwn(MODES, mode)) return MODES[mode];
+  const known = Object.keys(MODES).map((name) => `'${name}'`);
+  throw new TypeError(`unknown transaction mode ${JSON.stringify(mode)}; it must be one of ${known.join(', ')}`);
+}
+
+function sqlText(sql) {
+  if (typeof sql !== 'string') throw new TypeError(`the SQL must be a string, and is ${typeof sql}`);
+  return sql;
+}
+
+/** A statement of a batch: a string, `{ sql, args }` or `[sql, args]`. */
+function batchItem(item, i) {
+  const [sql, args] = typeof item === 'string' ? [item] : Array.isArray(item) ? item : [item?.sql, item?.args];
+  if (typeof sql !== 'string') {
+    throw new TypeError(`statement ${i + 1} of the batch must be a string, { sql, args } or [sql, args]`);
+  }
+  return { sql, args: args === undefined ? [] : [args] };
+}
+
+class Session {
+  #core;
+  #lane = new Lane();
+
+  constructor(core) {
+    this.#core = core;
+  }
+
+  /** The session that a call of now belongs to. */
+  get current() {
+    return this;
+  }
+
+  /** The session that statements made here belong to. */
+  get home() {
+    return this;
+  }
+
+  get database() {
+    return this.#core.database;
+  }
+
+  get bigints() {
+    return this.#core.bigints;
+  }
+
+  get queryTimeout() {
+    return this.#core.queryTimeout;
+  }
+
+  get lane() {
+    return this.#lane;
+  }
+
+  /** Whether a read can be done at once. */
+  get idle() {
+    return this.#core.ready && this.#lane.idle;
+  }
+
+  // `assertOpen()` of the two kinds of sessions throws unless something may begin.
+
+  /** Runs work when it is its turn. */
+  async turn(work) {
+    this.assertOpen();
+    await this.#lane.acquire(this.#core.patience);
+    try {
+      this.#core.assertOpen();
+      if (!this.#core.ready) await this.#core.connected();
+      return await work();
+    } finally {
+      this.#lane.release();
+    }
+  }
+
+  /** Compiles a statement; the caller closes it. */
+  async prepare(sql) {
+    this.assertOpen();
+    const prepared = this.idle ? this.#core.prepareHere(sql) : undefined;
+    return prepared ?? (await this.turn(() => this.#core.prepare(sql)));
+  }
+
+  /** Compiles a statement for the application. */
+  statement(sql) {
+    const make = async () => new Statement(this.home, await this.prepare(sqlText(sql)));
+    return StatementPromise.of(make());
+  }
+
+  #shape() {
+    return { raw: false, pluck: false, bigints: this.bigints };
+  }
+
+  #rows(sql, args, here, there) {
+    const core = this.#core;
+    const shape = this.#shape();
+    try {
+      sqlText(sql);
+      if (this.idle) {
+        const prepared = core.cached(sql);
+        if (prepared !== undefined) {
+          const call = core.call(prepared, args);
+          const rows = prepared[here](call.values, shape);
+          if (rows !== WAIT) return Promise.resolve(rows);
+        }
+      }
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    return this.turn(async () => {
+      const prepared = await core.prepareCached(sql);
+      const { values, timeout } = core.call(prepared, args);
+      return await prepared[there](values, shape, timeout);
+    });
+  }
+
+  get(sql, args) {
+    return this.#rows(sql, args, 'getHere', 'get');
+  }
+
+  all(sql, args) {
+    return this.#rows(sql, args, 'allHere', 'all');
+  }
+
+  async run(sql, args) {
+    sqlText(sql);
+    return await this.turn(async () => {
+      const prepared = await this.#core.prepareCached(sql);
+      const { values, timeout } = this.#core.call(prepared, args);
+      return await prepared.run(values, timeout);
+    });
+  }
+
+  async *rows(sql, args) {
+    const prepared = await this.prepare(sqlText(sql));
+    const { values, timeout } = this.#core.call(prepared, args);
+    yield* this.iterate(prepared, values, this.#shape(), timeout);
+  }
+
+  /** Yields the rows of a statement and closes it. Between batches others have their turn. */
+  async *iterate(prepared, values, shape, timeout) {
+    try {
+      let from = values;
+      for (let limit = ITERATE_FIRST; ; limit = Math.min(limit * 4, ITERATE_MOST)) {
+        const { rows, done } = await this.turn(() => prepared.batch(from, shape, limit, timeout));
+        yield* rows;
+        if (done) return;
+        from = undefined;
+      }
+    } finally {
+      prepared.close();
+    }
+  }
+
+  /** Runs a script; its rows are thrown away. */
+  async exec(sql, options) {
+    sqlText(sql);
+    const timeout = this.#core.callTimeout(options);
+    await this.turn(() => this.#core.exec(sql, timeout));
+  }
+
+  /** Runs statements in one transaction: all of them or none. */
+  async batch(items, options = 'deferred') {
+    if (!Array.isArray(items)) throw new TypeError('a batch is an array of statements');
+    const { mode = 'deferred', raw = false } = typeof options === 'string' ? { mode: options } : options;
+    const word = modeWord(mode);
+    const statements = items.map(batchItem);
+    if (statements.length === 0) return [];
+    const core = this.#core;
+    return await this.turn(async () => {
+      const inside = core.inTransaction;
+      await core.exec(inside ? 'SAVEPOINT turso_batch' : `BEGIN ${word}`);
+      try {
+        const results = [];
+        for (const { sql, args } of statements) results.push(await this.#batched(sql, args, raw));
+        await core.exec(inside ? 'RELEASE turso_batch' : 'COMMIT');
+        return results;
+      } catch (error) {
+        if (core.inTransaction) await core.exec(inside ? 'ROLLBACK TO turso_batch; RELEASE turso_batch' : 'ROLLBACK');
+        throw error;
+      }
+    });
+  }
+
+  async #batched(sql, args, raw) {
+    const prepared = await this.#core.prepareCached(sql);
+    const { values } = this.#core.call(prepared, args);
+    if (!prepared.reader) {
+      const { changes } = await prepared.run(values, this.queryTimeout);
+      return { columns: [], columnTypes: [], rows: [], rowsAffected: changes };
+    }
+    const rows = await prepared.all(values, { ...this.#shape(), raw }, this.queryTimeout);
+    return {
+      columns: prepared.columns.map((column) => column.name),
+      columnTypes: prepared.columns.map((column) => (column.decltype ?? '').toUpperCase()),
+      rows,
+      rowsAffected: prepared.readonly ? 0 : rows.length,
+    };
+  }
+}
+
+module.exports = { Session, modeWord };

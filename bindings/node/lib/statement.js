@@ -1,0 +1,167 @@
+// A prepared statement as the application has it.
+'use strict';
+
+const { WAIT } = require('./prepared.js');
+
+const toggled = (toggle) => {
+  if (typeof toggle !== 'boolean') throw new TypeError('expected true or false');
+  return toggle;
+};
+
+/** The column of a statement as `columns()` tells it. */
+const described = ({ name, decltype }) => ({
+  name,
+  type: decltype === undefined || decltype === null ? null : decltype.toUpperCase(),
+  column: null,
+  table: null,
+  database: null,
+});
+
+class Statement {
+  #session;
+  #prepared;
+  #shape;
+  #bound = [];
+  #closed = false;
+
+  /** Made by `prepare`. */
+  constructor(session, prepared) {
+    this.#session = session;
+    this.#prepared = prepared;
+    this.#shape = { raw: false, pluck: false, bigints: session.bigints };
+  }
+
+  /** Rows as arrays. */
+  raw(toggle = true) {
+    this.#shape = { ...this.#shape, raw: toggled(toggle), pluck: toggle ? false : this.#shape.pluck };
+    return this;
+  }
+
+  /** The first column alone. */
+  pluck(toggle = true) {
+    this.#shape = { ...this.#shape, pluck: toggled(toggle), raw: toggle ? false : this.#shape.raw };
+    return this;
+  }
+
+  /** Integers as BigInt. */
+  safeIntegers(toggle = true) {
+    this.#shape = { ...this.#shape, bigints: toggled(toggle) };
+    return this;
+  }
+
+  columns() {
+    return this.#prepared.columns.map(described);
+  }
+
+  get source() {
+    return this.#prepared.source;
+  }
+
+  get reader() {
+    return this.#prepared.reader;
+  }
+
+  get database() {
+    return this.#session.database;
+  }
+
+  /** Values for the calls that give none. */
+  bind(...args) {
+    this.#prepared.parameters.values(args);
+    this.#bound = args;
+    return this;
+  }
+
+  /** Takes the options of the call off `args` and gives the values, and the time that it may take. */
+  #call(args) {
+    if (this.#closed) throw new TypeError('the statement is closed');
+    const { parameters } = this.#prepared;
+    const timeout = args.length > 0 ? parameters.options(args) : undefined;
+    const values = parameters.values(args.length === 0 ? this.#bound : args);
+    return { values, timeout: timeout ?? this.#session.queryTimeout };
+  }
+
+  #rows(args, here, there) {
+    const session = this.#session.current;
+    const prepared = this.#prepared;
+    const shape = this.#shape;
+    let call;
+    try {
+      call = this.#call(args);
+      if (session.idle) {
+        const rows = prepared[here](call.values, shape);
+        if (rows !== WAIT) return Promise.resolve(rows);
+      }
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    return session.turn(() => prepared[there](call.values, shape, call.timeout));
+  }
+
+  /** The first row, or undefined. */
+  get(...args) {
+    return this.#rows(args, 'getHere', 'get');
+  }
+
+  /** All rows. */
+  all(...args) {
+    return this.#rows(args, 'allHere', 'all');
+  }
+
+  /** Runs it to its end. */
+  async run(...args) {
+    const { values, timeout } = this.#call(args);
+    return await this.#session.current.turn(() => this.#prepared.run(values, timeout));
+  }
+
+  /** The rows one after the other, read as they are asked for. */
+  async *iterate(...args) {
+    const { values, timeout } = this.#call(args);
+    // A compiled copy of its own: this one may be used for something else while its rows are being taken.
+    const session = this.#session.current;
+    const copy = await session.prepare(this.#prepared.source);
+    yield* session.iterate(copy, values, this.#shape, timeout);
+  }
+
+  /** Breaks what runs on the connection now. */
+  interrupt() {
+    this.database.interrupt();
+  }
+
+  close() {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#prepared.close();
+  }
+
+  async [Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose')]() {
+    this.close();
+  }
+}
+
+/** The promise of a statement, with the statement's methods: `db.prepare(sql).all()` needs no await between. */
+class StatementPromise extends Promise {
+  static get [Symbol.species]() {
+    return Promise;
+  }
+
+  static of(promise) {
+    return new StatementPromise((resolve, reject) => promise.then(resolve, reject));
+  }
+}
+
+for (const name of ['run', 'get', 'all', 'close']) {
+  StatementPromise.prototype[name] = async function (...args) {
+    return (await this)[name](...args);
+  };
+}
+for (const name of ['raw', 'pluck', 'safeIntegers', 'bind']) {
+  StatementPromise.prototype[name] = function (...args) {
+    return StatementPromise.of(this.then((statement) => statement[name](...args)));
+  };
+}
+StatementPromise.prototype.iterate = async function* (...args) {
+  yield* (await this).iterate(...args);
+};
+
+module.exports = { Statement, StatementPromise };

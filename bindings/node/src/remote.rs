@@ -1,0 +1,186 @@
+//! The application's own functions around a request: `url`, `authToken` and `fetch`, asked by way of the mailbox.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
+use napi::bindgen_prelude::Uint8Array;
+use parking_lot::Mutex;
+use partial_sync_transport::{
+    AuthToken, HttpClient, RemoteError, RemoteErrorKind, UrlSource,
+    http::{HttpRequest, HttpResponse},
+};
+
+use crate::mailbox::{Answer, Mailbox, Question, Request};
+
+fn question(kind: &str) -> Question {
+    Question {
+        kind: kind.into(),
+        ..Question::default()
+    }
+}
+
+/// Asks for the url. Where that is not possible, on JavaScript's own thread, the last answer stands.
+pub(crate) fn url_function(mailbox: &Arc<Mailbox>) -> UrlSource {
+    let mailbox = mailbox.clone();
+    let last = Mutex::new(None);
+    UrlSource::function(move || {
+        let ask = || mailbox.ask_blocking(question("url"));
+        // On a thread of the engine's runtime the other tasks go on meanwhile.
+        let answer = match tokio::runtime::Handle::try_current() {
+            Ok(_) => tokio::task::block_in_place(ask),
+            Err(_) => ask(),
+        };
+        if let Ok(Answer::Text(url)) = answer {
+            last.lock().clone_from(&url);
+            return url;
+        }
+        last.lock().clone()
+    })
+}
+
+/// Asks for the token.
+pub(crate) fn token_function(mailbox: &Arc<Mailbox>) -> AuthToken {
+    let mailbox = mailbox.clone();
+    AuthToken::function(move || {
+        let mailbox = mailbox.clone();
+        async move {
+            match Asked::new(&mailbox, question("token")).await {
+                Ok(Answer::Text(token)) => Ok(token),
+                Ok(_) => Err("it gave no text".into()),
+                Err(message) => Err(message.into()),
+            }
+        }
+    })
+}
+
+/// Sends requests through JavaScript.
+pub(crate) fn fetch_function(mailbox: &Arc<Mailbox>) -> Arc<dyn HttpClient> {
+    Arc::new(JsFetch(mailbox.clone()))
+}
+
+struct JsFetch(Arc<Mailbox>);
+
+impl fmt::Debug for JsFetch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JsFetch")
+    }
+}
+
+impl HttpClient for JsFetch {
+    fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, RemoteError>> {
+        async move {
+            let asked = Question {
+                kind: "fetch".into(),
+                request: Some(Request {
+                    url: request.url,
+                    method: request.method.into(),
+                    headers: request.headers.into_iter().map(|(n, v)| vec![n, v]).collect(),
+                    body: Uint8Array::from(request.body.to_vec()),
+                }),
+                ..Question::default()
+            };
+            let mut asked = Asked::new(&self.0, asked);
+            let transfer = Transfer {
+                mailbox: self.0.clone(),
+                id: asked.id,
+                ended: false,
+            };
+            match (&mut asked).await {
+                Ok(Answer::Head(status, headers)) => Ok(HttpResponse {
+                    status,
+                    headers,
+                    // A `fetch` whose body is cut short rejects the read.
+                    end_is_marked: true,
+                    body: stream::unfold(transfer, Transfer::next).boxed(),
+                }),
+                Ok(_) => Err(failed("it gave no response")),
+                Err(message) => Err(failed(&message)),
+            }
+        }
+        .boxed()
+    }
+}
+
+fn failed(message: &str) -> RemoteError {
+    RemoteError::new(
+        RemoteErrorKind::Unreachable,
+        format!("the fetch function failed: {message}"),
+    )
+}
+
+/// A body that is being read. Dropping it before its end aborts the request.
+struct Transfer {
+    mailbox: Arc<Mailbox>,
+    id: u32,
+    ended: bool,
+}
+
+impl Transfer {
+    async fn next(mut self) -> Option<(Result<Bytes, RemoteError>, Self)> {
+        if self.ended {
+            return None;
+        }
+        let read = Question {
+            about: Some(self.id),
+            ..question("read")
+        };
+        let answer = Asked::new(&self.mailbox, read).await;
+        match answer {
+            Ok(Answer::Chunk(chunk)) if chunk.is_empty() => {
+                self.ended = true;
+                None
+            }
+            Ok(Answer::Chunk(chunk)) => Some((Ok(chunk), self)),
+            other => {
+                self.ended = true;
+                let message = other.err().unwrap_or_else(|| "it gave no bytes".into());
+                Some((Err(failed(&message)), self))
+            }
+        }
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.mailbox.tell(Question {
+                about: Some(self.id),
+                ..question("abort")
+            });
+        }
+    }
+}
+
+/// A question that is forgotten when nobody waits for its answer any more.
+struct Asked<'m> {
+    mailbox: &'m Mailbox,
+    id: u32,
+    answer: tokio::sync::oneshot::Receiver<Result<Answer, String>>,
+}
+
+impl<'m> Asked<'m> {
+    fn new(mailbox: &'m Mailbox, question: Question) -> Self {
+        let (id, answer) = mailbox.ask(question);
+        Self { mailbox, id, answer }
+    }
+}
+
+impl Future for Asked<'_> {
+    type Output = Result<Answer, String>;
+
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Self::Output> {
+        self.answer
+            .poll_unpin(cx)
+            .map(|answer| answer.unwrap_or_else(|_| Err("the database was closed".into())))
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.mailbox.forget(self.id);
+    }
+}

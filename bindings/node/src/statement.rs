@@ -1,0 +1,402 @@
+//! A prepared statement: run on a worker thread, or, as far as nothing has to be waited for, on JavaScript's.
+//!
+//! `lib/` lets one operation at a time use a connection, so the locks here are never contended by two of them.
+
+use std::sync::Arc;
+
+use napi::bindgen_prelude::{BigInt64Array, BigInt64ArraySlice, Buffer, Uint8Array};
+use napi_derive::napi;
+use parking_lot::Mutex;
+use rusqlite::types::Value;
+
+use crate::{
+    codec::{self, Heap, Scratch, Shape, WIDEST},
+    database::Shared,
+    error::Failure,
+    mailbox::Outcome,
+};
+
+/// A batch for another thread ends at about this many bytes.
+const BATCH_BYTES: usize = 256 * 1024;
+/// Virtual machine operations that JavaScript's thread may spend on one read: well under a millisecond.
+const INLINE_OPERATIONS: u32 = 20_000;
+
+/// The engine's statement; empty when it was closed.
+pub(crate) type Slot = Mutex<Option<partial_sync::Statement>>;
+
+/// Rows.
+#[napi(object, object_from_js = false)]
+pub struct Batch {
+    /// See `codec`.
+    pub words: BigInt64Array,
+    /// All texts.
+    pub text: String,
+    /// All blobs.
+    pub bytes: Option<Buffer>,
+    /// How many rows.
+    pub rows: u32,
+    /// Whether there are no more.
+    pub done: bool,
+    /// Names of the columns, when they are not those of the last time.
+    pub columns: Option<Vec<Column>>,
+}
+
+/// What a statement did.
+#[napi(object, object_from_js = false)]
+pub struct Ran {
+    /// Rows changed.
+    pub changes: i64,
+    /// Rowid of the last insert on the connection.
+    pub last_insert_rowid: i64,
+}
+
+/// A column of a statement's rows.
+#[napi(object, object_from_js = false)]
+#[derive(Clone, PartialEq)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// The declared type of the table's column behind it.
+    pub decltype: Option<String>,
+}
+
+/// A prepared statement.
+#[napi]
+pub struct Statement {
+    shared: Arc<Shared>,
+    slot: Arc<Slot>,
+    id: u32,
+    columns: Vec<Column>,
+    parameters: Vec<String>,
+    readonly: bool,
+    seen: Arc<Mutex<i32>>,
+    /// Blobs of the last read on JavaScript's thread.
+    bytes: Mutex<Vec<u8>>,
+}
+
+fn columns(statement: &partial_sync::Statement) -> partial_sync::Result<Vec<Column>> {
+    (0..statement.column_count())
+        .map(|i| {
+            Ok(Column {
+                name: statement.column_name(i)?,
+                decltype: statement.column_decltype(i)?,
+            })
+        })
+        .collect()
+}
+
+fn shape(bits: u32) -> Shape {
+    Shape {
+        bigints: bits & 1 != 0,
+        pluck: bits & 2 != 0,
+    }
+}
+
+fn width(statement: &partial_sync::Statement, shape: Shape) -> usize {
+    let columns = statement.column_count();
+    if shape.pluck { columns.min(1) } else { columns }
+}
+
+fn bind(statement: &mut partial_sync::Statement, values: Vec<Value>) -> partial_sync::Result<()> {
+    statement.reset();
+    for (i, value) in values.into_iter().enumerate() {
+        statement.bind(i + 1, value)?;
+    }
+    Ok(())
+}
+
+/// Whether SQLite compiled the statement anew, because the schema had changed: then it may have other columns.
+fn recompiled(statement: &partial_sync::Statement, seen: &Mutex<i32>) -> bool {
+    let mut seen = seen.lock();
+    let now = statement.reprepares();
+    std::mem::replace(&mut *seen, now) != now
+}
+
+/// Statuses of a read on JavaScript's thread.
+mod status {
+    pub(super) const DONE: i64 = 0;
+    pub(super) const MORE: i64 = 1;
+    pub(super) const WOULD_WAIT: i64 = 2;
+    pub(super) const FAILED: i64 = 3;
+}
+const HAS_BYTES: i64 = 1;
+const NEW_COLUMNS: i64 = 2;
+
+impl Statement {
+    /// Takes what `prepare` gave.
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        statement: partial_sync::Statement,
+    ) -> partial_sync::Result<Self> {
+        let columns = columns(&statement)?;
+        let parameters = (1..=statement.parameter_count())
+            .map(|i| statement.parameter_name(i).unwrap_or_default())
+            .collect();
+        let (readonly, seen) = (statement.readonly(), statement.reprepares());
+        let slot = Arc::new(Mutex::new(Some(statement)));
+        Ok(Self {
+            id: shared.register(&slot),
+            shared: shared.clone(),
+            slot,
+            columns,
+            parameters,
+            readonly,
+            seen: Arc::new(Mutex::new(seen)),
+            bytes: Mutex::default(),
+        })
+    }
+
+    /// Runs work with the statement on the connection's strand.
+    fn job(
+        &self,
+        job: u32,
+        timeout: Option<u32>,
+        work: impl FnOnce(&mut partial_sync::Statement) -> partial_sync::Result<Outcome> + Send + 'static,
+    ) {
+        let slot = self.slot.clone();
+        self.shared.query(job, timeout, move |_| match &mut *slot.lock() {
+            Some(statement) => Ok(work(statement)?),
+            None => Err(Failure::misuse("the statement is closed")),
+        });
+    }
+}
+
+#[napi]
+impl Statement {
+    /// Columns as they were when it was prepared.
+    #[napi]
+    pub fn columns(&self) -> Vec<Column> {
+        self.columns.clone()
+    }
+
+    /// Names of the parameters with their prefix; empty for those without one.
+    #[napi]
+    pub fn parameters(&self) -> Vec<String> {
+        self.parameters.clone()
+    }
+
+    /// Whether it changes nothing.
+    #[napi(getter)]
+    pub fn readonly(&self) -> bool {
+        self.readonly
+    }
+
+    /// Reads on this thread. `words` has the parameters first, and then the answer: a header of two words (the status
+    /// with the number of rows; flags, or the code of an error), and rows. Gives the texts, or the error's.
+    #[napi]
+    pub fn read_here(
+        &self,
+        mut words: BigInt64ArraySlice<'_>,
+        count: u32,
+        bits: u32,
+        limit: u32,
+        texts: Option<Vec<String>>,
+        blobs: Option<Vec<Uint8Array>>,
+    ) -> napi::Result<String> {
+        // SAFETY: JavaScript made this buffer for this call's use alone, and does not run during it.
+        let words = unsafe { words.as_mut() };
+        let values = codec::decode(words, count, texts, blobs)?;
+        let shape = shape(bits);
+        let guard = self.slot.try_lock();
+        let (Some(mut guard), Some(connection)) = (guard, self.shared.connection()) else {
+            words[0] = status::WOULD_WAIT;
+            return Ok(String::new());
+        };
+        let Some(statement) = guard.as_mut() else {
+            words[0] = status::WOULD_WAIT;
+            return Ok(String::new());
+        };
+        let mut heap = Heap::default();
+        let mut out = Scratch { words, at: 2 };
+        let read = connection.without_waiting(INLINE_OPERATIONS, || {
+            bind(statement, values)?;
+            let mut rows = 0;
+            let mut columns = 0;
+            loop {
+                if rows == limit || (rows > 0 && out.room() < WIDEST * columns) {
+                    return Ok((rows, status::MORE));
+                }
+                if !statement.step()? {
+                    return Ok((rows, status::DONE));
+                }
+                columns = width(statement, shape);
+                if out.room() < WIDEST * columns {
+                    // Wider than before, because the schema has changed: a worker has room for it.
+                    statement.reset();
+                    return Ok((0, status::WOULD_WAIT));
+                }
+                codec::encode_row(statement, columns, shape, &mut out, &mut heap)?;
+                rows += 1;
+            }
+        });
+        match read {
+            Ok((rows, mut ended)) => {
+                if ended == status::MORE && limit == 1 {
+                    statement.reset();
+                    ended = status::DONE;
+                }
+                let mut flags = 0;
+                if !heap.bytes.is_empty() {
+                    flags |= HAS_BYTES;
+                    *self.bytes.lock() = heap.bytes;
+                }
+                if recompiled(statement, &self.seen) {
+                    flags |= NEW_COLUMNS;
+                }
+                words[0] = ended | i64::from(rows) << 32;
+                words[1] = flags;
+                Ok(heap.text)
+            }
+            Err(error) => {
+                statement.reset();
+                let failure = Failure::from(&error);
+                words[0] = if matches!(error, partial_sync::Error::WouldWait) {
+                    status::WOULD_WAIT
+                } else {
+                    status::FAILED
+                };
+                words[1] = i64::from(failure.raw_code);
+                Ok(failure.message)
+            }
+        }
+    }
+
+    /// The blobs of the last read on this thread.
+    #[napi]
+    pub fn take_bytes(&self) -> Buffer {
+        Buffer::from(std::mem::take(&mut *self.bytes.lock()))
+    }
+
+    /// The columns as they are now.
+    #[napi]
+    pub fn columns_now(&self) -> Vec<Column> {
+        let now = self.slot.lock().as_ref().map(columns);
+        now.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Reads the next rows on a worker, at most `limit`; with parameters (`count` not negative) from the beginning.
+    #[napi]
+    #[allow(clippy::too_many_arguments)]
+    pub fn read(
+        &self,
+        job: u32,
+        words: &[i64],
+        count: i32,
+        bits: u32,
+        limit: u32,
+        timeout: Option<u32>,
+        texts: Option<Vec<String>>,
+        blobs: Option<Vec<Uint8Array>>,
+    ) -> napi::Result<()> {
+        let values = match u32::try_from(count) {
+            Ok(count) => Some(codec::decode(words, count, texts, blobs)?),
+            Err(_) => None,
+        };
+        let shape = shape(bits);
+        let seen = self.seen.clone();
+        self.job(job, timeout, move |statement| {
+            let batch = read_batch(statement, values, shape, limit, &seen);
+            if batch.is_err() {
+                statement.reset();
+            }
+            Ok(Outcome {
+                batch: Some(batch?),
+                ..Outcome::default()
+            })
+        });
+        Ok(())
+    }
+
+    /// Runs it to its end on a worker.
+    #[napi]
+    pub fn run(
+        &self,
+        job: u32,
+        words: &[i64],
+        count: u32,
+        timeout: Option<u32>,
+        texts: Option<Vec<String>>,
+        blobs: Option<Vec<Uint8Array>>,
+    ) -> napi::Result<()> {
+        let values = codec::decode(words, count, texts, blobs)?;
+        let shared = self.shared.clone();
+        self.job(job, timeout, move |statement| {
+            let changes = statement.execute(values).inspect_err(|_| statement.reset())?;
+            let rowid = shared.connection().map_or(0, |c| c.last_insert_rowid());
+            Ok(Outcome {
+                ran: Some(Ran {
+                    changes: changes.cast_signed(),
+                    last_insert_rowid: rowid,
+                }),
+                ..Outcome::default()
+            })
+        });
+        Ok(())
+    }
+
+    /// Ends a read that has not come to its end.
+    #[napi]
+    pub fn reset(&self) {
+        let slot = self.slot.clone();
+        self.shared.aside(move || {
+            if let Some(statement) = &mut *slot.lock() {
+                statement.reset();
+            }
+        });
+    }
+
+    /// Gives it back.
+    #[napi]
+    pub fn close(&self) {
+        self.shared.forget(self.id);
+        let slot = self.slot.clone();
+        // SQLite takes a lock for this that a worker may hold for as long as it waits for a page.
+        self.shared.aside(move || drop(slot.lock().take()));
+    }
+}
+
+impl Drop for Statement {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn read_batch(
+    statement: &mut partial_sync::Statement,
+    values: Option<Vec<Value>>,
+    shape: Shape,
+    limit: u32,
+    seen: &Mutex<i32>,
+) -> partial_sync::Result<Batch> {
+    let from_start = values.is_some();
+    if let Some(values) = values {
+        bind(statement, values)?;
+    }
+    let mut words: Vec<i64> = Vec::new();
+    let mut heap = Heap::default();
+    let mut rows = 0;
+    let mut done = false;
+    while rows < limit && words.len() * 8 + heap.text.len() + heap.bytes.len() < BATCH_BYTES {
+        if !statement.step()? {
+            done = true;
+            break;
+        }
+        let columns = width(statement, shape);
+        if rows == 0 {
+            words.reserve((limit as usize).min(4096) * columns * 3 / 2);
+        }
+        codec::encode_row(statement, columns, shape, &mut words, &mut heap)?;
+        rows += 1;
+    }
+    let columns = (from_start && recompiled(statement, seen))
+        .then(|| columns(statement))
+        .transpose()?;
+    Ok(Batch {
+        words: words.into(),
+        text: heap.text,
+        bytes: (!heap.bytes.is_empty()).then(|| heap.bytes.into()),
+        rows,
+        done,
+        columns,
+    })
+}

@@ -1,0 +1,222 @@
+"""`turso.aio.Cursor`: a cursor whose calls are awaited."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import turso
+
+if TYPE_CHECKING:
+    from ._connection import Connection
+
+C = TypeVar("C", bound="Cursor")
+T = TypeVar("T")
+
+#: Rows that the first piece of an `async for` reads; each further piece reads twice as many, up to `iter_chunk_size`.
+_FIRST_CHUNK = 8
+
+
+class Cursor:
+    """Runs statements and hands out their rows. Made by `Connection.cursor()` and the `execute` methods.
+
+    ``await connection.cursor()`` and ``async with connection.cursor() as cursor`` work too.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._cursor: turso.Cursor | None = None
+        # Rows that were read and not handed out. The thread of the connection puts them here itself: when whoever asked
+        # for them is cancelled at the last moment, they are there for the next who asks.
+        self._rows: deque[Any] = deque()
+        self._failed: BaseException | None = None
+        self._chunk = _FIRST_CHUNK
+        self._closed = False
+        self._description: Any = None
+        self._rowcount = -1
+        self._lastrowid: int | None = None
+        self._arraysize = 1
+        self._row_factory = connection.row_factory
+
+    async def execute(self: C, sql: str, parameters: Any = ()) -> C:
+        """Runs one statement. Parameters: a sequence for `?`, a mapping for `:name`, `@name` and `$name`."""
+        await self._begin(lambda cursor: cursor.execute(sql, parameters))
+        return self
+
+    async def executemany(self: C, sql: str, parameters: Iterable[Any]) -> C:
+        """Runs an INSERT, UPDATE, DELETE or REPLACE once for each of the parameters."""
+        await self._begin(lambda cursor: cursor.executemany(sql, parameters))
+        return self
+
+    async def executescript(self: C, sql_script: str) -> C:
+        """Commits the transaction that is open, and runs all statements of a script."""
+        await self._begin(lambda cursor: cursor.executescript(sql_script))
+        return self
+
+    async def fetchone(self) -> Any:
+        """The next row; None at the end."""
+        self._check()
+        if not self._rows:
+            await self._read(1)
+        return self._rows.popleft() if self._rows else None
+
+    async def fetchmany(self, size: int | None = None) -> list[Any]:
+        """The next rows, at most `size` (default: `arraysize`)."""
+        self._check()
+        wanted = self._arraysize if size is None else size
+        if wanted > len(self._rows):
+            await self._read(wanted - len(self._rows))
+        return [self._rows.popleft() for _ in range(min(wanted, len(self._rows)))]
+
+    async def fetchall(self) -> list[Any]:
+        """All rows that are left."""
+        self._check()
+        await self._read(None)
+        rows = list(self._rows)
+        self._rows.clear()
+        return rows
+
+    def __aiter__(self: C) -> C:
+        return self
+
+    async def __anext__(self) -> Any:
+        self._check()
+        if not self._rows:
+            chunk = min(self._chunk, self._connection.iter_chunk_size)
+            self._chunk = chunk * 2
+            await self._read(chunk)
+            if not self._rows:
+                raise StopAsyncIteration
+        return self._rows.popleft()
+
+    async def close(self) -> None:
+        """Ends the statement; the cursor cannot be used any more."""
+        if self._closed:
+            return
+        self._closed = True
+        self._rows.clear()
+        cursor = self._cursor
+        if cursor is not None and self._connection.is_open:
+            await self._connection._run(cursor.close)
+
+    def __await__(self: C) -> Generator[Any, Any, C]:
+        return self
+        yield
+
+    async def __aenter__(self: C) -> C:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    @property
+    def connection(self) -> Connection:
+        """The connection."""
+        return self._connection
+
+    @property
+    def description(self) -> Any:
+        """The columns of the result, seven values each, of which only the first, the name, is not None."""
+        return self._description
+
+    @property
+    def rowcount(self) -> int:
+        """Rows that the last INSERT, UPDATE, DELETE or REPLACE changed; -1 after anything else."""
+        return self._rowcount
+
+    @property
+    def lastrowid(self) -> int | None:
+        """Rowid of the last row that was inserted."""
+        return self._lastrowid
+
+    @property
+    def arraysize(self) -> int:
+        """How many rows `fetchmany` gives. Default: 1."""
+        return self._arraysize
+
+    @arraysize.setter
+    def arraysize(self, size: int) -> None:
+        self._arraysize = size
+
+    @property
+    def row_factory(self) -> Any:
+        """Makes rows: called with the cursor below this one and a tuple. None: tuples."""
+        return self._row_factory
+
+    @row_factory.setter
+    def row_factory(self, factory: Any) -> None:
+        self._row_factory = factory
+
+    def setinputsizes(self, sizes: Any) -> None:
+        """Does nothing; for the DB-API."""
+
+    def setoutputsize(self, size: Any, column: Any = None) -> None:
+        """Does nothing; for the DB-API."""
+
+    def _check(self) -> None:
+        if self._closed:
+            raise turso.ProgrammingError("Cannot operate on a closed cursor.")
+
+    async def _begin(self, work: Callable[[turso.Cursor], object]) -> None:
+        self._check()
+        await self._connection._run(lambda: self._execute(work))
+
+    async def _read(self, most: int | None) -> None:
+        await self._connection._run(lambda: self._fetch(most))
+
+    # In the thread of the connection.
+
+    def _below(self) -> turso.Cursor:
+        if self._cursor is None:
+            self._cursor = self._connection._below().cursor()
+            self._connection._cursors.add(self)
+        if self._cursor.row_factory is not self._row_factory:
+            self._cursor.row_factory = self._row_factory
+        return self._cursor
+
+    def _execute(self, work: Callable[[turso.Cursor], object]) -> None:
+        self._rows.clear()
+        self._failed = None
+        self._chunk = _FIRST_CHUNK
+        cursor = self._below()
+        try:
+            work(cursor)
+        finally:
+            self._description = cursor.description
+            self._rowcount = cursor.rowcount
+            self._lastrowid = cursor.lastrowid
+
+    def _fetch(self, most: int | None) -> None:
+        if self._failed is not None:
+            failed, self._failed = self._failed, None
+            raise failed
+        cursor = self._below()
+        if most is None:
+            self._rows.extend(cursor.fetchall())
+        elif most == 1:
+            row = cursor.fetchone()
+            if row is not None:
+                self._rows.append(row)
+        else:
+            self._rows.extend(cursor.fetchmany(most))
+        # With RETURNING the count is known at the end.
+        self._rowcount = cursor.rowcount
+
+    def _settle(self) -> None:
+        """After an interrupt. SQLite holds on to an interrupt as long as any statement is under way, so a statement of
+        which rows are left would fail, and with it every statement after it: let it fail now, and say so later."""
+        if self._cursor is None or self._failed is not None:
+            return
+        try:
+            # The row that it stands on already, and another one.
+            for _ in range(2):
+                self._fetch(1)
+        except turso.Error as error:
+            self._failed = error

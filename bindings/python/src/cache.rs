@@ -1,0 +1,106 @@
+//! Prepared statements of a connection that nobody uses at the moment, by their text.
+
+use std::{collections::HashMap, sync::Arc};
+
+use partial_sync::{Error, Statement};
+
+use crate::columns::Columns;
+
+/// A statement and what is known about it.
+pub(crate) struct Prepared {
+    pub statement: Statement,
+    pub sql: Arc<str>,
+    /// INSERT, UPDATE, DELETE or REPLACE.
+    pub is_dml: bool,
+    /// It changes nothing, so its rows can be read one at a time.
+    pub reads: bool,
+    pub parameters: usize,
+    /// A large value was bound, which should not stay in memory.
+    pub heavy: bool,
+    columns: Option<Arc<Columns>>,
+    reprepares: i32,
+}
+
+impl Prepared {
+    pub(crate) fn new(statement: Statement, sql: &str) -> Self {
+        Self {
+            is_dml: crate::sql_text::is_dml(sql),
+            reads: statement.readonly(),
+            parameters: statement.parameter_count(),
+            sql: sql.into(),
+            heavy: false,
+            columns: None,
+            reprepares: 0,
+            statement,
+        }
+    }
+
+    /// Its columns as they are now: SQLite compiles a statement anew when the schema has changed.
+    pub(crate) fn columns(&mut self) -> Result<Arc<Columns>, Error> {
+        let reprepares = self.statement.reprepares();
+        match &self.columns {
+            Some(columns) if reprepares == self.reprepares => Ok(columns.clone()),
+            _ => {
+                let columns = Arc::new(Columns::of(&self.statement)?);
+                self.columns = Some(columns.clone());
+                self.reprepares = reprepares;
+                Ok(columns)
+            }
+        }
+    }
+}
+
+/// Keeps the statements that were used last.
+pub(crate) struct Cache {
+    capacity: usize,
+    /// The one that was used last; programs like to run the same statement again.
+    last: Option<Prepared>,
+    others: HashMap<Arc<str>, (Prepared, u64)>,
+    uses: u64,
+}
+
+impl Cache {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            capacity,
+            last: None,
+            others: HashMap::new(),
+            uses: 0,
+        }
+    }
+
+    /// Takes the statement with this text out.
+    pub(crate) fn take(&mut self, sql: &str) -> Option<Prepared> {
+        if self.last.as_ref().is_some_and(|last| *last.sql == *sql) {
+            return self.last.take();
+        }
+        self.others.remove(sql).map(|(prepared, _)| prepared)
+    }
+
+    /// Gives one back, which must have been reset. The one that was used longest ago may have to go for it.
+    pub(crate) fn put(&mut self, mut prepared: Prepared) {
+        if std::mem::take(&mut prepared.heavy) {
+            prepared.statement.clear_bindings();
+        }
+        if self.capacity == 0 {
+            return;
+        }
+        let Some(before) = self.last.replace(prepared) else {
+            return;
+        };
+        if self.capacity == 1 {
+            return;
+        }
+        self.uses += 1;
+        self.others.insert(before.sql.clone(), (before, self.uses));
+        if self.others.len() >= self.capacity
+            && let Some(oldest) = self
+                .others
+                .iter()
+                .min_by_key(|(_, (_, used))| *used)
+                .map(|(sql, _)| sql.clone())
+        {
+            self.others.remove(&oldest);
+        }
+    }
+}

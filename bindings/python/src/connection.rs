@@ -1,0 +1,569 @@
+//! The native base of `turso.Connection`.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use crate::{
+    cache::Prepared,
+    core::{Core, State},
+    cursor::{self, Cursor, RowFactory},
+    errors::{self, ProgrammingError},
+    functions::{self, Function},
+    open::{Callbacks, Remote},
+    values::TextFactory,
+};
+use parking_lot::Mutex;
+use partial_sync::Error as EngineError;
+use pyo3::{
+    PyTraverseError, PyVisit,
+    exceptions::{PyTypeError, PyValueError},
+    prelude::*,
+    types::{PyBool, PyDict, PyInt, PyString, PyTuple},
+};
+
+/// Flags of `detect_types`.
+pub(crate) const PARSE_DECLTYPES: i32 = 1;
+pub(crate) const PARSE_COLNAMES: i32 = 2;
+
+/// When transactions begin and end on their own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Autocommit {
+    /// `isolation_level` says.
+    Legacy,
+    /// Never: every statement is a transaction unless the program begins one.
+    On,
+    /// There is always one open.
+    Off,
+}
+
+/// Attributes that a program can change.
+struct Settings {
+    /// What an implicit transaction is begun with; `None`: there are none.
+    begin: Option<&'static str>,
+    autocommit: Autocommit,
+    row_factory: RowFactory,
+    text_factory: TextFactory,
+    detect_types: i32,
+    /// The only thread that may use the connection.
+    thread: Option<std::thread::ThreadId>,
+}
+
+/// The native base of connections.
+#[pyclass(frozen, subclass, weakref, module = "turso._turso")]
+pub(crate) struct Connection {
+    core: OnceLock<Core>,
+    callbacks: OnceLock<Arc<Callbacks>>,
+    settings: Mutex<Settings>,
+}
+
+impl Connection {
+    pub(crate) fn core(&self) -> PyResult<&Core> {
+        self.core
+            .get()
+            .ok_or_else(|| ProgrammingError::new_err("Base Connection.__init__ not called."))
+    }
+
+    pub(crate) fn check_thread(&self) -> PyResult<()> {
+        let Some(thread) = self.settings.lock().thread else {
+            return Ok(());
+        };
+        if thread == std::thread::current().id() {
+            return Ok(());
+        }
+        Err(ProgrammingError::new_err(
+            "the connection was opened with check_same_thread=True in another thread",
+        ))
+    }
+
+    pub(crate) fn detect_types(&self) -> i32 {
+        self.settings.lock().detect_types
+    }
+
+    pub(crate) fn text_factory(&self, py: Python<'_>) -> TextFactory {
+        self.settings.lock().text_factory.clone_ref(py)
+    }
+
+    pub(crate) fn row_factory_for_cursors(&self, py: Python<'_>) -> RowFactory {
+        self.settings.lock().row_factory.clone_ref(py)
+    }
+
+    pub(crate) fn is_legacy(&self) -> bool {
+        self.settings.lock().autocommit == Autocommit::Legacy
+    }
+
+    /// What has to be run before the statement so that it is part of a transaction.
+    pub(crate) fn begin_for(&self, prepared: &Prepared, state: &State) -> Option<&'static str> {
+        if !prepared.is_dml || !state.connection.is_autocommit() {
+            return None;
+        }
+        let settings = self.settings.lock();
+        settings
+            .begin
+            .filter(|_| settings.autocommit == Autocommit::Legacy)
+    }
+
+    /// The exception for an error; what a callback raised on the way is its cause.
+    pub(crate) fn raise(&self, py: Python<'_>, error: EngineError) -> PyErr {
+        self.explain(py, errors::raise(py, error))
+    }
+
+    pub(crate) fn explain(&self, py: Python<'_>, error: PyErr) -> PyErr {
+        if let Some(cause) = self.callbacks.get().and_then(|callbacks| callbacks.take_raised()) {
+            error.set_cause(py, Some(cause));
+        }
+        error
+    }
+
+    /// Something that SQL calls.
+    fn function(&self, callable: Option<Py<PyAny>>) -> PyResult<Option<Function>> {
+        self.core()?.check_open()?;
+        let callbacks = self.callbacks.get().cloned().unwrap_or_default();
+        Ok(callable.map(|callable| Function { callable, callbacks }))
+    }
+
+    /// Runs statements under the lock, without the GIL.
+    fn locked<T: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&mut State) -> Result<T, EngineError> + Send,
+    ) -> PyResult<T> {
+        self.check_thread()?;
+        let mut state = self.core()?.lock(py)?;
+        let state: &mut State = &mut state;
+        py.detach(|| work(state)).map_err(|error| self.raise(py, error))
+    }
+
+    /// Ends the transaction that is open, if one is.
+    fn end_transaction(&self, py: Python<'_>, how: &str) -> PyResult<()> {
+        let autocommit = self.settings.lock().autocommit;
+        self.locked(py, |state| {
+            state.look_ahead();
+            if autocommit == Autocommit::On || state.connection.is_autocommit() {
+                return Ok(());
+            }
+            state.run(how)?;
+            match autocommit {
+                Autocommit::Off => state.run("BEGIN"),
+                _ => Ok(()),
+            }
+        })
+    }
+}
+
+#[pymethods]
+impl Connection {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self {
+            core: OnceLock::new(),
+            callbacks: OnceLock::new(),
+            settings: Mutex::new(Settings {
+                begin: Some("BEGIN DEFERRED"),
+                autocommit: Autocommit::Legacy,
+                row_factory: RowFactory::Tuple,
+                text_factory: TextFactory::Str,
+                detect_types: 0,
+                thread: None,
+            }),
+        }
+    }
+
+    /// Opens the database. What is given here has been checked.
+    #[pyo3(signature = (path, timeout, cached_statements, detect_types, check_same_thread, remote))]
+    fn _open(
+        &self,
+        py: Python<'_>,
+        path: std::path::PathBuf,
+        timeout: f64,
+        cached_statements: usize,
+        detect_types: i32,
+        check_same_thread: bool,
+        remote: Option<Remote>,
+    ) -> PyResult<()> {
+        if self.core.get().is_some() {
+            return Err(ProgrammingError::new_err("the connection is open already"));
+        }
+        {
+            let mut settings = self.settings.lock();
+            settings.detect_types = detect_types;
+            settings.thread = check_same_thread.then(|| std::thread::current().id());
+        }
+        let callbacks = Arc::new(Callbacks::default());
+        let (database, connection) =
+            crate::open::open(py, path, timeout, remote, &callbacks).map_err(|error| {
+                match callbacks.take_raised() {
+                    Some(cause) => {
+                        error.set_cause(py, Some(cause));
+                        error
+                    }
+                    None => error,
+                }
+            })?;
+        let _ = self.callbacks.set(callbacks);
+        let _ = self.core.set(Core::new(database, connection, cached_statements));
+        Ok(())
+    }
+
+    /// A new cursor; `factory` makes it, given the connection.
+    #[pyo3(signature = (factory=None))]
+    fn cursor<'py>(
+        slf: &Bound<'py, Self>,
+        factory: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        slf.get().check_thread()?;
+        slf.get().core()?.check_open()?;
+        cursor::make(slf, factory)
+    }
+
+    /// Runs one statement on a new cursor and gives the cursor.
+    #[pyo3(signature = (sql, parameters=None))]
+    fn execute<'py>(
+        slf: &Bound<'py, Self>,
+        sql: &Bound<'py, PyString>,
+        parameters: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let factory = slf.get().row_factory_for_cursors(py);
+        let cursor = Bound::new(py, Cursor::new(slf.clone().unbind(), factory))?;
+        cursor.get().run(py, sql, parameters)?;
+        Ok(cursor.into_any())
+    }
+
+    /// Runs a statement once for each of the parameters, on a new cursor.
+    #[pyo3(signature = (sql, parameters))]
+    fn executemany<'py>(
+        slf: &Bound<'py, Self>,
+        sql: &Bound<'py, PyString>,
+        parameters: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        cursor::make(slf, None)?.call_method1("executemany", (sql, parameters))
+    }
+
+    /// Commits the transaction that is open, and runs all statements of a script.
+    #[pyo3(signature = (sql_script))]
+    fn executescript<'py>(
+        slf: &Bound<'py, Self>,
+        sql_script: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        cursor::make(slf, None)?.call_method1("executescript", (sql_script,))
+    }
+
+    /// Makes the changes of the open transaction permanent.
+    fn commit(&self, py: Python<'_>) -> PyResult<()> {
+        self.end_transaction(py, "COMMIT")
+    }
+
+    /// Undoes the changes of the open transaction.
+    fn rollback(&self, py: Python<'_>) -> PyResult<()> {
+        self.end_transaction(py, "ROLLBACK")
+    }
+
+    /// Closes the connection; a transaction that is open is rolled back.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.check_thread()?;
+        match self.core.get() {
+            Some(core) => core.close(py),
+            None => Ok(()),
+        }
+    }
+
+    /// Breaks what runs on this connection now, network waits included. May be called from any thread.
+    fn interrupt(&self) -> PyResult<()> {
+        let core = self.core()?;
+        core.check_open()?;
+        core.interrupt.interrupt();
+        if let Some(cancel) = &core.cancel {
+            cancel.cancel();
+        }
+        Ok(())
+    }
+
+    /// How long a statement may run, in milliseconds; 0: as long as it takes.
+    fn get_query_timeout(&self, py: Python<'_>) -> PyResult<u64> {
+        self.locked(py, |state| {
+            let timeout = state.query_timeout.unwrap_or_default();
+            Ok(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX))
+        })
+    }
+
+    fn _set_query_timeout(&self, py: Python<'_>, milliseconds: u64) -> PyResult<()> {
+        self.locked(py, |state| {
+            state.query_timeout = (milliseconds > 0).then(|| Duration::from_millis(milliseconds));
+            Ok(())
+        })
+    }
+
+    /// True while a transaction is open.
+    #[getter]
+    fn in_transaction(&self, py: Python<'_>) -> PyResult<bool> {
+        self.locked(py, |state| Ok(!state.connection.is_autocommit()))
+    }
+
+    /// Rows changed since the connection was opened.
+    #[getter]
+    fn total_changes(&self, py: Python<'_>) -> PyResult<u64> {
+        self.locked(py, |state| Ok(state.connection.total_changes()))
+    }
+
+    /// How an implicit transaction is begun: "DEFERRED", "IMMEDIATE" or "EXCLUSIVE"; None: there are none.
+    #[getter]
+    fn get_isolation_level(&self) -> Option<&'static str> {
+        self.settings
+            .lock()
+            .begin
+            .map(|begin| begin["BEGIN".len()..].trim_start())
+    }
+
+    #[setter]
+    fn set_isolation_level(&self, py: Python<'_>, level: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let begin = match level {
+            None => None,
+            Some(level) => {
+                let name = level
+                    .cast::<PyString>()
+                    .map_err(|_| PyTypeError::new_err("isolation_level must be str or None"))?;
+                Some(match name.to_str()?.to_ascii_uppercase().as_str() {
+                    "" => "BEGIN",
+                    "DEFERRED" => "BEGIN DEFERRED",
+                    "IMMEDIATE" => "BEGIN IMMEDIATE",
+                    "EXCLUSIVE" => "BEGIN EXCLUSIVE",
+                    _ => {
+                        return Err(PyValueError::new_err(format!(
+                            "isolation_level = {} is not one of '', 'DEFERRED', 'IMMEDIATE', 'EXCLUSIVE' and None",
+                            level.repr()?
+                        )));
+                    }
+                })
+            }
+        };
+        if begin.is_none() && self.core.get().is_some() && self.is_legacy() {
+            self.commit(py)?;
+        }
+        self.settings.lock().begin = begin;
+        Ok(())
+    }
+
+    /// True: there are no implicit transactions. False: one is always open. "LEGACY" (the default): as `isolation_level`
+    /// says.
+    #[getter]
+    fn get_autocommit(&self, py: Python<'_>) -> Py<PyAny> {
+        match self.settings.lock().autocommit {
+            Autocommit::Legacy => PyString::intern(py, "LEGACY").into_any().unbind(),
+            Autocommit::On => PyBool::new(py, true).to_owned().into_any().unbind(),
+            Autocommit::Off => PyBool::new(py, false).to_owned().into_any().unbind(),
+        }
+    }
+
+    #[setter]
+    fn set_autocommit(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let wanted = if let Ok(value) = value.cast::<PyBool>() {
+            if value.is_true() {
+                Autocommit::On
+            } else {
+                Autocommit::Off
+            }
+        } else if value.is_instance_of::<PyInt>() && value.eq(-1)? || value.eq("LEGACY")? {
+            Autocommit::Legacy
+        } else {
+            return Err(ProgrammingError::new_err(format!(
+                "autocommit = {} is not one of True, False and turso.LEGACY_TRANSACTION_CONTROL",
+                value.repr()?
+            )));
+        };
+        self.locked(py, |state| match (wanted, state.connection.is_autocommit()) {
+            (Autocommit::On, false) => state.run("COMMIT"),
+            (Autocommit::Off, true) => state.run("BEGIN"),
+            _ => Ok(()),
+        })?;
+        self.settings.lock().autocommit = wanted;
+        Ok(())
+    }
+
+    /// Makes the rows of cursors made from now on: called with the cursor and a tuple. None: tuples.
+    #[getter]
+    fn get_row_factory(&self, py: Python<'_>) -> Py<PyAny> {
+        self.settings.lock().row_factory.object(py)
+    }
+
+    #[setter]
+    fn set_row_factory(&self, factory: &Bound<'_, PyAny>) {
+        let before = std::mem::replace(&mut self.settings.lock().row_factory, RowFactory::of(factory));
+        drop(before);
+    }
+
+    /// Makes TEXT into something: `str` (the default), `bytes`, `bytearray`, or a function of bytes.
+    #[getter]
+    fn get_text_factory(&self, py: Python<'_>) -> Py<PyAny> {
+        self.settings.lock().text_factory.object(py)
+    }
+
+    #[setter]
+    fn set_text_factory(&self, factory: &Bound<'_, PyAny>) {
+        let before = std::mem::replace(&mut self.settings.lock().text_factory, TextFactory::of(factory));
+        drop(before);
+    }
+
+    fn __enter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {
+        slf.get().core()?.check_open()?;
+        Ok(slf.clone())
+    }
+
+    /// Commits, or rolls back after an exception. Does not close the connection.
+    #[pyo3(signature = (exc_type, exc_value, traceback))]
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        exc_type: &Bound<'_, PyAny>,
+        exc_value: &Bound<'_, PyAny>,
+        traceback: &Bound<'_, PyAny>,
+    ) -> PyResult<bool> {
+        let _ = (exc_value, traceback);
+        if !exc_type.is_none() {
+            self.rollback(py)?;
+        } else if let Err(error) = self.commit(py) {
+            // What could not be committed must not stay half done; the error of the commit is the one that counts.
+            let _ = self.rollback(py);
+            return Err(error);
+        }
+        Ok(false)
+    }
+
+    /// Adds a SQL function; `func` None removes it. `narg` -1: any number of arguments.
+    #[pyo3(signature = (name, narg, func, *, deterministic=false))]
+    fn create_function(
+        &self,
+        py: Python<'_>,
+        name: String,
+        narg: i32,
+        func: Option<Py<PyAny>>,
+        deterministic: bool,
+    ) -> PyResult<()> {
+        let function = self.function(func)?;
+        self.locked(py, move |state| match function {
+            Some(function) => state.connection.create_scalar_function(
+                &name,
+                narg,
+                functions::flags(deterministic),
+                move |context| function.call(context),
+            ),
+            None => state.connection.remove_function(&name, narg),
+        })
+    }
+
+    /// Adds a SQL aggregate function: a class with `step` and `finalize`; None removes it.
+    #[pyo3(signature = (name, n_arg, aggregate_class))]
+    fn create_aggregate(
+        &self,
+        py: Python<'_>,
+        name: String,
+        n_arg: i32,
+        aggregate_class: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        let function = self.function(aggregate_class)?;
+        self.locked(py, move |state| match function {
+            Some(function) => {
+                state
+                    .connection
+                    .create_aggregate_function(&name, n_arg, functions::flags(false), function)
+            }
+            None => state.connection.remove_function(&name, n_arg),
+        })
+    }
+
+    /// Adds a SQL window function: a class with `step`, `inverse`, `value` and `finalize`; None removes it.
+    #[pyo3(signature = (name, num_params, aggregate_class, /))]
+    fn create_window_function(
+        &self,
+        py: Python<'_>,
+        name: String,
+        num_params: i32,
+        aggregate_class: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        let function = self.function(aggregate_class)?;
+        self.locked(py, move |state| match function {
+            Some(function) => {
+                state
+                    .connection
+                    .create_window_function(&name, num_params, functions::flags(false), function)
+            }
+            None => state.connection.remove_function(&name, num_params),
+        })
+    }
+
+    /// Adds a collation: a function of two texts that gives a negative number, 0 or a positive one; None removes it.
+    #[pyo3(signature = (name, callable, /))]
+    fn create_collation(&self, py: Python<'_>, name: String, callable: Option<Py<PyAny>>) -> PyResult<()> {
+        if let Some(callable) = &callable
+            && !callable.bind(py).is_callable()
+        {
+            return Err(PyTypeError::new_err("parameter must be callable"));
+        }
+        let function = self.function(callable)?;
+        self.locked(py, move |state| match function {
+            Some(function) => state
+                .connection
+                .create_collation(&name, move |a, b| function.compare(a, b)),
+            None => state.connection.remove_collation(&name),
+        })
+    }
+
+    fn _pull(&self, py: Python<'_>) -> PyResult<bool> {
+        self.sync(py, |database| database.pull())
+    }
+
+    fn _push(&self, py: Python<'_>) -> PyResult<()> {
+        self.sync(py, |database| database.push())
+    }
+
+    fn _checkpoint(&self, py: Python<'_>) -> PyResult<()> {
+        self.sync(py, |database| database.checkpoint())
+    }
+
+    fn _stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let stats = self.sync(py, |database| database.stats())?;
+        crate::open::stats(py, &stats)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Some(settings) = self.settings.try_lock() {
+            settings.row_factory.visit(&visit)?;
+            if let TextFactory::Call(callable) = &settings.text_factory {
+                visit.call(callable)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        let (mut rows, mut text) = (RowFactory::Tuple, TextFactory::Str);
+        if let Some(mut settings) = self.settings.try_lock() {
+            std::mem::swap(&mut rows, &mut settings.row_factory);
+            std::mem::swap(&mut text, &mut settings.text_factory);
+        }
+    }
+}
+
+impl Connection {
+    /// Does something with the database that goes over the network.
+    fn sync<T: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&partial_sync::Database) -> Result<T, EngineError> + Send,
+    ) -> PyResult<T> {
+        self.check_thread()?;
+        let core = self.core()?;
+        let database = core.database()?;
+        {
+            // A query of which one row was read must not keep the connection at the state before a pull.
+            let mut state = core.lock(py)?;
+            let state: &mut State = &mut state;
+            py.detach(|| state.look_ahead());
+        }
+        let cancel = core.cancel.clone().unwrap_or_default();
+        crate::signals::breakable(py, &cancel, move || work(&database))?
+            .map_err(|error| self.raise(py, error))
+    }
+}

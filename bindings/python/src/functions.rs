@@ -1,0 +1,140 @@
+//! SQL functions and collations that are written in Python.
+//!
+//! They run in the middle of a statement, which has released the GIL, and take it again. What they raise becomes the
+//! cause of the error that the statement fails with.
+
+use std::{cmp::Ordering, panic::AssertUnwindSafe, sync::Arc};
+
+use partial_sync::change::Value;
+use pyo3::{prelude::*, types::PyTuple};
+use rusqlite::{
+    Error,
+    functions::{Aggregate, Context, FunctionFlags, WindowAggregate},
+    types::{ToSql, ToSqlOutput, ValueRef},
+};
+
+use crate::{
+    open::Callbacks,
+    values::{from_object, to_object},
+};
+
+/// A value that a function gives.
+pub(crate) struct Given(Value);
+
+impl ToSql for Given {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match &self.0 {
+            Value::Null => ValueRef::Null,
+            Value::Integer(value) => ValueRef::Integer(*value),
+            Value::Real(value) => ValueRef::Real(*value),
+            Value::Text(text) => ValueRef::Text(text.as_bytes()),
+            Value::RawText(bytes) => ValueRef::Text(bytes),
+            Value::Blob(bytes) => ValueRef::Blob(bytes),
+        }))
+    }
+}
+
+/// Flags of a function.
+pub(crate) fn flags(deterministic: bool) -> FunctionFlags {
+    match deterministic {
+        true => FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC,
+        false => FunctionFlags::SQLITE_UTF8,
+    }
+}
+
+/// Something that calls Python in the middle of a statement.
+pub(crate) struct Function {
+    pub callable: Py<PyAny>,
+    pub callbacks: Arc<Callbacks>,
+}
+
+impl Function {
+    /// Calls a function with the arguments of SQL.
+    pub(crate) fn call(&self, context: &Context<'_>) -> rusqlite::Result<Given> {
+        self.attached("user-defined function raised exception", |py| {
+            let given = self.callable.bind(py).call1(arguments(py, context)?)?;
+            from_object(&given).map(Given)
+        })
+    }
+
+    /// Which of two texts comes first.
+    pub(crate) fn compare(&self, a: &str, b: &str) -> Ordering {
+        // SQLite has no way to tell that a collation failed; it must be the same order each time all the same.
+        self.attached("", |py| {
+            let order = self.callable.bind(py).call1((a, b))?;
+            if order.lt(0)? {
+                Ok(Ordering::Less)
+            } else if order.gt(0)? {
+                Ok(Ordering::Greater)
+            } else {
+                Ok(Ordering::Equal)
+            }
+        })
+        .unwrap_or(Ordering::Equal)
+    }
+
+    fn attached<T>(&self, failed: &str, work: impl FnOnce(Python<'_>) -> PyResult<T>) -> rusqlite::Result<T> {
+        Python::attach(|py| work(py).map_err(|error| self.callbacks.raised(error)))
+            .map_err(|_| Error::UserFunctionError(failed.into()))
+    }
+
+    fn method(&self, object: &Py<PyAny>, name: &str) -> rusqlite::Result<Given> {
+        self.attached(&raised(name), |py| {
+            from_object(&object.bind(py).call_method0(name)?).map(Given)
+        })
+    }
+
+    fn method_with(&self, object: &Py<PyAny>, name: &str, context: &Context<'_>) -> rusqlite::Result<()> {
+        self.attached(&raised(name), |py| {
+            object
+                .bind(py)
+                .call_method1(name, arguments(py, context)?)
+                .map(drop)
+        })
+    }
+}
+
+fn raised(method: &str) -> String {
+    format!("user-defined aggregate's '{method}' method raised error")
+}
+
+fn arguments<'py>(py: Python<'py>, context: &Context<'_>) -> PyResult<Bound<'py, PyTuple>> {
+    let arguments = (0..context.len())
+        .map(|i| to_object(py, &context.get_raw(i).into()))
+        .collect::<PyResult<Vec<_>>>()?;
+    PyTuple::new(py, arguments)
+}
+
+type Instance = AssertUnwindSafe<Py<PyAny>>;
+
+impl Aggregate<Instance, Given> for Function {
+    fn init(&self, _: &mut Context<'_>) -> rusqlite::Result<Instance> {
+        self.attached(&raised("__init__"), |py| {
+            self.callable.call0(py).map(AssertUnwindSafe)
+        })
+    }
+
+    fn step(&self, context: &mut Context<'_>, instance: &mut Instance) -> rusqlite::Result<()> {
+        self.method_with(instance, "step", context)
+    }
+
+    fn finalize(&self, _: &mut Context<'_>, instance: Option<Instance>) -> rusqlite::Result<Given> {
+        match instance {
+            Some(instance) => self.method(&instance, "finalize"),
+            None => Ok(Given(Value::Null)),
+        }
+    }
+}
+
+impl WindowAggregate<Instance, Given> for Function {
+    fn value(&self, instance: Option<&mut Instance>) -> rusqlite::Result<Given> {
+        match instance {
+            Some(instance) => self.method(instance, "value"),
+            None => Ok(Given(Value::Null)),
+        }
+    }
+
+    fn inverse(&self, context: &mut Context<'_>, instance: &mut Instance) -> rusqlite::Result<()> {
+        self.method_with(instance, "inverse", context)
+    }
+}

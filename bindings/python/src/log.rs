@@ -1,0 +1,95 @@
+//! The engine's messages as records of a Python logger.
+//!
+//! A message may come from any thread, with locks of the engine held; that is fine, because who has the GIL never waits
+//! for those.
+
+use std::{
+    fmt::{self, Write},
+    sync::atomic::{AtomicU8, Ordering},
+};
+
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    field::{Field, Visit},
+    span,
+};
+
+static LOGGER: Mutex<Option<Py<PyAny>>> = Mutex::new(None);
+/// The least important level that is passed on, as Python has it.
+static LEAST: AtomicU8 = AtomicU8::new(u8::MAX);
+
+/// Passes messages of `level` and above on to a logger.
+#[pyfunction]
+#[pyo3(name = "_set_logger")]
+pub(crate) fn set_logger(logger: Py<PyAny>, level: u8) {
+    let before = LOGGER.lock().replace(logger);
+    drop(before);
+    LEAST.store(level, Ordering::Relaxed);
+    // It stays for ever once it is there; a second call has only changed what it passes on.
+    let _ = tracing::subscriber::set_global_default(ToPython);
+    tracing::callsite::rebuild_interest_cache();
+}
+
+fn level_of(level: &Level) -> u8 {
+    match *level {
+        Level::ERROR => 40,
+        Level::WARN => 30,
+        Level::INFO => 20,
+        Level::DEBUG => 10,
+        Level::TRACE => 5,
+    }
+}
+
+struct ToPython;
+
+impl Subscriber for ToPython {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("partial_sync")
+            && level_of(metadata.level()) >= LEAST.load(Ordering::Relaxed)
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut text = Text::default();
+        event.record(&mut text);
+        // None: the interpreter is shutting down.
+        Python::try_attach(|py| {
+            let logger = LOGGER.lock().as_ref().map(|logger| logger.clone_ref(py));
+            if let Some(logger) = logger {
+                let message = text.message + &text.fields;
+                let logged =
+                    logger.call_method1(py, "log", (level_of(event.metadata().level()), "%s", message));
+                if let Err(error) = logged {
+                    error.write_unraisable(py, Some(logger.bind(py)));
+                }
+            }
+        });
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+/// A message and its fields, written out.
+#[derive(Default)]
+struct Text {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // Writing to a string does not fail.
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, " {name}={value:?}"),
+        };
+    }
+}

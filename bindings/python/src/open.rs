@@ -1,0 +1,241 @@
+//! Opening a database: the engine's builder from what Python was given, and the functions that it calls back.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use partial_sync::{
+    Bootstrap, CancelHandle, Connection as EngineConnection, Database, PartialSync, Stats,
+    change::transform::{ChangeType, RowValues, Transform, TransformMutation},
+};
+use partial_sync_transport::{AuthToken, UrlSource};
+use pyo3::{
+    prelude::*,
+    types::{PyDict, PyString, PyTuple},
+};
+
+use crate::{
+    errors, signals,
+    values::{from_object, to_object},
+};
+
+/// The attributes of `turso._options.Remote`, which has checked them.
+#[derive(FromPyObject)]
+pub(crate) struct Remote {
+    url: Option<Py<PyAny>>,
+    auth_token: Option<Py<PyAny>>,
+    client_name: String,
+    long_poll_timeout_ms: Option<u64>,
+    bootstrap_if_empty: bool,
+    /// Length of the prefix, or SQL.
+    bootstrap: Option<BootstrapChoice>,
+    partial: bool,
+    segment_size: Option<u64>,
+    prefetch: Option<bool>,
+    transform: Option<Py<PyAny>>,
+    push_operations_threshold: Option<usize>,
+    pull_bytes_threshold: Option<u64>,
+    encryption: Option<(String, Option<String>)>,
+    request_timeout: Option<f64>,
+}
+
+#[derive(FromPyObject)]
+enum BootstrapChoice {
+    Prefix(u64),
+    Query(String),
+}
+
+/// What functions of the program raised while the engine called them; it becomes the cause of the error that follows.
+#[derive(Default)]
+pub(crate) struct Callbacks {
+    raised: Mutex<Option<PyErr>>,
+}
+
+impl Callbacks {
+    pub(crate) fn take_raised(&self) -> Option<PyErr> {
+        self.raised.lock().take()
+    }
+
+    /// Remembers what was raised; gives its text.
+    pub(crate) fn raised(&self, error: PyErr) -> String {
+        let message = error.to_string();
+        *self.raised.lock() = Some(error);
+        message
+    }
+}
+
+/// Opens a database and a connection to it.
+pub(crate) fn open(
+    py: Python<'_>,
+    path: PathBuf,
+    busy_timeout: f64,
+    remote: Option<Remote>,
+    callbacks: &Arc<Callbacks>,
+) -> PyResult<(Database, EngineConnection)> {
+    let cancel = CancelHandle::new();
+    let mut builder = Database::builder(path)
+        .cancel_handle(cancel.clone())
+        .busy_timeout(Duration::from_secs_f64(busy_timeout));
+    if let Some(remote) = remote {
+        builder = builder.client_name(remote.client_name);
+        if let Some(url) = remote.url {
+            builder = builder.remote(url_source(url.into_bound(py), callbacks)?);
+        }
+        if let Some(token) = remote.auth_token {
+            builder = builder.auth_token(token_source(token.into_bound(py), callbacks)?);
+        }
+        if let Some(timeout) = remote.long_poll_timeout_ms {
+            builder = builder.long_poll(Duration::from_millis(timeout));
+        }
+        if remote.partial {
+            builder = builder.partial(PartialSync {
+                bootstrap: remote.bootstrap.map(|choice| match choice {
+                    BootstrapChoice::Prefix(length) => Bootstrap::prefix(length),
+                    BootstrapChoice::Query(query) => Bootstrap::query(query),
+                }),
+                segment_size: remote.segment_size,
+                prefetch: remote.prefetch,
+            });
+        }
+        if let Some(transform) = remote.transform {
+            let callbacks = callbacks.clone();
+            builder = builder.transform(Arc::new(move |mutation: &TransformMutation| {
+                Python::attach(|py| {
+                    ask_transform(transform.bind(py), mutation)
+                        .unwrap_or_else(|error| Transform::Fail(callbacks.raised(error)))
+                })
+            }));
+        }
+        if let Some(changes) = remote.push_operations_threshold {
+            builder = builder.push_operations_threshold(changes);
+        }
+        if let Some(bytes) = remote.pull_bytes_threshold {
+            builder = builder.pull_bytes_threshold(bytes);
+        }
+        if let Some((key, cipher)) = remote.encryption {
+            builder = builder.remote_encryption(key, cipher);
+        }
+        if let Some(timeout) = remote.request_timeout {
+            builder = builder.timeout(Duration::from_secs_f64(timeout));
+        }
+        let _ = remote.bootstrap_if_empty;
+    }
+    let work = move || {
+        let database = builder.connect()?;
+        let connection = database.connection()?;
+        // Once it had a deadline, what runs looks now and then whether it should stop: also for a signal.
+        connection.set_deadline(Some(Instant::now() + Duration::from_secs(60)))?;
+        connection.set_deadline(None)?;
+        Ok((database, connection))
+    };
+    signals::breakable(py, &cancel, work)?.map_err(|error| errors::raise(py, error))
+}
+
+fn url_source(url: Bound<'_, PyAny>, callbacks: &Arc<Callbacks>) -> PyResult<UrlSource> {
+    if let Ok(url) = url.cast::<PyString>() {
+        return Ok(UrlSource::Fixed(url.to_str()?.to_owned()));
+    }
+    let (function, callbacks) = (url.unbind(), callbacks.clone());
+    Ok(UrlSource::function(move || {
+        Python::attach(|py| {
+            let asked = function
+                .call0(py)
+                .and_then(|url| url.extract::<Option<String>>(py));
+            asked.unwrap_or_else(|error| {
+                callbacks.raised(error);
+                None
+            })
+        })
+    }))
+}
+
+fn token_source(token: Bound<'_, PyAny>, callbacks: &Arc<Callbacks>) -> PyResult<AuthToken> {
+    if let Ok(token) = token.cast::<PyString>() {
+        return Ok(AuthToken::Fixed(token.to_str()?.to_owned()));
+    }
+    let (function, callbacks) = (Arc::new(token.unbind()), callbacks.clone());
+    Ok(AuthToken::function(move || {
+        let (function, callbacks) = (function.clone(), callbacks.clone());
+        async move {
+            // It may take its time, to refresh the token, and must not keep a thread that moves bytes.
+            let asked = tokio::task::spawn_blocking(move || {
+                Python::attach(|py| {
+                    function
+                        .call0(py)
+                        .and_then(|token| token.extract::<Option<String>>(py))
+                        .map_err(|error| callbacks.raised(error))
+                })
+            });
+            match asked.await {
+                Ok(Ok(token)) => Ok(token),
+                Ok(Err(message)) => Err(message.into()),
+                Err(error) => Err(error.into()),
+            }
+        }
+    }))
+}
+
+/// Calls `transform(change_time, table_name, id, change_type, before, after, updates)`, which gives None to keep the
+/// change, False to skip it, or SQL and its values.
+fn ask_transform(transform: &Bound<'_, PyAny>, mutation: &TransformMutation) -> PyResult<Transform> {
+    let py = transform.py();
+    let row = |values: &Option<RowValues>| -> PyResult<Option<Bound<'_, PyDict>>> {
+        let Some(values) = values else { return Ok(None) };
+        let row = PyDict::new(py);
+        for (column, value) in values {
+            row.set_item(column, to_object(py, value)?)?;
+        }
+        Ok(Some(row))
+    };
+    let change_type = match mutation.change_type {
+        ChangeType::Insert => "insert",
+        ChangeType::Update => "update",
+        ChangeType::Delete => "delete",
+    };
+    let answer = transform.call1((
+        mutation.change_time,
+        &mutation.table_name,
+        mutation.id,
+        change_type,
+        row(&mutation.before)?,
+        row(&mutation.after)?,
+        row(&mutation.updates)?,
+    ))?;
+    if answer.is_none() {
+        return Ok(Transform::Keep);
+    }
+    let Ok((sql, values)) = answer.extract::<(String, Bound<'_, PyTuple>)>() else {
+        return Ok(Transform::Skip);
+    };
+    Ok(Transform::Rewrite {
+        sql,
+        values: values
+            .iter()
+            .map(|value| from_object(&value))
+            .collect::<PyResult<_>>()?,
+    })
+}
+
+/// The counters by name.
+pub(crate) fn stats<'py>(py: Python<'py>, stats: &Stats) -> PyResult<Bound<'py, PyDict>> {
+    let all = PyDict::new(py);
+    all.set_item("cdc_operations", stats.cdc_operations)?;
+    all.set_item("main_wal_size", stats.main_wal_size)?;
+    all.set_item("revert_wal_size", stats.revert_wal_size)?;
+    all.set_item("last_pull_unix_time", stats.last_pull_unix_time)?;
+    all.set_item("last_push_unix_time", stats.last_push_unix_time)?;
+    all.set_item("revision", &stats.revision)?;
+    all.set_item("network_sent_bytes", stats.network_sent_bytes)?;
+    all.set_item("network_received_bytes", stats.network_received_bytes)?;
+    all.set_item("requests", stats.requests)?;
+    all.set_item("page_size", stats.page_size)?;
+    all.set_item("pages_total", stats.pages_total)?;
+    all.set_item("pages_present", stats.pages_present)?;
+    all.set_item("pages_dirty", stats.pages_dirty)?;
+    all.set_item("prefetch_hits", stats.prefetch_hits)?;
+    all.set_item("prefetch_wasted", stats.prefetch_wasted)?;
+    Ok(all)
+}

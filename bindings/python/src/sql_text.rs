@@ -1,0 +1,30 @@
+//! What has to be known of a statement's text that SQLite does not tell: its first word, and whether anything follows it.
+
+/// Skips white space, comments and semicolons.
+fn skip_blank(mut sql: &str) -> &str {
+    loop {
+        sql = sql.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == ';' || c == '\u{feff}');
+        if let Some(comment) = sql.strip_prefix("--") {
+            sql = comment.split_once('\n').map_or("", |(_, rest)| rest);
+        } else if let Some(comment) = sql.strip_prefix("/*") {
+            sql = comment.split_once("*/").map_or("", |(_, rest)| rest);
+        } else {
+            return sql;
+        }
+    }
+}
+
+/// True when there is nothing but white space and comments.
+pub(crate) fn is_blank(sql: &str) -> bool {
+    skip_blank(sql).is_empty()
+}
+
+/// INSERT, UPDATE, DELETE and REPLACE: what an implicit transaction is begun for.
+pub(crate) fn is_dml(sql: &str) -> bool {
+    let sql = skip_blank(sql);
+    ["insert", "update", "delete", "replace"].iter().any(|word| {
+        sql.get(..word.len())
+            .is_some_and(|first| first.eq_ignore_ascii_case(word))
+            && !sql[word.len()..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+    })
+}

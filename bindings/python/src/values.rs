@@ -1,0 +1,461 @@
+//! Values between Python and SQLite, without a stop in between, and by the rules of the standard library's sqlite3.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use partial_sync::Statement;
+use pyo3::{
+    exceptions::{PyOverflowError, PyTypeError, PyUnicodeDecodeError},
+    intern,
+    prelude::*,
+    sync::PyOnceLock,
+    types::{
+        PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyMapping, PyMemoryView, PyString, PyTuple,
+        PyType,
+    },
+};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+
+use crate::{
+    cache::Prepared,
+    columns::Columns,
+    errors::{self, OperationalError, ProgrammingError},
+    rows::Rows,
+};
+
+/// A value that is not kept bound to a statement in the cache.
+const HEAVY: usize = 64 << 10;
+
+/// `adapters` and `converters` of the module: dictionaries by type, and by name in upper case.
+pub(crate) struct Registry {
+    pub adapters: Py<PyDict>,
+    pub converters: Py<PyDict>,
+    protocol: Py<PyType>,
+}
+
+static REGISTRY: PyOnceLock<Registry> = PyOnceLock::new();
+
+/// Names for what adapters and converters are kept under.
+pub(crate) fn registry(py: Python<'_>) -> PyResult<&'static Registry> {
+    REGISTRY.get_or_try_init(py, || {
+        Ok(Registry {
+            adapters: PyDict::new(py).unbind(),
+            converters: PyDict::new(py).unbind(),
+            protocol: py.get_type::<PrepareProtocol>().unbind(),
+        })
+    })
+}
+
+/// What `__conform__` of an object that is to be stored is called with.
+#[pyclass(frozen, subclass, module = "turso")]
+pub(crate) struct PrepareProtocol;
+
+#[pymethods]
+impl PrepareProtocol {
+    #[new]
+    fn new() -> Self {
+        Self
+    }
+}
+
+/// Whether a type that SQLite has was given an adapter.
+static BASIC_TYPES_ARE_ADAPTED: AtomicBool = AtomicBool::new(false);
+
+/// Also asks for adapters of types that SQLite has, from now on.
+pub(crate) fn adapt_basic_types() {
+    BASIC_TYPES_ARE_ADAPTED.store(true, Ordering::Relaxed);
+}
+
+/// Turns an object into something else by an adapter, by `__adapt__` of the protocol, or by its own `__conform__`.
+pub(crate) fn adapt<'py>(
+    value: &Bound<'py, PyAny>,
+    protocol: &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = value.py();
+    let adapters = registry(py)?.adapters.bind(py);
+    if let Some(adapter) = adapters.get_item((value.get_type(), protocol))? {
+        return adapter.call1((value,)).map(Some);
+    }
+    let not_adapted = |error: PyErr| match error.is_instance_of::<PyTypeError>(py) {
+        true => Ok(py.None().into_bound(py)),
+        false => Err(error),
+    };
+    if let Some(adapts) = protocol.getattr_opt(intern!(py, "__adapt__"))? {
+        let adapted = adapts.call1((value,)).or_else(not_adapted)?;
+        if !adapted.is_none() {
+            return Ok(Some(adapted));
+        }
+    }
+    if let Some(conforms) = value.getattr_opt(intern!(py, "__conform__"))? {
+        let adapted = conforms.call1((protocol,)).or_else(not_adapted)?;
+        if !adapted.is_none() {
+            return Ok(Some(adapted));
+        }
+    }
+    Ok(None)
+}
+
+/// What is stored for an object, by the protocol of storing.
+fn adapted_for_storing<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = value.py();
+    adapt(value, registry(py)?.protocol.bind(py).as_any())
+}
+
+/// Binds all parameters of a statement.
+pub(crate) fn bind_all(prepared: &mut Prepared, given: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    let wanted = prepared.parameters;
+    let Some(given) = given else {
+        return expect(wanted, 0);
+    };
+    if let Ok(tuple) = given.cast_exact::<PyTuple>() {
+        expect(wanted, tuple.len())?;
+        return tuple
+            .iter_borrowed()
+            .enumerate()
+            .try_for_each(|(i, value)| bind(prepared, i + 1, &value));
+    }
+    if given.is_instance_of::<PyDict>() || !is_sequence(given)? && given.cast::<PyMapping>().is_ok() {
+        return bind_named(prepared, given);
+    }
+    if !is_sequence(given)? {
+        return Err(ProgrammingError::new_err("parameters are of unsupported type"));
+    }
+    expect(wanted, given.len()?)?;
+    (0..wanted).try_for_each(|i| bind(prepared, i + 1, &given.get_item(i)?))
+}
+
+fn is_sequence(given: &Bound<'_, PyAny>) -> PyResult<bool> {
+    if given.is_instance_of::<PyList>() || given.is_instance_of::<PyTuple>() {
+        return Ok(true);
+    }
+    let py = given.py();
+    Ok(!given.is_instance_of::<PyDict>()
+        && given.hasattr(intern!(py, "__len__"))?
+        && given.hasattr(intern!(py, "__getitem__"))?
+        && !given.hasattr(intern!(py, "keys"))?)
+}
+
+fn expect(wanted: usize, given: usize) -> PyResult<()> {
+    if wanted == given {
+        return Ok(());
+    }
+    Err(ProgrammingError::new_err(format!(
+        "Incorrect number of bindings supplied. The current statement uses {wanted}, and there are {given} supplied."
+    )))
+}
+
+fn bind_named(prepared: &mut Prepared, given: &Bound<'_, PyAny>) -> PyResult<()> {
+    for index in 1..=prepared.parameters {
+        let Some(name) = prepared.statement.parameter_name(index) else {
+            return Err(ProgrammingError::new_err(format!(
+                "Binding {index} has no name, but you supplied a dictionary (which has only names)."
+            )));
+        };
+        let missing = || {
+            ProgrammingError::new_err(format!(
+                "You did not supply a value for binding parameter {name}."
+            ))
+        };
+        let key = PyString::new(given.py(), &name[1..]);
+        let value = match given.cast_exact::<PyDict>() {
+            Ok(dict) => dict.get_item(&key)?.ok_or_else(missing)?,
+            Err(_) => match given.get_item(&key) {
+                Ok(value) => value,
+                Err(error) if error.is_instance_of::<pyo3::exceptions::PyLookupError>(given.py()) => {
+                    return Err(missing());
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        bind(prepared, index, &value)?;
+    }
+    Ok(())
+}
+
+fn bind(prepared: &mut Prepared, index: usize, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    if !BASIC_TYPES_ARE_ADAPTED.load(Ordering::Relaxed) && bind_basic(prepared, index, value, true)? {
+        return Ok(());
+    }
+    let adapted = adapted_for_storing(value)?;
+    let value = adapted.as_ref().unwrap_or(value);
+    if bind_basic(prepared, index, value, false)? {
+        return Ok(());
+    }
+    let type_name = value.get_type().name()?;
+    Err(ProgrammingError::new_err(format!(
+        "Error binding parameter {index}: type '{type_name}' is not supported"
+    )))
+}
+
+/// Binds a value of a type that SQLite has; false when it is none. `exactly`: subclasses are none, for they may have an
+/// adapter.
+fn bind_basic(
+    prepared: &mut Prepared,
+    index: usize,
+    value: &Bound<'_, PyAny>,
+    exactly: bool,
+) -> PyResult<bool> {
+    if value.is_none() {
+        put(prepared, index, value, ValueRef::Null)?;
+    } else if value.is_exact_instance_of::<PyInt>() || !exactly && value.is_instance_of::<PyInt>() {
+        put(prepared, index, value, ValueRef::Integer(integer(value)?))?;
+    } else if let Some(text) = as_type::<PyString>(value, exactly) {
+        put(prepared, index, value, ValueRef::Text(text.to_str()?.as_bytes()))?;
+    } else if let Some(float) = as_type::<PyFloat>(value, exactly) {
+        put(prepared, index, value, ValueRef::Real(float.value()))?;
+    } else if let Some(bytes) = as_type::<PyBytes>(value, exactly) {
+        put(prepared, index, value, ValueRef::Blob(bytes.as_bytes()))?;
+    } else if exactly {
+        return Ok(false);
+    } else if let Ok(bytes) = value.cast::<PyByteArray>() {
+        put(prepared, index, value, ValueRef::Blob(&bytes.to_vec()))?;
+    } else if value.hasattr(intern!(value.py(), "__index__"))? {
+        put(
+            prepared,
+            index,
+            value,
+            ValueRef::Integer(integer(&value.call_method0(intern!(value.py(), "__index__"))?)?),
+        )?;
+    } else if let Ok(view) = PyMemoryView::from(value) {
+        if view.getattr(intern!(value.py(), "ndim"))?.extract::<usize>()? == 0 {
+            // One number of an array library: its bytes are not what anybody wants to store.
+            return Ok(false);
+        }
+        let bytes = view.call_method0(intern!(value.py(), "tobytes"))?;
+        put(
+            prepared,
+            index,
+            value,
+            ValueRef::Blob(bytes.cast::<PyBytes>()?.as_bytes()),
+        )?;
+    } else {
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+fn as_type<'a, 'py, T: pyo3::PyTypeInfo + pyo3::PyTypeCheck>(
+    value: &'a Bound<'py, PyAny>,
+    exactly: bool,
+) -> Option<&'a Bound<'py, T>> {
+    if exactly {
+        value.cast_exact::<T>().ok()
+    } else {
+        value.cast::<T>().ok()
+    }
+}
+
+fn integer(value: &Bound<'_, PyAny>) -> PyResult<i64> {
+    value.extract::<i64>().map_err(|error| {
+        if error.is_instance_of::<PyOverflowError>(value.py()) {
+            PyOverflowError::new_err("Python int too large to convert to SQLite INTEGER")
+        } else {
+            error
+        }
+    })
+}
+
+fn put(prepared: &mut Prepared, index: usize, value: &Bound<'_, PyAny>, sql: ValueRef<'_>) -> PyResult<()> {
+    if let ValueRef::Text(bytes) | ValueRef::Blob(bytes) = sql {
+        prepared.heavy |= bytes.len() > HEAVY;
+    }
+    prepared
+        .statement
+        .bind(index, ToSqlOutput::Borrowed(sql))
+        .map_err(|error| errors::raise(value.py(), error))
+}
+
+/// What TEXT becomes.
+pub(crate) enum TextFactory {
+    Str,
+    Bytes,
+    ByteArray,
+    Call(Py<PyAny>),
+}
+
+impl TextFactory {
+    pub(crate) fn of(value: &Bound<'_, PyAny>) -> Self {
+        let py = value.py();
+        if value.is(py.get_type::<PyString>()) {
+            Self::Str
+        } else if value.is(py.get_type::<PyBytes>()) {
+            Self::Bytes
+        } else if value.is(py.get_type::<PyByteArray>()) {
+            Self::ByteArray
+        } else {
+            Self::Call(value.clone().unbind())
+        }
+    }
+
+    pub(crate) fn object(&self, py: Python<'_>) -> Py<PyAny> {
+        match self {
+            Self::Str => py.get_type::<PyString>().into_any().unbind(),
+            Self::Bytes => py.get_type::<PyBytes>().into_any().unbind(),
+            Self::ByteArray => py.get_type::<PyByteArray>().into_any().unbind(),
+            Self::Call(callable) => callable.clone_ref(py),
+        }
+    }
+
+    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Self::Str => Self::Str,
+            Self::Bytes => Self::Bytes,
+            Self::ByteArray => Self::ByteArray,
+            Self::Call(callable) => Self::Call(callable.clone_ref(py)),
+        }
+    }
+}
+
+/// Functions of the columns that have a converter.
+pub(crate) type Converters = Arc<[Option<Py<PyAny>>]>;
+
+/// How the values of a result become Python objects.
+pub(crate) struct Reader<'r> {
+    pub columns: &'r Columns,
+    pub text: &'r TextFactory,
+    pub converters: Option<&'r Converters>,
+}
+
+/// Something that stands on a row.
+pub(crate) trait Source {
+    /// A value of the row.
+    fn value(&self, column: usize) -> Result<ValueRef<'_>, partial_sync::Error>;
+}
+
+impl Source for Statement {
+    fn value(&self, column: usize) -> Result<ValueRef<'_>, partial_sync::Error> {
+        Statement::value(self, column)
+    }
+}
+
+impl Source for Rows {
+    fn value(&self, column: usize) -> Result<ValueRef<'_>, partial_sync::Error> {
+        Ok(Rows::value(self, column))
+    }
+}
+
+impl Reader<'_> {
+    /// The row as a tuple.
+    pub(crate) fn tuple<'py>(&self, py: Python<'py>, row: &impl Source) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(
+            py,
+            (0..self.columns.len()).map(|column| Cell {
+                reader: self,
+                row,
+                column,
+            }),
+        )
+    }
+
+    fn object<'py>(
+        &self,
+        py: Python<'py>,
+        column: usize,
+        value: ValueRef<'_>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(Some(converter)) = self.converters.map(|c| &c[column]) {
+            return match as_bytes(value) {
+                Some(bytes) => converter.bind(py).call1((PyBytes::new(py, &bytes),)),
+                None => Ok(py.None().into_bound(py)),
+            };
+        }
+        Ok(match value {
+            ValueRef::Null => py.None().into_bound(py),
+            ValueRef::Integer(value) => value.into_pyobject(py)?.into_any(),
+            ValueRef::Real(value) => PyFloat::new(py, value).into_any(),
+            ValueRef::Blob(bytes) => PyBytes::new(py, bytes).into_any(),
+            ValueRef::Text(bytes) => match self.text {
+                TextFactory::Str => match PyString::from_bytes(py, bytes) {
+                    Ok(text) => text.into_any(),
+                    Err(error) => return Err(self.undecodable(py, column, bytes, error)),
+                },
+                TextFactory::Bytes => PyBytes::new(py, bytes).into_any(),
+                TextFactory::ByteArray => PyByteArray::new(py, bytes).into_any(),
+                TextFactory::Call(callable) => callable.bind(py).call1((PyBytes::new(py, bytes),))?,
+            },
+        })
+    }
+
+    #[cold]
+    fn undecodable(&self, py: Python<'_>, column: usize, bytes: &[u8], error: PyErr) -> PyErr {
+        if !error.is_instance_of::<PyUnicodeDecodeError>(py) {
+            return error;
+        }
+        let name = self.columns.names.get(column).map_or("", String::as_str);
+        OperationalError::new_err(format!(
+            "Could not decode to UTF-8 column '{name}' with text '{}'",
+            String::from_utf8_lossy(bytes)
+        ))
+    }
+}
+
+/// What a converter is given: the value as SQLite would write it. Like NULL, nothing at all is not converted.
+fn as_bytes(value: ValueRef<'_>) -> Option<Vec<u8>> {
+    match value {
+        ValueRef::Null | ValueRef::Text([]) | ValueRef::Blob([]) => None,
+        ValueRef::Integer(value) => Some(value.to_string().into_bytes()),
+        ValueRef::Real(value) => Some(format!("{value:?}").into_bytes()),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(bytes.to_vec()),
+    }
+}
+
+/// One value of a row, about to become an object.
+struct Cell<'r, S> {
+    reader: &'r Reader<'r>,
+    row: &'r S,
+    column: usize,
+}
+
+impl<'py, S: Source> IntoPyObject<'py> for Cell<'_, S> {
+    type Target = PyAny;
+    type Output = Bound<'py, PyAny>;
+    type Error = PyErr;
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let value = self
+            .row
+            .value(self.column)
+            .map_err(|error| errors::raise(py, error))?;
+        self.reader.object(py, self.column, value)
+    }
+}
+
+/// A value of the engine as a Python object, for a `transform` function.
+pub(crate) fn to_object<'py>(
+    py: Python<'py>,
+    value: &partial_sync::change::Value,
+) -> PyResult<Bound<'py, PyAny>> {
+    use partial_sync::change::Value;
+    Ok(match value {
+        Value::Null => py.None().into_bound(py),
+        Value::Integer(value) => value.into_pyobject(py)?.into_any(),
+        Value::Real(value) => PyFloat::new(py, *value).into_any(),
+        Value::Text(text) => PyString::new(py, text).into_any(),
+        Value::RawText(bytes) | Value::Blob(bytes) => PyBytes::new(py, bytes).into_any(),
+    })
+}
+
+/// A Python object as a value of the engine, for what a `transform` function gives.
+pub(crate) fn from_object(value: &Bound<'_, PyAny>) -> PyResult<partial_sync::change::Value> {
+    use partial_sync::change::Value;
+    let adapted = adapted_for_storing(value)?;
+    let value = adapted.as_ref().unwrap_or(value);
+    if value.is_none() {
+        Ok(Value::Null)
+    } else if value.is_instance_of::<PyInt>() {
+        Ok(Value::Integer(integer(value)?))
+    } else if let Ok(float) = value.cast::<PyFloat>() {
+        Ok(Value::Real(float.value()))
+    } else if let Ok(text) = value.cast::<PyString>() {
+        Ok(Value::Text(text.to_str()?.to_owned()))
+    } else if let Ok(bytes) = value.extract::<Vec<u8>>() {
+        Ok(Value::Blob(bytes))
+    } else {
+        Err(PyTypeError::new_err(format!(
+            "a value of type '{}' is not supported",
+            value.get_type().name()?
+        )))
+    }
+}

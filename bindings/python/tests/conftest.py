@@ -1,0 +1,49 @@
+"""Fixtures: databases that are served."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from servers import Proxy, make_messages, proxied, serve
+
+
+@pytest.fixture(scope="session")
+def messages_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database of the documentation's examples; do not write to it."""
+    path = tmp_path_factory.mktemp("messages") / "messages.db"
+    make_messages(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_url(messages_file: Path) -> Iterator[str]:
+    """A server of the messages for tests that only read."""
+    with serve(messages_file) as url:
+        yield url
+
+
+@pytest.fixture
+def url(messages_file: Path, tmp_path: Path) -> Iterator[str]:
+    """A server of the messages for one test."""
+    path = tmp_path / "remote.db"
+    shutil.copy(messages_file, path)
+    with serve(path) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_url(tmp_path: Path) -> Iterator[str]:
+    """A server of an empty database for one test."""
+    with serve(tmp_path / "remote.db") as url:
+        yield url
+
+
+@pytest.fixture
+def slow(shared_url: str) -> Iterator[tuple[str, Proxy]]:
+    """A proxy in front of the messages."""
+    with proxied(shared_url) as both:
+        yield both
