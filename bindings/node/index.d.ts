@@ -43,7 +43,7 @@ export type BootstrapStrategy =
 export interface PartialSyncOpts {
   /** Default: page 1 alone, without which nothing can be opened. */
   bootstrapStrategy?: BootstrapStrategy;
-  /** Bytes that are fetched around an absent page; a power of two of at least a page. Default: 128 KiB. */
+  /** Bytes that are fetched around an absent page, rounded down to whole pages. Default: 128 KiB. */
   segmentSize?: number;
   /** Whether pages that a query is expected to want next are fetched along. Default: false. */
   prefetch?: boolean;

@@ -71,6 +71,10 @@ class TransactionSession extends Session {
     return !this.#over;
   }
 
+  get idle() {
+    return super.idle && !this.#over;
+  }
+
   belongsTo(core) {
     return core === this.#core && !this.#over;
   }
@@ -100,6 +104,8 @@ class Core {
   #callbacks;
   /** Pulls, pushes and checkpoints that run or wait, in their order. */
   #remote = [];
+  /** The last transaction. */
+  #transaction;
 
   constructor(options, database) {
     this.#options = parse(options);
@@ -203,9 +209,9 @@ class Core {
   }
 
   /** The values of a call, and the time that it may take. */
-  call({ parameters }, args) {
-    const timeout = args.length > 0 ? parameters.options(args) : undefined;
-    return { values: parameters.values(args), timeout: timeout ?? this.queryTimeout };
+  call({ parameters }, args, bound) {
+    const { values, timeout = this.queryTimeout } = parameters.call(args, bound);
+    return { values, timeout };
   }
 
   async exec(sql, timeout) {
@@ -235,6 +241,7 @@ class Core {
     try {
       return await this.root.turn(async () => {
         const session = new TransactionSession(this, ambient ? this.root : undefined);
+        this.#transaction = session;
         await this.exec(`BEGIN ${word}`);
         try {
           const store = { session, outer: inside.getStore() };
@@ -257,19 +264,21 @@ class Core {
 
   /** Breaks what runs now: statements, and what goes between the database and its remote. */
   interrupt() {
-    this.#strike(() => {
+    const { lane } = this.#transaction?.open ? this.#transaction : this.root;
+    const { turn } = lane;
+    const strike = () => {
       this.#native.interrupt();
       this.#native.cancel();
-    });
+    };
+    this.#strike(strike, () => turn !== undefined && lane.turn === turn);
   }
 
-  /** Strikes until what runs now has ended. */
-  #strike(strike) {
+  /** Strikes until the jobs of now have ended, and `more` does not hold. */
+  #strike(strike, more = () => false) {
     strike();
     const jobs = this.work.underWay;
-    if (jobs.length === 0) return;
     const timer = setInterval(() => {
-      if (this.work.anyOf(jobs)) strike();
+      if (more() || this.work.anyOf(jobs)) strike();
       else clearInterval(timer);
     }, REPEAT);
   }

@@ -5,6 +5,7 @@ const { sqliteError, BUSY } = require('./error.js');
 
 class Lane {
   #held = false;
+  #turns = 0;
   #waiting = [];
 
   /** Whether an operation could begin at once. */
@@ -12,10 +13,16 @@ class Lane {
     return !this.#held;
   }
 
+  /** A number for the turn of now; undefined while nobody has one. */
+  get turn() {
+    return this.#held ? this.#turns : undefined;
+  }
+
   /** Takes the lane, after those who asked before, within `limit` milliseconds. */
   async acquire(limit) {
     if (!this.#held) {
       this.#held = true;
+      this.#turns += 1;
       return;
     }
     await new Promise((resolve, reject) => {
@@ -43,6 +50,7 @@ class Lane {
       this.#held = false;
       return;
     }
+    this.#turns += 1;
     clearTimeout(turn.timer);
     turn.resolve();
   }

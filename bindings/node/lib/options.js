@@ -32,7 +32,11 @@ const plain = (name) => name.toLowerCase().replaceAll(/[^a-z]/g, '');
 
 /** The known name that is nearest to one that is not known. */
 function nearest(name, known) {
-  const far = (candidate) => distance(plain(name), plain(candidate));
+  const far = (candidate) => {
+    const [a, b] = [plain(name), plain(candidate)];
+    // One that goes on where the other ends is meant rather than one of the same length.
+    return a !== '' && (a.startsWith(b) || b.startsWith(a)) ? 0.5 : distance(a, b);
+  };
   return known.reduce((best, candidate) => (far(candidate) < far(best) ? candidate : best));
 }
 

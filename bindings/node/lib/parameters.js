@@ -36,13 +36,14 @@ class Parameters {
     return this.#keys.includes(name) || this.#names.includes(name);
   }
 
-  /** The options at the end of a call's arguments, which are taken off; `undefined` where there are none. */
-  options(args) {
-    const last = args.at(-1);
-    if (!isNamed(last) || !('queryTimeout' in last) || this.#has('queryTimeout')) return undefined;
-    const timeout = parseCall(last);
-    args.pop();
-    return timeout;
+  /** What a call was given: the values in the order of the parameters, and the time that it may take. */
+  call(args, bound = []) {
+    const last = args.length === 0 ? undefined : args[args.length - 1];
+    if (!isNamed(last) || !('queryTimeout' in last) || this.#has('queryTimeout')) {
+      return { values: this.values(args.length === 0 ? bound : args), timeout: undefined };
+    }
+    const before = args.slice(0, -1);
+    return { values: this.values(before.length === 0 ? bound : before), timeout: parseCall(last) };
   }
 
   /** The values in the order of the parameters. */
@@ -62,8 +63,9 @@ class Parameters {
 
   #byName(given) {
     return this.#names.map((name, i) => {
-      const key = this.#keys[i];
-      if (key !== '' && Object.hasOwn(given, key)) return given[key];
+      // A plain `?` goes by its number.
+      const key = this.#keys[i] || String(i + 1);
+      if (Object.hasOwn(given, key)) return given[key];
       if (name !== '' && Object.hasOwn(given, name)) return given[name];
       const names = Object.keys(given);
       if (name === '') {

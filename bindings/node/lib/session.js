@@ -74,6 +74,11 @@ class Session {
     return this.#lane;
   }
 
+  /** The values of a call, and the time that it may take. */
+  call(prepared, args, bound) {
+    return this.#core.call(prepared, args, bound);
+  }
+
   /** Whether a read can be done at once. */
   get idle() {
     return this.#core.ready && this.#lane.idle;

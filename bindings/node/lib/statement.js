@@ -72,13 +72,9 @@ class Statement {
     return this;
   }
 
-  /** Takes the options of the call off `args` and gives the values, and the time that it may take. */
   #call(args) {
     if (this.#closed) throw new TypeError('the statement is closed');
-    const { parameters } = this.#prepared;
-    const timeout = args.length > 0 ? parameters.options(args) : undefined;
-    const values = parameters.values(args.length === 0 ? this.#bound : args);
-    return { values, timeout: timeout ?? this.#session.queryTimeout };
+    return this.#session.call(this.#prepared, args, this.#bound);
   }
 
   #rows(args, here, there) {

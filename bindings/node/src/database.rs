@@ -142,9 +142,8 @@ impl Shared {
         self.queries.run(move || {
             shared.settle(job, || {
                 let open = shared.opened()?;
-                let limit = timeout.and_then(|ms| {
-                    Instant::now().checked_add(Duration::from_millis(ms.into()))
-                });
+                let limit =
+                    timeout.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms.into())));
                 open.connection.set_deadline(limit)?;
                 let outcome = work(&open);
                 open.connection.set_deadline(None)?;

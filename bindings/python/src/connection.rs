@@ -2,6 +2,7 @@
 
 use std::{
     sync::{Arc, OnceLock},
+    thread::ThreadId,
     time::Duration,
 };
 
@@ -15,7 +16,7 @@ use crate::{
     values::TextFactory,
 };
 use parking_lot::Mutex;
-use partial_sync::Error as EngineError;
+use partial_sync::{CancelHandle, Error as EngineError};
 use pyo3::{
     PyTraverseError, PyVisit,
     exceptions::{PyTypeError, PyValueError},
@@ -45,31 +46,37 @@ struct Settings {
     autocommit: Autocommit,
     row_factory: RowFactory,
     text_factory: TextFactory,
-    detect_types: i32,
-    /// The only thread that may use the connection.
-    thread: Option<std::thread::ThreadId>,
 }
 
 /// The native base of connections.
 #[pyclass(frozen, subclass, weakref, module = "turso._turso")]
 pub(crate) struct Connection {
-    core: OnceLock<Core>,
-    callbacks: OnceLock<Arc<Callbacks>>,
+    opened: OnceLock<Opened>,
+    /// Breaks the opening, which may be of a remote.
+    opening: OnceLock<CancelHandle>,
     settings: Mutex<Settings>,
+}
+
+/// What stays as it is once the connection is open.
+struct Opened {
+    core: Core,
+    callbacks: Arc<Callbacks>,
+    detect_types: i32,
+    /// The only thread that may use the connection.
+    thread: Option<ThreadId>,
 }
 
 impl Connection {
     pub(crate) fn core(&self) -> PyResult<&Core> {
-        self.core
+        self.opened
             .get()
+            .map(|opened| &opened.core)
             .ok_or_else(|| ProgrammingError::new_err("Base Connection.__init__ not called."))
     }
 
     pub(crate) fn check_thread(&self) -> PyResult<()> {
-        let Some(thread) = self.settings.lock().thread else {
-            return Ok(());
-        };
-        if thread == std::thread::current().id() {
+        let thread = self.opened.get().and_then(|opened| opened.thread);
+        if thread.is_none_or(|thread| thread == std::thread::current().id()) {
             return Ok(());
         }
         Err(ProgrammingError::new_err(
@@ -78,7 +85,7 @@ impl Connection {
     }
 
     pub(crate) fn detect_types(&self) -> i32 {
-        self.settings.lock().detect_types
+        self.opened.get().map_or(0, |opened| opened.detect_types)
     }
 
     pub(crate) fn text_factory(&self, py: Python<'_>) -> TextFactory {
@@ -110,7 +117,11 @@ impl Connection {
     }
 
     pub(crate) fn explain(&self, py: Python<'_>, error: PyErr) -> PyErr {
-        if let Some(cause) = self.callbacks.get().and_then(|callbacks| callbacks.take_raised()) {
+        if let Some(cause) = self
+            .opened
+            .get()
+            .and_then(|opened| opened.callbacks.take_raised())
+        {
             error.set_cause(py, Some(cause));
         }
         error
@@ -119,7 +130,11 @@ impl Connection {
     /// Something that SQL calls.
     fn function(&self, callable: Option<Py<PyAny>>) -> PyResult<Option<Function>> {
         self.core()?.check_open()?;
-        let callbacks = self.callbacks.get().cloned().unwrap_or_default();
+        let callbacks = self
+            .opened
+            .get()
+            .map(|opened| opened.callbacks.clone())
+            .unwrap_or_default();
         Ok(callable.map(|callable| Function { callable, callbacks }))
     }
 
@@ -158,15 +173,13 @@ impl Connection {
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self {
-            core: OnceLock::new(),
-            callbacks: OnceLock::new(),
+            opened: OnceLock::new(),
+            opening: OnceLock::new(),
             settings: Mutex::new(Settings {
                 begin: Some("BEGIN DEFERRED"),
                 autocommit: Autocommit::Legacy,
                 row_factory: RowFactory::Tuple,
                 text_factory: TextFactory::Str,
-                detect_types: 0,
-                thread: None,
             }),
         }
     }
@@ -183,28 +196,28 @@ impl Connection {
         check_same_thread: bool,
         remote: Option<Remote>,
     ) -> PyResult<()> {
-        if self.core.get().is_some() {
+        if self.opened.get().is_some() {
             return Err(ProgrammingError::new_err("the connection is open already"));
         }
-        {
-            let mut settings = self.settings.lock();
-            settings.detect_types = detect_types;
-            settings.thread = check_same_thread.then(|| std::thread::current().id());
-        }
         let callbacks = Arc::new(Callbacks::default());
-        let (database, connection) =
-            crate::open::open(py, path, timeout, remote, &callbacks).map_err(|error| {
-                match callbacks.take_raised() {
-                    Some(cause) => {
-                        error.set_cause(py, Some(cause));
-                        error
-                    }
-                    None => error,
+        let cancel = self.opening.get_or_init(CancelHandle::new);
+        let (database, connection) = crate::open::open(py, path, timeout, remote, cancel, &callbacks)
+            .map_err(|error| match callbacks.take_raised() {
+                Some(cause) => {
+                    error.set_cause(py, Some(cause));
+                    error
                 }
+                None => error,
             })?;
-        let _ = self.callbacks.set(callbacks);
-        let _ = self.core.set(Core::new(database, connection, cached_statements));
-        Ok(())
+        let opened = Opened {
+            core: Core::new(database, connection, cached_statements),
+            callbacks,
+            detect_types,
+            thread: check_same_thread.then(|| std::thread::current().id()),
+        };
+        self.opened
+            .set(opened)
+            .map_err(|_| ProgrammingError::new_err("the connection is open already"))
     }
 
     /// A new cursor; `factory` makes it, given the connection.
@@ -264,14 +277,18 @@ impl Connection {
     /// Closes the connection; a transaction that is open is rolled back.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.check_thread()?;
-        match self.core.get() {
-            Some(core) => core.close(py),
+        match self.opened.get() {
+            Some(opened) => opened.core.close(py),
             None => Ok(()),
         }
     }
 
-    /// Breaks what runs on this connection now, network waits included. May be called from any thread.
+    /// Breaks what runs on this connection now, network waits included; also its opening. May be called from any thread.
     fn interrupt(&self) -> PyResult<()> {
+        if let (None, Some(opening)) = (self.opened.get(), self.opening.get()) {
+            opening.cancel();
+            return Ok(());
+        }
         let core = self.core()?;
         core.check_open()?;
         core.interrupt.interrupt();
@@ -339,7 +356,7 @@ impl Connection {
                 })
             }
         };
-        if begin.is_none() && self.core.get().is_some() && self.is_legacy() {
+        if begin.is_none() && self.opened.get().is_some() && self.is_legacy() {
             self.commit(py)?;
         }
         self.settings.lock().begin = begin;

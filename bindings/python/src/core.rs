@@ -7,7 +7,7 @@
 
 use std::{
     ops::{Deref, DerefMut},
-    sync::atomic::{AtomicU32, AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -50,6 +50,7 @@ pub(crate) struct Core {
     forks: u32,
     /// Runs whose cursors went away while another thread held the lock.
     abandoned: Mutex<Vec<RunId>>,
+    any_abandoned: AtomicBool,
     pub(crate) interrupt: InterruptHandle,
     pub(crate) cancel: Option<CancelHandle>,
     pub(crate) database: Mutex<Option<Database>>,
@@ -130,6 +131,7 @@ impl Core {
             owner: AtomicUsize::new(0),
             forks: FORKS.load(Ordering::Relaxed),
             abandoned: Mutex::default(),
+            any_abandoned: AtomicBool::new(false),
             interrupt: connection.interrupt_handle(),
             cancel: database.cancel_handle().ok(),
             state: Mutex::new(Some(State {
@@ -166,7 +168,7 @@ impl Core {
         }
         self.owner.store(this_thread(), Ordering::Relaxed);
         let mut locked = Locked { core: self, state };
-        if !self.abandoned.lock().is_empty() {
+        if self.any_abandoned.swap(false, Ordering::Relaxed) {
             let abandoned = std::mem::take(&mut *self.abandoned.lock());
             let state = &mut *locked;
             py.detach(|| abandoned.into_iter().for_each(|run| state.end(run)));
@@ -217,7 +219,10 @@ impl Core {
                     py.detach(|| state.end(run));
                 }
             }
-            None => self.abandoned.lock().push(run),
+            None => {
+                self.abandoned.lock().push(run);
+                self.any_abandoned.store(true, Ordering::Relaxed);
+            }
         }
     }
 
@@ -463,6 +468,7 @@ impl State {
         let Some(run) = self.runs.get_mut(run).and_then(Option::as_mut) else {
             return Ok(());
         };
+        let _held = self.connection.hold();
         self.ahead.clear(run.prepared.statement.column_count());
         for _ in 0..most {
             if !run.step()? {

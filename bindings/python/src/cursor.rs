@@ -1,6 +1,9 @@
 //! `turso.Cursor`: runs statements and hands out their rows.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use parking_lot::Mutex;
 use pyo3::{
@@ -73,6 +76,7 @@ impl RowFactory {
 pub(crate) struct Cursor {
     connection: Py<Connection>,
     state: Mutex<Outcome>,
+    closed: AtomicBool,
 }
 
 /// What the last execution left, and how its rows are to be handed out.
@@ -84,7 +88,6 @@ struct Outcome {
     last_rowid: Option<i64>,
     array_size: usize,
     factory: RowFactory,
-    closed: bool,
 }
 
 impl Cursor {
@@ -99,8 +102,8 @@ impl Cursor {
                 last_rowid: None,
                 array_size: 1,
                 factory,
-                closed: false,
             }),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -111,7 +114,7 @@ impl Cursor {
     /// Fails when the cursor or its connection is closed or belongs to another thread.
     fn check(&self) -> PyResult<()> {
         self.owner().check_thread()?;
-        if self.state.lock().closed {
+        if self.closed.load(Ordering::Relaxed) {
             return Err(ProgrammingError::new_err("Cannot operate on a closed cursor."));
         }
         Ok(())
@@ -226,15 +229,18 @@ impl Cursor {
             text: &text,
             converters: converters.as_ref(),
         };
+        let held = state.connection.hold();
         let tuple = match state.next(run) {
             Next::Here(statement) => reader.tuple(py, statement)?,
             Next::Kept(rows) => reader.tuple(py, rows)?,
             Next::None => {
+                drop(held);
                 self.forget_run();
                 state.end(run);
                 return Ok(None);
             }
         };
+        drop(held);
         state.advance(run);
         Ok(Some(tuple))
     }
@@ -419,7 +425,7 @@ impl Cursor {
     /// Ends the statement; the cursor cannot be used any more.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.owner().check_thread()?;
-        self.state.lock().closed = true;
+        self.closed.store(true, Ordering::Relaxed);
         if let Some(run) = self.forget() {
             self.owner().core()?.end(py, run);
         }

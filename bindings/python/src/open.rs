@@ -73,9 +73,9 @@ pub(crate) fn open(
     path: PathBuf,
     busy_timeout: f64,
     remote: Option<Remote>,
+    cancel: &CancelHandle,
     callbacks: &Arc<Callbacks>,
 ) -> PyResult<(Database, EngineConnection)> {
-    let cancel = CancelHandle::new();
     let mut builder = Database::builder(path)
         .cancel_handle(cancel.clone())
         .busy_timeout(Duration::from_secs_f64(busy_timeout));
@@ -131,7 +131,7 @@ pub(crate) fn open(
         connection.set_deadline(None)?;
         Ok((database, connection))
     };
-    signals::breakable(py, &cancel, work)?.map_err(|error| errors::raise(py, error))
+    signals::breakable(py, cancel, work)?.map_err(|error| errors::raise(py, error))
 }
 
 fn url_source(url: Bound<'_, PyAny>, callbacks: &Arc<Callbacks>) -> PyResult<UrlSource> {

@@ -217,6 +217,11 @@ impl Connection {
         }
     }
 
+    /// Keeps other threads off this connection until the guard is dropped: many small calls in a row cost less so.
+    pub fn hold(&self) -> sqlite::Held<'_> {
+        self.inner.conn.hold()
+    }
+
     /// Something that breaks what runs on this connection, network waits included, from any thread.
     pub fn interrupt_handle(&self) -> sqlite::InterruptHandle {
         self.inner.conn.interrupt_handle()

@@ -77,7 +77,8 @@ impl ServerBuilder {
             sql: Arc::new(Hrana::default()),
             queries: Arc::new(SnapshotQueries),
             query_limits: QueryLimits::default(),
-            body_limit: 64 << 20,
+            // A blob of 100 MB is 134 MB on its way.
+            body_limit: 256 << 20,
             request_head: Duration::from_secs(75),
             longest_poll: Duration::from_secs(300),
             clock: Clock::default(),
@@ -127,7 +128,7 @@ impl ServerBuilder {
         self
     }
 
-    /// Largest request body. Default: 64 MiB.
+    /// Largest request body. Default: 256 MiB.
     pub fn body_limit(mut self, bytes: usize) -> Self {
         self.body_limit = bytes;
         self

@@ -8,6 +8,7 @@ use std::{
     error::Error as StdError,
     ffi::{CStr, c_int},
     fmt,
+    marker::PhantomData,
     mem::ManuallyDrop,
     path::Path,
     ptr,
@@ -348,6 +349,17 @@ impl Conn {
         self.with_rusqlite(|conn| Limits::watch(&self.0.limits, conn))
     }
 
+    /// Keeps other threads off this connection until the guard is dropped. Calls on this thread go on, and are cheaper: each
+    /// finds the connection's mutex taken by itself.
+    pub fn hold(&self) -> Held<'_> {
+        // SAFETY: `db` is live while `self` is, and its mutex is a recursive one; the guard leaves it on this very thread.
+        unsafe { ffi::sqlite3_mutex_enter(ffi::sqlite3_db_mutex(self.0.db)) };
+        Held {
+            conn: self,
+            this_thread: PhantomData,
+        }
+    }
+
     /// Makes whatever runs on this connection now fail with [`codes::INTERRUPT`].
     pub fn interrupt(&self) {
         // SAFETY: `db` is live while `self` is; sqlite3_interrupt may be called from any thread.
@@ -405,6 +417,27 @@ impl Conn {
     /// True once after the preupdate hook panicked.
     pub(super) fn take_hook_panic(&self) -> bool {
         self.0.hook.take_panic()
+    }
+}
+
+/// See [`Conn::hold`].
+#[must_use = "other threads are kept off until it is dropped"]
+pub struct Held<'c> {
+    conn: &'c Conn,
+    /// The mutex is left by the thread that entered it.
+    this_thread: PhantomData<*const ()>,
+}
+
+impl fmt::Debug for Held<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Held").field(self.conn).finish()
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        // SAFETY: `Conn::hold` entered it on this thread, which the guard has not left.
+        unsafe { ffi::sqlite3_mutex_leave(ffi::sqlite3_db_mutex(self.conn.0.db)) };
     }
 }
 

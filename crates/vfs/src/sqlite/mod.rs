@@ -13,7 +13,7 @@ mod stmt;
 #[cfg(test)]
 mod tests;
 
-pub use conn::{Conn, Error, InterruptHandle, OpenOptions, Result, TxnState, WeakConn, codes};
+pub use conn::{Conn, Error, Held, InterruptHandle, OpenOptions, Result, TxnState, WeakConn, codes};
 pub use preupdate::{PreUpdate, PreUpdateHook, RowChange, check_build};
 pub use rusqlite::types::ValueRef;
 pub use stmt::{Step, Stmt};

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
@@ -169,7 +170,14 @@ class Cursor:
         await self._connection._run(lambda: self._execute(work))
 
     async def _read(self, most: int | None) -> None:
-        await self._connection._run(lambda: self._fetch(most))
+        try:
+            await self._connection._run(lambda: self._fetch(most))
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            # It has been told.
+            self._failed = None
+            raise
 
     # In the thread of the connection.
 
@@ -198,14 +206,19 @@ class Cursor:
             failed, self._failed = self._failed, None
             raise failed
         cursor = self._below()
-        if most is None:
-            self._rows.extend(cursor.fetchall())
-        elif most == 1:
-            row = cursor.fetchone()
-            if row is not None:
-                self._rows.append(row)
-        else:
-            self._rows.extend(cursor.fetchmany(most))
+        try:
+            if most is None:
+                self._rows.extend(cursor.fetchall())
+            elif most == 1:
+                row = cursor.fetchone()
+                if row is not None:
+                    self._rows.append(row)
+            else:
+                self._rows.extend(cursor.fetchmany(most))
+        except BaseException as error:
+            # Where nobody waits any more: the end that follows must not be taken for the end of the rows.
+            self._failed = error
+            raise
         # With RETURNING the count is known at the end.
         self._rowcount = cursor.rowcount
 
@@ -218,5 +231,5 @@ class Cursor:
             # The row that it stands on already, and another one.
             for _ in range(2):
                 self._fetch(1)
-        except turso.Error as error:
-            self._failed = error
+        except turso.Error:
+            pass
