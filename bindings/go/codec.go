@@ -54,31 +54,23 @@ func appendHead(to []byte, kind byte, length int) ([]byte, error) {
 	return binary.LittleEndian.AppendUint32(append(to, kind), uint32(length)), nil
 }
 
-// decode takes the first value off from, which the library has written. Texts and blobs are copies.
-func decode(from *[]byte) any {
-	b := *from
+// decode takes the first value off b, which the library has written, and gives the rest. Texts and blobs are copies.
+func decode(b []byte) (any, []byte) {
 	kind, b := b[0], b[1:]
 	switch kind {
 	case typeInteger:
-		*from = b[8:]
-		return int64(binary.LittleEndian.Uint64(b))
+		return int64(binary.LittleEndian.Uint64(b)), b[8:]
 	case typeReal:
-		*from = b[8:]
-		return math.Float64frombits(binary.LittleEndian.Uint64(b))
+		return math.Float64frombits(binary.LittleEndian.Uint64(b)), b[8:]
 	case typeText:
-		length := binary.LittleEndian.Uint32(b)
-		b = b[4:]
-		*from = b[length:]
-		return string(b[:length])
+		end := 4 + binary.LittleEndian.Uint32(b)
+		return string(b[4:end]), b[end:]
 	case typeBlob:
-		length := binary.LittleEndian.Uint32(b)
-		b = b[4:]
-		*from = b[length:]
-		blob := make([]byte, length)
-		copy(blob, b)
-		return blob
+		end := 4 + binary.LittleEndian.Uint32(b)
+		blob := make([]byte, end-4)
+		copy(blob, b[4:end])
+		return blob, b[end:]
 	default:
-		*from = b
-		return nil
+		return nil, b
 	}
 }

@@ -102,6 +102,9 @@ func (c *conn) release(sql string, s *statement) {
 
 // run runs a statement, in such a way that the end of the context breaks it.
 func (c *conn) run(ctx context.Context, s *statement, rows int) (b batch, err error) {
+	if ctx.Done() == nil {
+		return s.run(rows)
+	}
 	err = guarded(ctx, c.interrupt, func() error {
 		b, err = s.run(rows)
 		return err
@@ -169,7 +172,7 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 			return nil, err
 		}
 		if tail == "" {
-			return c.query(ctx, s, func() { c.release(query, s) })
+			return c.query(ctx, s, nil, query)
 		}
 		_, err = c.run(ctx, s, 0)
 		s.finalize()
@@ -180,14 +183,16 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 	}
 }
 
-// query runs a statement whose parameters are encoded, up to its first row. done is called when the rows are closed.
-func (c *conn) query(ctx context.Context, s *statement, done func()) (*rows, error) {
-	b, err := c.run(ctx, s, 1)
-	if err != nil {
-		done()
+// query runs a statement whose parameters are encoded, up to its first row. When the rows are closed, it goes back to the
+// prepared statement that it is of, or else to the connection.
+func (c *conn) query(ctx context.Context, s *statement, of *stmt, sql string) (*rows, error) {
+	r := &rows{conn: c, statement: s, of: of, sql: sql, ctx: ctx, asked: 1}
+	var err error
+	if r.batch, err = c.run(ctx, s, 1); err != nil {
+		r.Close()
 		return nil, err
 	}
-	return &rows{conn: c, statement: s, ctx: ctx, batch: b, asked: 1, closing: done}, nil
+	return r, nil
 }
 
 // PrepareContext compiles exactly one statement.

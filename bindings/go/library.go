@@ -262,7 +262,9 @@ func (s *statement) describe() error {
 	}
 	values := bytesAt(d.bytes, d.length)
 	text := func() string {
-		text, _ := decode(&values).(string)
+		var value any
+		value, values = decode(values)
+		text, _ := value.(string)
 		return text
 	}
 	s.compiled = d.compiled

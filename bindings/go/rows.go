@@ -22,7 +22,10 @@ type rows struct {
 	ctx       context.Context
 	batch     batch
 	asked     int
-	closing   func()
+	closed    bool
+	// Where the statement goes when the rows are closed.
+	of  *stmt
+	sql string
 }
 
 var (
@@ -57,9 +60,6 @@ func (r *rows) ColumnTypeNullable(int) (nullable, ok bool) { return true, false 
 
 // Next reads the next row. It may wait for the network, which the end of the query's context breaks.
 func (r *rows) Next(dest []driver.Value) error {
-	if r.closing == nil {
-		return io.EOF
-	}
 	if r.batch.rows == 0 {
 		if r.batch.done {
 			return io.EOF
@@ -72,19 +72,25 @@ func (r *rows) Next(dest []driver.Value) error {
 		}
 	}
 	r.batch.rows--
+	rest := r.batch.values
 	for i := range dest {
-		dest[i] = decode(&r.batch.values)
+		dest[i], rest = decode(rest)
 		if r.statement.columns[i].isTime {
 			if text, ok := dest[i].(string); ok {
 				dest[i] = asTime(text)
 			}
 		}
 	}
+	r.batch.values = rest
 	return nil
 }
 
-func (r *rows) fetch() error {
+func (r *rows) fetch() (err error) {
 	r.asked = min(r.asked*batchGrowth, batchMost)
+	if r.ctx.Done() == nil {
+		r.batch, err = r.statement.fetch(r.asked)
+		return err
+	}
 	return guarded(r.ctx, r.conn.interrupt, func() (err error) {
 		r.batch, err = r.statement.fetch(r.asked)
 		return err
@@ -93,15 +99,18 @@ func (r *rows) fetch() error {
 
 // Close ends the query.
 func (r *rows) Close() error {
-	if r.closing == nil {
+	if r.closed {
 		return nil
 	}
+	r.closed = true
 	if !r.batch.done {
 		r.statement.reset()
 	}
 	r.batch = batch{done: true}
-	done := r.closing
-	r.closing = nil
-	done()
+	if r.of != nil {
+		r.of.release(r.statement)
+	} else {
+		r.conn.release(r.sql, r.statement)
+	}
 	return nil
 }

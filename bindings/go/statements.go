@@ -109,41 +109,42 @@ func (s *stmt) NumInput() int { return -1 }
 func (s *stmt) CheckNamedValue(v *driver.NamedValue) error { return checkValue(v) }
 
 // acquire gives the compiled statement, or another one of the same text while its rows are still being read.
-func (s *stmt) acquire() (*statement, func(), error) {
+func (s *stmt) acquire() (*statement, error) {
 	if s.closed {
-		return nil, nil, ErrTursoStmtClosed
+		return nil, ErrTursoStmtClosed
 	}
 	if s.conn.closed {
-		return nil, nil, ErrTursoConnClosed
+		return nil, ErrTursoConnClosed
 	}
 	if !s.inUse {
 		s.inUse = true
-		return s.native, s.unused, nil
+		return s.native, nil
 	}
 	another, _, err := s.conn.acquire(s.sql)
-	if err != nil {
-		return nil, nil, err
-	}
-	return another, func() { s.conn.release(s.sql, another) }, nil
+	return another, err
 }
 
-func (s *stmt) unused() {
+// release takes back what acquire gave.
+func (s *stmt) release(native *statement) {
+	if native != s.native {
+		s.conn.release(s.sql, native)
+		return
+	}
 	s.inUse = false
-	switch {
-	case s.closed:
-		s.conn.release(s.sql, s.native)
-	default:
-		s.native.forget()
+	if s.closed {
+		s.conn.release(s.sql, native)
+	} else {
+		native.forget()
 	}
 }
 
 // ExecContext runs the statement to its end.
 func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
-	native, done, err := s.acquire()
+	native, err := s.acquire()
 	if err != nil {
 		return nil, err
 	}
-	defer done()
+	defer s.release(native)
 	if native.encoded, err = encodeAll(native, args); err != nil {
 		return nil, err
 	}
@@ -156,15 +157,15 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 
 // QueryContext runs the statement up to its first row.
 func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
-	native, done, err := s.acquire()
+	native, err := s.acquire()
 	if err != nil {
 		return nil, err
 	}
 	if native.encoded, err = encodeAll(native, args); err != nil {
-		done()
+		s.release(native)
 		return nil, err
 	}
-	return s.conn.query(ctx, native, done)
+	return s.conn.query(ctx, native, s, "")
 }
 
 // Exec is ExecContext for old callers.
