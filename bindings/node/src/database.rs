@@ -136,7 +136,7 @@ impl Shared {
         self: &Arc<Self>,
         job: u32,
         timeout: Option<u32>,
-        work: impl FnOnce(&Open) -> Result<Outcome, Failure> + Send + 'static,
+        work: impl FnOnce(&Connection) -> Result<Outcome, Failure> + Send + 'static,
     ) {
         let shared = self.clone();
         self.queries.run(move || {
@@ -145,7 +145,7 @@ impl Shared {
                 let limit =
                     timeout.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms.into())));
                 open.connection.set_deadline(limit)?;
-                let outcome = work(&open);
+                let outcome = work(&open.connection);
                 open.connection.set_deadline(None)?;
                 outcome
             });
@@ -225,8 +225,8 @@ impl NativeDatabase {
     #[napi]
     pub fn prepare(&self, job: u32, sql: String) {
         let shared = self.shared.clone();
-        self.shared.query(job, None, move |open| {
-            let statement = Statement::new(&shared, open.connection.prepare(&sql)?)?;
+        self.shared.query(job, None, move |connection| {
+            let statement = Statement::new(&shared, connection.prepare(&sql)?)?;
             Ok(Outcome {
                 statement: Some(statement),
                 ..Outcome::default()
@@ -247,8 +247,8 @@ impl NativeDatabase {
     /// Runs a script.
     #[napi]
     pub fn exec(&self, job: u32, sql: String, timeout: Option<u32>) {
-        self.shared.query(job, timeout, move |open| {
-            open.connection.execute_batch(&sql)?;
+        self.shared.query(job, timeout, move |connection| {
+            connection.execute_batch(&sql)?;
             Ok(Outcome::default())
         });
     }

@@ -22,7 +22,36 @@ const BATCH_BYTES: usize = 256 * 1024;
 const INLINE_OPERATIONS: u32 = 20_000;
 
 /// The engine's statement; empty when it was closed.
-pub(crate) type Slot = Mutex<Option<partial_sync::Statement>>;
+pub(crate) type Slot = Mutex<Option<Compiled>>;
+
+/// A compiled statement, and whether it is in the middle of its rows. SQLite itself would begin anew after the end, and
+/// batches that were asked for ahead of it would run the statement again.
+pub(crate) struct Compiled {
+    statement: partial_sync::Statement,
+    reading: bool,
+}
+
+impl Compiled {
+    fn begin(&mut self, values: Vec<Value>) -> partial_sync::Result<()> {
+        self.statement.reset();
+        for (i, value) in values.into_iter().enumerate() {
+            self.statement.bind(i + 1, value)?;
+        }
+        self.reading = true;
+        Ok(())
+    }
+
+    /// The next row, if there is one.
+    fn step(&mut self) -> partial_sync::Result<bool> {
+        self.reading = self.reading && self.statement.step()?;
+        Ok(self.reading)
+    }
+
+    fn reset(&mut self) {
+        self.reading = false;
+        self.statement.reset();
+    }
+}
 
 /// Rows.
 #[napi(object, object_from_js = false)]
@@ -97,14 +126,6 @@ fn width(statement: &partial_sync::Statement, shape: Shape) -> usize {
     if shape.pluck { columns.min(1) } else { columns }
 }
 
-fn bind(statement: &mut partial_sync::Statement, values: Vec<Value>) -> partial_sync::Result<()> {
-    statement.reset();
-    for (i, value) in values.into_iter().enumerate() {
-        statement.bind(i + 1, value)?;
-    }
-    Ok(())
-}
-
 /// Whether SQLite compiled the statement anew, because the schema had changed: then it may have other columns.
 fn recompiled(statement: &partial_sync::Statement, seen: &Mutex<i32>) -> bool {
     let mut seen = seen.lock();
@@ -133,7 +154,10 @@ impl Statement {
             .map(|i| statement.parameter_name(i).unwrap_or_default())
             .collect();
         let (readonly, seen) = (statement.readonly(), statement.reprepares());
-        let slot = Arc::new(Mutex::new(Some(statement)));
+        let slot = Arc::new(Mutex::new(Some(Compiled {
+            statement,
+            reading: false,
+        })));
         Ok(Self {
             id: shared.register(&slot),
             shared: shared.clone(),
@@ -151,12 +175,15 @@ impl Statement {
         &self,
         job: u32,
         timeout: Option<u32>,
-        work: impl FnOnce(&mut partial_sync::Statement) -> partial_sync::Result<Outcome> + Send + 'static,
+        work: impl FnOnce(&mut Compiled) -> partial_sync::Result<Outcome> + Send + 'static,
     ) {
         let slot = self.slot.clone();
-        self.shared.query(job, timeout, move |_| match &mut *slot.lock() {
-            Some(statement) => Ok(work(statement)?),
-            None => Err(Failure::misuse("the statement is closed")),
+        self.shared.query(job, timeout, move |connection| {
+            let _held = connection.hold();
+            match &mut *slot.lock() {
+                Some(compiled) => Ok(work(compiled)?),
+                None => Err(Failure::misuse("the statement is closed")),
+            }
         });
     }
 }
@@ -202,45 +229,47 @@ impl Statement {
             words[0] = status::WOULD_WAIT;
             return Ok(String::new());
         };
-        let Some(statement) = guard.as_mut() else {
+        let Some(compiled) = guard.as_mut() else {
             words[0] = status::WOULD_WAIT;
             return Ok(String::new());
         };
         let mut heap = Heap::default();
         let mut out = Scratch { words, at: 2 };
         let read = connection.without_waiting(INLINE_OPERATIONS, || {
-            bind(statement, values)?;
+            let _held = connection.hold();
+            compiled.begin(values)?;
             let mut rows = 0;
             let mut columns = 0;
             loop {
                 if rows == limit || (rows > 0 && out.room() < WIDEST * columns) {
                     return Ok((rows, status::MORE));
                 }
-                if !statement.step()? {
+                if !compiled.step()? {
                     return Ok((rows, status::DONE));
                 }
-                columns = width(statement, shape);
+                columns = width(&compiled.statement, shape);
                 if out.room() < WIDEST * columns {
                     // Wider than before, because the schema has changed: a worker has room for it.
-                    statement.reset();
                     return Ok((0, status::WOULD_WAIT));
                 }
-                codec::encode_row(statement, columns, shape, &mut out, &mut heap)?;
+                codec::encode_row(&compiled.statement, columns, shape, &mut out, &mut heap)?;
                 rows += 1;
             }
         });
         match read {
             Ok((rows, mut ended)) => {
                 if ended == status::MORE && limit == 1 {
-                    statement.reset();
                     ended = status::DONE;
+                }
+                if ended != status::MORE {
+                    compiled.reset();
                 }
                 let mut flags = 0;
                 if !heap.bytes.is_empty() {
                     flags |= HAS_BYTES;
                     *self.bytes.lock() = heap.bytes;
                 }
-                if recompiled(statement, &self.seen) {
+                if recompiled(&compiled.statement, &self.seen) {
                     flags |= NEW_COLUMNS;
                 }
                 words[0] = ended | i64::from(rows) << 32;
@@ -248,7 +277,7 @@ impl Statement {
                 Ok(heap.text)
             }
             Err(error) => {
-                statement.reset();
+                compiled.reset();
                 let failure = Failure::from(&error);
                 words[0] = if matches!(error, partial_sync::Error::WouldWait) {
                     status::WOULD_WAIT
@@ -270,7 +299,7 @@ impl Statement {
     /// The columns as they are now.
     #[napi]
     pub fn columns_now(&self) -> Vec<Column> {
-        let now = self.slot.lock().as_ref().map(columns);
+        let now = self.slot.lock().as_ref().map(|c| columns(&c.statement));
         now.and_then(Result::ok).unwrap_or_default()
     }
 
@@ -294,10 +323,10 @@ impl Statement {
         };
         let shape = shape(bits);
         let seen = self.seen.clone();
-        self.job(job, timeout, move |statement| {
-            let batch = read_batch(statement, values, shape, limit, &seen);
+        self.job(job, timeout, move |compiled| {
+            let batch = read_batch(compiled, values, shape, limit, &seen);
             if batch.is_err() {
-                statement.reset();
+                compiled.reset();
             }
             Ok(Outcome {
                 batch: Some(batch?),
@@ -320,8 +349,10 @@ impl Statement {
     ) -> napi::Result<()> {
         let values = codec::decode(words, count, texts, blobs)?;
         let shared = self.shared.clone();
-        self.job(job, timeout, move |statement| {
-            let changes = statement.execute(values).inspect_err(|_| statement.reset())?;
+        self.job(job, timeout, move |compiled| {
+            let changes = compiled.statement.execute(values);
+            compiled.reset();
+            let changes = changes?;
             let rowid = shared.connection().map_or(0, |c| c.last_insert_rowid());
             Ok(Outcome {
                 ran: Some(Ran {
@@ -339,8 +370,8 @@ impl Statement {
     pub fn reset(&self) {
         let slot = self.slot.clone();
         self.shared.aside(move || {
-            if let Some(statement) = &mut *slot.lock() {
-                statement.reset();
+            if let Some(compiled) = &mut *slot.lock() {
+                compiled.reset();
             }
         });
     }
@@ -362,7 +393,7 @@ impl Drop for Statement {
 }
 
 fn read_batch(
-    statement: &mut partial_sync::Statement,
+    compiled: &mut Compiled,
     values: Option<Vec<Value>>,
     shape: Shape,
     limit: u32,
@@ -370,26 +401,26 @@ fn read_batch(
 ) -> partial_sync::Result<Batch> {
     let from_start = values.is_some();
     if let Some(values) = values {
-        bind(statement, values)?;
+        compiled.begin(values)?;
     }
     let mut words: Vec<i64> = Vec::new();
     let mut heap = Heap::default();
     let mut rows = 0;
     let mut done = false;
     while rows < limit && words.len() * 8 + heap.text.len() + heap.bytes.len() < BATCH_BYTES {
-        if !statement.step()? {
+        if !compiled.step()? {
             done = true;
             break;
         }
-        let columns = width(statement, shape);
+        let columns = width(&compiled.statement, shape);
         if rows == 0 {
             words.reserve((limit as usize).min(4096) * columns * 3 / 2);
         }
-        codec::encode_row(statement, columns, shape, &mut words, &mut heap)?;
+        codec::encode_row(&compiled.statement, columns, shape, &mut words, &mut heap)?;
         rows += 1;
     }
-    let columns = (from_start && recompiled(statement, seen))
-        .then(|| columns(statement))
+    let columns = (from_start && recompiled(&compiled.statement, seen))
+        .then(|| columns(&compiled.statement))
         .transpose()?;
     Ok(Batch {
         words: words.into(),

@@ -174,6 +174,17 @@ test('a long result comes whole and in order, and leaves the event loop time', a
   assert.ok(ticks > 3, `${ticks} ticks`);
 });
 
+test('a statement that changes rows and gives many runs once', async (t) => {
+  const db = await memory(t);
+  await db.exec('CREATE TABLE t (id INTEGER PRIMARY KEY, v)');
+  const rows = await db.all('INSERT INTO t (v) SELECT value FROM generate_series(1, 5000) RETURNING id');
+  assert.equal(rows.length, 5000);
+  assert.deepEqual(await db.get('SELECT count(*) AS n FROM t'), { n: 5000 });
+  const first = await db.get('UPDATE t SET v = v + 1 RETURNING id, v');
+  assert.deepEqual(first, { id: 1, v: 2 });
+  assert.deepEqual(await db.get('SELECT sum(v) AS s FROM t'), { s: 12507500 });
+});
+
 test('a statement follows a change of the schema', async (t) => {
   const db = await three(t);
   const statement = await db.prepare('SELECT * FROM t');
