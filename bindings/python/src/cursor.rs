@@ -368,7 +368,7 @@ impl Cursor {
         Ok(slf)
     }
 
-    /// Runs an INSERT, UPDATE, DELETE or REPLACE once for each of the parameters.
+    /// Runs a statement that changes something once for each of the parameters.
     #[pyo3(signature = (sql, seq_of_parameters))]
     fn executemany<'py>(
         slf: Bound<'py, Self>,
@@ -426,7 +426,8 @@ impl Cursor {
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.owner().check_thread()?;
         self.closed.store(true, Ordering::Relaxed);
-        if let Some(run) = self.forget() {
+        // What it tells of its last statement stays: programs ask for `rowcount` afterwards.
+        if let Some(run) = self.forget_run() {
             self.owner().core()?.end(py, run);
         }
         Ok(())
@@ -518,19 +519,20 @@ impl Cursor {
             core.end(py, run);
         }
         let all: Bound<'_, PyIterator> = all.try_iter()?;
-        {
+        let is_dml = {
             let mut state = core.lock(py)?;
             let Some(prepared) = state.prepare(py, text).map_err(|e| owner.explain(py, e))? else {
                 return Ok(());
             };
-            let is_dml = prepared.is_dml;
+            let (is_dml, reads) = (prepared.is_dml, prepared.reads);
             state.give_back(prepared);
-            if !is_dml {
+            if reads {
                 return Err(ProgrammingError::new_err(
                     "executemany() can only execute DML statements.",
                 ));
             }
-        }
+            is_dml
+        };
         let mut changed = 0;
         for given in all {
             // The iterator may use the connection, so it is not held while the iterator runs.
@@ -544,7 +546,9 @@ impl Cursor {
                 state.end(run);
             }
         }
-        self.state.lock().changed = changed;
+        if is_dml {
+            self.state.lock().changed = changed;
+        }
         Ok(())
     }
 }
