@@ -80,7 +80,9 @@ pub(crate) fn open(
         .cancel_handle(cancel.clone())
         .busy_timeout(Duration::from_secs_f64(busy_timeout));
     if let Some(remote) = remote {
-        builder = builder.client_name(remote.client_name);
+        builder = builder
+            .client_name(remote.client_name)
+            .bootstrap_if_empty(remote.bootstrap_if_empty);
         if let Some(url) = remote.url {
             builder = builder.remote(url_source(url.into_bound(py), callbacks)?);
         }
@@ -121,7 +123,6 @@ pub(crate) fn open(
         if let Some(timeout) = remote.request_timeout {
             builder = builder.timeout(Duration::from_secs_f64(timeout));
         }
-        let _ = remote.bootstrap_if_empty;
     }
     let work = move || {
         let database = builder.connect()?;

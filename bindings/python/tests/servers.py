@@ -61,6 +61,7 @@ class Proxy:
         self.fail = False
         self.requests = 0
         self.authorizations: list[str | None] = []
+        self.header_names: set[str] = set()
         self.waiting = threading.Event()
         self._stopped = threading.Event()
 
@@ -74,6 +75,7 @@ class Proxy:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 proxy.requests += 1
                 proxy.authorizations.append(self.headers.get("Authorization"))
+                proxy.header_names.update(self.headers.keys())
                 proxy.waiting.set()
                 deadline = time.monotonic() + proxy.delay
                 while time.monotonic() < deadline and not proxy._stopped.wait(0.02):
