@@ -23,5 +23,7 @@ const library = {
 const file = path.join(here, `turso-sync.${platform()}.node`);
 // A process that has the old file loaded keeps it: the new one takes its name, and not its place on the disk.
 copyFileSync(path.join(target, profile, library), `${file}.new`);
+// What only a debugger needs is most of a release's size. Where there is no `strip` the file stays large.
+if (profile === 'release' && process.platform !== 'win32') spawnSync('strip', ['-S', `${file}.new`]);
 renameSync(`${file}.new`, file);
 console.log(path.relative(process.cwd(), file));
