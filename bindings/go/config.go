@@ -4,6 +4,9 @@ import (
 	"context"
 	"database/sql/driver"
 	"math"
+	"net"
+	"net/url"
+	"strings"
 )
 
 // TursoSyncDbConfig says what [NewTursoSyncDb] opens. Some options have two names; both may be given when they agree.
@@ -13,7 +16,8 @@ type TursoSyncDbConfig struct {
 	// RemoteUrl is the remote: libsql://, turso://, https:// or http://. Without one, the replica at the path is opened
 	// offline.
 	RemoteUrl string
-	// Namespace is the database's name on a remote that serves several.
+	// Namespace is the database's name on a remote that serves several: with it, libsql://HOST means libsql://NAMESPACE.HOST,
+	// and where the host is an address, http://1.2.3.4:8080 means http://1.2.3.4:8080/NAMESPACE.
 	Namespace string
 	// RemoteAuthToken is the bearer token.
 	RemoteAuthToken string
@@ -72,8 +76,6 @@ func (c *TursoSyncDbConfig) check() (*options, source, error) {
 	var m merging
 	o := &options{
 		path:       s.path,
-		url:        c.RemoteUrl,
-		namespace:  c.Namespace,
 		clientName: c.ClientName,
 		token:      merge(&m, spelling("RemoteAuthToken", c.RemoteAuthToken), spelling("AuthToken", c.AuthToken)).value,
 		bootstrapPrefix: size(&m, merge(&m,
@@ -93,6 +95,9 @@ func (c *TursoSyncDbConfig) check() (*options, source, error) {
 		pullThreshold:           size(&m, spelling("PullBytesThreshold", c.PullBytesThreshold)),
 		skipBootstrap:           c.BootstrapIfEmpty != nil && !*c.BootstrapIfEmpty,
 	}
+	if o.url, err = withNamespace(c.RemoteUrl, c.Namespace); err != nil && m.err == nil {
+		m.err = err
+	}
 	if o.clientName == "" {
 		o.clientName = "turso-sync-go"
 	}
@@ -111,6 +116,28 @@ func (c *TursoSyncDbConfig) check() (*options, source, error) {
 	}
 	return o, s, m.err
 }
+
+// withNamespace is the url of one database of a remote that serves several.
+func withNamespace(remote, namespace string) (string, error) {
+	if namespace == "" {
+		return remote, nil
+	}
+	if strings.Trim(namespace, namespaceLetters) != "" {
+		return "", misuse("Namespace is %q: it can hold letters, digits, '-', '_' and '.'", namespace)
+	}
+	u, err := url.Parse(remote)
+	if err != nil || u.Host == "" {
+		return "", misuse("Namespace is %q, and RemoteUrl has no host that it could go with", namespace)
+	}
+	if net.ParseIP(u.Hostname()) != nil {
+		u.Path = strings.TrimSuffix(u.Path, "/") + "/" + namespace
+	} else {
+		u.Host = namespace + "." + u.Host
+	}
+	return u.String(), nil
+}
+
+const namespaceLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
 
 // option is the value of an option with the name that it was given by. The zero value says nothing.
 type option[T comparable] struct {

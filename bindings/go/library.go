@@ -73,7 +73,6 @@ func (c *canceller) free()   { C.partial_sync_cancel_free(&c.handle) }
 // options is what a database is opened with, checked and with both spellings merged.
 type options struct {
 	path, url, token, clientName           string
-	namespace                              string
 	bootstrapPrefix                        uint64
 	bootstrapQuery                         string
 	segmentSize                            uint64
@@ -116,6 +115,9 @@ func openDatabase(o *options, stop canceller) (database, error) {
 	config.long_poll_ms = C.uint64_t(o.longPollMs)
 	config.push_operations_threshold = C.uint64_t(o.pushOperationsThreshold)
 	config.pull_bytes_threshold = C.uint64_t(o.pullThreshold)
+	if o.skipBootstrap {
+		config.bootstrap_if_empty = -1
+	}
 	config.cancel = stop.handle
 	var e *C.PartialSyncError
 	return d, take(C.partial_sync_open(config, &d.handle, &e), e)

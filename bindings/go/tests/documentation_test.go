@@ -176,3 +176,18 @@ func countRows(t *testing.T, rows *sql.Rows) (count int) {
 	must(t, rows.Err())
 	return count
 }
+
+func TestAReplicaCanBeginWithoutTheRemote(t *testing.T) {
+	remote := silentInFrontOf(t, serve(t, messages))
+	remote.hush()
+	no := false
+	config := prefix(remote.url, inFolder(t, "app.db"))
+	config.BootstrapIfEmpty = &no
+	db, conn := replica(t, config)
+	equal(t, "requests", statsOf(t, db).Requests, 0)
+	remote.speak()
+	changed, err := db.Pull(ctx)
+	must(t, err)
+	equal(t, "something came", changed, true)
+	equal(t, "messages", one[int](t, conn, "SELECT count(*) FROM messages"), 20000)
+}

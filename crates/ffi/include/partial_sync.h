@@ -102,6 +102,16 @@ typedef enum PartialSyncCode {
   PARTIAL_SYNC_CODE_INTERNAL = 26,
 } PartialSyncCode;
 
+// What happened to a row.
+typedef enum PartialSyncChange {
+  // A new row.
+  PARTIAL_SYNC_CHANGE_INSERT = 1,
+  // A row changed.
+  PARTIAL_SYNC_CHANGE_UPDATE = 2,
+  // A row is gone.
+  PARTIAL_SYNC_CHANGE_DELETE = 3,
+} PartialSyncChange;
+
 // The type of a value; the numbers are SQLite's.
 typedef enum PartialSyncType {
   // A 64-bit integer.
@@ -115,6 +125,10 @@ typedef enum PartialSyncType {
   // NULL. Also: no such column, no row.
   PARTIAL_SYNC_TYPE_NULL = 5,
 } PartialSyncType;
+
+// What a function of yours answers. It belongs to the library and is valid until the function returns. The last answer
+// counts; without one the default does, which each function's comment names.
+typedef struct PartialSyncAnswer PartialSyncAnswer;
 
 // Stops the network calls of the database that is opened with it (`config.cancel`), `partial_sync_open` included, from
 // any thread at any time. It keeps nothing open, may outlive the database, and may be released before it.
@@ -138,6 +152,73 @@ typedef struct PartialSyncInterrupt PartialSyncInterrupt;
 // A prepared statement. It keeps its connection open. It may move between threads; a call while another thread is in
 // one fails with `PARTIAL_SYNC_CODE_MISUSE`, or gives nothing where it cannot fail.
 typedef struct PartialSyncStatement PartialSyncStatement;
+
+// Asked for the url before each request: answer with `partial_sync_answer_text`. Without an answer sync is paused:
+// requests fail, and local reads and writes go on. It must name the same remote every time.
+typedef void (*PartialSyncUrlFunction)(void *user_data, struct PartialSyncAnswer *answer);
+
+// Asked for the bearer token before each request, retries included: answer with `partial_sync_answer_text`, or with
+// `partial_sync_answer_fail`, which makes the request fail. Without an answer no token is sent.
+typedef void (*PartialSyncTokenFunction)(void *user_data, struct PartialSyncAnswer *answer);
+
+// A value of a row. Only what belongs to its type is set; the rest is 0.
+typedef struct PartialSyncValue {
+  // The type.
+  enum PartialSyncType type;
+  // Of an integer.
+  int64_t integer;
+  // Of a floating-point number.
+  double real;
+  // Of a text or blob: the bytes, without NUL behind them; never NULL, also when there are none.
+  const uint8_t *bytes;
+  // How many bytes.
+  size_t length;
+} PartialSyncValue;
+
+// A column of a row with its value.
+typedef struct PartialSyncField {
+  // Name of the column.
+  const char *name;
+  // The value.
+  struct PartialSyncValue value;
+} PartialSyncField;
+
+// A local change of a row. All of it is valid until the function returns. Generated columns are left out; columns come
+// in the order of their names.
+typedef struct PartialSyncMutation {
+  // When it was made, in seconds since 1970.
+  int64_t change_time;
+  // The table.
+  const char *table_name;
+  // What happened.
+  enum PartialSyncChange change;
+  // Whether the row's key is one integer.
+  bool has_id;
+  // That integer: before the change, or of the new row.
+  int64_t id;
+  // The row before; NULL when it is new.
+  const struct PartialSyncField *before;
+  // How many columns.
+  size_t before_count;
+  // The row after; NULL when it is gone.
+  const struct PartialSyncField *after;
+  // How many columns.
+  size_t after_count;
+  // Of an update: the new values of the columns that changed; NULL otherwise.
+  const struct PartialSyncField *updates;
+  // How many columns.
+  size_t updates_count;
+} PartialSyncMutation;
+
+// Asked about each local change before it is pushed, and before a pull puts it back: answer with
+// `partial_sync_answer_skip` to leave it out, `partial_sync_answer_rewrite` to run another statement in its place, or
+// `partial_sync_answer_fail` to stop the push or pull. Without an answer the change goes on as it is.
+typedef void (*PartialSyncTransformFunction)(void *user_data,
+                                             const struct PartialSyncMutation *mutation,
+                                             struct PartialSyncAnswer *answer);
+
+// Told that nothing will use `user_data` any more.
+typedef void (*PartialSyncReleaseFunction)(void *user_data);
 
 // What to open. Set `size` and `path`, leave zero what shall be as usual:
 //
@@ -186,6 +267,24 @@ typedef struct PartialSyncConfig {
   // What stops the network calls of this database, the first connect included; NULL for none. Used during the call
   // only; the database keeps what it needs of it.
   const struct PartialSyncCancel *cancel;
+  // Asked for the url before each request, in place of `url`; NULL for none.
+  PartialSyncUrlFunction url_function;
+  // Asked for the token before each request, in place of `auth_token`; NULL for none.
+  PartialSyncTokenFunction token_function;
+  // Asked about each local change before it is pushed or put back; NULL for none.
+  //
+  // The functions are called during calls that you make, and on threads of the library; also several at a time. They
+  // must return soon, must not call anything that takes the database or its connections, and must return normally: no
+  // `longjmp`, no C++ exception. They are called as long as the database, or a connection to it, is open.
+  PartialSyncTransformFunction transform;
+  // What the functions are given as their first argument.
+  void *user_data;
+  // Called once with `user_data`, on any thread, when none of the functions will be called any more: after closing, and
+  // when opening fails. NULL for none.
+  PartialSyncReleaseFunction release;
+  // Whether the first connect asks the remote for the bootstrap: 1 and 0 yes; -1 makes an empty replica without asking
+  // the remote, and the first pull brings the rest.
+  int32_t bootstrap_if_empty;
 } PartialSyncConfig;
 
 // Told how far a hydration or verification is: `done` pages of `total` (0: not known). It runs during the call, perhaps
@@ -248,20 +347,6 @@ typedef struct PartialSyncStats {
   // Pages that local transactions wrote since the last pull.
   uint32_t pages_dirty;
 } PartialSyncStats;
-
-// A value of a row. Only what belongs to its type is set; the rest is 0.
-typedef struct PartialSyncValue {
-  // The type.
-  enum PartialSyncType type;
-  // Of an integer.
-  int64_t integer;
-  // Of a floating-point number.
-  double real;
-  // Of a text or blob: the bytes, without NUL behind them; never NULL, also when there are none.
-  const uint8_t *bytes;
-  // How many bytes.
-  size_t length;
-} PartialSyncValue;
 
 // Rows that a statement gave, as one run of bytes.
 //
@@ -355,6 +440,25 @@ void partial_sync_cancel_now(const struct PartialSyncCancel *cancel);
 
 // Releases what is in `*cancel` and sets `*cancel` to NULL.
 void partial_sync_cancel_free(struct PartialSyncCancel **cancel);
+
+// Answers with a text: a url or a token. `length` is in bytes, or negative: up to NUL. The text is copied.
+void partial_sync_answer_text(struct PartialSyncAnswer *answer,
+                              const char *text,
+                              int64_t length);
+
+// Leaves the change out.
+void partial_sync_answer_skip(struct PartialSyncAnswer *answer);
+
+// Puts one statement in the place of the change. `length` is that of `sql` in bytes, or negative: up to NUL. `values` are
+// those of its parameters, `values_length` bytes in the format of `PartialSyncBatch`. All is copied.
+void partial_sync_answer_rewrite(struct PartialSyncAnswer *answer,
+                                 const char *sql,
+                                 int64_t length,
+                                 const uint8_t *values,
+                                 size_t values_length);
+
+// Makes what asked fail with this message.
+void partial_sync_answer_fail(struct PartialSyncAnswer *answer, const char *message);
 
 // Opens a database and puts its handle in `*database`; close it with `partial_sync_close`. A replica that is not there
 // yet is made first, which asks the remote for the bootstrap.

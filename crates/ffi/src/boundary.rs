@@ -12,6 +12,7 @@
 
 use std::{
     ffi::{CStr, c_char},
+    fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     ptr, slice,
 };
@@ -27,6 +28,15 @@ pub(crate) enum Failure {
     Engine(partial_sync::Error),
     /// What the caller did wrong.
     Misuse(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Engine(error) => error.fmt(f),
+            Self::Misuse(what) => f.write_str(what),
+        }
+    }
 }
 
 pub(crate) type Result<T> = std::result::Result<T, Failure>;

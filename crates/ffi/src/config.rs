@@ -2,7 +2,7 @@
 //! a program built with an older header (a shorter struct) keeps working.
 
 use std::{
-    ffi::c_char,
+    ffi::{c_char, c_void},
     mem::{self, MaybeUninit},
     ptr,
     sync::Arc,
@@ -15,6 +15,10 @@ use partial_sync_transport::AuthToken;
 
 use crate::{
     boundary::{Result, misuse, optional_text, text},
+    callback::{
+        Callbacks, PartialSyncReleaseFunction, PartialSyncTokenFunction, PartialSyncTransformFunction,
+        PartialSyncUrlFunction,
+    },
     cancel::PartialSyncCancel,
 };
 
@@ -67,6 +71,24 @@ pub struct PartialSyncConfig {
     /// What stops the network calls of this database, the first connect included; NULL for none. Used during the call
     /// only; the database keeps what it needs of it.
     pub cancel: *const PartialSyncCancel,
+    /// Asked for the url before each request, in place of `url`; NULL for none.
+    pub url_function: PartialSyncUrlFunction,
+    /// Asked for the token before each request, in place of `auth_token`; NULL for none.
+    pub token_function: PartialSyncTokenFunction,
+    /// Asked about each local change before it is pushed or put back; NULL for none.
+    ///
+    /// The functions are called during calls that you make, and on threads of the library; also several at a time. They
+    /// must return soon, must not call anything that takes the database or its connections, and must return normally: no
+    /// `longjmp`, no C++ exception. They are called as long as the database, or a connection to it, is open.
+    pub transform: PartialSyncTransformFunction,
+    /// What the functions are given as their first argument.
+    pub user_data: *mut c_void,
+    /// Called once with `user_data`, on any thread, when none of the functions will be called any more: after closing, and
+    /// when opening fails. NULL for none.
+    pub release: PartialSyncReleaseFunction,
+    /// Whether the first connect asks the remote for the bootstrap: 1 and 0 yes; -1 makes an empty replica without asking
+    /// the remote, and the first pull brings the rest.
+    pub bootstrap_if_empty: i32,
 }
 
 /// The token that requests carry from now on; shared with the database that was opened with one.
@@ -117,9 +139,28 @@ impl PartialSyncConfig {
     unsafe fn builder(&self) -> Result<(Builder, Option<Token>)> {
         // SAFETY: the caller of `connect` says so, for every text of the struct.
         let optional = |field, name| unsafe { optional_text(field, name) };
+        // Before anything can fail: it releases the caller's data when it goes.
+        let callbacks = Callbacks::new(self.user_data, self.release);
         // SAFETY: as above.
         let mut builder = Database::builder(unsafe { text(self.path, "config.path") }?).share_memory();
         let mut token = None;
+        match callbacks.url(self.url_function) {
+            Some(_) if !self.url.is_null() => {
+                return misuse("config has url and url_function: set one of them");
+            }
+            Some(function) => builder = builder.remote(function),
+            None => {}
+        }
+        match callbacks.token(self.token_function) {
+            Some(_) if !self.auth_token.is_null() => {
+                return misuse("config has auth_token and token_function: set one of them");
+            }
+            Some(function) => builder = builder.auth_token(function),
+            None => {}
+        }
+        if let Some(transform) = callbacks.transform(self.transform) {
+            builder = builder.transform(transform);
+        }
         if let Some(url) = optional(self.url, "config.url")? {
             builder = builder.remote(url);
         }
@@ -144,6 +185,15 @@ impl PartialSyncConfig {
         }
         if let Some(partial) = self.partial(optional(self.bootstrap_query, "config.bootstrap_query")?)? {
             builder = builder.partial(partial);
+        }
+        match self.bootstrap_if_empty {
+            0 | 1 => {}
+            -1 => builder = builder.bootstrap_if_empty(false),
+            other => {
+                return misuse(format!(
+                    "config.bootstrap_if_empty is {other}: it can be 1, 0 and -1"
+                ));
+            }
         }
         if let Some(time) = millis(self.timeout_ms) {
             builder = builder.timeout(time);

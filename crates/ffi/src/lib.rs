@@ -13,6 +13,7 @@
 
 pub mod batch;
 mod boundary;
+pub mod callback;
 pub mod cancel;
 pub mod column;
 pub mod config;

@@ -3,10 +3,11 @@
 use std::{env, fs, path::Path};
 
 /// In the order in which one reads the header.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 12] = [
     "version",
     "error",
     "cancel",
+    "callback",
     "config",
     "database",
     "sync",

@@ -484,6 +484,27 @@ static void a_query_bootstrap_brings_its_pages(const char *url)
     EXPECT(db == NULL);
 }
 
+static void a_replica_can_begin_without_the_remote(const char *url)
+{
+    PartialSyncConfig config = {
+        .size = sizeof config, .path = in_folder("later.db"), .url = url, .bootstrap_prefix = 16 * 1024,
+        .bootstrap_if_empty = -1};
+    PartialSyncDatabase *db = NULL;
+    OK(partial_sync_open(&config, &db, &error));
+    PartialSyncStats stats = {.size = sizeof stats};
+    OK(partial_sync_stats(db, &stats, &error));
+    EXPECT(stats.requests == 0);
+    bool changed = false;
+    OK(partial_sync_pull(db, &changed, &error));
+    EXPECT(changed);
+    PartialSyncConnection *conn = connect_to(db);
+    EXPECT(number(conn, "SELECT count(*) FROM users WHERE id = 7") == 1);
+    partial_sync_connection_close(&conn);
+    partial_sync_close(&db);
+    config.bootstrap_if_empty = 2;
+    FAILS(partial_sync_open(&config, &db, &error), PARTIAL_SYNC_CODE_MISUSE, "bootstrap_if_empty is 2");
+}
+
 static void an_error_of_the_network_names_the_url(const char *unreachable)
 {
     PartialSyncConfig config = {
@@ -638,6 +659,227 @@ static void sigpipe_reaches_no_thread_that_writes_to_the_network(void)
     EXPECT(found >= 2);
 }
 
+/* Appends a text in the format of PartialSyncBatch. */
+static uint8_t *put_text(uint8_t *to, const char *text)
+{
+    uint32_t length = (uint32_t)strlen(text);
+    *to++ = PARTIAL_SYNC_TYPE_TEXT;
+    for (int i = 0; i < 4; i++)
+        *to++ = (uint8_t)(length >> 8 * i);
+    memcpy(to, text, length);
+    return to + length;
+}
+
+/* Takes an integer in the format of PartialSyncBatch. */
+static int64_t take_integer(const uint8_t **from)
+{
+    uint64_t value = 0;
+    EXPECT(*(*from)++ == PARTIAL_SYNC_TYPE_INTEGER);
+    for (int i = 0; i < 8; i++)
+        value |= (uint64_t) * (*from)++ << 8 * i;
+    return (int64_t)value;
+}
+
+static void many_rows_come_in_one_call(void)
+{
+    PartialSyncConfig config = {.size = sizeof config, .path = ":memory:"};
+    PartialSyncDatabase *db = NULL;
+    OK(partial_sync_open(&config, &db, &error));
+    PartialSyncConnection *conn = connect_to(db), *another = connect_to(db);
+    OK(partial_sync_execute_batch(conn, "CREATE TABLE n(x INTEGER, name TEXT)", -1, &error));
+
+    PartialSyncStatement *stmt =
+        prepare(conn, "INSERT INTO n SELECT value, :name FROM generate_series(1, 1000)");
+    PartialSyncDescription description;
+    OK(partial_sync_describe(stmt, &description, &error));
+    EXPECT(description.columns == 0 && description.parameters == 1 && !description.readonly);
+    EXPECT(description.length == 10 && memcmp(description.bytes, "\3\5\0\0\0:name", 10) == 0);
+    uint8_t parameters[64];
+    size_t length = (size_t)(put_text(parameters, "Ada") - parameters);
+    PartialSyncBatch batch;
+    OK(partial_sync_run(stmt, parameters, length, 0, 0, &batch, &error));
+    EXPECT(batch.done && batch.rows == 0 && batch.changes == 1000 && batch.last_insert_rowid == 1000);
+    FAILS(partial_sync_run(stmt, NULL, 0, 0, 0, &batch, &error), PARTIAL_SYNC_CODE_MISUSE, "1 parameters, 0 values");
+    FAILS(partial_sync_run(stmt, parameters, length - 1, 0, 0, &batch, &error), PARTIAL_SYNC_CODE_MISUSE,
+          "parameter 1 are no value");
+    parameters[length] = PARTIAL_SYNC_TYPE_NULL;
+    FAILS(partial_sync_run(stmt, parameters, length + 1, 0, 0, &batch, &error), PARTIAL_SYNC_CODE_MISUSE,
+          "more values");
+    partial_sync_finalize(&stmt);
+
+    /* The other connection sees the same database. */
+    stmt = prepare(another, "SELECT x FROM n");
+    int64_t expected = 1;
+    OK(partial_sync_run(stmt, NULL, 0, 10, 0, &batch, &error));
+    for (;;) {
+        const uint8_t *at = batch.bytes;
+        EXPECT(batch.columns == 1 && batch.length == 9 * batch.rows);
+        for (size_t i = 0; i < batch.rows; i++)
+            EXPECT(take_integer(&at) == expected++);
+        if (batch.done)
+            break;
+        EXPECT(batch.rows == (expected == 11 ? 10 : 12));
+        OK(partial_sync_fetch(stmt, 0, 100, &batch, &error));
+    }
+    EXPECT(expected == 1001 && batch.changes == 0);
+    OK(partial_sync_fetch(stmt, 0, 0, &batch, &error));
+    EXPECT(batch.done && batch.rows == 0);
+    partial_sync_finalize(&stmt);
+
+    /* What was right before an error is handed out before it. */
+    stmt = prepare(conn, "SELECT abs(value) FROM (SELECT 7 AS value UNION ALL SELECT -9223372036854775807 - 1)");
+    OK(partial_sync_run(stmt, NULL, 0, 10, 0, &batch, &error));
+    EXPECT(batch.rows == 1 && !batch.done);
+    FAILS(partial_sync_fetch(stmt, 10, 0, &batch, &error), PARTIAL_SYNC_CODE_SQL, "overflow");
+    OK(partial_sync_run(stmt, NULL, 0, 1, 0, &batch, &error));
+    partial_sync_reset(stmt);
+    OK(partial_sync_fetch(stmt, 10, 0, &batch, &error));
+    EXPECT(batch.done && batch.rows == 0);
+    partial_sync_finalize(&stmt);
+
+    /* A schema change between two executions. */
+    stmt = prepare(conn, "SELECT * FROM n LIMIT 1");
+    OK(partial_sync_describe(stmt, &description, &error));
+    OK(partial_sync_execute_batch(conn, "ALTER TABLE n ADD COLUMN more DEFAULT 3", -1, &error));
+    OK(partial_sync_run(stmt, NULL, 0, 2, 0, &batch, &error));
+    EXPECT(batch.columns == 3 && batch.rows == 1 && batch.compiled > description.compiled);
+    partial_sync_finalize(&stmt);
+    partial_sync_connection_close(&conn);
+    partial_sync_connection_close(&another);
+    partial_sync_close(&db);
+}
+
+struct asked {
+    const char *url, *token;
+    int urls, tokens, inserts, updates, released;
+};
+
+static void answer_url(void *user_data, PartialSyncAnswer *answer)
+{
+    struct asked *asked = user_data;
+    asked->urls++;
+    if (asked->url)
+        partial_sync_answer_text(answer, asked->url, -1);
+}
+
+static void answer_token(void *user_data, PartialSyncAnswer *answer)
+{
+    struct asked *asked = user_data;
+    asked->tokens++;
+    if (asked->token)
+        partial_sync_answer_text(answer, asked->token, -1);
+    else
+        partial_sync_answer_fail(answer, "nobody is signed in");
+}
+
+static void transform(void *user_data, const PartialSyncMutation *mutation, PartialSyncAnswer *answer)
+{
+    struct asked *asked = user_data;
+    EXPECT(mutation->change_time > 1600000000);
+    if (strcmp(mutation->table_name, "names") != 0)
+        return;
+    if (mutation->change == PARTIAL_SYNC_CHANGE_INSERT) {
+        asked->inserts++;
+        EXPECT(mutation->before == NULL && mutation->updates == NULL && mutation->after_count == 2);
+        EXPECT(mutation->has_id && mutation->id == mutation->after[0].value.integer);
+        EXPECT(strcmp(mutation->after[0].name, "id") == 0 && strcmp(mutation->after[1].name, "name") == 0);
+        if (mutation->after[1].value.length == 6 && memcmp(mutation->after[1].value.bytes, "secret", 6) == 0)
+            partial_sync_answer_skip(answer);
+        if (mutation->after[1].value.length == 4 && memcmp(mutation->after[1].value.bytes, "loud", 4) == 0) {
+            uint8_t values[32];
+            size_t length = (size_t)(put_text(values, "LOUD") - values);
+            partial_sync_answer_rewrite(answer, "INSERT INTO names VALUES (901, ?)", -1, values, length);
+        }
+        if (mutation->after[1].value.length == 3)
+            partial_sync_answer_fail(answer, "three letters are not enough");
+    } else {
+        asked->updates++;
+        EXPECT(mutation->change == PARTIAL_SYNC_CHANGE_DELETE && mutation->after == NULL);
+        EXPECT(mutation->before_count == 2);
+    }
+}
+
+static void release(void *user_data)
+{
+    struct asked *asked = user_data;
+    asked->released++;
+}
+
+static void functions_of_the_caller_are_asked(const char *url)
+{
+    struct asked asked = {.url = url, .token = "none-is-needed"};
+    PartialSyncConfig config = {
+        .size = sizeof config,
+        .path = in_folder("asks.db"),
+        .bootstrap_prefix = 16 * 1024,
+        .url_function = answer_url,
+        .token_function = answer_token,
+        .transform = transform,
+        .user_data = &asked,
+        .release = release,
+    };
+    PartialSyncDatabase *db = NULL;
+    OK(partial_sync_open(&config, &db, &error));
+    EXPECT(asked.urls > 0 && asked.tokens > 0 && asked.released == 0);
+    PartialSyncConnection *conn = connect_to(db);
+    OK(partial_sync_execute_batch(
+        conn, "INSERT INTO names VALUES (900, 'secret'), (902, 'loud'), (903, 'plain'); DELETE FROM names WHERE id = 903",
+        -1, &error));
+    asked.url = NULL;
+    EXPECT(partial_sync_push(db, &error) != PARTIAL_SYNC_CODE_OK);
+    EXPECT(strstr(partial_sync_error_message(error), "paused") != NULL);
+    partial_sync_error_free(&error);
+    asked.url = url;
+    asked.token = NULL;
+    EXPECT(partial_sync_push(db, &error) != PARTIAL_SYNC_CODE_OK);
+    EXPECT(strstr(partial_sync_error_message(error), "nobody is signed in") != NULL);
+    partial_sync_error_free(&error);
+    asked.token = "none-is-needed";
+    OK(partial_sync_push(db, &error));
+    EXPECT(asked.inserts >= 3 && asked.updates >= 1);
+    OK(partial_sync_pull(db, NULL, &error));
+    EXPECT(number(conn, "SELECT count(*) FROM names WHERE id BETWEEN 900 AND 910") == 1);
+    EXPECT(number(conn, "SELECT id FROM names WHERE name = 'LOUD'") == 901);
+    OK(partial_sync_execute_batch(conn, "INSERT INTO names VALUES (904, 'abc')", -1, &error));
+    EXPECT(partial_sync_push(db, &error) != PARTIAL_SYNC_CODE_OK);
+    EXPECT(strstr(partial_sync_error_message(error), "three letters") != NULL);
+    partial_sync_error_free(&error);
+    partial_sync_close(&db);
+    EXPECT(asked.released == 0);
+    partial_sync_connection_close(&conn);
+    EXPECT(asked.released == 1);
+
+    config.url = url;
+    FAILS(partial_sync_open(&config, &db, &error), PARTIAL_SYNC_CODE_MISUSE, "url_function: set one of them");
+    EXPECT(asked.released == 2);
+}
+
+/* A first connect has no database yet that could be told to stop. */
+static void *cancel_it(void *argument)
+{
+    ask("wait for a request");
+    partial_sync_cancel_now(argument);
+    return NULL;
+}
+
+static void a_first_connect_can_be_broken(const char *hanging)
+{
+    PartialSyncCancel *cancel = NULL;
+    OK(partial_sync_cancel_new(&cancel, &error));
+    PartialSyncConfig config = {
+        .size = sizeof config, .path = in_folder("never.db"), .url = hanging, .cancel = cancel};
+    PartialSyncDatabase *db = NULL;
+    ask("hang");
+    pthread_t thread;
+    EXPECT(pthread_create(&thread, NULL, cancel_it, cancel) == 0);
+    FAILS(partial_sync_open(&config, &db, &error), PARTIAL_SYNC_CODE_INTERRUPT, "cancelled");
+    EXPECT(pthread_join(thread, NULL) == 0 && db == NULL);
+    ask("answer");
+    partial_sync_cancel_free(&cancel);
+    partial_sync_cancel_now(NULL);
+    partial_sync_cancel_free(&cancel);
+}
+
 int main(int argc, char **argv)
 {
     EXPECT(argc == 6);
@@ -648,12 +890,16 @@ int main(int argc, char **argv)
     a_config_of_another_version_is_read_as_what_it_is();
     every_type_goes_in_and_out();
     a_locked_database_is_busy();
+    many_rows_come_in_one_call();
+    functions_of_the_caller_are_asked(url);
     what_one_replica_pushes_another_one_pulls(url);
     sigpipe_reaches_no_thread_that_writes_to_the_network();
     a_query_bootstrap_brings_its_pages(url);
+    a_replica_can_begin_without_the_remote(url);
     an_error_of_the_network_names_the_url(unreachable);
     a_token_can_be_wrong_and_be_replaced(guarded);
     what_waits_for_a_silent_remote_can_be_broken_by_another_thread(hanging);
+    a_first_connect_can_be_broken(hanging);
     a_silent_remote_is_a_timeout(hanging);
     return 0;
 }
