@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -448,3 +449,24 @@ else:
     asyncio.run(use())
 """
     assert ended(run(program, tmp_path / "a.db", ""))[:2] == (0, "[(2,)]\n[(1,)]\n")
+
+
+@pytest.mark.parametrize(
+    ("example", "last"),
+    [
+        ("aio_prefix", r"\d+ of (\d+) pages are here, after \d+ requests"),
+        ("aio_push_and_pull", r"\[\('u_123', 'from my laptop'\)\]"),
+    ],
+)
+def test_examples(example: str, last: str, url: str, tmp_path: Path) -> None:
+    program = Path(__file__).parents[3] / "examples/python" / f"{example}.py"
+    result = subprocess.run(
+        [sys.executable, program],
+        cwd=tmp_path,
+        env={**os.environ, "TURSO_DATABASE_URL": url, "TURSO_AUTH_TOKEN": "a-token"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert re.fullmatch(last, result.stdout.splitlines()[-1])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -436,3 +439,16 @@ async def test_a_cancelled_query_of_an_asynchronous_engine_gives_its_connection_
     async with engine.connect() as conn:
         assert await conn.scalar(sa.text("SELECT 1")) == 1
     await engine.dispose()
+
+
+@pytest.mark.parametrize("example", ["sqlalchemy_orm", "sqlalchemy_async"])
+def test_examples(example: str, url: str, tmp_path: Path) -> None:
+    program = Path(__file__).parents[3] / "examples/python" / f"{example}.py"
+    environment = {**os.environ, "TURSO_DATABASE_URL": url, "TURSO_AUTH_TOKEN": "a-token"}
+    result = subprocess.run(
+        [sys.executable, program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    with turso.sync.connect(":memory:", url) as check:
+        count = check.execute("SELECT COUNT(*) FROM messages WHERE text LIKE 'from a%'").fetchone()
+    assert count == (1,)
