@@ -124,6 +124,8 @@ pub(crate) enum Answer {
 }
 
 type Answered = Result<Answer, String>;
+/// What to do with an answer.
+type Then = Box<dyn FnOnce(Answered) + Send>;
 type Receive<T> =
     ThreadsafeFunction<FnArgs<(u32, T)>, Unknown<'static>, FnArgs<(u32, T)>, Status, false, true>;
 
@@ -131,7 +133,7 @@ type Receive<T> =
 pub(crate) struct Mailbox {
     settled: Receive<Outcome>,
     asked: Receive<Question>,
-    waiting: Mutex<HashMap<u32, Box<dyn FnOnce(Answered) + Send>>>,
+    waiting: Mutex<HashMap<u32, Then>>,
     next: AtomicU32,
     thread: ThreadId,
 }
