@@ -247,6 +247,31 @@ async def test_factories_of_rows_and_text() -> None:
 
 
 @in_a_loop
+async def test_a_row_factory_that_is_set_after_the_statement_makes_all_of_its_rows() -> None:
+    async with turso.aio.connect(":memory:") as conn:
+        cursor = await conn.execute("VALUES (1), (2)")
+        cursor.row_factory = lambda cursor, row: (cursor.description[0][0], *row)
+        assert await cursor.fetchall() == [("column1", 1), ("column1", 2)]
+
+
+@in_a_loop
+async def test_a_value_that_cannot_be_read_is_an_error_where_it_is_fetched() -> None:
+    async with turso.aio.connect(":memory:") as conn:
+        cursor = await conn.execute("SELECT CAST(x'ff' AS TEXT)")
+        with pytest.raises(turso.OperationalError, match="[Cc]ould not decode"):
+            await cursor.fetchone()
+
+
+@in_a_loop
+async def test_rows_of_a_closed_connection_are_not_handed_out() -> None:
+    conn = await turso.aio.connect(":memory:")
+    cursor = await conn.execute("SELECT 1")
+    await conn.close()
+    with pytest.raises(turso.ProgrammingError, match="closed database"):
+        await cursor.fetchone()
+
+
+@in_a_loop
 async def test_errors_are_those_of_the_blocking_connection_and_harm_nothing() -> None:
     async with turso.aio.connect(":memory:") as conn:
         await conn.execute("CREATE TABLE t(a UNIQUE)")

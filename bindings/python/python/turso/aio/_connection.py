@@ -105,8 +105,7 @@ class Connection:
 
     def cursor(self, factory: Callable[[Connection], Cursor] | None = None) -> Cursor:
         """A new cursor; `factory` makes it, given the connection."""
-        if self._closed:
-            raise turso.ProgrammingError(_CLOSED)
+        self._check()
         return Cursor(self) if factory is None else factory(self)
 
     def execute(self, sql: str, parameters: Any = ()) -> Opening[Cursor]:
@@ -253,8 +252,7 @@ class Connection:
 
     def _later(self, change: Callable[[Any], None]) -> None:
         """Changes something below, after the calls that wait already. An error of it comes from the next call."""
-        if self._closed:
-            raise turso.ProgrammingError(_CLOSED)
+        self._check()
         if self._worker is None:
             self._early.append(change)
         else:
@@ -262,10 +260,18 @@ class Connection:
 
     # Calls.
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        """Runs something in the thread of the connection, after what is waiting already."""
+    def _check(self) -> None:
         if self._closed or (self._worker is not None and self._worker.stopped):
             raise turso.ProgrammingError(_CLOSED)
+
+    def _run_later(self, work: Callable[[], object]) -> None:
+        """Runs something that nobody waits for and that does not fail."""
+        if self._worker is not None and not self._worker.stopped:
+            self._worker.submit(work, forget=True)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        """Runs something in the thread of the connection, after what is waiting already."""
+        self._check()
         self._base.loop = asyncio.get_running_loop()
         opening: Call[None] | None = None
         worker = self._worker

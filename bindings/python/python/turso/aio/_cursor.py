@@ -32,6 +32,8 @@ class Cursor:
         # Rows that were read and not handed out. The thread of the connection puts them here itself: when whoever asked
         # for them is cancelled at the last moment, they are there for the next who asks.
         self._rows: deque[Any] = deque()
+        # There are no others.
+        self._ended = True
         self._failed: BaseException | None = None
         self._chunk = _FIRST_CHUNK
         self._closed = False
@@ -47,7 +49,7 @@ class Cursor:
         return self
 
     async def executemany(self: C, sql: str, parameters: Iterable[Any]) -> C:
-        """Runs an INSERT, UPDATE, DELETE or REPLACE once for each of the parameters."""
+        """Runs a statement that changes something once for each of the parameters."""
         await self._begin(lambda cursor: cursor.executemany(sql, parameters))
         return self
 
@@ -59,7 +61,7 @@ class Cursor:
     async def fetchone(self) -> Any:
         """The next row; None at the end."""
         self._check()
-        if not self._rows:
+        if not self._rows and not self._ended:
             await self._read(1)
         return self._rows.popleft() if self._rows else None
 
@@ -67,14 +69,15 @@ class Cursor:
         """The next rows, at most `size` (default: `arraysize`)."""
         self._check()
         wanted = self._arraysize if size is None else size
-        if wanted > len(self._rows):
+        if wanted > len(self._rows) and not self._ended:
             await self._read(wanted - len(self._rows))
         return [self._rows.popleft() for _ in range(min(wanted, len(self._rows)))]
 
     async def fetchall(self) -> list[Any]:
         """All rows that are left."""
         self._check()
-        await self._read(None)
+        if not self._ended:
+            await self._read(None)
         rows = list(self._rows)
         self._rows.clear()
         return rows
@@ -84,23 +87,23 @@ class Cursor:
 
     async def __anext__(self) -> Any:
         self._check()
-        if not self._rows:
+        if not self._rows and not self._ended:
             chunk = min(self._chunk, self._connection.iter_chunk_size)
             self._chunk = chunk * 2
             await self._read(chunk)
-            if not self._rows:
-                raise StopAsyncIteration
+        if not self._rows:
+            raise StopAsyncIteration
         return self._rows.popleft()
 
     async def close(self) -> None:
-        """Ends the statement; the cursor cannot be used any more."""
+        """Ends the statement, after the calls that wait already; the cursor cannot be used any more."""
         if self._closed:
             return
         self._closed = True
         self._rows.clear()
-        cursor = self._cursor
-        if cursor is not None and self._connection.is_open:
-            await self._connection._run(cursor.close)
+        if self._cursor is not None and self._connection.is_open:
+            # Whatever is called next comes after it, so there is nothing to wait for.
+            self._connection._run_later(self._cursor.close)
 
     def __await__(self: C) -> Generator[Any, Any, C]:
         return self
@@ -153,6 +156,8 @@ class Cursor:
 
     @row_factory.setter
     def row_factory(self, factory: Any) -> None:
+        if self._row_factory is None and factory is not None:
+            self._rows = deque(factory(self._cursor, row) for row in self._rows)
         self._row_factory = factory
 
     def setinputsizes(self, sizes: Any) -> None:
@@ -164,6 +169,7 @@ class Cursor:
     def _check(self) -> None:
         if self._closed:
             raise turso.ProgrammingError("Cannot operate on a closed cursor.")
+        self._connection._check()
 
     async def _begin(self, work: Callable[[turso.Cursor], object]) -> None:
         self._check()
@@ -191,6 +197,7 @@ class Cursor:
 
     def _execute(self, work: Callable[[turso.Cursor], object]) -> None:
         self._rows.clear()
+        self._ended = True
         self._failed = None
         self._chunk = _FIRST_CHUNK
         cursor = self._below()
@@ -200,6 +207,16 @@ class Cursor:
             self._description = cursor.description
             self._rowcount = cursor.rowcount
             self._lastrowid = cursor.lastrowid
+        if self._description is None:
+            return
+        self._ended = False
+        if self._row_factory is None:
+            # The first row is there already: it need not be asked for.
+            try:
+                self._fetch(1)
+            except Exception:
+                # Whoever asks for it is told.
+                pass
 
     def _fetch(self, most: int | None) -> None:
         if self._failed is not None:
@@ -207,14 +224,13 @@ class Cursor:
             raise failed
         cursor = self._below()
         try:
-            if most is None:
-                self._rows.extend(cursor.fetchall())
-            elif most == 1:
+            if most == 1:
                 row = cursor.fetchone()
-                if row is not None:
-                    self._rows.append(row)
+                rows = [] if row is None else [row]
             else:
-                self._rows.extend(cursor.fetchmany(most))
+                rows = cursor.fetchall() if most is None else cursor.fetchmany(most)
+            self._rows.extend(rows)
+            self._ended = most is None or len(rows) < most
         except BaseException as error:
             # Where nobody waits any more: the end that follows must not be taken for the end of the rows.
             self._failed = error

@@ -74,8 +74,8 @@ def _set_exception(future: asyncio.Future[T], error: BaseException) -> None:
 class Worker:
     """A thread and the calls that wait for it.
 
-    `interrupt` breaks the call that is running, from any thread; `finish` is called when the thread ends, and may not
-    fail. Neither may keep the object alive whose end stops the worker.
+    `interrupt` breaks the call that is running, from any thread; `finish` is called when the thread ends. Neither may
+    keep the object alive whose end stops the worker.
     """
 
     def __init__(self, name: str, interrupt: Callable[[], None], finish: Callable[[], None]) -> None:
@@ -170,8 +170,10 @@ class Worker:
                 # What it referred to goes now, not when the next call comes.
                 del call
         finally:
-            self._finish()
-            _workers.discard(self)
+            try:
+                self._finish()
+            finally:
+                _workers.discard(self)
 
     # When the interpreter ends.
 
