@@ -7,7 +7,7 @@
 
 use std::{
     ops::{Deref, DerefMut},
-    sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -35,9 +35,26 @@ const AHEAD_BYTES: usize = 256 << 10;
 /// How often this process was forked, seen from the newest child.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
+/// Of which of these processes the threads are that the engine makes requests with; -1: there are none yet.
+static ENGINE: AtomicI64 = AtomicI64::new(-1);
+
 /// Called in a child process after a fork.
 pub(crate) fn forked() {
     FORKS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Fails in a process that was forked from one that had replicas: it has the sockets of the engine's threads, but not the
+/// threads, and using them would disturb the parent.
+pub(crate) fn check_engine_is_of_this_process() -> PyResult<()> {
+    let here = i64::from(FORKS.load(Ordering::Relaxed));
+    match ENGINE.compare_exchange(-1, here, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => Ok(()),
+        Err(there) if there == here => Ok(()),
+        Err(_) => Err(ProgrammingError::new_err(
+            "replicas were used before os.fork(), so this child process cannot: start it with multiprocessing's \"spawn\" \
+             or \"forkserver\", or open replicas after the fork only",
+        )),
+    }
 }
 
 /// A connection, shared by the Python object and its cursors.

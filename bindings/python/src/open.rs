@@ -18,7 +18,7 @@ use pyo3::{
 };
 
 use crate::{
-    errors, signals,
+    core, errors, signals,
     values::{from_object, to_object},
 };
 
@@ -84,6 +84,7 @@ pub(crate) fn open(
             .client_name(remote.client_name)
             .bootstrap_if_empty(remote.bootstrap_if_empty);
         if let Some(url) = remote.url {
+            core::check_engine_is_of_this_process()?;
             builder = builder.remote(url_source(url.into_bound(py), callbacks)?);
         }
         if let Some(token) = remote.auth_token {
@@ -132,7 +133,15 @@ pub(crate) fn open(
         connection.set_deadline(None)?;
         Ok((database, connection))
     };
-    signals::breakable(py, cancel, work)?.map_err(|error| errors::raise(py, error))
+    let (database, connection) =
+        signals::breakable(py, cancel, work)?.map_err(|error| errors::raise(py, error))?;
+    if database.is_replica()
+        && let Err(error) = core::check_engine_is_of_this_process()
+    {
+        std::mem::forget((database, connection));
+        return Err(error);
+    }
+    Ok((database, connection))
 }
 
 fn url_source(url: Bound<'_, PyAny>, callbacks: &Arc<Callbacks>) -> PyResult<UrlSource> {

@@ -31,6 +31,13 @@ if child == 0:
         except turso.ProgrammingError as error:
             if "os.fork" not in str(error):
                 os._exit(2)
+    for options in ({"remote_url": url}, {}):
+        try:
+            turso.sync.connect(path, **options)
+            os._exit(3)
+        except turso.ProgrammingError as error:
+            if "before os.fork" not in str(error):
+                os._exit(4)
     del cursor, replica
     own = turso.connect(path + ".local")
     own.execute("INSERT INTO t VALUES (1)")
