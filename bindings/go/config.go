@@ -44,6 +44,8 @@ type TursoSyncDbConfig struct {
 	PushOperationsThreshold int
 	// PullBytesThreshold makes the bootstrap of everything ask for about this many bytes at a time. Default: one request.
 	PullBytesThreshold int
+	// LogicalMvccPull is an option of the published package that means nothing here; it must be false.
+	LogicalMvccPull bool
 }
 
 // TursoPartialSyncConfig is partial sync: what to fetch at the first connect and how to fetch the rest later.
@@ -106,6 +108,9 @@ func (c *TursoSyncDbConfig) check() (*options, source, error) {
 		o.prefetch = 1
 	case *documented != none || *published != none:
 		o.prefetch = -1
+	}
+	if m.err == nil && c.LogicalMvccPull {
+		m.err = &Error{Code: codeUnsupported, Message: "LogicalMvccPull is not supported: pulls bring pages"}
 	}
 	if m.err == nil && o.bootstrapPrefix != 0 && o.bootstrapQuery != "" {
 		m.err = misuse("BoostrapStrategyPrefix is %d and BoostrapStrategyQuery is %q: give one of them",

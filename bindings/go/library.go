@@ -123,8 +123,10 @@ func openDatabase(o *options, stop canceller) (database, error) {
 	return d, take(C.partial_sync_open(config, &d.handle, &e), e)
 }
 
-func (d *database) close()         { C.partial_sync_close(&d.handle) }
-func (d database) isReplica() bool { return bool(C.partial_sync_is_replica(d.handle)) }
+// settle waits a moment for pages that are still streaming in, so that they are not asked for again next time.
+func (d database) settle() { C.partial_sync_settle(d.handle, 200) }
+
+func (d *database) close() { C.partial_sync_close(&d.handle) }
 func (d database) pull() (bool, error) {
 	var changed C.bool
 	var e *C.PartialSyncError
@@ -239,6 +241,7 @@ type statement struct {
 	parameters []string // with their prefix; "" for a plain ?
 	compiled   C.int32_t
 	encoded    []byte // room for parameters, kept between executions
+	isLarge    bool   // the library holds a large batch of it
 }
 
 func (s *statement) finalize() { C.partial_sync_finalize(&s.handle) }
@@ -248,11 +251,15 @@ func (s *statement) reset() {
 	C.partial_sync_reset(s.handle)
 }
 
-// forget gives back what large parameters took.
+// forget gives back what large parameters and rows took.
 func (s *statement) forget() {
 	if cap(s.encoded) > 64*1024 {
 		s.encoded = nil
 		C.partial_sync_clear_bindings(s.handle)
+	}
+	if s.isLarge {
+		s.isLarge = false
+		s.reset()
 	}
 }
 
@@ -312,6 +319,7 @@ func (s *statement) batch(b *C.PartialSyncBatch, err error) (batch, error) {
 	if err != nil {
 		return batch{done: true}, err
 	}
+	s.isLarge = s.isLarge || b.length > 1<<20
 	return batch{
 		values:       bytesAt(b.bytes, b.length),
 		rows:         int(b.rows),

@@ -61,6 +61,9 @@ func (r *rows) ColumnTypeNullable(int) (nullable, ok bool) { return true, false 
 // Next reads the next row. It may wait for the network, which the end of the query's context breaks.
 func (r *rows) Next(dest []driver.Value) error {
 	if r.batch.rows == 0 {
+		if r.closed {
+			return ErrTursoRowsClosed
+		}
 		if r.batch.done {
 			return io.EOF
 		}

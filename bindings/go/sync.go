@@ -140,6 +140,7 @@ func (d *TursoSyncDb) Close() error {
 	defer d.mu.Unlock()
 	if !d.closed {
 		d.closed = true
+		d.database.settle()
 		d.database.close()
 		d.stop.free()
 	}

@@ -394,3 +394,13 @@ func TestPlainDatabasesHaveNoRemote(t *testing.T) {
 		t.Fatalf("%v", err)
 	}
 }
+
+func TestANamespaceIsADatabaseOfTheRemote(t *testing.T) {
+	url := serveFolder(t, map[string]string{"cats": "CREATE TABLE names AS SELECT 'Tom' AS name", "dogs": "CREATE TABLE names AS SELECT 'Rex' AS name"})
+	for namespace, name := range map[string]string{"cats": "Tom", "dogs": "Rex"} {
+		config := prefix(url, inFolder(t, namespace+".db"))
+		config.Namespace = namespace
+		_, conn := replica(t, config)
+		equal(t, "the name", one[string](t, conn, "SELECT name FROM names"), name)
+	}
+}

@@ -12,7 +12,12 @@ import (
 
 // The examples, run as a user runs them, in order: the last one writes.
 func TestTheExamplesRun(t *testing.T) {
-	url := serve(t, messages)
+	url, programs := serve(t, messages), t.TempDir()
+	build := exec.Command("go", "build", "-o", programs, "./...")
+	build.Dir = inRepository(t, "examples/go")
+	if output, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
 	for _, example := range []struct{ name, prints string }{
 		{"prefix", "message 1: 000"},
 		{"query", "100 messages, with 0 more requests"},
@@ -21,12 +26,7 @@ func TestTheExamplesRun(t *testing.T) {
 		{"push_and_pull", "messages of u_go: 1"},
 	} {
 		t.Run(example.name, func(t *testing.T) {
-			build := exec.Command("go", "build", "-o", filepath.Join(t.TempDir(), "example"), "./"+example.name)
-			build.Dir = inRepository(t, "examples/go")
-			if output, err := build.CombinedOutput(); err != nil {
-				t.Fatalf("%v: %s", err, output)
-			}
-			run := exec.Command(build.Args[3])
+			run := exec.Command(filepath.Join(programs, example.name))
 			run.Dir = t.TempDir()
 			run.Env = append(os.Environ(), "TURSO_DATABASE_URL="+url, "TURSO_AUTH_TOKEN=")
 			output, err := run.CombinedOutput()

@@ -49,12 +49,32 @@ func program(t testing.TB) string {
 func serve(t testing.TB, script string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "remote.db")
+	create(t, file, script)
+	return serveAt(t, file)
+}
+
+// serveFolder does so for several databases, by name.
+func serveFolder(t testing.TB, scripts map[string]string) string {
+	t.Helper()
+	folder := t.TempDir()
+	for name, script := range scripts {
+		create(t, filepath.Join(folder, name+".db"), script)
+	}
+	return serveAt(t, folder)
+}
+
+func create(t testing.TB, file, script string) {
+	t.Helper()
 	local, err := sql.Open("turso", file)
 	must(t, err)
 	_, err = local.Exec("PRAGMA journal_mode = WAL;" + script)
 	must(t, err)
 	must(t, local.Close())
-	server := exec.Command(program(t), "serve", file, "--listen", "127.0.0.1:0")
+}
+
+func serveAt(t testing.TB, path string) string {
+	t.Helper()
+	server := exec.Command(program(t), "serve", path, "--listen", "127.0.0.1:0")
 	output, err := server.StdoutPipe()
 	must(t, err)
 	must(t, server.Start())

@@ -470,6 +470,12 @@ enum PartialSyncCode partial_sync_open(const struct PartialSyncConfig *config,
 // on working; the files are given back when they are gone. No other thread may be using the handle.
 void partial_sync_close(struct PartialSyncDatabase **database);
 
+// Waits, for at most `wait_ms` milliseconds, for pages that are still streaming in: a query goes on as soon as its own page
+// has come, and the pages around it come later. For programs that end after a query, before closing. False when they have
+// not come in time, and for NULL.
+bool partial_sync_settle(const struct PartialSyncDatabase *database,
+                         uint64_t wait_ms);
+
 // Opens a connection and puts its handle in `*connection`; close it with `partial_sync_connection_close`. Take one for
 // each thread that works at the same time.
 enum PartialSyncCode partial_sync_connect(const struct PartialSyncDatabase *database,

@@ -6,7 +6,7 @@ use partial_sync::Database;
 
 use crate::{
     boundary::{self, answer, call, call_network, give, handle, misuse, quietly, text},
-    config::{PartialSyncConfig, Token},
+    config::{PartialSyncConfig, Token, millis},
     connection::PartialSyncConnection,
     error::{PartialSyncCode, PartialSyncError},
 };
@@ -54,6 +54,17 @@ pub unsafe extern "C" fn partial_sync_open(
 pub unsafe extern "C" fn partial_sync_close(database: *mut *mut PartialSyncDatabase) {
     // SAFETY: by the rules of the boundary.
     quietly((), || unsafe { boundary::release(database) });
+}
+
+/// Waits, for at most `wait_ms` milliseconds, for pages that are still streaming in: a query goes on as soon as its own page
+/// has come, and the pages around it come later. For programs that end after a query, before closing. False when they have
+/// not come in time, and for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_settle(database: *const PartialSyncDatabase, wait_ms: u64) -> bool {
+    // SAFETY: null or live, by the rules of the boundary.
+    let database = unsafe { database.as_ref() };
+    let wait = millis(wait_ms).unwrap_or_default();
+    quietly(false, || database.is_some_and(|d| d.database.settle(wait)))
 }
 
 /// Opens a connection and puts its handle in `*connection`; close it with `partial_sync_connection_close`. Take one for

@@ -376,6 +376,7 @@ static void what_one_replica_pushes_another_one_pulls(const char *url)
     uint64_t requests = stats.requests;
     OK(partial_sync_stats(db, &stats, &error));
     EXPECT(stats.requests > requests);
+    EXPECT(partial_sync_settle(db, 20000) && !partial_sync_settle(NULL, 0));
 
     /* RETURNING is kept by the recorder: its text ends with NUL too. */
     PartialSyncStatement *stmt =
