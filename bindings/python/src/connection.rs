@@ -12,7 +12,7 @@ use crate::{
     cursor::{self, Cursor, RowFactory},
     errors::{self, ProgrammingError},
     functions::{self, Function},
-    open::{Callbacks, Remote},
+    open::{Callbacks, Local, Remote},
     values::TextFactory,
 };
 use parking_lot::Mutex;
@@ -185,35 +185,27 @@ impl Connection {
     }
 
     /// Opens the database. What is given here has been checked.
-    #[pyo3(signature = (path, timeout, cached_statements, detect_types, check_same_thread, remote))]
-    fn _open(
-        &self,
-        py: Python<'_>,
-        path: std::path::PathBuf,
-        timeout: f64,
-        cached_statements: usize,
-        detect_types: i32,
-        check_same_thread: bool,
-        remote: Option<Remote>,
-    ) -> PyResult<()> {
+    fn _open(&self, py: Python<'_>, local: Local, remote: Option<Remote>) -> PyResult<()> {
         if self.opened.get().is_some() {
             return Err(ProgrammingError::new_err("the connection is open already"));
         }
         let callbacks = Arc::new(Callbacks::default());
         let cancel = self.opening.get_or_init(CancelHandle::new);
-        let (database, connection) = crate::open::open(py, path, timeout, remote, cancel, &callbacks)
-            .map_err(|error| match callbacks.take_raised() {
-                Some(cause) => {
-                    error.set_cause(py, Some(cause));
-                    error
-                }
-                None => error,
-            })?;
+        let (database, connection) =
+            crate::open::open(py, local.path, local.timeout, remote, cancel, &callbacks).map_err(
+                |error| match callbacks.take_raised() {
+                    Some(cause) => {
+                        error.set_cause(py, Some(cause));
+                        error
+                    }
+                    None => error,
+                },
+            )?;
         let opened = Opened {
-            core: Core::new(database, connection, cached_statements),
+            core: Core::new(database, connection, local.cached_statements),
             callbacks,
-            detect_types,
-            thread: check_same_thread.then(|| std::thread::current().id()),
+            detect_types: local.detect_types,
+            thread: local.check_same_thread.then(|| std::thread::current().id()),
         };
         self.opened
             .set(opened)

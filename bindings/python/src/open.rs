@@ -22,6 +22,16 @@ use crate::{
     values::{from_object, to_object},
 };
 
+/// The attributes of `turso._options.Local`, which has checked them.
+#[derive(FromPyObject)]
+pub(crate) struct Local {
+    pub path: PathBuf,
+    pub timeout: f64,
+    pub cached_statements: usize,
+    pub detect_types: i32,
+    pub check_same_thread: bool,
+}
+
 /// The attributes of `turso._options.Remote`, which has checked them.
 #[derive(FromPyObject)]
 pub(crate) struct Remote {

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from . import _dbapi, _turso
 from ._dump import iterdump
-from ._options import Remote, flag, integer, not_supported, seconds
+from ._options import Local, Remote, flag, integer, not_supported, seconds
 
 IsolationLevel = Union[Literal["DEFERRED", "IMMEDIATE", "EXCLUSIVE", ""], str, None]
 Parameters = Union[Sequence[Any], Mapping[str, Any]]
@@ -96,14 +96,14 @@ class Connection(_turso.Connection):
         if "\0" in path:
             raise ValueError("embedded null character")
         self.isolation_level = isolation_level
-        self._open(
-            path or ":memory:",
-            seconds("timeout", timeout),
-            integer("cached_statements", cached_statements, 0),
-            integer("detect_types", detect_types, 0),
-            bool(check_same_thread),
-            _remote,
+        local = Local(
+            path=path or ":memory:",
+            timeout=seconds("timeout", timeout),
+            cached_statements=integer("cached_statements", cached_statements, 0),
+            detect_types=integer("detect_types", detect_types, 0),
+            check_same_thread=bool(check_same_thread),
         )
+        self._open(local, _remote)
         self.autocommit = autocommit
 
     def batch(

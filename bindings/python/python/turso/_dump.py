@@ -29,19 +29,25 @@ def iterdump(connection: Connection) -> Iterator[str]:
             continue
         if name.startswith("sqlite_stat"):
             yield 'ANALYZE "sqlite_master";'
-        elif name.startswith("sqlite_") or name.startswith("partial_sync_") or _is_shadow(name, virtual):
+        elif name.startswith("sqlite_") or name.startswith("partial_sync_"):
             continue
         elif name in virtual:
             if not writes_schema:
                 writes_schema = True
                 yield "PRAGMA writable_schema=ON;"
-            yield f"INSERT INTO sqlite_master(type,name,tbl_name,rootpage,sql) VALUES('table',{_text(name)},{_text(name)},0,{_text(sql)});"
+            yield (
+                "INSERT INTO sqlite_master(type,name,tbl_name,rootpage,sql)"
+                f"VALUES('table',{_text(name)},{_text(name)},0,{_text(sql)});"
+            )
             continue
         else:
             yield f"{sql};"
         columns = [row[1] for row in rows(f"PRAGMA table_info({_name(name)})")]
         values = " || ',' || ".join(f"quote({_name(column)})" for column in columns)
-        for (row,) in rows(f"SELECT 'INSERT INTO {_quoted(_name(name))} VALUES(' || {values} || ')' FROM {_name(name)}"):
+        contents = connection.cursor()
+        contents.row_factory = None
+        contents.execute(f"SELECT 'INSERT INTO {_quoted(_name(name))} VALUES(' || {values} || ')' FROM {_name(name)}")
+        for (row,) in contents:
             yield f"{row};"
     for (sql,) in rows(
         "SELECT sql FROM sqlite_master WHERE sql NOT NULL AND type IN ('index', 'trigger', 'view') ORDER BY rowid"
@@ -54,10 +60,6 @@ def iterdump(connection: Connection) -> Iterator[str]:
         for name, seq in rows("SELECT name, seq FROM sqlite_sequence"):
             yield f'INSERT INTO "sqlite_sequence" VALUES({_text(name)},{seq});'
     yield "COMMIT;"
-
-
-def _is_shadow(name: str, virtual: list[str]) -> bool:
-    return any(name.startswith(f"{table}_") for table in virtual)
 
 
 def _name(name: str) -> str:

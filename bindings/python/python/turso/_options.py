@@ -96,6 +96,17 @@ def _wrong(name: str, value: Any, allowed: str) -> ProgrammingError:
 
 
 @dataclass(frozen=True)
+class Local:
+    """What the native part needs to know of every connection."""
+
+    path: str
+    timeout: float
+    cached_statements: int
+    detect_types: int
+    check_same_thread: bool
+
+
+@dataclass(frozen=True)
 class Remote:
     """What the native part needs to know of a remote."""
 

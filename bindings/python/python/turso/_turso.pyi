@@ -1,14 +1,13 @@
 """The native part."""
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 from typing_extensions import Self
 
-from ._options import Remote
+from ._options import Local, Remote
 
 _C = TypeVar("_C", bound=Cursor)
 _Parameters = Sequence[Any] | Mapping[str, Any]
@@ -76,15 +75,7 @@ class Connection:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> Literal[False]: ...
-    def _open(
-        self,
-        path: str | os.PathLike[str],
-        timeout: float,
-        cached_statements: int,
-        detect_types: int,
-        check_same_thread: bool,
-        remote: Remote | None,
-    ) -> None: ...
+    def _open(self, local: Local, remote: Remote | None) -> None: ...
     def _set_query_timeout(self, milliseconds: int) -> None: ...
     def _pull(self) -> bool: ...
     def _push(self) -> None: ...
