@@ -378,7 +378,7 @@ time.sleep(0.5)
     assert (code, err) == (0, "")
 
 
-def test_a_connection_of_another_thread_lives_on_when_the_main_thread_ends(tmp_path: Path) -> None:
+def test_connections_of_another_thread_outlive_the_main_thread_but_not_the_other(tmp_path: Path) -> None:
     program = """
 import threading
 
@@ -388,6 +388,9 @@ async def main():
         await asyncio.sleep(0.2)
         await conn.execute("CREATE TABLE t(a)")
         print(await conn.execute_fetchall("SELECT COUNT(*) FROM t"))
+    await asyncio.sleep(0.2)
+    global forgotten
+    forgotten = await turso.aio.connect(path)
 
 threading.Thread(target=lambda: asyncio.run(main())).start()
 """

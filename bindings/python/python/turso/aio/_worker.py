@@ -199,13 +199,22 @@ def _start(worker: Worker) -> None:
             _watcher = threading.Thread(target=_end_with_the_main_thread, name="turso.aio")
             _watcher.start()
         _workers.add(worker)
-        worker._thread.start()
+        try:
+            worker._thread.start()
+        except BaseException:
+            _workers.discard(worker)
+            raise
 
 
 def _end_with_the_main_thread() -> None:
     """When the program is over, the threads of connections that nobody closed end too."""
+    global _watcher
     threading.main_thread().join()
-    while _workers:
+    while True:
+        with _starting:
+            if not _workers:
+                _watcher = None
+                return
         for worker in list(_workers):
             if not worker._is_needed():
                 worker._abandon()
