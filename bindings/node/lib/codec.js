@@ -9,6 +9,8 @@ const BIGINT = 3;
 const TEXT = 4;
 const BLOB = 5;
 
+/** Words before the values, and before the rows, of a read on this thread. */
+const HEADER = 2;
 const LARGEST = 2n ** 63n;
 /** Objects by rows of so many are built by generated code; it costs about as much as building that many without. */
 const GENERATE_AFTER = 32;
@@ -109,16 +111,31 @@ function put(at, value, position) {
   );
 }
 
-/** Encodes values into the one buffer. What is given back is valid until the next call. */
-function encode(values) {
+/**
+ * Encodes values into the one buffer, behind a header if there is to be one. What is given back is valid until the next
+ * call.
+ */
+function encode(values, header = 0) {
   const { length } = values;
-  encoded.words = reserve(2 * length + 2);
+  encoded.words = reserve(2 * length + header);
   encoded.count = length;
   encoded.texts = undefined;
   encoded.blobs = undefined;
-  let at = 0;
+  let at = header;
   for (let i = 0; i < length; i++) at = put(at, values[i], i + 1);
   return encoded;
+}
+
+/** Encodes the call of a read on this thread, for a row of so many columns at least. */
+function encodeRead(values, columns, bits, limit) {
+  reserve(2 * columns + HEADER);
+  const call = encode(values, HEADER);
+  const { ints } = scratch;
+  ints[0] = call.count;
+  ints[1] = bits;
+  ints[2] = limit;
+  ints[3] = 0;
+  return call;
 }
 
 /** Encodes values into a buffer of their own. */
@@ -238,7 +255,7 @@ function decodeScratch(textOfAll, bytesOfAll) {
   ({ words, ints, doubles } = scratch);
   text = textOfAll;
   bytes = bytesOfAll;
-  at = 2;
+  at = HEADER;
   textAt = bytesAt = 0;
 }
 
@@ -255,4 +272,4 @@ const header = {
   },
 };
 
-module.exports = { encode, encodeApart, reserve, Rows, decodeBatch, decodeScratch, header };
+module.exports = { encode, encodeRead, encodeApart, Rows, decodeBatch, decodeScratch, header };

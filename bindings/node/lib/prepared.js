@@ -5,7 +5,7 @@
 // makes objects of one, the worker reads the next ones.
 'use strict';
 
-const { encode, reserve, Rows, decodeBatch, decodeScratch, header } = require('./codec.js');
+const { encode, encodeRead, Rows, decodeBatch, decodeScratch, header } = require('./codec.js');
 const { check, sqliteError, INTERRUPT } = require('./error.js');
 const { Parameters } = require('./parameters.js');
 
@@ -73,9 +73,8 @@ class Prepared {
       this.#onWorker -= 1;
       return WOULD_WAIT;
     }
-    const { count, texts, blobs } = encode(values);
-    const words = reserve(2 * this.#columns.length + 2);
-    const text = this.#native.readHere(words, count, this.#bits(shape), limit, texts, blobs);
+    const { words, texts, blobs } = encodeRead(values, this.#columns.length, this.#bits(shape), limit);
+    const text = this.#native.readHere(words, texts, blobs);
     const { status } = header;
     if (status === WOULD_WAIT) {
       this.#onWorker = ON_WORKER;

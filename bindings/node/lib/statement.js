@@ -77,31 +77,38 @@ class Statement {
     return this.#session.call(this.#prepared, args, this.#bound);
   }
 
-  #rows(args, here, there) {
-    const session = this.#session.current;
-    const prepared = this.#prepared;
-    const shape = this.#shape;
+  /** The first row, or undefined. */
+  get(...args) {
     let call;
+    const session = this.#session.current;
     try {
       call = this.#call(args);
       if (session.idle) {
-        const rows = prepared[here](call.values, shape);
+        const row = this.#prepared.getHere(call.values, this.#shape);
+        if (row !== WAIT) return Promise.resolve(row);
+      }
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    const shape = this.#shape;
+    return session.turn(() => this.#prepared.get(call.values, shape, call.timeout));
+  }
+
+  /** All rows. */
+  all(...args) {
+    let call;
+    const session = this.#session.current;
+    try {
+      call = this.#call(args);
+      if (session.idle) {
+        const rows = this.#prepared.allHere(call.values, this.#shape);
         if (rows !== WAIT) return Promise.resolve(rows);
       }
     } catch (error) {
       return Promise.reject(error);
     }
-    return session.turn(() => prepared[there](call.values, shape, call.timeout));
-  }
-
-  /** The first row, or undefined. */
-  get(...args) {
-    return this.#rows(args, 'getHere', 'get');
-  }
-
-  /** All rows. */
-  all(...args) {
-    return this.#rows(args, 'allHere', 'all');
+    const shape = this.#shape;
+    return session.turn(() => this.#prepared.all(call.values, shape, call.timeout));
   }
 
   /** Runs it to its end. */

@@ -81,6 +81,10 @@ impl From<partial_sync::Stats> for Counters {
     }
 }
 
+/// SQLite's own 2 MB of pages are few for one connection that does all of a program's work.
+const CACHE: &str = "PRAGMA cache_size = -16000";
+/// Virtual machine steps that may be spent on what must not wait: well under a millisecond.
+pub(crate) const STEPS_HERE: u32 = 20_000;
 /// How long closing waits for pages that are still coming in.
 const SETTLE: Duration = Duration::from_millis(250);
 
@@ -215,6 +219,8 @@ impl NativeDatabase {
                 let builder = options.builder(&shared.mailbox, shared.cancel.clone());
                 let database = builder.connect()?;
                 let connection = database.connection()?;
+                // It reads the schema, for which a replica may have to wait; then it is left as it is.
+                let _ = connection.without_waiting(STEPS_HERE, || connection.execute_batch(CACHE));
                 *shared.open.lock() = Some(Open { database, connection });
                 Ok(Outcome::default())
             });
@@ -239,7 +245,7 @@ impl NativeDatabase {
     pub fn prepare_here(&self, sql: String) -> Option<Statement> {
         let connection = self.shared.connection()?;
         let statement = connection
-            .without_waiting(20_000, || connection.prepare(&sql))
+            .without_waiting(STEPS_HERE, || connection.prepare(&sql))
             .ok()?;
         Statement::new(&self.shared, statement).ok()
     }

@@ -11,15 +11,13 @@ use rusqlite::types::Value;
 
 use crate::{
     codec::{self, Heap, Scratch, Shape, WIDEST},
-    database::Shared,
+    database::{STEPS_HERE, Shared},
     error::Failure,
     mailbox::Outcome,
 };
 
 /// A batch for another thread ends at about this many bytes.
 const BATCH_BYTES: usize = 256 * 1024;
-/// Virtual machine operations that JavaScript's thread may spend on one read: well under a millisecond.
-const INLINE_OPERATIONS: u32 = 20_000;
 
 /// The engine's statement; empty when it was closed.
 pub(crate) type Slot = Mutex<Option<Compiled>>;
@@ -208,22 +206,21 @@ impl Statement {
         self.readonly
     }
 
-    /// Reads on this thread. `words` has the parameters first, and then the answer: a header of two words (the status
-    /// with the number of rows; flags, or the code of an error), and rows. Gives the texts, or the error's.
+    /// Reads on this thread. `words` has a header of two words (number and form of the values; most rows) and the values
+    /// first, and then the answer: a header (the status with the number of rows; flags, or the code of an error) and rows.
+    /// Gives the texts, or the error's.
     #[napi]
     pub fn read_here(
         &self,
         mut words: BigInt64ArraySlice<'_>,
-        count: u32,
-        bits: u32,
-        limit: u32,
         texts: Option<Vec<String>>,
         blobs: Option<Vec<Uint8Array>>,
     ) -> napi::Result<String> {
         // SAFETY: JavaScript made this buffer for this call's use alone, and does not run during it.
         let words = unsafe { words.as_mut() };
-        let values = codec::decode(words, count, texts, blobs)?;
-        let shape = shape(bits);
+        let (count, limit) = (words[0] as u32, words[1]);
+        let shape = shape((words[0] >> 32) as u32);
+        let values = codec::decode(&words[2..], count, texts, blobs)?;
         let guard = self.slot.try_lock();
         let (Some(mut guard), Some(connection)) = (guard, self.shared.connection()) else {
             words[0] = status::WOULD_WAIT;
@@ -235,7 +232,7 @@ impl Statement {
         };
         let mut heap = Heap::default();
         let mut out = Scratch { words, at: 2 };
-        let read = connection.without_waiting(INLINE_OPERATIONS, || {
+        let read = connection.without_waiting(STEPS_HERE, || {
             let _held = connection.hold();
             compiled.begin(values)?;
             let mut rows = 0;
@@ -272,7 +269,7 @@ impl Statement {
                 if recompiled(&compiled.statement, &self.seen) {
                     flags |= NEW_COLUMNS;
                 }
-                words[0] = ended | i64::from(rows) << 32;
+                words[0] = ended | rows << 32;
                 words[1] = flags;
                 Ok(heap.text)
             }
