@@ -20,5 +20,5 @@ conn = turso.sync.connect(
 
 rows = conn.execute("SELECT * FROM messages WHERE user_id = 'u_123' LIMIT 100").fetchall()
 stats = conn.stats()
-print(f"{len(rows)} messages with {stats.pages_present} of {stats.pages_total} pages, after {stats.requests} request")
+print(f"{len(rows)} messages, {stats.pages_present} of {stats.pages_total} pages, {stats.requests} request")
 conn.close()

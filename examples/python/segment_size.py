@@ -17,7 +17,11 @@ for segment_size in (16 * 1024, 128 * 1024):
             segment_size=segment_size,
         ),
     )
-    (total,) = conn.execute("SELECT SUM(length(body)) FROM messages WHERE id BETWEEN 15000 AND 17000").fetchone()
+    (total,) = conn.execute(
+        "SELECT SUM(length(body)) FROM messages WHERE id BETWEEN 15000 AND 17000"
+    ).fetchone()
     stats = conn.stats()
-    print(f"segments of {segment_size} bytes: {stats.requests} requests, {stats.network_received_bytes} bytes")
+    print(
+        f"segments of {segment_size} bytes: {stats.requests} requests, {stats.network_received_bytes} bytes"
+    )
     conn.close()

@@ -46,6 +46,8 @@ struct Settings {
     autocommit: Autocommit,
     row_factory: RowFactory,
     text_factory: TextFactory,
+    /// Is told the statements that run.
+    trace: Option<Py<PyAny>>,
 }
 
 /// The native base of connections.
@@ -98,6 +100,22 @@ impl Connection {
 
     pub(crate) fn is_legacy(&self) -> bool {
         self.settings.lock().autocommit == Autocommit::Legacy
+    }
+
+    /// What is told the statements that run.
+    pub(crate) fn tracer(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.settings
+            .lock()
+            .trace
+            .as_ref()
+            .map(|trace| trace.clone_ref(py))
+    }
+
+    /// Tells it a statement. What it raises is nobody's to catch.
+    pub(crate) fn trace(py: Python<'_>, tracer: &Py<PyAny>, sql: &str) {
+        if let Err(error) = tracer.call1(py, (sql,)) {
+            error.write_unraisable(py, Some(tracer.bind(py)));
+        }
     }
 
     /// What has to be run before the statement so that it is part of a transaction.
@@ -153,6 +171,12 @@ impl Connection {
     /// Ends the transaction that is open, if one is.
     fn end_transaction(&self, py: Python<'_>, how: &str) -> PyResult<()> {
         let autocommit = self.settings.lock().autocommit;
+        if let Some(tracer) = self.tracer(py)
+            && autocommit != Autocommit::On
+            && self.in_transaction(py)?
+        {
+            Self::trace(py, &tracer, how);
+        }
         self.locked(py, |state| {
             state.look_ahead();
             if autocommit == Autocommit::On || state.connection.is_autocommit() {
@@ -180,6 +204,7 @@ impl Connection {
                 autocommit: Autocommit::Legacy,
                 row_factory: RowFactory::Tuple,
                 text_factory: TextFactory::Str,
+                trace: None,
             }),
         }
     }
@@ -257,7 +282,7 @@ impl Connection {
     }
 
     /// Makes the changes of the open transaction permanent.
-    fn commit(&self, py: Python<'_>) -> PyResult<()> {
+    pub(crate) fn commit(&self, py: Python<'_>) -> PyResult<()> {
         self.end_transaction(py, "COMMIT")
     }
 
@@ -440,6 +465,16 @@ impl Connection {
         Ok(false)
     }
 
+    /// Has a function called with each statement, its values written out, before it runs; None: no longer.
+    #[pyo3(signature = (trace_callback))]
+    fn set_trace_callback(&self, trace_callback: Option<Py<PyAny>>) -> PyResult<()> {
+        self.check_thread()?;
+        self.core()?.check_open()?;
+        let before = std::mem::replace(&mut self.settings.lock().trace, trace_callback);
+        drop(before);
+        Ok(())
+    }
+
     /// Adds a SQL function; `func` None removes it. `narg` -1: any number of arguments.
     #[pyo3(signature = (name, narg, func, *, deterministic=false))]
     fn create_function(
@@ -542,15 +577,17 @@ impl Connection {
             if let TextFactory::Call(callable) = &settings.text_factory {
                 visit.call(callable)?;
             }
+            visit.call(&settings.trace)?;
         }
         Ok(())
     }
 
     fn __clear__(&self) {
-        let (mut rows, mut text) = (RowFactory::Tuple, TextFactory::Str);
+        let (mut rows, mut text, mut trace) = (RowFactory::Tuple, TextFactory::Str, None);
         if let Some(mut settings) = self.settings.try_lock() {
             std::mem::swap(&mut rows, &mut settings.row_factory);
             std::mem::swap(&mut text, &mut settings.text_factory);
+            std::mem::swap(&mut trace, &mut settings.trace);
         }
     }
 }

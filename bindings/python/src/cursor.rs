@@ -168,6 +168,13 @@ impl Cursor {
                 return Err(error);
             }
             let begin = owner.begin_for(&prepared, state);
+            if let Some(tracer) = owner.tracer(py) {
+                if let Some(begin) = begin {
+                    Connection::trace(py, &tracer, begin);
+                }
+                let sql = prepared.statement.expanded_sql();
+                Connection::trace(py, &tracer, sql.as_deref().unwrap_or(&prepared.sql));
+            }
             match py.detach(|| state.execute(prepared, begin)) {
                 Ok(executed) => return Ok(Some(executed)),
                 // A statement from the cache may have been prepared for a schema that is no more.
@@ -557,16 +564,30 @@ impl Cursor {
     fn run_script(&self, py: Python<'_>, sql: &str) -> PyResult<()> {
         self.check()?;
         let owner = self.owner();
-        let commits = owner.is_legacy();
+        if owner.is_legacy() {
+            owner.commit(py)?;
+        }
+        let tracer = owner.tracer(py);
         let mut state = owner.core()?.lock(py)?;
         let state: &mut State = &mut state;
-        py.detach(|| {
-            if commits && !state.connection.is_autocommit() {
-                state.run("COMMIT")?;
+        let Some(tracer) = tracer else {
+            return py
+                .detach(|| state.script(sql))
+                .map_err(|error| owner.raise(py, error));
+        };
+        let mut rest = sql;
+        while !rest.is_empty() {
+            let (statement, tail) = py
+                .detach(|| state.connection.prepare_first(rest))
+                .map_err(|error| owner.raise(py, error))?;
+            if let Some(mut statement) = statement {
+                Connection::trace(py, &tracer, &statement.expanded_sql().unwrap_or_default());
+                py.detach(|| statement.execute(()))
+                    .map_err(|error| owner.raise(py, error))?;
             }
-            state.script(sql)
-        })
-        .map_err(|error| owner.raise(py, error))
+            rest = &rest[tail..];
+        }
+        Ok(())
     }
 }
 

@@ -53,7 +53,9 @@ def serve(path: Path, *arguments: str) -> Iterator[str]:
 
 
 class Proxy:
-    """Passes requests on to a server. ``delay`` seconds before each answer; ``fail``: 503 instead of an answer."""
+    """Passes requests on to a server. ``delay`` seconds before each answer; ``fail``: 503 instead of an
+    answer.
+    """
 
     def __init__(self, upstream: str) -> None:
         self.upstream = urlsplit(upstream)

@@ -1,4 +1,6 @@
-"""What people do with the standard library's sqlite3, done with it and with turso: the answers must be the same."""
+"""What people do with the standard library's sqlite3, done with it and with turso: the answers must be the
+same.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def _first_steps(module: Any, path: Path) -> Any:
     cur.execute("CREATE TABLE movie(title, year, score)")
     seen = [cur.execute("SELECT name FROM sqlite_master").fetchone()]
     seen.append(cur.execute("SELECT name FROM sqlite_master WHERE name='spam'").fetchone())
-    cur.execute("INSERT INTO movie VALUES ('Monty Python and the Holy Grail', 1975, 8.2), ('Life', 1971, 7.5)")
+    cur.execute(
+        "INSERT INTO movie VALUES ('Monty Python and the Holy Grail', 1975, 8.2), ('Life', 1971, 7.5)"
+    )
     con.commit()
     data = [("Live", 1982, 7.9), ("The Meaning of Life", 1983, 7.5), ("Brian", 1979, 8.0)]
     cur.executemany("INSERT INTO movie VALUES(?, ?, ?)", data)
@@ -159,7 +163,15 @@ def _fetching(module: Any, path: Path) -> Any:
     cur.execute("CREATE TABLE t(a)")
     cur.executemany("INSERT INTO t VALUES (?)", ((i,) for i in range(10)))
     cur.execute("SELECT a FROM t ORDER BY a")
-    seen = [cur.fetchone(), cur.fetchmany(), cur.fetchmany(3), next(cur), list(cur), cur.fetchone(), cur.fetchall()]
+    seen = [
+        cur.fetchone(),
+        cur.fetchmany(),
+        cur.fetchmany(3),
+        next(cur),
+        list(cur),
+        cur.fetchone(),
+        cur.fetchall(),
+    ]
     cur.arraysize = 4
     cur.execute("SELECT a FROM t ORDER BY a")
     seen += [cur.fetchmany(), cur.fetchmany(100), cur.fetchmany(), cur.fetchmany(0)]
@@ -194,7 +206,11 @@ def _rows(module: Any, path: Path) -> Any:
     con.row_factory = module.Row
     row = con.execute("SELECT 1 AS Name, 2 AS age, 'x' AS \"a b\"").fetchone()
     seen: list[Any] = [row["name"], row["NAME"], row[1], row[-1], row[0:2], row.keys(), tuple(row), len(row)]
-    seen += [dict(row), list(row), row == con.execute("SELECT 1 AS Name, 2 AS age, 'x' AS \"a b\"").fetchone()]
+    seen += [
+        dict(row),
+        list(row),
+        row == con.execute("SELECT 1 AS Name, 2 AS age, 'x' AS \"a b\"").fetchone(),
+    ]
     seen += [row == con.execute("SELECT 1 AS other, 2 AS age, 'x' AS \"a b\"").fetchone(), 2 in row, 9 in row]
     seen.append(hash(row) == hash(con.execute("SELECT 1 AS Name, 2 AS age, 'x' AS \"a b\"").fetchone()))
     for key in ("nope", 3, -4, 1.5):
@@ -249,7 +265,9 @@ def _dates(module: Any, path: Path) -> Any:
     cur.execute("CREATE TABLE t(d DATE, ts TIMESTAMP, n)")
     cur.execute("INSERT INTO t VALUES (?, ?, ?)", (today, now, today))
     seen = [cur.execute("SELECT d, ts, n FROM t").fetchone()]
-    seen.append(cur.execute("SELECT n AS 'n [date]', ts AS 'ts [timestamp]', NULL AS 'x [date]' FROM t").fetchone())
+    seen.append(
+        cur.execute("SELECT n AS 'n [date]', ts AS 'ts [timestamp]', NULL AS 'x [date]' FROM t").fetchone()
+    )
     seen.append(cur.description)
     return seen
 
@@ -353,7 +371,9 @@ def _many(module: Any, path: Path) -> Any:
     con.execute("CREATE TABLE t(a, b)")
     con.executemany("INSERT INTO t VALUES (:a, :b)", ({"a": i, "b": str(i)} for i in range(3)))
     con.executemany("INSERT INTO t VALUES (?, ?)", iter([(7, 8)]))
-    con.executemany("INSERT INTO t SELECT a + ?, b FROM t WHERE a = ?", con.execute("SELECT 10, a FROM t").fetchall())
+    con.executemany(
+        "INSERT INTO t SELECT a + ?, b FROM t WHERE a = ?", con.execute("SELECT 10, a FROM t").fetchall()
+    )
     seen = [con.execute("SELECT * FROM t ORDER BY a").fetchall(), con.in_transaction]
     try:
         con.executemany("INSERT INTO t VALUES (?, ?)", [(1, 2), (3,)])

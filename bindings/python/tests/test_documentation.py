@@ -60,7 +60,9 @@ def test_segment_size(shared_url: str) -> None:
         ),
     )
     before = conn.stats()
-    assert conn.execute("SELECT text FROM messages WHERE id = 15000").fetchone()[0].startswith("message 14999 ")
+    assert (
+        conn.execute("SELECT text FROM messages WHERE id = 15000").fetchone()[0].startswith("message 14999 ")
+    )
     after = conn.stats()
     assert after.pages_present - before.pages_present <= 4 * (after.requests - before.requests)
     conn.close()

@@ -33,7 +33,7 @@ def messages_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ("name", "printed"),
     [
         ("prefix", ["32 of ", "15000", "after 2 requests"]),
-        ("query", ["100 messages with ", "after 1 request"]),
+        ("query", ["100 messages, ", "pages, 1 request"]),
         ("segment_size", ["segments of 16384 bytes: ", "segments of 131072 bytes: "]),
         ("prefetch", ["prefetch=False: 100 messages", "prefetch=True: 100 messages after 2 requests"]),
         (
@@ -42,7 +42,9 @@ def messages_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         ),
     ],
 )
-def test_an_example_runs_as_it_stands(messages_url: str, tmp_path: Path, name: str, printed: list[str]) -> None:
+def test_an_example_runs_as_it_stands(
+    messages_url: str, tmp_path: Path, name: str, printed: list[str]
+) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", EXAMPLES / f"{name}.py"],
         env={**os.environ, "TURSO_DATABASE_URL": messages_url},

@@ -54,7 +54,12 @@ def test_both_spellings_work_and_unlike_values_in_both_do_not(shared_url: str) -
     for options in (
         {"partial_sync_opts": opts, "remote_auth_token": "a"},
         {"partial_sync_experimental": opts, "auth_token": "a"},
-        {"partial_sync_opts": opts, "partial_sync_experimental": same, "auth_token": "a", "remote_auth_token": "a"},
+        {
+            "partial_sync_opts": opts,
+            "partial_sync_experimental": same,
+            "auth_token": "a",
+            "remote_auth_token": "a",
+        },
     ):
         given: dict[str, Any] = options
         assert turso.sync.connect(":memory:", shared_url, **given).stats().pages_present < 10
@@ -85,7 +90,10 @@ def test_both_spellings_work_and_unlike_values_in_both_do_not(shared_url: str) -
         ({"partial_sync_opts": PartialSyncOpts(segment_size=0)}, "0 bytes is no segment size"),
         ({"partial_sync_opts": PartialSyncOpts(prefetch=1)}, "prefetch = 1 .* True or False"),  # type: ignore[arg-type]
         ({"partial_sync_opts": PartialSyncOpts(PartialSyncPrefixBootstrap(-5))}, "length = -5 "),
-        ({"partial_sync_opts": PartialSyncOpts(PartialSyncPrefixBootstrap(2**64))}, "length = 18446744073709551616 "),
+        (
+            {"partial_sync_opts": PartialSyncOpts(PartialSyncPrefixBootstrap(2**64))},
+            "length = 18446744073709551616 ",
+        ),
         ({"partial_sync_opts": PartialSyncOpts(PartialSyncQueryBootstrap(""))}, "query = '' "),
         ({"partial_sync_opts": PartialSyncOpts("prefix")}, "bootstrap_strategy = 'prefix' "),  # type: ignore[arg-type]
         ({"autocommit": "sometimes"}, "autocommit = 'sometimes' "),
@@ -128,7 +136,9 @@ def test_a_bootstrap_query_that_the_remote_refuses_is_a_programming_error(shared
         turso.sync.connect(":memory:", shared_url, partial_sync_opts=opts)
 
 
-def test_a_replica_of_another_remote_is_a_programming_error(url: str, shared_url: str, tmp_path: Path) -> None:
+def test_a_replica_of_another_remote_is_a_programming_error(
+    url: str, shared_url: str, tmp_path: Path
+) -> None:
     turso.sync.connect(tmp_path / "a.db", url).close()
     with pytest.raises(turso.ProgrammingError, match="belongs to"):
         turso.sync.connect(tmp_path / "a.db", shared_url)
@@ -151,7 +161,9 @@ def test_what_the_published_package_is_called_with_works(shared_url: str, tmp_pa
         client_name="test",
         long_poll_timeout_ms=None,
         bootstrap_if_empty=True,
-        partial_sync_experimental=PartialSyncOpts(PartialSyncPrefixBootstrap(4096), segment_size=None, prefetch=None),
+        partial_sync_experimental=PartialSyncOpts(
+            PartialSyncPrefixBootstrap(4096), segment_size=None, prefetch=None
+        ),
         experimental_features="views",
         isolation_level=None,
         push_operations_threshold=10,

@@ -24,7 +24,8 @@ replica = turso.sync.connect(path, url)
 cursor = replica.execute("SELECT id FROM messages")
 child = os.fork()
 if child == 0:
-    for call in (lambda: local.execute("SELECT 1"), cursor.fetchone, replica.pull, replica.close, local.commit):
+    for call in (lambda: local.execute("SELECT 1"), cursor.fetchone, replica.pull, replica.close,
+    local.commit):
         try:
             call()
             os._exit(1)
@@ -80,7 +81,7 @@ conn.close()
     command = [sys.executable, "-c", code]
     if os.geteuid() == 0:
         # Root writes where nobody may; a mount that is read-only it respects.
-        mount = f"mount -t tmpfs -o ro none {tmp_path} && cd {tmp_path} && exec \"$@\""
+        mount = f'mount -t tmpfs -o ro none {tmp_path} && cd {tmp_path} && exec "$@"'
         unshared = ["unshare", "-m", "sh", "-c", mount, "sh"]
         if subprocess.run([*unshared, "true"], capture_output=True).returncode == 0:
             command = [*unshared, *command]

@@ -11,7 +11,9 @@ import pytest
 PROGRAM = Path(__file__).parent / "standard_library.py"
 
 
-@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="what is expected to fail is listed for Python 3.11")
+@pytest.mark.skipif(
+    sys.version_info[:2] != (3, 11), reason="what is expected to fail is listed for Python 3.11"
+)
 def test_the_tests_of_the_standard_library_pass() -> None:
     pytest.importorskip("test.test_sqlite3", reason="this Python was installed without its own tests")
     done = subprocess.run([sys.executable, PROGRAM], capture_output=True, text=True, timeout=120)

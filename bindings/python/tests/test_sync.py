@@ -168,9 +168,7 @@ def test_the_token_and_the_url_may_be_functions(messages_file: Path, tmp_path: P
     tokens = iter(f"token-{i}" for i in range(1000))
     with serve(remote) as upstream, proxied(upstream) as (proxy_url, proxy):
         urls.append(proxy_url)
-        conn = turso.sync.connect(
-            tmp_path / "a.db", lambda: urls[-1], auth_token=lambda: next(tokens)
-        )
+        conn = turso.sync.connect(tmp_path / "a.db", lambda: urls[-1], auth_token=lambda: next(tokens))
         conn.pull()
         assert proxy.authorizations[:2] == ["Bearer token-0", "Bearer token-1"], "asked for each request"
         urls.append(None)
@@ -201,7 +199,9 @@ def test_a_transform_keeps_skips_and_rewrites_changes(url: str, tmp_path: Path) 
             return Skip()
         if mutation.change_type == "update":
             assert mutation.updates is not None
-            return Rewrite("UPDATE messages SET text = text || ? WHERE id = ?", (mutation.updates["text"], mutation.id))
+            return Rewrite(
+                "UPDATE messages SET text = text || ? WHERE id = ?", (mutation.updates["text"], mutation.id)
+            )
         return None
 
     conn = turso.sync.connect(tmp_path / "a.db", url, transform=transform)
@@ -221,7 +221,10 @@ def test_a_transform_keeps_skips_and_rewrites_changes(url: str, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     "answer",
-    [{"operation": "skip"}, {"operation": "rewrite", "stmt": {"sql": "UPDATE messages SET text = ''", "values": []}}],
+    [
+        {"operation": "skip"},
+        {"operation": "rewrite", "stmt": {"sql": "UPDATE messages SET text = ''", "values": []}},
+    ],
 )
 def test_a_transform_may_answer_with_dictionaries(url: str, tmp_path: Path, answer: Any) -> None:
     conn = turso.sync.connect(tmp_path / "a.db", url, transform=lambda mutation: answer)
@@ -247,7 +250,9 @@ def test_what_a_transform_raises_stops_the_push(url: str, tmp_path: Path) -> Non
     assert conn.stats().cdc_operations == 1
 
 
-def test_a_change_that_breaks_a_constraint_of_the_remote_is_an_integrity_error(url: str, tmp_path: Path) -> None:
+def test_a_change_that_breaks_a_constraint_of_the_remote_is_an_integrity_error(
+    url: str, tmp_path: Path
+) -> None:
     one = turso.sync.connect(tmp_path / "one.db", url)
     two = turso.sync.connect(tmp_path / "two.db", url)
     one.execute("CREATE UNIQUE INDEX messages_text ON messages(text)")
@@ -292,7 +297,9 @@ def test_requests_carry_the_encryption_key_and_wrong_tokens_are_operational_erro
     assert any(name.lower().endswith("encryption-key") for name in proxy.header_names)
 
 
-def test_the_engine_speaks_through_logging(url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_engine_speaks_through_logging(
+    url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.DEBUG, logger="turso"):
         turso.setup_logging()
         conn = turso.sync.connect(tmp_path / "a.db", url, partial_sync_opts=PREFIX)

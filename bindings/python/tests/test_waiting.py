@@ -1,4 +1,6 @@
-"""What waits: the GIL is free meanwhile, Ctrl-C and interrupt() break it, and the connection goes on afterwards."""
+"""What waits: the GIL is free meanwhile, Ctrl-C and interrupt() break it, and the connection goes on
+afterwards.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ import pytest
 
 import turso
 import turso.sync
-from servers import Proxy, eventually, proxied
+from servers import Proxy
 from turso.sync import PartialSyncOpts, PartialSyncPrefixBootstrap
 
 PREFIX = PartialSyncOpts(bootstrap_strategy=PartialSyncPrefixBootstrap(length=4096))
@@ -58,8 +60,12 @@ def test_other_threads_run_during_a_slow_page_fetch(slow: tuple[str, Proxy], tmp
     assert counter.longest_pause < 0.4
 
 
-@pytest.mark.parametrize("method", ["fetchall", "fetchone", "iterate", "executemany", "script", "pull", "push"])
-def test_other_threads_run_whatever_it_is_that_waits(slow: tuple[str, Proxy], tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize(
+    "method", ["fetchall", "fetchone", "iterate", "executemany", "script", "pull", "push"]
+)
+def test_other_threads_run_whatever_it_is_that_waits(
+    slow: tuple[str, Proxy], tmp_path: Path, method: str
+) -> None:
     url, proxy = slow
     conn = turso.sync.connect(tmp_path / "a.db", url, partial_sync_opts=PREFIX)
     cursor = conn.cursor()
@@ -95,7 +101,9 @@ def test_connecting_lets_other_threads_run(slow: tuple[str, Proxy], tmp_path: Pa
     assert counter.count > 30 and counter.longest_pause < 0.25
 
 
-def test_interrupt_breaks_a_page_fetch_and_the_connection_goes_on(slow: tuple[str, Proxy], tmp_path: Path) -> None:
+def test_interrupt_breaks_a_page_fetch_and_the_connection_goes_on(
+    slow: tuple[str, Proxy], tmp_path: Path
+) -> None:
     url, proxy = slow
     conn = turso.sync.connect(tmp_path / "a.db", url, partial_sync_opts=PREFIX)
     proxy.delay = 20
@@ -339,7 +347,9 @@ def test_a_slow_token_function_does_not_hold_up_other_requests(url: str, tmp_pat
     quick = turso.sync.connect(tmp_path / "quick.db", url, partial_sync_opts=PREFIX)
     threads = [
         threading.Thread(
-            target=lambda i=i: turso.sync.connect(tmp_path / f"slow{i}.db", url, auth_token=slow_token).close()
+            target=lambda i=i: turso.sync.connect(
+                tmp_path / f"slow{i}.db", url, auth_token=slow_token
+            ).close()
         )
         for i in range(3)
     ]

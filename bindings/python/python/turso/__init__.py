@@ -88,10 +88,10 @@ def connect(
 ) -> Any:
     """Opens a plain local database; ``:memory:`` leaves no file.
 
-    ``timeout``: seconds that a statement waits for another connection's lock. ``isolation_level`` and ``autocommit``:
-    see :class:`Connection`. ``check_same_thread``: refuse use from other threads; not needed, for threads that share a
-    connection take turns. ``detect_types``: ``PARSE_DECLTYPES`` and ``PARSE_COLNAMES``. ``factory`` makes the
-    connection.
+    ``timeout``: seconds that a statement waits for another connection's lock. ``isolation_level`` and
+    ``autocommit``: see :class:`Connection`. ``check_same_thread``: refuse use from other threads; not needed,
+    for threads that share a connection take turns. ``detect_types``: ``PARSE_DECLTYPES`` and
+    ``PARSE_COLNAMES``. ``factory`` makes the connection.
 
     Where a replica is at the path, that replica is opened, offline.
     """

@@ -21,7 +21,9 @@ _BATCH_MODES = ("deferred", "immediate", "exclusive")
 
 @dataclass
 class EncryptionOpts:
-    """How a local file would be encrypted, which this package does not do; see ``remote_encryption_key`` for remotes."""
+    """How a local file would be encrypted, which this package does not do; see ``remote_encryption_key`` for
+    remotes.
+    """
 
     cipher: str
     hexkey: str
@@ -46,12 +48,12 @@ class BatchResult:
 class Connection(_turso.Connection):
     """A connection to a database. Made by :func:`turso.connect`.
 
-    Before an INSERT, UPDATE, DELETE or REPLACE a transaction is begun, as ``isolation_level`` says, and stays open until
-    :meth:`commit` or :meth:`rollback`. With ``isolation_level=None`` or ``autocommit=True`` every statement is a
-    transaction of its own; with ``autocommit=False`` one is always open.
+    Before an INSERT, UPDATE, DELETE or REPLACE a transaction is begun, as ``isolation_level`` says, and stays
+    open until :meth:`commit` or :meth:`rollback`. With ``isolation_level=None`` or ``autocommit=True`` every
+    statement is a transaction of its own; with ``autocommit=False`` one is always open.
 
-    As a context manager it commits, or rolls back after an exception; it does not close. Threads may share it and take
-    turns; transactions are then shared too.
+    As a context manager it commits, or rolls back after an exception; it does not close. Threads may share it
+    and take turns; transactions are then shared too.
     """
 
     Warning = _turso.Warning
@@ -87,8 +89,8 @@ class Connection(_turso.Connection):
             raise not_supported("encryption", "local files are not encrypted; keep them on an encrypted disk")
         if vfs is not None:
             raise not_supported("vfs", "the files are those of the file system, or with ':memory:' none")
-        # `experimental_features` asks for what another SQL engine has behind a switch and SQLite simply has, and
-        # `extra_io` is called by an event loop that is not needed here.
+        # `experimental_features` asks for what another SQL engine has behind a switch and SQLite simply has,
+        # and `extra_io` is called by an event loop that is not needed here.
         del factory, experimental_features, extra_io
         path = os.fsdecode(database)
         if flag("uri", uri) and path.startswith("file:"):
@@ -113,14 +115,16 @@ class Connection(_turso.Connection):
     ) -> list[BatchResult]:
         """Runs statements, each SQL or a pair of SQL and parameters, in order, and gives what each gave.
 
-        With ``mode`` ("deferred", "immediate" or "exclusive") they are one transaction, of which all or nothing is
-        done; without, each is a transaction of its own. Where a transaction is open already they are part of it. The
-        first error ends the batch; the exception has ``batch_index``, which statement it was, and ``batch_results``,
-        with None for it and those after it.
+        With ``mode`` ("deferred", "immediate" or "exclusive") they are one transaction, of which all or
+        nothing is done; without, each is a transaction of its own. Where a transaction is open already they
+        are part of it. The first error ends the batch; the exception has ``batch_index``, which statement it
+        was, and ``batch_results``, with None for it and those after it.
         """
         wanted = [(s, ()) if isinstance(s, str) else (s[0], s[1]) for s in statements]
         if mode is not None and mode.lower() not in _BATCH_MODES:
-            raise _turso.ProgrammingError(f"batch mode must be one of {', '.join(_BATCH_MODES)} or None, not {mode!r}")
+            raise _turso.ProgrammingError(
+                f"batch mode must be one of {', '.join(_BATCH_MODES)} or None, not {mode!r}"
+            )
         begins = mode is not None and not self.in_transaction
         results: list[BatchResult | None] = [None] * len(wanted)
         isolation_level = self.isolation_level
@@ -155,7 +159,9 @@ class Connection(_turso.Connection):
         return cast("list[BatchResult]", results)
 
     def set_query_timeout(self, milliseconds: int) -> None:
-        """Sets how long a statement may run, network waits included; it then fails with OperationalError. 0: for ever."""
+        """Sets how long a statement may run, network waits included; it then fails with OperationalError. 0:
+        for ever.
+        """
         self._set_query_timeout(integer("query timeout", milliseconds, 0, unit=" of milliseconds"))
 
     def iterdump(self) -> Iterator[str]:
@@ -180,11 +186,15 @@ def _path_of_uri(uri: str) -> str:
     """The path of a ``file:`` URI, whose parameters must be ones that mean nothing here."""
     parts = urlsplit(uri)
     if parts.netloc not in ("", "localhost"):
-        raise _turso.ProgrammingError(f"the authority {parts.netloc!r} of {uri!r} is not possible; it must be empty")
+        raise _turso.ProgrammingError(
+            f"the authority {parts.netloc!r} of {uri!r} is not possible; it must be empty"
+        )
     path = unquote(parts.path)
     for parameter in filter(None, parts.query.split("&")):
         if parameter == "mode=memory":
             return ":memory:"
         if parameter not in ("mode=rwc", "cache=private"):
-            raise not_supported(f"uri parameter {parameter!r}", "only mode=rwc, mode=memory and cache=private are")
+            raise not_supported(
+                f"uri parameter {parameter!r}", "only mode=rwc, mode=memory and cache=private are"
+            )
     return path

@@ -1,4 +1,6 @@
-"""The names of the DB-API that need no connection: constants, exceptions, constructors, adapters and converters."""
+"""The names of the DB-API that need no connection: constants, exceptions, constructors, adapters and
+converters.
+"""
 
 from __future__ import annotations
 

@@ -46,7 +46,9 @@ def iterdump(connection: Connection) -> Iterator[str]:
         values = " || ',' || ".join(f"quote({_name(column)})" for column in columns)
         contents = connection.cursor()
         contents.row_factory = None
-        contents.execute(f"SELECT 'INSERT INTO {_quoted(_name(name))} VALUES(' || {values} || ')' FROM {_name(name)}")
+        contents.execute(
+            f"SELECT 'INSERT INTO {_quoted(_name(name))} VALUES(' || {values} || ')' FROM {_name(name)}"
+        )
         for (row,) in contents:
             yield f"{row};"
     for (sql,) in rows(

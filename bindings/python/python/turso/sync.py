@@ -1,4 +1,4 @@
-"""Replicas: local SQLite databases that hold some pages of a remote one and fetch others when a query needs them.
+"""Replicas: local SQLite databases that hold some pages of a remote one, and fetch others for a query.
 
 ::
 
@@ -45,7 +45,18 @@ from ._dbapi import (
     sqlite_version_info,
     threadsafety,
 )
-from ._options import Remote, changed, either, flag, integer, not_supported, refuse_unknown, seconds, text, text_or_function
+from ._options import (
+    Remote,
+    changed,
+    either,
+    flag,
+    integer,
+    not_supported,
+    refuse_unknown,
+    seconds,
+    text,
+    text_or_function,
+)
 
 __all__ = [
     "ConnectionSync",
@@ -147,8 +158,8 @@ class Rewrite:
     values: Sequence[Any] = ()
 
 
-#: None keeps the change. ``{"operation": "skip"}`` and ``{"operation": "rewrite", "stmt": {"sql": ..., "values": ...}}``
-#: mean the same as :class:`Skip` and :class:`Rewrite`.
+#: None keeps the change. ``{"operation": "skip"}`` and ``{"operation": "rewrite", "stmt": {"sql": ...,
+#: "values": ...}}`` mean the same as :class:`Skip` and :class:`Rewrite`.
 TransformResult = Union[None, Skip, Rewrite, Mapping[str, Any]]
 
 
@@ -184,7 +195,9 @@ class ConnectionSync(Connection):
     """A connection to a replica. Made by :func:`turso.sync.connect`."""
 
     def pull(self) -> bool:
-        """Brings the remote's changes and puts local ones that were not pushed back on top. True if anything changed."""
+        """Brings the remote's changes and puts local ones that were not pushed back on top. True if anything
+        changed.
+        """
         return self._pull()
 
     def push(self) -> None:
@@ -230,9 +243,10 @@ def connect(
 ) -> ConnectionSync:
     """Opens a replica at ``path``, made from ``remote_url`` when there is none yet; ``:memory:`` leaves no file.
 
-    ``remote_url`` (``libsql://``, ``https://``, ``http://``) and the token may be functions, which are asked before each
-    request; a url of None pauses sync. Without ``remote_url`` this is a plain local database, or, where a replica is at
-    the path, that replica offline. Without ``partial_sync_opts`` the first connect fetches everything.
+    ``remote_url`` (``libsql://``, ``https://``, ``http://``) and the token may be functions, which are asked
+    before each request; a url of None pauses sync. Without ``remote_url`` this is a plain local database, or,
+    where a replica is at the path, that replica offline. Without ``partial_sync_opts`` the first connect
+    fetches everything.
 
     Every option is described in docs/python.md.
     """
@@ -302,19 +316,25 @@ def _partial(opts: Any) -> dict[str, Any]:
     }
 
 
-def _encryption(key: str | None, cipher: RemoteEncryptionCipher | str | None) -> tuple[str, str | None] | None:
+def _encryption(
+    key: str | None, cipher: RemoteEncryptionCipher | str | None
+) -> tuple[str, str | None] | None:
     if key is None:
         if cipher is not None:
             raise ProgrammingError("remote_encryption_cipher needs remote_encryption_key")
         return None
     name = cipher.value if isinstance(cipher, RemoteEncryptionCipher) else cipher
-    return text("remote_encryption_key", key), None if name is None else text("remote_encryption_cipher", name)
+    if name is not None:
+        name = text("remote_encryption_cipher", name)
+    return text("remote_encryption_key", key), name
 
 
 def _transformer(transform: Callable[[Mutation], TransformResult]) -> Callable[..., Any]:
     """Makes of the answers what the native part expects: None, False, or SQL and values."""
     if not callable(transform):
-        raise ProgrammingError(f"transform = {transform!r} is not possible; it must be a function of a Mutation")
+        raise ProgrammingError(
+            f"transform = {transform!r} is not possible; it must be a function of a Mutation"
+        )
 
     def ask(*mutation: Any) -> None | Literal[False] | tuple[str, tuple[Any, ...]]:
         answer = transform(Mutation(*mutation))
