@@ -454,7 +454,7 @@ impl State {
         self.runs
             .get(run)
             .and_then(Option::as_ref)
-            .is_none_or(|run| run.on_row || run.kept.is_some())
+            .is_none_or(|run| run.failed.is_none() && (run.on_row || run.kept.is_some()))
     }
 
     /// Where the next row of a run is; after [`Self::step`].

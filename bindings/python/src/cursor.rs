@@ -514,6 +514,13 @@ impl Cursor {
             None => Ok(()),
         }
     }
+
+    fn __clear__(&self) {
+        let mut factory = RowFactory::Tuple;
+        if let Some(mut state) = self.state.try_lock() {
+            std::mem::swap(&mut factory, &mut state.factory);
+        }
+    }
 }
 
 impl Cursor {

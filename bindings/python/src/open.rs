@@ -116,10 +116,10 @@ pub(crate) fn open(
         if let Some(transform) = remote.transform {
             let callbacks = callbacks.clone();
             builder = builder.transform(Arc::new(move |mutation: &TransformMutation| {
-                Python::attach(|py| {
-                    ask_transform(transform.bind(py), mutation)
-                        .unwrap_or_else(|error| Transform::Fail(callbacks.raised(error)))
+                attached(|py| {
+                    ask_transform(transform.bind(py), mutation).map_err(|error| callbacks.raised(error))
                 })
+                .unwrap_or_else(Transform::Fail)
             }));
         }
         if let Some(changes) = remote.push_operations_threshold {
@@ -154,21 +154,24 @@ pub(crate) fn open(
     Ok((database, connection))
 }
 
+/// Calls Python from a thread of the engine; the program may be ending.
+fn attached<T>(work: impl FnOnce(Python<'_>) -> Result<T, String>) -> Result<T, String> {
+    Python::try_attach(work).unwrap_or_else(|| Err("Python is shutting down".into()))
+}
+
 fn url_source(url: Bound<'_, PyAny>, callbacks: &Arc<Callbacks>) -> PyResult<UrlSource> {
     if let Ok(url) = url.cast::<PyString>() {
         return Ok(UrlSource::Fixed(url.to_str()?.to_owned()));
     }
     let (function, callbacks) = (url.unbind(), callbacks.clone());
     Ok(UrlSource::function(move || {
-        Python::attach(|py| {
-            let asked = function
+        let asked = attached(|py| {
+            let url = function
                 .call0(py)
                 .and_then(|url| url.extract::<Option<String>>(py));
-            asked.unwrap_or_else(|error| {
-                callbacks.raised(error);
-                None
-            })
-        })
+            url.map_err(|error| callbacks.raised(error))
+        });
+        asked.unwrap_or_default()
     }))
 }
 
@@ -182,11 +185,11 @@ fn token_source(token: Bound<'_, PyAny>, callbacks: &Arc<Callbacks>) -> PyResult
         async move {
             // It may take its time, to refresh the token, and must not keep a thread that moves bytes.
             let asked = tokio::task::spawn_blocking(move || {
-                Python::attach(|py| {
-                    function
+                attached(|py| {
+                    let token = function
                         .call0(py)
-                        .and_then(|token| token.extract::<Option<String>>(py))
-                        .map_err(|error| callbacks.raised(error))
+                        .and_then(|token| token.extract::<Option<String>>(py));
+                    token.map_err(|error| callbacks.raised(error))
                 })
             });
             match asked.await {
