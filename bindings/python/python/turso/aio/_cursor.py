@@ -55,7 +55,9 @@ class Cursor:
 
     async def executescript(self: C, sql_script: str) -> C:
         """Commits the transaction that is open, and runs all statements of a script."""
-        await self._begin(lambda cursor: cursor.executescript(sql_script))
+        self._check()
+        # As with blocking cursors, rows of an earlier statement can still be fetched.
+        await self._connection._run(lambda: self._below().executescript(sql_script))
         return self
 
     async def fetchone(self) -> Any:
