@@ -201,7 +201,9 @@ function objectsSlowly(names) {
 /** A function that builds objects with these properties; slower where code may not be generated from strings. */
 function objects(names) {
   try {
-    const properties = names.map((name) => `[${JSON.stringify(name)}]: next()`);
+    // Only computed, `__proto__` is a property like others; and a literal of computed names takes longer to make.
+    const key = (name) => (name === '__proto__' ? '["__proto__"]' : JSON.stringify(name));
+    const properties = names.map((name) => `${key(name)}: next()`);
     return new Function('next', `return () => ({ ${properties.join(', ')} });`)(next);
   } catch {
     return objectsSlowly(names);
@@ -240,22 +242,12 @@ class Rows {
   }
 }
 
-/** Appends the rows of a batch that a worker read. */
-function decodeBatch(batch, make, rows) {
-  ({ words, ints, doubles } = views(batch.words));
-  ({ text, bytes } = batch);
-  at = textAt = bytesAt = 0;
-  for (let i = 0; i < batch.rows; i++) rows.push(make());
-  text = '';
-  bytes = undefined;
-}
-
-/** Begins to decode what was read on this thread; its header has been looked at. */
-function decodeScratch(textOfAll, bytesOfAll) {
+/** Begins to decode the rows in the one buffer, which are at a word. */
+function decode(from, textOfAll, bytesOfAll) {
   ({ words, ints, doubles } = scratch);
   text = textOfAll;
   bytes = bytesOfAll;
-  at = HEADER;
+  at = from;
   textAt = bytesAt = 0;
 }
 
@@ -272,4 +264,4 @@ const header = {
   },
 };
 
-module.exports = { encode, encodeRead, encodeApart, Rows, decodeBatch, decodeScratch, header };
+module.exports = { HEADER, encode, encodeRead, encodeApart, reserve, Rows, decode, header };

@@ -5,7 +5,7 @@
 // makes objects of one, the worker reads the next ones.
 'use strict';
 
-const { encode, encodeRead, Rows, decodeBatch, decodeScratch, header } = require('./codec.js');
+const { HEADER, encode, encodeRead, reserve, Rows, decode, header } = require('./codec.js');
 const { check, sqliteError, INTERRUPT } = require('./error.js');
 const { Parameters } = require('./parameters.js');
 
@@ -83,7 +83,7 @@ class Prepared {
     if (status === FAILED) throw sqliteError(text, header.flags);
     const { flags } = header;
     if ((flags & NEW_COLUMNS) !== 0) this.#use(this.#native.columnsNow());
-    decodeScratch(text, (flags & HAS_BYTES) === 0 ? undefined : this.#native.takeBytes());
+    decode(HEADER, text, (flags & HAS_BYTES) === 0 ? undefined : this.#native.takeBytes());
     return status;
   }
 
@@ -103,13 +103,12 @@ class Prepared {
       this.#onWorker = ON_WORKER;
       return WAIT;
     }
-    this.#take(shape, rows);
+    this.#take(shape, rows, header.rows);
     return rows;
   }
 
-  /** Appends what was read on this thread. */
-  #take(shape, rows) {
-    const count = header.rows;
+  /** Appends rows that are in the codec's buffer. */
+  #take(shape, rows, count) {
     const make = this.#rows.maker(shape.raw, shape.pluck, count);
     for (let i = 0; i < count; i++) rows.push(make());
   }
@@ -126,7 +125,11 @@ class Prepared {
   #decode(outcome, shape, rows) {
     const { batch } = check(outcome);
     if (batch.columns) this.#use(batch.columns);
-    decodeBatch(batch, this.#rows.maker(shape.raw, shape.pluck, batch.rows), rows);
+    if (batch.rows > 0) {
+      const text = this.#native.takeBatch(reserve(batch.words));
+      decode(0, text, batch.bytes ? this.#native.takeBytes() : undefined);
+      this.#take(shape, rows, batch.rows);
+    }
     return batch.done;
   }
 
@@ -166,7 +169,7 @@ class Prepared {
     if (values !== undefined) {
       const status = this.#read(values, shape, limit);
       if (status !== WOULD_WAIT) {
-        this.#take(shape, rows);
+        this.#take(shape, rows, header.rows);
         return { rows, done: status === DONE };
       }
     }

@@ -2,9 +2,9 @@
 //!
 //! `lib/` lets one operation at a time use a connection, so the locks here are never contended by two of them.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
-use napi::bindgen_prelude::{BigInt64Array, BigInt64ArraySlice, Buffer, Uint8Array};
+use napi::bindgen_prelude::{BigInt64ArraySlice, Buffer, Uint8Array};
 use napi_derive::napi;
 use parking_lot::Mutex;
 use rusqlite::types::Value;
@@ -51,21 +51,26 @@ impl Compiled {
     }
 }
 
-/// Rows.
+/// Rows that a worker has read; `take_batch` gives them.
 #[napi(object, object_from_js = false)]
 pub struct Batch {
-    /// See `codec`.
-    pub words: BigInt64Array,
-    /// All texts.
-    pub text: String,
-    /// All blobs.
-    pub bytes: Option<Buffer>,
+    /// How many words they are.
+    pub words: u32,
+    /// Whether there are blobs.
+    pub bytes: bool,
     /// How many rows.
     pub rows: u32,
     /// Whether there are no more.
     pub done: bool,
     /// Names of the columns, when they are not those of the last time.
     pub columns: Option<Vec<Column>>,
+}
+
+/// Rows on their way to JavaScript. Their buffers are used again: memory that JavaScript must free costs it much more.
+#[derive(Default)]
+struct Batches {
+    ready: VecDeque<(Vec<i64>, Heap)>,
+    spare: Vec<Vec<i64>>,
 }
 
 /// What a statement did.
@@ -97,7 +102,8 @@ pub struct Statement {
     parameters: Vec<String>,
     readonly: bool,
     seen: Arc<Mutex<i32>>,
-    /// Blobs of the last read on JavaScript's thread.
+    batches: Arc<Mutex<Batches>>,
+    /// Blobs of the rows that JavaScript was given last.
     bytes: Mutex<Vec<u8>>,
 }
 
@@ -164,6 +170,7 @@ impl Statement {
             parameters,
             readonly,
             seen: Arc::new(Mutex::new(seen)),
+            batches: Arc::default(),
             bytes: Mutex::default(),
         })
     }
@@ -287,7 +294,23 @@ impl Statement {
         }
     }
 
-    /// The blobs of the last read on this thread.
+    /// Copies the rows of the batch that was read first and not taken into `words`, and gives their texts.
+    #[napi]
+    pub fn take_batch(&self, mut words: BigInt64ArraySlice<'_>) -> String {
+        // SAFETY: JavaScript made this buffer for this call's use alone, and does not run during it.
+        let words = unsafe { words.as_mut() };
+        let mut batches = self.batches.lock();
+        let Some((mut read, heap)) = batches.ready.pop_front() else {
+            return String::new();
+        };
+        words[..read.len()].copy_from_slice(&read);
+        read.clear();
+        batches.spare.push(read);
+        *self.bytes.lock() = heap.bytes;
+        heap.text
+    }
+
+    /// The blobs of the rows that were given last.
     #[napi]
     pub fn take_bytes(&self) -> Buffer {
         Buffer::from(std::mem::take(&mut *self.bytes.lock()))
@@ -319,9 +342,9 @@ impl Statement {
             Err(_) => None,
         };
         let shape = shape(bits);
-        let seen = self.seen.clone();
+        let (seen, batches) = (self.seen.clone(), self.batches.clone());
         self.job(job, timeout, move |compiled| {
-            let batch = read_batch(compiled, values, shape, limit, &seen);
+            let batch = read_batch(compiled, values, shape, limit, &seen, &batches);
             if batch.is_err() {
                 compiled.reset();
             }
@@ -395,12 +418,14 @@ fn read_batch(
     shape: Shape,
     limit: u32,
     seen: &Mutex<i32>,
+    batches: &Mutex<Batches>,
 ) -> partial_sync::Result<Batch> {
     let from_start = values.is_some();
     if let Some(values) = values {
+        *batches.lock() = Batches::default();
         compiled.begin(values)?;
     }
-    let mut words: Vec<i64> = Vec::new();
+    let mut words = batches.lock().spare.pop().unwrap_or_default();
     let mut heap = Heap::default();
     let mut rows = 0;
     let mut done = false;
@@ -419,12 +444,19 @@ fn read_batch(
     let columns = (from_start && recompiled(&compiled.statement, seen))
         .then(|| columns(&compiled.statement))
         .transpose()?;
-    Ok(Batch {
-        words: words.into(),
-        text: heap.text,
-        bytes: (!heap.bytes.is_empty()).then(|| heap.bytes.into()),
+    let batch = Batch {
+        words: u32::try_from(words.len()).unwrap_or(u32::MAX),
+        bytes: !heap.bytes.is_empty(),
         rows,
         done,
         columns,
-    })
+    };
+    let mut batches = batches.lock();
+    if done {
+        batches.spare.clear();
+    }
+    if rows > 0 {
+        batches.ready.push_back((words, heap));
+    }
+    Ok(batch)
 }
