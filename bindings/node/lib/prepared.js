@@ -16,6 +16,9 @@ const FAILED = 3;
 const HAS_BYTES = 1;
 const NEW_COLUMNS = 2;
 
+/** What this thread may run. Others that write nothing by themselves, a COMMIT or a checkpoint, may wait for the disk. */
+const QUERY = /^\s*(?:SELECT|WITH|VALUES|EXPLAIN)\b/i;
+
 /** Rows that this thread reads at most before a worker goes on. */
 const HERE = 256;
 /** Rows of a worker's batch, the first one being small. */
@@ -37,6 +40,7 @@ class Prepared {
   #native;
   #rows;
   #columns;
+  #isQuery;
   /** How many of the next reads go to a worker without being tried here. */
   #onWorker = 0;
 
@@ -45,6 +49,7 @@ class Prepared {
     this.#native = native;
     this.source = source;
     this.readonly = native.readonly;
+    this.#isQuery = native.readonly && QUERY.test(source);
     this.parameters = new Parameters(native.parameters());
     this.#use(native.columns());
   }
@@ -68,7 +73,7 @@ class Prepared {
 
   /** Reads at most `limit` rows on this thread; gives the status. */
   #read(values, shape, limit) {
-    if (!this.readonly) return WOULD_WAIT;
+    if (!this.#isQuery) return WOULD_WAIT;
     if (this.#onWorker > 0) {
       this.#onWorker -= 1;
       return WOULD_WAIT;

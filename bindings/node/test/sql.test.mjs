@@ -417,3 +417,16 @@ test(':memory: leaves no file', async (t) => {
   await db.close();
   assert.deepEqual(readdirSync(folder), []);
 });
+
+test('statements that are no queries work through every method', async (t) => {
+  const db = await open(t, { path: path.join(scratch(t), 'modes.db') });
+  await db.pragma('journal_mode = WAL');
+  assert.equal(await db.get('BEGIN'), undefined);
+  await db.all('CREATE TABLE t (a)');
+  assert.equal(db.inTransaction, true);
+  assert.deepEqual(await db.all('COMMIT'), []);
+  assert.equal(db.inTransaction, false);
+  assert.equal((await db.get('PRAGMA wal_checkpoint(TRUNCATE)')).busy, 0);
+  assert.equal((await db.all('EXPLAIN QUERY PLAN SELECT * FROM t')).length, 1);
+  assert.deepEqual(await db.prepare('/* a comment */ VALUES (1), (2)').pluck().all(), [1, 2]);
+});
