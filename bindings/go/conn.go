@@ -75,19 +75,21 @@ func (c *conn) SetBusyTimeout(ms int) error {
 	return c.busyTimeout(busy)
 }
 
-// acquire gives a compiled statement for the first one in sql (nil when there is none) and the rest of the text.
-func (c *conn) acquire(sql string) (*statement, string, error) {
+// acquire gives a compiled statement for the first one in sql (nil when there is none) and the rest of the text. Compiling
+// reads the schema anew when that has changed, which may have to be fetched.
+func (c *conn) acquire(ctx context.Context, sql string) (s *statement, tail string, err error) {
 	if c.closed {
 		return nil, "", ErrTursoConnClosed
 	}
 	if s := c.idle.take(sql); s != nil {
 		return s, "", nil
 	}
-	s, tail, err := c.prepare(sql)
-	if err != nil {
-		return nil, "", err
-	}
-	return s, rest(sql[tail:]), nil
+	end := 0
+	err = guarded(ctx, c.interrupt, func() error {
+		s, end, err = c.prepare(sql)
+		return err
+	})
+	return s, rest(sql[end:]), err
 }
 
 // release keeps the statement for the next one who asks for the same text.
@@ -118,7 +120,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 	var done result
 	given := newArguments(args)
 	for first := true; ; first = false {
-		s, tail, err := c.acquire(query)
+		s, tail, err := c.acquire(ctx, query)
 		if err != nil {
 			return nil, err
 		}
@@ -157,7 +159,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	given := newArguments(args)
 	for {
-		s, tail, err := c.acquire(query)
+		s, tail, err := c.acquire(ctx, query)
 		if err != nil {
 			return nil, err
 		}
@@ -197,12 +199,7 @@ func (c *conn) query(ctx context.Context, s *statement, of *stmt, sql string) (*
 
 // PrepareContext compiles exactly one statement.
 func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
-	var native *statement
-	var tail string
-	err := guarded(ctx, c.interrupt, func() (err error) {
-		native, tail, err = c.acquire(query)
-		return err
-	})
+	native, tail, err := c.acquire(ctx, query)
 	switch {
 	case err != nil:
 		return nil, err

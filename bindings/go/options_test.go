@@ -101,7 +101,7 @@ func TestIdleStatementsAreFewAndTheOldestGoFirst(t *testing.T) {
 	defer c.Close()
 	for i := range 3 * idleMost {
 		sql := "SELECT " + strings.Repeat("1", 1+i%18) + strings.Repeat(" ", i)
-		s, _, err := c.acquire(sql)
+		s, _, err := c.acquire(t.Context(), sql)
 		if err != nil {
 			t.Fatal(err)
 		}

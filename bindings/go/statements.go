@@ -109,7 +109,7 @@ func (s *stmt) NumInput() int { return -1 }
 func (s *stmt) CheckNamedValue(v *driver.NamedValue) error { return checkValue(v) }
 
 // acquire gives the compiled statement, or another one of the same text while its rows are still being read.
-func (s *stmt) acquire() (*statement, error) {
+func (s *stmt) acquire(ctx context.Context) (*statement, error) {
 	if s.closed {
 		return nil, ErrTursoStmtClosed
 	}
@@ -120,7 +120,7 @@ func (s *stmt) acquire() (*statement, error) {
 		s.inUse = true
 		return s.native, nil
 	}
-	another, _, err := s.conn.acquire(s.sql)
+	another, _, err := s.conn.acquire(ctx, s.sql)
 	return another, err
 }
 
@@ -140,7 +140,7 @@ func (s *stmt) release(native *statement) {
 
 // ExecContext runs the statement to its end.
 func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
-	native, err := s.acquire()
+	native, err := s.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +157,7 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 
 // QueryContext runs the statement up to its first row.
 func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
-	native, err := s.acquire()
+	native, err := s.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}

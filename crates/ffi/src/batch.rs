@@ -127,6 +127,8 @@ pub unsafe extern "C" fn partial_sync_run(
             let batch = answer(batch, EMPTY, "batch")?;
             let parameters = self::bytes(parameters, length, "the parameters")?;
             s.leave();
+            let connection = s.connection.clone();
+            let _held = connection.hold();
             s.statement.reset();
             bind(&mut s.statement, parameters)?;
             s.execution.changes_before = s.connection.total_changes();
@@ -209,6 +211,8 @@ impl Inner {
         }
         execution.encoded.clear();
         let most_bytes = if most_bytes == 0 { 64 * 1024 } else { most_bytes };
+        // Each value would take the connection's lock, which costs more than the value.
+        let _held = connection.hold();
         let mut columns = statement.column_count();
         let mut rows = 0;
         let mut began = None;
