@@ -84,6 +84,20 @@ class Cursor:
         self._rows.clear()
         return rows
 
+    async def _execute_fetchall(self, sql: str, parameters: Any) -> list[Any]:
+        """Runs one statement and gives its rows, in one turn."""
+        self._check()
+
+        def work() -> list[Any]:
+            self._execute(lambda cursor: cursor.execute(sql, parameters))
+            if not self._ended:
+                self._fetch(None)
+            rows = list(self._rows)
+            self._rows.clear()
+            return rows
+
+        return await self._connection._run(work)
+
     def __aiter__(self: C) -> C:
         return self
 

@@ -6,10 +6,12 @@ where it has to wait.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from sqlalchemy.connectors.asyncio import (
     AsyncAdapt_dbapi_connection,
+    AsyncAdapt_dbapi_cursor,
     AsyncAdapt_dbapi_module,
     AsyncAdapt_terminate,
 )
@@ -23,11 +25,24 @@ import turso.aio.sync
 from ._dialect import OfTurso
 
 
+class AdaptedCursor(AsyncAdapt_dbapi_cursor):
+    """A `turso.aio.Cursor` whose statements and all of their rows come in one turn of the connection's thread."""
+
+    __slots__ = ()
+
+    _cursor: Any
+
+    async def _execute_async(self, operation: Any, parameters: Any) -> Any:
+        async with self._adapt_connection._execute_mutex:
+            self._rows = deque(await self._cursor._execute_fetchall(operation, parameters))
+
+
 class AdaptedConnection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
     """A `turso.aio.Connection` that looks like a blocking one."""
 
     __slots__ = ()
 
+    _cursor_cls = AdaptedCursor
     _connection: Any
 
     @property
