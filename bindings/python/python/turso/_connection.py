@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Union, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from . import _dbapi, _turso
 from ._dump import iterdump
@@ -189,7 +189,7 @@ def _path_of_uri(uri: str) -> str:
         raise _turso.ProgrammingError(
             f"the authority {parts.netloc!r} of {uri!r} is not possible; it must be empty"
         )
-    path = unquote(parts.path)
+    path = os.fsdecode(unquote_to_bytes(parts.path))
     for parameter in filter(None, parts.query.split("&")):
         if parameter == "mode=memory":
             return ":memory:"
