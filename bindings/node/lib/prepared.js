@@ -26,8 +26,10 @@ const FIRST_BATCH = 256;
 const BATCH = 2048;
 /** Batches that are asked for before the first of them was taken. */
 const AHEAD = 3;
-/** After a read that would have waited, so many go to a worker at once. */
+/** After a read that would have waited, or that gave much, so many go to a worker at once. */
 const ON_WORKER = 8;
+/** Much: so many characters of text or bytes of blobs. */
+const LARGE = 256 * 1024;
 
 /** What the answer is when it has to come from a worker. */
 const WAIT = Symbol('wait');
@@ -88,7 +90,9 @@ class Prepared {
     if (status === FAILED) throw sqliteError(text, header.flags);
     const { flags } = header;
     if ((flags & NEW_COLUMNS) !== 0) this.#use(this.#native.columnsNow());
-    decode(HEADER, text, (flags & HAS_BYTES) === 0 ? undefined : this.#native.takeBytes());
+    const bytes = (flags & HAS_BYTES) === 0 ? undefined : this.#native.takeBytes();
+    if (text.length > LARGE || bytes?.length > LARGE) this.#onWorker = ON_WORKER;
+    decode(HEADER, text, bytes);
     return status;
   }
 

@@ -1,7 +1,10 @@
 // Options: each is taken, or an error names it and says what is allowed. Nothing is ignored.
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { test } from 'node:test';
+import { promisify } from 'node:util';
 import { connect, Database } from '../index.mjs';
+import { messages } from './world.mjs';
 
 const url = 'http://127.0.0.1:1';
 
@@ -83,4 +86,18 @@ test('options that are undefined or null are those that were not given', async (
   });
   assert.deepEqual(await db.get('SELECT 1 AS v'), { v: 1 });
   await db.close();
+});
+
+test('tracing writes to standard error what the engine does', async (t) => {
+  const { url } = await messages(t);
+  const program = `
+    import { connect } from ${JSON.stringify(new URL('../index.mjs', import.meta.url).href)};
+    const [url, tracing] = process.argv.slice(1);
+    const db = await connect({ path: ':memory:', url, tracing, partialSyncExperimental: { segmentSize: 4096 } });
+    await db.get('SELECT count(*) FROM messages');
+    await db.close();`;
+  for (const [level, expected] of [['debug', /DEBUG partial_sync.*fetching absent pages/], ['error', /^$/]]) {
+    const { stderr } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', program, url, level]);
+    assert.match(stderr, expected, level);
+  }
 });
