@@ -263,6 +263,16 @@ async def test_a_value_that_cannot_be_read_is_an_error_where_it_is_fetched() -> 
 
 
 @in_a_loop
+async def test_a_loop_gets_the_rows_before_an_error_and_then_the_error() -> None:
+    async with turso.aio.connect(":memory:") as conn:
+        seen = []
+        with pytest.raises(turso.OperationalError, match="[Cc]ould not decode"):
+            async for (text,) in conn.execute("VALUES ('a'), ('b'), ('c'), (CAST(x'ff' AS TEXT)), ('e')"):
+                seen.append(text)
+        assert seen == ["a", "b", "c"]
+
+
+@in_a_loop
 async def test_rows_of_a_closed_connection_are_not_handed_out() -> None:
     conn = await turso.aio.connect(":memory:")
     cursor = await conn.execute("SELECT 1")
@@ -441,7 +451,15 @@ async def test_interrupt_breaks_what_runs_and_may_be_awaited() -> None:
             with pytest.raises(turso.OperationalError, match="interrupted"):
                 await running
         await conn.interrupt()
+        half_read = await conn.execute(numbers(10))
+        running = asyncio.create_task(conn.execute(ENDLESS))
+        await asyncio.sleep(0.05)
+        conn.interrupt()
+        with pytest.raises(turso.OperationalError, match="interrupted"):
+            await running
         assert await conn.execute_fetchall("SELECT 1") == [(1,)]
+        with pytest.raises(turso.OperationalError, match="interrupted"):
+            await half_read.fetchall()
 
 
 @in_a_loop

@@ -25,6 +25,11 @@ _CLOSED = "Cannot operate on a closed database."
 _numbers = itertools.count(1)
 
 
+def _autocommit(value: Any) -> Any:
+    """The same under one name, where it has two."""
+    return turso.LEGACY_TRANSACTION_CONTROL if value == -1 else value
+
+
 class Connection:
     """A connection, made by `turso.aio.connect`. It opens when it is awaited, entered or first used.
 
@@ -41,8 +46,8 @@ class Connection:
         #: Rows that `async for` reads ahead at most.
         self.iter_chunk_size = iter_chunk_size
         self._settings: dict[str, Any] = {
-            "isolation_level": isolation_level,
-            "autocommit": autocommit,
+            "isolation_level": isolation_level.upper() if isinstance(isolation_level, str) else isolation_level,
+            "autocommit": _autocommit(autocommit),
             "row_factory": None,
             "text_factory": str,
         }
@@ -137,7 +142,8 @@ class Connection:
         return await self._run(lambda: self._below().execute(sql, parameters).fetchall())
 
     async def batch(self, statements: Iterable[Any], mode: str | None = None) -> list[turso.BatchResult]:
-        """Runs statements, each SQL or a pair of SQL and parameters, in one transaction."""
+        """Runs statements, each SQL or a pair of SQL and parameters; with a `mode` ("deferred", "immediate" or
+        "exclusive") as one transaction."""
         return await self._run(lambda: self._below().batch(statements, mode))
 
     async def commit(self) -> None:
@@ -182,9 +188,9 @@ class Connection:
 
     def interrupt(self) -> Done:
         """Breaks what runs on this connection now, a wait for the network included. It need not be awaited."""
-        if self._worker is None or self._closed:
-            raise turso.ProgrammingError(_CLOSED)
-        self._worker.interrupt()
+        self._check()
+        if self._worker is not None and self._worker.interrupt():
+            self._run_later(self._settle)
         return Done()
 
     # Settings.
@@ -226,7 +232,7 @@ class Connection:
             raise turso.ProgrammingError(
                 f"autocommit = {value!r} is not one of True, False and turso.LEGACY_TRANSACTION_CONTROL"
             )
-        self._set("autocommit", value)
+        self._set("autocommit", _autocommit(value))
 
     @property
     def row_factory(self) -> Any:
@@ -291,7 +297,7 @@ class Connection:
             return await worker.result(call)
         finally:
             if call.abandoned:
-                worker.submit(self._settle, forget=True)
+                self._run_later(self._settle)
 
     # In the thread of the connection.
 
@@ -326,6 +332,10 @@ class Connection:
         self._note()
 
     def _settle(self) -> None:
-        for cursor in list(self._cursors):
-            cursor._settle()
+        """Sees to it, after an interrupt, that statements can be run again."""
+        try:
+            self._below().execute("SELECT 1").close()
+        except turso.OperationalError:
+            for cursor in list(self._cursors):
+                cursor._settle()
         self._note()

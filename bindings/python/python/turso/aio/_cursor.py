@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
@@ -64,7 +65,7 @@ class Cursor:
         """The next row; None at the end."""
         self._check()
         if not self._rows and not self._ended:
-            await self._read(1)
+            await self._read(lambda: self._fetch(1))
         return self._rows.popleft() if self._rows else None
 
     async def fetchmany(self, size: int | None = None) -> list[Any]:
@@ -72,14 +73,15 @@ class Cursor:
         self._check()
         wanted = self._arraysize if size is None else size
         if wanted > len(self._rows) and not self._ended:
-            await self._read(wanted - len(self._rows))
+            missing = wanted - len(self._rows)
+            await self._read(lambda: self._fetch(missing))
         return [self._rows.popleft() for _ in range(min(wanted, len(self._rows)))]
 
     async def fetchall(self) -> list[Any]:
         """All rows that are left."""
         self._check()
         if not self._ended:
-            await self._read(None)
+            await self._read(lambda: self._fetch(None))
         rows = list(self._rows)
         self._rows.clear()
         return rows
@@ -106,7 +108,7 @@ class Cursor:
         if not self._rows and not self._ended:
             chunk = min(self._chunk, self._connection.iter_chunk_size)
             self._chunk = chunk * 2
-            await self._read(chunk)
+            await self._read(lambda: self._fetch_ahead(chunk))
         if not self._rows:
             raise StopAsyncIteration
         return self._rows.popleft()
@@ -191,9 +193,9 @@ class Cursor:
         self._check()
         await self._connection._run(lambda: self._execute(work))
 
-    async def _read(self, most: int | None) -> None:
+    async def _read(self, fetch: Callable[[], None]) -> None:
         try:
-            await self._connection._run(lambda: self._fetch(most))
+            await self._connection._run(fetch)
         except asyncio.CancelledError:
             raise
         except BaseException:
@@ -251,13 +253,26 @@ class Cursor:
             # Where nobody waits any more: the end that follows must not be taken for the end of the rows.
             self._failed = error
             raise
-        # With RETURNING the count is known at the end.
-        self._rowcount = cursor.rowcount
+
+    def _fetch_ahead(self, most: int) -> None:
+        """For `async for`, which gets the rows before an error, and then the error."""
+        if self._failed is not None:
+            self._fetch(1)
+        before = len(self._rows)
+        cursor = self._below()
+        try:
+            # The buffer grows row by row.
+            self._rows.extend(itertools.islice(cursor, most))
+            self._ended = len(self._rows) - before < most
+        except BaseException as error:
+            self._failed = error
+            if len(self._rows) == before:
+                raise
 
     def _settle(self) -> None:
-        """After an interrupt. SQLite holds on to an interrupt as long as any statement is under way, so a statement of
-        which rows are left would fail, and with it every statement after it: let it fail now, and say so later."""
-        if self._cursor is None or self._failed is not None:
+        """After an interrupt that goes on. SQLite holds on to one as long as any statement is under way, so a query of
+        which rows are left makes every other statement fail: let it fail itself, and say so later."""
+        if self._ended or self._failed is not None:
             return
         try:
             # The row that it stands on already, and another one.
