@@ -1,6 +1,6 @@
-"""asyncio: a replica of which 128 KiB are here at once; while a query fetches the rest, the event loop is free.
+"""asyncio: a replica of which 128 KiB are here at once; while a query fetches more, the event loop is free.
 
-    TURSO_DATABASE_URL=http://127.0.0.1:8080 python aio_prefix.py [app.db]
+TURSO_DATABASE_URL=http://127.0.0.1:8080 python aio_prefix.py [app.db]
 """
 
 import asyncio
@@ -26,7 +26,9 @@ async def main() -> None:
     ) as conn:
         before = await conn.stats()
         print(f"{before.pages_present} of {before.pages_total} pages are here")
-        async with conn.execute("SELECT id, text FROM messages WHERE user_id = ? LIMIT 3", ("u_123",)) as cursor:
+        async with conn.execute(
+            "SELECT id, text FROM messages WHERE user_id = ? LIMIT 3", ("u_123",)
+        ) as cursor:
             async for id, text in cursor:
                 print(id, text)
 

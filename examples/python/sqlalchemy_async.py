@@ -1,6 +1,6 @@
 """SQLAlchemy with asyncio: objects in a replica. Needs `pip install turso[sqlalchemy]`.
 
-    TURSO_DATABASE_URL=http://127.0.0.1:8080 python sqlalchemy_async.py [app.db]
+TURSO_DATABASE_URL=http://127.0.0.1:8080 python sqlalchemy_async.py [app.db]
 """
 
 import asyncio

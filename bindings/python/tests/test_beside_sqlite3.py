@@ -7,6 +7,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import sqlite3
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -501,6 +502,8 @@ PROGRAMS: list[Program] = [
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__.strip("_"))
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_same_program_gives_the_same_answers(program: Program, tmp_path: Path) -> None:
+    if sys.version_info < (3, 11) and program in (_errors, _closed, _two_connections):
+        pytest.skip("errors of sqlite3 have their codes since Python 3.11")
     ours, theirs = tmp_path / "turso", tmp_path / "sqlite3"
     ours.mkdir()
     theirs.mkdir()

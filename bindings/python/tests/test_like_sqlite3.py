@@ -1,11 +1,11 @@
-"""Programs made at random, run with the standard library's sqlite3 and with turso: every answer must be the same.
+"""Programs made at random, run with the standard library's sqlite3 and with turso: the answers must be the same.
 
-A program is a list of operations on two connections to one file and on their cursors. What each gives, or which exception
-it raises, is taken down together with everything that connections and cursors tell about themselves.
+A program is a list of operations on two connections to one file and on their cursors. What each gives, or which
+exception it raises, is taken down together with everything that connections and cursors tell about themselves.
 
-Not asked for, as they differ on purpose: here a statement that changes something and has RETURNING runs to its end at
-once, a statement whose parameters are wrong begins no transaction, ``fetchmany(0)`` gives nothing, and a query that a
-rollback breaks gives the row that it had before it says so.
+Not asked for, as they differ on purpose: here a statement that changes something and has RETURNING runs to its
+end at once, a statement whose parameters are wrong begins no transaction, ``fetchmany(0)`` gives nothing, and a
+query that a rollback breaks gives the row that it had before it says so.
 """
 
 from __future__ import annotations
@@ -100,7 +100,16 @@ def program(seed: int) -> list[tuple[Any, ...]]:
     for _ in range(STEPS):
         where = (dice.randrange(2) if dice.random() < 0.5 else 0, dice.randrange(2))
         name = dice.choices(
-            ["execute", "fetchone", "fetchmany", "fetchall", "next", "executemany", "executescript", "connection"]
+            [
+                "execute",
+                "fetchone",
+                "fetchmany",
+                "fetchall",
+                "next",
+                "executemany",
+                "executescript",
+                "connection",
+            ]
             + ["commit", "rollback", "block", "set", "new cursor", "reopen"],
             [30, 12, 6, 6, 4, 6, 2, 6, 8, 4, 3, 6, 4, 1],
         )[0]
