@@ -217,7 +217,9 @@ async def test_settings_take_effect_in_the_order_in_which_they_are_made() -> Non
 async def test_a_setting_that_fails_says_so_at_the_next_call(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     async with turso.aio.connect(path, timeout=0) as conn, turso.aio.connect(path) as other:
-        await conn.executescript("CREATE TABLE p(id PRIMARY KEY); CREATE TABLE t(a REFERENCES p DEFERRABLE INITIALLY DEFERRED)")
+        await conn.executescript(
+            "CREATE TABLE p(id PRIMARY KEY); CREATE TABLE t(a REFERENCES p DEFERRABLE INITIALLY DEFERRED)"
+        )
         await conn.execute("PRAGMA foreign_keys = ON")
         await conn.execute("INSERT INTO t VALUES (1)")
         conn.isolation_level = None
@@ -327,7 +329,9 @@ async def test_a_dump_makes_the_same_database() -> None:
         await conn.executemany("INSERT INTO t VALUES (?)", [(f"it's {i}",) for i in range(200)])
         script = "\n".join([line async for line in conn.iterdump()])
         await copy.executescript(script)
-        assert await copy.execute_fetchall("SELECT a FROM t") == await conn.execute_fetchall("SELECT a FROM t")
+        assert await copy.execute_fetchall("SELECT a FROM t") == await conn.execute_fetchall(
+            "SELECT a FROM t"
+        )
 
 
 @in_a_loop

@@ -1,7 +1,8 @@
-"""The random programs of `test_like_sqlite3`, run through asyncio: the answers must be those of blocking connections.
+"""The random programs of `test_like_sqlite3`, run through asyncio: the answers must be those of blocking
+connections.
 
-They differ in one thing: the first row of a query is read together with its execution. Programs that could tell, by
-changing what a query is reading or the `text_factory` in between, are none of these.
+They differ in one thing: the first row of a query is read together with its execution. Programs that could
+tell, by changing what a query is reading or the `text_factory` in between, are none of these.
 """
 
 from __future__ import annotations

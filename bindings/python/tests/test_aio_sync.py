@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import turso
 import turso.aio.sync
 import turso.sync
 from loops import in_a_loop
-from servers import Proxy, eventually, proxied
+from servers import Proxy, proxied
 
 COUNT = "SELECT COUNT(*) FROM messages"
 DELAY = 4.0
@@ -93,7 +92,9 @@ async def test_push_and_pull_carry_changes_to_another_replica(url: str, tmp_path
         await one.push()
         assert await other.pull() is True
         assert await other.pull() is False
-        assert await other.execute_fetchall("SELECT text FROM messages WHERE user_id = 'u_new'") == [("hello",)]
+        assert await other.execute_fetchall("SELECT text FROM messages WHERE user_id = 'u_new'") == [
+            ("hello",)
+        ]
         await other.checkpoint()
 
 
@@ -119,7 +120,9 @@ async def test_wrong_options_are_errors_that_name_them(tmp_path: Path) -> None:
 
 
 @in_a_loop
-async def test_the_event_loop_is_free_while_pages_are_fetched(slow: tuple[str, Proxy], tmp_path: Path) -> None:
+async def test_the_event_loop_is_free_while_pages_are_fetched(
+    slow: tuple[str, Proxy], tmp_path: Path
+) -> None:
     url, proxy = slow
     proxy.delay = 0.3
     async with Lag() as lag:
@@ -128,7 +131,9 @@ async def test_the_event_loop_is_free_while_pages_are_fetched(slow: tuple[str, P
             assert await conn.execute_fetchall("SELECT COUNT(*) FROM messages WHERE id > 19000") == [(1000,)]
             assert time.perf_counter() - began > 0.3
             # Properties too do not wait for the statement that runs.
-            query = asyncio.create_task(conn.execute_fetchall("SELECT COUNT(*) FROM messages WHERE id < 9000"))
+            query = asyncio.create_task(
+                conn.execute_fetchall("SELECT COUNT(*) FROM messages WHERE id < 9000")
+            )
             await asyncio.sleep(0.1)
             assert not query.done()
             assert not conn.in_transaction and conn.total_changes == 0
@@ -218,7 +223,9 @@ async def test_a_remote_that_cannot_be_reached_is_an_operational_error(tmp_path:
 
 
 @in_a_loop
-async def test_the_token_may_come_from_a_coroutine_on_the_loop(slow: tuple[str, Proxy], tmp_path: Path) -> None:
+async def test_the_token_may_come_from_a_coroutine_on_the_loop(
+    slow: tuple[str, Proxy], tmp_path: Path
+) -> None:
     url, proxy = slow
     loop = asyncio.get_running_loop()
     asked = 0
@@ -230,7 +237,9 @@ async def test_the_token_may_come_from_a_coroutine_on_the_loop(slow: tuple[str, 
         asked += 1
         return f"token-{asked}"
 
-    async with turso.aio.sync.connect(tmp_path / "a.db", url, auth_token=token, partial_sync_opts=prefix()) as conn:
+    async with turso.aio.sync.connect(
+        tmp_path / "a.db", url, auth_token=token, partial_sync_opts=prefix()
+    ) as conn:
         await conn.execute(COUNT)
     assert proxy.authorizations == [f"Bearer token-{i + 1}" for i in range(asked)]
     assert asked > 1, "it is asked before each request"
@@ -254,7 +263,9 @@ async def test_the_url_may_come_from_a_coroutine_and_pause_sync(url: str, tmp_pa
 
 
 @in_a_loop
-async def test_a_token_function_that_raises_is_the_cause_of_the_error(shared_url: str, tmp_path: Path) -> None:
+async def test_a_token_function_that_raises_is_the_cause_of_the_error(
+    shared_url: str, tmp_path: Path
+) -> None:
     async def token() -> str:
         raise LookupError("nobody is signed in")
 
@@ -348,7 +359,9 @@ print("the end")
         assert conn.execute("SELECT COUNT(*) FROM messages WHERE text = 'not committed'").fetchone() == (0,)
 
 
-def test_a_program_that_ends_in_the_middle_of_a_page_fetch_ends(slow: tuple[str, Proxy], tmp_path: Path) -> None:
+def test_a_program_that_ends_in_the_middle_of_a_page_fetch_ends(
+    slow: tuple[str, Proxy], tmp_path: Path
+) -> None:
     program = """
 async def main():
     global conn
@@ -397,7 +410,9 @@ threading.Thread(target=lambda: asyncio.run(main())).start()
     assert ended(run(program, tmp_path / "a.db", "")) == (0, "[(0,)]\n", "")
 
 
-def test_ctrl_c_breaks_a_page_fetch_and_the_program_ends_cleanly(slow: tuple[str, Proxy], tmp_path: Path) -> None:
+def test_ctrl_c_breaks_a_page_fetch_and_the_program_ends_cleanly(
+    slow: tuple[str, Proxy], tmp_path: Path
+) -> None:
     program = """
 async def main():
     async with turso.aio.sync.connect(path, url, partial_sync_opts=opts) as conn:

@@ -53,7 +53,11 @@ def test_a_frame_goes_into_a_table_and_comes_back(database: Any) -> None:
 
 
 def test_a_frame_is_the_same_as_over_the_standard_library(database: Any) -> None:
-    other = sqlite3.connect(":memory:") if isinstance(database, turso.Connection) else sa.create_engine("sqlite://")
+    other = (
+        sqlite3.connect(":memory:")
+        if isinstance(database, turso.Connection)
+        else sa.create_engine("sqlite://")
+    )
     for target in (database, other):
         frame().drop(columns="raw").to_sql("people", target, index=False)
     query = "SELECT *, height * 2 AS twice FROM people WHERE name IS NOT NULL"

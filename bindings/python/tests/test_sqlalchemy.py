@@ -97,13 +97,18 @@ def test_objects_with_relationships_and_every_type_come_back(engine: sa.Engine) 
         session.add(some_books())
         session.commit()
     with orm.Session(engine) as session:
-        book = session.scalars(sa.select(Book).join(Book.author).where(Author.name == "Ursula").order_by(Book.title)).all()[1]
+        book = session.scalars(
+            sa.select(Book).join(Book.author).where(Author.name == "Ursula").order_by(Book.title)
+        ).all()[1]
         assert book.author.born == datetime.date(1929, 10, 21)
         assert book.details == {"pages": 341, "places": ["Anarres", "Urras"]}
         assert book.printed == datetime.datetime(1974, 5, 1, 12, 30, 15, 250)
         assert book.price == Decimal("9.99")
         assert (book.cover, book.sold) == (b"\0\xff", True)
-        assert session.scalar(sa.select(Book.title).where(Book.details["pages"].as_integer() == 341)) == book.title
+        assert (
+            session.scalar(sa.select(Book.title).where(Book.details["pages"].as_integer() == 341))
+            == book.title
+        )
         other = book.author.books[1]
         assert other.details is None and other.price is None and other.sold is False
         session.delete(book.author)
@@ -115,12 +120,18 @@ def test_bulk_inserts_updates_upserts_and_returning(engine: sa.Engine) -> None:
     from sqlalchemy.dialects.sqlite import insert
 
     with orm.Session(engine) as session:
-        ids = session.scalars(sa.insert(Author).returning(Author.id), [{"name": f"a{i}"} for i in range(2500)]).all()
+        ids = session.scalars(
+            sa.insert(Author).returning(Author.id), [{"name": f"a{i}"} for i in range(2500)]
+        ).all()
         assert sorted(ids) == list(range(1, 2501))
-        changed: Any = session.execute(sa.update(Author).where(Author.id <= 10).values(born=datetime.date(2000, 1, 1)))
+        changed: Any = session.execute(
+            sa.update(Author).where(Author.id <= 10).values(born=datetime.date(2000, 1, 1))
+        )
         assert changed.rowcount == 10
         upsert = insert(Author).values(name="a0", born=datetime.date(1999, 1, 1))
-        session.execute(upsert.on_conflict_do_update(index_elements=["name"], set_={"born": upsert.excluded.born}))
+        session.execute(
+            upsert.on_conflict_do_update(index_elements=["name"], set_={"born": upsert.excluded.born})
+        )
         assert session.scalar(sa.select(Author.born).where(Author.name == "a0")) == datetime.date(1999, 1, 1)
         session.commit()
 
@@ -203,7 +214,9 @@ def test_isolation_levels(engine: sa.Engine, level: Any) -> None:
     with engine.connect() as conn:
         conn.execute(sa.insert(Author).values(name="two"))
         conn.rollback()
-        assert conn.scalars(sa.select(Author.name)).all() == expected, "the next who has the connection has the default"
+        assert conn.scalars(sa.select(Author.name)).all() == expected, (
+            "the next who has the connection has the default"
+        )
 
 
 # The schema.
@@ -213,7 +226,9 @@ def test_reflection(engine: sa.Engine) -> None:
     inspector = sa.inspect(engine)
     assert inspector.get_table_names() == ["authors", "books", "messages"]
     columns = {column["name"]: column for column in inspector.get_columns("books")}
-    assert isinstance(columns["printed"]["type"], sa.DateTime) and isinstance(columns["details"]["type"], sa.JSON)
+    assert isinstance(columns["printed"]["type"], sa.DateTime) and isinstance(
+        columns["details"]["type"], sa.JSON
+    )
     assert inspector.get_pk_constraint("books")["constrained_columns"] == ["id"]
     assert inspector.get_foreign_keys("books")[0]["referred_table"] == "authors"
     assert inspector.get_indexes("books")[0]["column_names"] == ["title"]
@@ -357,7 +372,11 @@ async def test_asynchronous_sessions(tmp_path: Path) -> None:
         await session.commit()
         assert await session.scalar(sa.select(sa.func.count()).select_from(Author)) == 2
     async with engine.connect() as conn:
-        assert await conn.run_sync(lambda c: sa.inspect(c).get_table_names()) == ["authors", "books", "messages"]
+        assert await conn.run_sync(lambda c: sa.inspect(c).get_table_names()) == [
+            "authors",
+            "books",
+            "messages",
+        ]
         assert await conn.scalar(sa.select(sa.literal("abc").regexp_match("b"))) == 1
     await engine.dispose()
 
@@ -427,7 +446,9 @@ async def test_a_cancelled_query_of_an_asynchronous_engine_gives_its_connection_
 ) -> None:
     url, proxy = slow
     engine = create_async_engine(
-        f"sqlite+aioturso:///{tmp_path}/a.db?remote_url={url}&bootstrap_prefix=131072", pool_size=1, max_overflow=0
+        f"sqlite+aioturso:///{tmp_path}/a.db?remote_url={url}&bootstrap_prefix=131072",
+        pool_size=1,
+        max_overflow=0,
     )
     async with engine.connect() as conn:
         await conn.execute(sa.text("SELECT 1"))

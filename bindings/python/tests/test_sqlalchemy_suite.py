@@ -46,7 +46,9 @@ def passed(folder: Path, url: str) -> set[str]:
         text=True,
     )
     # "PASSED test_suite.py::SomeTest_sqlite+turso_3_50_0::test_something"
-    lines = re.findall(r"^PASSED \S+?::(\w+?)_sqlite\+\w+?(?:_async)?_[\d_]+::(.*)$", result.stdout, re.MULTILINE)
+    lines = re.findall(
+        r"^PASSED \S+?::(\w+?)_sqlite\+\w+?(?:_async)?_[\d_]+::(.*)$", result.stdout, re.MULTILINE
+    )
     assert lines, result.stdout[-2000:] + result.stderr[-2000:]
     return {f"{group}.{name}" for group, name in lines}
 

@@ -12,8 +12,8 @@
             async for id, text in cursor:
                 print(id, text)
 
-Each connection has a thread of its own, so the event loop never waits for the disk or the network. For replicas see
-:mod:`turso.aio.sync`.
+Each connection has a thread of its own, so the event loop never waits for the disk or the network. For
+replicas see :mod:`turso.aio.sync`.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ def connect(
     iter_chunk_size: int = 64,
     **unknown: NoReturn,
 ) -> Connection:
-    """Opens a plain local database: ``conn = await connect(path)``, or ``async with connect(path) as conn``, which
-    closes it in the end.
+    """Opens a plain local database: ``conn = await connect(path)``, or ``async with connect(path) as conn``,
+    which closes it in the end.
 
-    The options are those of :func:`turso.connect`, and ``iter_chunk_size``: the rows that ``async for`` reads ahead at
-    most.
+    The options are those of :func:`turso.connect`, and ``iter_chunk_size``: the rows that ``async for`` reads
+    ahead at most.
     """
     if unknown:
         refuse_unknown("connect", connect, unknown)

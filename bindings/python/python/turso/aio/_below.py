@@ -19,7 +19,9 @@ _LOOK = 0.1
 class Below(Generic[B]):
     """The blocking connection. Only the worker's thread uses it, but for interrupting it."""
 
-    def __init__(self, kind: type[B], connect: Callable[..., B], arguments: tuple[Any, ...], options: dict[str, Any]):
+    def __init__(
+        self, kind: type[B], connect: Callable[..., B], arguments: tuple[Any, ...], options: dict[str, Any]
+    ):
         self._kind = kind
         self._connect = connect
         self._arguments = arguments
@@ -65,7 +67,8 @@ class Below(Generic[B]):
             connection.close()
 
     def asking(self, function: Any) -> Any:
-        """A function, which may be asynchronous, as one that other threads can call. Anything else stays what it is."""
+        """A function, which may be asynchronous, as one that other threads can call. Anything else stays
+        what it is."""
         if isinstance(function, str) or not callable(function):
             return function
 

@@ -33,12 +33,14 @@ def _autocommit(value: Any) -> Any:
 class Connection:
     """A connection, made by `turso.aio.connect`. It opens when it is awaited, entered or first used.
 
-    Calls are run one after the other, in the order in which they were made, in a thread of the connection's own. A task
-    that is cancelled while it awaits one interrupts it, a wait for the network included, and the connection stays
-    usable.
+    Calls are run one after the other, in the order in which they were made, in a thread of the connection's
+    own. A task that is cancelled while it awaits one interrupts it, a wait for the network included, and the
+    connection stays usable.
     """
 
-    def __init__(self, below: Below[Any], isolation_level: str | None, autocommit: Any, iter_chunk_size: int) -> None:
+    def __init__(
+        self, below: Below[Any], isolation_level: str | None, autocommit: Any, iter_chunk_size: int
+    ) -> None:
         self._base = below
         self._worker: Worker | None = None
         self._closed = False
@@ -46,7 +48,9 @@ class Connection:
         #: Rows that `async for` reads ahead at most.
         self.iter_chunk_size = iter_chunk_size
         self._settings: dict[str, Any] = {
-            "isolation_level": isolation_level.upper() if isinstance(isolation_level, str) else isolation_level,
+            "isolation_level": isolation_level.upper()
+            if isinstance(isolation_level, str)
+            else isolation_level,
             "autocommit": _autocommit(autocommit),
             "row_factory": None,
             "text_factory": str,
@@ -79,7 +83,8 @@ class Connection:
         await self.close()
 
     async def close(self) -> None:
-        """Closes the connection after the calls that wait already; a transaction that is open is rolled back."""
+        """Closes the connection after the calls that wait already; a transaction that is open is rolled
+        back."""
         if self._closed:
             return
         self._closed = True
@@ -142,8 +147,8 @@ class Connection:
         return await self._run(lambda: self._below().execute(sql, parameters).fetchall())
 
     async def batch(self, statements: Iterable[Any], mode: str | None = None) -> list[turso.BatchResult]:
-        """Runs statements, each SQL or a pair of SQL and parameters; with a `mode` ("deferred", "immediate" or
-        "exclusive") as one transaction."""
+        """Runs statements, each SQL or a pair of SQL and parameters; with a `mode` ("deferred",
+        "immediate" or "exclusive") as one transaction."""
         return await self._run(lambda: self._below().batch(statements, mode))
 
     async def commit(self) -> None:
@@ -167,7 +172,9 @@ class Connection:
         """Makes a function for SQL, or with None removes it. It is called in the thread of the connection."""
         await self._run(lambda: self._below().create_function(name, narg, func, deterministic=deterministic))
 
-    async def create_aggregate(self, name: str, n_arg: int, aggregate_class: Callable[[], Any] | None) -> None:
+    async def create_aggregate(
+        self, name: str, n_arg: int, aggregate_class: Callable[[], Any] | None
+    ) -> None:
         """Makes an aggregate function for SQL, of a class with `step` and `finalize`."""
         await self._run(lambda: self._below().create_aggregate(name, n_arg, aggregate_class))
 
@@ -187,7 +194,8 @@ class Connection:
         return self._query_timeout
 
     def interrupt(self) -> Done:
-        """Breaks what runs on this connection now, a wait for the network included. It need not be awaited."""
+        """Breaks what runs on this connection now, a wait for the network included. It need not be
+        awaited."""
         self._check()
         if self._worker is not None and self._worker.interrupt():
             self._run_later(self._settle)
@@ -207,7 +215,8 @@ class Connection:
 
     @property
     def isolation_level(self) -> str | None:
-        """How an implicit transaction is begun: "DEFERRED", "IMMEDIATE" or "EXCLUSIVE"; None: there are none."""
+        """How an implicit transaction is begun: "DEFERRED", "IMMEDIATE" or "EXCLUSIVE"; None: there are
+        none."""
         level: str | None = self._settings["isolation_level"]
         return level
 
@@ -217,7 +226,9 @@ class Connection:
         if level is not None and not isinstance(level, str):
             raise TypeError("isolation_level must be str or None")
         if level is not None and level.upper() not in levels:
-            raise ValueError(f"isolation_level = {level!r} is not one of {', '.join(map(repr, levels))} and None")
+            raise ValueError(
+                f"isolation_level = {level!r} is not one of {', '.join(map(repr, levels))} and None"
+            )
         self._set("isolation_level", level if level is None else level.upper())
 
     @property
@@ -257,7 +268,8 @@ class Connection:
         self._later(lambda connection: setattr(connection, name, value))
 
     def _later(self, change: Callable[[Any], None]) -> None:
-        """Changes something below, after the calls that wait already. An error of it comes from the next call."""
+        """Changes something below, after the calls that wait already. An error of it comes from the next
+        call."""
         self._check()
         if self._worker is None:
             self._early.append(change)

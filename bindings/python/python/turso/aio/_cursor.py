@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="Cursor")
 T = TypeVar("T")
 
-#: Rows that the first piece of an `async for` reads; each further piece reads twice as many, up to `iter_chunk_size`.
+#: Rows that the first piece of an `async for` reads; each further piece reads twice as many, up to
+#: `iter_chunk_size`.
 _FIRST_CHUNK = 8
 
 
@@ -30,8 +31,8 @@ class Cursor:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._cursor: turso.Cursor | None = None
-        # Rows that were read and not handed out. The thread of the connection puts them here itself: when whoever asked
-        # for them is cancelled at the last moment, they are there for the next who asks.
+        # Rows that were read and not handed out. The thread of the connection puts them here itself: when
+        # whoever asked for them is cancelled at the last moment, they are there for the next who asks.
         self._rows: deque[Any] = deque()
         # There are no others.
         self._ended = True
@@ -270,8 +271,9 @@ class Cursor:
                 raise
 
     def _settle(self) -> None:
-        """After an interrupt that goes on. SQLite holds on to one as long as any statement is under way, so a query of
-        which rows are left makes every other statement fail: let it fail itself, and say so later."""
+        """After an interrupt that goes on. SQLite holds on to one as long as any statement is under way,
+        so a query of which rows are left makes every other statement fail: let it fail itself, and say so
+        later."""
         if self._ended or self._failed is not None:
             return
         try:

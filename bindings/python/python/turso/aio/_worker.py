@@ -1,9 +1,11 @@
-"""The thread of a connection: runs what it is given, one call after the other, in the order in which calls were made.
+"""The thread of a connection: runs what it is given, one call after the other, in the order in which calls
+were made.
 
-The event loop never waits for the database; it waits for futures. Two things are easily done wrong here. A call that is
-broken off has to be interrupted again and again until it returns (what begins to wait after an interrupt is not touched
-by it), but never once the next call has begun. And the thread must neither be a daemon, which would be torn down in
-the middle of native code when the interpreter ends, nor keep the interpreter alive when nobody closed the connection.
+The event loop never waits for the database; it waits for futures. Two things are easily done wrong here. A
+call that is broken off has to be interrupted again and again until it returns (what begins to wait after an
+interrupt is not touched by it), but never once the next call has begun. And the thread must neither be a
+daemon, which would be torn down in the middle of native code when the interpreter ends, nor keep the
+interpreter alive when nobody closed the connection.
 """
 
 from __future__ import annotations
@@ -74,8 +76,8 @@ def _set_exception(future: asyncio.Future[T], error: BaseException) -> None:
 class Worker:
     """A thread and the calls that wait for it.
 
-    `interrupt` breaks the call that is running, from any thread; `finish` is called when the thread ends. Neither may
-    keep the object alive whose end stops the worker.
+    `interrupt` breaks the call that is running, from any thread; `finish` is called when the thread ends.
+    Neither may keep the object alive whose end stops the worker.
     """
 
     def __init__(self, name: str, interrupt: Callable[[], None], finish: Callable[[], None]) -> None:
@@ -178,7 +180,8 @@ class Worker:
     # When the interpreter ends.
 
     def _is_needed(self) -> bool:
-        """After the main thread: whether the thread that uses the connection is one that the interpreter waits for."""
+        """After the main thread: whether the thread that uses the connection is one that the interpreter
+        waits for."""
         user = self._user
         return user is not threading.main_thread() and user.is_alive() and not user.daemon
 

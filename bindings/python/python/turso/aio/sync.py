@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NoReturn, Union
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import turso.sync
 from turso import LEGACY_TRANSACTION_CONTROL
@@ -84,14 +84,15 @@ __all__ = [
 ]
 
 #: A str, or a function that gives one, which may be asynchronous.
-Source = Union[str, Callable[[], Union[str, None]], Callable[[], Awaitable[Union[str, None]]]]
+Source = str | Callable[[], str | None] | Callable[[], Awaitable[str | None]]
 
 
 class ConnectionSync(Connection):
     """A connection to a replica. Made by :func:`turso.aio.sync.connect`."""
 
     async def pull(self) -> bool:
-        """Brings the remote's changes and puts local ones that were not pushed back on top. True if anything changed."""
+        """Brings the remote's changes and puts local ones that were not pushed back on top. True if
+        anything changed."""
         changed: bool = await self._run(lambda: self._below().pull())
         return changed
 
@@ -137,11 +138,12 @@ def connect(
     iter_chunk_size: int = 64,
     **unknown: NoReturn,
 ) -> ConnectionSync:
-    """Opens a replica: ``conn = await connect(path, ...)``, or ``async with connect(path, ...) as conn``, which closes
-    it in the end.
+    """Opens a replica: ``conn = await connect(path, ...)``, or ``async with connect(path, ...) as conn``,
+    which closes it in the end.
 
-    The options are those of :func:`turso.sync.connect`. ``remote_url`` and the token may be asynchronous functions too,
-    which run on the event loop that uses the connection; other functions are called in another thread.
+    The options are those of :func:`turso.sync.connect`. ``remote_url`` and the token may be asynchronous
+    functions too, which run on the event loop that uses the connection; other functions are called in another
+    thread.
     """
     if unknown:
         refuse_unknown("connect", connect, unknown)

@@ -9,9 +9,9 @@
     )
     create_async_engine("sqlite+aioturso:///app.db?remote_url=libsql://...")
 
-Options of :func:`turso.connect` and :func:`turso.sync.connect` go into the URL or into ``connect_args``. The database is
-a replica when one of those that only a replica has is among them. ``sqlite+turso_sync`` and ``sqlite+aioturso_sync``
-always use :func:`turso.sync.connect`.
+Options of :func:`turso.connect` and :func:`turso.sync.connect` go into the URL or into ``connect_args``. The
+database is a replica when one of those that only a replica has is among them. ``sqlite+turso_sync`` and
+``sqlite+aioturso_sync`` always use :func:`turso.sync.connect`.
 """
 
 from ._async import AioTursoDialect, AioTursoSyncDialect

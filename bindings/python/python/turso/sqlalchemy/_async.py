@@ -1,7 +1,7 @@
 """``sqlite+aioturso`` and ``sqlite+aioturso_sync``: the same over ``turso.aio``.
 
-SQLAlchemy's own code is not asynchronous; it runs in a greenlet, and an adapted connection switches to the event loop
-where it has to wait.
+SQLAlchemy's own code is not asynchronous; it runs in a greenlet, and an adapted connection switches to the
+event loop where it has to wait.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from ._dialect import OfTurso
 
 
 class AdaptedCursor(AsyncAdapt_dbapi_cursor):
-    """A `turso.aio.Cursor` whose statements and all of their rows come in one turn of the connection's thread."""
+    """A `turso.aio.Cursor` whose statements and all of their rows come in one turn of the connection's
+    thread."""
 
     __slots__ = ()
 
@@ -85,7 +86,9 @@ class AdaptedModule(AsyncAdapt_dbapi_module):
     def __getattr__(self, name: str) -> Any:
         return getattr(turso, name)
 
-    def connect(self, *arguments: Any, is_replica: bool = False, async_creator_fn: Any = None, **options: Any) -> Any:
+    def connect(
+        self, *arguments: Any, is_replica: bool = False, async_creator_fn: Any = None, **options: Any
+    ) -> Any:
         connect: Any = turso.aio.sync.connect if is_replica else turso.aio.connect
         if async_creator_fn is not None:
             connect = async_creator_fn

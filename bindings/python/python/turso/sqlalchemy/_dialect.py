@@ -1,4 +1,5 @@
-"""``sqlite+turso`` and ``sqlite+turso_sync``: SQLAlchemy's dialect for the standard library's driver, over ``turso``."""
+"""``sqlite+turso`` and ``sqlite+turso_sync``: SQLAlchemy's dialect for the standard library's driver, over
+``turso``."""
 
 from __future__ import annotations
 
@@ -56,7 +57,9 @@ class TursoSyncDialect(TursoDialect):
     always_replica = True
 
 
-def get_sync_connection(connection: Connection | Session | PoolProxiedConnection) -> turso.sync.ConnectionSync:
+def get_sync_connection(
+    connection: Connection | Session | PoolProxiedConnection,
+) -> turso.sync.ConnectionSync:
     """The connection of :mod:`turso.sync` below one of SQLAlchemy or a session, for ``pull()``, ``push()``,
     ``checkpoint()`` and ``stats()``."""
     below: Any = connection

@@ -14,7 +14,16 @@ from turso._options import nearest
 
 
 def _boolean(text: str) -> bool:
-    values = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    values = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
     if text.lower() not in values:
         raise ValueError("must be true or false")
     return values[text.lower()]
@@ -91,7 +100,9 @@ def connect_args(url: URL) -> tuple[list[Any], dict[str, Any]]:
     options: dict[str, Any] = {}
     for name, value in url.query.items():
         if name not in _ALL:
-            raise exc.ArgumentError(f"unknown option {name!r} in the URL of the engine{nearest(name, list(_ALL))}")
+            raise exc.ArgumentError(
+                f"unknown option {name!r} in the URL of the engine{nearest(name, list(_ALL))}"
+            )
         if not isinstance(value, str):
             raise exc.ArgumentError(f"the URL of the engine has the option {name!r} more than once")
         try:
@@ -111,7 +122,9 @@ def _partial_sync_opts(
     bootstrap_prefix: int | None = None, bootstrap_query: str | None = None, **rest: Any
 ) -> turso.sync.PartialSyncOpts:
     if bootstrap_prefix is not None and bootstrap_query is not None:
-        raise exc.ArgumentError("bootstrap_prefix and bootstrap_query in the URL of the engine: give one of them")
+        raise exc.ArgumentError(
+            "bootstrap_prefix and bootstrap_query in the URL of the engine: give one of them"
+        )
     strategy: turso.sync.PartialSyncPrefixBootstrap | turso.sync.PartialSyncQueryBootstrap | None = None
     if bootstrap_prefix is not None:
         strategy = turso.sync.PartialSyncPrefixBootstrap(bootstrap_prefix)
