@@ -157,7 +157,13 @@ impl Shared {
     }
 
     fn settle(&self, job: u32, work: impl FnOnce() -> Result<Outcome, Failure>) {
-        let outcome = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Failure::panicked()));
+        let mut outcome = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Failure::panicked()));
+        if let Err(failure) = &mut outcome
+            && failure.paused
+            && let Some(problem) = &*self.mailbox.url_problem.lock()
+        {
+            failure.message = format!("the url function failed: {problem} ({})", failure.message);
+        }
         self.mailbox.settle(job, outcome.unwrap_or_else(Outcome::failed));
     }
 

@@ -11,6 +11,8 @@ pub struct Failure {
     pub message: String,
     /// SQLite's extended result code.
     pub raw_code: i32,
+    /// Whether the remote was needed while there was no url.
+    pub paused: bool,
 }
 
 const ERROR: i32 = 1;
@@ -31,6 +33,7 @@ impl From<&Error> for Failure {
         Self {
             message: error.to_string(),
             raw_code: raw_code(error),
+            paused: error.remote().is_some_and(|e| e.kind == RemoteErrorKind::Paused),
         }
     }
 }
@@ -47,6 +50,7 @@ impl Failure {
         Self {
             message: message.into(),
             raw_code: MISUSE,
+            paused: false,
         }
     }
 
@@ -56,6 +60,7 @@ impl Failure {
             message: "an internal check failed; the database is as the last finished call left it. Please report it"
                 .into(),
             raw_code: INTERNAL,
+            paused: false,
         }
     }
 }

@@ -136,6 +136,8 @@ pub(crate) struct Mailbox {
     waiting: Mutex<HashMap<u32, Then>>,
     next: AtomicU32,
     thread: ThreadId,
+    /// What the url function threw when it was asked last. The engine only knows that there is no url.
+    pub(crate) url_problem: Mutex<Option<String>>,
 }
 
 impl Mailbox {
@@ -150,6 +152,7 @@ impl Mailbox {
             waiting: Mutex::default(),
             next: AtomicU32::new(1),
             thread: thread::current().id(),
+            url_problem: Mutex::default(),
         }))
     }
 
@@ -192,11 +195,13 @@ impl Mailbox {
         (id, receiver)
     }
 
+    /// Whether this is JavaScript's thread, which must not wait for itself.
+    pub(crate) fn is_own_thread(&self) -> bool {
+        thread::current().id() == self.thread
+    }
+
     /// Asks and waits on this thread, which must not be JavaScript's.
     pub(crate) fn ask_blocking(&self, question: Question) -> Answered {
-        if thread::current().id() == self.thread {
-            return Err("it cannot be asked now".into());
-        }
         let (sender, receiver) = mpsc::channel();
         let id = self.send(question, move |answer| {
             let _ = sender.send(answer);

@@ -20,22 +20,28 @@ fn question(kind: &str) -> Question {
     }
 }
 
-/// Asks for the url. Where that is not possible, on JavaScript's own thread, the last answer stands.
+/// Asks for the url. On JavaScript's own thread, where it cannot be asked, the last answer stands.
 pub(crate) fn url_function(mailbox: &Arc<Mailbox>) -> UrlSource {
     let mailbox = mailbox.clone();
     let last = Mutex::new(None);
     UrlSource::function(move || {
+        if mailbox.is_own_thread() {
+            return last.lock().clone();
+        }
         let ask = || mailbox.ask_blocking(question("url"));
         // On a thread of the engine's runtime the other tasks go on meanwhile.
         let answer = match tokio::runtime::Handle::try_current() {
             Ok(_) => tokio::task::block_in_place(ask),
             Err(_) => ask(),
         };
-        if let Ok(Answer::Text(url)) = answer {
-            last.lock().clone_from(&url);
-            return url;
-        }
-        last.lock().clone()
+        let (url, problem) = match answer {
+            Ok(Answer::Text(url)) => (url, None),
+            Ok(_) => (None, Some("it gave no text".into())),
+            Err(message) => (None, Some(message)),
+        };
+        last.lock().clone_from(&url);
+        *mailbox.url_problem.lock() = problem;
+        url
     })
 }
 

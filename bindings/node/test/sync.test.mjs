@@ -168,6 +168,21 @@ test('a url function may begin with null: local work goes on, and sync begins wh
   assert.deepEqual(await other.prepare('SELECT v FROM drafts ORDER BY v').pluck().all(), ['early', 'later']);
 });
 
+test('a url function that throws is told, with its message', async (t) => {
+  const { url, replica } = await empty(t);
+  let broken = false;
+  const db = await replica({
+    url: () => {
+      if (broken) throw new Error('no settings yet');
+      return url;
+    },
+  });
+  broken = true;
+  await assert.rejects(db.pull(), { name: 'SqliteError', message: /the url function failed: no settings yet/ });
+  broken = false;
+  assert.equal(await db.pull(), false);
+});
+
 test('transform leaves out and rewrites changes, and what it throws stops the push and loses nothing', async (t) => {
   const { replica } = await empty(t);
   const seen = [];
