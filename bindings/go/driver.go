@@ -52,15 +52,14 @@ var _ driver.Connector = (*TursoConnector)(nil)
 // ConnectorOption changes what [NewConnector] makes.
 type ConnectorOption func(*TursoConnector)
 
-// WithBusyTimeout sets how many milliseconds a statement waits for another connection's lock: 0 not at all, -1 for the
-// default (5000).
+// WithBusyTimeout sets how many milliseconds a statement waits for another connection's lock: 0 not at all, -1 what the
+// data source name says, or else the default (5000).
 func WithBusyTimeout(ms int) ConnectorOption {
 	return func(c *TursoConnector) {
 		switch ms {
 		case 0:
 			c.source.busyTimeout = -1
 		case -1:
-			c.source.busyTimeout = 0
 		default:
 			c.source.busyTimeout = ms
 		}

@@ -117,3 +117,15 @@ func TestIdleStatementsAreFewAndTheOldestGoFirst(t *testing.T) {
 		c.release(last, s)
 	}
 }
+
+func TestABusyTimeoutOfTheConnectorGoesBeforeThatOfTheName(t *testing.T) {
+	for ms, want := range map[int]int{0: -1, -1: 1000, 2000: 2000} {
+		c, err := NewConnector("a.db?_busy_timeout=1000", WithBusyTimeout(ms))
+		if err != nil || c.source.busyTimeout != want {
+			t.Errorf("%d: %+v, %v", ms, c, err)
+		}
+	}
+	if _, err := NewConnector("a.db", WithBusyTimeout(-2)); !errors.Is(err, ErrTursoMisuse) {
+		t.Error(err)
+	}
+}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -135,6 +137,27 @@ func TestAnExpiredContextBreaksPullPushAndTheFirstConnect(t *testing.T) {
 	_, err := db.Pull(ctx)
 	must(t, err)
 	equal(t, "changes to push", statsOf(t, db).CdcOperations, 0)
+}
+
+func TestAnExpiredContextBreaksAFirstConnectThatReadsALargeSchema(t *testing.T) {
+	var script strings.Builder
+	script.WriteString("BEGIN;")
+	for i := range 1000 {
+		fmt.Fprintf(&script, "CREATE TABLE wide%d(%s);", i, strings.Repeat("a", 300))
+	}
+	remote := silentInFrontOf(t, serve(t, script.String()+"COMMIT"))
+	// The second request is the first one behind the bootstrap: for a page of the schema.
+	remote.hushAfter = 2
+	path := inFolder(t, "app.db")
+	until, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	began := time.Now()
+	_, err := turso.NewTursoSyncDb(until, prefix(remote.url, path))
+	ended(t, err, context.DeadlineExceeded, began)
+	equal(t, "the second request was swallowed", remote.heard(), true)
+	remote.speak()
+	_, conn := replica(t, prefix(remote.url, path))
+	equal(t, "tables", one[int](t, conn, "SELECT count(*) FROM sqlite_schema"), 1000)
 }
 
 func TestAnotherGoroutinesContextDoesNotBreakAPull(t *testing.T) {

@@ -189,6 +189,7 @@ type silent struct {
 
 	mu        sync.Mutex
 	isSilent  bool
+	hushAfter int // requests; 0: not by itself
 	swallowed int
 	broken    []net.Conn
 }
@@ -235,6 +236,11 @@ func (s *silent) forward(client, server net.Conn) {
 			return
 		}
 		s.mu.Lock()
+		if s.hushAfter > 0 && strings.HasPrefix(string(buffer[:n]), "POST ") {
+			if s.hushAfter--; s.hushAfter == 0 {
+				s.isSilent = true
+			}
+		}
 		silent := s.isSilent
 		if silent {
 			s.swallowed++

@@ -207,10 +207,17 @@ impl Database {
             std::io::ErrorKind::WouldBlock => Error::InUse { path: path.clone() },
             _ => Error::storage("open", &path, e),
         })?;
-        replica
-            .account_for_wal(wal_mark)
-            .map_err(|e| Error::storage("read the WAL of", &path, e))?;
-        let keeper = open_plain(&replica, options.timeout)?;
+        let keep = || {
+            replica
+                .account_for_wal(wal_mark)
+                .map_err(|e| Error::storage("read the WAL of", &path, e))?;
+            let keeper = connect_plain(&replica, options.timeout)?;
+            // Reading the schema may have to wait for pages, as the bootstrap does.
+            let _broken_by_cancel = options.cancel.interrupts(keeper.interrupt_handle());
+            prepare_plain(keeper)
+        };
+        // Who tries again must not find it open.
+        let keeper = keep().inspect_err(|_| replica.close())?;
         let opened = OpenReplica {
             keeper,
             replica,
@@ -434,13 +441,21 @@ impl Drop for OpenReplica {
 
 /// A connection to the replica without capture, whose commits are durable when they return.
 pub(crate) fn open_plain(replica: &Replica, busy_timeout: Duration) -> Result<Conn> {
+    prepare_plain(connect_plain(replica, busy_timeout)?)
+}
+
+/// Reads nothing yet.
+fn connect_plain(replica: &Replica, busy_timeout: Duration) -> Result<Conn> {
     let options = OpenOptions {
         vfs: Some(VFS_NAME.into()),
         create: false,
         busy_timeout,
         ..OpenOptions::default()
     };
-    let conn = Conn::open(replica.name(), &options)?;
+    Ok(Conn::open(replica.name(), &options)?)
+}
+
+fn prepare_plain(conn: Conn) -> Result<Conn> {
     conn.execute_batch("PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF")?;
     crate::connection::load_extras(&conn)?;
     Ok(conn)

@@ -3,6 +3,7 @@
 
 use std::{future::Future, sync::OnceLock};
 
+use partial_sync_vfs::sqlite::InterruptHandle;
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     sync::watch,
@@ -43,6 +44,15 @@ where
     }
 }
 
+/// Ends what [`CancelHandle::interrupts`] began.
+pub(crate) struct Interrupting(tokio::task::JoinHandle<()>);
+
+impl Drop for Interrupting {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Breaks the network waits of pulls, pushes and the like of one database.
 #[derive(Clone, Debug, Default)]
 pub struct CancelHandle {
@@ -65,6 +75,17 @@ impl CancelHandle {
     pub(crate) fn watch(&self) -> impl Fn() -> bool {
         let calls = self.calls.subscribe();
         move || calls.has_changed().unwrap_or(false)
+    }
+
+    /// Interrupts a connection when [`Self::cancel`] is called, for as long as the answer lives.
+    pub(crate) fn interrupts(&self, connection: InterruptHandle) -> Interrupting {
+        let mut calls = self.calls.subscribe();
+        calls.mark_unchanged();
+        Interrupting(runtime().spawn(async move {
+            while calls.changed().await.is_ok() {
+                connection.interrupt();
+            }
+        }))
     }
 
     /// Runs a future unless [`Self::cancel`] is called first.
