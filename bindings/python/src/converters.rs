@@ -5,7 +5,8 @@ use pyo3::{prelude::*, types::PyDictMethods};
 use crate::{
     columns::Columns,
     connection::{PARSE_COLNAMES, PARSE_DECLTYPES},
-    values::{Converters, registry},
+    reader::Converters,
+    values::registry,
 };
 
 /// The converters of all columns; `None` when no column has one.

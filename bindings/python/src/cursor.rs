@@ -1,5 +1,8 @@
 //! `turso.Cursor`: runs statements and hands out their rows.
 
+mod fetch;
+mod run;
+
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
@@ -10,66 +13,17 @@ use pyo3::{
     PyTraverseError, PyVisit,
     exceptions::PyTypeError,
     prelude::*,
-    types::{PyDict, PyIterator, PyList, PyString, PyTuple, PyType},
+    types::{PyDict, PyList, PyString, PyTuple, PyType},
 };
 
 use crate::{
     columns::Columns,
     connection::{Connection, PARSE_COLNAMES},
-    core::{self, Executed, Next, RunId, State},
     errors::ProgrammingError,
-    row::Row,
-    values::{Converters, Reader, bind_all},
+    reader::Converters,
+    row_factory::RowFactory,
+    state::RunId,
 };
-
-/// Rows that the first piece of a `fetchall` reads without the GIL; each next piece reads four times as many.
-const FIRST_PIECE: usize = 16;
-const LARGEST_PIECE: usize = 1024;
-
-/// What a row becomes.
-pub(crate) enum RowFactory {
-    /// A tuple.
-    Tuple,
-    /// A [`Row`].
-    Row,
-    /// What this function makes of cursor and tuple.
-    Call(Py<PyAny>),
-}
-
-impl RowFactory {
-    pub(crate) fn of(value: &Bound<'_, PyAny>) -> Self {
-        if value.is_none() {
-            Self::Tuple
-        } else if value.is(value.py().get_type::<Row>()) {
-            Self::Row
-        } else {
-            Self::Call(value.clone().unbind())
-        }
-    }
-
-    pub(crate) fn object(&self, py: Python<'_>) -> Py<PyAny> {
-        match self {
-            Self::Tuple => py.None(),
-            Self::Row => py.get_type::<Row>().into_any().unbind(),
-            Self::Call(callable) => callable.clone_ref(py),
-        }
-    }
-
-    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
-        match self {
-            Self::Tuple => Self::Tuple,
-            Self::Row => Self::Row,
-            Self::Call(callable) => Self::Call(callable.clone_ref(py)),
-        }
-    }
-
-    pub(crate) fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match self {
-            Self::Call(callable) => visit.call(callable),
-            _ => Ok(()),
-        }
-    }
-}
 
 /// Runs statements on a connection and hands out their rows.
 #[pyclass(frozen, subclass, weakref, module = "turso")]
@@ -127,223 +81,6 @@ impl Cursor {
 
     fn short_names(&self) -> bool {
         self.owner().detect_types() & PARSE_COLNAMES != 0
-    }
-
-    /// Runs a statement with parameters, after what this cursor ran before has ended.
-    pub(crate) fn run(
-        &self,
-        py: Python<'_>,
-        sql: &Bound<'_, PyString>,
-        given: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
-        self.check()?;
-        let owner = self.owner();
-        let core = owner.core()?;
-        let text = sql.to_str()?;
-        let mut state = core.lock(py)?;
-        if let Some(run) = self.forget() {
-            let state: &mut State = &mut state;
-            py.detach(|| state.end(run));
-        }
-        let executed = self.execute_on(py, &mut state, text, given)?;
-        drop(state);
-        self.take_over(py, executed)
-    }
-
-    fn execute_on(
-        &self,
-        py: Python<'_>,
-        state: &mut State,
-        sql: &str,
-        given: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Option<Executed>> {
-        let owner = self.owner();
-        let mut again = true;
-        loop {
-            let Some(mut prepared) = state.prepare(py, sql).map_err(|e| owner.explain(py, e))? else {
-                return Ok(None);
-            };
-            if let Err(error) = bind_all(&mut prepared, given) {
-                state.give_back(prepared);
-                return Err(error);
-            }
-            let begin = owner.begin_for(&prepared, state);
-            if let Some(tracer) = owner.tracer(py) {
-                if let Some(begin) = begin {
-                    Connection::trace(py, &tracer, begin);
-                }
-                let sql = prepared.statement.expanded_sql();
-                Connection::trace(py, &tracer, sql.as_deref().unwrap_or(&prepared.sql));
-            }
-            match py.detach(|| state.execute(prepared, begin)) {
-                Ok(executed) => return Ok(Some(executed)),
-                // A statement from the cache may have been prepared for a schema that is no more.
-                Err(error) if again && core::is_schema_error(&error) => again = false,
-                Err(error) => return Err(owner.raise(py, error)),
-            }
-        }
-    }
-
-    /// Forgets the last result, and says what is to be ended.
-    fn forget(&self) -> Option<RunId> {
-        let mut state = self.state.lock();
-        state.columns = None;
-        state.converters = None;
-        state.changed = -1;
-        state.run.take()
-    }
-
-    fn take_over(&self, py: Python<'_>, executed: Option<Executed>) -> PyResult<()> {
-        let Some(executed) = executed else { return Ok(()) };
-        let converters = match self.owner().detect_types() {
-            0 => None,
-            detect => crate::converters::of(py, &executed.columns, detect)?,
-        };
-        let mut state = self.state.lock();
-        state.run = executed.run;
-        state.columns = Some(executed.columns);
-        state.converters = converters;
-        state.changed = executed.changed;
-        state.last_rowid = Some(executed.last_rowid);
-        Ok(())
-    }
-
-    /// The next row as a tuple.
-    fn next_tuple<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        self.check()?;
-        let core = self.owner().core()?;
-        let (run, columns, converters) = {
-            let state = self.state.lock();
-            let (Some(run), Some(columns)) = (state.run, &state.columns) else {
-                drop(state);
-                core.check_open()?;
-                return Ok(None);
-            };
-            (run, columns.clone(), state.converters.clone())
-        };
-        let text = self.owner().text_factory(py);
-        let mut state = core.lock(py)?;
-        if !state.is_next_known(run) {
-            let state: &mut State = &mut state;
-            if let Err(error) = py.detach(|| state.step(run)) {
-                self.forget_run();
-                state.end(run);
-                return Err(self.owner().raise(py, error));
-            }
-        }
-        let reader = Reader {
-            columns: &columns,
-            text: &text,
-            converters: converters.as_ref(),
-        };
-        let held = state.connection.hold();
-        let tuple = match state.next(run) {
-            Next::Here(statement) => reader.tuple(py, statement)?,
-            Next::Kept(rows) => reader.tuple(py, rows)?,
-            Next::None => {
-                drop(held);
-                self.forget_run();
-                state.end(run);
-                return Ok(None);
-            }
-        };
-        drop(held);
-        state.advance(run);
-        Ok(Some(tuple))
-    }
-
-    fn forget_run(&self) -> Option<RunId> {
-        self.state.lock().run.take()
-    }
-
-    /// The next rows as tuples.
-    fn next_tuples<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        let mut tuples = Vec::new();
-        let mut piece = FIRST_PIECE;
-        while tuples.len() < most {
-            // The row that the statement stands on, or that was kept.
-            match self.next_tuple(py)? {
-                Some(tuple) => tuples.push(tuple),
-                None => break,
-            }
-            let wanted = piece.min(most - tuples.len());
-            piece = (piece * 4).min(LARGEST_PIECE);
-            self.read_piece(py, wanted, &mut tuples)?;
-        }
-        Ok(tuples)
-    }
-
-    /// Reads rows without the GIL and then makes tuples of them.
-    fn read_piece<'py>(
-        &self,
-        py: Python<'py>,
-        most: usize,
-        tuples: &mut Vec<Bound<'py, PyTuple>>,
-    ) -> PyResult<()> {
-        let core = self.owner().core()?;
-        let (run, columns, converters) = {
-            let state = self.state.lock();
-            let (Some(run), Some(columns)) = (state.run, &state.columns) else {
-                return Ok(());
-            };
-            (run, columns.clone(), state.converters.clone())
-        };
-        let text = self.owner().text_factory(py);
-        let mut state = core.lock(py)?;
-        let state: &mut State = &mut state;
-        if let Err(error) = py.detach(|| state.read_ahead(run, most)) {
-            self.forget_run();
-            state.end(run);
-            return Err(self.owner().raise(py, error));
-        }
-        let reader = Reader {
-            columns: &columns,
-            text: &text,
-            converters: converters.as_ref(),
-        };
-        let mut rows = std::mem::take(&mut state.ahead);
-        while rows.remaining() > 0 {
-            tuples.push(reader.tuple(py, &rows)?);
-            rows.advance();
-        }
-        state.ahead = rows;
-        Ok(())
-    }
-
-    /// What the row factory makes of a tuple.
-    fn row<'py>(slf: &Bound<'py, Self>, tuple: Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        let this = slf.get();
-        let state = this.state.lock();
-        match &state.factory {
-            RowFactory::Tuple => Ok(tuple.into_any()),
-            RowFactory::Row => {
-                let columns = state.columns.clone();
-                drop(state);
-                let Some(columns) = columns else {
-                    return Ok(tuple.into_any());
-                };
-                Ok(Bound::new(py, Row::of(tuple.unbind(), columns, this.short_names()))?.into_any())
-            }
-            RowFactory::Call(callable) => {
-                let callable = callable.clone_ref(py);
-                drop(state);
-                callable.bind(py).call1((slf, tuple))
-            }
-        }
-    }
-
-    fn rows<'py>(slf: &Bound<'py, Self>, most: usize) -> PyResult<Bound<'py, PyList>> {
-        let py = slf.py();
-        let tuples = slf.get().next_tuples(py, most)?;
-        if matches!(slf.get().state.lock().factory, RowFactory::Tuple) {
-            return PyList::new(py, tuples);
-        }
-        let rows = tuples
-            .into_iter()
-            .map(|tuple| Self::row(slf, tuple))
-            .collect::<PyResult<Vec<_>>>()?;
-        PyList::new(py, rows)
     }
 }
 
@@ -520,81 +257,6 @@ impl Cursor {
         if let Some(mut state) = self.state.try_lock() {
             std::mem::swap(&mut factory, &mut state.factory);
         }
-    }
-}
-
-impl Cursor {
-    fn run_many(&self, py: Python<'_>, sql: &Bound<'_, PyString>, all: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.check()?;
-        let owner = self.owner();
-        let core = owner.core()?;
-        let text = sql.to_str()?;
-        if let Some(run) = self.forget() {
-            core.end(py, run);
-        }
-        let all: Bound<'_, PyIterator> = all.try_iter()?;
-        let is_dml = {
-            let mut state = core.lock(py)?;
-            let Some(prepared) = state.prepare(py, text).map_err(|e| owner.explain(py, e))? else {
-                return Ok(());
-            };
-            let (is_dml, reads) = (prepared.is_dml, prepared.reads);
-            state.give_back(prepared);
-            if reads {
-                return Err(ProgrammingError::new_err(
-                    "executemany() can only execute DML statements.",
-                ));
-            }
-            is_dml
-        };
-        let mut changed = 0;
-        for given in all {
-            // The iterator may use the connection, so it is not held while the iterator runs.
-            let given = given?;
-            let mut state = core.lock(py)?;
-            let Some(executed) = self.execute_on(py, &mut state, text, Some(&given))? else {
-                continue;
-            };
-            changed += executed.changed.max(0);
-            if let Some(run) = executed.run {
-                state.end(run);
-            }
-        }
-        if is_dml {
-            self.state.lock().changed = changed;
-        }
-        Ok(())
-    }
-}
-
-impl Cursor {
-    fn run_script(&self, py: Python<'_>, sql: &str) -> PyResult<()> {
-        self.check()?;
-        let owner = self.owner();
-        if owner.is_legacy() {
-            owner.commit(py)?;
-        }
-        let tracer = owner.tracer(py);
-        let mut state = owner.core()?.lock(py)?;
-        let state: &mut State = &mut state;
-        let Some(tracer) = tracer else {
-            return py
-                .detach(|| state.script(sql))
-                .map_err(|error| owner.raise(py, error));
-        };
-        let mut rest = sql;
-        while !rest.is_empty() {
-            let (statement, tail) = py
-                .detach(|| state.connection.prepare_first(rest))
-                .map_err(|error| owner.raise(py, error))?;
-            if let Some(mut statement) = statement {
-                Connection::trace(py, &tracer, &statement.expanded_sql().unwrap_or_default());
-                py.detach(|| statement.execute(()))
-                    .map_err(|error| owner.raise(py, error))?;
-            }
-            rest = &rest[tail..];
-        }
-        Ok(())
     }
 }
 

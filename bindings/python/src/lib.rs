@@ -11,13 +11,17 @@ mod core;
 mod cursor;
 mod error_codes;
 mod errors;
+mod fork;
 mod functions;
 mod log;
 mod open;
+mod reader;
 mod row;
+mod row_factory;
 mod rows;
 mod signals;
 mod sql_text;
+mod state;
 mod values;
 
 use pyo3::prelude::*;
@@ -25,7 +29,7 @@ use pyo3::prelude::*;
 /// Called in a child process after a fork.
 #[pyfunction]
 fn _after_fork_in_child() {
-    core::forked();
+    fork::forked();
 }
 
 /// Turns an object into something else by a protocol; `None`: it cannot.

@@ -18,7 +18,7 @@ use pyo3::{
 };
 
 use crate::{
-    core, errors, signals,
+    errors, fork, signals,
     values::{from_object, to_object},
 };
 
@@ -94,7 +94,7 @@ pub(crate) fn open(
             .client_name(remote.client_name)
             .bootstrap_if_empty(remote.bootstrap_if_empty);
         if let Some(url) = remote.url {
-            core::check_engine_is_of_this_process()?;
+            fork::check_engine_is_of_this_process()?;
             builder = builder.remote(url_source(url.into_bound(py), callbacks)?);
         }
         if let Some(token) = remote.auth_token {
@@ -146,7 +146,7 @@ pub(crate) fn open(
     let (database, connection) =
         signals::breakable(py, cancel, work)?.map_err(|error| errors::raise(py, error))?;
     if database.is_replica()
-        && let Err(error) = core::check_engine_is_of_this_process()
+        && let Err(error) = fork::check_engine_is_of_this_process()
     {
         std::mem::forget((database, connection));
         return Err(error);

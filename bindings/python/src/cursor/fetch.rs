@@ -1,0 +1,161 @@
+//! Handing out rows.
+
+use pyo3::{
+    prelude::*,
+    types::{PyList, PyTuple},
+};
+
+use super::Cursor;
+use crate::{
+    reader::Reader,
+    row::Row,
+    row_factory::RowFactory,
+    state::{Next, RunId, State},
+};
+
+/// Rows that the first piece of a `fetchall` reads without the GIL; each next piece reads four times as many.
+const FIRST_PIECE: usize = 16;
+const LARGEST_PIECE: usize = 1024;
+
+impl Cursor {
+    /// The next row as a tuple.
+    pub(super) fn next_tuple<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        self.check()?;
+        let core = self.owner().core()?;
+        let (run, columns, converters) = {
+            let state = self.state.lock();
+            let (Some(run), Some(columns)) = (state.run, &state.columns) else {
+                drop(state);
+                core.check_open()?;
+                return Ok(None);
+            };
+            (run, columns.clone(), state.converters.clone())
+        };
+        let text = self.owner().text_factory(py);
+        let mut state = core.lock(py)?;
+        if !state.is_next_known(run) {
+            let state: &mut State = &mut state;
+            if let Err(error) = py.detach(|| state.step(run)) {
+                self.forget_run();
+                state.end(run);
+                return Err(self.owner().raise(py, error));
+            }
+        }
+        let reader = Reader {
+            columns: &columns,
+            text: &text,
+            converters: converters.as_ref(),
+        };
+        let held = state.connection.hold();
+        let tuple = match state.next(run) {
+            Next::Here(statement) => reader.tuple(py, statement)?,
+            Next::Kept(rows) => reader.tuple(py, rows)?,
+            Next::None => {
+                drop(held);
+                self.forget_run();
+                state.end(run);
+                return Ok(None);
+            }
+        };
+        drop(held);
+        state.advance(run);
+        Ok(Some(tuple))
+    }
+
+    pub(super) fn forget_run(&self) -> Option<RunId> {
+        self.state.lock().run.take()
+    }
+
+    /// The next rows as tuples.
+    fn next_tuples<'py>(&self, py: Python<'py>, most: usize) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        let mut tuples = Vec::new();
+        let mut piece = FIRST_PIECE;
+        while tuples.len() < most {
+            // The row that the statement stands on, or that was kept.
+            match self.next_tuple(py)? {
+                Some(tuple) => tuples.push(tuple),
+                None => break,
+            }
+            let wanted = piece.min(most - tuples.len());
+            piece = (piece * 4).min(LARGEST_PIECE);
+            self.read_piece(py, wanted, &mut tuples)?;
+        }
+        Ok(tuples)
+    }
+
+    /// Reads rows without the GIL and then makes tuples of them.
+    fn read_piece<'py>(
+        &self,
+        py: Python<'py>,
+        most: usize,
+        tuples: &mut Vec<Bound<'py, PyTuple>>,
+    ) -> PyResult<()> {
+        let core = self.owner().core()?;
+        let (run, columns, converters) = {
+            let state = self.state.lock();
+            let (Some(run), Some(columns)) = (state.run, &state.columns) else {
+                return Ok(());
+            };
+            (run, columns.clone(), state.converters.clone())
+        };
+        let text = self.owner().text_factory(py);
+        let mut state = core.lock(py)?;
+        let state: &mut State = &mut state;
+        if let Err(error) = py.detach(|| state.read_ahead(run, most)) {
+            self.forget_run();
+            state.end(run);
+            return Err(self.owner().raise(py, error));
+        }
+        let reader = Reader {
+            columns: &columns,
+            text: &text,
+            converters: converters.as_ref(),
+        };
+        let mut rows = std::mem::take(&mut state.ahead);
+        while rows.remaining() > 0 {
+            tuples.push(reader.tuple(py, &rows)?);
+            rows.advance();
+        }
+        state.ahead = rows;
+        Ok(())
+    }
+
+    /// What the row factory makes of a tuple.
+    pub(super) fn row<'py>(
+        slf: &Bound<'py, Self>,
+        tuple: Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let this = slf.get();
+        let state = this.state.lock();
+        match &state.factory {
+            RowFactory::Tuple => Ok(tuple.into_any()),
+            RowFactory::Row => {
+                let columns = state.columns.clone();
+                drop(state);
+                let Some(columns) = columns else {
+                    return Ok(tuple.into_any());
+                };
+                Ok(Bound::new(py, Row::of(tuple.unbind(), columns, this.short_names()))?.into_any())
+            }
+            RowFactory::Call(callable) => {
+                let callable = callable.clone_ref(py);
+                drop(state);
+                callable.bind(py).call1((slf, tuple))
+            }
+        }
+    }
+
+    pub(super) fn rows<'py>(slf: &Bound<'py, Self>, most: usize) -> PyResult<Bound<'py, PyList>> {
+        let py = slf.py();
+        let tuples = slf.get().next_tuples(py, most)?;
+        if matches!(slf.get().state.lock().factory, RowFactory::Tuple) {
+            return PyList::new(py, tuples);
+        }
+        let rows = tuples
+            .into_iter()
+            .map(|tuple| Self::row(slf, tuple))
+            .collect::<PyResult<Vec<_>>>()?;
+        PyList::new(py, rows)
+    }
+}

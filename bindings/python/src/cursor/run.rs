@@ -1,0 +1,171 @@
+//! Running statements.
+
+use pyo3::{
+    prelude::*,
+    types::{PyIterator, PyString},
+};
+
+use super::Cursor;
+use crate::{
+    connection::Connection,
+    errors::ProgrammingError,
+    state::{Executed, RunId, State, is_schema_error},
+    values::bind_all,
+};
+
+impl Cursor {
+    /// Runs a statement with parameters, after what this cursor ran before has ended.
+    pub(crate) fn run(
+        &self,
+        py: Python<'_>,
+        sql: &Bound<'_, PyString>,
+        given: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        self.check()?;
+        let owner = self.owner();
+        let core = owner.core()?;
+        let text = sql.to_str()?;
+        let mut state = core.lock(py)?;
+        if let Some(run) = self.forget() {
+            let state: &mut State = &mut state;
+            py.detach(|| state.end(run));
+        }
+        let executed = self.execute_on(py, &mut state, text, given)?;
+        drop(state);
+        self.take_over(py, executed)
+    }
+
+    fn execute_on(
+        &self,
+        py: Python<'_>,
+        state: &mut State,
+        sql: &str,
+        given: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Option<Executed>> {
+        let owner = self.owner();
+        let mut again = true;
+        loop {
+            let Some(mut prepared) = state.prepare(py, sql).map_err(|e| owner.explain(py, e))? else {
+                return Ok(None);
+            };
+            if let Err(error) = bind_all(&mut prepared, given) {
+                state.give_back(prepared);
+                return Err(error);
+            }
+            let begin = owner.begin_for(&prepared, state);
+            if let Some(tracer) = owner.tracer(py) {
+                if let Some(begin) = begin {
+                    Connection::trace(py, &tracer, begin);
+                }
+                let sql = prepared.statement.expanded_sql();
+                Connection::trace(py, &tracer, sql.as_deref().unwrap_or(&prepared.sql));
+            }
+            match py.detach(|| state.execute(prepared, begin)) {
+                Ok(executed) => return Ok(Some(executed)),
+                // A statement from the cache may have been prepared for a schema that is no more.
+                Err(error) if again && is_schema_error(&error) => again = false,
+                Err(error) => return Err(owner.raise(py, error)),
+            }
+        }
+    }
+
+    /// Forgets the last result, and says what is to be ended.
+    pub(super) fn forget(&self) -> Option<RunId> {
+        let mut state = self.state.lock();
+        state.columns = None;
+        state.converters = None;
+        state.changed = -1;
+        state.run.take()
+    }
+
+    fn take_over(&self, py: Python<'_>, executed: Option<Executed>) -> PyResult<()> {
+        let Some(executed) = executed else { return Ok(()) };
+        let converters = match self.owner().detect_types() {
+            0 => None,
+            detect => crate::converters::of(py, &executed.columns, detect)?,
+        };
+        let mut state = self.state.lock();
+        state.run = executed.run;
+        state.columns = Some(executed.columns);
+        state.converters = converters;
+        state.changed = executed.changed;
+        state.last_rowid = Some(executed.last_rowid);
+        Ok(())
+    }
+
+    pub(super) fn run_many(
+        &self,
+        py: Python<'_>,
+        sql: &Bound<'_, PyString>,
+        all: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        self.check()?;
+        let owner = self.owner();
+        let core = owner.core()?;
+        let text = sql.to_str()?;
+        if let Some(run) = self.forget() {
+            core.end(py, run);
+        }
+        let all: Bound<'_, PyIterator> = all.try_iter()?;
+        let is_dml = {
+            let mut state = core.lock(py)?;
+            let Some(prepared) = state.prepare(py, text).map_err(|e| owner.explain(py, e))? else {
+                return Ok(());
+            };
+            let (is_dml, reads) = (prepared.is_dml, prepared.reads);
+            state.give_back(prepared);
+            if reads {
+                return Err(ProgrammingError::new_err(
+                    "executemany() can only execute DML statements.",
+                ));
+            }
+            is_dml
+        };
+        let mut changed = 0;
+        for given in all {
+            // The iterator may use the connection, so it is not held while the iterator runs.
+            let given = given?;
+            let mut state = core.lock(py)?;
+            let Some(executed) = self.execute_on(py, &mut state, text, Some(&given))? else {
+                continue;
+            };
+            changed += executed.changed.max(0);
+            if let Some(run) = executed.run {
+                state.end(run);
+            }
+        }
+        if is_dml {
+            self.state.lock().changed = changed;
+        }
+        Ok(())
+    }
+
+    pub(super) fn run_script(&self, py: Python<'_>, sql: &str) -> PyResult<()> {
+        self.check()?;
+        let owner = self.owner();
+        if owner.is_legacy() {
+            owner.commit(py)?;
+        }
+        let tracer = owner.tracer(py);
+        let mut state = owner.core()?.lock(py)?;
+        let state: &mut State = &mut state;
+        let Some(tracer) = tracer else {
+            return py
+                .detach(|| state.script(sql))
+                .map_err(|error| owner.raise(py, error));
+        };
+        let mut rest = sql;
+        while !rest.is_empty() {
+            let (statement, tail) = py
+                .detach(|| state.connection.prepare_first(rest))
+                .map_err(|error| owner.raise(py, error))?;
+            if let Some(mut statement) = statement {
+                Connection::trace(py, &tracer, &statement.expanded_sql().unwrap_or_default());
+                py.detach(|| statement.execute(()))
+                    .map_err(|error| owner.raise(py, error))?;
+            }
+            rest = &rest[tail..];
+        }
+        Ok(())
+    }
+}
