@@ -16,7 +16,11 @@ const replica = () =>
 const laptop = await replica();
 const phone = await replica();
 
-const { lastInsertRowid } = await laptop.run("INSERT INTO messages (user_id, body) VALUES ('u_123', ?)", 'from my laptop');
+const { lastInsertRowid } = await laptop.run(
+  'INSERT INTO messages (user_id, body) VALUES (?, ?)',
+  'u_123',
+  'from my laptop',
+);
 console.log(`${(await laptop.stats()).cdcOperations} change is local`);
 await laptop.push();
 console.log(`${(await laptop.stats()).cdcOperations} changes are local`);

@@ -68,10 +68,10 @@ class Callbacks {
         this.#run(id, () => this.#fetch(id, question.request));
         return;
       case 'token':
-        this.#run(id, async () => this.#answer(id, { text: this.#text(await this.#functions.authToken(), 'authToken') }));
+        this.#run(id, async () => this.#text(id, await this.#functions.authToken(), 'authToken'));
         return;
       case 'url':
-        this.#run(id, async () => this.#answer(id, { text: this.#text(this.#functions.url(), 'url') }));
+        this.#run(id, async () => this.#text(id, this.#functions.url(), 'url'));
     }
   };
 
@@ -84,10 +84,11 @@ class Callbacks {
     }
   }
 
-  #text(value, name) {
-    if (value === null || value === undefined) return undefined;
-    if (typeof value !== 'string') throw new TypeError(`the ${name} function must give a string, and gave ${typeof value}`);
-    return value;
+  #text(id, value, name) {
+    if (value !== null && value !== undefined && typeof value !== 'string') {
+      throw new TypeError(`the ${name} function must give a string, and gave ${typeof value}`);
+    }
+    this.#answer(id, { text: value ?? undefined });
   }
 
   #transform(id, mutation) {

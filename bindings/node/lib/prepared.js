@@ -16,7 +16,7 @@ const FAILED = 3;
 const HAS_BYTES = 1;
 const NEW_COLUMNS = 2;
 
-/** What this thread may run. Others that write nothing by themselves, a COMMIT or a checkpoint, may wait for the disk. */
+/** What this thread may run. Others that change no rows, a COMMIT or a checkpoint, may wait for the disk. */
 const QUERY = /^\s*(?:SELECT|WITH|VALUES|EXPLAIN)\b/i;
 
 /** Rows that this thread reads at most before a worker goes on. */

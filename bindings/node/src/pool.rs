@@ -1,6 +1,6 @@
 //! Worker threads: a pool that grows while all of its threads wait, and strands on it that run one job after the other.
 //!
-//! Node's own pool has four threads; four queries that wait for a slow network would stop every file read of the process.
+//! Node's own pool has four threads; four queries that wait for the network would stop every file read of it.
 
 use std::{collections::VecDeque, sync::Arc, thread, time::Duration};
 
