@@ -147,7 +147,7 @@ func TestAnExpiredContextBreaksAFirstConnectThatReadsALargeSchema(t *testing.T) 
 	}
 	remote := silentInFrontOf(t, serve(t, script.String()+"COMMIT"))
 	// The second request is the first one behind the bootstrap: for a page of the schema.
-	remote.hushAfter = 2
+	remote.hushAt(2)
 	path := inFolder(t, "app.db")
 	until, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()

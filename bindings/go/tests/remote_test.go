@@ -262,6 +262,13 @@ func (s *silent) hush() {
 	s.isSilent, s.swallowed = true, 0
 }
 
+// hushAt answers so many requests less one, and swallows every one from that one on.
+func (s *silent) hushAt(request int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hushAfter = request
+}
+
 // speak goes on; connections whose requests were swallowed end.
 func (s *silent) speak() {
 	s.mu.Lock()
