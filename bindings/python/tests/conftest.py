@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from servers import Proxy, make_messages, proxied, serve
+
+
+# A shell runs what it puts into the background with Ctrl-C ignored, and that is inherited; the programs that the tests
+# start and interrupt must be interruptible.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
