@@ -5,14 +5,17 @@
 
 use partial_sync::Error as EngineError;
 use partial_sync_transport::RemoteErrorKind;
-use partial_sync_vfs::{ReadError, sqlite::codes};
+use partial_sync_vfs::{
+    ReadError,
+    sqlite::{code_names::name_of, codes},
+};
 use pyo3::{
     create_exception,
     exceptions::{PyException, PyMemoryError},
     prelude::*,
 };
 
-use crate::{error_codes::name_of, signals};
+use crate::signals;
 
 create_exception!(turso, Warning, PyException, "Not raised; for the DB-API.");
 create_exception!(
@@ -174,11 +177,11 @@ fn sqlite_code(error: &EngineError) -> Option<i32> {
 /// As the standard library has it, but that misuse is a programming error.
 fn class_of_sqlite(code: i32) -> Class {
     match code {
-        2 | 12 => Class::Internal,
+        codes::INTERNAL | 12 => Class::Internal,
         codes::NOMEM => Class::Memory,
         codes::CORRUPT | codes::NOTADB => Class::Database,
         codes::TOOBIG => Class::Data,
-        codes::CONSTRAINT | 20 => Class::Integrity,
+        codes::CONSTRAINT | codes::MISMATCH => Class::Integrity,
         codes::MISUSE | codes::RANGE => Class::Programming,
         1..=17 => Class::Operational,
         _ => Class::Database,

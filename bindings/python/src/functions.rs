@@ -10,7 +10,7 @@ use pyo3::{prelude::*, types::PyTuple};
 use rusqlite::{
     Error,
     functions::{Aggregate, Context, FunctionFlags, WindowAggregate},
-    types::{ToSql, ToSqlOutput, ValueRef},
+    types::{ToSql, ToSqlOutput},
 };
 
 use crate::{
@@ -23,14 +23,7 @@ pub(crate) struct Given(Value);
 
 impl ToSql for Given {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(match &self.0 {
-            Value::Null => ValueRef::Null,
-            Value::Integer(value) => ValueRef::Integer(*value),
-            Value::Real(value) => ValueRef::Real(*value),
-            Value::Text(text) => ValueRef::Text(text.as_bytes()),
-            Value::RawText(bytes) => ValueRef::Text(bytes),
-            Value::Blob(bytes) => ValueRef::Blob(bytes),
-        }))
+        self.0.to_sql()
     }
 }
 

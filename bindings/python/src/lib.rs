@@ -9,7 +9,6 @@ mod connection;
 mod converters;
 mod core;
 mod cursor;
-mod error_codes;
 mod errors;
 mod fork;
 mod functions;
@@ -68,6 +67,8 @@ fn _turso(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("sqlite_version", rusqlite::version())?;
     module.add(
         "error_codes",
-        error_codes::CODES.map(|(code, name)| (name, code)).to_vec(),
+        partial_sync_vfs::sqlite::code_names::CODES
+            .map(|(code, name)| (name, code))
+            .to_vec(),
     )
 }

@@ -5,27 +5,27 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
     time::Duration,
 };
 
 use parking_lot::Mutex;
 use partial_sync_core::{PageSize, SegmentSize};
-use partial_sync_transport::{AuthToken, HttpRemote, Remote, RemoteErrorKind, ReplaceableToken};
+use partial_sync_transport::{AuthToken, HttpRemote, Remote, ReplaceableToken};
 use partial_sync_vfs::{
-    MemoryStorage, OsStorage, Replica, ReplicaConfig, Storage, VFS_NAME, WalMark,
+    MemoryStorage, OsStorage, Replica, ReplicaConfig, Storage, VFS_NAME,
     sqlite::{Conn, OpenOptions},
 };
 
 use crate::{
-    bootstrap::{self, Plan},
     connection::{Connection, ConnectionOptions},
     error::{Error, Result},
+    files::{absolute, make_new, memory_path, not_a_replica, open_existing, remove_files, take_lock},
     hydration::Hydration,
-    info::{self, Info, beside},
+    info::Info,
     offline::Offline,
-    options::{Builder, DEFAULT_TIMEOUT, PartialSync},
+    options::{Builder, DEFAULT_TIMEOUT},
     pull, push,
     runtime::CancelHandle,
     session::Session,
@@ -82,7 +82,7 @@ pub(crate) struct OpenReplica {
     encryption: Option<(String, Option<String>)>,
     _lock: Box<dyn Any + Send + Sync>,
     /// Last: who waits for it finds the files closed.
-    _place: Option<Place>,
+    place: Option<Place>,
 }
 
 impl std::fmt::Debug for Database {
@@ -236,14 +236,18 @@ impl Database {
             offline: is_offline,
             encryption: options.encryption.clone(),
             _lock: lock,
-            _place: place,
+            place,
         };
         pull::recover(&Session {
             open: &opened,
             options: &options,
         })?;
         let inner = Arc::new(Inner::Replica(Box::new(opened)));
-        Place::fill(&path, &inner);
+        if let Inner::Replica(open) = &*inner
+            && let Some(place) = &open.place
+        {
+            place.fill(&inner);
+        }
         Ok(Self {
             inner,
             options: Arc::new(options),
@@ -265,7 +269,7 @@ impl Database {
         } else if let Some(remote) = &remote {
             check_url(remote.known_url().as_deref(), &info, &path())?;
             if open.offline {
-                return otherwise("url: none");
+                return otherwise("url");
             }
         }
         let partial = options.partial.clone().unwrap_or_default();
@@ -461,160 +465,6 @@ fn prepare_plain(conn: Conn) -> Result<Conn> {
     Ok(conn)
 }
 
-type Opened = (Info, partial_sync_core::PageMap, Option<WalMark>);
-
-fn open_existing(
-    storage: &Arc<dyn Storage>,
-    path: &Path,
-    mut info: Info,
-    remote: &Arc<dyn Remote>,
-    options: &Builder,
-) -> Result<Opened> {
-    let given = options.url.is_some() || options.remote.is_some();
-    if given {
-        check_url(remote.known_url().as_deref(), &info, path)?;
-    }
-    let mut saved = Replica::load_map(&**storage, path)
-        .map_err(|e| not_a_replica(path, format!("its page map cannot be read: {e}")))?
-        .ok_or_else(|| not_a_replica(path, "its page map (the -pages file) is missing".into()))?;
-    let main = storage
-        .open(path, false)
-        .map_err(|e| Error::storage("open", path, e))?;
-    let pages_in_file =
-        main.len().map_err(|e| Error::storage("read", path, e))? / u64::from(info.page_size.max(1));
-    if saved.page_size.bytes() != info.page_size
-        || saved
-            .present
-            .max()
-            .is_some_and(|id| u64::from(id) >= pages_in_file)
-    {
-        return Err(not_a_replica(
-            path,
-            "its page map does not fit its database file".into(),
-        ));
-    }
-    let PartialSync {
-        segment_size,
-        prefetch,
-        ..
-    } = options.partial.clone().unwrap_or_default();
-    let wanted = (
-        segment_size.unwrap_or(info.segment_size),
-        prefetch.unwrap_or(info.prefetch),
-    );
-    if wanted != (info.segment_size, info.prefetch) {
-        (info.segment_size, info.prefetch) = wanted;
-        info.save(&**storage, path)?;
-    }
-    let mut mark = info.wal_mark.map(WalMark::from);
-    // A dirty page behind both ends is in the WAL or nowhere; then the WAL tells. A damaged or forged map that names
-    // billions of them costs nothing.
-    let end = pages_in_file.max(u64::from(info.base_size));
-    if saved.dirty.max().is_some_and(|id| u64::from(id) >= end) {
-        saved.dirty.remove_range(u32::try_from(end).unwrap_or(u32::MAX)..);
-        mark = None;
-    }
-    Ok((info, saved.to_map(partial_sync_core::Epoch(0)), mark))
-}
-
-fn make_new(
-    storage: &Arc<dyn Storage>,
-    path: &Path,
-    begun_before: bool,
-    remote: &Arc<dyn Remote>,
-    options: &Builder,
-    segment: Option<SegmentSize>,
-) -> Result<Opened> {
-    let main = storage
-        .open(path, true)
-        .map_err(|e| Error::storage("open", path, e))?;
-    if begun_before {
-        main.set_len(0).map_err(|e| Error::storage("empty", path, e))?;
-    } else if !main.is_empty().map_err(|e| Error::storage("read", path, e))? {
-        return Err(not_a_replica(
-            path,
-            "there is a file already that was not made by a connect to a remote; move it away or choose another path".into(),
-        ));
-    }
-    // What an earlier replica of this name left must not be taken for this one's.
-    for suffix in ["-wal", "-shm", "-pages", "-changes"] {
-        let file = beside(path, suffix);
-        storage
-            .remove(&file)
-            .map_err(|e| Error::storage("remove", &file, e))?;
-    }
-    let mut info = Info::new(remote.known_url().unwrap_or_default());
-    let mut random = options
-        .seed
-        .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
-    info.client_id = format!("{}-{:032x}", options.client_name, random.u128(..));
-    let partial = options.partial.clone();
-    info.bootstrap = partial.as_ref().and_then(|p| p.bootstrap.clone());
-    info.segment_size = u64::from(segment.unwrap_or_default().bytes());
-    info.prefetch = partial.as_ref().and_then(|p| p.prefetch).unwrap_or(false);
-    info.save(&**storage, path)?;
-    let made = if options.bootstrap_if_empty {
-        let plan = Plan::of(options);
-        let fetching = bootstrap::run(&**remote, storage, path, &plan, options.timeout);
-        match options.cancel.wait("the first connect", fetching) {
-            // The first pull brings it.
-            Err(Error::Remote(e)) if e.kind == RemoteErrorKind::Paused => bootstrap::empty(storage, path)?,
-            made => made?,
-        }
-    } else {
-        bootstrap::empty(storage, path)?
-    };
-    info.ready = true;
-    info.page_size = made.page_size.bytes();
-    if let Some(base) = &made.base {
-        info.base_revision = base.revision.as_str().to_owned();
-        info.base_size = base.size.0;
-        info.last_pull = Some(info::now());
-    }
-    info.remote_hydrates = made.hydrates;
-    info.save(&**storage, path)?;
-    Ok((info, made.map, None))
-}
-
-/// The lock of the database file, which is made (empty) when it is not there.
-fn take_lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Any + Send + Sync>> {
-    storage
-        .open(path, true)
-        .map_err(|e| Error::storage("open", path, e))?;
-    storage.lock(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::WouldBlock => Error::InUse {
-            path: path.to_owned(),
-        },
-        _ => Error::storage("lock", path, e),
-    })
-}
-
-/// Removes what a first connect that failed has made. The info file goes last, and only when the rest went: while it
-/// is there, and says that the replica is not ready, the next connect begins anew.
-fn remove_files(storage: &dyn Storage, path: &Path) {
-    let info = info::file(path);
-    let said_ready = Info::load(storage, path).is_ok_and(|info| info.is_some_and(|info| info.ready));
-    let mut files = [
-        "",
-        "-wal",
-        "-shm",
-        "-pages",
-        "-pages.tmp",
-        "-changes",
-        "-info.tmp",
-    ]
-    .map(|suffix| beside(path, suffix))
-    .to_vec();
-    // Only making the name of a complete info file durable can have failed: as long as it is there all must stay.
-    files.insert(if said_ready { 0 } else { files.len() }, info);
-    for file in files {
-        if let Err(error) = storage.remove(&file) {
-            tracing::warn!(%error, file = %file.display(), "files of a replica that could not be made were left behind");
-            return;
-        }
-    }
-}
-
 fn make_remote(options: &Builder, token: &ReplaceableToken) -> Result<Option<Arc<dyn Remote>>> {
     if let Some(remote) = &options.remote {
         return Ok(Some(remote.clone()));
@@ -640,7 +490,7 @@ fn offline(url: &str) -> Arc<dyn Remote> {
 }
 
 /// Refuses the url of another remote than the replica's, as far as both are known.
-fn check_url(url: Option<&str>, info: &Info, path: &Path) -> Result<()> {
+pub(crate) fn check_url(url: Option<&str>, info: &Info, path: &Path) -> Result<()> {
     match url {
         Some(url)
             if !info.remote_url.is_empty()
@@ -653,32 +503,5 @@ fn check_url(url: Option<&str>, info: &Info, path: &Path) -> Result<()> {
             })
         }
         _ => Ok(()),
-    }
-}
-
-fn not_a_replica(path: &Path, why: String) -> Error {
-    Error::NotAReplica {
-        path: path.to_owned(),
-        why,
-    }
-}
-
-fn memory_path() -> PathBuf {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let folder = if cfg!(windows) {
-        "C:\\partial-sync-memory"
-    } else {
-        "/:memory:"
-    };
-    Path::new(folder).join(format!("{}.db", NEXT.fetch_add(1, Ordering::Relaxed)))
-}
-
-/// The path that names the file whatever the current folder is.
-fn absolute(path: &Path) -> Result<PathBuf> {
-    let failed = |e| Error::storage("find", path, e);
-    let full = std::path::absolute(path).map_err(failed)?;
-    match (full.parent(), full.file_name()) {
-        (Some(folder), Some(name)) => Ok(folder.canonicalize().map_err(failed)?.join(name)),
-        _ => Err(not_a_replica(path, "the path names no file".into())),
     }
 }

@@ -33,6 +33,7 @@ pub mod change;
 mod connection;
 mod database;
 mod error;
+mod files;
 mod first_pull;
 mod functions;
 mod hydrate;

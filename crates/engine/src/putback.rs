@@ -65,20 +65,9 @@ fn execute(
         std::collections::hash_map::Entry::Vacant(entry) => entry.insert(conn.prepare_one(&statement.sql)?),
     };
     for (index, value) in statement.args.iter().enumerate() {
-        stmt.bind(index + 1, as_ref(value))?;
+        stmt.bind(index + 1, value.into())?;
     }
     stmt.execute()
-}
-
-fn as_ref(value: &Value) -> ValueRef<'_> {
-    match value {
-        Value::Null => ValueRef::Null,
-        Value::Integer(value) => ValueRef::Integer(*value),
-        Value::Real(value) => ValueRef::Real(*value),
-        Value::Text(text) => ValueRef::Text(text.as_bytes()),
-        Value::RawText(bytes) => ValueRef::Text(bytes),
-        Value::Blob(bytes) => ValueRef::Blob(bytes),
-    }
 }
 
 fn conflict(change: &Change, message: String) -> Error {

@@ -41,10 +41,8 @@ pub(crate) struct Place {
 
 impl Place {
     /// Says that it is open, for others to join.
-    pub(crate) fn fill(path: &Path, inner: &Arc<Inner>) {
-        if let Some(place) = OPEN.lock().get_mut(path) {
-            *place = Arc::downgrade(inner);
-        }
+    pub(crate) fn fill(&self, inner: &Arc<Inner>) {
+        OPEN.lock().insert(self.path.clone(), Arc::downgrade(inner));
         CHANGED.notify_all();
     }
 }

@@ -223,12 +223,7 @@ impl Statement {
             return Ok(self.stmt.value(column)?);
         };
         match rows.get(*at).and_then(|row| row.get(column)) {
-            Some(Value::Null) => Ok(ValueRef::Null),
-            Some(Value::Integer(value)) => Ok(ValueRef::Integer(*value)),
-            Some(Value::Real(value)) => Ok(ValueRef::Real(*value)),
-            Some(Value::Text(text)) => Ok(ValueRef::Text(text.as_bytes())),
-            Some(Value::RawText(bytes)) => Ok(ValueRef::Text(bytes)),
-            Some(Value::Blob(bytes)) => Ok(ValueRef::Blob(bytes)),
+            Some(value) => Ok(value.into()),
             None => Err(sqlite::Error::new(codes::RANGE, format!("there is no column {column}")).into()),
         }
     }

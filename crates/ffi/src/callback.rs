@@ -275,7 +275,7 @@ impl Fields {
             .zip(row?.values())
             .map(|(name, value)| PartialSyncField {
                 name: name.as_ptr(),
-                value: PartialSyncValue::from(borrowed(value)),
+                value: PartialSyncValue::from(ValueRef::from(value)),
             });
         let fields = fields.collect();
         Some(Self {
@@ -296,17 +296,6 @@ impl Fields {
 /// Text in C ends at its first NUL.
 fn c_text(text: &str) -> CString {
     CString::new(text.split('\0').next().unwrap_or_default()).unwrap_or_default()
-}
-
-fn borrowed(value: &Value) -> ValueRef<'_> {
-    match value {
-        Value::Null => ValueRef::Null,
-        Value::Integer(value) => ValueRef::Integer(*value),
-        Value::Real(value) => ValueRef::Real(*value),
-        Value::Text(text) => ValueRef::Text(text.as_bytes()),
-        Value::RawText(bytes) => ValueRef::Text(bytes),
-        Value::Blob(bytes) => ValueRef::Blob(bytes),
-    }
 }
 
 fn with_mutation<T>(from: &TransformMutation, work: impl FnOnce(*const PartialSyncMutation) -> T) -> T {

@@ -5,6 +5,7 @@
 //! Everything unsafe about talking to SQLite as a *client* is in this folder; it must never know about replicas, pages
 //! or the change log.
 
+pub mod code_names;
 mod conn;
 pub mod context;
 mod limits;

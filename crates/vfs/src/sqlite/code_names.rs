@@ -1,7 +1,7 @@
-//! The names of SQLite's result codes, primary and extended.
+//! The names of SQLite's result codes, primary and extended, as its header has them.
 
 /// What SQLite's header calls the code; for one that it does not know, the name of its primary code.
-pub(crate) fn name_of(code: i32) -> &'static str {
+pub fn name_of(code: i32) -> &'static str {
     CODES
         .iter()
         .find(|(known, _)| *known == code)
@@ -10,7 +10,7 @@ pub(crate) fn name_of(code: i32) -> &'static str {
 }
 
 /// Every code.
-pub(crate) const CODES: [(i32, &str); 113] = [
+pub const CODES: [(i32, &str); 113] = [
     (0, "SQLITE_OK"),
     (1, "SQLITE_ERROR"),
     (2, "SQLITE_INTERNAL"),
