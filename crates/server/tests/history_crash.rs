@@ -1,7 +1,7 @@
 //! The page history stopped at any of its file operations: what it recorded is there at the next start, byte for byte, and
 //! a revision that was given out never comes to mean another state (rule 8 for what the server keeps).
 
-#[path = "../../engine/tests/support/crash_storage.rs"]
+#[path = "../../engine/tests/it/support/crash_storage.rs"]
 mod crash_storage;
 
 use std::{path::Path, sync::Arc};

@@ -1,9 +1,7 @@
 //! The main job, over real HTTP against the real server: open partially, query, write, push, pull.
 
-mod support;
-
+use crate::support::*;
 use partial_sync::{Bootstrap, PartialSync};
-use support::*;
 
 /// About 10,000 leaves of 4 KiB: rows of 400 bytes and an index.
 const BIG: &str = "create table t(id integer primary key, k text, pad blob);

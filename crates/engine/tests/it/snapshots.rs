@@ -1,8 +1,6 @@
 //! Every read transaction sees one state: of the remote at one revision, plus the local changes committed before it;
 //! also where most pages are absent, and while pulls, pushes, local commits and remote commits go on all the time.
 
-mod support;
-
 use std::{
     sync::{
         Arc, Condvar, Mutex,
@@ -12,11 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::support::*;
 use partial_sync::{Connection, Database};
 use partial_sync_core::Revision;
 use partial_sync_server::Retention;
 use partial_sync_transport::{Fault, Faulty, PageSelector, PagesRequest, RemoteErrorKind};
-use support::*;
 
 /// Accounts in groups of eight whose members lie far from each other. The balances of a group sum up to 800, always:
 /// members 0 to 3 trade with each other on the remote, 4 to 7 on the replica. `twin_a` and `twin_b` are always equal and

@@ -2,19 +2,17 @@
 //! `turso`. Ignored unless asked for, because it needs that program: set `TURSODB` to its path
 //! (`tests/interop/tursodb_path.sh` prints it) and run with `--ignored`.
 
-mod support;
-
 use std::{
     process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
 };
 
+use crate::support::*;
 use partial_sync_transport::{
     HttpRemote, Remote, RetryPolicy,
     hrana::{Batch, Step, Stmt, Value},
 };
-use support::*;
 
 struct Tursodb {
     remote: Arc<dyn Remote>,

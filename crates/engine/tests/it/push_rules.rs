@@ -2,10 +2,9 @@
 //! in a second replica, and all three have the same contents; also when the remote changed meanwhile, so that a pull puts
 //! the changes back on top before they are pushed.
 
-mod support;
-
 use std::{sync::Arc, time::Duration};
 
+use crate::support::*;
 use futures_util::{FutureExt, future::BoxFuture};
 use partial_sync::{
     Builder, Connection, Database, Error,
@@ -18,7 +17,6 @@ use partial_sync_transport::{
     Fault, Faulty, PageStream, PagesRequest, Remote, RemoteError, RemoteErrorKind, TransferStats,
     hrana::{Batch, BatchResult, Condition, Step, Stmt},
 };
-use support::*;
 
 /// Local writes on a schema, and what somebody else does on the remote meanwhile.
 struct Case {

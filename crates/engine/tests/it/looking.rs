@@ -1,13 +1,11 @@
 //! Hydration, verification and the page map with its owners, on replicas of a real server.
 
-mod support;
-
 use std::os::unix::fs::FileExt;
 
 use partial_sync::{Database, OwnerKind, PageAt, PageMapView, PageRole};
 use partial_sync_transport::{Counting, Features, MemoryRemote};
 
-use support::*;
+use crate::support::*;
 
 /// Two tables (one without rowids), an index, rows long enough for overflow pages, and free pages.
 const MIXED: &str = "create table town(id integer primary key, name text, country text);

@@ -1,12 +1,10 @@
 //! How many requests things take and which pages they bring: the numbers that a partial replica is held to.
 
-mod support;
-
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use crate::support::*;
 use partial_sync::{Database, PartialSync};
 use partial_sync_transport::Counting;
-use support::*;
 
 /// A table of about 10,000 pages of 4 KiB, and an index in whose order the rows lie far from each other.
 const BIG: &str = "create table t(id integer primary key, k integer, pad blob);

@@ -1,19 +1,15 @@
 //! Replicas that are made without the remote (`bootstrap_if_empty(false)`, or while the url function gives no url): what is
 //! written before the first pull, and what the first pull and the first push make of it.
 
-#[path = "support/crash_storage.rs"]
-mod crash_storage;
-mod support;
-
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex},
 };
 
-use crash_storage::{CrashStorage, Survives, Trouble};
+use crate::support::crash_storage::{CrashStorage, Survives, Trouble};
+use crate::support::*;
 use partial_sync::{Bootstrap, Builder, Database, Error, PartialSync, Result};
 use partial_sync_transport::{RemoteErrorKind, UrlSource, memory::MemoryRemote};
-use support::*;
 
 /// More than a hundred pages, with a table that local writes meet.
 const REMOTE: &str = "create table t(id integer primary key, v text);

@@ -1,15 +1,13 @@
 //! A replica opened several times in one process: all share its pages and files, and each has its own limits.
 
-mod support;
-
 use std::{
     sync::{Arc, Barrier},
     time::Duration,
 };
 
+use crate::support::{Replicas, Served, prefix, rows};
 use partial_sync::{CancelHandle, Error, PartialSync};
 use partial_sync_transport::{Fault, Faulty};
-use support::{Replicas, Served, prefix, rows};
 
 const WIDE: &str = "create table t (id integer primary key, v text);
     with recursive n(i) as (values (1) union all select i + 1 from n where i < 3000)

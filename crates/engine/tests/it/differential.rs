@@ -1,8 +1,6 @@
 //! The answer to every query on a partial replica is what the `sqlite3` shell, a program that we did not write, answers on
 //! the whole file: for page sizes from 512 to 65536, whatever pages happen to be here, with prefetch and without.
 
-mod support;
-
 use std::{
     collections::BTreeSet,
     io::Write,
@@ -10,9 +8,9 @@ use std::{
     process::{Command, Stdio},
 };
 
+use crate::support::*;
 use partial_sync::{Connection, Database, PartialSync};
 use rusqlite::types::ValueRef;
-use support::*;
 
 const SCHEMA: &str = "
 create table words(id integer primary key, w text);

@@ -1,15 +1,13 @@
 //! Deadlines of a connection, and threads that must not wait.
 
-mod support;
-
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use crate::support::{Replicas, Served, prefix, rows};
 use partial_sync::{Connection, Database, Error, Result};
 use partial_sync_transport::{Delayed, Fault, Faulty};
-use support::{Replicas, Served, prefix, rows};
 
 const WIDE: &str = "create table t (id integer primary key, v text);
     with recursive n(i) as (values (1) union all select i + 1 from n where i < 3000)

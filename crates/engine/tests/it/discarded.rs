@@ -1,12 +1,10 @@
 //! Changes that are given up, and what the remote may know of them.
 
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::*;
 use partial_sync_core::ChangeId;
 use partial_sync_transport::{Fault, Faulty, RemoteErrorKind};
-use support::*;
 
 /// Was red: the newest change had landed, its answer was lost, and it was discarded; the remote then knew of a change that
 /// the log did not, and the replica was said to be restored from a backup.

@@ -1,12 +1,10 @@
 //! A remote that cannot say what changed, only that everything may have.
 
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::*;
 use bytes::Bytes;
 use partial_sync_transport::memory::MemoryRemote;
-use support::*;
 
 fn pages(conn: &rusqlite::Connection) -> Vec<Bytes> {
     let mut select = conn

@@ -1,8 +1,6 @@
 //! Bad input of every kind: each is a typed error whose text says what to do; the replica is usable afterwards, what was
 //! local stays local, and a first connect that fails leaves no file behind.
 
-mod support;
-
 use std::{
     io::{Read, Write},
     net::TcpListener,
@@ -11,10 +9,10 @@ use std::{
     time::Duration,
 };
 
+use crate::support::*;
 use partial_sync::{Bootstrap, Builder, Database, Error, PartialSync};
 use partial_sync_server::Server;
 use partial_sync_transport::{Fault, Faulty, RemoteErrorKind, RemotePage};
-use support::*;
 
 const SMALL: &str = "create table t(id integer primary key, v text);
     with recursive c(x) as (select 1 union all select x + 1 from c where x < 300)

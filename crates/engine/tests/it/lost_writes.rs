@@ -2,24 +2,20 @@
 //! test begins with what was wrong. Most failed before the mend; those of the late fetch, of the frames of a rolled back
 //! transaction and of a new WAL's name hold mends that came from reading, and passed before them too.
 
-#[path = "support/crash_storage.rs"]
-mod crash_storage;
-mod support;
-
 use std::{
     path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use crash_storage::{CrashStorage, Survives, Trouble};
+use crate::support::crash_storage::{CrashStorage, Survives, Trouble};
+use crate::support::*;
 use futures_util::{StreamExt, future::BoxFuture};
 use partial_sync::{Builder, Database, Error};
 use partial_sync_transport::{
     Fault, Faulty, PageStream, PagesRequest, Remote, RemoteError, TransferStats,
     hrana::{Batch, BatchResult},
 };
-use support::*;
 
 const SMALL: &str = "create table t(id integer primary key, v text);
     with recursive c(x) as (select 1 union all select x + 1 from c where x < 300)

@@ -3,10 +3,6 @@
 //! The remote is a real server over HTTP. A trigger there (and in the replica) notes every row that lands, so that a
 //! change that came twice is seen.
 
-#[path = "support/crash_storage.rs"]
-mod crash_storage;
-mod support;
-
 use std::{
     io::{self, BufRead, BufReader},
     path::PathBuf,
@@ -17,9 +13,9 @@ use std::{
     },
 };
 
-use crash_storage::{CrashStorage, Survives, Trouble};
+use crate::support::crash_storage::{CrashStorage, Survives, Trouble};
+use crate::support::*;
 use partial_sync::{Connection, Database, Error, Result};
-use support::*;
 
 const REMOTE: &str = "create table t(id integer primary key, v text);
     create table pair(id integer primary key, v text);
@@ -433,7 +429,7 @@ fn invariants_1_2_8_hold_when_a_real_process_is_killed_at_random_moments() {
     for round in 0..20 {
         let from = committed.last().map_or(1000, |id| id + 10);
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child_that_is_killed", "--nocapture"])
+            .args(["--exact", "crash::child_that_is_killed", "--nocapture"])
             .env(CHILD, format!("{}|{}|{from}", path.display(), served.url()))
             .stdout(Stdio::piped())
             .spawn()

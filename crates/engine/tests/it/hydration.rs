@@ -1,12 +1,11 @@
 //! Statement hydration over real HTTP: with prefetch a cold query takes one request, and nothing depends on it.
 
-mod support;
-
 use std::{
     sync::{Arc, Mutex, mpsc},
     time::Duration,
 };
 
+use crate::support::*;
 use partial_sync::{Database, PartialSync};
 use partial_sync_server::{
     Server,
@@ -14,7 +13,6 @@ use partial_sync_server::{
 };
 use partial_sync_transport::{Counting, HttpRemote};
 use roaring::RoaringBitmap;
-use support::*;
 
 const ROWS: &str = "create table t(id integer primary key, k text, pad blob);
     with recursive c(x) as (select 1 union all select x + 1 from c where x < 20000)

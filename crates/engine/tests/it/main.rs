@@ -1,0 +1,19 @@
+//! The integration tests of the engine, in one binary so that SQLite is linked once.
+
+mod bad_input;
+mod bootstrap_later;
+mod crash;
+mod differential;
+mod discarded;
+mod hydration;
+mod independent_remote;
+mod limits;
+mod looking;
+mod lost_writes;
+mod main_job;
+mod push_rules;
+mod replaced_base;
+mod requests;
+mod sharing;
+mod snapshots;
+mod support;
