@@ -68,16 +68,16 @@ impl Error {
         }
     }
 
-    /// Reads the connection's last error after a call on this thread returned `rc`.
+    /// Reads the connection's last error after a call on this thread returned `rc`. The text belongs to the connection and
+    /// is freed by the next call on it, from whichever thread: see [`Conn::call`].
     ///
     /// # Safety
-    /// `db` must be a live connection or null.
+    /// `db` must be a live connection whose mutex this thread has held since before that call.
     pub(super) unsafe fn last(db: *mut ffi::sqlite3, rc: c_int) -> Self {
-        // SAFETY: the connection is live (or null, and then not asked); the message is copied before anything else can
-        // run on it.
+        // SAFETY: the connection is live, and no other thread can run anything on it until the message is copied.
         let (message, offset) = unsafe {
-            // When another call came between, or there is no connection, the code's own text is the truth we have.
-            let text = if !db.is_null() && ffi::sqlite3_extended_errcode(db) & 0xff == rc & 0xff {
+            // A call that fails without setting the connection's error leaves an older one there.
+            let text = if ffi::sqlite3_extended_errcode(db) & 0xff == rc & 0xff {
                 ffi::sqlite3_errmsg(db)
             } else {
                 ffi::sqlite3_errstr(rc)
@@ -86,14 +86,7 @@ impl Error {
                 true => format!("SQLite error {rc}"),
                 false => CStr::from_ptr(text).to_string_lossy().into_owned(),
             };
-            (
-                message,
-                if db.is_null() {
-                    -1
-                } else {
-                    ffi::sqlite3_error_offset(db)
-                },
-            )
+            (message, ffi::sqlite3_error_offset(db))
         };
         let left_by_vfs = matches!(
             rc & 0xff,
@@ -258,6 +251,9 @@ impl Conn {
         &self,
         work: impl FnOnce(&mut rusqlite::Connection) -> rusqlite::Result<T>,
     ) -> Result<T> {
+        // The mutex first, always: rusqlite reads the connection's error text after a call, and whoever holds the mutex
+        // may come here.
+        let _held = self.hold();
         let mut connection = self.0.rusqlite.lock();
         // SAFETY: `self` keeps the connection alive past the guard.
         let _entered = unsafe { context::enter(self.0.db, ptr::null_mut(), self.limits()) };
@@ -383,6 +379,8 @@ impl Conn {
     ///
     /// The hook must not use the connection. A panic in it is caught, interrupts the statement, and makes the step fail.
     pub fn set_preupdate_hook(&self, hook: Option<PreUpdateHook>) {
+        // So that the hook's own lock is never taken before the mutex: a hook that runs has them the other way round.
+        let _held = self.hold();
         // SAFETY: `db` is live, and `Inner::drop` removes the hook before the connection is closed.
         unsafe { self.0.hook.replace(self.0.db, hook) }
     }
@@ -415,9 +413,46 @@ impl Conn {
         &self.0.limits
     }
 
-    /// True once after the preupdate hook panicked.
-    pub(super) fn take_hook_panic(&self) -> bool {
-        self.0.hook.take_panic()
+    /// The one way to make a call that answers with a result code: inside a frame of `context` that names `stmt` (or null),
+    /// and under the connection's mutex until what it failed with has been read. Between the two another thread's call on
+    /// this connection would replace the error, and free its text while it is being copied.
+    ///
+    /// `call` gives the result code of its last call into SQLite; pointers in it must be live.
+    pub(super) fn call(&self, stmt: *mut ffi::sqlite3_stmt, call: impl FnOnce() -> c_int) -> Result<c_int> {
+        let _held = self.hold();
+        let (rc, interrupted) = {
+            // SAFETY: `self` keeps the connection alive past the frame; the caller's statement is.
+            let _entered = unsafe { context::enter(self.0.db, stmt, self.limits()) };
+            let rc = call();
+            (rc, rc & 0xff == codes::BUSY && context::is_interrupted())
+        };
+        if self.0.hook.take_panic() {
+            return Err(Error::new(
+                codes::ABORT,
+                "recording the changes of this statement failed: a bug, please report it",
+            ));
+        }
+        if matches!(rc, ffi::SQLITE_OK | ffi::SQLITE_ROW | ffi::SQLITE_DONE) {
+            return Ok(rc);
+        }
+        // SAFETY: the connection is live, and its mutex is held by `_held` since before the call.
+        let error = unsafe { Error::last(self.0.db, rc) };
+        Err(match rc & 0xff {
+            // The wait for a lock was what the interrupt ended.
+            codes::BUSY if interrupted => self.interrupted("while another connection had the lock"),
+            codes::INTERRUPT if error.source.is_none() && self.limits().deadline_has_passed() => {
+                self.interrupted("while it ran")
+            }
+            _ => error,
+        })
+    }
+
+    fn interrupted(&self, when: &str) -> Error {
+        let why = match self.limits().deadline_has_passed() {
+            true => "interrupted by its deadline",
+            false => "interrupted",
+        };
+        Error::new(codes::INTERRUPT, format!("{why} {when}"))
     }
 }
 

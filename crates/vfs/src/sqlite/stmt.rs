@@ -74,15 +74,10 @@ impl Stmt {
         };
         let (mut raw, mut tail) = (ptr::null_mut(), ptr::null());
         let start: *const c_char = sql.as_ptr().cast();
-        // SAFETY: `sql` is `len` readable bytes; `raw` and `tail` are out parameters; the connection outlives the frame.
-        let rc = unsafe {
-            let _entered = context::enter(conn.raw(), ptr::null_mut(), conn.limits());
-            ffi::sqlite3_prepare_v3(conn.raw(), start, len, flags, &mut raw, &mut tail)
-        };
-        if rc != ffi::SQLITE_OK {
-            // SAFETY: the connection is live.
-            return Err(unsafe { Error::last(conn.raw(), rc) });
-        }
+        conn.call(ptr::null_mut(), || {
+            // SAFETY: `sql` is `len` readable bytes; `raw` and `tail` are out parameters; the connection is live.
+            unsafe { ffi::sqlite3_prepare_v3(conn.raw(), start, len, flags, &mut raw, &mut tail) }
+        })?;
         let consumed = if tail.is_null() {
             sql.len()
         } else {
@@ -117,7 +112,7 @@ impl Stmt {
         let i = index as c_int;
         // SAFETY: the statement is live, the index was checked, and SQLITE_TRANSIENT makes SQLite copy the bytes, whose
         // pointer is never null (an empty slice's is dangling, which SQLite does not read).
-        let rc = unsafe {
+        let bind = || unsafe {
             match value {
                 ValueRef::Null => ffi::sqlite3_bind_null(self.raw, i),
                 ValueRef::Integer(v) => ffi::sqlite3_bind_int64(self.raw, i, v),
@@ -139,7 +134,7 @@ impl Stmt {
                 ),
             }
         };
-        self.check(rc)
+        self.conn.call(self.raw, bind).map(drop)
     }
 
     /// Binds the parameter called `name`, with its prefix (`:a`, `@a`, `$a`, `?7`).
@@ -157,50 +152,21 @@ impl Stmt {
     pub fn step(&mut self) -> Result<Step> {
         self.on_row = false;
         self.stepped = true;
-        // SAFETY: statement and connection are live past the frame.
-        let (rc, interrupted) = unsafe {
-            let _entered = context::enter(self.conn.raw(), self.raw, self.conn.limits());
-            let rc = ffi::sqlite3_step(self.raw);
-            let failed = !matches!(rc, ffi::SQLITE_ROW | ffi::SQLITE_DONE);
-            (rc, failed && context::is_interrupted())
-        };
-        if self.conn.take_hook_panic() {
-            self.reset();
-            return Err(Error::new(
-                codes::ABORT,
-                "recording the changes of this statement failed: a bug, please report it",
-            ));
-        }
-        match rc {
-            ffi::SQLITE_ROW => {
+        // SAFETY: statement and connection are live.
+        match self
+            .conn
+            .call(self.raw, || unsafe { ffi::sqlite3_step(self.raw) })
+        {
+            Ok(ffi::SQLITE_ROW) => {
                 self.on_row = true;
                 Ok(Step::Row)
             }
-            ffi::SQLITE_DONE => Ok(Step::Done),
-            rc => {
-                // SAFETY: the connection is live.
-                let error = unsafe { Error::last(self.conn.raw(), rc) };
+            Ok(_) => Ok(Step::Done),
+            Err(error) => {
                 self.reset();
-                Err(match rc & 0xff {
-                    // The wait for a lock was what the interrupt ended.
-                    codes::BUSY if interrupted => self.interrupted("while another connection had the lock"),
-                    codes::INTERRUPT
-                        if error.source.is_none() && self.conn.limits().deadline_has_passed() =>
-                    {
-                        self.interrupted("while it ran")
-                    }
-                    _ => error,
-                })
+                Err(error)
             }
         }
-    }
-
-    fn interrupted(&self, when: &str) -> Error {
-        let why = match self.conn.limits().deadline_has_passed() {
-            true => "interrupted by its deadline",
-            false => "interrupted",
-        };
-        Error::new(codes::INTERRUPT, format!("{why} {when}"))
     }
 
     /// Steps to the end, throwing rows away, and resets.
@@ -348,14 +314,6 @@ impl Stmt {
             codes::RANGE,
             format!("there is no column {column}: the statement has {count}"),
         ))
-    }
-
-    fn check(&self, rc: c_int) -> Result<()> {
-        if rc == ffi::SQLITE_OK {
-            return Ok(());
-        }
-        // SAFETY: the connection is live.
-        Err(unsafe { Error::last(self.conn.raw(), rc) })
     }
 
     /// # Safety

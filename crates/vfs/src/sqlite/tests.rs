@@ -179,3 +179,80 @@ fn an_interrupt_is_seen_from_inside_and_breaks_the_statement() {
     assert_eq!(conn.execute_batch(endless).unwrap_err().code, codes::INTERRUPT);
     conn.execute_batch("SELECT 1").unwrap();
 }
+
+/// SQLite keeps one error text for each connection and frees it at the next call, from whichever thread. It was read after
+/// the mutex had been given back: another thread's text, or freed memory.
+#[test]
+fn h5_threads_that_share_a_connection_get_their_own_errors_and_never_freed_memory() {
+    const THREADS: usize = 4;
+    const ROUNDS: usize = 400;
+    let conn = memory();
+    conn.execute_batch("CREATE TABLE t(a UNIQUE CHECK(a <> 'no')); INSERT INTO t VALUES (1)")
+        .unwrap();
+    let start = Arc::new(std::sync::Barrier::new(THREADS));
+    let threads: Vec<_> = (0..THREADS)
+        .map(|n| {
+            let (conn, start) = (conn.clone(), start.clone());
+            thread::spawn(move || {
+                // Texts of very different lengths, so that a freed one is not overwritten in place by an equal one.
+                let name = format!("missing_{n}_{}", "x".repeat(n * 3000));
+                start.wait();
+                for round in 0..ROUNDS {
+                    let error = conn.prepare(&format!("SELECT {name}"), false).unwrap_err();
+                    assert_eq!(error.message, format!("no such column: {name}"), "round {round}");
+                    assert_eq!((error.code, error.offset), (codes::ERROR, Some(7)));
+
+                    let mut insert = conn.prepare_one("INSERT INTO t VALUES (?1)").unwrap();
+                    insert.bind(1, ValueRef::Integer(1)).unwrap();
+                    let error = insert.step().unwrap_err();
+                    assert_eq!(error.message, "UNIQUE constraint failed: t.a");
+                    insert.bind(1, ValueRef::Text(b"no")).unwrap();
+                    assert_eq!(
+                        insert.step().unwrap_err().message,
+                        "CHECK constraint failed: a <> 'no'"
+                    );
+
+                    let mut echo = conn.prepare_one("SELECT ?1").unwrap();
+                    echo.bind(1, ValueRef::Text(name.as_bytes())).unwrap();
+                    assert_eq!(echo.step().unwrap(), Step::Row);
+                    assert_eq!(echo.value(0).unwrap(), ValueRef::Text(name.as_bytes()));
+                    assert_eq!(echo.column_name(0).unwrap(), "?1");
+                    assert_eq!(echo.sql(), "SELECT ?1");
+
+                    // rusqlite reads the error of its own calls too.
+                    let error = conn
+                        .with_rusqlite(|c| c.execute_batch(&format!("DROP TABLE {name}")))
+                        .unwrap_err();
+                    assert!(
+                        error.message.contains(&format!("no such table: {name}")),
+                        "{error}"
+                    );
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
+/// Set-up work and a hook that replaces itself meet: each takes the connection's mutex first.
+#[test]
+fn h5_set_up_work_on_one_thread_and_a_held_connection_on_another_do_not_wait_for_each_other() {
+    let conn = memory();
+    conn.execute_batch("CREATE TABLE t(a)").unwrap();
+    let other = conn.clone();
+    let set_up = thread::spawn(move || {
+        for _ in 0..2000 {
+            other.with_rusqlite(|c| c.execute_batch("SELECT 1")).unwrap();
+            other.set_preupdate_hook(Some(Box::new(|_| {})));
+        }
+    });
+    for _ in 0..2000 {
+        let _held = conn.hold();
+        conn.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+        conn.with_rusqlite(|c| c.execute_batch("SELECT 1")).unwrap();
+        conn.set_preupdate_hook(None);
+    }
+    set_up.join().unwrap();
+}
