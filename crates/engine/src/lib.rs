@@ -36,6 +36,9 @@ mod error;
 mod files;
 mod first_pull;
 mod functions;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hydrate;
 mod hydration;
 mod info;

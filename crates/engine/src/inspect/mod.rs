@@ -211,6 +211,31 @@ impl Database {
     }
 }
 
+/// Walks pages from elsewhere.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn walk_pages(
+    source: &mut dyn ReadPage,
+    page_size: partial_sync_core::PageSize,
+    count: usize,
+    is_absent: impl Fn(usize) -> bool,
+) -> (Vec<Owner>, Vec<PageView>) {
+    let at = |n| {
+        if is_absent(n) {
+            PageAt::Absent
+        } else {
+            PageAt::Present
+        }
+    };
+    let view = |n| PageView {
+        at: at(n),
+        role: PageRole::Unknown,
+        owner: NO_OWNER,
+    };
+    let mut pages: Vec<_> = (0..count).map(view).collect();
+    let owners = walk::attribute(source, page_size, &mut pages);
+    (owners, pages)
+}
+
 /// Reads pages for the walk; `None` = the page is not here, or cannot be read.
 pub(crate) trait ReadPage {
     fn read(&mut self, page: PageNo) -> Option<Vec<u8>>;

@@ -1,0 +1,232 @@
+//! The server's two endpoints with any body, over a small database on disk.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use axum::{
+    body::to_bytes,
+    http::{Request, Response, StatusCode},
+    response::IntoResponse,
+};
+use bytes::Bytes;
+use futures_util::{FutureExt, future::BoxFuture};
+use partial_sync_server::{
+    Clock,
+    access::{Access, CommitListener, DatabaseHandle, SqlEndpoint},
+    follow::{Follower, SourceFiles},
+    history::SqliteHistory,
+    hrana::{Hrana, HranaOptions},
+    pages::{PagesEndpoint, QueryLimits, SnapshotQueries},
+};
+use partial_sync_transport::wire::{
+    FrameDecoder, HEADER_LIMIT, PAGE_LIMIT, PageData, PageEncoding, PullUpdatesHeader, PullUpdatesRequest,
+};
+use prost::Message;
+use tempfile::TempDir;
+
+use crate::{Input, client::RUNTIME};
+
+const SCRIPT: &str = "PRAGMA page_size = 512; PRAGMA journal_mode = wal;
+    CREATE TABLE notes(id INTEGER PRIMARY KEY, body TEXT); CREATE INDEX n ON notes(body);
+    INSERT INTO notes VALUES (1, 'a'), (2, 'b'), (3, printf('%.600c', 'x'));";
+
+/// One database for all runs: answering pages changes nothing.
+static SERVED: LazyLock<(TempDir, Arc<Follower>)> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("remote.db");
+    std::fs::write(&path, &*FRESH).expect("room for some pages");
+    let files = SourceFiles::open(&path).expect("a good database");
+    let history = Arc::new(SqliteHistory::in_memory().expect("memory"));
+    let follower = Follower::open(files, history, Clock::default()).expect("a good database");
+    (folder, Arc::new(follower))
+});
+
+/// Any body is refused, or answered with a stream that keeps the rules that clients check.
+pub(crate) fn pull_endpoint(data: &[u8]) {
+    let mut input = Input(data);
+    let pinned = input.byte();
+    let body = input.rest();
+    let follower = &SERVED.1;
+    let endpoint = PagesEndpoint {
+        queries: Arc::new(SnapshotQueries),
+        query_limits: QueryLimits {
+            time: Duration::from_millis(300),
+            pages: 100,
+        },
+        query_turns: Arc::new(tokio::sync::Semaphore::new(1)),
+        longest_poll: Duration::ZERO,
+        metrics: Arc::default(),
+        stopping: tokio::sync::watch::channel(false).1,
+    };
+    // A revision has random parts that no mutator guesses.
+    let body = match PullUpdatesRequest::decode(body) {
+        Ok(mut request) if pinned & 3 != 0 => {
+            let revision = follower.current().revision().as_str().to_owned();
+            if pinned & 1 != 0 {
+                request.server_revision.clone_from(&revision);
+            }
+            if pinned & 2 != 0 {
+                request.client_revision = revision;
+            }
+            request.encode_to_vec().into()
+        }
+        _ => Bytes::copy_from_slice(body),
+    };
+    RUNTIME.block_on(async {
+        let response = match endpoint.answer(follower, body).await {
+            Ok(response) => response,
+            Err(refusal) => {
+                let response = refusal.into_response();
+                assert!(response.status().is_client_error(), "{}", response.status());
+                return;
+            }
+        };
+        let db_size = follower.current().snapshot.db_size();
+        let body = to_bytes(response.into_body(), 1 << 20)
+            .await
+            .expect("a whole answer");
+        let mut frames = FrameDecoder::new();
+        frames.push(&body);
+        let header = frames
+            .next(HEADER_LIMIT)
+            .expect("a header")
+            .expect("a whole header");
+        let header = PullUpdatesHeader::decode(header).expect("a header");
+        let (revision, size, _, encoding) = header.check().expect("a good header");
+        assert_eq!((revision, size), (follower.current().revision(), db_size));
+        let mut seen = roaring::RoaringBitmap::new();
+        while let Some(frame) = frames.next(PAGE_LIMIT).expect("good frames") {
+            let page = PageData::decode(frame).expect("a page");
+            assert!(page.page_id < u64::from(db_size.0));
+            assert!(seen.insert(page.page_id as u32), "a page was sent twice");
+            let len = match encoding {
+                PageEncoding::Raw => page.encoded_page.len(),
+                PageEncoding::Zstd => zstd::bulk::decompress(&page.encoded_page, 65536)
+                    .expect("zstd")
+                    .len(),
+            };
+            assert_eq!(len, 512);
+        }
+        assert!(frames.is_at_boundary());
+    });
+}
+
+struct Nobody;
+
+impl CommitListener for Nobody {
+    fn committed(&self) -> BoxFuture<'static, ()> {
+        std::future::ready(()).boxed()
+    }
+}
+
+/// The bytes of a fresh database.
+static FRESH: LazyLock<Vec<u8>> = LazyLock::new(|| crate::database(SCRIPT));
+
+/// A folder of its own, in memory where there is such a place.
+static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
+    let shm = Path::new("/dev/shm");
+    let folder = if shm.is_dir() {
+        tempfile::tempdir_in(shm)
+    } else {
+        tempfile::tempdir()
+    };
+    folder.expect("a folder")
+});
+
+fn options() -> HranaOptions {
+    HranaOptions {
+        busy_timeout: Duration::from_millis(20),
+        statement_timeout: Duration::from_millis(200),
+        request_timeout: Duration::from_millis(400),
+        answer_bytes: 1 << 20,
+        value_bytes: 1 << 20,
+        idle_connections: 0,
+        ..HranaOptions::default()
+    }
+}
+
+/// Runs a body against a fresh database and checks what is left of it.
+fn run(path: &str, body: Bytes, access: Access) -> (StatusCode, Bytes) {
+    let file: PathBuf = FOLDER.path().join("remote.db");
+    for suffix in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(FOLDER.path().join(format!("remote.db{suffix}")));
+    }
+    std::fs::write(&file, &*FRESH).expect("room for some pages");
+    let endpoint = Hrana::new(options());
+    let handle = DatabaseHandle {
+        name: "".into(),
+        path: Arc::new(file.clone()),
+        read_only: false,
+        listener: Arc::new(Nobody),
+    };
+    let request = Request::post(path).body(body).expect("a good path");
+    let answer = RUNTIME.block_on(async {
+        let answer: Response<_> = endpoint.answer(handle, access, request).await;
+        let status = answer.status();
+        let body = to_bytes(answer.into_body(), 8 << 20)
+            .await
+            .expect("a bounded answer");
+        endpoint.shut_down().await;
+        (status, body)
+    });
+    for entry in std::fs::read_dir(FOLDER.path()).expect("the folder") {
+        let name = entry.expect("the folder").file_name();
+        let known = ["remote.db", "remote.db-wal", "remote.db-shm"].map(std::ffi::OsString::from);
+        assert!(known.contains(&name), "SQL made the file {name:?}");
+    }
+    let header = std::fs::read(&file).expect("the database is still there");
+    assert_eq!(header[18..20], [2, 2], "the database is not in WAL mode any more");
+    let conn = rusqlite::Connection::open(&file).expect("the database is still there");
+    let ok: String = conn
+        .query_row("PRAGMA integrity_check", (), |row| row.get(0))
+        .expect("the database can be read");
+    assert_eq!(ok, "ok");
+    if access == Access::ReadOnly {
+        assert_eq!(header, *FRESH, "a reader changed the database");
+        let rows: i64 = conn
+            .query_row("SELECT sum(id) FROM notes", (), |row| row.get(0))
+            .expect("the table is still there");
+        assert_eq!(rows, 6, "a reader changed the database");
+    }
+    answer
+}
+
+/// Any body of a pipeline or a cursor is answered with JSON; a reader changes nothing and a writer leaves a good database.
+pub(crate) fn hrana_endpoint(data: &[u8]) {
+    let mut input = Input(data);
+    let flags = input.byte();
+    let access = if flags & 1 == 0 {
+        Access::ReadOnly
+    } else {
+        Access::Full
+    };
+    let cursor = flags & 2 != 0;
+    let path = if cursor { "/v3/cursor" } else { "/v2/pipeline" };
+    let (status, body) = run(path, Bytes::copy_from_slice(input.rest()), access);
+    assert!(!status.is_server_error(), "{status}");
+    for line in body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        serde_json::from_slice::<serde_json::Value>(line).expect("the answer is JSON");
+    }
+}
+
+/// No SQL text gets past the guard: no other file is reached or made, WAL mode stays, and a reader changes nothing.
+pub(crate) fn sql_guard(data: &[u8]) {
+    let mut input = Input(data);
+    let access = if input.byte() & 1 == 0 {
+        Access::ReadOnly
+    } else {
+        Access::Full
+    };
+    let Ok(sql) = std::str::from_utf8(input.rest()) else {
+        return;
+    };
+    let body = serde_json::json!({
+        "baton": null,
+        "requests": [{"type": "sequence", "sql": sql}, {"type": "close"}],
+    });
+    let (status, _) = run("/v2/pipeline", body.to_string().into(), access);
+    assert!(status.is_success(), "{status}");
+}
