@@ -12,6 +12,7 @@ pub mod planner;
 pub mod saved_map;
 pub mod segment;
 mod streams;
+mod sync;
 pub mod types;
 
 pub use page_map::{Generation, PageMap, PageState};

@@ -32,17 +32,19 @@
 //! database of one page, then 16.5 KiB for every 4096 pages; page `u32::MAX` costs no more than page 1. Asking about a
 //! page that was never touched allocates nothing.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering, fence},
-};
+// Not in `sync`: nothing that makes a level takes turns with other threads.
+use std::sync::OnceLock;
 
 use roaring::RoaringBitmap;
 
-use crate::types::{Epoch, PageCount, PageId, PageNo};
+use crate::{
+    sync::{AtomicI64, AtomicU32, AtomicU64, Ordering, fence},
+    types::{Epoch, PageCount, PageId, PageNo},
+};
 
-const LEAF_BITS: u32 = 12;
-const NODE_BITS: u32 = 10;
+// Under the scheduler an atomic takes some hundred bytes, and every word that a walk looks at is a choice.
+const LEAF_BITS: u32 = if cfg!(feature = "shuttle") { 6 } else { 12 };
+const NODE_BITS: u32 = if cfg!(feature = "shuttle") { 13 } else { 10 };
 const LEAF_PAGES: usize = 1 << LEAF_BITS;
 const NODE_LEAVES: usize = 1 << NODE_BITS;
 const ROOT_NODES: usize = 1 << (32 - LEAF_BITS - NODE_BITS);

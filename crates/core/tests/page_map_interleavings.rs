@@ -1,0 +1,272 @@
+//! The page map's protocols under a scheduler that tries interleavings (`shuttle`), with every atomic operation a point
+//! where another thread may go on. Memory order is not explored: every operation is sequentially consistent here, which
+//! `scripts/races` makes up for with ThreadSanitizer. `SCHEDULES` says how many schedules each test tries; a failure prints
+//! one that can be replayed with `shuttle::replay`.
+
+use std::sync::Arc;
+
+use partial_sync_core::{Epoch, PageCount, PageId, PageMap, PageNo, PageSize, SavedPageMap};
+use roaring::RoaringBitmap;
+use shuttle::{
+    sync::atomic::{AtomicU64, Ordering::SeqCst},
+    thread,
+};
+
+fn schedules() -> usize {
+    std::env::var("SCHEDULES")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(1000)
+}
+
+/// Half of the schedules drawn at random, half with few switches at bad moments, which finds other defects.
+fn explore(body: impl Fn() + Send + Sync + Clone + 'static) {
+    shuttle::check_random(body.clone(), schedules().div_ceil(2));
+    shuttle::check_pct(body, schedules().div_ceil(2), 3);
+}
+
+fn page(n: u32) -> PageNo {
+    PageNo::new(n).unwrap()
+}
+
+/// A page of the file, which is written and read half by half.
+#[derive(Default)]
+struct Bytes([AtomicU64; 2]);
+
+impl Bytes {
+    fn write(&self, value: u64) {
+        self.0.iter().for_each(|half| half.store(value, SeqCst));
+    }
+
+    fn read(&self) -> [u64; 2] {
+        [self.0[0].load(SeqCst), self.0[1].load(SeqCst)]
+    }
+}
+
+/// What a reader of an epoch gets from the file by the protocol; `None` = it has to fetch.
+fn read(map: &PageMap, bytes: &Bytes, page: PageNo, epoch: Epoch) -> Option<[u64; 2]> {
+    loop {
+        let state = map.state(page);
+        if !state.visible_to(epoch) {
+            return None;
+        }
+        let read = bytes.read();
+        if map.is_still(page, state) {
+            return Some(read);
+        }
+    }
+}
+
+#[test]
+fn a_reader_never_gets_bytes_that_are_being_written() {
+    explore(|| {
+        let map = Arc::new(PageMap::new());
+        let bytes = Arc::new(Bytes::default());
+        let readers: Vec<_> = [0, 1]
+            .map(Epoch)
+            .into_iter()
+            .map(|epoch| {
+                let (map, bytes) = (map.clone(), bytes.clone());
+                thread::spawn(move || {
+                    for _ in 0..2 {
+                        match (epoch.0, read(&map, &bytes, page(5), epoch)) {
+                            (_, None) => {}
+                            (0, Some(read)) => assert_eq!(read, [1, 1]),
+                            (_, Some(read)) => assert!(read == [1, 1] || read == [2, 2], "{read:?}"),
+                        }
+                    }
+                })
+            })
+            .collect();
+        // A fetch fills the page, a pull replaces it.
+        bytes.write(1);
+        map.set_present(page(5), Epoch(0));
+        map.clear_present(page(5));
+        bytes.write(2);
+        map.set_present(page(5), Epoch(1));
+        for reader in readers {
+            reader.join().unwrap();
+        }
+        assert_eq!(map.present_count(), PageCount(1));
+    });
+}
+
+/// The map's documentation says that the epoch has to go up; this shows that the scheduler finds out when it does not.
+#[test]
+#[should_panic(expected = "[1, 1]")]
+fn without_a_later_epoch_a_reader_gets_bytes_of_two_writes() {
+    explore(|| {
+        let map = Arc::new(PageMap::new());
+        let bytes = Arc::new(Bytes::default());
+        bytes.write(1);
+        map.set_present(page(5), Epoch(0));
+        let reader = {
+            let (map, bytes) = (map.clone(), bytes.clone());
+            thread::spawn(move || {
+                if let Some(read) = read(&map, &bytes, page(5), Epoch(0)) {
+                    assert!(read == [1, 1] || read == [2, 2], "not [1, 1]: {read:?}");
+                }
+            })
+        };
+        map.clear_present(page(5));
+        bytes.write(2);
+        map.set_present(page(5), Epoch(0));
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn a_cell_taken_once_sees_what_the_map_sees() {
+    explore(|| {
+        let map = Arc::new(PageMap::new());
+        let bytes = Arc::new(Bytes::default());
+        bytes.write(1);
+        map.set_present(page(5), Epoch(0));
+        let reader = {
+            let (map, bytes) = (map.clone(), bytes.clone());
+            thread::spawn(move || {
+                let cell = map.cell(page(5)).expect("its neighbours were touched");
+                let state = cell.state();
+                if state.visible_to(Epoch(0)) {
+                    let read = bytes.read();
+                    if cell.is_still(state) {
+                        assert_eq!(read, [1, 1]);
+                    }
+                }
+            })
+        };
+        map.clear_present(page(5));
+        bytes.write(2);
+        map.set_present(page(5), Epoch(1));
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn of_two_fillers_one_wins_and_the_counters_are_right() {
+    explore(|| {
+        let map = Arc::new(PageMap::new());
+        let fillers: Vec<_> = (0..3)
+            .map(|n| {
+                let map = map.clone();
+                thread::spawn(move || map.set_present_if_absent(page(7), Epoch(n)))
+            })
+            .collect();
+        let won = fillers
+            .into_iter()
+            .map(|f| f.join().unwrap())
+            .filter(|won| *won)
+            .count();
+        assert_eq!(won, 1);
+        assert_eq!(map.present_count(), PageCount(1));
+        assert_eq!(map.present(), RoaringBitmap::from_iter([6]));
+    });
+}
+
+#[test]
+fn counters_agree_with_the_sets_whoever_sets_clears_and_cuts() {
+    explore(|| {
+        let map = Arc::new(PageMap::new());
+        map.set_present(page(2), Epoch(0));
+        map.set_dirty(page(2));
+        let work: [fn(&PageMap); 4] = [
+            |map| {
+                map.set_present(page(1), Epoch(0));
+                map.set_present(page(70), Epoch(1));
+                map.set_dirty(page(1));
+            },
+            |map| {
+                map.clear_present(page(1));
+                map.clear_dirty(page(2));
+                map.set_present_if_absent(page(2), Epoch(1));
+            },
+            |map| {
+                map.truncate(PageCount(1));
+                map.set_dirty(page(70));
+            },
+            |map| {
+                map.set_present(page(2), Epoch(2));
+                map.clear_all_dirty();
+            },
+        ];
+        let threads: Vec<_> = work
+            .into_iter()
+            .map(|work| {
+                let map = map.clone();
+                thread::spawn(move || work(&map))
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(u64::from(map.present_count().0), map.present().len());
+        assert_eq!(u64::from(map.dirty_count().0), map.dirty().len());
+        for id in map.present() {
+            assert!(!map.state(PageId(id).no().unwrap()).is_absent());
+        }
+    });
+}
+
+#[test]
+fn a_map_that_says_it_is_saved_is_saved() {
+    explore(|| {
+        let map = Arc::new(PageMap::new());
+        let changers: Vec<_> = (0..2)
+            .map(|n| {
+                let map = map.clone();
+                thread::spawn(move || {
+                    map.set_present(page(n + 1), Epoch(0));
+                    map.set_dirty(page(1));
+                    if n == 1 {
+                        map.clear_present(page(1));
+                        map.clear_dirty(page(1));
+                    }
+                })
+            })
+            .collect();
+        let saver = {
+            let map = map.clone();
+            thread::spawn(move || {
+                let mut saved = None;
+                for _ in 0..2 {
+                    let generation = map.generation();
+                    let sets = SavedPageMap::of(&map, PageSize::DEFAULT, PageCount(100));
+                    map.mark_saved(generation);
+                    saved = Some(sets);
+                    if !map.changed_since_saved() {
+                        // Nobody may be in between: what is on disk is what the map says, unless it changes from here on.
+                        thread::yield_now();
+                    }
+                }
+                saved
+            })
+        };
+        for changer in changers {
+            changer.join().unwrap();
+        }
+        let saved = saver.join().unwrap().unwrap();
+        if !map.changed_since_saved() {
+            assert_eq!(saved, SavedPageMap::of(&map, PageSize::DEFAULT, PageCount(100)));
+        }
+    });
+}
+
+#[test]
+fn what_was_set_before_a_walk_is_in_it() {
+    explore(|| {
+        let map = Arc::new(PageMap::new());
+        map.set_present(page(3), Epoch(0));
+        map.set_dirty(page(4));
+        let other = {
+            let map = map.clone();
+            thread::spawn(move || {
+                map.set_present(page(64), Epoch(0));
+                map.set_dirty(page(65));
+                map.clear_present(page(64));
+            })
+        };
+        assert!(map.present().contains(2));
+        assert!(map.dirty().contains(3));
+        other.join().unwrap();
+    });
+}
