@@ -75,7 +75,7 @@ fn raw_code(error: &Error) -> i32 {
         | Error::Unsupported { .. } => codes::MISUSE,
         Error::NotAReplica { .. } => codes::NOTADB,
         Error::OtherRemote { .. } | Error::UnusableDatabase { .. } => codes::CANTOPEN,
-        Error::InUse { .. } | Error::SyncBusy { .. } => codes::BUSY,
+        Error::InUse { .. } | Error::LeftOpen { .. } | Error::SyncBusy { .. } => codes::BUSY,
         Error::Storage { .. } | Error::Read(_) => codes::IOERR,
         Error::PullConflict { .. } => codes::CONSTRAINT,
         Error::Damaged { .. } => codes::CORRUPT,

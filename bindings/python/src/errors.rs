@@ -138,7 +138,9 @@ fn class_of(error: &EngineError) -> (Class, Option<i32>) {
         | EngineError::SegmentSize(_)
         | EngineError::BootstrapQuery { .. } => (Class::Programming, None),
         EngineError::NotAReplica { .. } => (Class::Database, Some(codes::NOTADB)),
-        EngineError::InUse { .. } | EngineError::SyncBusy { .. } => (Class::Operational, Some(codes::BUSY)),
+        EngineError::InUse { .. } | EngineError::LeftOpen { .. } | EngineError::SyncBusy { .. } => {
+            (Class::Operational, Some(codes::BUSY))
+        }
         EngineError::Storage { source, .. } => {
             let code = match source.kind() {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => codes::FULL,

@@ -2,12 +2,14 @@
 
 use std::{
     any::Any,
+    io::ErrorKind,
+    ops::Deref,
     path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -37,6 +39,11 @@ use crate::{
 /// SQLite's VFS of databases in memory that connections share by name.
 const SHARED_MEMORY: &str = "memdb";
 
+/// How long closing waits for what is still there.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
+/// How often it looks.
+const CLOSE_LOOK: Duration = Duration::from_millis(5);
+
 /// How long a checkpoint waits for readers so that it can empty the WAL.
 const EMPTY_WAL_WAIT: Duration = Duration::from_millis(500);
 
@@ -61,10 +68,10 @@ pub(crate) enum Inner {
     Replica(Box<OpenReplica>),
 }
 
-/// A replica that is open. Fields are dropped in order: the last connection checkpoints, then the lock goes.
+/// A replica that is open. [`OpenReplica::give_back`] says how it ends; then the lock goes.
 pub(crate) struct OpenReplica {
     /// Keeps the WAL alive between connections, and does the engine's own reads and writes. No capture.
-    pub(crate) keeper: Conn,
+    pub(crate) keeper: Keeper,
     pub(crate) replica: Arc<Replica>,
     pub(crate) remote: Arc<dyn Remote>,
     pub(crate) storage: Arc<dyn Storage>,
@@ -83,6 +90,19 @@ pub(crate) struct OpenReplica {
     _lock: Box<dyn Any + Send + Sync>,
     /// Last: who waits for it finds the files closed.
     place: Option<Place>,
+}
+
+/// A connection that is closed before the rest of what it stands on.
+pub(crate) struct Keeper(Option<Conn>);
+
+impl Deref for Keeper {
+    type Target = Conn;
+
+    fn deref(&self) -> &Conn {
+        self.0
+            .as_ref()
+            .expect("only OpenReplica::give_back takes it, and nothing is done after that")
+    }
 }
 
 impl std::fmt::Debug for Database {
@@ -204,7 +224,11 @@ impl Database {
             wait: options.timeout,
         })
         .map_err(|e| match e.kind() {
-            std::io::ErrorKind::WouldBlock => Error::InUse { path: path.clone() },
+            ErrorKind::WouldBlock => Error::InUse { path: path.clone() },
+            ErrorKind::ResourceBusy => Error::LeftOpen {
+                path: path.clone(),
+                what: "connections of an earlier open",
+            },
             _ => Error::storage("open", &path, e),
         })?;
         let keep = || {
@@ -219,7 +243,7 @@ impl Database {
         // Who tries again must not find it open.
         let keeper = keep().inspect_err(|_| replica.close())?;
         let opened = OpenReplica {
-            keeper,
+            keeper: Keeper(Some(keeper)),
             replica,
             remote,
             storage,
@@ -292,6 +316,32 @@ impl Database {
             inner,
             options: Arc::new(options),
         })
+    }
+
+    /// Gives this handle back and, when it was the last one, closes the replica: waits until its files are closed and
+    /// says whether all of it went well. Dropping the last handle does the same without saying.
+    ///
+    /// [`Error::LeftOpen`] when other handles, connections or statements keep the replica open and do not go in time (the
+    /// handle's timeout, at most 5 seconds); it closes with the last of them.
+    pub fn close(self) -> Result<()> {
+        let Self { inner, options } = self;
+        let deadline = Instant::now() + options.timeout.min(CLOSE_WAIT);
+        let left = Arc::downgrade(&inner);
+        match Arc::into_inner(inner) {
+            Some(Inner::Replica(mut open)) => return open.give_back(),
+            Some(Inner::Local { .. }) => return Ok(()),
+            None => {}
+        }
+        while left.strong_count() > 0 || sharing::is_there(&left) {
+            if Instant::now() >= deadline {
+                return Err(Error::LeftOpen {
+                    path: options.path.clone(),
+                    what: "other handles, connections or statements",
+                });
+            }
+            std::thread::sleep(CLOSE_LOOK);
+        }
+        Ok(())
     }
 
     /// A new connection. Connections are for one thread at a time each; open as many as there are threads.
@@ -434,12 +484,37 @@ impl OpenReplica {
     }
 }
 
+impl OpenReplica {
+    /// Closes every file: the last connection checkpoints, what a pull left behind is waited for, the page map is saved.
+    /// Whatever is still there after that can do nothing to the files any more. The caller drops the lock and the place
+    /// by dropping this.
+    fn give_back(&mut self) -> Result<()> {
+        if self.keeper.0.take().is_none() {
+            return Ok(());
+        }
+        let left = self.replica.wait_until_unused(CLOSE_WAIT);
+        let path = self.replica.name();
+        let saved = self
+            .replica
+            .save_map()
+            .map_err(|e| Error::storage("save the page map of", path, e));
+        self.replica.close();
+        saved?;
+        match left {
+            0 => Ok(()),
+            _ => Err(Error::LeftOpen {
+                path: path.to_owned(),
+                what: "a pull that was given up",
+            }),
+        }
+    }
+}
+
 impl Drop for OpenReplica {
     fn drop(&mut self) {
-        if let Err(error) = self.replica.save_map() {
-            tracing::warn!(%error, "the page map could not be saved; pages fetched since the last time are fetched again");
+        if let Err(error) = self.give_back() {
+            tracing::warn!(%error, "a replica could not be closed as it should; pages fetched lately may be fetched again");
         }
-        self.replica.close();
     }
 }
 

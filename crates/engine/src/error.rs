@@ -64,6 +64,17 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// The replica was closed, but not all that stands on it: its files are still in use.
+    #[error(
+        "{} is still in use by {what} of this process; drop what is left of them (statements and iterators keep their \
+         connection)", path.display()
+    )]
+    LeftOpen {
+        /// The path.
+        path: PathBuf,
+        /// By what.
+        what: &'static str,
+    },
     /// The replica is open in this process with another value of an option that all who have it open share.
     #[error(
         "{} is open already in this process with another {option}; close it there first, or give the same {option}",
@@ -279,7 +290,7 @@ impl Error {
     /// The call may succeed later without anyone changing anything: the network, a deadline, a busy database.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::SyncBusy { .. } | Self::InUse { .. } => true,
+            Self::SyncBusy { .. } | Self::InUse { .. } | Self::LeftOpen { .. } => true,
             Self::Sqlite(e) if matches!(e.code(), 5 | 6) => true,
             _ => {
                 self.remote().is_some_and(RemoteError::is_transient)

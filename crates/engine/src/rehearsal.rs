@@ -5,7 +5,7 @@
 //! pull's two commits nothing waits for the network. And a change that cannot be put back is found while the pull can
 //! still be called off.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use partial_sync_core::{ChangeId, PageMap, PageSize, SegmentSize};
@@ -62,6 +62,7 @@ impl Rehearsal<'_> {
         let fetched = Arc::<Mutex<FetchedPages>>::default();
         let read = Arc::<Mutex<RoaringBitmap>>::default();
         let source = Source {
+            path: self.replica.name().to_owned(),
             snapshot: self.snapshot,
             remote: self.remote.clone(),
             staged: self.staged,
@@ -74,7 +75,7 @@ impl Rehearsal<'_> {
         let storage = MemoryStorage::default();
         let mut path = self.replica.name().as_os_str().to_owned();
         path.push("-rehearsal");
-        let path = std::path::PathBuf::from(path);
+        let path = PathBuf::from(path);
         let failed = |e| Error::storage("rehearse", &path, e);
         let size = self.base.size.bytes(self.page_size);
         storage
@@ -139,6 +140,8 @@ pub(crate) fn not_yet(log: &[Chunk], position: Option<ChangeId>) -> &[Chunk] {
 }
 
 struct Source {
+    /// Of the replica.
+    path: PathBuf,
     snapshot: Conn,
     remote: Arc<dyn Remote>,
     staged: StagedPages,
@@ -187,7 +190,11 @@ impl PageSource for Source {
                     absent.push(page);
                     Ok(())
                 }
-                Err(error) => Err(ReadError::Io(error)),
+                Err(source) => Err(ReadError::Io {
+                    doing: "read",
+                    path: self.path.clone(),
+                    source,
+                }),
             };
             if let Err(error) = put {
                 return sink.finish(Err(Arc::new(error) as SourceError));

@@ -54,6 +54,11 @@ impl Drop for Place {
     }
 }
 
+/// Whether this replica's files are not given back yet.
+pub(crate) fn is_there(replica: &Weak<Inner>) -> bool {
+    OPEN.lock().values().any(|open| open.ptr_eq(replica))
+}
+
 /// Waits for a turn at a path, as long as the options let a connect wait.
 pub(crate) fn take_turn(path: &Path, options: &Builder) -> Result<Turn> {
     let deadline = Instant::now() + options.timeout;

@@ -151,7 +151,7 @@ fn code_of(error: &Error) -> PartialSyncCode {
         Error::NoRemote { .. } => Code::NoRemote,
         Error::NotAReplica { .. } => Code::NotADatabase,
         Error::OtherRemote { .. } => Code::OtherRemote,
-        Error::InUse { .. } | Error::SyncBusy { .. } => Code::Busy,
+        Error::InUse { .. } | Error::LeftOpen { .. } | Error::SyncBusy { .. } => Code::Busy,
         Error::SegmentSize(_) | Error::Conversion(_) | Error::OpenedOtherwise { .. } => Code::Misuse,
         Error::BootstrapQuery { .. } => Code::RemoteRefused,
         Error::Storage { source, .. } => match source.kind() {

@@ -1,7 +1,11 @@
 //! What a read of a replica's file fails with. SQLite only carries a number; the text reaches the SQL caller through
 //! [`crate::sqlite::context`].
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use partial_sync_core::{PageNo, PageSize};
 
@@ -12,8 +16,25 @@ use crate::source::SourceError;
 #[non_exhaustive]
 pub enum ReadError {
     /// The file system failed.
-    #[error("the replica's file could not be read or written: {0}")]
-    Io(#[from] io::Error),
+    #[error("could not {doing} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A file ends before what must be in it: somebody else cut, replaced or removed it.
+    #[error(
+        "{} ends before byte {end}, which must be in it; was it changed by another program?", path.display()
+    )]
+    CutOff {
+        /// The file.
+        path: PathBuf,
+        /// Up to where it was read.
+        end: u64,
+    },
     /// The source failed.
     #[error("page {page} is not here and could not be fetched: {source}")]
     Source {
@@ -90,6 +111,28 @@ pub enum ReadError {
     #[error("the snapshot's revision is no longer known; begin a new transaction")]
     NoBase,
     /// The replica was closed.
-    #[error("the replica is closed")]
+    #[error("the replica was closed, and this connection with it; open the database again")]
     Closed,
+    /// An earlier open of the same file has connections that were not closed.
+    #[error(
+        "{} was closed, but {handles} of its files are still in use by connections of that open; drop what is left of \
+         them (statements, iterators) first", path.display()
+    )]
+    LeftOpen {
+        /// The database file.
+        path: PathBuf,
+        /// How many files its connections have open.
+        handles: usize,
+    },
+}
+
+impl ReadError {
+    /// For `map_err`: what was being done to which file.
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Io {
+            doing,
+            path: path.to_owned(),
+            source,
+        }
+    }
 }

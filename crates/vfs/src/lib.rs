@@ -12,8 +12,10 @@
 mod error;
 mod locks;
 pub mod memory;
+mod registry;
 pub mod replica;
 mod shim;
+mod side_file;
 pub mod source;
 pub mod sqlite;
 pub mod storage;

@@ -6,14 +6,13 @@
 
 use std::{
     any::Any,
-    collections::HashMap,
     ffi::{CStr, OsStr, c_char, c_int, c_void},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::Path,
     ptr,
     sync::{
-        Arc, Once, OnceLock, Weak,
+        Arc, Once, OnceLock,
         atomic::{Ordering, fence},
     },
 };
@@ -24,72 +23,15 @@ use parking_lot::Mutex;
 use crate::{
     error::ReadError,
     locks::{FIRST_READ_SLOT, HeldSlots, Level, SLOTS, WRITE_SLOT},
+    registry::{InUse, Side, owner, registered},
     replica::Replica,
+    side_file::SideHandle,
     sqlite::context,
-    storage::StorageFile,
 };
 
 /// The name under which the VFS is registered with SQLite.
 pub const VFS_NAME: &str = "partial-sync";
 const VFS_NAME_C: &CStr = c"partial-sync";
-
-static REPLICAS: Mutex<Option<HashMap<PathBuf, Weak<Replica>>>> = Mutex::new(None);
-
-/// Makes a replica's path known. Fails when a living replica has it.
-pub(crate) fn register(replica: &Arc<Replica>) -> io::Result<()> {
-    register_vfs()?;
-    // Declared before the lock, so that it is dropped after it: dropping the last reference takes the lock.
-    let other;
-    let mut replicas = REPLICAS.lock();
-    let replicas = replicas.get_or_insert_with(HashMap::new);
-    other = replicas.get(replica.name()).and_then(Weak::upgrade);
-    if other.as_ref().is_some_and(|r| !r.is_closed()) {
-        let message = format!("{} is open already in this process", replica.name().display());
-        return Err(io::Error::new(io::ErrorKind::WouldBlock, message));
-    }
-    replicas.insert(replica.name().to_owned(), Arc::downgrade(replica));
-    Ok(())
-}
-
-pub(crate) fn unregister(path: &Path) {
-    if let Some(replicas) = REPLICAS.lock().as_mut()
-        && replicas.get(path).is_some_and(|r| r.strong_count() == 0)
-    {
-        replicas.remove(path);
-    }
-}
-
-fn registered(path: &Path) -> Option<Arc<Replica>> {
-    REPLICAS.lock().as_ref()?.get(path)?.upgrade()
-}
-
-/// The replica that owns a file name, and which of its files that is.
-fn owner(path: &Path) -> Option<(Arc<Replica>, Side)> {
-    let text = path.as_os_str().as_encoded_bytes();
-    let stem = |suffix: &str| {
-        let stem = text.strip_suffix(suffix.as_bytes())?;
-        // SAFETY: the bytes come from an OsStr and are cut just before an ASCII suffix, which is a valid boundary.
-        Some(PathBuf::from(unsafe {
-            OsStr::from_encoded_bytes_unchecked(stem)
-        }))
-    };
-    if let Some(replica) = registered(path) {
-        return Some((replica, Side::Main));
-    }
-    if let Some(replica) = stem("-wal").and_then(|p| registered(&p)) {
-        return Some((replica, Side::Wal));
-    }
-    stem("-journal")
-        .and_then(|p| registered(&p))
-        .map(|replica| (replica, Side::Journal))
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Main,
-    Wal,
-    Journal,
-}
 
 // ---- files ----
 
@@ -103,17 +45,14 @@ struct RawFile {
 
 enum Handle {
     Main(MainHandle),
-    Side {
-        replica: Arc<Replica>,
-        file: Arc<dyn StorageFile>,
-        side: Side,
-    },
+    Side(SideHandle),
 }
 
 struct MainHandle {
     replica: Arc<Replica>,
     level: Level,
     held: HeldSlots,
+    _in_use: InUse,
 }
 
 static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
@@ -167,20 +106,19 @@ fn panic_text(panic: &Box<dyn Any + Send>) -> String {
 }
 
 /// SQLite's code for an error, which is kept for the SQL caller.
-fn fail(code: c_int, error: impl Into<ReadError>) -> c_int {
-    let error = error.into();
+fn fail(code: c_int, error: ReadError) -> c_int {
     let code = match &error {
         ReadError::Interrupted { .. } | ReadError::InterruptedByUser | ReadError::WouldWait { .. } => {
             ffi::SQLITE_INTERRUPT
         }
-        ReadError::Io(e) if e.kind() == io::ErrorKind::StorageFull => ffi::SQLITE_FULL,
+        ReadError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => ffi::SQLITE_FULL,
         _ => code,
     };
     context::set_last_error(Arc::new(error));
     code
 }
 
-fn done(code: c_int, result: Result<(), impl Into<ReadError>>) -> c_int {
+fn done(code: c_int, result: Result<(), ReadError>) -> c_int {
     match result {
         Ok(()) => ffi::SQLITE_OK,
         Err(error) => fail(code, error),
@@ -214,7 +152,7 @@ unsafe extern "C" fn x_read(
         with_handle(file, |handle| {
             let read = match handle {
                 Handle::Main(main) => main.replica.read(main.held.epoch, buf, offset as u64),
-                Handle::Side { file, .. } => file.read_at(buf, offset as u64).map_err(ReadError::from),
+                Handle::Side(side) => side.read(buf, offset as u64),
             };
             match read {
                 Ok(n) if n == buf.len() => ffi::SQLITE_OK,
@@ -240,14 +178,10 @@ unsafe extern "C" fn x_write(
     unsafe {
         with_handle(file, |handle| {
             let written = match handle {
-                Handle::Main(main) => main.replica.write_main(data, offset as u64),
-                Handle::Side { replica, file, side } => {
-                    let noted = match side {
-                        Side::Wal => replica.note_wal_write(data, offset as u64),
-                        Side::Main | Side::Journal => Ok(()),
-                    };
-                    noted.and_then(|()| file.write_at(data, offset as u64))
+                Handle::Main(MainHandle { replica, .. }) => {
+                    replica.writing(|| replica.write_main(data, offset as u64))
                 }
+                Handle::Side(side) => side.write(data, offset as u64),
             };
             done(ffi::SQLITE_IOERR_WRITE, written)
         })
@@ -259,15 +193,10 @@ unsafe extern "C" fn x_truncate(file: *mut ffi::sqlite3_file, size: i64) -> c_in
     unsafe {
         with_handle(file, |handle| {
             let cut = match handle {
-                Handle::Main(main) => main.replica.truncate_main(size as u64),
-                Handle::Side { replica, file, side } => {
-                    let saved = if *side == Side::Wal {
-                        replica.save_map()
-                    } else {
-                        Ok(())
-                    };
-                    saved.and_then(|()| file.set_len(size as u64))
+                Handle::Main(MainHandle { replica, .. }) => {
+                    replica.writing(|| replica.truncate_main(size as u64))
                 }
+                Handle::Side(side) => side.truncate(size as u64),
             };
             done(ffi::SQLITE_IOERR_TRUNCATE, cut)
         })
@@ -279,11 +208,8 @@ unsafe extern "C" fn x_sync(file: *mut ffi::sqlite3_file, _flags: c_int) -> c_in
     unsafe {
         with_handle(file, |handle| {
             let synced = match handle {
-                Handle::Main(main) => main.replica.sync_main(),
-                Handle::Side { replica, file, side } => match side {
-                    Side::Wal => replica.sync_wal_file(&**file),
-                    Side::Main | Side::Journal => file.sync(),
-                },
+                Handle::Main(MainHandle { replica, .. }) => replica.writing(|| replica.sync_main()),
+                Handle::Side(side) => side.sync(),
             };
             done(ffi::SQLITE_IOERR_FSYNC, synced)
         })
@@ -296,7 +222,7 @@ unsafe extern "C" fn x_file_size(file: *mut ffi::sqlite3_file, size: *mut i64) -
         with_handle(file, |handle| {
             let len = match handle {
                 Handle::Main(main) => Ok(main.replica.file_size()),
-                Handle::Side { file, .. } => file.len(),
+                Handle::Side(side) => side.len(),
             };
             match len {
                 Ok(len) => {
@@ -321,7 +247,7 @@ unsafe extern "C" fn x_lock(file: *mut ffi::sqlite3_file, level: c_int) -> c_int
                     .raise(&mut main.level, Level::from_raw(level));
                 if raised { ffi::SQLITE_OK } else { ffi::SQLITE_BUSY }
             }
-            Handle::Side { .. } => ffi::SQLITE_OK,
+            Handle::Side(_) => ffi::SQLITE_OK,
         })
     }
 }
@@ -347,7 +273,7 @@ unsafe extern "C" fn x_check_reserved_lock(file: *mut ffi::sqlite3_file, out: *m
         with_handle(file, |handle| {
             *out = match handle {
                 Handle::Main(main) => c_int::from(main.replica.main_lock.lock().is_reserved()),
-                Handle::Side { .. } => 0,
+                Handle::Side(_) => 0,
             };
             ffi::SQLITE_OK
         })
@@ -407,6 +333,9 @@ unsafe extern "C" fn x_shm_lock(
                 return ffi::SQLITE_IOERR_SHMLOCK;
             }
             let shared = flags & ffi::SQLITE_SHM_SHARED != 0;
+            if flags & ffi::SQLITE_SHM_UNLOCK == 0 && replica.is_closed() {
+                return fail(ffi::SQLITE_IOERR_SHMLOCK, ReadError::Closed);
+            }
             let taken = if flags & ffi::SQLITE_SHM_UNLOCK != 0 {
                 if shared {
                     let epoch = held.epoch;
@@ -472,7 +401,7 @@ fn default_vfs() -> *mut ffi::sqlite3_vfs {
         .0
 }
 
-fn register_vfs() -> io::Result<()> {
+pub(crate) fn register_vfs() -> io::Result<()> {
     static ONCE: Once = Once::new();
     static RESULT: Mutex<c_int> = Mutex::new(ffi::SQLITE_OK);
     ONCE.call_once(|| {
@@ -549,18 +478,9 @@ unsafe extern "C" fn x_open(
     // SAFETY: as above. Null methods tell SQLite not to close the file if we fail.
     unsafe { (*raw).base.pMethods = ptr::null() };
     no_panic(|| {
-        let handle = match side {
-            Side::Main => Handle::Main(MainHandle {
-                held: HeldSlots::default(),
-                level: Level::None,
-                replica,
-            }),
-            Side::Wal | Side::Journal => {
-                match replica.storage().open(path, flags & ffi::SQLITE_OPEN_CREATE != 0) {
-                    Ok(file) => Handle::Side { replica, file, side },
-                    Err(error) => return fail(ffi::SQLITE_CANTOPEN, error),
-                }
-            }
+        let handle = match open(path, replica, side, flags & ffi::SQLITE_OPEN_CREATE != 0) {
+            Ok(handle) => handle,
+            Err(error) => return fail(ffi::SQLITE_CANTOPEN, error),
         };
         // SAFETY: as above; `out_flags` is null or writable.
         unsafe {
@@ -574,21 +494,35 @@ unsafe extern "C" fn x_open(
     })
 }
 
+fn open(path: &Path, replica: Arc<Replica>, side: Side, create: bool) -> Result<Handle, ReadError> {
+    let in_use = InUse::of(&replica.instance)?;
+    if side == Side::Main {
+        return Ok(Handle::Main(MainHandle {
+            held: HeldSlots::default(),
+            level: Level::None,
+            replica,
+            _in_use: in_use,
+        }));
+    }
+    SideHandle::open(path, replica, side, create, in_use).map(Handle::Side)
+}
+
 unsafe extern "C" fn x_delete(_vfs: *mut ffi::sqlite3_vfs, name: *const c_char, sync_folder: c_int) -> c_int {
     // SAFETY: SQLite passes a C string.
     let path = unsafe { path_of(name) };
     if let Some((path, (replica, side))) = path.and_then(|p| Some((p, owner(p)?))) {
         return no_panic(|| {
-            let saved = if side == Side::Wal {
-                replica.wal_has_no_name();
-                replica.save_map()
-            } else {
-                Ok(())
-            };
-            done(
-                ffi::SQLITE_IOERR_DELETE,
-                saved.and_then(|()| replica.storage().remove(path)),
-            )
+            let removed = replica.writing(|| {
+                if side == Side::Wal {
+                    replica.wal_has_no_name();
+                    replica.save_map_for_sqlite()?;
+                }
+                replica
+                    .storage()
+                    .remove(path)
+                    .map_err(ReadError::io("remove", path))
+            });
+            done(ffi::SQLITE_IOERR_DELETE, removed)
         });
     }
     // SAFETY: the same call, to the VFS it was meant for.
@@ -615,7 +549,7 @@ unsafe extern "C" fn x_access(
                 unsafe { *out = c_int::from(there && (side != Side::Journal || replica.may_have_journal())) };
                 ffi::SQLITE_OK
             }
-            Err(error) => fail(ffi::SQLITE_IOERR_ACCESS, error),
+            Err(error) => fail(ffi::SQLITE_IOERR_ACCESS, ReadError::io("look for", path)(error)),
         });
     }
     // SAFETY: the same call, to the VFS it was meant for.

@@ -491,3 +491,223 @@ fn a_reader_that_joined_a_fetch_which_failed_fetches_for_itself() {
         assert_eq!(second.join().unwrap(), text(&original.0, SUM));
     });
 }
+
+/// Another instance of a fixture's replica.
+fn register_again(fixture: &Fixture, wait: Duration) -> std::io::Result<Arc<Replica>> {
+    Replica::register(ReplicaConfig {
+        storage: fixture.storage.clone(),
+        path: fixture.replica.name().to_owned(),
+        page_size: fixture.replica.page_size(),
+        base: fixture.replica.base(),
+        map: PageMap::from_sets(
+            &fixture.replica.map().present(),
+            &fixture.replica.map().dirty(),
+            fixture.replica.epoch(),
+        ),
+        source: fixture.source.clone(),
+        segment: SegmentSize::new(4096).unwrap(),
+        prefetch: false,
+        wait,
+    })
+}
+
+#[test]
+fn c3_a_connection_that_outlives_its_instance_can_do_nothing_and_keeps_the_next_one_away() {
+    let original = Original::new(ROWS);
+    let mut fixture = Fixture::on_disk(original.pages());
+    let conn = fixture.open();
+    conn.execute_batch("update t set v = 'mine' where id = 3")
+        .unwrap();
+    let mut kept = conn.prepare_one("select v from t where id < 10").unwrap();
+    assert!(kept.step().unwrap() == Step::Row);
+
+    fixture.replica.close();
+    let error = conn
+        .execute_batch("update t set v = 'lost' where id = 4")
+        .unwrap_err();
+    assert!(error.to_string().contains("the replica was closed"), "{error}");
+    let options = OpenOptions {
+        vfs: Some(VFS_NAME.into()),
+        ..OpenOptions::default()
+    };
+    let opened =
+        Conn::open(fixture.replica.name(), &options).and_then(|c| c.execute_batch("select * from t"));
+    let error = opened.unwrap_err();
+    assert!(error.to_string().contains("the replica was closed"), "{error}");
+
+    let error = register_again(&fixture, Duration::from_millis(50)).err().unwrap();
+    assert_eq!(error.kind(), std::io::ErrorKind::ResourceBusy);
+    assert!(
+        error.to_string().contains("still in use by connections"),
+        "{error}"
+    );
+
+    drop(conn);
+    assert!(
+        register_again(&fixture, Duration::from_millis(50)).is_err(),
+        "the statement keeps it"
+    );
+    let next = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| register_again(&fixture, Duration::from_secs(20)));
+        drop(kept);
+        waiting.join().unwrap().unwrap()
+    });
+    // Closing the old connection has neither checkpointed nor removed the WAL.
+    next.account_for_wal(None).unwrap();
+    fixture.replica = next;
+    let conn = fixture.open();
+    assert_eq!(
+        text(&conn, "select v from t where id = 3"),
+        "Text([109, 105, 110, 101])|\n"
+    );
+}
+
+#[test]
+fn c3_a_fetch_that_never_ends_keeps_nothing_open() {
+    let original = Original::new(ROWS);
+    let fixture = fixture(
+        original.pages(),
+        Arc::new(OsStorage),
+        4096,
+        Duration::from_millis(100),
+    );
+    let conn = fixture.open();
+    text(&conn, "select v from t where id = 5");
+    fixture.source.silent.store(true, Ordering::SeqCst);
+    conn.execute_batch("select count(*) from t").unwrap_err();
+    drop(conn);
+    assert_eq!(fixture.replica.wait_until_unused(Duration::ZERO), 0);
+    let (weak, source) = (Arc::downgrade(&fixture.replica), fixture.source.clone());
+    drop(fixture);
+    assert!(weak.upgrade().is_none());
+    // The answer comes at last, for nobody.
+    let sink = source.kept.lock().pop().unwrap();
+    assert!(sink.page(PageNo::new(2).unwrap(), &[0; 4096]).is_err());
+    sink.finish(Ok(()));
+}
+
+/// A disk on which the next operation of one kind on one file fails.
+struct Failing {
+    disk: MemoryStorage,
+    next: Arc<Mutex<Option<(&'static str, &'static str)>>>,
+}
+
+struct FailingFile {
+    file: Arc<dyn partial_sync_vfs::StorageFile>,
+    path: PathBuf,
+    next: Arc<Mutex<Option<(&'static str, &'static str)>>>,
+}
+
+fn fails(
+    next: &Mutex<Option<(&'static str, &'static str)>>,
+    operation: &str,
+    path: &Path,
+) -> std::io::Result<()> {
+    let mut next = next.lock();
+    match *next {
+        Some((wanted, suffix)) if wanted == operation && path.to_str().unwrap().ends_with(suffix) => {
+            *next = None;
+            Err(std::io::Error::other("the disk is on fire"))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl partial_sync_vfs::StorageFile for FailingFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        fails(&self.next, "read", &self.path)?;
+        self.file.read_at(buf, offset)
+    }
+    fn write_at(&self, data: &[u8], offset: u64) -> std::io::Result<()> {
+        fails(&self.next, "write", &self.path)?;
+        self.file.write_at(data, offset)
+    }
+    fn sync(&self) -> std::io::Result<()> {
+        fails(&self.next, "sync", &self.path)?;
+        self.file.sync()
+    }
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        fails(&self.next, "truncate", &self.path)?;
+        self.file.set_len(len)
+    }
+    fn len(&self) -> std::io::Result<u64> {
+        fails(&self.next, "measure", &self.path)?;
+        self.file.len()
+    }
+}
+
+impl Storage for Failing {
+    fn open(&self, path: &Path, create: bool) -> std::io::Result<Arc<dyn partial_sync_vfs::StorageFile>> {
+        fails(&self.next, "open", path)?;
+        Ok(Arc::new(FailingFile {
+            file: self.disk.open(path, create)?,
+            path: path.to_owned(),
+            next: self.next.clone(),
+        }))
+    }
+    fn exists(&self, path: &Path) -> std::io::Result<bool> {
+        fails(&self.next, "look for", path)?;
+        self.disk.exists(path)
+    }
+    fn remove(&self, path: &Path) -> std::io::Result<()> {
+        fails(&self.next, "remove", path)?;
+        self.disk.remove(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        fails(&self.next, "save", to)?;
+        self.disk.rename(from, to)
+    }
+    fn sync_folder(&self, path: &Path) -> std::io::Result<()> {
+        self.disk.sync_folder(path)
+    }
+    fn lock(&self, path: &Path) -> std::io::Result<Box<dyn std::any::Any + Send + Sync>> {
+        self.disk.lock(path)
+    }
+}
+
+#[test]
+fn c3_an_error_of_the_disk_names_the_file_the_operation_and_the_cause() {
+    let pages = Original::new(ROWS).pages();
+    let write = "pragma synchronous=full; update t set v = 'x' where id = 3";
+    let checkpoint = "pragma wal_checkpoint(truncate)";
+    for (operation, file, sql) in [
+        ("open", "-wal", "select count(*) from t"),
+        ("measure", "-wal", "select count(*) from t"),
+        ("look for", "-wal", "select count(*) from t"),
+        ("read", ".db", "select count(*) from t"),
+        ("write", "-wal", write),
+        ("sync", "-wal", write),
+        ("read", "-wal", checkpoint),
+        ("write", ".db", checkpoint),
+        ("sync", ".db", checkpoint),
+        ("save", "-pages", checkpoint),
+        ("truncate", "-wal", checkpoint),
+    ] {
+        let next = Arc::new(Mutex::new(None));
+        let storage = Failing {
+            disk: MemoryStorage::default(),
+            next: next.clone(),
+        };
+        let fixture = fixture(pages.clone(), Arc::new(storage), 4096, Duration::from_secs(20));
+        let conn = fixture.open();
+        if sql != "select count(*) from t" || operation == "read" {
+            text(&conn, "select count(*) from t");
+            conn.execute_batch("update t set v = 'before' where id = 2")
+                .unwrap();
+            // Nothing of a page cache may answer.
+            conn.execute_batch("pragma cache_size = 1; pragma shrink_memory")
+                .unwrap();
+        }
+        *next.lock() = Some((operation, file));
+        let result = conn.execute_batch(sql);
+        assert!(next.lock().is_none(), "{operation} {file}: it did not happen");
+        let error = result.expect_err(&format!("{operation} {file}")).to_string();
+        assert!(
+            error.contains(&format!("could not {operation} "))
+                && error.contains("app.db")
+                && error.contains(&format!("{file}: the disk is on fire")),
+            "{operation} {file}: {error}"
+        );
+        assert!(!error.contains("disk I/O error"), "{error}");
+    }
+}

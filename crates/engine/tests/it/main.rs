@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bootstrap_later;
+mod closing;
 mod crash;
 mod differential;
 mod discarded;

@@ -10,7 +10,10 @@ use std::{
 use partial_sync_core::{PageNo, SavedPageMap};
 
 use super::{Replica, beside};
-use crate::storage::{Storage, StorageFile, read_whole, write_whole};
+use crate::{
+    error::ReadError,
+    storage::{Storage, StorageFile, read_whole, write_whole},
+};
 
 /// A page map larger than this is no page map.
 const MAP_BYTES: u64 = 1 << 30;
@@ -162,13 +165,13 @@ impl Replica {
     }
 
     /// SQLite writes to the WAL: whatever page a frame names is dirty from now on, committed or not.
-    pub(crate) fn note_wal_write(&self, data: &[u8], offset: u64) -> io::Result<()> {
+    pub(crate) fn note_wal_write(&self, data: &[u8], offset: u64) -> Result<(), ReadError> {
         if self.whole {
             return Ok(());
         }
         if offset == 0 {
             // A new header: what the old frames made dirty must be on disk before they are overwritten.
-            return self.save_map();
+            return self.save_map_for_sqlite();
         }
         let step = 24 + self.page_size.as_usize() as u64;
         if offset < 32 {

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Weak, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -134,7 +134,7 @@ impl Replica {
         if let Some(pages) = to_fetch {
             self.note_extra(page, &pages, &base);
             let sink = PageSink {
-                replica: self.me.upgrade().ok_or(ReadError::Closed)?,
+                replica: self.me.clone(),
                 flight: flight.clone(),
                 epoch,
                 asked: pages.clone(),
@@ -223,12 +223,11 @@ impl Replica {
         };
         flights.extend(pages.iter().map(|&p| ((epoch, p), flight.clone())));
         drop(flights);
-        let replica = self.me.upgrade().ok_or(ReadError::Closed)?;
         Ok((
             base,
             pages.clone(),
             PageSink {
-                replica,
+                replica: self.me.clone(),
                 flight,
                 epoch,
                 asked: pages,
@@ -304,9 +303,10 @@ impl Replica {
     }
 }
 
-/// Takes the pages of one [`Miss`] as they arrive. Dropped without [`PageSink::finish`], the readers get an error.
+/// Takes the pages of one [`Miss`] as they arrive. Dropped without [`PageSink::finish`], the readers get an error. Keeps
+/// nothing open: an answer that never comes must not hold the files of a replica that was given back.
 pub struct PageSink {
-    replica: Arc<Replica>,
+    replica: Weak<Replica>,
     flight: Arc<Flight>,
     epoch: Epoch,
     asked: Vec<PageNo>,
@@ -317,7 +317,7 @@ impl PageSink {
     /// A page has arrived, asked for or not. It becomes present unless it is already, or the epoch moved on, or the disk
     /// refuses it: then only the readers that wait for it get it.
     pub fn page(&self, page: PageNo, data: &[u8]) -> Result<(), ReadError> {
-        let replica = &self.replica;
+        let replica = &*self.replica.upgrade().ok_or(ReadError::Closed)?;
         if data.len() != replica.page_size.as_usize() {
             return Err(ReadError::PageSize {
                 page,
@@ -335,12 +335,9 @@ impl PageSink {
         };
         let data = patched.as_deref().unwrap_or(data);
         let mut is_new = false;
-        let filled = {
+        let filled = replica.writing(|| {
             let _fill = replica.fill.lock();
-            if replica.is_closed() {
-                return Err(ReadError::Closed);
-            }
-            if self.epoch != replica.epoch() {
+            Ok(if self.epoch != replica.epoch() {
                 false
             } else if !replica.map.state(page).is_absent() {
                 // It became present meanwhile; that copy is at least as good as this one.
@@ -357,8 +354,8 @@ impl PageSink {
                         false
                     }
                 }
-            }
-        };
+            })
+        })?;
         if filled && replica.prefetch.load(Ordering::Relaxed) {
             if Planner::is_interesting(page, data) {
                 replica.planner.lock().observe_page(page, data);
@@ -393,17 +390,23 @@ impl PageSink {
 
     /// The pages that are here (0-based ids), and need not be sent.
     pub fn present(&self) -> RoaringBitmap {
-        self.replica.map.present()
+        self.replica
+            .upgrade()
+            .map_or_else(RoaringBitmap::new, |replica| replica.map.present())
     }
 
     /// Whether a page is here and stays.
     pub fn has(&self, page: PageNo) -> bool {
-        self.fills() && self.replica.map.state(page).visible_to(self.epoch)
+        self.replica.upgrade().is_some_and(|replica| {
+            self.epoch == replica.epoch() && replica.map.state(page).visible_to(self.epoch)
+        })
     }
 
     /// Whether pages that come now stay, for the epoch has not moved since they were asked for.
     pub fn fills(&self) -> bool {
-        self.epoch == self.replica.epoch()
+        self.replica
+            .upgrade()
+            .is_some_and(|replica| self.epoch == replica.epoch())
     }
 
     /// The fetch is over. Readers whose page did not come fail with the error, or, after `Ok`, with one that says so.
@@ -413,8 +416,8 @@ impl PageSink {
 
     fn land(&mut self, result: Result<(), SourceError>) {
         self.finished = true;
-        {
-            let mut flights = self.replica.flights.lock();
+        if let Some(replica) = self.replica.upgrade() {
+            let mut flights = replica.flights.lock();
             for &page in &self.asked {
                 if flights
                     .get(&(self.epoch, page))

@@ -38,7 +38,7 @@ use roaring::RoaringBitmap;
 use crate::{
     error::ReadError,
     locks::{MainLock, WalIndex},
-    shim,
+    registry, shim,
     source::{Base, Miss, PageSource, SourceError},
     storage::{Storage, StorageFile},
 };
@@ -46,11 +46,13 @@ use crate::{
 mod durable;
 mod fetch;
 mod gate;
+mod instance;
 
 pub use durable::WalMark;
 pub use fetch::PageSink;
 use fetch::{Flights, OldPages};
 pub use gate::Gate;
+pub(crate) use instance::Instance;
 
 /// What a replica is opened with.
 pub struct ReplicaConfig {
@@ -70,7 +72,8 @@ pub struct ReplicaConfig {
     pub segment: SegmentSize,
     /// Whether the planner may add pages that it expects to be wanted next.
     pub prefetch: bool,
-    /// How long a read waits for an absent page, and a new snapshot for a pull.
+    /// How long a read waits for an absent page, a new snapshot for a pull, and a registration for the connections of
+    /// an earlier instance.
     pub wait: Duration,
 }
 
@@ -121,8 +124,7 @@ pub struct Replica {
     saving: Mutex<()>,
     /// Whether the WAL's name was made durable since the WAL was made.
     wal_is_named: AtomicBool,
-    /// No fetch may write to the main file any more: its lock is about to go. Changes under `fill`.
-    closed: AtomicBool,
+    pub(crate) instance: Arc<Instance>,
     /// Every page is here and nothing is tracked; see [`Replica::register_whole`].
     whole: bool,
 }
@@ -144,6 +146,8 @@ pub struct PageCounts {
 
 impl Replica {
     /// Opens the replica's files and makes its name known to the VFS. The storage must have the main file.
+    /// [`io::ErrorKind::WouldBlock`] when the name is taken; [`io::ErrorKind::ResourceBusy`], with a
+    /// [`ReadError::LeftOpen`] in it, when who had it before is closed but has connections left.
     pub fn register(config: ReplicaConfig) -> io::Result<Arc<Self>> {
         Self::register_as(config, false)
     }
@@ -183,10 +187,11 @@ impl Replica {
             extra: Mutex::default(),
             saving: Mutex::default(),
             wal_is_named: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
+            instance: Arc::default(),
             whole,
         });
-        shim::register(&replica).map(|()| replica)
+        shim::register_vfs()?;
+        registry::register(&replica, config.wait).map(|()| replica)
     }
 
     /// A plain database file whose operations go through `storage`: every page is here, there is no map and no source. For
@@ -254,20 +259,9 @@ impl Replica {
         }
     }
 
-    /// Ends the replica: no fetch that is still under way writes to its file any more. To be called before the lock of
-    /// the file is given back; connections may still close after it.
-    pub fn close(&self) {
-        let _fill = self.fill.lock();
-        self.closed.store(true, Ordering::Release);
-    }
-
     /// Whether SQLite may be told that there is a rollback journal: a replica, always in WAL mode, has none.
     pub(crate) fn may_have_journal(&self) -> bool {
         self.whole
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
     }
 
     // ---- what the shim calls ----
@@ -283,8 +277,11 @@ impl Replica {
     /// Reads bytes of the main file for a handle whose read transaction belongs to `epoch`. Returns how many bytes lie
     /// within the file.
     pub(crate) fn read(&self, epoch: Epoch, buf: &mut [u8], offset: u64) -> Result<usize, ReadError> {
+        if self.is_closed() {
+            return Err(ReadError::Closed);
+        }
         if self.whole {
-            return Ok(self.main.read_at(buf, offset)?);
+            return self.read_main(buf, offset);
         }
         let available = self.file_size().saturating_sub(offset).min(buf.len() as u64) as usize;
         let page_len = self.page_size.as_usize();
@@ -298,8 +295,7 @@ impl Replica {
             && let Some(cell) = self.map.cell(page)
         {
             let state = cell.state();
-            if state.visible_to(epoch) && self.main.read_at(buf, offset)? == page_len && cell.is_still(state)
-            {
+            if state.visible_to(epoch) && self.read_main(buf, offset)? == page_len && cell.is_still(state) {
                 return Ok(page_len);
             }
         }
@@ -313,6 +309,12 @@ impl Replica {
             done += n;
         }
         Ok(available)
+    }
+
+    fn read_main(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadError> {
+        self.main
+            .read_at(buf, offset)
+            .map_err(ReadError::io("read", &self.path))
     }
 
     fn read_in_page(
@@ -334,9 +336,7 @@ impl Replica {
                 }
                 continue;
             }
-            let n = self
-                .main
-                .read_at(buf, page.offset(self.page_size) + within as u64)?;
+            let n = self.read_main(buf, page.offset(self.page_size) + within as u64)?;
             buf[n..].fill(0);
             if self.map.is_still(page, state) {
                 self.observe(page, within, buf);
@@ -363,9 +363,11 @@ impl Replica {
     }
 
     /// A checkpoint writes to the main file.
-    pub(crate) fn write_main(&self, data: &[u8], offset: u64) -> io::Result<()> {
+    pub(crate) fn write_main(&self, data: &[u8], offset: u64) -> Result<(), ReadError> {
         let _fill = self.fill.lock();
-        self.main.write_at(data, offset)?;
+        self.main
+            .write_at(data, offset)
+            .map_err(ReadError::io("write", &self.path))?;
         let page_len = self.page_size.as_usize() as u64;
         // SQLite writes whole pages; a part of one would not make it present.
         if !self.whole
@@ -380,19 +382,27 @@ impl Replica {
         Ok(())
     }
 
-    pub(crate) fn truncate_main(&self, len: u64) -> io::Result<()> {
+    pub(crate) fn truncate_main(&self, len: u64) -> Result<(), ReadError> {
         let _fill = self.fill.lock();
         if !self.whole {
             self.map.truncate(PageCount(self.page_size.pages_for(len) as u32));
         }
-        self.main.set_len(len)?;
+        self.main
+            .set_len(len)
+            .map_err(ReadError::io("truncate", &self.path))?;
         self.size.store(len, Ordering::Release);
         Ok(())
     }
 
-    pub(crate) fn sync_main(&self) -> io::Result<()> {
-        self.main.sync()?;
+    pub(crate) fn sync_main(&self) -> Result<(), ReadError> {
+        self.main.sync().map_err(ReadError::io("sync", &self.path))?;
+        self.save_map_for_sqlite()
+    }
+
+    /// As [`Self::save_map`], naming the file when it fails.
+    pub(crate) fn save_map_for_sqlite(&self) -> Result<(), ReadError> {
         self.save_map()
+            .map_err(ReadError::io("save", &Self::map_path(&self.path)))
     }
 
     pub(crate) fn wal_index(&self) -> MutexGuard<'_, WalIndex> {
@@ -408,7 +418,7 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 impl Drop for Replica {
     fn drop(&mut self) {
-        shim::unregister(&self.path);
+        registry::unregister(&self.path);
     }
 }
 
