@@ -19,6 +19,7 @@ mod side_file;
 pub mod source;
 pub mod sqlite;
 pub mod storage;
+mod sync;
 
 pub use error::ReadError;
 pub use memory::MemoryStorage;

@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::{Condvar, Mutex};
 use partial_sync_core::{Epoch, FetchView, PageCount, PageNo, Planner, segment_of};
 use roaring::RoaringBitmap;
 
@@ -16,6 +15,7 @@ use crate::{
     error::ReadError,
     source::{Base, Miss, SourceError},
     sqlite::context,
+    sync::{Condvar, Mutex},
 };
 
 /// Most bytes kept of pages that only readers of older epochs can use.

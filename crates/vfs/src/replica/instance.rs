@@ -8,12 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::RwLock;
-
 use super::Replica;
 use crate::{
     error::ReadError,
     registry::{self, Handles},
+    sync::RwLock,
 };
 
 /// What the VFS must know of a replica when the replica itself is gone already.

@@ -29,7 +29,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use partial_sync_core::{
     Epoch, PageCount, PageId, PageMap, PageNo, PageSize, Planner, PlannerConfig, Revision, SegmentSize,
 };
@@ -41,12 +40,15 @@ use crate::{
     registry, shim,
     source::{Base, Miss, PageSource, SourceError},
     storage::{Storage, StorageFile},
+    sync::{Condvar, Mutex, MutexGuard, RwLock},
 };
 
 mod durable;
 mod fetch;
 mod gate;
 mod instance;
+#[cfg(all(test, feature = "shuttle"))]
+mod interleavings;
 
 pub use durable::WalMark;
 pub use fetch::PageSink;
