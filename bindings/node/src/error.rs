@@ -73,7 +73,7 @@ fn raw_code(error: &Error) -> i32 {
         | Error::SegmentSize(_)
         | Error::OpenedOtherwise { .. }
         | Error::Unsupported { .. } => codes::MISUSE,
-        Error::NotAReplica { .. } => codes::NOTADB,
+        Error::NotAReplica { .. } | Error::ChangedElsewhere { .. } => codes::NOTADB,
         Error::OtherRemote { .. } | Error::UnusableDatabase { .. } => codes::CANTOPEN,
         Error::InUse { .. } | Error::LeftOpen { .. } | Error::SyncBusy { .. } => codes::BUSY,
         Error::Storage { .. } | Error::Read(_) => codes::IOERR,

@@ -137,7 +137,9 @@ fn class_of(error: &EngineError) -> (Class, Option<i32>) {
         | EngineError::OpenedOtherwise { .. }
         | EngineError::SegmentSize(_)
         | EngineError::BootstrapQuery { .. } => (Class::Programming, None),
-        EngineError::NotAReplica { .. } => (Class::Database, Some(codes::NOTADB)),
+        EngineError::NotAReplica { .. } | EngineError::ChangedElsewhere { .. } => {
+            (Class::Database, Some(codes::NOTADB))
+        }
         EngineError::InUse { .. } | EngineError::LeftOpen { .. } | EngineError::SyncBusy { .. } => {
             (Class::Operational, Some(codes::BUSY))
         }

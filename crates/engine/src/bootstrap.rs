@@ -9,7 +9,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use futures_util::StreamExt;
 use partial_sync_core::{Epoch, PageCount, PageMap, PageNo, PageSize, SavedPageMap};
 use partial_sync_transport::{PageSelector, PagesRequest, Remote, RemoteError, RemoteErrorKind};
-use partial_sync_vfs::{Base, Replica, Storage, StorageFile, as_wal_mode, write_whole};
+use partial_sync_vfs::{Base, Replica, Storage, StorageFile, as_wal_mode, hidden, write_whole};
 use roaring::RoaringBitmap;
 
 use crate::{
@@ -70,7 +70,8 @@ pub(crate) async fn run(
     let map = PageMap::new();
     let mut put = |page: PageNo, data: &[u8]| {
         let offset = (u64::from(page.get()) - 1) * data.len() as u64;
-        file.write_at(data, offset)
+        let hidden = (page == PageNo::FIRST).then(|| hidden(data));
+        file.write_at(hidden.as_deref().unwrap_or(data), offset)
             .map_err(|e| Error::storage("write", path, e))?;
         map.set_present(page, Epoch(0));
         Ok(())
@@ -122,7 +123,8 @@ fn finish(
     let failed = |e| Error::storage("write", path, e);
     if size == PageCount::ZERO {
         // An empty remote: a database without tables, which the first push creates there.
-        file.write_at(&empty_page_1(page_size), 0).map_err(failed)?;
+        file.write_at(&hidden(&empty_page_1(page_size)), 0)
+            .map_err(failed)?;
         map.set_present(PageNo::FIRST, Epoch(0));
         map.set_dirty(PageNo::FIRST);
     } else {

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use partial_sync_core::{PageSize, SegmentSize};
 use partial_sync_transport::{AuthToken, HttpRemote, Remote, ReplaceableToken};
 use partial_sync_vfs::{
-    MemoryStorage, OsStorage, Replica, ReplicaConfig, Storage, VFS_NAME,
+    MemoryStorage, OrdinaryMark, OsStorage, Replica, ReplicaConfig, Storage, VFS_NAME,
     sqlite::{Conn, OpenOptions},
 };
 
@@ -25,7 +25,8 @@ use crate::{
     error::{Error, Result},
     files::{absolute, make_new, memory_path, not_a_replica, open_existing, remove_files, take_lock},
     hydration::Hydration,
-    info::Info,
+    info::{Info, SavedOrdinaryMark},
+    log::Log,
     offline::Offline,
     options::{Builder, DEFAULT_TIMEOUT},
     pull, push,
@@ -428,7 +429,8 @@ impl Database {
                 open.keeper.busy_timeout(EMPTY_WAL_WAIT)?;
                 let emptied = open.keeper.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
                 open.keeper.busy_timeout(open.timeout)?;
-                Ok(emptied?)
+                emptied?;
+                open.make_ordinary(open.unpushed())
             }
         }
     }
@@ -485,19 +487,56 @@ impl OpenReplica {
 }
 
 impl OpenReplica {
+    /// How many local changes were not pushed, if the file may become an ordinary one; else nobody asks.
+    fn unpushed(&self) -> Option<u64> {
+        let count = || Log::new(&self.keeper).count();
+        match self
+            .replica
+            .may_be_whole()
+            .then(|| self.keeper.without_waiting(u32::MAX, count))
+        {
+            Some(Ok((Ok(unpushed), _))) => Some(unpushed),
+            _ => None,
+        }
+    }
+
+    /// Makes the database file an ordinary one for other programs, if every page of it is here and the WAL is empty.
+    fn make_ordinary(&self, unpushed: Option<u64>) -> Result<()> {
+        let Some(unpushed) = unpushed else { return Ok(()) };
+        let note = |mark: OrdinaryMark| {
+            let mark = SavedOrdinaryMark {
+                change_counter: mark.change_counter,
+                bytes: mark.bytes,
+                unpushed,
+            };
+            self.update_info(|info| info.ordinary = Some(mark))
+                .map_err(std::io::Error::other)
+        };
+        self.replica
+            .make_ordinary(note)
+            .map_err(|e| Error::storage("finish", self.replica.name(), e))?;
+        Ok(())
+    }
+
     /// Closes every file: the last connection checkpoints, what a pull left behind is waited for, the page map is saved.
     /// Whatever is still there after that can do nothing to the files any more. The caller drops the lock and the place
     /// by dropping this.
     fn give_back(&mut self) -> Result<()> {
-        if self.keeper.0.take().is_none() {
+        if self.keeper.0.is_none() {
             return Ok(());
         }
+        let unpushed = self.unpushed();
+        self.keeper.0 = None;
         let left = self.replica.wait_until_unused(CLOSE_WAIT);
         let path = self.replica.name();
         let saved = self
             .replica
             .save_map()
-            .map_err(|e| Error::storage("save the page map of", path, e));
+            .map_err(|e| Error::storage("save the page map of", path, e))
+            .and_then(|()| match left {
+                0 => self.make_ordinary(unpushed),
+                _ => Ok(()),
+            });
         self.replica.close();
         saved?;
         match left {

@@ -64,6 +64,20 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// Another program wrote to the replica's files while they were not open here.
+    #[error(
+        "{} was changed by another program: {how}. What that program wrote was not recorded and cannot be pushed; pages that \
+         are here may not fit together any more. Move the file and those beside it away and connect anew{}",
+        path.display(), not_pushed(*unpushed)
+    )]
+    ChangedElsewhere {
+        /// The path.
+        path: PathBuf,
+        /// What shows it.
+        how: &'static str,
+        /// Recorded changes that were not pushed when it was last closed, where that is known.
+        unpushed: Option<u64>,
+    },
     /// The replica was closed, but not all that stands on it: its files are still in use.
     #[error(
         "{} is still in use by {what} of this process; drop what is left of them (statements and iterators keep their \
@@ -316,6 +330,18 @@ impl Error {
                 Some(ReadError::Interrupted { .. } | ReadError::InterruptedByUser)
             ),
         }
+    }
+}
+
+/// For [`Error::ChangedElsewhere`].
+fn not_pushed(changes: Option<u64>) -> String {
+    match changes {
+        Some(0) => "; nothing that was written here is lost, all of it was pushed".into(),
+        Some(n) => format!(
+            "; {n} changes that were made here and not pushed are in the file that is moved away, which any SQLite program \
+             reads"
+        ),
+        None => "; changes that were made here and not pushed are in the files that are moved away".into(),
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use partial_sync_core::SegmentSize;
 use partial_sync_transport::{Remote, RemoteErrorKind};
-use partial_sync_vfs::{Replica, Storage, WalMark};
+use partial_sync_vfs::{HeaderKind, Replica, Storage, StorageFile, WalMark, header_kind, hide_file};
 
 use crate::{
     bootstrap::{self, Plan},
@@ -37,25 +37,28 @@ pub(crate) fn open_existing(
     if given {
         check_url(remote.known_url().as_deref(), &info, path)?;
     }
-    let mut saved = Replica::load_map(&**storage, path)
-        .map_err(|e| not_a_replica(path, format!("its page map cannot be read: {e}")))?
-        .ok_or_else(|| not_a_replica(path, "its page map (the -pages file) is missing".into()))?;
     let main = storage
         .open(path, false)
         .map_err(|e| Error::storage("open", path, e))?;
-    let pages_in_file =
-        main.len().map_err(|e| Error::storage("read", path, e))? / u64::from(info.page_size.max(1));
-    if saved.page_size.bytes() != info.page_size
-        || saved
-            .present
-            .max()
-            .is_some_and(|id| u64::from(id) >= pages_in_file)
-    {
+    if info.is_of_0_1() {
+        convert(&**storage, path, &*main, &mut info)?;
+    }
+    check_untouched(&**storage, path, &*main, &info)?;
+    let mut saved = Replica::load_map(&**storage, path)
+        .map_err(|e| not_a_replica(path, format!("its page map cannot be read: {e}")))?
+        .ok_or_else(|| not_a_replica(path, "its page map (the -pages file) is missing".into()))?;
+    if saved.page_size.bytes() != info.page_size {
         return Err(not_a_replica(
             path,
             "its page map does not fit its database file".into(),
         ));
     }
+    let pages_in_file =
+        main.len().map_err(|e| Error::storage("read", path, e))? / u64::from(info.page_size.max(1));
+    // The process was killed after it had cut the file and before it had saved the map: what lies beyond the end is absent.
+    saved
+        .present
+        .remove_range(u32::try_from(pages_in_file).unwrap_or(u32::MAX)..);
     let PartialSync {
         segment_size,
         prefetch,
@@ -80,6 +83,61 @@ pub(crate) fn open_existing(
     Ok((info, saved.to_map(partial_sync_core::Epoch(0)), mark))
 }
 
+/// Makes the files of a replica of version 0.1.0 what this version expects. Can be done again after a kill at any point.
+/// The WAL moves first: another program that finds one at its old place copies it into the file and removes it, also
+/// when it then refuses the file.
+fn convert(storage: &dyn Storage, path: &Path, main: &dyn StorageFile, info: &mut Info) -> Result<()> {
+    let (old, new) = (beside(path, "-wal"), Replica::wal_path(path));
+    let failed = |e| Error::storage("rename", &old, e);
+    if storage.exists(&old).map_err(failed)? {
+        if !is_empty(storage, &new)? {
+            return Err(changed(path, "it left a WAL", None));
+        }
+        storage.rename(&old, &new).map_err(failed)?;
+    }
+    storage.sync_folder(path).map_err(failed)?;
+    hide_file(main).map_err(|e| Error::storage("write", path, e))?;
+    info.is_converted();
+    info.save(storage, path)
+}
+
+/// Refuses a replica to which another program wrote. It can only have done so while the file was an ordinary one.
+fn check_untouched(storage: &dyn Storage, path: &Path, main: &dyn StorageFile, info: &Info) -> Result<()> {
+    let unpushed = info.ordinary.map(|mark| mark.unpushed);
+    for (suffix, how) in [
+        ("-journal", "it was interrupted and left a rollback journal"),
+        ("-wal", "it left a WAL"),
+    ] {
+        if !is_empty(storage, &beside(path, suffix))? {
+            return Err(changed(path, how, unpushed));
+        }
+    }
+    match header_kind(main).map_err(|e| Error::storage("read", path, e))? {
+        Some(HeaderKind::Hidden) => Ok(()),
+        Some(HeaderKind::Ordinary(mark)) if info.ordinary.is_some_and(|noted| noted.is(mark)) => Ok(()),
+        Some(HeaderKind::Ordinary(_)) => Err(changed(path, "its change counter has moved on", unpushed)),
+        Some(HeaderKind::Other) => Err(changed(path, "its journal mode was changed", unpushed)),
+        None => Err(changed(path, "it is empty, or no database any more", unpushed)),
+    }
+}
+
+fn is_empty(storage: &dyn Storage, file: &Path) -> Result<bool> {
+    let len = match storage.exists(file) {
+        Ok(true) => storage.open(file, false).and_then(|file| file.len()),
+        Ok(false) => Ok(0),
+        Err(error) => Err(error),
+    };
+    Ok(len.map_err(|e| Error::storage("look for", file, e))? == 0)
+}
+
+fn changed(path: &Path, how: &'static str, unpushed: Option<u64>) -> Error {
+    Error::ChangedElsewhere {
+        path: path.to_owned(),
+        how,
+        unpushed,
+    }
+}
+
 /// Makes a replica where there is none, or where a first connect was cut off.
 pub(crate) fn make_new(
     storage: &Arc<dyn Storage>,
@@ -101,8 +159,8 @@ pub(crate) fn make_new(
         ));
     }
     // What an earlier replica of this name left must not be taken for this one's.
-    for suffix in ["-wal", "-shm", "-pages", "-changes"] {
-        let file = beside(path, suffix);
+    let others = ["-wal", "-shm", "-pages", "-changes"].map(|suffix| beside(path, suffix));
+    for file in others.into_iter().chain([Replica::wal_path(path)]) {
         storage
             .remove(&file)
             .map_err(|e| Error::storage("remove", &file, e))?;
@@ -169,6 +227,7 @@ pub(crate) fn remove_files(storage: &dyn Storage, path: &Path) {
     ]
     .map(|suffix| beside(path, suffix))
     .to_vec();
+    files.push(Replica::wal_path(path));
     // Only making the name of a complete info file durable can have failed: as long as it is there all must stay.
     files.insert(if said_ready { 0 } else { files.len() }, info);
     for file in files {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use partial_sync_core::{PageCount, Revision};
-use partial_sync_vfs::{Base, Storage, WalMark, read_whole, write_whole};
+use partial_sync_vfs::{Base, OrdinaryMark, Storage, WalMark, read_whole, write_whole};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -15,8 +15,10 @@ use crate::{
     options::Bootstrap,
 };
 
-/// The format that this version writes; it reads no other.
-const FORMAT: u32 = 1;
+/// The format that this version writes.
+const FORMAT: u32 = 2;
+/// What version 0.1.0 wrote: the files were otherwise then, see [`crate::files`].
+const FORMAT_0_1: u32 = 1;
 /// Shown as the revision of a replica that was never pulled; no remote is ever asked for it.
 const NO_REVISION: &str = "none yet";
 /// Larger than any info file.
@@ -55,6 +57,24 @@ pub(crate) struct Info {
     pub created: i64,
     pub last_pull: Option<i64>,
     pub last_push: Option<i64>,
+    /// What the database file looks like if it is an ordinary one; see [`OrdinaryMark`].
+    #[serde(default)]
+    pub ordinary: Option<SavedOrdinaryMark>,
+}
+
+/// [`OrdinaryMark`] as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SavedOrdinaryMark {
+    pub change_counter: u32,
+    pub bytes: u64,
+    /// Local changes in it that were not pushed.
+    pub unpushed: u64,
+}
+
+impl SavedOrdinaryMark {
+    pub(crate) fn is(&self, mark: OrdinaryMark) -> bool {
+        (self.change_counter, self.bytes) == (mark.change_counter, mark.bytes)
+    }
 }
 
 /// [`WalMark`] as it is written.
@@ -103,6 +123,7 @@ impl Info {
             created: now(),
             last_pull: None,
             last_push: None,
+            ordinary: None,
         }
     }
 
@@ -119,13 +140,23 @@ impl Info {
         };
         let info: Self = serde_json::from_slice(&bytes)
             .map_err(|e| damaged(format!("{} cannot be read: {e}", file.display())))?;
-        if info.format != FORMAT {
+        if ![FORMAT, FORMAT_0_1].contains(&info.format) {
             return Err(damaged(format!(
-                "it was made by another version (format {}, this one knows {FORMAT})",
+                "it was made by another version (format {}, this one knows {FORMAT_0_1} and {FORMAT})",
                 info.format
             )));
         }
         Ok(Some(info))
+    }
+
+    /// Whether the files are as version 0.1.0 left them.
+    pub(crate) fn is_of_0_1(&self) -> bool {
+        self.format == FORMAT_0_1
+    }
+
+    /// The files are as this version leaves them.
+    pub(crate) fn is_converted(&mut self) {
+        self.format = FORMAT;
     }
 
     /// Whether the remote's database was never fetched, not even a part of it.

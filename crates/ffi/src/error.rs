@@ -149,7 +149,7 @@ fn code_of(error: &Error) -> PartialSyncCode {
         },
         Error::Read(cause) => of_read(cause).unwrap_or(Code::Io),
         Error::NoRemote { .. } => Code::NoRemote,
-        Error::NotAReplica { .. } => Code::NotADatabase,
+        Error::NotAReplica { .. } | Error::ChangedElsewhere { .. } => Code::NotADatabase,
         Error::OtherRemote { .. } => Code::OtherRemote,
         Error::InUse { .. } | Error::LeftOpen { .. } | Error::SyncBusy { .. } => Code::Busy,
         Error::SegmentSize(_) | Error::Conversion(_) | Error::OpenedOtherwise { .. } => Code::Misuse,

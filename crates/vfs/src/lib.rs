@@ -23,7 +23,10 @@ mod sync;
 
 pub use error::ReadError;
 pub use memory::MemoryStorage;
-pub use replica::{Gate, PageCounts, PageSink, Replica, ReplicaConfig, WalMark, as_wal_mode};
+pub use replica::{
+    Gate, HeaderKind, OrdinaryMark, PageCounts, PageSink, Replica, ReplicaConfig, WalMark, as_wal_mode,
+    header_kind, hidden, hide_file,
+};
 pub use shim::VFS_NAME;
 pub use source::{Base, Miss, PageSource, SourceError};
 pub use storage::{OsStorage, Storage, StorageFile, read_whole, write_whole};

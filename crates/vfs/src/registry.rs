@@ -78,7 +78,7 @@ pub(crate) fn registered(path: &Path) -> Option<Arc<Replica>> {
     REPLICAS.lock().get(path)?.replica.upgrade()
 }
 
-/// The replica that owns a file name, and which of its files that is.
+/// The replica that owns a file name of SQLite's, and which of its files that is.
 pub(crate) fn owner(path: &Path) -> Option<(Arc<Replica>, Side)> {
     let text = path.as_os_str().as_encoded_bytes();
     let stem = |suffix: &str| {
@@ -104,6 +104,16 @@ pub(crate) enum Side {
     Main,
     Wal,
     Journal,
+}
+
+impl Side {
+    /// Where the file is that SQLite knows by the name `path`.
+    pub(crate) fn file(self, replica: &Replica, path: &Path) -> PathBuf {
+        match self {
+            Self::Wal => replica.wal_file(),
+            Self::Main | Self::Journal => path.to_owned(),
+        }
+    }
 }
 
 /// How many files of an instance SQLite has open.

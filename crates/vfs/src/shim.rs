@@ -208,7 +208,7 @@ unsafe extern "C" fn x_sync(file: *mut ffi::sqlite3_file, _flags: c_int) -> c_in
     unsafe {
         with_handle(file, |handle| {
             let synced = match handle {
-                Handle::Main(MainHandle { replica, .. }) => replica.writing(|| replica.sync_main()),
+                Handle::Main(MainHandle { replica, .. }) => replica.while_open(|| replica.sync_main()),
                 Handle::Side(side) => side.sync(),
             };
             done(ffi::SQLITE_IOERR_FSYNC, synced)
@@ -512,7 +512,8 @@ unsafe extern "C" fn x_delete(_vfs: *mut ffi::sqlite3_vfs, name: *const c_char, 
     let path = unsafe { path_of(name) };
     if let Some((path, (replica, side))) = path.and_then(|p| Some((p, owner(p)?))) {
         return no_panic(|| {
-            let removed = replica.writing(|| {
+            let path = &side.file(&replica, path);
+            let removed = replica.while_open(|| {
                 if side == Side::Wal {
                     replica.wal_has_no_name();
                     replica.save_map_for_sqlite()?;
@@ -543,13 +544,17 @@ unsafe extern "C" fn x_access(
     // SAFETY: SQLite passes a C string.
     let path = unsafe { path_of(name) };
     if let Some((path, (replica, side))) = path.and_then(|p| Some((p, owner(p)?))) {
-        return no_panic(|| match replica.storage().exists(path) {
-            Ok(there) => {
-                // SAFETY: `out` is writable.
-                unsafe { *out = c_int::from(there && (side != Side::Journal || replica.may_have_journal())) };
-                ffi::SQLITE_OK
+        return no_panic(|| {
+            let path = &side.file(&replica, path);
+            match replica.storage().exists(path) {
+                Ok(there) => {
+                    let there = there && (side != Side::Journal || replica.may_have_journal());
+                    // SAFETY: `out` is writable.
+                    unsafe { *out = c_int::from(there) };
+                    ffi::SQLITE_OK
+                }
+                Err(error) => fail(ffi::SQLITE_IOERR_ACCESS, ReadError::io("look for", path)(error)),
             }
-            Err(error) => fail(ffi::SQLITE_IOERR_ACCESS, ReadError::io("look for", path)(error)),
         });
     }
     // SAFETY: the same call, to the VFS it was meant for.

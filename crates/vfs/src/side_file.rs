@@ -32,14 +32,15 @@ impl SideHandle {
         create: bool,
         in_use: InUse,
     ) -> Result<Self, ReadError> {
-        let file = replica.writing(|| {
-            let opened = replica.storage().open(path, create);
-            opened.map_err(ReadError::io("open", path))
+        let path = side.file(&replica, path);
+        let file = replica.while_open(|| {
+            let opened = replica.storage().open(&path, create);
+            opened.map_err(ReadError::io("open", &path))
         })?;
         Ok(Self {
             replica,
             file,
-            path: path.to_owned(),
+            path,
             side,
             _in_use: in_use,
         })
@@ -72,7 +73,7 @@ impl SideHandle {
     }
 
     pub(crate) fn truncate(&self, size: u64) -> Result<(), ReadError> {
-        self.replica.writing(|| {
+        self.replica.while_open(|| {
             if self.side == Side::Wal {
                 self.replica.save_map_for_sqlite()?;
             }
@@ -81,7 +82,7 @@ impl SideHandle {
     }
 
     pub(crate) fn sync(&self) -> Result<(), ReadError> {
-        self.replica.writing(|| {
+        self.replica.while_open(|| {
             match self.side {
                 Side::Wal => self.replica.sync_wal_file(&*self.file),
                 Side::Main | Side::Journal => self.file.sync(),

@@ -671,17 +671,17 @@ fn c3_an_error_of_the_disk_names_the_file_the_operation_and_the_cause() {
     let write = "pragma synchronous=full; update t set v = 'x' where id = 3";
     let checkpoint = "pragma wal_checkpoint(truncate)";
     for (operation, file, sql) in [
-        ("open", "-wal", "select count(*) from t"),
-        ("measure", "-wal", "select count(*) from t"),
-        ("look for", "-wal", "select count(*) from t"),
+        ("open", "-replica-wal", "select count(*) from t"),
+        ("measure", "-replica-wal", "select count(*) from t"),
+        ("look for", "-replica-wal", "select count(*) from t"),
         ("read", ".db", "select count(*) from t"),
-        ("write", "-wal", write),
-        ("sync", "-wal", write),
-        ("read", "-wal", checkpoint),
+        ("write", "-replica-wal", write),
+        ("sync", "-replica-wal", write),
+        ("read", "-replica-wal", checkpoint),
         ("write", ".db", checkpoint),
         ("sync", ".db", checkpoint),
         ("save", "-pages", checkpoint),
-        ("truncate", "-wal", checkpoint),
+        ("truncate", "-replica-wal", checkpoint),
     ] {
         let next = Arc::new(Mutex::new(None));
         let storage = Failing {

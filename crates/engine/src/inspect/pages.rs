@@ -13,7 +13,6 @@ use super::ReadPage;
 use crate::{
     database::OpenReplica,
     error::{Error, Result},
-    info::beside,
 };
 
 const HEADER: u64 = 32;
@@ -35,7 +34,7 @@ struct Wal {
 impl<'r> Pages<'r> {
     pub(crate) fn open(open: &'r OpenReplica) -> Result<Self> {
         let replica = &*open.replica;
-        let path = beside(replica.name(), "-wal");
+        let path = Replica::wal_path(replica.name());
         let wal = match open.storage.exists(&path) {
             Ok(true) => open
                 .storage

@@ -194,9 +194,9 @@ fn invariant_1_a_pull_whose_commit_failed_does_not_come_back_after_a_crash() {
     // The seal, then the first frame of the pull, then the sync of its COMMIT.
     let (inner, failing) = (storage.clone(), storage.clone());
     storage.before("sync -changes", move || {
-        inner.before("write -wal", move || {
+        inner.before("write -replica-wal", move || {
             let failing_again = failing.clone();
-            failing.before("sync -wal", move || {
+            failing.before("sync -replica-wal", move || {
                 let at = failing_again.operations() + 1;
                 failing_again.trouble(Some(Trouble::Fail(at, at + 1, std::io::ErrorKind::Other)));
             });
@@ -356,12 +356,12 @@ fn invariant_5_side_files_left_by_an_earlier_replica_do_not_reach_a_new_one() {
     let conn = db.connection().unwrap();
     conn.execute("update t set v = 'old replica' where id > 200", ())
         .unwrap();
-    let wal = std::fs::read(replicas.path("a.db-wal")).unwrap();
+    let wal = std::fs::read(replicas.path("a.db-replica-wal")).unwrap();
     drop((conn, db));
     for name in ["a.db", "a.db-info", "a.db-pages"] {
         std::fs::remove_file(replicas.path(name)).unwrap();
     }
-    std::fs::write(replicas.path("a.db-wal"), wal).unwrap();
+    std::fs::write(replicas.path("a.db-replica-wal"), wal).unwrap();
     let db = replicas.builder("a.db").remote(served.url()).connect().unwrap();
     let conn = db.connection().unwrap();
     assert!(

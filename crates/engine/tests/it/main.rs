@@ -12,6 +12,8 @@ mod limits;
 mod looking;
 mod lost_writes;
 mod main_job;
+mod old_versions;
+mod other_programs;
 mod push_rules;
 mod replaced_base;
 mod requests;

@@ -33,6 +33,20 @@ impl Replica {
         beside(path, "-pages")
     }
 
+    /// The WAL of the replica at `path`. Not where SQLite would look without us: another program that finds a WAL there
+    /// copies it into the database file and removes it, even when it then refuses the file.
+    pub fn wal_path(path: &Path) -> PathBuf {
+        beside(path, "-replica-wal")
+    }
+
+    /// The WAL of this one.
+    pub(crate) fn wal_file(&self) -> PathBuf {
+        match self.whole {
+            true => beside(&self.path, "-wal"),
+            false => Self::wal_path(&self.path),
+        }
+    }
+
     /// Reads the saved page map; `None` when there is none. The inner result is the map's own complaint.
     pub fn load_map(storage: &dyn Storage, path: &Path) -> io::Result<Option<SavedPageMap>> {
         let Some(bytes) = read_whole(storage, &Self::map_path(path), MAP_BYTES)? else {
@@ -45,6 +59,15 @@ impl Replica {
 
     /// Makes the page map durable, and before it the data it speaks of. Does nothing when nothing changed since.
     pub fn save_map(&self) -> io::Result<()> {
+        if self.whole || !self.map.changed_since_saved() {
+            return Ok(());
+        }
+        self.claim().map_err(io::Error::other)?;
+        self.save_claimed_map()
+    }
+
+    /// The same where the file cannot be an ordinary one.
+    pub(crate) fn save_claimed_map(&self) -> io::Result<()> {
         if self.whole {
             return Ok(());
         }
@@ -63,7 +86,7 @@ impl Replica {
 
     /// Marks every page in the WAL as dirty, except those up to `mark`. For a replica that is being opened.
     pub fn account_for_wal(&self, mark: Option<WalMark>) -> io::Result<()> {
-        let path = beside(&self.path, "-wal");
+        let path = self.wal_file();
         if !self.storage.exists(&path)? {
             return Ok(());
         }
@@ -113,7 +136,7 @@ impl Replica {
     /// sync failed they are complete, so that the next recovery would take them. For the thread that holds the write
     /// lock, before it gives it back.
     pub fn forget_failed_commit(&self) -> io::Result<()> {
-        let path = beside(&self.path, "-wal");
+        let path = self.wal_file();
         let Some((_, frames)) = self.wal_index.lock().committed() else {
             return Ok(());
         };
@@ -132,7 +155,7 @@ impl Replica {
 
     /// Bytes of the WAL file.
     pub fn wal_bytes(&self) -> io::Result<u64> {
-        let path = beside(&self.path, "-wal");
+        let path = self.wal_file();
         if self.storage.exists(&path)? {
             self.storage.open(&path, false)?.len()
         } else {
@@ -142,7 +165,7 @@ impl Replica {
 
     /// Makes every commit so far durable, whatever `PRAGMA synchronous` says.
     pub fn sync_wal(&self) -> io::Result<()> {
-        let path = beside(&self.path, "-wal");
+        let path = self.wal_file();
         match self.storage.exists(&path)? {
             true => self.sync_wal_file(&*self.storage.open(&path, false)?),
             false => Ok(()),

@@ -10,7 +10,7 @@ use std::{
 use partial_sync_core::{Epoch, FetchView, PageCount, PageNo, Planner, segment_of};
 use roaring::RoaringBitmap;
 
-use super::{Replica, as_wal_mode};
+use super::{Replica, hidden};
 use crate::{
     error::ReadError,
     source::{Base, Miss, SourceError},
@@ -329,7 +329,7 @@ impl PageSink {
             return Ok(());
         }
         let patched = if page == PageNo::FIRST {
-            Some(as_wal_mode(data))
+            Some(hidden(data))
         } else {
             None
         };

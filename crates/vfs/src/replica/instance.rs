@@ -18,17 +18,21 @@ use crate::{
 /// What the VFS must know of a replica when the replica itself is gone already.
 #[derive(Default)]
 pub(crate) struct Instance {
-    /// Whether it was closed. Held shared by whoever changes a file, so that closing waits for that.
-    standing: RwLock<Standing>,
-    /// The same, for whoever only reads.
+    /// Held shared by whoever changes a file, so that a change of it waits for that.
+    pub(super) standing: RwLock<Standing>,
+    /// Whether it was closed, for whoever only reads.
     closed: AtomicBool,
     pub(crate) handles: Handles,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Standing {
+pub(super) enum Standing {
+    /// It reads and writes its files, and other programs refuse the database file.
     #[default]
     Open,
+    /// The same, but the database file is an ordinary one. To be claimed before a file is changed.
+    Ordinary,
+    /// It does nothing to its files.
     Closed,
 }
 
@@ -36,16 +40,38 @@ impl Instance {
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
+
+    /// Says that other programs can write to the database file.
+    pub(super) fn is_ordinary(&self) {
+        *self.standing.write() = Standing::Ordinary;
+    }
 }
 
 impl Replica {
-    /// Runs what changes a file of the replica, unless it is closed; closing waits until it has ended.
-    pub(crate) fn writing<T>(&self, change: impl FnOnce() -> Result<T, ReadError>) -> Result<T, ReadError> {
+    /// Runs what does something to a file of the replica, unless it is closed; closing waits until it has ended.
+    pub(crate) fn while_open<T>(&self, work: impl FnOnce() -> Result<T, ReadError>) -> Result<T, ReadError> {
         let standing = self.instance.standing.read();
         match *standing {
-            Standing::Open => change(),
+            Standing::Open | Standing::Ordinary => work(),
             Standing::Closed => Err(ReadError::Closed),
         }
+    }
+
+    /// Runs what gives the database file or the WAL other contents: before that, other programs refuse the database file.
+    pub(crate) fn writing<T>(&self, change: impl FnOnce() -> Result<T, ReadError>) -> Result<T, ReadError> {
+        let standing = loop {
+            let standing = self.instance.standing.read();
+            match *standing {
+                Standing::Open => break standing,
+                Standing::Closed => return Err(ReadError::Closed),
+                Standing::Ordinary => {}
+            }
+            drop(standing);
+            self.claim()?;
+        };
+        let changed = change();
+        drop(standing);
+        changed
     }
 
     /// Ends the replica: no connection and no fetch that is still there reads or writes a file of it any more. To be called

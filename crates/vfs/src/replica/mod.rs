@@ -49,12 +49,15 @@ mod gate;
 mod instance;
 #[cfg(all(test, feature = "shuttle"))]
 mod interleavings;
+mod ordinary;
 
 pub use durable::WalMark;
 pub use fetch::PageSink;
 use fetch::{Flights, OldPages};
 pub use gate::Gate;
 pub(crate) use instance::Instance;
+use instance::Standing;
+pub use ordinary::{HeaderKind, OrdinaryMark, as_wal_mode, header_kind, hidden, hide_file};
 
 /// What a replica is opened with.
 pub struct ReplicaConfig {
@@ -192,6 +195,9 @@ impl Replica {
             instance: Arc::default(),
             whole,
         });
+        if !whole && let Some(HeaderKind::Ordinary(_)) = header_kind(&*replica.main)? {
+            replica.instance.is_ordinary();
+        }
         shim::register_vfs()?;
         registry::register(&replica, config.wait).map(|()| replica)
     }
@@ -279,6 +285,14 @@ impl Replica {
     /// Reads bytes of the main file for a handle whose read transaction belongs to `epoch`. Returns how many bytes lie
     /// within the file.
     pub(crate) fn read(&self, epoch: Epoch, buf: &mut [u8], offset: u64) -> Result<usize, ReadError> {
+        let read = self.read_hidden(epoch, buf, offset)?;
+        if !self.whole {
+            ordinary::show(&mut buf[..read], offset);
+        }
+        Ok(read)
+    }
+
+    fn read_hidden(&self, epoch: Epoch, buf: &mut [u8], offset: u64) -> Result<usize, ReadError> {
         if self.is_closed() {
             return Err(ReadError::Closed);
         }
@@ -359,6 +373,7 @@ impl Replica {
             let n = self.main.read_at(&mut bytes, page.offset(self.page_size))?;
             bytes[n..].fill(0);
             if self.map.is_still(page, state) {
+                ordinary::show(&mut bytes, page.offset(self.page_size));
                 return Ok(Some(bytes));
             }
         }
@@ -367,8 +382,13 @@ impl Replica {
     /// A checkpoint writes to the main file.
     pub(crate) fn write_main(&self, data: &[u8], offset: u64) -> Result<(), ReadError> {
         let _fill = self.fill.lock();
+        let hidden = if self.whole {
+            None
+        } else {
+            ordinary::hide(data, offset)
+        };
         self.main
-            .write_at(data, offset)
+            .write_at(hidden.as_deref().unwrap_or(data), offset)
             .map_err(ReadError::io("write", &self.path))?;
         let page_len = self.page_size.as_usize() as u64;
         // SQLite writes whole pages; a part of one would not make it present.
@@ -403,7 +423,7 @@ impl Replica {
 
     /// As [`Self::save_map`], naming the file when it fails.
     pub(crate) fn save_map_for_sqlite(&self) -> Result<(), ReadError> {
-        self.save_map()
+        self.save_claimed_map()
             .map_err(ReadError::io("save", &Self::map_path(&self.path)))
     }
 
@@ -422,13 +442,4 @@ impl Drop for Replica {
     fn drop(&mut self) {
         registry::unregister(&self.path);
     }
-}
-
-/// Page 1 with the read and write versions (bytes 18 and 19) of a database in WAL mode, which every replica is in.
-pub fn as_wal_mode(page_1: &[u8]) -> Vec<u8> {
-    let mut page = page_1.to_vec();
-    if let Some(versions) = page.get_mut(18..20) {
-        versions.fill(2);
-    }
-    page
 }

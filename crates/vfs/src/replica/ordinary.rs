@@ -1,0 +1,183 @@
+//! What other programs see of the database file. While a page of it is absent, or while the WAL (which is not where they
+//! look) has something newer, they must not open it: the read and write versions of its header, bytes 18 and 19 of page 1
+//! (<https://www.sqlite.org/fileformat2.html#file_format_version_numbers>), are 3 then, and SQLite says "file is not a
+//! database". This project's VFS shows 2 (WAL mode) in their place, whatever they are.
+//!
+//! A file of which every page is here and nothing is in the WAL is an ordinary one: the versions are 1 (rollback journal), so
+//! that every write of another program changes the header's change counter, by which the next open notices it. Before
+//! the first byte is written to the WAL again, they are 3 again, durably.
+
+use std::io;
+
+use partial_sync_core::{PageId, PageNo};
+use roaring::RoaringBitmap;
+
+use super::{Replica, Standing};
+use crate::{error::ReadError, storage::StorageFile};
+
+/// Where the versions are in the file.
+const AT: u64 = 18;
+const HIDDEN: [u8; 2] = [3, 3];
+const WAL_MODE: [u8; 2] = [2, 2];
+const ORDINARY: [u8; 2] = [1, 1];
+
+/// The part of a database header that tells whose file it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderKind {
+    /// Other programs refuse it.
+    Hidden,
+    /// Other programs read and write it; each of their writes leaves another mark.
+    Ordinary(OrdinaryMark),
+    /// Neither; what this project makes of a file only says so in a replica of version 0.1.0.
+    Other,
+}
+
+/// What an ordinary file looks like until another program writes to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OrdinaryMark {
+    /// The header's file change counter.
+    pub change_counter: u32,
+    /// Bytes of the file.
+    pub bytes: u64,
+}
+
+/// Reads what the header of a database file says; `None` when it has no SQLite header.
+pub fn header_kind(file: &dyn StorageFile) -> io::Result<Option<HeaderKind>> {
+    let mut header = [0; 100];
+    if file.read_at(&mut header, 0)? < header.len() || !header.starts_with(b"SQLite format 3\0") {
+        return Ok(None);
+    }
+    Ok(Some(match [header[18], header[19]] {
+        HIDDEN => HeaderKind::Hidden,
+        ORDINARY => HeaderKind::Ordinary(OrdinaryMark {
+            change_counter: be32(&header, 24),
+            bytes: file.len()?,
+        }),
+        _ => HeaderKind::Other,
+    }))
+}
+
+/// Makes other programs refuse the file, durably.
+pub fn hide_file(file: &dyn StorageFile) -> io::Result<()> {
+    file.write_at(&HIDDEN, AT)?;
+    file.sync()
+}
+
+/// Page 1 as other programs refuse it.
+pub fn hidden(page_1: &[u8]) -> Vec<u8> {
+    let mut page = page_1.to_vec();
+    put(&mut page, 0, HIDDEN);
+    page
+}
+
+/// Page 1 as SQLite is to see it: of a database in WAL mode, which every replica is in.
+pub fn as_wal_mode(page_1: &[u8]) -> Vec<u8> {
+    let mut page = page_1.to_vec();
+    show(&mut page, 0);
+    page
+}
+
+/// The same for any bytes of the main file.
+pub(super) fn show(bytes: &mut [u8], offset: u64) {
+    put(bytes, offset, WAL_MODE);
+}
+
+/// The same as [`hidden`] for any bytes of the main file; `None` when they do not hold the versions.
+pub(super) fn hide(bytes: &[u8], offset: u64) -> Option<Vec<u8>> {
+    (offset < AT + 2 && offset + bytes.len() as u64 > AT).then(|| {
+        let mut bytes = bytes.to_vec();
+        put(&mut bytes, offset, HIDDEN);
+        bytes
+    })
+}
+
+fn put(bytes: &mut [u8], offset: u64, versions: [u8; 2]) {
+    for (at, version) in (AT..).zip(versions) {
+        if let Some(byte) = at
+            .checked_sub(offset)
+            .and_then(|at| bytes.get_mut(usize::try_from(at).ok()?))
+        {
+            *byte = version;
+        }
+    }
+}
+
+fn be32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+impl Replica {
+    /// Whether the file may become an ordinary one once what is in the WAL is in it. For guessing only.
+    pub fn may_be_whole(&self) -> bool {
+        self.lacks(&(self.map.present() | self.map.dirty()))
+            .is_ok_and(|lacks| lacks == Some(false))
+    }
+
+    /// Whether pages of the database, as long as its file says that it is, are not among these; `None` when the file does
+    /// not have them all.
+    fn lacks(&self, here: &RoaringBitmap) -> io::Result<Option<bool>> {
+        let mut header = [0; 100];
+        if self.whole || self.map.state(PageNo::FIRST).is_absent() {
+            return Ok(None);
+        }
+        self.main.read_at(&mut header, 0)?;
+        let (len, page_len) = (self.main.len()?, u64::from(self.page_size.bytes()));
+        let in_file = len / page_len;
+        // The header's count of pages is valid when it was written with the change counter, as SQLite has it; the file may
+        // be longer.
+        let pages = match (be32(&header, 24) == be32(&header, 92), be32(&header, 28)) {
+            (true, counted) if counted > 0 => counted,
+            _ => u32::try_from(in_file).unwrap_or(u32::MAX),
+        };
+        if !len.is_multiple_of(page_len) || u64::from(pages) > in_file {
+            return Ok(None);
+        }
+        let mut absent = RoaringBitmap::new();
+        absent.insert_range(..pages);
+        absent -= here;
+        let mut absent = absent.iter().filter_map(|id| PageId(id).no());
+        Ok(Some(absent.any(|page| !page.is_lock_byte_page(self.page_size))))
+    }
+
+    /// Makes the file an ordinary one if it can be. `note` must make durable what the file looks like until another
+    /// program writes to it, before the file becomes ordinary. Whether it is one now.
+    pub fn make_ordinary(&self, note: impl FnOnce(OrdinaryMark) -> io::Result<()>) -> io::Result<bool> {
+        // Nobody writes to a file of the replica meanwhile.
+        let mut standing = self.instance.standing.write();
+        match *standing {
+            Standing::Open if self.wal_bytes()? == 0 && self.lacks(&self.map.present())? == Some(false) => {}
+            now => return Ok(now == Standing::Ordinary),
+        }
+        self.save_claimed_map()?;
+        self.main.sync()?;
+        let wal = self.wal_file();
+        if self.storage.exists(&wal)? {
+            // That it is empty.
+            self.storage.open(&wal, false)?.sync()?;
+        }
+        let mut counter = [0; 4];
+        self.main.read_at(&mut counter, 24)?;
+        note(OrdinaryMark {
+            change_counter: u32::from_be_bytes(counter),
+            bytes: self.main.len()?,
+        })?;
+        // Whatever of this is durable when it fails, nothing is written before it was claimed.
+        *standing = Standing::Ordinary;
+        self.main.write_at(&ORDINARY, AT)?;
+        self.main.sync()?;
+        Ok(true)
+    }
+
+    /// Other programs refuse the file from now on, if it is a replica's that is open.
+    pub(crate) fn claim(&self) -> Result<(), ReadError> {
+        if *self.instance.standing.read() != Standing::Ordinary {
+            return Ok(());
+        }
+        let mut standing = self.instance.standing.write();
+        if *standing == Standing::Ordinary {
+            hide_file(&*self.main).map_err(ReadError::io("write", &self.path))?;
+            *standing = Standing::Open;
+        }
+        Ok(())
+    }
+}
