@@ -85,6 +85,8 @@ pub struct Databases {
     clock: Clock,
     history: OpenHistory,
     root: Root,
+    /// Whether each database is looked after without being asked.
+    watched: bool,
 }
 
 /// Opens the page history of the database at a path.
@@ -137,7 +139,16 @@ impl Databases {
             clock,
             history,
             root,
+            watched: true,
         })
+    }
+
+    /// The same, with databases that change nothing of themselves unless they are told to.
+    pub fn unwatched(self) -> Self {
+        Self {
+            watched: false,
+            ..self
+        }
     }
 
     /// Whether there is one database, without a name.
@@ -155,10 +166,11 @@ impl Databases {
             Some(database) => Arc::clone(database),
             None => {
                 let (name, retention, clock) = (Arc::from(name), self.retention, self.clock.clone());
-                let history = Arc::clone(&self.history);
+                let (history, watched) = (Arc::clone(&self.history), self.watched);
                 // A task of its own: a client that gives up does not undo what may take long.
                 let opening = tokio::spawn(async move {
-                    let opened = cell.get_or_try_init(|| open_file(name, path, retention, clock, history));
+                    let opened =
+                        cell.get_or_try_init(|| open_file(name, path, retention, clock, history, watched));
                     opened.await.cloned()
                 });
                 opening.await.map_err(|_| ServerError::Stopping)??
@@ -222,6 +234,7 @@ async fn open_file(
     retention: Retention,
     clock: Clock,
     history: OpenHistory,
+    watched: bool,
 ) -> Result<Arc<Database>, ServerError> {
     let for_revisions = clock.clone();
     let open = move || {
@@ -252,8 +265,10 @@ async fn open_file(
         asked: AtomicU64::new(0),
         watcher: Mutex::default(),
     });
-    let watcher = tokio::spawn(watch(Arc::downgrade(&database), retention, clock));
-    *database.watcher.lock() = Some(watcher);
+    if watched {
+        let watcher = tokio::spawn(watch(Arc::downgrade(&database), retention, clock));
+        *database.watcher.lock() = Some(watcher);
+    }
     Ok(database)
 }
 /// Looks for commits of other programs, keeps the WAL short, and lets go of old revisions.

@@ -21,6 +21,7 @@ use crate::{
     error::{HistoryError, ServerError},
     history::{History, Retention},
     hrana::Hrana,
+    in_process::InProcess,
     metrics::Metrics,
     pages::{PagesEndpoint, QueryLimits, QueryRunner, SnapshotQueries},
     serve, tls,
@@ -176,7 +177,12 @@ impl ServerBuilder {
             Some((certificate, key)) => Some(tls::config(certificate, key)?),
             None => None,
         };
-        let databases = Databases::new(self.path.as_deref(), self.retention, self.clock, self.history)?;
+        let databases = Databases::new(
+            self.path.as_deref(),
+            self.retention,
+            self.clock.clone(),
+            self.history.clone(),
+        )?;
         if databases.is_single() {
             databases.get("").await?;
         }
@@ -185,24 +191,7 @@ impl ServerBuilder {
         let addr = listener.local_addr().map_err(listen)?;
         let (stop, stopping) = watch::channel(false);
         let (done, finished) = watch::channel(false);
-        let metrics = Arc::new(Metrics::default());
-        let app = Arc::new(App {
-            databases,
-            authenticator: self.authenticator.unwrap_or_else(|| Arc::new(Open)),
-            sql: self.sql,
-            pages: PagesEndpoint {
-                queries: self.queries,
-                query_limits: self.query_limits,
-                query_turns: Arc::new(Semaphore::new(QUERIES_AT_ONCE)),
-                longest_poll: self.longest_poll,
-                metrics: Arc::clone(&metrics),
-                stopping: stopping.clone(),
-            },
-            metrics,
-            body_limit: self.body_limit,
-            body_timeout: Duration::from_secs(60),
-            head_timeout: self.request_head,
-        });
+        let app = Arc::new(self.app(databases, stopping.clone()));
         let scheme = if tls.is_some() { "https" } else { "http" };
         tokio::spawn(async move {
             serve::serve(listener, tls, Arc::clone(&app), stopping).await;
@@ -218,6 +207,44 @@ impl ServerBuilder {
             finished,
             thread: None,
         })
+    }
+
+    fn app(self, databases: Databases, stopping: watch::Receiver<bool>) -> App {
+        let metrics = Arc::new(Metrics::default());
+        App {
+            databases,
+            authenticator: self.authenticator.unwrap_or_else(|| Arc::new(Open)),
+            sql: self.sql,
+            pages: PagesEndpoint {
+                queries: self.queries,
+                query_limits: self.query_limits,
+                query_turns: Arc::new(Semaphore::new(QUERIES_AT_ONCE)),
+                longest_poll: self.longest_poll,
+                metrics: Arc::clone(&metrics),
+                stopping,
+            },
+            metrics,
+            body_limit: self.body_limit,
+            body_timeout: Duration::from_secs(60),
+            head_timeout: self.request_head,
+        }
+    }
+
+    /// A server of one file without a socket, which does nothing unless it is told to; for simulations. To be called, and
+    /// its requests sent, inside a runtime.
+    pub async fn in_process(self) -> Result<InProcess, ServerError> {
+        let clock = self.clock.clone();
+        let databases = Databases::new(
+            self.path.as_deref(),
+            self.retention,
+            clock.clone(),
+            self.history.clone(),
+        )?;
+        let databases = databases.unwatched();
+        databases.get("").await?;
+        let (stop, stopping) = watch::channel(false);
+        let app = Arc::new(self.app(databases, stopping));
+        Ok(InProcess { app, clock, stop })
     }
 
     /// Starts the server on a runtime and a thread of its own, for programs without one.

@@ -1,18 +1,17 @@
 //! The page history stopped at any of its file operations: what it recorded is there at the next start, byte for byte, and
 //! a revision that was given out never comes to mean another state (rule 8 for what the server keeps).
 
-#[path = "../../engine/tests/it/support/crash_storage.rs"]
-mod crash_storage;
-
 use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
-use crash_storage::{CrashStorage, Survives, Trouble};
 use partial_sync_core::{PageCount, PageNo, PageSize};
 use partial_sync_server::history::{
     Before, Change, Generation, History, Kept, RevisionRecord, Seq, SqliteHistory, page_hash,
 };
-use partial_sync_vfs::Storage;
+use partial_sync_vfs::{
+    Storage,
+    crash::{CrashStorage, Survives, Trouble},
+};
 
 const PAGES: u32 = 6;
 const REVISIONS: u64 = 6;

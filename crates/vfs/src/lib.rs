@@ -9,6 +9,7 @@
 //!
 //! All unsafe code of the SQLite side lives in this crate, in `shim` and `sqlite`.
 
+pub mod crash;
 mod error;
 mod locks;
 pub mod memory;

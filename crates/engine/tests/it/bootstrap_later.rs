@@ -6,10 +6,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use crate::support::crash_storage::{CrashStorage, Survives, Trouble};
 use crate::support::*;
 use partial_sync::{Bootstrap, Builder, Database, Error, PartialSync, Result};
 use partial_sync_transport::{RemoteErrorKind, UrlSource, memory::MemoryRemote};
+use partial_sync_vfs::crash::{CrashStorage, Survives, Trouble};
 
 /// More than a hundred pages, with a table that local writes meet.
 const REMOTE: &str = "create table t(id integer primary key, v text);

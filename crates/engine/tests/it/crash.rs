@@ -13,9 +13,9 @@ use std::{
     },
 };
 
-use crate::support::crash_storage::{CrashStorage, Survives, Trouble};
 use crate::support::*;
 use partial_sync::{Connection, Database, Error, Result};
+use partial_sync_vfs::crash::{CrashStorage, Survives, Trouble};
 
 const REMOTE: &str = "create table t(id integer primary key, v text);
     create table pair(id integer primary key, v text);

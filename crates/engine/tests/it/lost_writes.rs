@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use crate::support::crash_storage::{CrashStorage, Survives, Trouble};
 use crate::support::*;
 use futures_util::{StreamExt, future::BoxFuture};
 use partial_sync::{Builder, Database, Error};
@@ -16,6 +15,7 @@ use partial_sync_transport::{
     Fault, Faulty, PageStream, PagesRequest, Remote, RemoteError, TransferStats,
     hrana::{Batch, BatchResult},
 };
+use partial_sync_vfs::crash::{CrashStorage, Survives, Trouble};
 
 const SMALL: &str = "create table t(id integer primary key, v text);
     with recursive c(x) as (select 1 union all select x + 1 from c where x < 300)

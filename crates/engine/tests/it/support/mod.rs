@@ -2,8 +2,6 @@
 //! in temporary folders, and contents as text so that two databases can be compared.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-pub mod crash_storage;
-
 use std::{
     path::{Path, PathBuf},
     sync::Arc,

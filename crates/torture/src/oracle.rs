@@ -1,0 +1,97 @@
+//! What is allowed: which errors a call may end with, given what was done to the line, the revisions and the disk. Whatever
+//! is not allowed here is a failure of the history.
+
+use std::sync::OnceLock;
+
+use partial_sync::Error;
+use partial_sync_transport::RemoteErrorKind;
+
+/// Why a history failed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Names the failure without what differs from one run to the next: shrinking keeps it.
+    pub kind: String,
+    /// For a person.
+    pub detail: String,
+}
+
+impl Failure {
+    /// A failure; numbers and quoted texts of `kind` are left out.
+    pub fn new(kind: impl AsRef<str>, detail: impl Into<String>) -> Self {
+        Self {
+            kind: plain(kind.as_ref()),
+            detail: detail.into(),
+        }
+    }
+}
+
+/// Failures that are known and looked past, by a part of their kind. Only those after which a history can go on.
+pub static IGNORED: OnceLock<Vec<String>> = OnceLock::new();
+
+/// Fails, unless this failure is looked past.
+pub fn unless_ignored(failure: Failure) -> Result<(), Failure> {
+    match IGNORED
+        .get()
+        .is_some_and(|ignored| ignored.iter().any(|part| failure.kind.contains(part)))
+    {
+        true => Ok(()),
+        false => Err(failure),
+    }
+}
+
+/// Leaves out digits, paths and what is quoted.
+fn plain(text: &str) -> String {
+    let mut out = String::new();
+    for word in text.split_whitespace() {
+        let word: String = word.chars().filter(|c| !c.is_ascii_digit()).collect();
+        if word.contains('/') || word.is_empty() {
+            continue;
+        }
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        out.push_str(&word);
+    }
+    out.chars().take(160).collect()
+}
+
+/// What may explain an error.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Excuses {
+    /// A request suffered something.
+    pub line: bool,
+    /// The revision that the caller reads at is gone from the remote.
+    pub expired: bool,
+    /// Somebody else may have a lock.
+    pub busy: bool,
+    /// It was cancelled.
+    pub cancelled: bool,
+    /// It is a statement, which may be refused.
+    pub statement: bool,
+}
+
+/// Whether an error is one that the documentation allows here.
+pub fn is_allowed(error: &Error, excuses: Excuses) -> bool {
+    let text = error.to_string();
+    if text.contains("cannot be used until its last pull is finished")
+        || text.contains("a pull is being applied")
+    {
+        return false;
+    }
+    if let Some(remote) = error.remote() {
+        return match remote.kind {
+            RemoteErrorKind::RevisionExpired => excuses.expired,
+            _ => excuses.line,
+        };
+    }
+    match error {
+        Error::Sqlite(e) if matches!(e.code(), 5 | 6) => excuses.busy,
+        Error::Unsupported { .. } => excuses.statement,
+        Error::Interrupted { .. } => excuses.cancelled,
+        // What a push says when the answers got lost on the way.
+        Error::Unsendable(_) => excuses.line,
+        _ if error.is_interrupted() => excuses.cancelled,
+        _ if error.is_transient() => excuses.line && !matches!(error, Error::SyncBusy { .. }),
+        _ => false,
+    }
+}
