@@ -16,6 +16,8 @@ pub struct Focus {
     pub tables: Vec<String>,
     /// Kinds of tables and subjects to leave out; see [`Subjects`].
     pub without: Vec<String>,
+    /// Subjects that every history has.
+    pub with: Vec<String>,
 }
 
 /// What a history is about.
@@ -41,10 +43,11 @@ struct Subjects {
 }
 
 impl Subjects {
-    fn choose(r: &mut Rng, without: &[String]) -> Self {
+    fn choose(r: &mut Rng, focus: &Focus) -> Self {
         let mut on = |name: &str, of: u8| {
             let chosen = r.u8(..of) == 0;
-            chosen && !without.iter().any(|other| other == name)
+            let said = |names: &[String]| names.iter().any(|other| other == name);
+            (chosen || said(&focus.with)) && !said(&focus.without)
         };
         Self {
             line: on("line", 2),
@@ -72,7 +75,7 @@ impl Subjects {
 pub fn generate(seed: u64, focus: &Focus) -> Case {
     let mut r = Rng::with_seed(seed);
     let r = &mut r;
-    let subjects = Subjects::choose(r, &focus.without);
+    let subjects = Subjects::choose(r, focus);
     let mut names: Vec<String> = match focus.tables.is_empty() {
         true => kinds().map(Into::into).collect(),
         false => focus.tables.clone(),
@@ -95,6 +98,8 @@ pub fn generate(seed: u64, focus: &Focus) -> Case {
         filler: [0, 10, 60, 200][r.usize(..4)],
         tables: names,
         pragmas,
+        // What is held is waited for.
+        timeout: if subjects.hold { 1500 } else { 10_000 },
         http: subjects.http,
         replicas: vec![],
         lines: vec![],

@@ -57,6 +57,9 @@ struct Arguments {
     /// Subjects to leave out, with commas.
     #[arg(long, value_delimiter = ',')]
     without: Vec<String>,
+    /// Subjects that every history is to have, with commas.
+    #[arg(long, value_delimiter = ',')]
+    with: Vec<String>,
     /// Failures to look past, by a part of their kind, with commas.
     #[arg(long, value_delimiter = ',')]
     ignore: Vec<String>,
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
     let focus = Focus {
         tables: arguments.tables.clone(),
         without: arguments.without.clone(),
+        with: arguments.with.clone(),
     };
     let seed = *arguments.seed.get_or_insert_with(|| fastrand::u64(..1 << 48));
     let _ = IGNORED.set(arguments.ignore.clone());
@@ -241,6 +245,9 @@ fn run_job(mut seed: u64, arguments: &Arguments, began: Instant) -> Counts {
         }
         if !arguments.without.is_empty() {
             command.args(["--without", &arguments.without.join(",")]);
+        }
+        if !arguments.with.is_empty() {
+            command.args(["--with", &arguments.with.join(",")]);
         }
         if !arguments.ignore.is_empty() {
             command.args(["--ignore", &arguments.ignore.join(",")]);

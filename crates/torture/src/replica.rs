@@ -12,9 +12,6 @@ use crate::{
     steps::{First, ReplicaSpec},
 };
 
-/// How long anything waits for a page.
-pub const TIMEOUT: Duration = Duration::from_secs(3);
-
 /// What a connection is in the middle of.
 #[derive(Debug, Default)]
 pub enum Txn {
@@ -49,6 +46,8 @@ pub struct Replica {
     pub line: Line,
     /// The remote, seen through that line.
     pub remote: Arc<dyn RemoteTrait>,
+    /// How long anything waits for a page.
+    pub timeout: Duration,
     /// Handles; the second one is made by a second connect where files are real.
     pub handles: Vec<Database>,
     /// Connections by number.
@@ -94,7 +93,7 @@ impl Replica {
             .remote_with(remote)
             .client_name(format!("c{}", self.client))
             .seed(self.client)
-            .timeout(TIMEOUT)
+            .timeout(self.timeout)
             .busy_timeout(Duration::from_millis(1))
             .push_operations_threshold(self.spec.threshold)
             .bootstrap_if_empty(self.spec.first != First::Nothing);

@@ -149,6 +149,8 @@ pub struct Case {
     pub tables: Vec<String>,
     /// Pragmas of every connection, `foreign_keys = on`.
     pub pragmas: Vec<String>,
+    /// Milliseconds that anything waits for the remote.
+    pub timeout: u64,
     /// Whether requests travel over a real socket.
     pub http: bool,
     /// The replicas.
@@ -236,6 +238,7 @@ impl fmt::Display for Case {
         for pragma in &self.pragmas {
             writeln!(f, "pragma {pragma}")?;
         }
+        writeln!(f, "timeout {}", self.timeout)?;
         if self.http {
             writeln!(f, "http")?;
         }
@@ -389,6 +392,7 @@ impl FromStr for Case {
             filler: 0,
             tables: vec![],
             pragmas: vec![],
+            timeout: 10_000,
             http: false,
             replicas: vec![],
             lines: vec![],
@@ -414,6 +418,7 @@ impl Case {
             "filler" => self.filler = w.number()?,
             "tables" => self.tables = w.rest().split_whitespace().map(Into::into).collect(),
             "pragma" => self.pragmas.push(w.rest()),
+            "timeout" => self.timeout = w.number()?,
             "http" => self.http = true,
             "replica" => self.replicas.push(replica(&mut w)?),
             "while" => {

@@ -14,7 +14,6 @@ use crate::{
     faults::Line,
     model::{self, Ask as _},
     oracle::{self, Excuses, Failure, is_allowed},
-    replica::TIMEOUT,
 };
 
 /// The remains of a crash.
@@ -95,7 +94,7 @@ impl World {
             line.connect(self.remote.client());
             let remote = self
                 .remote
-                .through(Arc::new(line.clone()), TIMEOUT, 0)
+                .through(Arc::new(line.clone()), self.replicas[r].timeout, 0)
                 .map_err(lab)?;
             let remains = Remains {
                 disk: CrashStorage::from_image(&image, survives, &path),
