@@ -172,6 +172,10 @@ impl Maker<'_> {
         if !matches!(step, Step::Remote(_) | Step::Read(..) | Step::Net(..)) {
             self.troubles(n, lines);
         }
+        // What a long reader may have to read from the file and not from the WAL.
+        if matches!(step, Step::Begin(..)) && self.r.u8(..3) == 0 {
+            lines.push(Step::Checkpoint(n).into());
+        }
         let mut line = Line::from(step);
         if matches!(line.step, Step::Pull(..) | Step::Push(_) | Step::Hydrate(_)) {
             self.company(n, &mut line);

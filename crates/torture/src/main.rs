@@ -72,6 +72,8 @@ struct Arguments {
     stride: u64,
 }
 
+/// How often a job says how far it is.
+const SAY: Duration = Duration::from_secs(60);
 /// A history that takes longer hangs.
 const LONGEST: Duration = Duration::from_secs(90);
 
@@ -185,7 +187,7 @@ fn parent(seed: u64, arguments: &Arguments) -> ExitCode {
     for job in 0..arguments.jobs {
         let (arguments, send) = (arguments.clone(), send.clone());
         std::thread::spawn(move || {
-            let counts = run_job(seed + job, &arguments, began);
+            let counts = run_job(job, seed + job, &arguments, began);
             let _ = send.send(counts);
         });
     }
@@ -209,9 +211,10 @@ fn parent(seed: u64, arguments: &Arguments) -> ExitCode {
 }
 
 /// Runs a job to the end of its time, in as many processes as it takes.
-fn run_job(mut seed: u64, arguments: &Arguments, began: Instant) -> Counts {
+fn run_job(job: u64, mut seed: u64, arguments: &Arguments, began: Instant) -> Counts {
     let mut counts = Counts::default();
     let mut left = arguments.count;
+    let mut said = Instant::now();
     loop {
         let minutes = arguments.minutes - began.elapsed().as_secs_f64() / 60.0;
         if minutes <= 0.0 || left == Some(0) {
@@ -269,6 +272,13 @@ fn run_job(mut seed: u64, arguments: &Arguments, began: Instant) -> Counts {
                 seed = at.parse().unwrap_or(seed);
             } else if let Some(text) = line.strip_prefix("counts ") {
                 counts.add(&Counts::decode(text));
+                if said.elapsed() > SAY {
+                    said = Instant::now();
+                    println!(
+                        "... job {job}: {} histories, {} crash points",
+                        counts.histories, counts.crash_points
+                    );
+                }
                 left = left.map(|left| left.saturating_sub(1));
             } else {
                 println!("{line}");

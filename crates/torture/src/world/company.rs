@@ -9,6 +9,7 @@ use std::{
         mpsc,
     },
     thread::JoinHandle,
+    time::Instant,
 };
 
 use partial_sync::{Database, Error};
@@ -17,7 +18,7 @@ use super::{
     Outcome, World,
     open::{guarded, refused},
     sql::read_table,
-    sync::call,
+    sync::{Before, call},
 };
 use crate::{
     faults::OnItsWay,
@@ -68,13 +69,14 @@ impl World {
             drop(database);
             drop(send.send(Event::Done(result)));
         });
-        let (mut nth, mut cancelled) = (0, false);
+        let (mut nth, mut cancelled, mut slow) = (0, false, false);
         let mut failed = Ok(());
         let result = loop {
             match receive.recv() {
                 Ok(Event::Done(result)) => break result,
                 Ok(Event::Request(request)) => {
                     nth += 1;
+                    let began = Instant::now();
                     // What these steps ask the remote themselves does not wait.
                     self.replicas[r].line.unwatch();
                     for (at, step) in &line.meanwhile {
@@ -83,6 +85,8 @@ impl World {
                             failed = self.step(step);
                         }
                     }
+                    // The request waits for them as for a slow line.
+                    slow |= began.elapsed() > self.replicas[r].timeout / 3;
                     self.replicas[r].line.watch(hook.clone());
                     let _ = request.go.send(());
                 }
@@ -102,7 +106,12 @@ impl World {
             })
             .collect();
         failed?;
-        self.synced(r, &line.step, &before, result?, cancelled)?;
+        let before = Before {
+            cancelled,
+            slow,
+            ..before
+        };
+        self.synced(r, &line.step, &before, result?)?;
         for found in found {
             self.judge_beside(r, found?)?;
         }

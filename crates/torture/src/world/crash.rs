@@ -58,7 +58,9 @@ impl World {
             remote: replica.remote.clone(),
             when,
         };
-        let (database, upto) = self.check(r, before, &remains)?;
+        // What the remote has was durable here first.
+        let least = before.max(self.replicas[r].landed.min(self.replicas[r].log.len()));
+        let (database, upto) = self.check(r, least, &remains)?;
         let replica = &mut self.replicas[r];
         let maybe = replica.maybe.take();
         match upto {
@@ -171,7 +173,7 @@ impl World {
         {
             return Ok(Some(None));
         }
-        for upto in (before.max(replica.landed.min(len))..=len).rev() {
+        for upto in (before..=len).rev() {
             if self.expected(r, base, upto, None)?.1 == actual {
                 return Ok(Some(Some(upto)));
             }

@@ -16,10 +16,14 @@ use crate::{
 /// How long a long poll waits.
 const POLL: Duration = Duration::from_millis(20);
 
-/// What was so before a call.
+/// What was so before a call, and what happened to it.
 pub(super) struct Before {
-    faults: u64,
-    latest: usize,
+    pub(super) faults: u64,
+    pub(super) latest: usize,
+    /// The caller cancelled it.
+    pub(super) cancelled: bool,
+    /// A request was kept waiting.
+    pub(super) slow: bool,
 }
 
 /// Makes the call of a step.
@@ -37,6 +41,8 @@ impl World {
         Before {
             faults: self.replicas[r].line.faults(),
             latest: self.states.len() - 1,
+            cancelled: false,
+            slow: false,
         }
     }
 
@@ -53,7 +59,7 @@ impl World {
         let before = self.before(r);
         let result = guarded(|| call(&self.replicas[r].handles[0], step))?;
         self.replicas[r].line.quiet();
-        self.synced(r, step, &before, result, false)
+        self.synced(r, step, &before, result)
     }
 
     pub(super) fn pull(&mut self, r: usize, poll: bool) -> Outcome {
@@ -75,17 +81,16 @@ impl World {
         step: &Step,
         before: &Before,
         result: Result<(), Error>,
-        cancelled: bool,
     ) -> Outcome {
         let replica = &self.replicas[r];
         let stopped = replica.has_stopped();
-        let line = replica.line.faults() != before.faults;
+        let line = before.slow || replica.line.faults() != before.faults;
         let expired =
             matches!(step, Step::Hydrate(_)) && replica.base.is_some_and(|base| self.states[base].expired);
         let excuses = Excuses {
             line,
             expired,
-            cancelled,
+            cancelled: before.cancelled,
             ..Excuses::default()
         };
         let failed = result.is_err();
