@@ -47,8 +47,11 @@ impl World {
         let Some(slot) = self.slot(r, c)? else {
             return Ok(());
         };
-        // The model has one writer.
-        if matches!(slot.txn, Txn::Reading(_)) && sql.contains("SAVEPOINT") {
+        // Outside of a transaction that writes they would begin one.
+        let is_savepoint = ["SAVEPOINT", "RELEASE", "ROLLBACK TO"]
+            .iter()
+            .any(|word| sql.starts_with(word));
+        if is_savepoint && !matches!(slot.txn, Txn::Writing(_)) {
             return Ok(());
         }
         let conn = slot.conn.clone();
