@@ -262,13 +262,19 @@ impl Maker<'_> {
                     8 if self.subjects.line => Step::Net(n, Net::Offline),
                     _ => Step::Read(n, self.r.usize(..4), self.table()),
                 };
-                // What takes turns with a pull would wait for it.
-                if !matches!(step, Step::Checkpoint(_)) || matches!(line.step, Step::Pull(_, true)) {
+                // What takes turns with a pull would wait for it, and a read that needs a page which a hydration has asked
+                // for waits for the hydration.
+                let takes_turns =
+                    matches!(step, Step::Checkpoint(_)) && !matches!(line.step, Step::Pull(_, true));
+                let shares =
+                    matches!(step, Step::Read(..) | Step::Sql(..)) && matches!(line.step, Step::Hydrate(_));
+                if !takes_turns && !shares {
                     line.meanwhile.push((self.r.usize(1..4), step));
                 }
             }
         }
-        if self.subjects.beside && self.r.bool() {
+        // What runs freely may wait for a request that is kept waiting: one or the other.
+        if line.meanwhile.is_empty() && self.subjects.beside && self.r.bool() {
             let table = self.table();
             line.beside.push(if self.r.bool() {
                 Step::Stats(n)

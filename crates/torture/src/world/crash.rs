@@ -87,7 +87,8 @@ impl World {
             return Ok(());
         };
         for (image, survives) in disk.take_images().into_iter().zip(forks) {
-            if !self.replicas[r].was_made {
+            // What landed was here before it left: an image without it is of a time when it had not left.
+            if !self.replicas[r].was_made || self.replicas[r].landed > before {
                 continue;
             }
             self.forks += 1;
