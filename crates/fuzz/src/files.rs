@@ -54,7 +54,7 @@ static TEMPLATE: LazyLock<Vec<(&'static str, Vec<u8>)>> = LazyLock::new(|| {
     let conn = db.connection().expect("it is open");
     conn.execute("UPDATE notes SET body = 'changed' WHERE id = 2", ())
         .expect("its pages are here");
-    let files = ["", "-wal", "-info", "-pages"];
+    let files = ["", "-replica-wal", "-info", "-pages"];
     let files = files.map(|suffix| (suffix, contents(&storage, suffix))).to_vec();
     drop((conn, db));
     files

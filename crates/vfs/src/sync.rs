@@ -66,6 +66,12 @@ mod scheduled {
             held(self.0.read())
         }
 
+        /// The scheduler knows no recursion, and says so.
+        #[allow(dead_code, reason = "not everywhere in use")]
+        pub(crate) fn read_recursive(&self) -> sync::RwLockReadGuard<'_, T> {
+            self.read()
+        }
+
         pub(crate) fn write(&self) -> sync::RwLockWriteGuard<'_, T> {
             held(self.0.write())
         }

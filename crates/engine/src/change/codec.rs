@@ -128,8 +128,8 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Change>, CodecError> {
     let tables: Vec<Arc<Table>> = chunk
         .tables
         .into_iter()
-        .map(|table| Arc::new(table.into_owned()))
-        .collect();
+        .map(|table| check_names(&table).map(|()| Arc::new(table.into_owned())))
+        .collect::<Result<_, _>>()?;
     chunk
         .changes
         .into_iter()
@@ -155,6 +155,19 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Change>, CodecError> {
             })
         })
         .collect()
+}
+
+/// No name in SQLite has a NUL in it; SQL text would end there.
+fn check_names(table: &Table) -> Result<(), CodecError> {
+    let mut names = table
+        .columns
+        .iter()
+        .map(|column| &column.name)
+        .chain([&table.name]);
+    match names.find(|name| name.contains('\0')) {
+        None => Ok(()),
+        Some(name) => Err(damaged(format!("the name {name:?} has a NUL in it"))),
+    }
 }
 
 fn check_images(table: &Table, op: &RowOp) -> Result<(), CodecError> {

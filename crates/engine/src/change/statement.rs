@@ -162,7 +162,10 @@ impl<'a> Text<'a> {
                 place: format!("parameter {} of {}", token.text, excerpt(self.sql)),
             })?;
             sent.extend(arg);
+            // `$a(b)7` ends in a parenthesis: a bare `?` would take the digit for its number.
+            let number_follows = self.sql[token.end()..].starts_with(|c: char| c.is_ascii_digit());
             let replacement = match sql {
+                "?" if number_follows => "? ".to_owned(),
                 "?" => "?".to_owned(),
                 // In parentheses, so that it can stand beside a word or a minus.
                 literal => format!("({literal})"),

@@ -168,3 +168,32 @@ fn bytes_behind_the_last_change_are_damage() {
     bytes.push(0);
     assert!(matches!(decode(&bytes), Err(CodecError::Damaged(_))));
 }
+
+#[test]
+fn a_name_that_would_end_the_sql_is_damage() {
+    for (name, column) in [("a\0b", "c"), ("t", "c\0")] {
+        let table = Arc::new(Table {
+            name: name.into(),
+            columns: vec![Column {
+                name: column.into(),
+                key: 1,
+                generated: false,
+            }],
+            without_rowid: false,
+        });
+        let op = RowOp::Insert {
+            after: vec![Value::Integer(1)],
+        };
+        let kind = ChangeKind::Row {
+            table,
+            op,
+            cause: Cause::Statement,
+        };
+        let bytes = encode(&[Change {
+            id: ChangeId(1),
+            time: 0,
+            kind,
+        }]);
+        assert!(matches!(decode(&bytes.unwrap()), Err(CodecError::Damaged(_))));
+    }
+}

@@ -212,6 +212,13 @@ fn parameters_become_plain_question_marks_in_the_order_of_the_text() {
 }
 
 #[test]
+fn a_digit_behind_a_parameter_does_not_become_its_number() {
+    let (sql, args) = write("SELECT $a(b)9", &[int(1)], &[]);
+    assert_eq!((sql.as_str(), args), ("SELECT ? 9", vec![int(1)]));
+    assert_eq!(write(&sql, &[int(1)], &[]).0, sql);
+}
+
+#[test]
 fn values_that_json_cannot_carry_are_written_into_the_text() {
     let (sql, args) = write(
         "SELECT:a,1-:b,:c,?4",
