@@ -150,6 +150,7 @@ impl Database {
                 true => (options.path.clone(), None),
                 false => (path, None),
             };
+            partial_sync_vfs::register_vfs().map_err(|e| Error::storage("open", &path, e))?;
             return Ok(Self {
                 inner: Arc::new(Inner::Local { path, memory }),
                 options: Arc::new(options),
@@ -350,7 +351,8 @@ impl Database {
         match &*self.inner {
             Inner::Local { path, memory } => Connection::open(ConnectionOptions {
                 path: path.clone(),
-                vfs: memory.as_ref().map(|_| SHARED_MEMORY.into()),
+                // Also here: it refuses to attach a replica.
+                vfs: Some(memory.as_ref().map_or(VFS_NAME, |_| SHARED_MEMORY).into()),
                 capture: None,
                 busy_timeout: self.options.busy_timeout,
                 keep_alive: Some(self.inner.clone()),

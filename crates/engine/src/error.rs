@@ -226,6 +226,15 @@ impl SqliteError {
 
 impl From<sqlite::Error> for Error {
     fn from(error: sqlite::Error) -> Self {
+        if let Some(ReadError::AttachesReplica { path }) =
+            error.source.as_deref().and_then(|source| source.downcast_ref())
+        {
+            return Self::Unsupported {
+                what: format!("ATTACH or VACUUM INTO with {}", path.display()),
+                why: "that file is a replica: what is written there would not be recorded, and pages that are not here \
+                      could not be fetched. Open it as a database of its own",
+            };
+        }
         Self::Sqlite(SqliteError {
             inner: Arc::new(error),
         })

@@ -20,7 +20,7 @@ use partial_sync_vfs::sqlite::{self, Conn, Step, Stmt, ValueRef, codes};
 use crate::change::{Change, Value, codec};
 
 /// Every table whose name starts like this is the project's own: never captured, never written by users.
-pub const OWN_PREFIX: &str = "partial_sync_";
+pub use partial_sync_transport::bookkeeping::OWN_PREFIX;
 
 pub(crate) const CREATE_CHANGES: &str = "CREATE TABLE IF NOT EXISTS main.partial_sync_changes(id INTEGER PRIMARY KEY, \
      first INTEGER, txn INTEGER, time INTEGER, count INTEGER, body BLOB)";

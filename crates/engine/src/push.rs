@@ -10,7 +10,7 @@ use crate::{
     change::{
         Change,
         position::{ask, read, resume_after},
-        push::{PushBatch, PushLimits, PushOptions, PushOutcome, build},
+        push::{PushBatch, PushLimits, PushOptions, PushOutcome, build, look, was_made},
     },
     error::{Error, Result},
     info::now,
@@ -75,8 +75,20 @@ pub(crate) fn push(open: &Session<'_>) -> Result<()> {
                 after = Some(plan.last);
                 confirm(open, plan.last)?;
             }
-            PushOutcome::DuplicateColumn(change) => {
+            PushOutcome::Skip(change) => {
                 skip.insert(change);
+            }
+            PushOutcome::PerhapsMade(refused, made) => {
+                let answer = open.wait(DOING, async {
+                    Ok(open
+                        .remote
+                        .execute(look(&made), Some(open.options.timeout))
+                        .await?)
+                })?;
+                if !was_made(&made, &answer) {
+                    return Err(Error::PushRefused(refused));
+                }
+                skip.insert(made.change_id);
             }
             PushOutcome::Refused(refused) => return Err(Error::PushRefused(refused)),
             outcome

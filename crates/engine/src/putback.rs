@@ -8,7 +8,8 @@ use partial_sync_vfs::sqlite::{Conn, Step, Stmt, ValueRef};
 
 use crate::{
     change::{
-        Change, Value,
+        Change, Value, is_advice,
+        migration::Migration,
         push::subject,
         sql::{SqlStatement, is_duplicate_column},
         transform::{TransformFn, statements},
@@ -25,6 +26,9 @@ pub(crate) fn run(conn: &Conn, chunks: &[Chunk], transform: Option<&TransformFn>
     let mut kept = HashMap::new();
     for chunk in chunks {
         for change in chunk.changes()? {
+            if is_advice(&change) {
+                continue;
+            }
             let written = statements(&change, transform).map_err(|e| conflict(&change, e.to_string()))?;
             for statement in &written {
                 if statement.sql.is_empty() {
@@ -34,6 +38,7 @@ pub(crate) fn run(conn: &Conn, chunks: &[Chunk], transform: Option<&TransformFn>
                     Err(e) if statement.skip_if_duplicate_column && is_duplicate_column(&e.message) => {}
                     // A page that could not be had is no conflict; it is what it is.
                     Err(e) if e.source.is_some() || !is_refusal(e.code) => return Err(e.into()),
+                    Err(e) if is_made(conn, &change, &e.message)? => {}
                     Err(e) => return Err(conflict(&change, e.message)),
                     Ok(()) => {}
                 }
@@ -41,6 +46,25 @@ pub(crate) fn run(conn: &Conn, chunks: &[Chunk], transform: Option<&TransformFn>
         }
     }
     Ok(())
+}
+
+/// Whether the new state has this `ALTER TABLE` already, which is why it was refused.
+fn is_made(conn: &Conn, change: &Change, message: &str) -> Result<bool> {
+    let Some(migration) = Migration::of_change(change).filter(|m| m.may_explain(message)) else {
+        return Ok(false);
+    };
+    let mut columns = Vec::new();
+    for table in migration.tables() {
+        let mut stmt = conn.prepare_one(&Migration::question(table))?;
+        let mut names = Vec::new();
+        while stmt.step()? == Step::Row {
+            if let ValueRef::Text(name) = stmt.value(1)? {
+                names.push(String::from_utf8_lossy(name).into_owned());
+            }
+        }
+        columns.push(names);
+    }
+    Ok(migration.is_made(&columns))
 }
 
 /// Whether SQLite refuses the statement itself: an error in it, or a constraint.

@@ -4,6 +4,7 @@
 //! replica's files.
 #![forbid(unsafe_code)]
 
+pub mod bookkeeping;
 pub mod conformance;
 pub mod decorators;
 pub mod hrana;

@@ -110,6 +110,15 @@ pub enum ReadError {
     /// A reader of an epoch that is over.
     #[error("the snapshot's revision is no longer known; begin a new transaction")]
     NoBase,
+    /// A statement wanted to attach a file that is a replica, or is to copy a database over it.
+    #[error(
+        "{} is a replica, which cannot be attached: what is written there would not be recorded, and pages that are not \
+         here could not be fetched. Open it as a database of its own, and copy rows over", path.display()
+    )]
+    AttachesReplica {
+        /// The file.
+        path: PathBuf,
+    },
     /// The replica was closed.
     #[error("the replica was closed, and this connection with it; open the database again")]
     Closed,

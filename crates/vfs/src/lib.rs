@@ -28,6 +28,6 @@ pub use replica::{
     Gate, HeaderKind, OrdinaryMark, PageCounts, PageSink, Replica, ReplicaConfig, WalMark, as_wal_mode,
     header_kind, hidden, hide_file,
 };
-pub use shim::VFS_NAME;
+pub use shim::{VFS_NAME, register_vfs};
 pub use source::{Base, Miss, PageSource, SourceError};
 pub use storage::{OsStorage, Storage, StorageFile, read_whole, write_whole};

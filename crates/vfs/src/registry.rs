@@ -99,6 +99,40 @@ pub(crate) fn owner(path: &Path) -> Option<(Arc<Replica>, Side)> {
         .map(|replica| (replica, Side::Journal))
 }
 
+/// Whether a database file is a replica: one that is open here, under whatever name, or one that is not.
+pub(crate) fn is_replica(path: &Path) -> bool {
+    if registered(path).is_some() || beside(path, "-info").exists() {
+        return true;
+    }
+    let Some(file) = file_id(path) else { return false };
+    let open: Vec<PathBuf> = REPLICAS
+        .lock()
+        .iter()
+        .filter(|(_, registered)| registered.replica.strong_count() > 0)
+        .map(|(path, _)| path.clone())
+        .collect();
+    open.iter().any(|open| file_id(open) == Some(file))
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// What a file is, whatever its name.
+#[cfg(unix)]
+fn file_id(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let file = std::fs::metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
+}
+
+#[cfg(not(unix))]
+fn file_id(path: &Path) -> Option<PathBuf> {
+    std::fs::canonicalize(path).ok()
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Main,

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use crate::{
     error::ReadError,
     locks::{FIRST_READ_SLOT, HeldSlots, Level, SLOTS, WRITE_SLOT},
-    registry::{InUse, Side, owner, registered},
+    registry::{InUse, Side, is_replica, owner, registered},
     replica::Replica,
     side_file::SideHandle,
     sqlite::context,
@@ -401,7 +401,8 @@ fn default_vfs() -> *mut ffi::sqlite3_vfs {
         .0
 }
 
-pub(crate) fn register_vfs() -> io::Result<()> {
+/// Makes SQLite know the VFS; the first replica does so too.
+pub fn register_vfs() -> io::Result<()> {
     static ONCE: Once = Once::new();
     static RESULT: Mutex<c_int> = Mutex::new(ffi::SQLITE_OK);
     ONCE.call_once(|| {
@@ -461,6 +462,17 @@ unsafe extern "C" fn x_open(
     flags: c_int,
     out_flags: *mut c_int,
 ) -> c_int {
+    // SAFETY: SQLite passes a C string or null.
+    let database = unsafe { path_of(name) }.filter(|_| flags & ffi::SQLITE_OPEN_MAIN_DB != 0);
+    if let Some(path) = database
+        && context::runs_statement()
+        && is_replica(path)
+    {
+        // SAFETY: the memory behind `file` is that of a file. Null methods tell SQLite not to close it.
+        unsafe { (*file).pMethods = ptr::null() };
+        let path = path.to_owned();
+        return fail(ffi::SQLITE_CANTOPEN, ReadError::AttachesReplica { path });
+    }
     // SAFETY: SQLite passes a C string or null.
     let owner =
         unsafe { path_of(name) }.and_then(|path| owner(path).map(|(replica, side)| (path, replica, side)));

@@ -6,15 +6,17 @@
 
 use std::cell::{Cell, RefCell};
 
+use partial_sync_transport::bookkeeping::{LAST_CHANGE_ID, is_own};
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization, TransactionOperation};
 
+use super::pragma;
 use crate::{
     change::{
         StatementKind,
-        tokens::{Token, TokenKind, tokens},
+        migration::Migration,
+        tokens::{Token, TokenKind, own_table, tokens},
     },
     error::Error,
-    log::OWN_PREFIX,
 };
 
 /// Why a statement is refused on a replica: what it is, and what to do instead.
@@ -50,11 +52,11 @@ pub enum WriteOp {
     Delete,
 }
 
-/// A change of the schema of `main`.
+/// A change of `main` that is recorded as the statement: of the schema, or of what is kept beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ddl {
     pub kind: StatementKind,
-    /// The table, view, index or trigger.
+    /// The table, view, index, trigger or pragma.
     pub name: String,
     /// `CREATE TABLE ... AS SELECT`: recorded as the table it made and its rows.
     pub as_select: bool,
@@ -87,6 +89,7 @@ impl Plan {
 pub struct Heard {
     targets: Vec<Target>,
     ddl: Option<(StatementKind, String)>,
+    analyzes: bool,
     control: Option<Plan>,
     pub refusal: Option<Refusal>,
 }
@@ -140,11 +143,6 @@ pub fn internal<T>(work: impl FnOnce() -> T) -> T {
     }
     let _restore = Restore(INTERNAL.with(|flag| flag.replace(true)));
     work()
-}
-
-fn is_own(name: &str) -> bool {
-    name.get(..OWN_PREFIX.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(OWN_PREFIX))
 }
 
 /// The authorizer of a capturing connection.
@@ -210,6 +208,13 @@ impl Heard {
             AuthAction::DropIndex { index_name, .. } => ddl(K::DropIndex, index_name),
             AuthAction::DropTrigger { trigger_name, .. } => ddl(K::DropTrigger, trigger_name),
             AuthAction::DropView { view_name } => ddl(K::DropView, view_name),
+            AuthAction::Pragma {
+                pragma_name,
+                pragma_value: Some(_),
+            } if main && pragma::is_recorded(pragma_name) => {
+                self.ddl = Some((K::Pragma, pragma_name.to_ascii_lowercase()));
+            }
+            AuthAction::Analyze { .. } if main => self.analyzes = true,
             AuthAction::AlterTable {
                 database_name,
                 table_name,
@@ -244,16 +249,16 @@ impl Heard {
         self.targets
     }
 
-    /// How to run a statement that this was heard about.
-    pub fn plan(self, sql: &str, readonly: bool, explain: bool) -> Plan {
+    /// How to run a statement that this was heard about, or why not.
+    pub fn plan(self, sql: &str, readonly: bool, explain: bool) -> Result<Plan, Refusal> {
         if explain {
-            return Plan::Plain;
+            return Ok(Plan::Plain);
         }
         if let Some(control) = self.control {
-            return control;
+            return Ok(control);
         }
         if readonly {
-            return Plan::Plain;
+            return Ok(Plan::Plain);
         }
         if let Some((kind, name)) = self.ddl {
             let tokens = tokens(sql);
@@ -262,22 +267,75 @@ impl Heard {
                 kind => kind,
             };
             let as_select = kind == StatementKind::CreateTable && is_create_as_select(&tokens);
-            return Plan::Ddl(Ddl {
+            if !as_select && let Some(refusal) = refuse_names(&tokens) {
+                return Err(refusal);
+            }
+            return Ok(Plan::Ddl(Ddl {
                 kind,
                 name,
                 as_select,
-            });
+            }));
         }
-        // ANALYZE and REINDEX write too, but nothing that anybody else needs.
-        if self
-            .targets
-            .iter()
-            .any(|t| t.main && !t.table.starts_with("sqlite_"))
+        if self.analyzes {
+            return Ok(Plan::Ddl(Ddl {
+                kind: StatementKind::Analyze,
+                name: String::new(),
+                as_select: false,
+            }));
+        }
+        let first = tokens(sql).first().map(|t| t.text.to_ascii_uppercase());
+        // An ANALYZE of nothing, or of another database; PRAGMA optimize.
+        let gathers = matches!(first.as_deref(), Some("ANALYZE" | "PRAGMA"));
+        if let Some(target) = self.targets.iter().find(|t| t.main && is_statistics(&t.table))
+            && !gathers
         {
-            return Plan::Write(self.targets);
+            return Err(statistics(&target.table));
         }
-        Plan::Plain
+        // REINDEX writes too, but nothing that anybody else needs.
+        if self.targets.iter().any(|t| t.main && is_recorded(&t.table)) {
+            return Ok(Plan::Write(self.targets));
+        }
+        Ok(Plan::Plain)
     }
+}
+
+/// Whether what a statement writes to this table is recorded. Of SQLite's own tables, which a statement may write to,
+/// only the counters of AUTOINCREMENT are part of the data.
+fn is_recorded(table: &str) -> bool {
+    !table.starts_with("sqlite_") || table == "sqlite_sequence"
+}
+
+/// The tables of ANALYZE.
+fn is_statistics(table: &str) -> bool {
+    table.starts_with("sqlite_stat")
+}
+
+fn statistics(table: &str) -> Refusal {
+    Refusal {
+        what: format!("changing {table}"),
+        advice: "a pull would undo it; run ANALYZE, which is pushed, or change it on the remote",
+    }
+}
+
+/// A schema change that names one of this project's tables, or gives something such a name.
+fn refuse_names(tokens: &[Token<'_>]) -> Option<Refusal> {
+    if let Some(name) = tokens.iter().find_map(own_table) {
+        return Some(own(name));
+    }
+    let is_virtual = tokens.get(1).is_some_and(|t| t.is("VIRTUAL"));
+    let named = match Migration::of(tokens) {
+        Some(Migration::RenameTable { to, .. }) => Some(to),
+        _ if is_virtual => virtual_table(tokens),
+        _ => None,
+    }?;
+    // The tables behind a virtual table are named after it.
+    (is_own(&named) || is_own(&format!("{named}_"))).then(|| own(&named))
+}
+
+/// The name in `CREATE VIRTUAL TABLE [IF NOT EXISTS] [schema.]name USING ...`.
+fn virtual_table(tokens: &[Token<'_>]) -> Option<String> {
+    let using = tokens.iter().position(|t| t.is("USING"))?;
+    tokens.get(using.checked_sub(1)?)?.name()
 }
 
 /// `ALTER TABLE [schema.]t ADD [COLUMN] c ...` or something else.
@@ -376,7 +434,7 @@ fn writes_main(context: &AuthContext<'_>) -> bool {
         AuthAction::AlterTable { database_name, .. } => return database_name.eq_ignore_ascii_case("main"),
         _ => return false,
     };
-    is_main(context) && !name.starts_with("sqlite_")
+    is_main(context) && is_recorded(name)
 }
 
 fn is_main(context: &AuthContext<'_>) -> bool {
@@ -423,11 +481,14 @@ fn refuse(context: &AuthContext<'_>) -> Option<Refusal> {
         AuthAction::Pragma {
             pragma_name,
             pragma_value,
-        } => return refuse_pragma(pragma_name, pragma_value),
+        } => return pragma::refuse(pragma_name, pragma_value),
         _ => return None,
     };
     if is_own(name) || is_own(on) {
         return Some(own(if is_own(name) { name } else { on }));
+    }
+    if is_statistics(name) && matches!(context.action, AuthAction::DropTable { .. }) {
+        return Some(statistics(name));
     }
     if name.eq_ignore_ascii_case("sqlite_dbpage") {
         return Some(Refusal {
@@ -441,33 +502,11 @@ fn refuse(context: &AuthContext<'_>) -> Option<Refusal> {
 fn own(name: &str) -> Refusal {
     Refusal {
         what: format!("changing {name}"),
-        advice: "tables whose names start with partial_sync_ belong to the replica; use another name",
+        advice: match name.eq_ignore_ascii_case(LAST_CHANGE_ID) {
+            true => "it says how far this and other replicas have pushed; only a push writes it",
+            false => "tables whose names start with partial_sync_ belong to the replica; use another name",
+        },
     }
-}
-
-fn refuse_pragma(name: &str, value: Option<&str>) -> Option<Refusal> {
-    let value = value?;
-    let is = |words: &[&str]| words.iter().any(|word| value.eq_ignore_ascii_case(word));
-    let advice = match name.to_ascii_lowercase().as_str() {
-        "journal_mode" if !is(&["wal"]) => "a replica works in WAL mode only",
-        "locking_mode" if !is(&["normal"]) => {
-            "a replica has several connections of its own, which would be locked out"
-        }
-        "writable_schema" if !is(&["0", "off", "no", "false", "reset"]) => {
-            "the schema can only be changed by CREATE, ALTER and DROP, which are recorded and pushed"
-        }
-        "page_size" => "the page size is the remote's",
-        "mmap_size" if !is(&["0"]) => {
-            "absent pages are fetched when they are read, which memory-mapping would bypass"
-        }
-        "schema_version" => "it would hide schema changes from other connections",
-        "auto_vacuum" => "how free pages are kept is decided by the remote",
-        _ => return None,
-    };
-    Some(Refusal {
-        what: format!("PRAGMA {name} = {value}"),
-        advice,
-    })
 }
 
 #[cfg(test)]

@@ -14,6 +14,9 @@ use crate::{
     log::OWN_PREFIX,
 };
 
+/// SQLite's table of the counters of AUTOINCREMENT. The hook hears of it only when a statement names it.
+pub const SEQUENCE: &str = "sqlite_sequence";
+
 /// One changed row, and how deep in triggers and foreign-key actions it was changed.
 pub struct Nested {
     pub table: Arc<str>,
@@ -52,7 +55,8 @@ impl Buffer {
 
     fn see(&mut self, change: &PreUpdate<'_>) -> sqlite::Result<()> {
         let name = change.table();
-        if name.starts_with(b"sqlite_") || name.starts_with(OWN_PREFIX.as_bytes()) {
+        let is_sqlites = name.starts_with(b"sqlite_") && name != SEQUENCE.as_bytes();
+        if is_sqlites || name.starts_with(OWN_PREFIX.as_bytes()) {
             return Ok(());
         }
         if change.blob_write().is_some() {

@@ -10,9 +10,11 @@
 //! What must never happen here: a change that commits without its record, a record of a change that did not commit, or a
 //! change id that is used twice.
 
+mod attach;
 pub mod cause;
 pub mod classify;
 mod hook;
+pub mod pragma;
 mod record;
 mod run;
 pub mod schema;
@@ -30,7 +32,7 @@ use std::{
 
 use parking_lot::Mutex;
 use partial_sync_vfs::sqlite::{self, Conn, Stmt};
-use rusqlite::functions::FunctionFlags;
+use rusqlite::{config::DbConfig, functions::FunctionFlags};
 
 use self::{
     classify::{Plan, internal},
@@ -147,6 +149,8 @@ impl Capture {
                     .upgrade()
                     .map_or(0, |conn| shared.total_changes(&conn) as i64))
             })?;
+            // The tables behind virtual ones are not recorded, so nobody may write to them past their owner.
+            c.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
             c.authorizer(Some(classify::authorize))
         })?;
         let prepare = |sql| internal(|| conn.prepare_one(sql));
@@ -194,13 +198,14 @@ impl Capture {
             (Err(_), Some(refusal)) => return Err(refusal.into()),
             (prepared, _) => prepared?,
         };
-        Ok((
-            stmt.map(|stmt| {
-                let plan = heard.plan(&stmt.sql(), stmt.readonly(), stmt.is_explain());
-                (stmt, plan)
-            }),
-            tail,
-        ))
+        let stmt = match stmt {
+            Some(stmt) => {
+                let plan = heard.plan(&stmt.sql(), stmt.readonly(), stmt.is_explain())?;
+                Some((stmt, plan))
+            }
+            None => None,
+        };
+        Ok((stmt, tail))
     }
 
     /// Runs a statement whose plan is not [`Plan::Plain`] to its end, recorded, and gives its rows.
@@ -225,7 +230,7 @@ impl Capture {
             Plan::Plain | Plan::Begin | Plan::Rollback => drain(stmt),
             Plan::Commit | Plan::Savepoint | Plan::Release => run.flush().and_then(|()| drain(stmt)),
             Plan::RollbackTo => drain(stmt).inspect(|_| run.forget_waiting()),
-            Plan::Attach => drain(stmt).and_then(|rows| run.check_attached().map(|()| rows)),
+            Plan::Attach => attach::check(conn, stmt).and_then(|()| drain(stmt)),
             Plan::Write(targets) => run.write(stmt, targets, None, arguments),
             Plan::Ddl(ddl) => run.write(stmt, &[], Some(ddl), arguments),
         };

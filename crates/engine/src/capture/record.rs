@@ -9,7 +9,7 @@ use super::{
     Arguments,
     cause::Nesting,
     classify::{Ddl, Target, internal},
-    hook::{self, Nested},
+    hook::{self, Nested, SEQUENCE},
     run::{Run, lost_transaction},
     schema::Known,
     writer::{CHUNK_BYTES, size},
@@ -75,10 +75,14 @@ impl Run<'_> {
         stmt: &Stmt,
         nested: Vec<Nested>,
         ddl: &Ddl,
-        version: Option<i64>,
+        before: Option<i64>,
     ) -> Result<()> {
-        if version.is_some_and(|version| self.schema_version().is_ok_and(|now| now == version)) {
-            // IF NOT EXISTS, and it does.
+        let after = match ddl.kind {
+            StatementKind::Analyze => None,
+            _ => Some(self.number(ddl)?),
+        };
+        if before.is_some() && before == after {
+            // IF NOT EXISTS, and it does; a pragma that is set to what it was.
             return Ok(());
         }
         self.look_at_log()?;
@@ -87,15 +91,21 @@ impl Run<'_> {
             // Foreign keys act on the children of the dropped table's rows; the rows themselves go with the statement.
             self.record_rows(nested, Nesting::of_a_dropped_table(), Some(&ddl.name))?;
         }
-        let mut sql = text(stmt);
-        if ddl.as_select {
-            sql = self.created_sql(&ddl.name)?;
+        let mut kind = ddl.kind.clone();
+        let sql = match (&kind, after) {
+            // As SQLite understood the value.
+            (StatementKind::Pragma, Some(value)) => format!("PRAGMA {} = {value}", ddl.name),
+            _ if ddl.as_select => self.created_sql(&ddl.name)?,
+            _ => text(stmt),
+        };
+        if kind == StatementKind::AlterOther && self.pragma("legacy_alter_table")? == 1 {
+            kind = StatementKind::AlterLegacy;
         }
         let change = StatementChange {
             sql,
             args: Vec::new(),
             named: Vec::new(),
-            kind: ddl.kind.clone(),
+            kind,
         };
         self.wait(ChangeKind::Statement(change));
         if ddl.as_select {
@@ -162,11 +172,33 @@ impl Run<'_> {
             } else {
                 Cause::Statement
             };
-            if except.is_none_or(|except| !except.eq_ignore_ascii_case(&table.name)) {
+            if table.name == SEQUENCE {
+                // DROP TABLE deletes its row, there as here, and so do the triggers of a remote.
+                if except.is_none() && cause == Cause::Statement {
+                    self.record_sequence(op);
+                }
+            } else if except.is_none_or(|except| !except.eq_ignore_ascii_case(&table.name)) {
                 self.wait(ChangeKind::Row { table, op, cause });
             }
         }
         Ok(())
+    }
+
+    fn record_sequence(&mut self, op: RowOp) {
+        let (gone, now) = match op {
+            RowOp::Insert { after } => (None, Some(after)),
+            RowOp::Update { before, after } if before[0] == after[0] => (None, Some(after)),
+            RowOp::Update { mut before, after } => (before.drain(..1).next(), Some(after)),
+            RowOp::Delete { mut before } => (before.drain(..1).next(), None),
+        };
+        for args in gone.map(|name| vec![name]).into_iter().chain(now) {
+            self.wait(ChangeKind::Statement(StatementChange {
+                sql: String::new(),
+                args,
+                named: Vec::new(),
+                kind: StatementKind::Sequence,
+            }));
+        }
     }
 
     fn known(&mut self, name: &str) -> Result<Known> {
@@ -174,9 +206,7 @@ impl Run<'_> {
     }
 
     fn foreign_keys_enforced(&self) -> Result<bool> {
-        let mut stmt = internal(|| self.conn.prepare_one("PRAGMA foreign_keys"))?;
-        stmt.step()?;
-        Ok(stmt.value(0)? == ValueRef::Integer(1))
+        Ok(self.pragma("foreign_keys")? == 1)
     }
 
     fn temp_triggers(&mut self) -> sqlite::Result<HashSet<String>> {
@@ -205,12 +235,20 @@ impl Run<'_> {
         });
     }
 
-    /// SQLite's schema cookie of `main`.
-    pub fn schema_version(&self) -> Result<i64> {
-        let mut stmt = internal(|| self.conn.prepare_one("PRAGMA main.schema_version"))?;
+    /// What tells whether the statement changed anything: the pragma that it sets, or the schema cookie.
+    pub fn number(&self, ddl: &Ddl) -> Result<i64> {
+        match ddl.kind {
+            StatementKind::Pragma => self.pragma(&ddl.name),
+            _ => self.pragma("schema_version"),
+        }
+    }
+
+    /// A pragma of `main` that is a number.
+    fn pragma(&self, name: &str) -> Result<i64> {
+        let mut stmt = internal(|| self.conn.prepare_one(&format!("PRAGMA main.{name}")))?;
         stmt.step()?;
         Ok(match stmt.value(0)? {
-            ValueRef::Integer(version) => version,
+            ValueRef::Integer(number) => number,
             _ => 0,
         })
     }

@@ -1,6 +1,6 @@
 //! Runs one statement so that what it changes and the record of it commit or vanish together.
 
-use partial_sync_vfs::sqlite::{self, Conn, Step, Stmt, TxnState, ValueRef, codes};
+use partial_sync_vfs::sqlite::{self, Conn, Step, Stmt, TxnState, codes};
 
 use super::{
     Arguments, Capture, State,
@@ -63,9 +63,9 @@ impl Run<'_> {
         if guarded {
             self.batch("SAVEPOINT partial_sync_statement")?;
         }
-        let version = match ddl {
+        let before = match ddl {
             // Asking takes a snapshot, which must not be older than the write lock.
-            Some(_) if self.conn.txn_state() == TxnState::Write => Some(self.schema_version()?),
+            Some(ddl) if self.conn.txn_state() == TxnState::Write => Some(self.number(ddl)?),
             _ => None,
         };
         self.capture.buffer.lock().start();
@@ -98,7 +98,7 @@ impl Run<'_> {
                 self.record_write(stmt, nested, targets, arguments)
             }
             Ok(nested) if kept => match ddl {
-                Some(ddl) => self.record_ddl(stmt, nested, ddl, version),
+                Some(ddl) => self.record_ddl(stmt, nested, ddl, before),
                 None => Ok(()),
             },
             Ok(_) => Ok(()),
@@ -127,27 +127,6 @@ impl Run<'_> {
             self.undo_transaction();
         }
         finished.and(outcome)
-    }
-
-    /// Detaches the database that an ATTACH just opened if it is the replica itself: what is written to it under another
-    /// name would not be recorded.
-    pub fn check_attached(&mut self) -> Result<()> {
-        let sql = "SELECT name FROM pragma_database_list WHERE name NOT IN ('main', 'temp') AND file <> '' \
-                   AND file = (SELECT file FROM pragma_database_list WHERE name = 'main')";
-        let mut stmt = internal(|| self.conn.prepare_one(sql))?;
-        let mut twice = None;
-        while stmt.step()? == Step::Row {
-            if let ValueRef::Text(name) = stmt.value(0)? {
-                twice = Some(String::from_utf8_lossy(name).into_owned());
-            }
-        }
-        drop(stmt);
-        let Some(name) = twice else { return Ok(()) };
-        self.batch(&format!("DETACH \"{}\"", name.replace('"', "\"\"")))?;
-        Err(Error::Unsupported {
-            what: format!("attaching the replica to itself as {name}"),
-            why: "what is written there would not be recorded; use main",
-        })
     }
 
     /// Rolls back the transaction, whatever state it is in.

@@ -6,6 +6,7 @@
 
 mod bind;
 pub mod codec;
+pub(crate) mod migration;
 pub mod position;
 pub mod push;
 pub mod sql;
@@ -197,6 +198,15 @@ pub enum StatementKind {
         /// The virtual table, unquoted.
         table: String,
     },
+    /// `PRAGMA user_version = N` or `PRAGMA application_id = N`.
+    Pragma,
+    /// `ANALYZE`: gathered again on the remote, where that can. A pull brings the remote's statistics, so it is not put back.
+    Analyze,
+    /// An `ALTER TABLE` that was run with `PRAGMA legacy_alter_table` on, and is run so again.
+    AlterLegacy,
+    /// The counter of an AUTOINCREMENT table was written: [`StatementChange::args`] are the table's name and, unless the
+    /// counter was deleted, its value.
+    Sequence,
 }
 
 /// A statement recorded as text.
@@ -210,6 +220,11 @@ pub struct StatementChange {
     pub named: Vec<(String, Value)>,
     /// What it does.
     pub kind: StatementKind,
+}
+
+/// Whether a change is only a service to the remote: it may be left out, and a pull has nothing to put back.
+pub(crate) fn is_advice(change: &Change) -> bool {
+    matches!(&change.kind, ChangeKind::Statement(s) if s.kind == StatementKind::Analyze)
 }
 
 /// What a [`Change`] changed.

@@ -4,9 +4,8 @@
 use partial_sync_core::ChangeId;
 use partial_sync_transport::hrana::{BatchResult, Condition, Step, Stmt, Value};
 
-/// Makes the table. Its shape is shared with other clients of the protocol.
-pub(super) const CREATE: &str = "CREATE TABLE IF NOT EXISTS turso_sync_last_change_id \
-     (client_id TEXT PRIMARY KEY, pull_gen INTEGER, change_id INTEGER)";
+/// Makes the table.
+pub(super) use partial_sync_transport::bookkeeping::CREATE_LAST_CHANGE_ID as CREATE;
 
 /// Fails with a uniqueness violation when the client's row says another id than expected; changes nothing otherwise.
 pub(super) const EXPECT: &str = "INSERT INTO turso_sync_last_change_id (client_id, pull_gen, change_id) \

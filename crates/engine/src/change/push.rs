@@ -20,7 +20,8 @@ use partial_sync_core::ChangeId;
 use partial_sync_transport::hrana::{self, Batch, BatchResult, Condition, Step, Stmt};
 
 use super::{
-    Change, ChangeKind, RowOp, StatementKind, Value,
+    Change, ChangeKind, RowOp, StatementKind, Value, is_advice,
+    migration::Migration,
     position::{self, PositionError, RemotePosition},
     sql::{SqlError, SqlStatement, is_duplicate_column, key_of, written_columns},
     transform::{TransformFn, statements},
@@ -55,7 +56,7 @@ pub struct PushOptions<'a> {
     pub after: Option<ChangeId>,
     /// How much goes into the batch.
     pub limits: PushLimits,
-    /// Changes known to be on the remote already: columns that it has ([`PushOutcome::DuplicateColumn`]).
+    /// Changes that the remote does not need ([`PushOutcome::Skip`]).
     pub skip: &'a BTreeSet<ChangeId>,
     /// The application's callback.
     pub transform: Option<&'a TransformFn>,
@@ -128,9 +129,12 @@ enum Purpose<'a> {
 pub enum PushOutcome {
     /// It landed whole.
     Committed,
-    /// Nothing landed, because a column to add is there already: build the batch again with this change in
-    /// [`PushOptions::skip`].
-    DuplicateColumn(ChangeId),
+    /// Nothing landed, because of a change that the remote does not need: a column to add is there already, or it cannot
+    /// ANALYZE. Build the batch again with this change in [`PushOptions::skip`].
+    Skip(ChangeId),
+    /// Nothing landed, because of an `ALTER TABLE` that the remote has perhaps had already. [`look`] asks for what
+    /// [`was_made`] needs: when it was made, the change is to be skipped, otherwise it was refused.
+    PerhapsMade(Box<PushRefused>, Box<Made>),
     /// Nothing landed: the remote refused a change. It would do so again.
     Refused(Box<PushRefused>),
     /// Nothing of this batch landed, because the remote is no longer at [`PushOptions::after`]; most likely an earlier
@@ -159,6 +163,46 @@ impl PushOutcome {
             .is_some_and(|code| code.starts_with("SQLITE_BUSY"))
             || message.to_ascii_lowercase().contains("database is locked")
     }
+}
+
+/// An `ALTER TABLE` that may have been made on the remote by somebody else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// The change.
+    pub change_id: ChangeId,
+    migration: Migration,
+}
+
+/// Asks the remote for the tables that tell whether a migration was made.
+pub fn look(made: &Made) -> Batch {
+    let steps = made.migration.tables().into_iter().map(|table| Step {
+        condition: None,
+        stmt: Stmt {
+            want_rows: Some(true),
+            ..Stmt::new(&Migration::question(table), vec![])
+        },
+    });
+    Batch {
+        steps: steps.collect(),
+    }
+}
+
+/// Whether the answer to [`look`] says that it was made.
+pub fn was_made(made: &Made, answer: &BatchResult) -> bool {
+    let columns: Option<Vec<Vec<String>>> = (0..made.migration.tables().len())
+        .map(|step| {
+            let answer = answer.step_results.get(step)?.as_ref()?;
+            answer
+                .rows
+                .iter()
+                .map(|row| match row.get(1) {
+                    Some(hrana::Value::Text { value }) => Some(value.clone()),
+                    _ => None,
+                })
+                .collect()
+        })
+        .collect();
+    columns.is_some_and(|columns| made.migration.is_made(&columns))
 }
 
 /// A change that the remote refused. Nothing of its batch landed, and nothing left the change log.
@@ -202,10 +246,22 @@ impl fmt::Display for PushRefused {
         if let Some(code) = &self.code {
             write!(f, " [{code}]")?;
         }
-        f.write_str(
-            ". Nothing of this batch reached the remote and no local change is lost. Remove what stands in its way on \
-             the remote, rewrite or skip it with the transform callback, or discard it; then push again",
-        )
+        f.write_str(". Nothing of this batch reached the remote and no local change is lost. ")?;
+        match self.change_id {
+            Some(id) if self.key.is_empty() => write!(
+                f,
+                "Remove what stands in its way on the remote, or give it up with discard_change({id}); then push again"
+            ),
+            Some(id) => write!(
+                f,
+                "Remove what stands in its way on the remote, rewrite or skip it with the transform callback, or give it up \
+                 with discard_change({id}); then push again"
+            ),
+            None => f.write_str(
+                "Remove what stands in their way on the remote, or give up the change that is to blame with discard_change; \
+                 then push again",
+            ),
+        }
     }
 }
 
@@ -449,11 +505,12 @@ impl PushPlan<'_> {
                 change,
                 skip_if_duplicate_column: true,
                 ..
-            } if is_duplicate_column(&error.message) => return PushOutcome::DuplicateColumn(change.id),
+            } if is_duplicate_column(&error.message) => return PushOutcome::Skip(change.id),
+            Purpose::Change { change, .. } if is_advice(change) => return PushOutcome::Skip(change.id),
             Purpose::Change { .. } if is_the_remotes_state(error) => "a change",
             Purpose::Change { change, sql, .. } => {
                 let (table, key) = subject(change);
-                return PushOutcome::Refused(Box::new(PushRefused {
+                let refused = Box::new(PushRefused {
                     change_id: Some(change.id),
                     batch: (self.first, self.last),
                     table,
@@ -461,7 +518,14 @@ impl PushPlan<'_> {
                     sql: sql.clone(),
                     message: error.message.clone(),
                     code: error.code.clone(),
-                }));
+                });
+                return match Migration::of_change(change) {
+                    Some(migration) if migration.may_explain(&error.message) => {
+                        let change_id = change.id;
+                        PushOutcome::PerhapsMade(refused, Box::new(Made { change_id, migration }))
+                    }
+                    _ => PushOutcome::Refused(refused),
+                };
             }
             Purpose::Commit if error.message.to_ascii_lowercase().contains("constraint") => {
                 return PushOutcome::Refused(Box::new(PushRefused {

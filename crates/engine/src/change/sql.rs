@@ -17,9 +17,12 @@
 //!   by the old values of what it changes. In the log they come after the parent's change, which is right for both
 //!   kinds of remote: one that enforces foreign keys has acted by then, one that does not has not objected.
 
+use partial_sync_transport::bookkeeping::is_own;
+
 use super::{
-    Cause, Change, ChangeKind, RowOp, Table, Value,
+    Cause, Change, ChangeKind, RowOp, StatementKind, Table, Value,
     statement::{self, excerpt},
+    tokens::{own_table, tokens},
 };
 
 /// One SQL statement without a semicolon at its end, with the values of its positional parameters.
@@ -113,6 +116,7 @@ pub fn is_duplicate_column(message: &str) -> bool {
 /// The SQL of a change; no statement when there is nothing to do.
 pub fn to_sql(change: &Change) -> Result<Vec<SqlStatement>, SqlError> {
     match &change.kind {
+        kind if touches_own(kind) => Ok(Vec::new()),
         ChangeKind::Statement(change) => statement::to_sql(change),
         ChangeKind::Row {
             cause: Cause::Trigger,
@@ -127,6 +131,19 @@ pub fn to_sql(change: &Change) -> Result<Vec<SqlStatement>, SqlError> {
             };
             Ok(statement.into_iter().collect())
         }
+    }
+}
+
+/// Whether a change is one of this project's own tables. None is recorded today, but release 0.1.0 let a user drop or write
+/// `turso_sync_last_change_id`, and such a change must reach nobody.
+fn touches_own(kind: &ChangeKind) -> bool {
+    match kind {
+        ChangeKind::Row { table, .. } => is_own(&table.name),
+        ChangeKind::Statement(s) => match &s.kind {
+            StatementKind::VirtualTableWrite { table } => is_own(table),
+            StatementKind::Sequence => false,
+            _ => tokens(&s.sql).iter().any(|t| own_table(t).is_some()),
+        },
     }
 }
 

@@ -21,8 +21,11 @@ pub(super) fn to_sql(change: &StatementChange) -> Result<Vec<SqlStatement>, SqlE
         DropIndex => (["DROP", "INDEX"], " IF EXISTS"),
         DropTrigger => (["DROP", "TRIGGER"], " IF EXISTS"),
         DropView => (["DROP", "VIEW"], " IF EXISTS"),
-        AlterAddColumn { .. } | AlterOther => (["ALTER", "TABLE"], ""),
+        AlterAddColumn { .. } | AlterOther | AlterLegacy => (["ALTER", "TABLE"], ""),
         VirtualTableWrite { .. } => return Ok(vec![plain(&change.sql, &change.args, &change.named)?]),
+        Pragma => return Ok(vec![starting_with("PRAGMA", &change.sql)?]),
+        Analyze => return Ok(vec![starting_with("ANALYZE", &change.sql)?]),
+        Sequence => return sequence(&change.args),
     };
     let mut text = Text::new(&change.sql, matches!(change.kind, CreateTrigger))?;
     let Some(noun) = text.head(head)? else {
@@ -34,7 +37,43 @@ pub(super) fn to_sql(change: &StatementChange) -> Result<Vec<SqlStatement>, SqlE
     }
     let mut statement = text.finish(&change.args, &change.named)?;
     statement.skip_if_duplicate_column = matches!(change.kind, AlterAddColumn { .. });
+    if change.kind == AlterLegacy {
+        let set = |value| plain(&format!("PRAGMA legacy_alter_table = {value}"), &[], &[]);
+        return Ok(vec![set("ON")?, statement, set("OFF")?]);
+    }
     Ok(vec![statement])
+}
+
+/// A statement without parameters that must begin with this word.
+fn starting_with(word: &'static str, sql: &str) -> Result<SqlStatement, SqlError> {
+    let text = Text::new(sql, false)?;
+    match text.tokens[0].is(word) {
+        true => text.finish(&[], &[]),
+        false => Err(SqlError::NotAStatement {
+            expected: word,
+            sql: excerpt(sql),
+        }),
+    }
+}
+
+/// `sqlite_sequence` has no key, but a row per table.
+fn sequence(args: &[Value]) -> Result<Vec<SqlStatement>, SqlError> {
+    let Some(name) = args.first() else {
+        return Err(SqlError::NotAStatement {
+            expected: "a change of sqlite_sequence",
+            sql: String::new(),
+        });
+    };
+    let delete = "DELETE FROM sqlite_sequence WHERE name IS ?";
+    let mut all = vec![plain(delete, std::slice::from_ref(name), &[])?];
+    if args.len() > 1 {
+        all.push(plain(
+            "INSERT INTO sqlite_sequence(name, seq) VALUES (?, ?)",
+            args,
+            &[],
+        )?);
+    }
+    Ok(all)
 }
 
 /// A statement as it is, but for its parameters.

@@ -1,6 +1,8 @@
 //! SQLite's lexical rules, as far as statements are cut and edited by: where words, names, strings, comments and
 //! parameters begin and end. It follows `sqlite3GetToken` and never understands more than that.
 
+use partial_sync_transport::bookkeeping::OWN_TABLES;
+
 /// What a [`Token`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TokenKind {
@@ -51,6 +53,12 @@ impl Token<'_> {
             _ => None,
         }
     }
+}
+
+/// The table of this project that a token names, if it does; as a string, too, which SQLite takes for a name.
+pub(crate) fn own_table(token: &Token<'_>) -> Option<&'static str> {
+    let name = token.name()?;
+    OWN_TABLES.into_iter().find(|own| own.eq_ignore_ascii_case(&name))
 }
 
 /// The tokens of a statement. Like SQLite, it ends at a NUL.

@@ -6,6 +6,7 @@ mod closing;
 mod crash;
 mod differential;
 mod discarded;
+mod guarded;
 mod hydration;
 mod independent_remote;
 mod limits;

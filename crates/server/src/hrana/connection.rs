@@ -24,8 +24,8 @@ use rusqlite::{
 
 use super::{
     HranaOptions,
-    error::from_sqlite,
-    guard::{Verdict, judge},
+    error::{error, from_sqlite},
+    guard::{Verdict, judge, judge_text},
 };
 
 /// Virtual machine steps between two looks at the clock: some ten microseconds.
@@ -52,6 +52,10 @@ struct Notes {
     tainted: AtomicBool,
     /// Commits that wrote to the log.
     commits: AtomicU64,
+    /// The statement that was prepared last changes the schema.
+    changes_schema: AtomicBool,
+    /// The statement that was prepared last writes a client's row of the project's table.
+    one_row: AtomicBool,
     /// Why the guard refused the last statement it refused.
     refusal: Mutex<Option<String>>,
 }
@@ -122,6 +126,14 @@ impl SqlConnection {
                     seen.tainted.store(true, Ordering::Relaxed);
                     Authorization::Allow
                 }
+                Verdict::Look => {
+                    seen.changes_schema.store(true, Ordering::Relaxed);
+                    Authorization::Allow
+                }
+                Verdict::OneRow => {
+                    seen.one_row.store(true, Ordering::Relaxed);
+                    Authorization::Allow
+                }
                 Verdict::Refuse(why) => {
                     *seen.refusal.lock() = Some(why);
                     Authorization::Deny
@@ -165,6 +177,27 @@ impl SqlConnection {
     pub(super) fn stop_clock(&self) -> bool {
         self.notes.deadline.store(0, Ordering::Relaxed);
         self.notes.expired.load(Ordering::Relaxed)
+    }
+
+    /// Forgets what is known of the statement prepared before.
+    pub(super) fn before_prepare(&self) {
+        self.notes.changes_schema.store(false, Ordering::Relaxed);
+        self.notes.one_row.store(false, Ordering::Relaxed);
+    }
+
+    /// Looks at a statement that was prepared and is about to run, and says whether it may change one row only.
+    pub(super) fn after_prepare(&self, statement: &rusqlite::Statement<'_>) -> Result<bool, hrana::Error> {
+        if self.notes.changes_schema.load(Ordering::Relaxed) {
+            let text = statement.expanded_sql();
+            let why = match &text {
+                Some(text) => judge_text(text),
+                None => Some("the statement is too long to be looked at".to_owned()),
+            };
+            if let Some(why) = why {
+                return Err(error("SQLITE_AUTH", why));
+            }
+        }
+        Ok(self.notes.one_row.load(Ordering::Relaxed))
     }
 
     /// A typed error for what SQLite said.

@@ -1,8 +1,14 @@
 //! What SQL from the network may not do, decided by SQLite's authorizer while a statement is prepared: reach other
-//! files, leave WAL mode, write the schema or raw pages, weaken durability, or change what all connections share.
+//! files, leave WAL mode, write the schema or raw pages, weaken durability, change what all connections share, or touch
+//! the tables of this project.
 //!
-//! Pragmas are allowed by name; one that is not listed here is refused. Never decide by looking at the SQL text.
+//! Pragmas are allowed by name; one that is not listed here is refused. The SQL text is looked at for one thing that the
+//! authorizer does not tell: whether a schema change names one of this project's tables. No spelling of a name lacks it.
+//!
+//! `turso_sync_last_change_id` says how far each client has pushed. Clients make it and write their own row of it in
+//! ordinary SQL, and nothing else may happen to it: a row at a time, no deletes, no triggers, no other shape.
 
+use partial_sync_transport::bookkeeping::{CREATE_LAST_CHANGE_ID, LAST_CHANGE_ID, OWN_TABLES, is_own};
 use rusqlite::hooks::{AuthAction, AuthContext};
 
 /// What the guard thinks of one action of a statement.
@@ -12,14 +18,21 @@ pub(super) enum Verdict {
     Allow,
     /// Fine, but it leaves something behind in the connection, which must not be handed to somebody else afterwards.
     AllowAndTaint,
+    /// A schema change: fine, unless [`judge_text`] knows better.
+    Look,
+    /// A write to a client's row of [`LAST_CHANGE_ID`]: fine, if it changes no more than one.
+    OneRow,
     /// Not allowed; the text says why, and what to do.
     Refuse(String),
 }
 
-use Verdict::{Allow, AllowAndTaint, Refuse};
+use Verdict::{Allow, AllowAndTaint, Look, OneRow, Refuse};
 
 /// Judges one action. `busy_timeout_ms` is the longest wait for a lock that a client may ask for.
 pub(super) fn judge(context: &AuthContext<'_>, read_only: bool, busy_timeout_ms: u64) -> Verdict {
+    if let Some(verdict) = judge_own(context) {
+        return verdict;
+    }
     match context.action {
         AuthAction::Pragma {
             pragma_name,
@@ -47,6 +60,102 @@ pub(super) fn judge(context: &AuthContext<'_>, read_only: bool, busy_timeout_ms:
         | AuthAction::CreateTempTrigger { .. }
         | AuthAction::CreateTempView { .. } => AllowAndTaint,
         _ => Allow,
+    }
+}
+
+/// Judges what an action does to the tables of this project; `None` when it does nothing to them.
+fn judge_own(context: &AuthContext<'_>) -> Option<Verdict> {
+    let in_main = context
+        .database_name
+        .is_none_or(|name| name.eq_ignore_ascii_case("main"));
+    let (names, allowed) = match context.action {
+        AuthAction::CreateTempTrigger { table_name, .. } => ([table_name, ""], None),
+        _ if !in_main => return None,
+        AuthAction::Insert { table_name } => ([table_name, ""], Some(OneRow)),
+        AuthAction::Update {
+            table_name,
+            column_name,
+        } => {
+            let counts = ["pull_gen", "change_id"]
+                .iter()
+                .any(|c| column_name.eq_ignore_ascii_case(c));
+            ([table_name, ""], counts.then_some(OneRow))
+        }
+        AuthAction::CreateTable { table_name } => ([table_name, ""], Some(Look)),
+        // The index of its key.
+        AuthAction::CreateIndex {
+            index_name,
+            table_name,
+        } if index_name.starts_with("sqlite_autoindex_") => ([table_name, ""], Some(Look)),
+        AuthAction::Delete { table_name }
+        | AuthAction::DropTable { table_name }
+        | AuthAction::CreateVtable { table_name, .. }
+        | AuthAction::DropVtable { table_name, .. }
+        | AuthAction::AlterTable { table_name, .. } => ([table_name, ""], None),
+        AuthAction::CreateIndex {
+            index_name,
+            table_name,
+        }
+        | AuthAction::DropIndex {
+            index_name,
+            table_name,
+        } => ([index_name, table_name], None),
+        AuthAction::CreateTrigger {
+            trigger_name,
+            table_name,
+        }
+        | AuthAction::DropTrigger {
+            trigger_name,
+            table_name,
+        } => ([trigger_name, table_name], None),
+        AuthAction::CreateView { view_name } | AuthAction::DropView { view_name } => ([view_name, ""], None),
+        _ => return None,
+    };
+    let Some(own) = names.into_iter().find(|name| is_own(name)) else {
+        let changes_schema = matches!(
+            context.action,
+            AuthAction::CreateTable { .. }
+                | AuthAction::CreateVtable { .. }
+                | AuthAction::CreateIndex { .. }
+                | AuthAction::CreateTrigger { .. }
+                | AuthAction::CreateView { .. }
+                | AuthAction::AlterTable { .. }
+        );
+        return changes_schema.then_some(Look);
+    };
+    // A trigger's program is no client.
+    let directly = context.accessor.is_none() && own.eq_ignore_ascii_case(LAST_CHANGE_ID);
+    Some(allowed.filter(|_| directly).unwrap_or_else(|| refuse_own(own)))
+}
+
+fn refuse_own(name: &str) -> Verdict {
+    Refuse(match name.eq_ignore_ascii_case(LAST_CHANGE_ID) {
+        true => format!(
+            "changing {name} is not allowed here: it says how far each client has pushed, and a client writes its own row only"
+        ),
+        false => {
+            format!("changing {name} is not allowed here: such names belong to replicas; use another name")
+        }
+    })
+}
+
+/// Judges the text of a schema change. Why it is refused, if it is.
+pub(super) fn judge_text(sql: &str) -> Option<String> {
+    let plain = |sql: &str| -> String {
+        sql.chars()
+            .filter(|c| !c.is_whitespace() && !"\"`[];".contains(*c))
+            .map(|c| c.to_ascii_lowercase())
+            .collect()
+    };
+    let text = plain(sql);
+    let own = OWN_TABLES.into_iter().find(|own| text.contains(own))?;
+    let wanted = plain(CREATE_LAST_CHANGE_ID);
+    if [wanted.replace("ifnotexists", ""), wanted].contains(&text) {
+        return None;
+    }
+    match refuse_own(own) {
+        Refuse(why) => Some(why),
+        _ => None,
     }
 }
 
@@ -220,6 +329,27 @@ mod tests {
         assert_eq!(pragma("foreign_keys", None), Allow);
         assert_eq!(pragma("busy_timeout", Some("100")), AllowAndTaint);
         assert!(matches!(pragma("busy_timeout", Some("999999999")), Refuse(_)));
+    }
+
+    #[test]
+    fn s2_only_the_one_shape_of_the_table_is_made() {
+        for sql in [
+            CREATE_LAST_CHANGE_ID,
+            "create table turso_sync_last_change_id(client_id text primary key,pull_gen integer,change_id integer);",
+            "CREATE TABLE t(a)",
+            "ALTER TABLE t RENAME TO u",
+        ] {
+            assert_eq!(judge_text(sql), None, "{sql}");
+        }
+        for sql in [
+            "CREATE TABLE turso_sync_last_change_id(a)",
+            "CREATE TABLE turso_sync_last_change_id AS SELECT 1",
+            "ALTER TABLE t RENAME TO \"Turso_Sync_Last_Change_Id\"",
+            "CREATE TRIGGER x AFTER INSERT ON t BEGIN DELETE FROM [turso_sync_last_change_id]; END",
+            "CREATE VIEW v AS SELECT * FROM partial_sync_changes",
+        ] {
+            assert!(judge_text(sql).is_some(), "{sql}");
+        }
     }
 
     #[test]

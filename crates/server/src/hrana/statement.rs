@@ -47,6 +47,10 @@ impl Budget {
     }
 }
 
+/// Why a write to the table of the clients' positions was undone.
+const ONE_ROW: &str = "changing several rows of turso_sync_last_change_id is not allowed here: it says how far each client \
+                       has pushed, and a client writes its own row only";
+
 /// Runs the one statement of `sql`.
 pub(super) fn execute(
     connection: &SqlConnection,
@@ -54,8 +58,48 @@ pub(super) fn execute(
     stmt: &Stmt,
     budget: &mut Budget,
 ) -> Result<StmtResult, hrana::Error> {
-    let mut statement = prepare_one(connection, sql)?;
+    let (mut statement, one_row) = prepare_one(connection, sql)?;
     bind(connection, &mut statement, stmt)?;
+    if one_row {
+        return in_savepoint(connection, || {
+            let result = run(connection, statement, stmt, budget)?;
+            match result.affected_row_count {
+                0 | 1 => Ok(result),
+                _ => Err(error("SQLITE_AUTH", ONE_ROW)),
+            }
+        });
+    }
+    run(connection, statement, stmt, budget)
+}
+
+/// Keeps what `work` does if it succeeds, undoes it otherwise.
+fn in_savepoint<T>(
+    connection: &SqlConnection,
+    work: impl FnOnce() -> Result<T, hrana::Error>,
+) -> Result<T, hrana::Error> {
+    let batch = |sql| {
+        connection
+            .sqlite()
+            .execute_batch(sql)
+            .map_err(|e| connection.explain(e))
+    };
+    batch("SAVEPOINT partial_sync_one_row")?;
+    let result = work();
+    if result.is_err() && !connection.sqlite().is_autocommit() {
+        batch("ROLLBACK TO partial_sync_one_row")?;
+    }
+    match result {
+        Err(_) if connection.sqlite().is_autocommit() => result,
+        result => batch("RELEASE partial_sync_one_row").and(result),
+    }
+}
+
+fn run(
+    connection: &SqlConnection,
+    mut statement: Statement<'_>,
+    stmt: &Stmt,
+    budget: &mut Budget,
+) -> Result<StmtResult, hrana::Error> {
     let before = connection.sqlite().total_changes();
     let mut result = StmtResult {
         cols: columns(&statement),
@@ -104,9 +148,14 @@ pub(super) fn sequence(
     let mut batch = Batch::new(connection.sqlite(), sql);
     loop {
         before_each();
+        connection.before_prepare();
         let Some(mut statement) = batch.next().map_err(|e| connection.explain(e))? else {
             return Ok(());
         };
+        if connection.after_prepare(&statement)? {
+            // A push sends single statements.
+            return Err(error("SQLITE_AUTH", ONE_ROW));
+        }
         let mut rows = statement.raw_query();
         while rows.next().map_err(|e| connection.explain(e))?.is_some() {}
     }
@@ -114,7 +163,7 @@ pub(super) fn sequence(
 
 /// What the one statement of `sql` takes and gives, without running it.
 pub(super) fn describe(connection: &SqlConnection, sql: &str) -> Result<DescribeResult, hrana::Error> {
-    let statement = prepare_one(connection, sql)?;
+    let (statement, _) = prepare_one(connection, sql)?;
     let params = (1..=statement.parameter_count())
         .map(|index| DescribeParam {
             name: statement.parameter_name(index).map(str::to_owned),
@@ -137,13 +186,17 @@ pub(super) fn describe(connection: &SqlConnection, sql: &str) -> Result<Describe
 
 /// Prepares the one statement of a text. (Not with `Connection::prepare`, which calls itself for what follows the
 /// first statement: a long enough text would use up the stack.)
-fn prepare_one<'c>(connection: &'c SqlConnection, sql: &str) -> Result<Statement<'c>, hrana::Error> {
+///
+/// Also says whether it may change one row only.
+fn prepare_one<'c>(connection: &'c SqlConnection, sql: &str) -> Result<(Statement<'c>, bool), hrana::Error> {
+    connection.before_prepare();
     let mut batch = Batch::new(connection.sqlite(), sql);
     let Some(statement) = batch.next().map_err(|e| connection.explain(e))? else {
         return Err(error(code::NO_STATEMENT, "the SQL text has no statement in it"));
     };
+    let one_row = connection.after_prepare(&statement)?;
     match batch.next().map_err(|e| connection.explain(e))? {
-        None => Ok(statement),
+        None => Ok((statement, one_row)),
         Some(_) => Err(many_statements()),
     }
 }

@@ -228,6 +228,9 @@ impl Conn {
             flags |= F::SQLITE_OPEN_CREATE;
         }
         let _ = context::take_last_error();
+        // A SQL function may open a connection of its own: what is opened here is attached by no statement.
+        // SAFETY: the frame names nothing.
+        let _entered = unsafe { context::enter(ptr::null_mut(), ptr::null_mut(), ptr::null()) };
         let connection = match &options.vfs {
             Some(vfs) => rusqlite::Connection::open_with_flags_and_vfs(path, flags, vfs.as_str())?,
             None => rusqlite::Connection::open_with_flags(path, flags)?,

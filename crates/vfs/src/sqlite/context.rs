@@ -99,6 +99,13 @@ pub fn current_statement_sql() -> Option<String> {
     unsafe { expanded_sql(frame.stmt) }
 }
 
+/// Whether this thread is in the middle of a statement: a database file that is opened now is attached by it.
+pub(crate) fn runs_statement() -> bool {
+    FRAME
+        .try_with(|frame| !frame.get().stmt.is_null())
+        .unwrap_or(false)
+}
+
 /// Whether `sqlite3_interrupt` was called on the connection that this thread is executing on, its deadline has passed, or
 /// this thread's [watch](set_watch) wants it to stop. Code that waits inside a VFS callback asks this now and then.
 pub fn is_interrupted() -> bool {

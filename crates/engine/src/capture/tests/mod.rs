@@ -1,6 +1,7 @@
 //! The recorder on plain SQLite files in WAL mode: what lands in the log, in which order, and what the user sees of it.
 
 mod counters;
+mod guard;
 mod replay;
 mod rows;
 mod schema;

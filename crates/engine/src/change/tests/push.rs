@@ -171,7 +171,7 @@ fn a_column_that_is_there_already_is_skipped_when_the_batch_is_built_again() {
     remote.execute_batch("ALTER TABLE t ADD COLUMN w").unwrap();
     assert_eq!(
         send(&remote, &batch(&local, &options())),
-        PushOutcome::DuplicateColumn(ChangeId(1))
+        PushOutcome::Skip(ChangeId(1))
     );
     let skip = BTreeSet::from([ChangeId(1)]);
     let again = PushOptions {
