@@ -40,7 +40,7 @@ func take(code C.enum_PartialSyncCode, e *C.PartialSyncError) error {
 	return &Error{
 		Code:         ErrorCode(code),
 		ExtendedCode: int(C.partial_sync_error_sqlite_code(e)),
-		Message:      C.GoString(C.partial_sync_error_message(e)),
+		Message:      strings.ReplaceAll(C.GoString(C.partial_sync_error_message(e)), "discard_change(", "DiscardChange("),
 		Page:         uint32(C.partial_sync_error_page(e)),
 		Change:       int64(C.partial_sync_error_change(e)),
 		transient:    bool(C.partial_sync_error_is_transient(e)),
@@ -149,6 +149,13 @@ func (d database) discardChange(change int64) (bool, error) {
 	var e *C.PartialSyncError
 	err := take(C.partial_sync_discard_change(d.handle, C.int64_t(change), &found, &e), e)
 	return bool(found), err
+}
+
+func (d database) discardChangeWithDependents(change int64) (int, error) {
+	var discarded C.uint64_t
+	var e *C.PartialSyncError
+	err := take(C.partial_sync_discard_change_with_dependents(d.handle, C.int64_t(change), &discarded, &e), e)
+	return int(discarded), err
 }
 
 func (d database) stats() (TursoSyncDbStats, error) {

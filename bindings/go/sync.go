@@ -110,14 +110,25 @@ func (d *TursoSyncDb) Checkpoint(ctx context.Context) error {
 	return d.alone(ctx, func() error { return d.database.checkpoint() })
 }
 
-// DiscardChange drops a local change (see [Error.Change]), so that it is neither pushed nor put back: the way out when
-// the remote refuses it. False when there is no such change.
+// DiscardChange gives up a local change (see [Error.Change]): it is neither pushed nor put back, and what it did is gone
+// from here with the next pull. The way out when the remote refuses it. False when there is no such change.
 func (d *TursoSyncDb) DiscardChange(ctx context.Context, change int64) (found bool, err error) {
 	err = d.alone(ctx, func() (err error) {
 		found, err = d.database.discardChange(change)
 		return err
 	})
 	return found, err
+}
+
+// DiscardChangeWithDependents does the same, and gives up every later change that cannot stay without it: of the same row,
+// of rows that refer to it by a foreign key, and for a schema change of whatever it made or altered. It says how many
+// changes that were.
+func (d *TursoSyncDb) DiscardChangeWithDependents(ctx context.Context, change int64) (discarded int, err error) {
+	err = d.alone(ctx, func() (err error) {
+		discarded, err = d.database.discardChangeWithDependents(change)
+		return err
+	})
+	return discarded, err
 }
 
 // Stats are counters and sizes. It asks nothing of the remote.

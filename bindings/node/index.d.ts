@@ -225,6 +225,8 @@ export class SqliteError extends Error {
   code: string;
   /** The extended result code. */
   rawCode?: number;
+  /** The local change that a push or pull failed at, for `discardChange`. */
+  change?: number;
 }
 
 /** A prepared statement. Rows are objects unless `raw` or `pluck` say otherwise. */
@@ -335,6 +337,12 @@ export class Database implements Queries {
   pull(): Promise<boolean>;
   /** Sends local changes to the remote. */
   push(): Promise<void>;
+  /**
+   * Gives up a local change that the remote refuses (`SqliteError.change`): it is neither pushed nor put back, and what it did
+   * is gone from here with the next pull. `withDependents`: also the later changes that cannot stay without it. Gives how many
+   * changes were given up.
+   */
+  discardChange(change: number, options?: { withDependents?: boolean }): Promise<number>;
   /** Moves what is in the WAL into the database file. */
   checkpoint(): Promise<void>;
   stats(): Promise<DatabaseStats>;

@@ -157,6 +157,25 @@ func TestAPushThatIsRefusedNamesTheChange(t *testing.T) {
 	equal(t, "the note", one[int](t, other, "SELECT id FROM notes"), 1)
 }
 
+func TestS6ARefusedSchemaChangeIsDiscardedWithWhatDependsOnIt(t *testing.T) {
+	url := serve(t, messages)
+	here, conn := replica(t, prefix(url, inFolder(t, "here.db")))
+	there, other := replica(t, prefix(url, inFolder(t, "there.db")))
+	exec1(t, conn, "INSERT INTO messages(id, body) VALUES (1000001, 'b'), (1000002, 'b')")
+	must(t, here.Push(ctx))
+	exec1(t, other, "CREATE UNIQUE INDEX only ON messages(body) WHERE id > 1000000")
+	exec1(t, other, "DROP INDEX only")
+	err := there.Push(ctx)
+	var failed *turso.Error
+	if !errors.As(err, &failed) || failed.Change == 0 || !strings.Contains(failed.Message, "DiscardChange(") {
+		t.Fatalf("%v", err)
+	}
+	discarded, err := there.DiscardChangeWithDependents(ctx, failed.Change)
+	must(t, err)
+	equal(t, "changes", discarded, 2)
+	must(t, there.Push(ctx))
+}
+
 func TestSixteenConnectionsReadAColdTableAtOnce(t *testing.T) {
 	url := serve(t, messages)
 	count := func(t *testing.T, open func(t *testing.T, i int) *sql.Conn) {

@@ -219,12 +219,12 @@ class Core {
   }
 
   /** A pull, push, checkpoint or the statistics, which need no turn. */
-  async remotely(operation) {
+  async remotely(operation, ...values) {
     this.assertNotClosing();
     if (!this.ready) await this.connected();
     this.#remote.push(operation);
     try {
-      return check(await this.work.start((job) => this.#native[operation](job)));
+      return check(await this.work.start((job) => this.#native[operation](job, ...values)));
     } finally {
       this.#remote.splice(this.#remote.indexOf(operation), 1);
     }

@@ -113,6 +113,13 @@ class Database {
     await this.#core.remotely('push');
   }
 
+  async discardChange(change, { withDependents = false } = {}) {
+    if (!Number.isSafeInteger(change)) {
+      throw new TypeError('discardChange: the change is a whole number, as the error of a push or pull names it');
+    }
+    return (await this.#core.remotely('discardChange', change, Boolean(withDependents))).count;
+  }
+
   async checkpoint() {
     await this.#core.remotely('checkpoint');
   }

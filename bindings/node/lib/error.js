@@ -25,7 +25,11 @@ const sqliteError = (message, rawCode) => new SqliteError(message, native.codeNa
 
 /** Throws what went wrong in a job, so that the stack names who awaits it. */
 function check(outcome) {
-  if (outcome.error) throw sqliteError(outcome.error.message, outcome.error.rawCode);
+  if (outcome.error) {
+    const error = sqliteError(outcome.error.message, outcome.error.rawCode);
+    if (outcome.error.change != null) error.change = outcome.error.change;
+    throw error;
+  }
   return outcome;
 }
 

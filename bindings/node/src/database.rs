@@ -13,7 +13,7 @@ use std::{
 use napi::bindgen_prelude::{FnArgs, Function, Unknown};
 use napi_derive::napi;
 use parking_lot::Mutex;
-use partial_sync::{CancelHandle, Connection};
+use partial_sync::{CancelHandle, ChangeId, Connection};
 
 use crate::{
     error::Failure,
@@ -297,6 +297,22 @@ impl NativeDatabase {
     #[napi]
     pub fn checkpoint(&self, job: u32) {
         self.synchronise(job, |database| database.checkpoint().map(|()| Outcome::default()));
+    }
+
+    /// Gives up a local change, alone or with those that depend on it.
+    #[napi]
+    pub fn discard_change(&self, job: u32, change: i64, with_dependents: bool) {
+        self.synchronise(job, move |database| {
+            let change = ChangeId(change);
+            let count = match with_dependents {
+                true => database.discard_change_with_dependents(change)?.len(),
+                false => usize::from(database.discard_change(change)?),
+            };
+            Ok(Outcome {
+                count: Some(u32::try_from(count).unwrap_or(u32::MAX)),
+                ..Outcome::default()
+            })
+        });
     }
 
     /// Counters. They do not wait for a query or a pull.

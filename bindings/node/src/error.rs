@@ -14,13 +14,16 @@ pub struct Failure {
     pub raw_code: i32,
     /// Whether the remote was needed while there was no url.
     pub paused: bool,
+    /// The local change that a push or pull failed at.
+    pub change: Option<i64>,
 }
 
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
         Self {
-            message: error.to_string(),
+            message: error.to_string().replace("discard_change(", "discardChange("),
             raw_code: raw_code(error),
+            change: error.change().map(|change| change.0),
             paused: error.remote().is_some_and(|e| e.kind == RemoteErrorKind::Paused),
         }
     }
@@ -39,6 +42,7 @@ impl Failure {
             message: message.into(),
             raw_code: codes::MISUSE,
             paused: false,
+            change: None,
         }
     }
 
@@ -49,6 +53,7 @@ impl Failure {
                 .into(),
             raw_code: codes::INTERNAL,
             paused: false,
+            change: None,
         }
     }
 }

@@ -47,6 +47,8 @@ pub struct Outcome {
     pub flag: Option<bool>,
     /// Statistics.
     pub stats: Option<Counters>,
+    /// How many.
+    pub count: Option<u32>,
 }
 
 impl Outcome {

@@ -442,6 +442,14 @@ impl Connection {
         self.sync(py, |database| database.push())
     }
 
+    fn _discard_change(&self, py: Python<'_>, change: i64, with_dependents: bool) -> PyResult<usize> {
+        let change = partial_sync::ChangeId(change);
+        self.sync(py, move |database| match with_dependents {
+            true => Ok(database.discard_change_with_dependents(change)?.len()),
+            false => Ok(usize::from(database.discard_change(change)?)),
+        })
+    }
+
     fn _checkpoint(&self, py: Python<'_>) -> PyResult<()> {
         self.sync(py, |database| database.checkpoint())
     }

@@ -85,7 +85,12 @@ pub(crate) fn raise(py: Python<'_>, error: EngineError) -> PyErr {
         return raised;
     }
     let (class, code) = class_of(&error);
-    with_code(py, new(class, error.to_string()), code)
+    let raised = with_code(py, new(class, error.to_string()), code);
+    if let Some(change) = error.change() {
+        // As with the code.
+        let _ = raised.value(py).setattr("change", change.0);
+    }
+    raised
 }
 
 fn new(class: Class, message: String) -> PyErr {

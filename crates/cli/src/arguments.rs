@@ -29,6 +29,10 @@ pub enum Command {
     Pull(OnReplica),
     /// Send a replica's local changes to the remote
     Push(OnReplica),
+    /// List the local changes of a replica that were not pushed
+    Changes(OnReplica),
+    /// Give up a local change, which a push or pull that failed has named
+    Discard(Discard),
     /// Move what is in the WAL of a replica into its database file
     Checkpoint(OnReplica),
     /// Print counters and sizes of a replica
@@ -139,6 +143,22 @@ pub struct Query {
     /// Print what it took as JSON on stderr
     #[arg(long)]
     pub stats: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Discard {
+    /// The replica's database file
+    pub replica: PathBuf,
+    /// The number of the change
+    pub change: i64,
+    #[command(flatten)]
+    pub remote: Remote,
+    /// Also give up the later changes that cannot stay without it
+    #[arg(long)]
+    pub with_dependents: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Args, Debug)]

@@ -35,6 +35,9 @@ pub enum CliError {
     /// stdin could not be read, stdout not be written.
     #[error(transparent)]
     Stream(#[from] io::Error),
+    /// There is no such change to give up.
+    #[error("the replica has no unpushed change {0}; `partial-sync changes REPLICA` lists those that it has")]
+    NoChange(i64),
     /// A verification found differences, which are printed already.
     #[error(
         "the replica is not what the remote has; delete it and make it anew to replace the pages that differ"
@@ -58,6 +61,13 @@ impl CliError {
     /// Prints the error and what caused it, each text once.
     pub fn report(&self) {
         let mut said = self.to_string();
+        if let Self::Database(error) = self
+            && let Some(change) = error.change()
+        {
+            // The engine names its own function.
+            let call = format!("discard_change({change})");
+            said = said.replace(&call, &format!("`partial-sync discard REPLICA {change}`"));
+        }
         eprintln!("error: {said}");
         let mut cause = self.source();
         while let Some(error) = cause {

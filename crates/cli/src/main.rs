@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod changes;
 mod error;
 mod hydrate;
 mod inspect;
@@ -49,6 +50,8 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Query(arguments) => query::run(arguments),
         Command::Pull(arguments) => sync::pull(arguments),
         Command::Push(arguments) => sync::push(arguments),
+        Command::Changes(arguments) => changes::list(&arguments),
+        Command::Discard(arguments) => changes::discard(arguments),
         Command::Checkpoint(arguments) => sync::checkpoint(arguments),
         Command::Stats(arguments) => sync::stats(arguments),
         Command::Hydrate(arguments) => hydrate::run(arguments),

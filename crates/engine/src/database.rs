@@ -13,7 +13,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use partial_sync_core::{PageSize, SegmentSize};
+use partial_sync_core::{ChangeId, PageSize, SegmentSize};
 use partial_sync_transport::{AuthToken, HttpRemote, Remote, ReplaceableToken};
 use partial_sync_vfs::{
     MemoryStorage, OrdinaryMark, OsStorage, Replica, ReplicaConfig, Storage, VFS_NAME,
@@ -22,6 +22,7 @@ use partial_sync_vfs::{
 
 use crate::{
     connection::{Connection, ConnectionOptions},
+    discard::{self, LocalChange},
     error::{Error, Result},
     files::{absolute, make_new, memory_path, not_a_replica, open_existing, remove_files, take_lock},
     hydration::Hydration,
@@ -411,10 +412,23 @@ impl Database {
         push::push(&self.session("a push")?)
     }
 
-    /// Removes one local change from the log, so that it is neither pushed nor put back: the way out when the remote
-    /// refuses it. The row stays as it is here until a pull brings the remote's. False when there is no such change.
-    pub fn discard_change(&self, change: partial_sync_core::ChangeId) -> Result<bool> {
-        push::discard(&self.session("discarding a change")?, change)
+    /// Gives up one local change: it is neither pushed nor put back. The way out when the remote refuses it. What it did is
+    /// gone from here with the next pull. False when there is no such change.
+    pub fn discard_change(&self, change: ChangeId) -> Result<bool> {
+        let gone = discard::discard(&self.session("discarding a change")?, change, false)?;
+        Ok(!gone.is_empty())
+    }
+
+    /// The same, with every later change that cannot stay without it: of the same row, of rows that refer to it by a foreign
+    /// key, and for a schema change of whatever it made or altered. Gives the changes that were given up.
+    pub fn discard_change_with_dependents(&self, change: ChangeId) -> Result<Vec<ChangeId>> {
+        discard::discard(&self.session("discarding a change")?, change, true)
+    }
+
+    /// Local changes that were not pushed, in order: at most `limit` of those after `after` (from the first one on:
+    /// `ChangeId(0)`).
+    pub fn local_changes(&self, after: ChangeId, limit: usize) -> Result<Vec<LocalChange>> {
+        discard::list(&self.session("listing changes")?, after, limit)
     }
 
     /// Moves what is in the WAL into the database file and empties the WAL, as far as readers allow.

@@ -147,8 +147,13 @@ pub enum Error {
     #[error(transparent)]
     Position(#[from] change::position::PositionError),
     /// Changes that cannot be sent, or that the remote would not take now.
-    #[error("{0}")]
-    Unsendable(String),
+    #[error("{message}")]
+    Unsendable {
+        /// The change, where it is the fault of one.
+        change: Option<ChangeId>,
+        /// What is wrong, and what to do.
+        message: String,
+    },
     /// The change log or the file of a pull under way is damaged.
     #[error("{what} is damaged: {why}")]
     Damaged {
@@ -283,6 +288,17 @@ impl Error {
             (_, Some(ReadError::Source { source, .. })) => {
                 source.downcast_ref::<PageFetchError>().map(|e| &e.source)
             }
+            _ => None,
+        }
+    }
+
+    /// The local change that a push or pull failed at, where it was one: for
+    /// [`Database::discard_change`](crate::Database::discard_change).
+    pub fn change(&self) -> Option<ChangeId> {
+        match self {
+            Self::PushRefused(refused) => refused.change_id,
+            Self::PullConflict { change, .. } => Some(*change),
+            Self::Unsendable { change, .. } => *change,
             _ => None,
         }
     }

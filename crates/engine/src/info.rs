@@ -50,6 +50,10 @@ pub(crate) struct Info {
     pub acknowledged: i64,
     /// No change id up to this one is given again.
     pub change_floor: i64,
+    /// A change was discarded, so that the pages here are not what the remote and the log make: the next pull builds them
+    /// anew, also without news.
+    #[serde(default)]
+    pub rebuild: bool,
     /// How many pulls brought something.
     pub pulls: u64,
     /// WAL frames up to here are accounted for in the page map.
@@ -118,6 +122,7 @@ impl Info {
             remote_hydrates: false,
             acknowledged: 0,
             change_floor: 0,
+            rebuild: false,
             pulls: 0,
             wal_mark: None,
             created: now(),

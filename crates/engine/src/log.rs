@@ -14,6 +14,8 @@
 //! A replica without local changes has neither table. [`Log`] works on a connection without capture and never opens a
 //! transaction itself: what must happen together is the caller's transaction.
 
+use std::collections::BTreeSet;
+
 use partial_sync_core::ChangeId;
 use partial_sync_vfs::sqlite::{self, Conn, Step, Stmt, ValueRef, codes};
 
@@ -138,31 +140,40 @@ impl Log {
         Ok(())
     }
 
-    /// Takes one change out of the log, for a user who gives it up. Gives the change, `None` when it is not there.
-    pub fn discard(&self, id: ChangeId) -> Result<Option<Change>, LogError> {
-        let Some(mut chunk) = self.chunks_after(ChangeId(id.0.saturating_sub(1)))?.next()? else {
-            return Ok(None);
-        };
-        let mut changes = chunk.changes()?;
-        let Some(at) = changes.iter().position(|change| change.id == id) else {
-            return Ok(None);
-        };
-        let discarded = changes.remove(at);
-        if changes.is_empty() {
-            let mut delete = self
-                .conn
-                .prepare_one("DELETE FROM main.partial_sync_changes WHERE id = ?1")?;
-            delete.bind(1, ValueRef::Integer(chunk.last.0))?;
-            delete.execute()?;
-        } else {
-            // The chunk keeps its number even when its last change goes, so that the number is not used again.
-            chunk.body = codec::encode(&changes)?;
-            chunk.count = changes.len() as u64;
-            let mut replace = self.conn.prepare_one(&INSERT.replace("INSERT", "REPLACE"))?;
-            chunk.bind(&mut replace)?;
-            replace.execute()?;
+    /// Takes changes out of the log, for a user who gives them up. Gives those that were there.
+    pub fn discard(&self, ids: &BTreeSet<ChangeId>) -> Result<Vec<Change>, LogError> {
+        let mut discarded = Vec::new();
+        let mut left = ids.clone();
+        while let Some(next) = left.pop_first() {
+            let after = ChangeId(next.0.saturating_sub(1));
+            let Some(mut chunk) = self.chunks_after(after)?.next()? else {
+                break;
+            };
+            let (gone, kept): (Vec<_>, Vec<_>) = chunk
+                .changes()?
+                .into_iter()
+                .partition(|change| ids.contains(&change.id));
+            left = left.split_off(&ChangeId(chunk.last.0.saturating_add(1)));
+            if gone.is_empty() {
+                continue;
+            }
+            if kept.is_empty() {
+                let mut delete = self
+                    .conn
+                    .prepare_one("DELETE FROM main.partial_sync_changes WHERE id = ?1")?;
+                delete.bind(1, ValueRef::Integer(chunk.last.0))?;
+                delete.execute()?;
+            } else {
+                // The chunk keeps its number even when its last change goes, so that the number is not used again.
+                chunk.body = codec::encode(&kept)?;
+                chunk.count = kept.len() as u64;
+                let mut replace = self.conn.prepare_one(&INSERT.replace("INSERT", "REPLACE"))?;
+                chunk.bind(&mut replace)?;
+                replace.execute()?;
+            }
+            discarded.extend(gone);
         }
-        Ok(Some(discarded))
+        Ok(discarded)
     }
 
     /// The marker called `key`.

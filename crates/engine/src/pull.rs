@@ -161,7 +161,7 @@ fn ask_what_changed(
     let old = replica.base();
     let request = PagesRequest {
         since: Some(old.revision.clone()),
-        long_poll,
+        long_poll: long_poll.filter(|_| !open.info.lock().rebuild),
         select: PageSelector::Ids(present | dirty),
         require: Some(dirty.clone()),
         page_size: Some(replica.page_size()),
@@ -171,6 +171,7 @@ fn ask_what_changed(
     let path = changes_path(open);
     let page_size = replica.page_size().bytes();
     let selected = present | dirty;
+    let rebuild = open.info.lock().rebuild;
     open.wait(DOING, async {
         let mut answer = match open.remote.pages(request.clone()).await {
             Err(error) if error.kind == RemoteErrorKind::RevisionExpired => {
@@ -188,7 +189,7 @@ fn ask_what_changed(
             answer => answer?,
         };
         let header = answer.header.clone();
-        if header.revision == old.revision {
+        if header.revision == old.revision && !rebuild {
             return Ok(None);
         }
         let base = StagedBase {
@@ -568,6 +569,7 @@ fn finish(open: &Session<'_>, base: &Base) -> Result<()> {
             info.base_revision = base.revision.as_str().to_owned();
             info.base_size = base.size.0;
             info.pulls += 1;
+            info.rebuild = false;
             info.wal_mark = mark.map(Into::into);
             info.last_pull = Some(now());
         })?;

@@ -61,7 +61,10 @@ pub(crate) fn push(open: &Session<'_>) -> Result<()> {
             ask_position: false,
         };
         let Some(PushBatch { batch, plan }) =
-            build(&transactions, &options).map_err(|e| Error::Unsendable(e.to_string()))?
+            build(&transactions, &options).map_err(|e| Error::Unsendable {
+                change: Some(e.change_id),
+                message: e.to_string(),
+            })?
         else {
             return Ok(());
         };
@@ -100,16 +103,24 @@ pub(crate) fn push(open: &Session<'_>) -> Result<()> {
             }
             PushOutcome::Failed { what, message, code } => {
                 let code = code.map(|c| format!(" [{c}]")).unwrap_or_default();
-                return Err(Error::Unsendable(format!(
+                return Err(unclear(format!(
                     "the remote did not take the changes: {what} failed with {message}{code}; nothing landed and nothing is lost, push again later"
                 )));
             }
             PushOutcome::Moved | PushOutcome::Unclear => {
-                return Err(Error::Unsendable(
+                return Err(unclear(
                     "the remote's answers do not tell whether the changes landed; nothing is lost, push again later".into(),
                 ));
             }
         }
+    }
+}
+
+/// An end of a push that no change is to blame for.
+fn unclear(message: String) -> Error {
+    Error::Unsendable {
+        change: None,
+        message,
     }
 }
 
@@ -186,28 +197,4 @@ fn read_transactions(log: &Log, after: Option<ChangeId>) -> Result<Vec<Vec<Chang
         }
     }
     Ok(transactions.into_iter().map(|(_, changes)| changes).collect())
-}
-
-/// See [`crate::Database::discard_change`].
-pub(crate) fn discard(open: &Session<'_>, change: ChangeId) -> Result<bool> {
-    let _sync = open.lock_sync("discarding a change")?;
-    // So that its number is not given again when it was the newest one.
-    if let Some(newest) = Log::new(&open.keeper).last()? {
-        open.update_info(|info| info.change_floor = info.change_floor.max(newest.0))?;
-    }
-    let keeper = &open.keeper;
-    keeper.execute_batch("BEGIN IMMEDIATE")?;
-    let found = Log::new(keeper)
-        .discard(change)
-        .map_err(Error::from)
-        .and_then(|found| {
-            keeper
-                .execute_batch("COMMIT")
-                .map(|()| found.is_some())
-                .map_err(Error::from)
-        });
-    if found.is_err() {
-        let _ = keeper.execute_batch("ROLLBACK");
-    }
-    found
 }

@@ -98,11 +98,7 @@ impl PartialSyncError {
                     _ => 0,
                 },
                 page: error.page().map_or(0, |page| page.get()),
-                change: match &error {
-                    Error::PushRefused(refused) => refused.change_id.map_or(0, |id| id.0),
-                    Error::PullConflict { change, .. } => change.0,
-                    _ => 0,
-                },
+                change: error.change().map_or(0, |change| change.0),
                 transient: error.is_transient(),
                 ..Self::of(code_of(&error), error.to_string())
             },
@@ -163,7 +159,7 @@ fn code_of(error: &Error) -> PartialSyncCode {
         Error::PullConflict { .. } => Code::PullConflict,
         Error::Position(_) => Code::Diverged,
         Error::Damaged { .. } => Code::Corrupt,
-        Error::UnusableDatabase { .. } | Error::Unsendable(_) | Error::Unsupported { .. } => {
+        Error::UnusableDatabase { .. } | Error::Unsendable { .. } | Error::Unsupported { .. } => {
             Code::Unsupported
         }
         Error::Interrupted { .. } => Code::Interrupt,

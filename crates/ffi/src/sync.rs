@@ -138,6 +138,29 @@ pub unsafe extern "C" fn partial_sync_discard_change(
     unsafe { call_network(error, body) }
 }
 
+/// The same, with every later change that cannot stay without it: of the same row, of rows that refer to it by a foreign
+/// key, and for a schema change of whatever it made or altered. `*discarded` (may be NULL): how many changes that were.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_discard_change_with_dependents(
+    database: *const PartialSyncDatabase,
+    change: i64,
+    discarded: *mut u64,
+    error: *mut *mut PartialSyncError,
+) -> PartialSyncCode {
+    let body = || {
+        // SAFETY: by the rules of the boundary.
+        unsafe {
+            tell(discarded, 0);
+            let database = &handle(database, "database")?.database;
+            let gone = database.discard_change_with_dependents(ChangeId(change))?;
+            tell(discarded, gone.len() as u64);
+        }
+        Ok(())
+    };
+    // SAFETY: by the rules of the boundary.
+    unsafe { call_network(error, body) }
+}
+
 /// Moves what is in the write-ahead log into the database file, as far as readers allow.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn partial_sync_checkpoint(

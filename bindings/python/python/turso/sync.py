@@ -204,6 +204,13 @@ class ConnectionSync(Connection):
         """Sends local changes to the remote, whole transactions in order."""
         self._push()
 
+    def discard_change(self, change: int, *, with_dependents: bool = False) -> int:
+        """Gives up a local change that the remote refuses (the exception's ``change``): it is neither pushed nor put
+        back, and what it did is gone from here with the next pull. ``with_dependents``: also the later changes that
+        cannot stay without it. Gives how many changes were given up.
+        """
+        return self._discard_change(change, with_dependents)
+
     def checkpoint(self) -> None:
         """Moves the write-ahead log into the database file."""
         self._checkpoint()

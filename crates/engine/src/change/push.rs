@@ -24,6 +24,7 @@ use super::{
     migration::Migration,
     position::{self, PositionError, RemotePosition},
     sql::{SqlError, SqlStatement, is_duplicate_column, key_of, written_columns},
+    statement::excerpt,
     transform::{TransformFn, statements},
 };
 
@@ -613,4 +614,29 @@ pub fn subject(change: &Change) -> (Option<String>, Vec<(String, Value)>) {
             _ => (None, Vec::new()),
         },
     }
+}
+
+/// What a change did, in a line.
+pub(crate) fn what(change: &Change) -> String {
+    let op = match &change.kind {
+        ChangeKind::Row { op, .. } => op,
+        ChangeKind::Statement(s) if s.kind == StatementKind::Sequence => {
+            return format!(
+                "set the counter of AUTOINCREMENT of {}",
+                s.args.first().map_or(Shown(&Value::Null), Shown)
+            );
+        }
+        ChangeKind::Statement(statement) => return excerpt(&statement.sql),
+    };
+    let verb = match op {
+        RowOp::Insert { .. } => "insert into",
+        RowOp::Update { .. } => "update",
+        RowOp::Delete { .. } => "delete from",
+    };
+    let (table, key) = subject(change);
+    let key: Vec<String> = key
+        .iter()
+        .map(|(name, value)| format!("{name} = {}", Shown(value)))
+        .collect();
+    format!("{verb} {:?} ({})", table.unwrap_or_default(), key.join(", "))
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::support::*;
+use partial_sync::Database;
 use partial_sync_core::ChangeId;
 use partial_sync_transport::{Fault, Faulty, RemoteErrorKind};
 
@@ -42,4 +43,173 @@ fn goes_on(pulled_first: bool) {
     db.push().unwrap();
     let there = stock_rows(&served.sqlite(), "select id from t order by id").unwrap();
     assert_eq!(there, ["Integer(1)", "Integer(2)", "Integer(3)"]);
+}
+
+fn small(served: &Served, replicas: &Replicas, name: &str) -> Database {
+    replicas
+        .builder(name)
+        .remote(served.url())
+        .partial(prefix(4096, 4096))
+        .connect()
+        .unwrap()
+}
+
+fn same(served: &Served, db: &Database) {
+    let conn = db.connection().unwrap();
+    assert_same(
+        &contents(&conn),
+        &stock_contents(&served.sqlite()),
+        "replica and remote",
+    );
+    assert_eq!(rows(&conn, "pragma integrity_check").unwrap(), ["Text(\"ok\")"]);
+}
+
+/// Was red: the discarded change stayed in the replica until the remote had news, and in tables that nobody else wrote for
+/// good.
+#[test]
+fn s6_what_was_discarded_is_gone_with_the_next_pull_even_without_news() {
+    let served = Served::new("create table t(id integer primary key, v text); insert into t values (1, 'a')");
+    let replicas = Replicas::new();
+    let db = small(&served, &replicas, "a.db");
+    let conn = db.connection().unwrap();
+    conn.execute_batch(
+        "insert into t values (2, 'kept'); update t set v = 'x' where id = 1; create table mine(a); insert into mine values (1)",
+    )
+    .unwrap();
+    let listed = db.local_changes(ChangeId(0), 100).unwrap();
+    let what: Vec<&str> = listed.iter().map(|change| change.what.as_str()).collect();
+    assert_eq!(
+        what,
+        [
+            "insert into \"t\" (id = 2)",
+            "update \"t\" (id = 1)",
+            "create table mine(a)",
+            "insert into \"mine\" (a = 1)"
+        ]
+    );
+    assert_eq!(db.local_changes(listed[0].id, 1).unwrap(), listed[1..2]);
+    assert!(db.discard_change(listed[1].id).unwrap());
+    assert_eq!(
+        db.discard_change_with_dependents(listed[2].id).unwrap(),
+        [listed[2].id, listed[3].id]
+    );
+    assert!(
+        db.discard_change_with_dependents(listed[2].id)
+            .unwrap()
+            .is_empty()
+    );
+    // It holds across a restart.
+    drop((conn, db));
+    let db = small(&served, &replicas, "a.db");
+    let conn = db.connection().unwrap();
+    assert!(db.pull().unwrap());
+    assert_eq!(
+        rows(&conn, "select v from t").unwrap(),
+        ["Text(\"a\")", "Text(\"kept\")"]
+    );
+    assert!(conn.prepare("select * from mine").is_err());
+    assert!(!db.pull().unwrap(), "once");
+    db.push().unwrap();
+    db.pull().unwrap();
+    same(&served, &db);
+}
+
+/// Was red: there was no way out of it but to give up the replica.
+#[test]
+fn s6_a_refused_unique_index_is_discarded_alone_and_what_depends_on_it_with_it() {
+    for (script, taken, left) in [
+        (
+            "create unique index ui on t(v); insert into t values (4, 'd')",
+            1,
+            1,
+        ),
+        ("create unique index ui on t(v); drop index ui", 2, 0),
+    ] {
+        let served =
+            Served::new("create table t(id integer primary key, v text); insert into t values (1, 'a')");
+        let replicas = Replicas::new();
+        let db = small(&served, &replicas, "a.db");
+        db.connection().unwrap().execute_batch(script).unwrap();
+        served.execute("insert into t values (2, 'a')");
+        for error in [
+            db.push().unwrap_err(),
+            db.pull().unwrap_err(),
+            db.push().unwrap_err(),
+        ] {
+            let change = error.change().expect("it names the change");
+            assert!(
+                error.to_string().contains(&format!("discard_change({change})")),
+                "{error}"
+            );
+            assert!(!error.to_string().contains("transform"), "{error}");
+        }
+        let change = db.push().unwrap_err().change().unwrap();
+        assert_eq!(db.discard_change_with_dependents(change).unwrap().len(), taken);
+        assert_eq!(db.stats().unwrap().cdc_operations, left);
+        db.pull().unwrap();
+        db.push().unwrap();
+        db.pull().unwrap();
+        same(&served, &db);
+    }
+}
+
+#[test]
+fn s6_what_depends_on_a_row_goes_with_it() {
+    let served = Served::new(
+        "create table p(id integer primary key, v); create table c(id integer primary key, p references p, w);
+         create table bare(a, b)",
+    );
+    let replicas = Replicas::new();
+    let db = small(&served, &replicas, "a.db");
+    let conn = db.connection().unwrap();
+    conn.execute_batch(
+        "insert into p values (1, 'a'), (2, 'b'); insert into c values (10, 1, 'x'), (11, 2, 'y'); update p set id = 3 where id = 1;
+         update c set w = 'z' where id = 10; update p set v = 'c' where id = 3; delete from c where id = 10;
+         insert into bare values (1, 2); update bare set b = 3; delete from p where id = 2",
+    )
+    .unwrap();
+    let first = db.local_changes(ChangeId(0), 1).unwrap()[0].id;
+    let gone = db.discard_change_with_dependents(first).unwrap();
+    let left: Vec<String> = db
+        .local_changes(ChangeId(0), 100)
+        .unwrap()
+        .into_iter()
+        .map(|change| change.what)
+        .collect();
+    assert_eq!(
+        left,
+        [
+            "insert into \"p\" (id = 2)",
+            "insert into \"c\" (id = 11)",
+            "insert into \"bare\" (a = 1, b = 2)",
+            "update \"bare\" (a = 1, b = 2)",
+            "delete from \"p\" (id = 2)",
+        ]
+    );
+    assert_eq!(gone.len(), 6);
+    db.pull().unwrap();
+    db.push().unwrap();
+    db.pull().unwrap();
+    same(&served, &db);
+}
+
+#[test]
+fn s6_what_depends_on_a_schema_change_goes_with_it() {
+    let served = Served::new("create table t(id integer primary key, a); create table u(x)");
+    let replicas = Replicas::new();
+    let db = small(&served, &replicas, "a.db");
+    let conn = db.connection().unwrap();
+    conn.execute_batch(
+        "insert into t values (1, 'a'); alter table t rename to \"New T\"; insert into \"New T\" values (2, 'b');
+         create view v as select * from [new t]; insert into u values (1); drop view v; pragma user_version = 3",
+    )
+    .unwrap();
+    let rename = db.local_changes(ChangeId(0), 100).unwrap()[1].id;
+    assert_eq!(db.discard_change_with_dependents(rename).unwrap().len(), 4);
+    db.pull().unwrap();
+    assert_eq!(rows(&conn, "select id from t").unwrap(), ["Integer(1)"]);
+    db.push().unwrap();
+    db.pull().unwrap();
+    same(&served, &db);
+    assert_eq!(rows(&conn, "pragma user_version").unwrap(), ["Integer(3)"]);
 }

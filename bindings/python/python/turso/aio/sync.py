@@ -100,6 +100,14 @@ class ConnectionSync(Connection):
         """Sends local changes to the remote, whole transactions in order."""
         await self._run(lambda: self._below().push())
 
+    async def discard_change(self, change: int, *, with_dependents: bool = False) -> int:
+        """Gives up a local change that the remote refuses (the exception's ``change``), alone or with the later
+        changes that cannot stay without it. Gives how many changes were given up."""
+        count: int = await self._run(
+            lambda: self._below().discard_change(change, with_dependents=with_dependents)
+        )
+        return count
+
     async def checkpoint(self) -> None:
         """Moves the write-ahead log into the database file."""
         await self._run(lambda: self._below().checkpoint())
