@@ -340,6 +340,28 @@ test('a replica is there without its remote', async (t) => {
   await db.push();
 });
 
+test('S6: a refused change is discarded with what depends on it', async (t) => {
+  const { replica } = await empty(t);
+  const one = await replica();
+  const two = await replica();
+  await one.run("INSERT INTO t VALUES (1, 'same'), (2, 'same')");
+  await one.push();
+  await two.exec('CREATE UNIQUE INDEX only ON t(v); DROP INDEX only; PRAGMA user_version = 5');
+  const refused = await two.push().then(
+    () => assert.fail('it was accepted'),
+    (error) => error,
+  );
+  assert.match(refused.message, /discardChange\(\d+\)/);
+  assert.equal(await two.discardChange(10_000), 0);
+  await assert.rejects(two.discardChange('1'), TypeError);
+  assert.equal(await two.discardChange(refused.change, { withDependents: true }), 2);
+  await two.push();
+  await two.pull();
+  assert.equal((await two.stats()).cdcOperations, 0);
+  await one.pull();
+  assert.deepEqual(await one.get('PRAGMA user_version'), { user_version: 5 });
+});
+
 test('what the remote refuses is told with its words', async (t) => {
   const { replica } = await empty(t, 'CREATE TABLE t (id INTEGER PRIMARY KEY, v UNIQUE)');
   const one = await replica();

@@ -265,6 +265,26 @@ def test_a_change_that_breaks_a_constraint_of_the_remote_is_an_integrity_error(
         two.push()
 
 
+def test_s6_a_refused_change_is_discarded_with_what_depends_on_it(url: str, tmp_path: Path) -> None:
+    one = turso.sync.connect(tmp_path / "one.db", url)
+    two = turso.sync.connect(tmp_path / "two.db", url)
+    one.execute("INSERT INTO messages VALUES (50001, 'one', 'same'), (50002, 'one', 'same')")
+    one.commit()
+    one.push()
+    two.execute("CREATE UNIQUE INDEX messages_text ON messages(text) WHERE id > 50000")
+    two.execute("DROP INDEX messages_text")
+    two.execute("PRAGMA user_version = 5")
+    with pytest.raises(turso.DatabaseError, match=r"discard_change\(\d+\)") as caught:
+        two.push()
+    assert two.discard_change(10_000) == 0
+    assert two.discard_change(caught.value.change, with_dependents=True) == 2
+    two.push()
+    two.pull()
+    assert two.stats().cdc_operations == 0
+    one.pull()
+    assert one.execute("PRAGMA user_version").fetchone() == (5,)
+
+
 def test_a_checkpoint_empties_the_log(url: str, tmp_path: Path) -> None:
     conn = turso.sync.connect(tmp_path / "a.db", url)
     conn.execute("UPDATE messages SET text = 'short'")

@@ -137,6 +137,46 @@ fn local_writes_work_while_the_server_is_gone_and_are_pushed_when_it_is_back() {
 }
 
 #[test]
+fn s6_a_refused_change_is_listed_and_given_up() {
+    let place = Place::new();
+    let served = Serving::file(&place.remote);
+    let path = place.replica("a.db", &served.url);
+    let other = place.replica("b.db", &served.url);
+    ok(&[
+        "query",
+        &path,
+        "create unique index only on town(name) where id > 5000; drop index only; update town set name = 'x' where id = 1",
+    ]);
+    ok(&[
+        "query",
+        &other,
+        "insert into town(id, name) values (5001, 'same'), (5002, 'same')",
+    ]);
+    ok(&["push", &other]);
+    let listed = ok(&["changes", &path]).out;
+    assert_eq!(listed.lines().count(), 3, "{listed}");
+    assert!(listed.contains("1  create unique index only"), "{listed}");
+    assert!(listed.contains("3  update \"town\" (id = 1)"), "{listed}");
+    assert_eq!(ok(&["changes", &path, "--json"]).out.lines().count(), 3);
+    let said = run(&["push", &path]);
+    assert_eq!(said.code, 1);
+    assert!(
+        said.err.contains("`partial-sync discard REPLICA 1`"),
+        "{}",
+        said.err
+    );
+    let said = run(&["discard", &path, "77"]);
+    assert_eq!(said.code, 1);
+    assert!(said.err.contains("no unpushed change 77"), "{}", said.err);
+    assert_eq!(
+        ok(&["discard", &path, "1", "--with-dependents", "--json"]).json()["discarded"],
+        serde_json::json!([1, 2])
+    );
+    ok(&["push", &path]);
+    ok(&["pull", &path]);
+}
+
+#[test]
 fn a_hydrated_and_checkpointed_replica_needs_no_server() {
     let place = Place::new();
     let served = Serving::file(&place.remote);

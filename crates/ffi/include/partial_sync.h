@@ -517,12 +517,19 @@ enum PartialSyncCode partial_sync_pull_waiting(const struct PartialSyncDatabase 
 enum PartialSyncCode partial_sync_push(const struct PartialSyncDatabase *database,
                                        struct PartialSyncError **error);
 
-// Drops one local change, so that it is neither pushed nor put back: the way out when the remote refuses it. The row
-// stays as it is here until a pull brings the remote's. `*found` (may be NULL): whether there was such a change.
+// Gives up one local change: it is neither pushed nor put back, and what it did is gone from here with the next pull. The
+// way out when the remote refuses it. `*found` (may be NULL): whether there was such a change.
 enum PartialSyncCode partial_sync_discard_change(const struct PartialSyncDatabase *database,
                                                  int64_t change,
                                                  bool *found,
                                                  struct PartialSyncError **error);
+
+// The same, with every later change that cannot stay without it: of the same row, of rows that refer to it by a foreign
+// key, and for a schema change of whatever it made or altered. `*discarded` (may be NULL): how many changes that were.
+enum PartialSyncCode partial_sync_discard_change_with_dependents(const struct PartialSyncDatabase *database,
+                                                                 int64_t change,
+                                                                 uint64_t *discarded,
+                                                                 struct PartialSyncError **error);
 
 // Moves what is in the write-ahead log into the database file, as far as readers allow.
 enum PartialSyncCode partial_sync_checkpoint(const struct PartialSyncDatabase *database,

@@ -116,8 +116,8 @@ pub unsafe extern "C" fn partial_sync_push(
     unsafe { call_network(error, || Ok(handle(database, "database")?.database.push()?)) }
 }
 
-/// Drops one local change, so that it is neither pushed nor put back: the way out when the remote refuses it. The row
-/// stays as it is here until a pull brings the remote's. `*found` (may be NULL): whether there was such a change.
+/// Gives up one local change: it is neither pushed nor put back, and what it did is gone from here with the next pull. The
+/// way out when the remote refuses it. `*found` (may be NULL): whether there was such a change.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn partial_sync_discard_change(
     database: *const PartialSyncDatabase,
