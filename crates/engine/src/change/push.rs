@@ -180,7 +180,7 @@ pub fn look(made: &Made) -> Batch {
         condition: None,
         stmt: Stmt {
             want_rows: Some(true),
-            ..Stmt::new(&Migration::question(table), vec![])
+            ..Stmt::new(Migration::question(table), vec![])
         },
     });
     Batch {
