@@ -9,10 +9,12 @@ use std::{
     time::Duration,
 };
 
-use crate::support::crash_storage::{CrashStorage, Survives, Trouble};
 use crate::support::*;
 use partial_sync::{Bootstrap, Database, Error, PartialSync};
-use partial_sync_vfs::Storage;
+use partial_sync_vfs::{
+    Storage,
+    crash::{CrashStorage, Survives, Trouble},
+};
 
 /// A table whose long values lie on overflow pages.
 const LONG: &str = "create table t(id integer primary key, v text);
