@@ -275,12 +275,13 @@ impl Maker<'_> {
         }
         // What runs freely may wait for a request that is kept waiting: one or the other.
         if line.meanwhile.is_empty() && self.subjects.beside && self.r.bool() {
-            let table = self.table();
-            line.beside.push(if self.r.bool() {
-                Step::Stats(n)
-            } else {
-                Step::Read(n, 9, table)
-            });
+            for _ in 0..self.r.usize(1..4) {
+                let table = self.table();
+                line.beside.push(match self.r.u8(..3) {
+                    0 => Step::Read(n, 9, table),
+                    _ => Step::Stats(n),
+                });
+            }
         }
     }
 

@@ -70,12 +70,15 @@ pub struct Excuses {
     pub statement: bool,
 }
 
+/// What an error says when a pull has left the replica unusable.
+pub const POISONED: &str = "cannot be used until its last pull is finished";
+/// What an error says when a pull kept somebody waiting for too long.
+pub const GATED: &str = "a pull is being applied";
+
 /// Whether an error is one that the documentation allows here.
 pub fn is_allowed(error: &Error, excuses: Excuses) -> bool {
     let text = error.to_string();
-    if text.contains("cannot be used until its last pull is finished")
-        || text.contains("a pull is being applied")
-    {
+    if text.contains(POISONED) || text.contains(GATED) {
         return false;
     }
     if let Some(remote) = error.remote() {

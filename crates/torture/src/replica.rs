@@ -58,8 +58,8 @@ pub struct Replica {
     pub cancel: CancelHandle,
     /// Where a crash was asked for.
     pub crash: Option<Survives>,
-    /// Of images to check after the next step.
-    pub forks: Vec<Survives>,
+    /// Images to check after the next step: before which operation, and what survives.
+    pub forks: Vec<(u64, Survives)>,
 
     /// Whether the model knows what it is based on.
     pub is_known: bool,

@@ -46,9 +46,9 @@ fn panicked() -> Result<(), Failure> {
 pub fn run(case: &Case) -> (Verdict, Counts) {
     hear_panics();
     PANICS.lock().clear();
-    let mut world = match World::new(case) {
-        Ok(world) => world,
-        Err(failure) => return (Verdict::Failed(0, failure), Counts::default()),
+    let mut world = match guarded(|| World::new(case)) {
+        Ok(Ok(world)) => world,
+        Ok(Err(failure)) | Err(failure) => return (Verdict::Failed(0, failure), Counts::default()),
     };
     let mut verdict = Verdict::Well;
     for n in 0..=case.lines.len() {

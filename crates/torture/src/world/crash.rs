@@ -86,7 +86,9 @@ impl World {
         let Some(disk) = self.replicas[r].disk.clone() else {
             return Ok(());
         };
-        for (image, survives) in disk.take_images().into_iter().zip(forks) {
+        let images = disk.take_images();
+        let with_image = |(at, survives)| Some((images.iter().find(|image| image.at == at)?, survives));
+        for (image, survives) in forks.into_iter().filter_map(with_image) {
             // What landed was here before it left: an image without it is of a time when it had not left.
             if !self.replicas[r].was_made || self.replicas[r].landed > before {
                 continue;
@@ -100,7 +102,7 @@ impl World {
                 .through(Arc::new(line.clone()), self.replicas[r].timeout, 0)
                 .map_err(lab)?;
             let remains = Remains {
-                disk: CrashStorage::from_image(&image, survives, &path),
+                disk: CrashStorage::from_image(image, survives, &path),
                 path,
                 line,
                 remote,

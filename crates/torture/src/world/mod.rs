@@ -215,8 +215,9 @@ impl World {
             }
             Step::Fork(r, n, survives) => {
                 if let Some(disk) = &self.replicas[*r].disk {
+                    let at = disk.operations() + n;
                     disk.keep_image(*n);
-                    self.replicas[*r].forks.push(*survives);
+                    self.replicas[*r].forks.push((at, *survives));
                 }
                 Ok(())
             }

@@ -29,7 +29,14 @@ pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Outcome<T> {
 
 /// A failure of a call that should not have failed.
 pub(crate) fn refused(what: &str, error: &Error) -> Failure {
-    Failure::new(format!("{what}: {error}"), error.to_string())
+    let text = error.to_string();
+    let kind = match error.remote() {
+        _ if text.contains(oracle::POISONED) => "the last pull is not finished".to_owned(),
+        _ if text.contains(oracle::GATED) => "a pull keeps it waiting".to_owned(),
+        Some(remote) => format!("{:?}", remote.kind),
+        None => text.chars().take(90).collect(),
+    };
+    Failure::new(format!("{what}: {kind}"), text)
 }
 
 impl World {

@@ -89,6 +89,8 @@ pub(super) struct Disk {
 /// What was on a disk right before an operation.
 #[derive(Clone)]
 pub struct Image {
+    /// The number of the operation.
+    pub at: u64,
     /// What the operation was going to be.
     pub operation: String,
     pub(super) inodes: Vec<Inode>,
@@ -100,6 +102,7 @@ pub struct Image {
 impl Disk {
     pub(super) fn image(&self, operation: String) -> Image {
         Image {
+            at: self.operations,
             operation,
             inodes: self.inodes.clone(),
             names: self.names.clone(),
