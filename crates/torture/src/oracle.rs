@@ -92,7 +92,7 @@ pub fn is_allowed(error: &Error, excuses: Excuses) -> bool {
         Error::Unsupported { .. } => excuses.statement,
         Error::Interrupted { .. } => excuses.cancelled,
         // What a push says when the answers got lost on the way.
-        Error::Unsendable(_) => excuses.line,
+        Error::Unsendable { .. } => excuses.line,
         _ if error.is_interrupted() => excuses.cancelled,
         _ if error.is_transient() => excuses.line && !matches!(error, Error::SyncBusy { .. }),
         _ => false,
