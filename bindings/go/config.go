@@ -29,6 +29,10 @@ type TursoSyncDbConfig struct {
 	LongPollTimeoutMs int
 	// BootstrapIfEmpty false makes a new replica without asking the remote; the first pull brings the data. Default: true.
 	BootstrapIfEmpty *bool
+	// AcceptNewUrl lets a replica that is here go on with another remote than it was made from: its database has moved to a
+	// new url, or was restored from a backup. After the next pull pages that are not here can be read again; changes that
+	// were not pushed stay.
+	AcceptNewUrl bool
 	// PartialSyncConfig is what to fetch at the first connect and how to fetch the rest later. Without it the first connect
 	// downloads everything.
 	PartialSyncConfig TursoPartialSyncConfig
@@ -96,6 +100,7 @@ func (c *TursoSyncDbConfig) check() (*options, source, error) {
 		pushOperationsThreshold: size(&m, spelling("PushOperationsThreshold", c.PushOperationsThreshold)),
 		pullThreshold:           size(&m, spelling("PullBytesThreshold", c.PullBytesThreshold)),
 		skipBootstrap:           c.BootstrapIfEmpty != nil && !*c.BootstrapIfEmpty,
+		acceptNewUrl:            c.AcceptNewUrl,
 	}
 	if o.url, err = withNamespace(c.RemoteUrl, c.Namespace); err != nil && m.err == nil {
 		m.err = err

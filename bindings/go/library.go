@@ -81,6 +81,7 @@ type options struct {
 	longPollMs                             uint64
 	pushOperationsThreshold, pullThreshold uint64
 	skipBootstrap                          bool
+	acceptNewUrl                           bool
 }
 
 // database is an open database.
@@ -117,6 +118,9 @@ func openDatabase(o *options, stop canceller) (database, error) {
 	config.pull_bytes_threshold = C.uint64_t(o.pullThreshold)
 	if o.skipBootstrap {
 		config.bootstrap_if_empty = -1
+	}
+	if o.acceptNewUrl {
+		config.accept_new_url = 1
 	}
 	config.cancel = stop.handle
 	var e *C.PartialSyncError

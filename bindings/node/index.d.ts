@@ -123,6 +123,12 @@ export interface DatabaseOpts {
   pushOperationsThreshold?: number;
   /** A full bootstrap is fetched in requests of about this many bytes. Default: one request. */
   pullBytesThreshold?: number;
+  /**
+   * Lets a replica that is here go on with another remote than it was made from: its database has moved to a new url, or
+   * was restored from a backup. After the next pull pages that are not here can be read again; changes that were not pushed
+   * stay. Default: false.
+   */
+  acceptNewUrl?: boolean;
   remoteEncryption?: EncryptionOpts;
   /** Sends every request, also that of a page in the middle of a query. Default: a client of this package's own. */
   fetch?: typeof fetch;

@@ -162,6 +162,9 @@ const OPTIONS = {
   pullBytesThreshold(value, to) {
     to.native.pullThreshold = whole('pullBytesThreshold', value, 1, 'bytes');
   },
+  acceptNewUrl(value, to) {
+    to.native.acceptNewUrl = boolean('acceptNewUrl', value);
+  },
   remoteEncryption(value, to) {
     Object.assign(to.native, encryption(value));
   },

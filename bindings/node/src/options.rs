@@ -35,6 +35,8 @@ pub struct Options {
     pub push_threshold: Option<f64>,
     /// Bytes in one request of a full bootstrap.
     pub pull_threshold: Option<f64>,
+    /// Whether the replica may go on with another remote.
+    pub accept_new_url: Option<bool>,
     /// Of the remote's encryption.
     pub encryption_key: Option<String>,
     /// Of the remote's encryption.
@@ -102,6 +104,7 @@ impl Options {
         if let Some(bytes) = self.pull_threshold {
             builder = builder.pull_bytes_threshold(whole(bytes));
         }
+        builder = builder.accept_new_url(self.accept_new_url.unwrap_or(false));
         if let Some(key) = self.encryption_key {
             builder = builder.remote_encryption(key, self.encryption_cipher);
         }

@@ -40,6 +40,7 @@ pub(crate) struct Remote {
     client_name: String,
     long_poll_timeout_ms: Option<u64>,
     bootstrap_if_empty: bool,
+    accept_new_url: bool,
     /// Length of the prefix, or SQL.
     bootstrap: Option<BootstrapChoice>,
     partial: bool,
@@ -92,7 +93,8 @@ pub(crate) fn open(
     if let Some(remote) = remote {
         builder = builder
             .client_name(remote.client_name)
-            .bootstrap_if_empty(remote.bootstrap_if_empty);
+            .bootstrap_if_empty(remote.bootstrap_if_empty)
+            .accept_new_url(remote.accept_new_url);
         if let Some(url) = remote.url {
             fork::check_engine_is_of_this_process()?;
             builder = builder.remote(url_source(url.into_bound(py), callbacks)?);

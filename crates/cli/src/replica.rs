@@ -30,7 +30,8 @@ pub fn open(on: &OnReplica) -> Result<Database, CliError> {
 fn builder(path: &Path, remote: &Remote) -> Result<Builder, CliError> {
     let mut builder = Database::builder(path)
         .client_name("partial-sync-cli")
-        .timeout(remote.timeout);
+        .timeout(remote.timeout)
+        .accept_new_url(remote.accept_new_url);
     let url = match &remote.url {
         Some(url) => Some(url.clone()),
         None => Database::remote_of(path)?,

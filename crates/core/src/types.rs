@@ -111,6 +111,14 @@ impl PageCount {
         self.0 as u64 * size.bytes() as u64
     }
 
+    /// How many of them can be here: all but the page of SQLite's locks, which is never stored.
+    pub const fn with_content(self, size: PageSize) -> Self {
+        match PageNo::new((1 << 30) / size.bytes() + 1) {
+            Some(lock_byte) if self.contains(lock_byte) => Self(self.0 - 1),
+            _ => self,
+        }
+    }
+
     /// Every page of a database of this size, in order.
     pub fn iter(self) -> impl Iterator<Item = PageNo> {
         (1..=self.0).filter_map(PageNo::new)

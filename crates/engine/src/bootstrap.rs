@@ -1,10 +1,15 @@
 //! The first connect: makes a replica of a remote database out of nothing. Everything is streamed to the file; the
-//! `-info` file that says "ready" is written last, so a crash before leaves a replica that is begun anew.
+//! `-info` file that says "ready" is written last. Before that it names the revision, and the page map is saved now and
+//! then, so that a download that was cut off goes on where it was ([`Begun`]), at the same revision.
 //!
 //! A replica can also be made without the remote ([`empty`]). What the first connect would have brought, the first pull
 //! then brings: the same [`fetch`], into the pull's file.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::StreamExt;
 use partial_sync_core::{Epoch, PageCount, PageMap, PageNo, PageSize, SavedPageMap};
@@ -14,9 +19,18 @@ use roaring::RoaringBitmap;
 
 use crate::{
     error::{Error, Result},
+    info::Info,
     options::{Bootstrap, Builder},
     source::pinned,
 };
+
+/// Most pages of the first request, when the size of the database is not known: 256 MiB of 4096 bytes each. The rest is
+/// asked for when it is.
+const MOST_AT_FIRST: u32 = 1 << 16;
+/// A first connect that is cut off downloads at most so much again,
+const SAVE_BYTES: u64 = 8 << 20;
+/// or what came in so long.
+const SAVE_TIME: Duration = Duration::from_secs(5);
 
 /// A replica that was made.
 pub(crate) struct Bootstrapped {
@@ -26,6 +40,14 @@ pub(crate) struct Bootstrapped {
     pub map: PageMap,
     /// Whether the remote sends along what a statement will touch.
     pub hydrates: bool,
+}
+
+/// What a first connect that was cut off has left: pages of one revision.
+pub(crate) struct Begun {
+    pub base: Base,
+    pub page_size: PageSize,
+    /// 0-based ids.
+    pub present: RoaringBitmap,
 }
 
 /// What to fetch.
@@ -58,30 +80,114 @@ pub(crate) struct Fetched {
 /// Takes a page; page 1 says "WAL mode" already.
 pub(crate) type Put<'a> = &'a mut (dyn FnMut(PageNo, &[u8]) -> Result<()> + Send);
 
-/// Fetches into the file at `path`, and its page map.
+/// Takes what a fetch brings.
+trait Sink: Send {
+    /// The revision and the page size are known: before the first page, once.
+    fn begin(&mut self, base: &Base, page_size: PageSize) -> Result<()>;
+    /// A page; page 1 says "WAL mode" already.
+    fn page(&mut self, page: PageNo, data: &[u8]) -> Result<()>;
+    /// An answer has come whole.
+    fn answered(&mut self) -> Result<()>;
+}
+
+/// Pages alone.
+struct Pages<'a>(Put<'a>);
+
+impl Sink for Pages<'_> {
+    fn begin(&mut self, _: &Base, _: PageSize) -> Result<()> {
+        Ok(())
+    }
+
+    fn page(&mut self, page: PageNo, data: &[u8]) -> Result<()> {
+        (self.0)(page, data)
+    }
+
+    fn answered(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Pages go to the file, and the page map is saved in a bounded rhythm.
+struct Download<'a> {
+    storage: &'a Arc<dyn Storage>,
+    path: &'a Path,
+    file: Arc<dyn StorageFile>,
+    map: PageMap,
+    /// Once they are known.
+    of: Option<(PageSize, PageCount)>,
+    /// Notes them in the info file.
+    note: &'a mut (dyn FnMut(&Base, PageSize) -> Result<()> + Send),
+    unsaved: u64,
+    saved: Instant,
+}
+
+impl Download<'_> {
+    fn save(&mut self) -> Result<()> {
+        let Some((page_size, size)) = self.of.filter(|_| self.unsaved > 0) else {
+            return Ok(());
+        };
+        save(self.storage, self.path, &*self.file, &self.map, page_size, size)?;
+        self.unsaved = 0;
+        self.saved = Instant::now();
+        Ok(())
+    }
+}
+
+impl Sink for Download<'_> {
+    fn begin(&mut self, base: &Base, page_size: PageSize) -> Result<()> {
+        self.of = Some((page_size, base.size));
+        (self.note)(base, page_size)
+    }
+
+    fn page(&mut self, page: PageNo, data: &[u8]) -> Result<()> {
+        let offset = (u64::from(page.get()) - 1) * data.len() as u64;
+        let hidden = (page == PageNo::FIRST).then(|| hidden(data));
+        self.file
+            .write_at(hidden.as_deref().unwrap_or(data), offset)
+            .map_err(|e| Error::storage("write", self.path, e))?;
+        self.map.set_present(page, Epoch(0));
+        self.unsaved += data.len() as u64;
+        match self.unsaved >= SAVE_BYTES || self.saved.elapsed() >= SAVE_TIME {
+            true => self.save(),
+            false => Ok(()),
+        }
+    }
+
+    fn answered(&mut self) -> Result<()> {
+        self.save()
+    }
+}
+
+/// Fetches into the file at `path`, and its page map. `note` writes down, before a page map does, which revision it is of.
 pub(crate) async fn run(
     remote: &dyn Remote,
     storage: &Arc<dyn Storage>,
     path: &Path,
     plan: &Plan,
     deadline: Duration,
+    begun: Option<Begun>,
+    note: &mut (dyn FnMut(&Base, PageSize) -> Result<()> + Send),
 ) -> Result<Bootstrapped> {
-    let file = open(storage, path)?;
-    let map = PageMap::new();
-    let mut put = |page: PageNo, data: &[u8]| {
-        let offset = (u64::from(page.get()) - 1) * data.len() as u64;
-        let hidden = (page == PageNo::FIRST).then(|| hidden(data));
-        file.write_at(hidden.as_deref().unwrap_or(data), offset)
-            .map_err(|e| Error::storage("write", path, e))?;
-        map.set_present(page, Epoch(0));
-        Ok(())
+    let mut download = Download {
+        storage,
+        path,
+        file: open(storage, path)?,
+        map: match &begun {
+            Some(begun) => PageMap::from_sets(&begun.present, &RoaringBitmap::new(), Epoch(0)),
+            None => PageMap::new(),
+        },
+        of: begun.as_ref().map(|begun| (begun.page_size, begun.base.size)),
+        note,
+        unsaved: 0,
+        saved: Instant::now(),
     };
     let Fetched {
         base,
         page_size,
         hydrates,
-    } = fetch(remote, plan, deadline, &mut put).await?;
+    } = fetch_into(remote, plan, deadline, begun, &mut download).await?;
     let page_size = page_size.unwrap_or(PageSize::DEFAULT);
+    let Download { file, map, .. } = download;
     finish(storage, path, &*file, &map, page_size, base.size)?;
     Ok(Bootstrapped {
         base: Some(base),
@@ -89,6 +195,36 @@ pub(crate) async fn run(
         map,
         hydrates,
     })
+}
+
+/// Reads what a first connect that was cut off has left at `path`, as far as a download by this plan can go on from it.
+pub(crate) fn begun(storage: &dyn Storage, path: &Path, info: &Info, plan: &Plan) -> Result<Option<Begun>> {
+    let resumes = match plan {
+        Plan::Everything { .. } => true,
+        Plan::Partial(bootstrap) => matches!(bootstrap, Some(Bootstrap::Prefix { .. })),
+    };
+    if !resumes || info.is_unpulled() || info.base_size == 0 {
+        return Ok(None);
+    }
+    // What cannot be read is begun anew.
+    let (Ok(Some(saved)), Ok(page_size)) = (Replica::load_map(storage, path), PageSize::new(info.page_size))
+    else {
+        return Ok(None);
+    };
+    if saved.page_size != page_size || saved.db_size.0 != info.base_size {
+        return Ok(None);
+    }
+    let file = storage
+        .open(path, false)
+        .map_err(|e| Error::storage("open", path, e))?;
+    let in_file = file.len().map_err(|e| Error::storage("read", path, e))? / u64::from(page_size.bytes());
+    let mut present = saved.present;
+    present.remove_range(u32::try_from(in_file).unwrap_or(u32::MAX).min(info.base_size)..);
+    Ok(Some(Begun {
+        base: info.base(path)?,
+        page_size,
+        present,
+    }))
 }
 
 /// Makes a replica without the remote: a database without tables, as of an empty remote.
@@ -130,9 +266,21 @@ fn finish(
     } else {
         file.set_len(size.bytes(page_size)).map_err(failed)?;
     }
-    file.sync().map_err(failed)?;
+    save(storage, path, file, map, page_size, size)
+}
+
+/// Makes what is here durable, and then the map that says so.
+fn save(
+    storage: &Arc<dyn Storage>,
+    path: &Path,
+    file: &dyn StorageFile,
+    map: &PageMap,
+    page_size: PageSize,
+    size: PageCount,
+) -> Result<()> {
     let generation = map.generation();
     let saved = SavedPageMap::of(map, page_size, size);
+    file.sync().map_err(|e| Error::storage("write", path, e))?;
     let map_path = Replica::map_path(path);
     write_whole(&**storage, &map_path, &saved.encode()).map_err(|e| Error::storage("write", &map_path, e))?;
     map.mark_saved(generation);
@@ -146,13 +294,33 @@ pub(crate) async fn fetch(
     deadline: Duration,
     put: Put<'_>,
 ) -> Result<Fetched> {
+    fetch_into(remote, plan, deadline, None, &mut Pages(put)).await
+}
+
+async fn fetch_into(
+    remote: &dyn Remote,
+    plan: &Plan,
+    deadline: Duration,
+    begun: Option<Begun>,
+    sink: &mut dyn Sink,
+) -> Result<Fetched> {
     let mut filling = Filling {
-        put,
+        sink,
         came: RoaringBitmap::new(),
         page_size: None,
         wanted_bytes: None,
         hydrates: false,
     };
+    if let Some(begun) = begun {
+        filling.came = begun.present;
+        filling.page_size = Some(begun.page_size);
+        filling.complete(remote, plan, &begun.base, deadline).await?;
+        return Ok(Fetched {
+            base: begun.base,
+            page_size: filling.page_size,
+            hydrates: filling.hydrates,
+        });
+    }
     let guess = u64::from(PageSize::DEFAULT.bytes());
     let mut request = PagesRequest {
         deadline: Some(deadline),
@@ -188,12 +356,12 @@ pub(crate) async fn fetch(
 }
 
 fn first_ids(pages: u64) -> PageSelector {
-    let pages = u32::try_from(pages).unwrap_or(u32::MAX).max(1);
+    let pages = u32::try_from(pages).unwrap_or(u32::MAX).clamp(1, MOST_AT_FIRST);
     PageSelector::Ids((0..pages).collect())
 }
 
 struct Filling<'a> {
-    put: Put<'a>,
+    sink: &'a mut dyn Sink,
     /// 0-based ids of the pages that came.
     came: RoaringBitmap,
     page_size: Option<PageSize>,
@@ -217,6 +385,7 @@ impl Filling<'_> {
                 Some(size) => size,
                 None => {
                     let size = PageSize::new(page.data.len() as u32).map_err(|e| unusable(e.to_string()))?;
+                    self.sink.begin(&base, size)?;
                     *self.page_size.insert(size)
                 }
             };
@@ -229,6 +398,7 @@ impl Filling<'_> {
             }
             self.put(number, &page.data, size)?;
         }
+        self.sink.answered()?;
         Ok(base)
     }
 
@@ -249,7 +419,7 @@ impl Filling<'_> {
                 "its first page has no SQLite header; is it encrypted, or no database?".into(),
             ));
         }
-        (self.put)(page, data)?;
+        self.sink.page(page, data)?;
         self.came.insert(page.id().0);
         Ok(())
     }
@@ -286,22 +456,22 @@ impl Filling<'_> {
                 ),
             )));
         };
+        let pages = |bytes| usize::try_from(bytes / u64::from(page_size.bytes())).unwrap_or(usize::MAX);
         let (last, chunk) = match plan {
-            Plan::Everything { chunk } => (
-                base.size.0,
-                chunk.map_or(u32::MAX, |c| (c / u64::from(page_size.bytes())) as u32),
-            ),
+            Plan::Everything { chunk } => (base.size.0, chunk.map_or(usize::MAX, pages)),
             Plan::Partial(Some(Bootstrap::Prefix { length })) => (
-                ((length / u64::from(page_size.bytes())) as u32).clamp(1, base.size.0),
-                u32::MAX,
+                u32::try_from(pages(*length))
+                    .unwrap_or(u32::MAX)
+                    .clamp(1, base.size.0),
+                usize::MAX,
             ),
-            Plan::Partial(_) => (1, u32::MAX),
+            Plan::Partial(_) => (1, usize::MAX),
         };
         let missing: Vec<PageNo> = PageCount(last)
             .iter()
             .filter(|&p| !self.came.contains(p.id().0) && !p.is_lock_byte_page(page_size))
             .collect();
-        for pages in missing.chunks(chunk.max(1) as usize) {
+        for pages in missing.chunks(chunk.max(1)) {
             self.fetch(remote, pinned(base, pages, page_size, deadline))
                 .await?;
         }

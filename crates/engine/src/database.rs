@@ -14,7 +14,7 @@ use std::{
 
 use parking_lot::Mutex;
 use partial_sync_core::{ChangeId, PageSize, SegmentSize};
-use partial_sync_transport::{AuthToken, HttpRemote, Remote, ReplaceableToken};
+use partial_sync_transport::{AuthToken, HttpRemote, Remote, ReplaceableToken, UrlSource};
 use partial_sync_vfs::{
     MemoryStorage, OrdinaryMark, OsStorage, Replica, ReplicaConfig, Storage, VFS_NAME,
     sqlite::{Conn, OpenOptions},
@@ -24,7 +24,10 @@ use crate::{
     connection::{Connection, ConnectionOptions},
     discard::{self, LocalChange},
     error::{Error, Result},
-    files::{absolute, make_new, memory_path, not_a_replica, open_existing, remove_files, take_lock},
+    files::{
+        absolute, is_worth_keeping, make_new, memory_path, not_a_replica, open_existing, remove_files,
+        take_lock,
+    },
     hydration::Hydration,
     info::{Info, SavedOrdinaryMark},
     log::Log,
@@ -34,7 +37,7 @@ use crate::{
     runtime::CancelHandle,
     session::Session,
     sharing::{self, Place, Turn},
-    source::RemoteSource,
+    source::{RemoteSource, base_is_elsewhere},
     stats::Stats,
 };
 
@@ -74,10 +77,12 @@ pub(crate) enum Inner {
 pub(crate) struct OpenReplica {
     /// Keeps the WAL alive between connections, and does the engine's own reads and writes. No capture.
     pub(crate) keeper: Keeper,
+    /// For statistics, which must disturb nothing: a checkpoint fails on a connection that is reading. No capture.
+    pub(crate) reader: Keeper,
     pub(crate) replica: Arc<Replica>,
     pub(crate) remote: Arc<dyn Remote>,
     pub(crate) storage: Arc<dyn Storage>,
-    pub(crate) info: Mutex<Info>,
+    pub(crate) info: Arc<Mutex<Info>>,
     /// Held by a pull, push, checkpoint or hydration.
     pub(crate) sync: Mutex<()>,
     /// No change id up to this one is given again.
@@ -88,6 +93,7 @@ pub(crate) struct OpenReplica {
     /// What it was opened with; of this, every other handle must have the same.
     timeout: Duration,
     offline: bool,
+    pub(crate) accepts_new_url: bool,
     encryption: Option<(String, Option<String>)>,
     _lock: Box<dyn Any + Send + Sync>,
     /// Last: who waits for it finds the files closed.
@@ -122,6 +128,7 @@ impl Database {
     }
 
     pub(crate) fn connect(options: Builder) -> Result<Self> {
+        let begun = options.cancel.moment();
         partial_sync_vfs::sqlite::check_build()?;
         let segment = options.checked_segment()?;
         let in_memory = options.path.as_os_str() == ":memory:";
@@ -136,9 +143,9 @@ impl Database {
             absolute(&options.path)?
         };
         let token = ReplaceableToken::new(options.token.clone());
-        let remote = make_remote(&options, &token)?;
+        let given = make_remote(&options, &token)?;
         let info = Info::load(&*storage, &path)?;
-        if remote.is_none() && info.is_none() {
+        if given.is_none() && info.is_none() {
             let (path, memory) = match in_memory {
                 true if options.shared_memory => {
                     let memory = OpenOptions {
@@ -158,18 +165,16 @@ impl Database {
             });
         }
         let place = match options.storage.is_none() && !in_memory {
-            true => match sharing::take_turn(&path, &options)? {
-                Turn::Join(inner) => return Self::join(inner, options, remote),
+            true => match sharing::take_turn(&path, &options, begun)? {
+                Turn::Join(inner) => return Self::join(inner, options, given),
                 Turn::Open(place) => Some(place),
             },
             false => None,
         };
-        let is_offline = remote.is_none();
-        let Some(remote) = remote.or_else(|| info.as_ref().map(|i| offline(&i.remote_url))) else {
-            return Err(Error::NotAReplica {
-                path,
-                why: "its info file has gone".into(),
-            });
+        let known = || known_remote(&options, &token, info.as_ref());
+        let (remote, is_offline) = match given.or_else(known) {
+            Some(remote) => (remote, false),
+            None => (Arc::new(Offline) as Arc<dyn Remote>, true),
         };
 
         // Now and not at the first request: its threads inherit the signal mask of this one, which the C ABI relies on.
@@ -184,8 +189,11 @@ impl Database {
             Some(info) if info.ready => open_existing(&storage, &path, info, &remote, &options),
             unfinished => {
                 let begun_before = unfinished.is_some();
-                let result = make_new(&storage, &path, begun_before, &remote, &options, segment);
-                if result.is_err() && (is_new || begun_before) {
+                let result = make_new(&storage, &path, unfinished, &remote, &options, segment, begun);
+                if let Err(error) = &result
+                    && (is_new || begun_before)
+                    && !is_worth_keeping(&*storage, &path, error)
+                {
                     remove_files(&*storage, &path);
                 }
                 result
@@ -207,13 +215,16 @@ impl Database {
         };
         let page_size = PageSize::new(info.page_size).map_err(|e| not_a_replica(&path, e.to_string()))?;
         let base = info.base(&path)?;
+        let (segment, prefetch) = (SegmentSize::new(info.segment_size)?, info.prefetch);
+        let hydrates = prefetch.then_some(info.remote_hydrates);
+        let floor = info.change_floor.max(info.acknowledged);
+        let info = Arc::new(Mutex::new(info));
         let source = Arc::new(RemoteSource {
             remote: remote.clone(),
+            info: info.clone(),
             page_size,
             deadline: options.timeout,
-            hydration: info
-                .prefetch
-                .then(|| Arc::new(Hydration::new(info.remote_hydrates))),
+            hydration: hydrates.map(|hydrates| Arc::new(Hydration::new(hydrates))),
         });
         let replica = Replica::register(ReplicaConfig {
             storage: storage.clone(),
@@ -222,8 +233,8 @@ impl Database {
             base,
             map,
             source,
-            segment: SegmentSize::new(info.segment_size)?,
-            prefetch: info.prefetch,
+            segment,
+            prefetch,
             wait: options.timeout,
         })
         .map_err(|e| match e.kind() {
@@ -240,18 +251,26 @@ impl Database {
                 .map_err(|e| Error::storage("read the WAL of", &path, e))?;
             let keeper = connect_plain(&replica, options.timeout)?;
             // Reading the schema may have to wait for pages, as the bootstrap does.
-            let _broken_by_cancel = options.cancel.interrupts(keeper.interrupt_handle());
-            prepare_plain(keeper)
+            let _broken_by_cancel = options.cancel.interrupts(keeper.interrupt_handle(), begun);
+            let keeper = prepare_plain(keeper)?;
+            Ok((keeper, open_plain(&replica, options.timeout)?))
         };
         // Who tries again must not find it open.
-        let keeper = keep().inspect_err(|_| replica.close())?;
+        let (keeper, reader) = keep().inspect_err(|error: &Error| {
+            replica.close();
+            if is_new && error.is_interrupted() {
+                // A connect that was cancelled leaves nothing, however far it had come.
+                remove_files(&*storage, &path);
+            }
+        })?;
         let opened = OpenReplica {
             keeper: Keeper(Some(keeper)),
+            reader: Keeper(Some(reader)),
             replica,
             remote,
             storage,
-            floor: Arc::new(AtomicI64::new(info.change_floor.max(info.acknowledged))),
-            info: Mutex::new(info),
+            floor: Arc::new(AtomicI64::new(floor)),
+            info,
             sync: Mutex::default(),
             random: Mutex::new(
                 options
@@ -261,14 +280,12 @@ impl Database {
             token,
             timeout: options.timeout,
             offline: is_offline,
+            accepts_new_url: options.accept_new_url,
             encryption: options.encryption.clone(),
             _lock: lock,
             place,
         };
-        pull::recover(&Session {
-            open: &opened,
-            options: &options,
-        })?;
+        pull::recover(&Session::since(&opened, &options, begun))?;
         let inner = Arc::new(Inner::Replica(Box::new(opened)));
         if let Inner::Replica(open) = &*inner
             && let Some(place) = &open.place
@@ -282,7 +299,7 @@ impl Database {
     }
 
     /// A further handle of a replica that this process has open.
-    fn join(inner: Arc<Inner>, options: Builder, remote: Option<Arc<dyn Remote>>) -> Result<Self> {
+    fn join(inner: Arc<Inner>, options: Builder, given: Option<Arc<dyn Remote>>) -> Result<Self> {
         let Inner::Replica(open) = &*inner else {
             return Err(Error::InUse { path: options.path });
         };
@@ -293,9 +310,13 @@ impl Database {
             if !Arc::ptr_eq(own, &open.remote) {
                 return Err(Error::InUse { path: path() });
             }
-        } else if let Some(remote) = &remote {
-            check_url(remote.known_url().as_deref(), &info, &path())?;
-            if open.offline {
+        } else if let Some(url) = given.and_then(|remote| remote.known_url()) {
+            // The one that is in use, which may be a new one that has not answered yet.
+            let used = open.remote.known_url();
+            if used.as_ref() != Some(&url) && !options.accept_new_url {
+                check_url(Some(&url), &info, &path())?;
+            }
+            if open.offline || used.is_some_and(|used| used != url) {
                 return otherwise("url");
             }
         }
@@ -390,10 +411,7 @@ impl Database {
     }
 
     pub(crate) fn session(&self, doing: &'static str) -> Result<Session<'_>> {
-        Ok(Session {
-            open: self.open_replica(doing)?,
-            options: &self.options,
-        })
+        Ok(Session::new(self.open_replica(doing)?, &self.options))
     }
 
     /// Brings the remote's changes and puts local ones that were not pushed back on top. True when something changed.
@@ -440,6 +458,7 @@ impl Database {
             Inner::Replica(open) => {
                 let session = self.session("a checkpoint")?;
                 let _sync = session.lock_sync("a checkpoint")?;
+                let _broken_by_cancel = session.interrupts(&open.keeper);
                 open.keeper.execute_batch("PRAGMA wal_checkpoint(PASSIVE)")?;
                 // Emptying the WAL needs a moment without readers; one that does not come soon is no failure.
                 open.keeper.busy_timeout(EMPTY_WAL_WAIT)?;
@@ -456,7 +475,7 @@ impl Database {
         crate::stats::stats(self)
     }
 
-    /// Breaks the network waits of a pull, push or hydration that is under way, from any thread.
+    /// Breaks a pull, push, checkpoint or hydration that is under way, whatever it waits for, from any thread.
     pub fn cancel_handle(&self) -> Result<CancelHandle> {
         self.open_replica("cancelling")?;
         Ok(self.options.cancel.clone())
@@ -464,28 +483,15 @@ impl Database {
 }
 
 impl OpenReplica {
-    /// The url that is about to be asked, `None` while sync is paused. One of another remote than before is refused.
-    pub(crate) fn checked_url(&self) -> Result<Option<String>> {
-        let url = self.remote.known_url();
-        check_url(url.as_deref(), &self.info.lock(), self.replica.name())?;
-        Ok(url)
-    }
-
-    /// The remote at this url has answered: from now on the replica belongs to it, if it belonged to none.
-    pub(crate) fn adopt(&self, url: Option<String>) -> Result<()> {
-        match url {
-            Some(url) if self.info.lock().remote_url.is_empty() => {
-                self.update_info(|info| info.remote_url = url)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Refuses what only makes sense once something of the remote's database is here.
+    /// Refuses what only makes sense once something of this remote's database is here.
     pub(crate) fn check_pulled(&self, doing: &'static str) -> Result<()> {
-        match self.info.lock().is_unpulled() {
-            true => Err(Error::NotPulledYet { doing }),
-            false => Ok(()),
+        let info = self.info.lock();
+        if info.is_unpulled() {
+            return Err(Error::NotPulledYet { doing });
+        }
+        match base_is_elsewhere(&*self.remote, &info) {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
         }
     }
 
@@ -538,6 +544,8 @@ impl OpenReplica {
     /// Whatever is still there after that can do nothing to the files any more. The caller drops the lock and the place
     /// by dropping this.
     fn give_back(&mut self) -> Result<()> {
+        // The keeper last: it checkpoints.
+        drop(self.reader.0.take());
         if self.keeper.0.is_none() {
             return Ok(());
         }
@@ -595,12 +603,25 @@ fn prepare_plain(conn: Conn) -> Result<Conn> {
     Ok(conn)
 }
 
+/// The remote that was given.
 fn make_remote(options: &Builder, token: &ReplaceableToken) -> Result<Option<Arc<dyn Remote>>> {
-    if let Some(remote) = &options.remote {
-        return Ok(Some(remote.clone()));
+    match (&options.remote, &options.url) {
+        (Some(remote), _) => Ok(Some(remote.clone())),
+        (None, Some(url)) => Ok(Some(http_remote(options, token, url.clone())?)),
+        (None, None) => Ok(None),
     }
-    let Some(url) = &options.url else { return Ok(None) };
-    let mut builder = HttpRemote::builder(url.clone())
+}
+
+/// The remote that a replica knows itself. `None` when it knows none, or one of a caller's own making.
+fn known_remote(options: &Builder, token: &ReplaceableToken, info: Option<&Info>) -> Option<Arc<dyn Remote>> {
+    let url = info
+        .map(|info| info.remote_url.as_str())
+        .filter(|url| !url.is_empty())?;
+    http_remote(options, token, url.into()).ok()
+}
+
+fn http_remote(options: &Builder, token: &ReplaceableToken, url: UrlSource) -> Result<Arc<dyn Remote>> {
+    let mut builder = HttpRemote::builder(url)
         .deadline(options.timeout)
         .auth_token(AuthToken::Replaceable(token.clone()));
     if let Some((key, cipher)) = &options.encryption {
@@ -612,26 +633,17 @@ fn make_remote(options: &Builder, token: &ReplaceableToken) -> Result<Option<Arc
     if let Some(seed) = options.seed {
         builder = builder.seed(seed);
     }
-    Ok(Some(Arc::new(builder.build()?)))
-}
-
-fn offline(url: &str) -> Arc<dyn Remote> {
-    Arc::new(Offline { url: url.to_owned() })
+    Ok(Arc::new(builder.build()?))
 }
 
 /// Refuses the url of another remote than the replica's, as far as both are known.
 pub(crate) fn check_url(url: Option<&str>, info: &Info, path: &Path) -> Result<()> {
-    match url {
-        Some(url)
-            if !info.remote_url.is_empty()
-                && url.trim_end_matches('/') != info.remote_url.trim_end_matches('/') =>
-        {
-            Err(Error::OtherRemote {
-                path: path.to_owned(),
-                replica: info.remote_url.clone(),
-                asked: url.to_owned(),
-            })
-        }
-        _ => Ok(()),
+    match url.filter(|_| info.is_elsewhere(url)) {
+        Some(url) => Err(Error::OtherRemote {
+            path: path.to_owned(),
+            replica: info.remote_url.clone(),
+            asked: url.to_owned(),
+        }),
+        None => Ok(()),
     }
 }

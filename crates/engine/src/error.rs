@@ -48,7 +48,7 @@ pub enum Error {
     /// The replica at the path belongs to another remote.
     #[error(
         "the replica at {} belongs to {replica}, not to {asked}; open it with its own url, or use another path for the \
-         other remote", path.display()
+         other remote. If its database has moved there, say so with accept_new_url", path.display()
     )]
     OtherRemote {
         /// The path.

@@ -10,9 +10,9 @@ use std::{
     },
 };
 
-use partial_sync_core::SegmentSize;
+use partial_sync_core::{PageSize, SegmentSize};
 use partial_sync_transport::{Remote, RemoteErrorKind};
-use partial_sync_vfs::{HeaderKind, Replica, Storage, StorageFile, WalMark, header_kind, hide_file};
+use partial_sync_vfs::{Base, HeaderKind, Replica, Storage, StorageFile, WalMark, header_kind, hide_file};
 
 use crate::{
     bootstrap::{self, Plan},
@@ -20,6 +20,7 @@ use crate::{
     error::{Error, Result},
     info::{self, Info, beside},
     options::{Builder, PartialSync},
+    runtime::Moment,
 };
 
 /// What is known of it, which pages are here, and how far the WAL was looked at.
@@ -33,8 +34,7 @@ pub(crate) fn open_existing(
     remote: &Arc<dyn Remote>,
     options: &Builder,
 ) -> Result<Opened> {
-    let given = options.url.is_some() || options.remote.is_some();
-    if given {
+    if !options.accept_new_url {
         check_url(remote.known_url().as_deref(), &info, path)?;
     }
     let main = storage
@@ -138,64 +138,120 @@ fn changed(path: &Path, how: &'static str, unpushed: Option<u64>) -> Error {
     }
 }
 
-/// Makes a replica where there is none, or where a first connect was cut off.
+/// Makes a replica where there is none, or where a first connect was cut off: then it goes on where that was, if what it
+/// left is of this remote and the revision is still kept.
 pub(crate) fn make_new(
     storage: &Arc<dyn Storage>,
     path: &Path,
-    begun_before: bool,
+    unfinished: Option<Info>,
     remote: &Arc<dyn Remote>,
     options: &Builder,
     segment: Option<SegmentSize>,
+    begun: Moment,
 ) -> Result<Opened> {
     let main = storage
         .open(path, true)
         .map_err(|e| Error::storage("open", path, e))?;
-    if begun_before {
-        main.set_len(0).map_err(|e| Error::storage("empty", path, e))?;
-    } else if !main.is_empty().map_err(|e| Error::storage("read", path, e))? {
+    if unfinished.is_none() && !main.is_empty().map_err(|e| Error::storage("read", path, e))? {
         return Err(not_a_replica(
             path,
             "there is a file already that was not made by a connect to a remote; move it away or choose another path".into(),
         ));
     }
-    // What an earlier replica of this name left must not be taken for this one's.
-    let others = ["-wal", "-shm", "-pages", "-changes"].map(|suffix| beside(path, suffix));
-    for file in others.into_iter().chain([Replica::wal_path(path)]) {
-        storage
-            .remove(&file)
-            .map_err(|e| Error::storage("remove", &file, e))?;
-    }
-    let mut info = Info::new(remote.known_url().unwrap_or_default());
+    let url = remote.known_url();
+    let plan = Plan::of(options);
+    let mut left = match &unfinished {
+        Some(info) if options.bootstrap_if_empty && url.as_ref() == Some(&info.remote_url) => {
+            bootstrap::begun(&**storage, path, info, &plan)?
+        }
+        _ => None,
+    };
     let mut random = options
         .seed
         .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+    let mut info = Info::new(url.unwrap_or_default());
     info.client_id = format!("{}-{:032x}", options.client_name, random.u128(..));
     let partial = options.partial.clone();
     info.bootstrap = partial.as_ref().and_then(|p| p.bootstrap.clone());
     info.segment_size = u64::from(segment.unwrap_or_default().bytes());
     info.prefetch = partial.as_ref().and_then(|p| p.prefetch).unwrap_or(false);
-    info.save(&**storage, path)?;
-    let made = if options.bootstrap_if_empty {
-        let plan = Plan::of(options);
-        let fetching = bootstrap::run(&**remote, storage, path, &plan, options.timeout);
-        match options.cancel.wait("the first connect", fetching) {
-            // The first pull brings it.
-            Err(Error::Remote(e)) if e.kind == RemoteErrorKind::Paused => bootstrap::empty(storage, path)?,
-            made => made?,
+    let made = loop {
+        // What an earlier replica of this name left must not be taken for this one's: the page map before the info file
+        // that speaks of another revision.
+        let files: &[_] = match &left {
+            Some(_) => &["-wal", "-shm", "-changes"],
+            None => &["-pages", "-wal", "-shm", "-changes"],
+        };
+        let files = files.iter().map(|suffix| beside(path, suffix));
+        for file in files.chain([Replica::wal_path(path)]) {
+            storage
+                .remove(&file)
+                .map_err(|e| Error::storage("remove", &file, e))?;
         }
-    } else {
-        bootstrap::empty(storage, path)?
+        match &left {
+            Some(left) => note(&mut info, &left.base, left.page_size),
+            None => {
+                main.set_len(0).map_err(|e| Error::storage("empty", path, e))?;
+                (info.base_revision, info.base_size) = (String::new(), 0);
+            }
+        }
+        info.save(&**storage, path)?;
+        if !options.bootstrap_if_empty {
+            break bootstrap::empty(storage, path)?;
+        }
+        let goes_on = left.is_some();
+        let mut noting = |base: &Base, page_size| {
+            note(&mut info, base, page_size);
+            info.save(&**storage, path)
+        };
+        let fetching = bootstrap::run(
+            &**remote,
+            storage,
+            path,
+            &plan,
+            options.timeout,
+            left.take(),
+            &mut noting,
+        );
+        match options.cancel.wait(begun, "the first connect", fetching) {
+            Err(Error::Remote(e))
+                if goes_on
+                    && matches!(
+                        e.kind,
+                        RemoteErrorKind::RevisionExpired | RemoteErrorKind::RevisionUnknown
+                    ) =>
+            {
+                tracing::info!(error = %e, "the first connect begins again: its revision is gone");
+            }
+            // The first pull brings it.
+            Err(Error::Remote(e)) if e.kind == RemoteErrorKind::Paused => {
+                (info.base_revision, info.base_size) = (String::new(), 0);
+                break bootstrap::empty(storage, path)?;
+            }
+            made => break made?,
+        }
     };
     info.ready = true;
     info.page_size = made.page_size.bytes();
     if let Some(base) = &made.base {
-        info.base_revision = base.revision.as_str().to_owned();
-        info.base_size = base.size.0;
+        note(&mut info, base, made.page_size);
         info.last_pull = Some(info::now());
     }
     info.remote_hydrates = made.hydrates;
     info.save(&**storage, path)?;
     Ok((info, made.map, None))
+}
+
+fn note(info: &mut Info, base: &Base, page_size: PageSize) {
+    info.base_revision = base.revision.as_str().to_owned();
+    info.base_size = base.size.0;
+    info.page_size = page_size.bytes();
+}
+
+/// Whether what a first connect that failed has left is worth going on from: the network failed, and not everything was in
+/// vain.
+pub(crate) fn is_worth_keeping(storage: &dyn Storage, path: &Path, error: &Error) -> bool {
+    error.is_transient() && storage.exists(&beside(path, "-pages")).unwrap_or(false)
 }
 
 /// The lock of the database file, which is made (empty) when it is not there.

@@ -47,7 +47,7 @@ pub(crate) fn ask(open: &Session<'_>, path: PathBuf) -> Result<Answer> {
 }
 
 /// Refuses a database that a replica which was begun without it cannot become.
-fn check(page: PageNo, data: &[u8], page_size: u32) -> Result<()> {
+pub(crate) fn check(page: PageNo, data: &[u8], page_size: u32) -> Result<()> {
     let refuse = |theirs: &str, ours: &str| {
         Err(Error::UnusableDatabase {
             why: format!(

@@ -62,9 +62,13 @@ impl Database {
     }
 
     /// Waits for pages that are still streaming in: a query goes on as soon as its own page has come, and the pages around
-    /// it come later. For programs that end after a query, and for counting. False when they have not come in time.
+    /// it come later. For programs that end after a query, and for counting. False when they have not come in time, or when it
+    /// was cancelled.
     pub fn settle(&self, wait: Duration) -> bool {
-        self.session(DOING).is_ok_and(|open| open.replica.settle(wait))
+        let Ok(session) = self.session(DOING) else {
+            return false;
+        };
+        session.replica.settle(wait, || session.check(DOING).is_err())
     }
 
     /// Fetches the pages that a `SELECT` touches when the remote runs it at the base revision, as far as they are absent:
@@ -180,6 +184,7 @@ fn rest(open: &Session<'_>, base: &Base) -> Result<()> {
         return Ok(());
     }
     let conn = open_plain(&open.replica, open.options.timeout)?;
+    let _broken_by_cancel = open.interrupts(&conn);
     let mut reader = PageReader::new(&conn)?;
     for page in left.iter().filter_map(|id| PageId(id).no()) {
         reader.read(page)?;

@@ -34,6 +34,9 @@ pub(crate) struct Info {
     pub client_id: String,
     /// Empty until a remote answered, when the replica was made while sync was paused.
     pub remote_url: String,
+    /// The base is of another remote than `remote_url`: pages that are not here cannot be had before a pull has replaced it.
+    #[serde(default)]
+    pub moved: bool,
     pub page_size: u32,
     /// Empty while nothing was fetched from the remote: the first connect was told not to, or sync was paused.
     pub base_revision: String,
@@ -113,6 +116,7 @@ impl Info {
             ready: false,
             client_id: String::new(),
             remote_url,
+            moved: false,
             page_size: 0,
             base_revision: String::new(),
             base_size: 0,
@@ -167,6 +171,33 @@ impl Info {
     /// Whether the remote's database was never fetched, not even a part of it.
     pub(crate) fn is_unpulled(&self) -> bool {
         self.base_revision.is_empty()
+    }
+
+    /// Whether this url is another one than the replica's, as far as both are known.
+    pub(crate) fn is_elsewhere(&self, url: Option<&str>) -> bool {
+        let plain = |url: &str| url.trim_end_matches('/').to_owned();
+        url.is_some_and(|url| !self.remote_url.is_empty() && plain(url) != plain(&self.remote_url))
+    }
+
+    /// Whether the base is of another remote than the one at this url, so that the two must not be mixed.
+    pub(crate) fn base_is_elsewhere(&self, url: Option<&str>) -> bool {
+        !self.is_unpulled() && (self.moved || self.is_elsewhere(url))
+    }
+
+    /// The remote at `url` is this replica's from now on. Of another one than before it is not known what it has of the
+    /// base, nor of what was pushed; ids stay used.
+    pub(crate) fn adopt(&mut self, url: String) {
+        if self.is_elsewhere(Some(&url)) {
+            self.move_away();
+        }
+        self.remote_url = url;
+    }
+
+    /// The remote is another copy of the database than the base is of.
+    pub(crate) fn move_away(&mut self) {
+        self.moved = !self.is_unpulled();
+        self.change_floor = self.change_floor.max(self.acknowledged);
+        self.acknowledged = 0;
     }
 
     /// What absent pages belong to. A replica that was never pulled has no absent pages: its base has no pages at all.

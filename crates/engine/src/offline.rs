@@ -1,4 +1,5 @@
-//! The remote of a replica that was opened without a url: what is local works, everything else says what is missing.
+//! The remote of a replica that was opened without a url and knows none itself: what is local works, everything else says
+//! what is missing.
 
 use std::time::Duration;
 
@@ -10,20 +11,14 @@ use partial_sync_transport::{
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Offline {
-    pub(crate) url: String,
-}
+pub(crate) struct Offline;
 
 impl Offline {
     fn error(&self) -> RemoteError {
-        let of = match self.url.as_str() {
-            "" => String::new(),
-            url => format!(" of {url}"),
-        };
-        let message = format!(
-            "this replica{of} was opened without its url, so nothing can be fetched, pulled or pushed; open it with the url"
-        );
-        RemoteError::new(RemoteErrorKind::Client, message)
+        RemoteError::new(
+            RemoteErrorKind::Client,
+            "this replica was opened without its url, so nothing can be fetched, pulled or pushed; open it with the url",
+        )
     }
 }
 
@@ -41,7 +36,11 @@ impl Remote for Offline {
     }
 
     fn url(&self) -> String {
-        self.url.clone()
+        String::new()
+    }
+
+    fn known_url(&self) -> Option<String> {
+        None
     }
 
     fn transferred(&self) -> TransferStats {

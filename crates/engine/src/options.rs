@@ -12,6 +12,9 @@ use crate::{change::transform::TransformFn, database::Database, error::Result, r
 /// How long a page is waited for when nothing else is said.
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Long enough to mean forever, short enough to be added to a clock.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// What is local right after the first connect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -63,6 +66,7 @@ pub struct Builder {
     pub(crate) client_name: String,
     pub(crate) partial: Option<PartialSync>,
     pub(crate) bootstrap_if_empty: bool,
+    pub(crate) accept_new_url: bool,
     pub(crate) timeout: Duration,
     pub(crate) busy_timeout: Duration,
     pub(crate) long_poll: Option<Duration>,
@@ -96,6 +100,7 @@ impl Builder {
             client_name: "partial-sync".into(),
             partial: None,
             bootstrap_if_empty: true,
+            accept_new_url: false,
             timeout: DEFAULT_TIMEOUT,
             busy_timeout: Duration::from_secs(5),
             long_poll: None,
@@ -112,7 +117,8 @@ impl Builder {
     /// The remote database: `libsql://`, `turso://`, `https://` or `http://`, with a path where the remote has one; or a
     /// function that is asked before each request and may answer `None` while sync is paused (then nothing is fetched,
     /// pulled or pushed; see also [`bootstrap_if_empty`](Self::bootstrap_if_empty)). Without a remote the
-    /// database is a plain local one, or, where a replica is at the path, that replica offline.
+    /// database is a plain local one, or, where a replica is at the path, that replica with the url that it knows. Opening
+    /// a replica that is here asks the remote for nothing.
     pub fn remote(mut self, url: impl Into<partial_sync_transport::UrlSource>) -> Self {
         self.url = Some(url.into());
         self
@@ -163,9 +169,20 @@ impl Builder {
         self
     }
 
-    /// How long a query waits for an absent page, and a request for each next piece of its answer. Default: 30 s.
+    /// Whether a replica that is here may go on with another remote than it was made from: its database has moved to a new
+    /// url, or was restored from a backup at the old one. Without it such a url is refused, for mixing two databases would
+    /// damage the replica. With it, pages that are not here can be read again after the next pull, which downloads what is
+    /// here anew; changes that were not pushed stay and can be pushed. Default: no.
+    pub fn accept_new_url(mut self, accepted: bool) -> Self {
+        self.accept_new_url = accepted;
+        self
+    }
+
+    /// How long a query waits for an absent page, and a request for the beginning and each next piece of its answer. It is
+    /// also how far an answer may fall behind 4 KiB a second: a large download may take as long as it needs, one that only
+    /// drips is given up. Pulls, pushes and checkpoints wait so long for each other. Default: 30 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = timeout.min(FOREVER);
         self
     }
 

@@ -51,9 +51,14 @@ pub(crate) fn pull(open: &Session<'_>, long_poll: Option<Duration>) -> Result<bo
     let _sync = open.lock_sync(DOING)?;
     recover(open)?;
     let url = open.checked_url()?;
-    let asked = ask(open, long_poll)?;
+    let asked = match ask(open, long_poll, url.as_deref()) {
+        Err(Error::Remote(error)) if open.move_away(&error)? => ask(open, None, url.as_deref())?,
+        asked => asked?,
+    };
     open.adopt(url)?;
     let Some(mut pull) = asked else {
+        // It says how fresh the replica is, not when something was new.
+        open.update_info(|info| info.last_pull = Some(now()))?;
         return Ok(false);
     };
     match apply_staged(open, &mut pull) {
@@ -110,7 +115,7 @@ fn within(mut ids: RoaringBitmap, size: PageCount) -> RoaringBitmap {
 }
 
 /// Asks and stages. `None`: nothing changed.
-fn ask(open: &Session<'_>, long_poll: Option<Duration>) -> Result<Option<Pull>> {
+fn ask(open: &Session<'_>, long_poll: Option<Duration>, url: Option<&str>) -> Result<Option<Pull>> {
     let present = open.replica.map().present();
     let old = open.replica.base();
     let mut dirty = open.replica.map().dirty();
@@ -118,7 +123,7 @@ fn ask(open: &Session<'_>, long_poll: Option<Duration>) -> Result<Option<Pull>> 
     let is_unpulled = open.info.lock().is_unpulled();
     let staged = match is_unpulled {
         true => first_pull::ask(open, changes_path(open))?,
-        false => ask_what_changed(open, long_poll, &present, &dirty)?,
+        false => ask_what_changed(open, long_poll, &present, &dirty, open.base_is_elsewhere(url))?,
     };
     let Some((base, mode, staged)) = staged else {
         return Ok(None);
@@ -156,6 +161,7 @@ fn ask_what_changed(
     long_poll: Option<Duration>,
     present: &RoaringBitmap,
     dirty: &RoaringBitmap,
+    moved: bool,
 ) -> Result<Answer> {
     let replica = &open.replica;
     let old = replica.base();
@@ -173,9 +179,16 @@ fn ask_what_changed(
     let selected = present | dirty;
     let rebuild = open.info.lock().rebuild;
     open.wait(DOING, async {
-        let mut answer = match open.remote.pages(request.clone()).await {
-            Err(error) if error.kind == RemoteErrorKind::RevisionExpired => {
-                // It cannot say any more what changed: every page that is here counts as changed.
+        // Another remote's word for what changed would not be about this base, even if it knows a revision of that name.
+        let asked = match moved {
+            true => None,
+            false => Some(open.remote.pages(request.clone()).await),
+        };
+        let mut answer = match asked {
+            Some(Err(error)) if error.kind != RemoteErrorKind::RevisionExpired => return Err(error.into()),
+            Some(Ok(answer)) => answer,
+            // It cannot say what changed: every page that is here counts as changed.
+            _ => {
                 let latest = PagesRequest {
                     since: None,
                     long_poll: None,
@@ -186,10 +199,9 @@ fn ask_what_changed(
                 answer.header.mode = ApplyMode::ReplaceBase;
                 answer
             }
-            answer => answer?,
         };
         let header = answer.header.clone();
-        if header.revision == old.revision && !rebuild {
+        if header.revision == old.revision && !rebuild && !moved {
             return Ok(None);
         }
         let base = StagedBase {
@@ -202,6 +214,14 @@ fn ask_what_changed(
             let page = page?;
             // The last page comes along when the database grew; anything else that was not asked for is not wanted.
             if selected.contains(page.id.0) || page.id.0 + 1 == header.db_size.0 {
+                if moved {
+                    first_pull::check(
+                        PageNo::containing(u64::from(page.id.0) * u64::from(page_size), replica.page_size())
+                            .unwrap_or(PageNo::FIRST),
+                        &page.data,
+                        page_size,
+                    )?;
+                }
                 put_page(&mut staged, page.id.0, &page.data)?;
             }
         }
@@ -568,6 +588,7 @@ fn finish(open: &Session<'_>, base: &Base) -> Result<()> {
         open.update_info(|info| {
             info.base_revision = base.revision.as_str().to_owned();
             info.base_size = base.size.0;
+            info.moved = false;
             info.pulls += 1;
             info.rebuild = false;
             info.wal_mark = mark.map(Into::into);

@@ -28,18 +28,13 @@ const ATTEMPTS: usize = 5;
 pub(crate) fn push(open: &Session<'_>) -> Result<()> {
     let _sync = open.lock_sync(DOING)?;
     crate::pull::recover(open)?;
-    // A change that the remote has must not vanish here in a power failure; commits need not have been synced.
-    open.replica
-        .sync_wal()
-        .map_err(|e| Error::storage("sync the WAL of", open.replica.name(), e))?;
     let log = Log::new(&open.keeper);
     let info = open.info.lock().clone();
     if log.last()?.is_none() {
         return Ok(());
     }
     let url = open.checked_url()?;
-    let mut after = ask_position(open, &log)?;
-    open.adopt(url)?;
+    let mut after = ask_position(open, &log, url.as_ref())?;
     let limits = PushLimits {
         statements: open
             .options
@@ -68,6 +63,11 @@ pub(crate) fn push(open: &Session<'_>) -> Result<()> {
         else {
             return Ok(());
         };
+        // A change that the remote has must not vanish here in a power failure, and commits need not have been synced:
+        // those of this batch are by now, whatever was committed before it was read.
+        open.replica
+            .sync_commits()
+            .map_err(|e| Error::storage("sync", open.replica.name(), e))?;
         let sent = open.wait(DOING, async {
             Ok(open.remote.execute(batch, Some(open.options.timeout)).await?)
         })?;
@@ -99,7 +99,7 @@ pub(crate) fn push(open: &Session<'_>) -> Result<()> {
                     && (outcome.is_busy()
                         || matches!(outcome, PushOutcome::Moved | PushOutcome::Unclear)) =>
             {
-                after = ask_position(open, &log)?;
+                after = ask_position(open, &log, url.as_ref())?;
             }
             PushOutcome::Failed { what, message, code } => {
                 let code = code.map(|c| format!(" [{c}]")).unwrap_or_default();
@@ -125,14 +125,8 @@ fn unclear(message: String) -> Error {
 }
 
 /// Asks the remote how far it is, and removes from the log what it has.
-fn ask_position(open: &Session<'_>, log: &Log) -> Result<Option<ChangeId>> {
-    let (client_id, acknowledged) = {
-        let info = open.info.lock();
-        (
-            info.client_id.clone(),
-            (info.acknowledged > 0).then_some(ChangeId(info.acknowledged)),
-        )
-    };
+fn ask_position(open: &Session<'_>, log: &Log, url: Option<&String>) -> Result<Option<ChangeId>> {
+    let client_id = open.info.lock().client_id.clone();
     let batch = Batch {
         steps: vec![ask(&client_id, None)],
     };
@@ -140,6 +134,9 @@ fn ask_position(open: &Session<'_>, log: &Log) -> Result<Option<ChangeId>> {
         Ok(open.remote.execute(batch, Some(open.options.timeout)).await?)
     })?;
     let remote = read(&answer, 0)?.map(|p| p.change_id);
+    // Before it is held against what was acknowledged, by another remote perhaps.
+    open.adopt(url.cloned())?;
+    let acknowledged = Some(ChangeId(open.info.lock().acknowledged)).filter(|id| id.0 > 0);
     let after = resume_after(remote, acknowledged, newest_given(open, log.last()?))?;
     if let Some(id) = after {
         confirm(open, id)?;
@@ -162,13 +159,10 @@ fn confirm(open: &Session<'_>, id: ChangeId) -> Result<()> {
         })?;
     }
     let keeper = &open.keeper;
-    let deleted = keeper
-        .execute_batch("BEGIN IMMEDIATE")
-        .map_err(Error::from)
-        .and_then(|()| {
-            Log::new(keeper).delete_through(id)?;
-            Ok(keeper.execute_batch("COMMIT")?)
-        });
+    let deleted = begin_immediate(open).and_then(|()| {
+        Log::new(keeper).delete_through(id)?;
+        Ok(keeper.execute_batch("COMMIT")?)
+    });
     if deleted.is_err() && !keeper.is_autocommit() {
         let _ = keeper.execute_batch("ROLLBACK");
     }
@@ -180,6 +174,12 @@ fn confirm(open: &Session<'_>, id: ChangeId) -> Result<()> {
         }
         other => other,
     }
+}
+
+/// Begins a transaction of the keeper's. An application may have the write lock for long: a cancel ends the wait.
+fn begin_immediate(open: &Session<'_>) -> Result<()> {
+    let _broken_by_cancel = open.interrupts(&open.keeper);
+    Ok(open.keeper.execute_batch("BEGIN IMMEDIATE")?)
 }
 
 /// The next transactions of the log, each as its changes.

@@ -1,8 +1,13 @@
 //! Where a blocking engine meets an async transport: one shared runtime for the process, and a wait that can be
 //! cancelled. Works from any thread, also from inside somebody else's async runtime.
 
-use std::{future::Future, sync::OnceLock};
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
+use parking_lot::Mutex;
 use partial_sync_vfs::sqlite::InterruptHandle;
 use tokio::{
     runtime::{Builder, Handle, Runtime},
@@ -10,6 +15,9 @@ use tokio::{
 };
 
 use crate::error::{Error, Result};
+
+/// How often a wait for somebody else looks whether it was cancelled.
+pub(crate) const LOOK: Duration = Duration::from_millis(10);
 
 /// The runtime that drives requests. Two threads: they only move bytes.
 pub(crate) fn runtime() -> &'static Runtime {
@@ -44,16 +52,20 @@ where
     }
 }
 
-/// Ends what [`CancelHandle::interrupts`] began.
-pub(crate) struct Interrupting(tokio::task::JoinHandle<()>);
+/// Ends what [`CancelHandle::interrupts`] began. No interrupt comes after it was dropped.
+pub(crate) struct Interrupting {
+    task: tokio::task::JoinHandle<()>,
+    ended: Arc<Mutex<bool>>,
+}
 
 impl Drop for Interrupting {
     fn drop(&mut self) {
-        self.0.abort();
+        *self.ended.lock() = true;
+        self.task.abort();
     }
 }
 
-/// Breaks the network waits of pulls, pushes and the like of one database.
+/// Breaks pulls, pushes and the like of one database.
 #[derive(Clone, Debug, Default)]
 pub struct CancelHandle {
     /// How often it was called.
@@ -66,41 +78,63 @@ impl CancelHandle {
         Self::default()
     }
 
-    /// Breaks what is waiting now; it fails with [`Error::Interrupted`]. What begins later is not touched.
+    /// Breaks what is under way now, also where it is not waiting at this moment; it fails with [`Error::Interrupted`]. What
+    /// begins later is not touched.
     pub fn cancel(&self) {
         self.calls.send_modify(|calls| *calls += 1);
     }
 
-    /// Tells whether [`Self::cancel`] was called since.
-    pub(crate) fn watch(&self) -> impl Fn() -> bool {
-        let calls = self.calls.subscribe();
-        move || calls.has_changed().unwrap_or(false)
+    /// Now: what begins at this moment is ended by a cancel that comes after it.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment(*self.calls.borrow())
     }
 
-    /// Interrupts a connection when [`Self::cancel`] is called, for as long as the answer lives.
-    pub(crate) fn interrupts(&self, connection: InterruptHandle) -> Interrupting {
+    pub(crate) fn is_cancelled_since(&self, begun: Moment) -> bool {
+        *self.calls.borrow() != begun.0
+    }
+
+    /// Interrupts a connection when [`Self::cancel`] is called, or was since `begun`, for as long as the answer lives. Until
+    /// then it does so again and again: SQLite forgets an interrupt that comes between two statements.
+    pub(crate) fn interrupts(&self, connection: InterruptHandle, begun: Moment) -> Interrupting {
         let mut calls = self.calls.subscribe();
-        calls.mark_unchanged();
-        Interrupting(runtime().spawn(async move {
-            while calls.changed().await.is_ok() {
-                connection.interrupt();
+        let ended = Arc::new(Mutex::new(false));
+        let over = ended.clone();
+        let task = runtime().spawn(async move {
+            if calls.wait_for(|calls| *calls != begun.0).await.is_err() {
+                return;
             }
-        }))
+            loop {
+                {
+                    let over = over.lock();
+                    if *over {
+                        return;
+                    }
+                    connection.interrupt();
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+        Interrupting { task, ended }
     }
 
-    /// Runs a future unless [`Self::cancel`] is called first.
+    /// Runs a future unless [`Self::cancel`] is called first, or was since `begun`.
     pub(crate) fn wait<T: Send>(
         &self,
+        begun: Moment,
         doing: &'static str,
         future: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
-        let mut changed = self.calls.subscribe();
-        changed.mark_unchanged();
+        let mut calls = self.calls.subscribe();
         wait(async move {
             tokio::select! {
+                biased;
+                _ = calls.wait_for(|calls| *calls != begun.0) => Err(Error::Interrupted { doing }),
                 result = future => result,
-                _ = changed.changed() => Err(Error::Interrupted { doing }),
             }
         })
     }
 }
+
+/// When an operation began, as a [`CancelHandle`] counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment(u64);

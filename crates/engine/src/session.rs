@@ -1,16 +1,21 @@
 //! A replica as one handle sees it: what is open, which handles of a process may share, and this handle's own options.
 //!
-//! Pulls, pushes, hydration and verification run on a [`Session`], so that each handle has its own deadlines, thresholds,
-//! transform and cancellation, whoever opened the replica first.
+//! Pulls, pushes, checkpoints, hydration and verification run on a [`Session`], so that each handle has its own deadlines,
+//! thresholds, transform and cancellation, whoever opened the replica first. A session is one operation: a cancel that
+//! comes after it began ends it, wherever it is by then.
 
-use std::{future::Future, ops::Deref};
+use std::{future::Future, ops::Deref, time::Instant};
 
 use parking_lot::MutexGuard;
+use partial_sync_transport::{RemoteError, RemoteErrorKind};
+use partial_sync_vfs::sqlite::Conn;
 
 use crate::{
-    database::OpenReplica,
+    database::{OpenReplica, check_url},
     error::{Error, Result},
+    info::Info,
     options::Builder,
+    runtime::{Interrupting, LOOK, Moment},
 };
 
 /// An open replica and the options of the handle that works on it.
@@ -18,6 +23,7 @@ use crate::{
 pub(crate) struct Session<'a> {
     pub(crate) open: &'a OpenReplica,
     pub(crate) options: &'a Builder,
+    begun: Moment,
 }
 
 impl Deref for Session<'_> {
@@ -28,13 +34,81 @@ impl Deref for Session<'_> {
     }
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
+    /// An operation that begins now.
+    pub(crate) fn new(open: &'a OpenReplica, options: &'a Builder) -> Self {
+        Self::since(open, options, options.cancel.moment())
+    }
+
+    /// The same, of something that began earlier.
+    pub(crate) fn since(open: &'a OpenReplica, options: &'a Builder, begun: Moment) -> Self {
+        Self { open, options, begun }
+    }
+
     /// Waits for the turn of this pull, push, checkpoint or hydration.
-    pub(crate) fn lock_sync(&self, doing: &'static str) -> Result<MutexGuard<'_, ()>> {
-        self.open
-            .sync
-            .try_lock_for(self.options.timeout)
-            .ok_or(Error::SyncBusy { doing })
+    pub(crate) fn lock_sync(&self, doing: &'static str) -> Result<MutexGuard<'a, ()>> {
+        let deadline = Instant::now() + self.options.timeout;
+        loop {
+            self.check(doing)?;
+            let now = Instant::now();
+            if let Some(turn) = self.open.sync.try_lock_until(deadline.min(now + LOOK)) {
+                return Ok(turn);
+            }
+            if now >= deadline {
+                return Err(Error::SyncBusy { doing });
+            }
+        }
+    }
+
+    /// The url that is about to be asked, `None` while sync is paused. One of another remote than before is refused, unless
+    /// it was said to be accepted.
+    pub(crate) fn checked_url(&self) -> Result<Option<String>> {
+        let url = self.open.remote.known_url();
+        if !self.open.accepts_new_url {
+            check_url(url.as_deref(), &self.open.info.lock(), self.open.replica.name())?;
+        }
+        Ok(url)
+    }
+
+    /// The remote at this url has answered: from now on the replica belongs to it.
+    pub(crate) fn adopt(&self, url: Option<String>) -> Result<()> {
+        match url {
+            Some(url) if self.open.info.lock().remote_url != url => {
+                self.open.update_info(|info| info.adopt(url))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the remote at this url may say what changed since the base; if not, everything counts as changed.
+    pub(crate) fn base_is_elsewhere(&self, url: Option<&str>) -> bool {
+        self.open.info.lock().base_is_elsewhere(url)
+    }
+
+    /// The remote does not know the base: it was restored from a backup, or replaced. Where that was said to be accepted the
+    /// replica moves to what is there now.
+    pub(crate) fn move_away(&self, error: &RemoteError) -> Result<bool> {
+        if error.kind != RemoteErrorKind::RevisionUnknown || !self.open.accepts_new_url {
+            return Ok(false);
+        }
+        self.open.update_info(Info::move_away)?;
+        Ok(true)
+    }
+
+    /// Fails when this operation was cancelled.
+    pub(crate) fn check(&self, doing: &'static str) -> Result<()> {
+        match self.options.cancel.is_cancelled_since(self.begun) {
+            true => Err(Error::Interrupted { doing }),
+            false => Ok(()),
+        }
+    }
+
+    /// Interrupts a connection when this operation is cancelled, for as long as the answer lives: around what may wait for
+    /// a page or a lock, and not around what tidies up.
+    pub(crate) fn interrupts(&self, connection: &Conn) -> Interrupting {
+        self.options
+            .cancel
+            .interrupts(connection.interrupt_handle(), self.begun)
     }
 
     /// Runs a future of the remote, which this handle's [`CancelHandle`](crate::CancelHandle) breaks.
@@ -43,6 +117,6 @@ impl Session<'_> {
         doing: &'static str,
         future: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
-        self.options.cancel.wait(doing, future)
+        self.options.cancel.wait(self.begun, doing, future)
     }
 }

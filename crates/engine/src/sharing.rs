@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     sync::{Arc, LazyLock, Weak},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use parking_lot::{Condvar, Mutex};
@@ -16,10 +16,8 @@ use crate::{
     database::Inner,
     error::{Error, Result},
     options::Builder,
+    runtime::{LOOK, Moment},
 };
-
-/// How often a wait looks whether it was cancelled.
-const LOOK: Duration = Duration::from_millis(10);
 
 /// By path: what is there; an empty reference while it is being opened or closed.
 static OPEN: LazyLock<Mutex<HashMap<PathBuf, Weak<Inner>>>> = LazyLock::new(Mutex::default);
@@ -60,9 +58,8 @@ pub(crate) fn is_there(replica: &Weak<Inner>) -> bool {
 }
 
 /// Waits for a turn at a path, as long as the options let a connect wait.
-pub(crate) fn take_turn(path: &Path, options: &Builder) -> Result<Turn> {
+pub(crate) fn take_turn(path: &Path, options: &Builder, begun: Moment) -> Result<Turn> {
     let deadline = Instant::now() + options.timeout;
-    let cancelled = options.cancel.watch();
     let mut open = OPEN.lock();
     loop {
         match open.get(path).map(Weak::upgrade) {
@@ -75,7 +72,7 @@ pub(crate) fn take_turn(path: &Path, options: &Builder) -> Result<Turn> {
             Some(Some(inner)) => return Ok(Turn::Join(inner)),
             Some(None) => {}
         }
-        if cancelled() {
+        if options.cancel.is_cancelled_since(begun) {
             return Err(Error::Interrupted { doing: "the connect" });
         }
         let now = Instant::now();

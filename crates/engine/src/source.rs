@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
+use parking_lot::Mutex;
 use partial_sync_core::{PageNo, PageSize};
 use partial_sync_transport::{PageSelector, PagesRequest, Remote, RemoteError, RemoteErrorKind, RemotePage};
 use partial_sync_vfs::{Base, Miss, PageSink, PageSource, SourceError};
@@ -12,12 +13,14 @@ use roaring::RoaringBitmap;
 use crate::{
     error::PageFetchError,
     hydration::{Hydration, Turn},
+    info::Info,
     runtime::runtime,
 };
 
 /// The [`PageSource`] of a replica.
 pub(crate) struct RemoteSource {
     pub(crate) remote: Arc<dyn Remote>,
+    pub(crate) info: Arc<Mutex<Info>>,
     pub(crate) page_size: PageSize,
     pub(crate) deadline: Duration,
     /// With prefetch: what a statement will touch comes along, where the remote can tell.
@@ -31,12 +34,29 @@ impl PageSource for RemoteSource {
             wanted = %miss.wanted, pages = miss.pages.len(), revision = %miss.base.revision, statement = miss.statement,
             "fetching absent pages"
         );
+        if let Some(source) = base_is_elsewhere(&*remote, &self.info.lock()) {
+            sink.finish(Err(Arc::new(PageFetchError { source }) as SourceError));
+            return;
+        }
         let hydration = self.hydration.clone();
         runtime().spawn(async move {
             let result = fetch(&*remote, hydration.as_deref(), &miss, &sink, page_size, deadline).await;
             sink.finish(result.map_err(|source| Arc::new(PageFetchError { source }) as SourceError));
         });
     }
+}
+
+/// Refuses to ask the remote for pages of the base when that is another remote's: they would be of another database.
+pub(crate) fn base_is_elsewhere(remote: &dyn Remote, info: &Info) -> Option<RemoteError> {
+    let url = remote.known_url();
+    info.base_is_elsewhere(url.as_deref()).then(|| {
+        let message = format!(
+            "{} is not the remote that this replica's pages are from; those that are not here can be read after a pull \
+             from it",
+            url.as_deref().unwrap_or("the remote")
+        );
+        RemoteError::new(RemoteErrorKind::RevisionUnknown, message)
+    })
 }
 
 async fn fetch(

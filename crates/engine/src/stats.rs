@@ -17,7 +17,8 @@ pub struct Stats {
     pub main_wal_size: u64,
     /// Bytes of the file of a pull under way.
     pub revert_wal_size: u64,
-    /// When the last pull brought something (or the bootstrap was), in seconds since 1970.
+    /// When the last pull (or the bootstrap) learned how the remote is, also when nothing had changed there; in seconds
+    /// since 1970.
     pub last_pull_unix_time: Option<i64>,
     /// When the last push was confirmed, in seconds since 1970.
     pub last_push_unix_time: Option<i64>,
@@ -57,7 +58,7 @@ pub(crate) fn stats(database: &Database) -> Result<Stats> {
         false => Ok(0),
     };
     Ok(Stats {
-        cdc_operations: Log::new(&open.keeper).count()?,
+        cdc_operations: Log::new(&open.reader).count()?,
         main_wal_size: open
             .replica
             .wal_bytes()

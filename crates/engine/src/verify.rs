@@ -140,6 +140,7 @@ fn verify(open: &Session<'_>, mut progress: impl FnMut(VerifyProgress) + Send) -
 /// The hashes of the pages that are still clean in a snapshot that is taken here.
 fn hash(open: &Session<'_>, pages: &[PageNo]) -> Result<HashMap<PageNo, u128>> {
     let conn = open_plain(&open.replica, open.options.timeout)?;
+    let _broken_by_cancel = open.interrupts(&conn);
     conn.execute_batch("BEGIN")?;
     let mut reader = PageReader::new(&conn)?;
     // The snapshot first, then what is dirty: a page that is clean after the snapshot began is clean in it.

@@ -285,6 +285,10 @@ typedef struct PartialSyncConfig {
   // Whether the first connect asks the remote for the bootstrap: 1 and 0 yes; -1 makes an empty replica without asking
   // the remote, and the first pull brings the rest.
   int32_t bootstrap_if_empty;
+  // Whether a replica that is here may go on with another remote than it was made from, because its database has moved to
+  // a new url or was restored from a backup: 1 yes, 0 no. After the next pull pages that are not here can be read again;
+  // changes that were not pushed stay.
+  int32_t accept_new_url;
 } PartialSyncConfig;
 
 // Told how far a hydration or verification is: `done` pages of `total` (0: not known). It runs during the call, perhaps

@@ -89,6 +89,10 @@ pub struct PartialSyncConfig {
     /// Whether the first connect asks the remote for the bootstrap: 1 and 0 yes; -1 makes an empty replica without asking
     /// the remote, and the first pull brings the rest.
     pub bootstrap_if_empty: i32,
+    /// Whether a replica that is here may go on with another remote than it was made from, because its database has moved to
+    /// a new url or was restored from a backup: 1 yes, 0 no. After the next pull pages that are not here can be read again;
+    /// changes that were not pushed stay.
+    pub accept_new_url: i32,
 }
 
 /// The token that requests carry from now on; shared with the database that was opened with one.
@@ -194,6 +198,11 @@ impl PartialSyncConfig {
                     "config.bootstrap_if_empty is {other}: it can be 1, 0 and -1"
                 ));
             }
+        }
+        match self.accept_new_url {
+            0 => {}
+            1 => builder = builder.accept_new_url(true),
+            other => return misuse(format!("config.accept_new_url is {other}: it can be 1 and 0")),
         }
         if let Some(time) = millis(self.timeout_ms) {
             builder = builder.timeout(time);

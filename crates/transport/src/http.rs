@@ -6,6 +6,7 @@
 
 mod client;
 mod describe;
+mod pace;
 mod pages;
 mod pipeline;
 mod retry;
@@ -37,7 +38,7 @@ pub use client::{HttpClient, HttpRequest, HttpResponse, ReqwestClient};
 pub use retry::RetryPolicy;
 pub use source::{AuthToken, ReplaceableToken, TokenFunction, UrlFunction, UrlSource};
 
-/// How long a request may be silent when nobody says otherwise.
+/// How long a request may be silent, or fall behind 4 KiB a second, when nobody says otherwise.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 /// The longest answer to SQL that is accepted when nobody says otherwise.
 pub const DEFAULT_SQL_ANSWER_LIMIT: usize = 64 << 20;
@@ -144,7 +145,8 @@ impl HttpRemoteBuilder {
         }
     }
 
-    /// The longest silence of a request that sets none of its own; default [`DEFAULT_DEADLINE`].
+    /// The longest silence of a request that sets none of its own; default [`DEFAULT_DEADLINE`]. It is also how far an
+    /// answer may fall behind 4 KiB a second, so that one that only drips is given up.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self

@@ -38,8 +38,8 @@ pub struct PagesRequest {
     pub require: Option<RoaringBitmap>,
     /// The page size when the replica knows it already: a page of another size is an error.
     pub page_size: Option<PageSize>,
-    /// Longest silence: from the request to the answer's header, and then between two pieces of it. `None` = the
-    /// remote's default.
+    /// Longest silence: from the request to the answer's header, and then between two pieces of it; also how far the
+    /// answer may fall behind 4 KiB a second. `None` = the remote's default.
     pub deadline: Option<Duration>,
 }
 

@@ -36,6 +36,10 @@ enum Act {
     Hang,
     /// Answers 200 with these bytes, and then nothing more comes.
     HangAfter(Bytes),
+    /// Answers 200 with these bytes, after this long, and then ends.
+    Late(Duration, Bytes),
+    /// Answers 200 with these bytes, so many at a time, one piece after each pause.
+    Drip(Bytes, usize, Duration),
 }
 
 #[derive(Default)]
@@ -96,6 +100,30 @@ impl HttpClient for Network {
                     end_is_marked: true,
                     headers: vec![],
                     body: body(bytes, true, guard),
+                }),
+                Act::Late(after, bytes) => {
+                    tokio::time::sleep(after).await;
+                    Ok(HttpResponse {
+                        status: 200,
+                        end_is_marked: true,
+                        headers: vec![],
+                        body: body(bytes, false, guard),
+                    })
+                }
+                Act::Drip(bytes, piece, pause) => Ok(HttpResponse {
+                    status: 200,
+                    end_is_marked: true,
+                    headers: vec![],
+                    body: stream::unfold(bytes, move |mut left| async move {
+                        if left.is_empty() {
+                            return None;
+                        }
+                        tokio::time::sleep(pause).await;
+                        let piece = left.split_to(piece.min(left.len()));
+                        Some((Ok(piece), left))
+                    })
+                    .inspect(move |_| _ = &guard)
+                    .boxed(),
                 }),
                 Act::Hang => {
                     let _guard = guard;
@@ -348,6 +376,104 @@ async fn invariant_10_a_silent_remote_is_given_up_at_the_deadline() {
     let error = remote.execute(one_step(), None).await.unwrap_err();
     assert_eq!(error.kind, RemoteErrorKind::TimedOut);
     assert!(network.seen.lock().is_empty());
+}
+
+/// An answer with pages of 4096 bytes.
+fn pages(count: u32) -> Bytes {
+    let revision = Revision::new("1").unwrap();
+    let size = PageCount(count);
+    let header = PullUpdatesHeader::new(&revision, size, ApplyMode::Incremental, PageEncoding::Raw);
+    let mut bytes = BytesMut::new();
+    wire::encode_frame(&header, &mut bytes);
+    for id in 0..count {
+        let mut page = vec![7; 4096];
+        page[16..18].copy_from_slice(&4096_u16.to_be_bytes());
+        let (page_id, encoded_page) = (u64::from(id), page.into());
+        wire::encode_frame(
+            &wire::PageData {
+                page_id,
+                encoded_page,
+            },
+            &mut bytes,
+        );
+    }
+    bytes.into()
+}
+
+/// A limit on silence alone let a byte each half second hold a push for as long as the remote liked.
+#[tokio::test(start_paused = true)]
+async fn t4_an_answer_that_drips_is_given_up_soon_after_the_deadline() {
+    let half_a_second = Duration::from_millis(500);
+    for bytes in [pages(50), pages(50).slice(..30_000)] {
+        let (network, builder) = over([Act::Drip(bytes, 1, half_a_second)]);
+        let started = Instant::now();
+        let remote = builder.retry(RetryPolicy::none()).build().unwrap();
+        let error = ask(&remote).await.unwrap_err();
+        assert_eq!(error.kind, RemoteErrorKind::TimedOut);
+        assert!(
+            started.elapsed() < Duration::from_secs(62),
+            "{:?}",
+            started.elapsed()
+        );
+        assert_eq!(network.dropped.load(SeqCst), 1, "the transfer was ended");
+    }
+    let long = Bytes::from(format!("{{\"x\": \"{}\"", "y".repeat(1_000_000)));
+    let (network, builder) = over([Act::Drip(long, 1, half_a_second)]);
+    let started = Instant::now();
+    let remote = builder.build().unwrap();
+    let limit = Duration::from_secs(5);
+    let error = remote.execute(one_step(), Some(limit)).await.unwrap_err();
+    assert_eq!(error.kind, RemoteErrorKind::TimedOut);
+    assert!(error.message.contains("too slow"), "{error}");
+    assert!(
+        started.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(network.seen.lock().len(), 1, "SQL is sent once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn t4_a_large_answer_over_a_slow_line_and_one_that_is_read_slowly_come_through() {
+    // 400 KiB at 5000 bytes a second: 82 seconds with a deadline of 10.
+    let deadline = Duration::from_secs(10);
+    let (_, builder) = over([Act::Drip(pages(100), 5000, Duration::from_secs(1))]);
+    let started = Instant::now();
+    ask(&builder.deadline(deadline).build().unwrap()).await.unwrap();
+    assert!(started.elapsed() > Duration::from_secs(80));
+    // A reader that takes a minute for each page.
+    let (_, builder) = over([Act::Drip(pages(5), 5000, Duration::from_secs(1))]);
+    let remote = builder.deadline(deadline).build().unwrap();
+    let mut answer = remote.pages(PagesRequest::default()).await.unwrap();
+    let mut count = 0;
+    while answer.pages.try_next().await.unwrap().is_some() {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        count += 1;
+    }
+    assert_eq!(count, 5);
+    // It fetches in bursts with pauses shorter than the deadline.
+    let (_, builder) = over([Act::Drip(pages(100), 40_000, Duration::from_secs(9))]);
+    ask(&builder.deadline(deadline).build().unwrap()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn t4_a_stream_that_breaks_after_each_page_does_not_begin_a_new_budget_each_time() {
+    let all = pages(100);
+    let first = all.slice(..6000);
+    let late = || {
+        // Page 2 is asked for, then page 3, ...: each answer brings the beginning of one.
+        Act::Late(Duration::from_secs(20), all.slice(..60))
+    };
+    let acts = std::iter::once(Act::Answer(200, vec![], first)).chain(std::iter::repeat_with(late).take(10));
+    let (_, builder) = over(acts);
+    let started = Instant::now();
+    let error = ask(&builder.build().unwrap()).await.unwrap_err();
+    assert_eq!(error.kind, RemoteErrorKind::TimedOut, "{error}");
+    assert!(
+        started.elapsed() < Duration::from_secs(35),
+        "{:?}",
+        started.elapsed()
+    );
 }
 
 #[tokio::test]

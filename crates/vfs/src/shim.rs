@@ -528,7 +528,7 @@ unsafe extern "C" fn x_delete(_vfs: *mut ffi::sqlite3_vfs, name: *const c_char, 
             let removed = replica.while_open(|| {
                 if side == Side::Wal {
                     replica.wal_has_no_name();
-                    replica.save_map_for_sqlite()?;
+                    replica.before_wal_goes()?;
                 }
                 replica
                     .storage()

@@ -75,7 +75,7 @@ impl SideHandle {
     pub(crate) fn truncate(&self, size: u64) -> Result<(), ReadError> {
         self.replica.while_open(|| {
             if self.side == Side::Wal {
-                self.replica.save_map_for_sqlite()?;
+                self.replica.before_wal_goes()?;
             }
             self.file.set_len(size).map_err(self.failed("truncate"))
         })

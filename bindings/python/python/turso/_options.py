@@ -115,6 +115,7 @@ class Remote:
     client_name: str
     long_poll_timeout_ms: int | None
     bootstrap_if_empty: bool
+    accept_new_url: bool
     bootstrap: int | str | None
     partial: bool
     segment_size: int | None

@@ -231,6 +231,7 @@ def connect(
     client_name: str | None = None,
     long_poll_timeout_ms: int | None = None,
     bootstrap_if_empty: bool = True,
+    accept_new_url: bool = False,
     isolation_level: IsolationLevel = "DEFERRED",
     transform: Callable[[Mutation], TransformResult] | None = None,
     push_operations_threshold: int | None = None,
@@ -252,7 +253,7 @@ def connect(
 
     ``remote_url`` (``libsql://``, ``https://``, ``http://``) and the token may be functions, which are asked
     before each request; a url of None pauses sync. Without ``remote_url`` this is a plain local database, or,
-    where a replica is at the path, that replica offline. Without ``partial_sync_opts`` the first connect
+    where a replica is at the path, that replica with the url that it knows. Without ``partial_sync_opts`` the first connect
     fetches everything.
 
     Every option is described in docs/python.md.
@@ -273,6 +274,7 @@ def connect(
         if long_poll_timeout_ms is None
         else integer("long_poll_timeout_ms", long_poll_timeout_ms, 0, unit=" of milliseconds"),
         bootstrap_if_empty=flag("bootstrap_if_empty", bootstrap_if_empty),
+        accept_new_url=flag("accept_new_url", accept_new_url),
         transform=None if transform is None else _transformer(transform),
         push_operations_threshold=None
         if push_operations_threshold is None

@@ -1,11 +1,14 @@
 //! The integration tests of the engine, in one binary so that SQLite is linked once.
 
+mod addresses;
 mod bad_input;
+mod beside;
 mod bootstrap_later;
 mod closing;
 mod crash;
 mod differential;
 mod discarded;
+mod first_connect;
 mod guarded;
 mod hydration;
 mod independent_remote;

@@ -19,6 +19,7 @@ use super::{
     Inner, concluded,
     describe::{describe, name_pages, shortened},
     explained,
+    pace::Pace,
     status::{self, Refusal},
     timed_out,
 };
@@ -209,12 +210,15 @@ struct PageReader {
     /// Times the stream broke since the last page.
     breaks: u32,
     started: Instant,
+    /// Of the whole answer, the taking up again of a stream that broke included.
+    pace: Pace,
     complete: bool,
 }
 
 impl PageReader {
     fn new(inner: Arc<Inner>, request: PagesRequest, answer: Opened) -> Self {
         Self {
+            pace: Pace::new(silence(&inner, &request)),
             must: must_answer(&request, &answer.header),
             page_size: request.page_size,
             inner,
@@ -229,7 +233,6 @@ impl PageReader {
     }
 
     async fn next(&mut self) -> Result<Option<RemotePage>, RemoteError> {
-        let silence = silence(&self.inner, &self.request);
         while !self.complete {
             match self.answer.frames.next(wire::PAGE_LIMIT) {
                 Ok(Some(frame)) => {
@@ -240,18 +243,19 @@ impl PageReader {
                 Ok(None) => {}
                 Err(error) => return Err(self.wrong(&error.to_string())),
             }
-            match timeout(silence, self.answer.body.next()).await {
-                Ok(Some(Ok(chunk))) => {
+            match self.pace.wait(self.answer.body.next()).await {
+                Some(Some(Ok(chunk))) => {
                     self.inner.received(chunk.len());
+                    self.pace.came(chunk.len());
                     self.answer.frames.push(&chunk);
                 }
-                Ok(Some(Err(error))) => self.resume(explained(error, &self.answer.what)).await?,
-                Ok(None) if self.answer.frames.is_at_boundary() => {
+                Some(Some(Err(error))) => self.resume(explained(error, &self.answer.what)).await?,
+                Some(None) if self.answer.frames.is_at_boundary() => {
                     self.check_complete()?;
                     self.complete = true;
                 }
-                Ok(None) => self.resume(self.wrong("it ends in the middle of a page")).await?,
-                Err(_) => return Err(timed_out(&self.answer.what, silence)),
+                Some(None) => self.resume(self.wrong("it ends in the middle of a page")).await?,
+                None => return Err(self.pace.used_up(&self.answer.what)),
             }
         }
         Ok(None)
@@ -370,7 +374,7 @@ impl PageReader {
             return Ok(());
         }
         tracing::debug!(missing = rest.len(), %error, "the page stream broke, asking for the rest");
-        sleep(self.inner.pause(self.breaks, None)).await;
+        let pause = self.inner.pause(self.breaks, None);
         let request = PagesRequest {
             revision: Some(self.answer.header.revision.clone()),
             select: PageSelector::Ids(rest),
@@ -378,7 +382,16 @@ impl PageReader {
             deadline: self.request.deadline,
             ..PagesRequest::default()
         };
-        let answer = open(&self.inner, &request).await?;
+        // Within the budget of the whole: a stream that breaks after every page must not begin a new one each time.
+        let inner = &self.inner;
+        let again = self.pace.wait(async {
+            sleep(pause).await;
+            open(inner, &request).await
+        });
+        let Some(answer) = again.await else {
+            return Err(self.pace.used_up(&self.answer.what));
+        };
+        let answer = answer?;
         // Some remotes state the latest size in a pinned answer: what the first header said stays.
         self.answer = Opened {
             header: self.answer.header.clone(),

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
 
-use super::{Inner, concluded, explained, status, timed_out};
+use super::{Inner, concluded, explained, pace::Pace, status, timed_out};
 use crate::{
     hrana::{self, Batch, BatchResult, Value},
     remote::{Features, RemoteError, RemoteErrorKind},
@@ -107,13 +107,15 @@ async fn run(
     });
     let mut response = sent.await.map_err(|_| timed_out(what, silence))??;
     let mut answer = BytesMut::new();
+    let mut pace = Pace::new(silence);
     loop {
-        match timeout(silence, response.body.next()).await {
-            Err(_) => return Err(timed_out(what, silence)),
-            Ok(None) => break,
-            Ok(Some(Err(error))) => return Err(explained(error, what)),
-            Ok(Some(Ok(chunk))) => {
+        match pace.wait(response.body.next()).await {
+            None => return Err(pace.used_up(what)),
+            Some(None) => break,
+            Some(Some(Err(error))) => return Err(explained(error, what)),
+            Some(Some(Ok(chunk))) => {
                 inner.received(chunk.len());
+                pace.came(chunk.len());
                 if answer.len() + chunk.len() > inner.sql_answer_limit {
                     return Err(RemoteError::new(
                         RemoteErrorKind::Refused,

@@ -172,6 +172,14 @@ impl Replica {
         }
     }
 
+    /// The same for commits that a checkpoint has moved to the main file meanwhile: where `PRAGMA synchronous` says so, it
+    /// syncs nothing either.
+    pub fn sync_commits(&self) -> io::Result<()> {
+        // The WAL first: what leaves it after that is synced on its way out.
+        self.sync_wal()?;
+        self.main.sync()
+    }
+
     /// Syncs the WAL, and its name when that is new: a file without a name is lost in a power failure.
     pub(crate) fn sync_wal_file(&self, wal: &dyn StorageFile) -> io::Result<()> {
         wal.sync()?;
@@ -193,8 +201,8 @@ impl Replica {
             return Ok(());
         }
         if offset == 0 {
-            // A new header: what the old frames made dirty must be on disk before they are overwritten.
-            return self.save_map_for_sqlite();
+            // A new header, and the old frames are overwritten.
+            return self.before_wal_goes();
         }
         let step = 24 + self.page_size.as_usize() as u64;
         if offset < 32 {

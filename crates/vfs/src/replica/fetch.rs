@@ -69,13 +69,13 @@ impl Replica {
         if !self.prefetch.load(Ordering::Relaxed) || within != 0 || data.len() != self.page_size.as_usize() {
             return;
         }
-        if self.map.present_count()
-            >= self
-                .bases
-                .read()
-                .get(&self.epoch())
-                .map_or(PageCount::ZERO, |b| b.size)
-        {
+        let size = self
+            .bases
+            .read()
+            .get(&self.epoch())
+            .map_or(PageCount::ZERO, |b| b.size);
+        if self.map.present_count() >= size.with_content(self.page_size) {
+            // Nothing is left to fetch.
             return;
         }
         {
@@ -237,16 +237,19 @@ impl Replica {
     }
 
     /// Waits until the fetches that are under way now have ended, at most so long: a query goes on as soon as its own
-    /// page has come, while the rest still streams in. False when they have not ended in time.
-    pub fn settle(&self, wait: Duration) -> bool {
-        let deadline = Instant::now() + wait;
+    /// page has come, while the rest still streams in. False when they have not ended in time, or `stop` said so.
+    pub fn settle(&self, wait: Duration, stop: impl Fn() -> bool) -> bool {
+        let begun = Instant::now();
         let flights: Vec<Arc<Flight>> = self.flights.lock().values().cloned().collect();
         flights.iter().all(|flight| {
             let mut state = flight.state.lock();
             while state.done.is_none() {
-                if flight.arrived.wait_until(&mut state, deadline).timed_out() {
-                    return state.done.is_some();
+                // Not a moment in time: the longest wait that can be asked for has none.
+                let left = wait.saturating_sub(begun.elapsed());
+                if left.is_zero() || stop() {
+                    return false;
                 }
+                flight.arrived.wait_for(&mut state, left.min(INTERRUPT_POLL));
             }
             true
         })
@@ -436,6 +439,55 @@ impl Drop for PageSink {
     fn drop(&mut self) {
         if !self.finished {
             self.land(Err(Arc::new(ReadError::Abandoned)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use partial_sync_core::{PageMap, PageSize, Revision, SegmentSize};
+
+    use super::*;
+    use crate::{MemoryStorage, PageSource, replica::ReplicaConfig};
+
+    struct NoSource;
+
+    impl PageSource for NoSource {
+        fn fetch(&self, _miss: Miss, _sink: PageSink) {}
+    }
+
+    /// The page of SQLite's locks is never here, so beyond 1 GiB "all pages are here" was never true, and every read of
+    /// a whole replica went through the planner's mutex.
+    #[test]
+    fn l_a_whole_replica_beyond_1_gib_leaves_the_planner_alone() {
+        for (size, missing) in [(1000, 0), (262_144, 0), (262_145, 0), (300_000, 0), (300_000, 1)] {
+            let size = PageCount(size);
+            let page_size = PageSize::DEFAULT;
+            let mut present = RoaringBitmap::new();
+            present.insert_range(missing..size.0);
+            present.remove(262_144);
+            let replica = Replica::register(ReplicaConfig {
+                storage: Arc::new(MemoryStorage::default()),
+                path: PathBuf::from(format!("/l_a_whole_replica/{}-{missing}.db", size.0)),
+                page_size,
+                base: Base {
+                    revision: Revision::new("1").unwrap(),
+                    size,
+                },
+                map: PageMap::from_sets(&present, &RoaringBitmap::new(), Epoch(0)),
+                source: Arc::new(NoSource),
+                segment: SegmentSize::DEFAULT,
+                prefetch: true,
+                wait: Duration::from_secs(1),
+            })
+            .unwrap();
+            let page = PageNo::new(10).unwrap();
+            replica.extra.lock().insert(page.id().0);
+            replica.observe(page, 0, &vec![0; page_size.as_usize()]);
+            let looked = !replica.extra.lock().contains(page.id().0);
+            assert_eq!(looked, missing > 0, "{size} pages, {missing} of them missing");
         }
     }
 }

@@ -421,8 +421,17 @@ impl Replica {
         self.save_map_for_sqlite()
     }
 
+    /// SQLite is about to forget the WAL: what its frames made dirty, and what they held, must be on disk. A checkpoint does
+    /// not see to that where `PRAGMA synchronous` is off.
+    pub(crate) fn before_wal_goes(&self) -> Result<(), ReadError> {
+        match self.whole {
+            true => Ok(()),
+            false => self.sync_main(),
+        }
+    }
+
     /// As [`Self::save_map`], naming the file when it fails.
-    pub(crate) fn save_map_for_sqlite(&self) -> Result<(), ReadError> {
+    fn save_map_for_sqlite(&self) -> Result<(), ReadError> {
         self.save_claimed_map()
             .map_err(ReadError::io("save", &Self::map_path(&self.path)))
     }

@@ -69,6 +69,7 @@ _REPLICA: Mapping[str, Callable[[str], Any]] = {
     "client_name": str,
     "long_poll_timeout_ms": _integer,
     "bootstrap_if_empty": _boolean,
+    "accept_new_url": _boolean,
     "push_operations_threshold": _integer,
     "pull_bytes_threshold": _integer,
     "remote_encryption_key": str,
