@@ -35,8 +35,8 @@ enum Event {
 /// What a thread beside found: what it read, table by table, or why it could not.
 type Beside = Outcome<Result<Vec<(String, Option<Rows>)>, Error>>;
 
-/// Transactions that one thread beside runs at most.
-const ROUNDS: usize = 200;
+/// Rounds that one thread beside runs at most, should the call not end.
+const ROUNDS: usize = 100_000;
 
 impl World {
     pub(super) fn company(&mut self, r: usize, line: &CaseLine) -> Outcome {
