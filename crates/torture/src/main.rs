@@ -74,6 +74,8 @@ struct Arguments {
 
 /// How often a job says how far it is.
 const SAY: Duration = Duration::from_secs(60);
+/// A process that runs one small history after another must not grow beyond this.
+const MOST_MEMORY: u64 = 600 << 20;
 /// A history that takes longer hangs.
 const LONGEST: Duration = Duration::from_secs(90);
 
@@ -158,10 +160,21 @@ fn child(seed: u64, arguments: &Arguments, focus: &Focus) -> ExitCode {
                 short.to_string().lines().for_each(|line| println!("| {line}"));
             }
         }
+        if let Some(bytes) = resident().filter(|bytes| *bytes > MOST_MEMORY) {
+            println!("fail {seed} the process has {} MB after it", bytes >> 20);
+            return ExitCode::FAILURE;
+        }
         seed += arguments.stride;
         println!("counts {}", counted.encode());
     }
     ExitCode::SUCCESS
+}
+
+/// Bytes of memory that this process holds, where the system tells.
+fn resident() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * 4096)
 }
 
 fn watchdog(began: Instant, started: Arc<AtomicU64>) {
