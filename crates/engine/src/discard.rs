@@ -40,7 +40,7 @@ pub struct LocalChange {
 
 /// See [`crate::Database::local_changes`].
 pub(crate) fn list(open: &Session<'_>, after: ChangeId, limit: usize) -> Result<Vec<LocalChange>> {
-    let mut chunks = Log::new(&open.keeper).chunks_after(after)?;
+    let mut chunks = Log::new(&open.reader).chunks_after(after)?;
     let mut found = vec![];
     while found.len() < limit
         && let Some(chunk) = chunks.next()?
@@ -63,7 +63,7 @@ pub(crate) fn list(open: &Session<'_>, after: ChangeId, limit: usize) -> Result<
 pub(crate) fn discard(open: &Session<'_>, change: ChangeId, with_dependents: bool) -> Result<Vec<ChangeId>> {
     let _sync = open.lock_sync(DOING)?;
     let keeper = &open.keeper;
-    keeper.execute_batch("BEGIN IMMEDIATE")?;
+    crate::push::begin_immediate(open)?;
     let done = in_transaction(open, change, with_dependents);
     if done.is_err() {
         let _ = keeper.execute_batch("ROLLBACK");

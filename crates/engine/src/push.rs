@@ -177,7 +177,7 @@ fn confirm(open: &Session<'_>, id: ChangeId) -> Result<()> {
 }
 
 /// Begins a transaction of the keeper's. An application may have the write lock for long: a cancel ends the wait.
-fn begin_immediate(open: &Session<'_>) -> Result<()> {
+pub(crate) fn begin_immediate(open: &Session<'_>) -> Result<()> {
     let _broken_by_cancel = open.interrupts(&open.keeper);
     Ok(open.keeper.execute_batch("BEGIN IMMEDIATE")?)
 }
