@@ -130,7 +130,7 @@ impl GivenUp {
         match &change.kind {
             ChangeKind::Row { table, op, .. } => {
                 let images = match op {
-                    RowOp::Insert { after } => vec![after],
+                    RowOp::Insert { after } | RowOp::Add { after } => vec![after],
                     RowOp::Update { before, after } => vec![before, after],
                     // What is not deleted is there: nothing needs that it is gone.
                     RowOp::Delete { .. } => vec![],
@@ -154,11 +154,7 @@ impl GivenUp {
                 if self.tables.contains(&table.name.to_ascii_lowercase()) {
                     return Ok(true);
                 }
-                let (before, after) = match op {
-                    RowOp::Insert { after } => (None, Some(after)),
-                    RowOp::Update { before, after } => (Some(before), Some(after)),
-                    RowOp::Delete { before } => (Some(before), None),
-                };
+                let (before, after) = op.images();
                 if before.is_some_and(|before| self.rows.contains(&row(table, before))) {
                     return Ok(true);
                 }

@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use partial_sync_core::ChangeId;
 use partial_sync_vfs::sqlite::{self, Conn, Step, Stmt, ValueRef, codes};
 
-use crate::change::{Change, Value, codec};
+use crate::change::{Change, Mode, Value, codec};
 
 /// Every table whose name starts like this is the project's own: never captured, never written by users.
 pub use partial_sync_transport::bookkeeping::OWN_PREFIX;
@@ -64,6 +64,11 @@ impl Chunk {
     /// The changes.
     pub fn changes(&self) -> Result<Vec<Change>, LogError> {
         Ok(codec::decode(&self.body)?)
+    }
+
+    /// How the changes are to be run.
+    pub fn mode(&self) -> Mode {
+        codec::mode(&self.body)
     }
 
     pub(crate) fn bind(&self, insert: &mut Stmt) -> sqlite::Result<()> {
@@ -165,7 +170,7 @@ impl Log {
                 delete.execute()?;
             } else {
                 // The chunk keeps its number even when its last change goes, so that the number is not used again.
-                chunk.body = codec::encode(&kept)?;
+                chunk.body = codec::encode_in(chunk.mode(), &kept)?;
                 chunk.count = kept.len() as u64;
                 let mut replace = self.conn.prepare_one(&INSERT.replace("INSERT", "REPLACE"))?;
                 chunk.bind(&mut replace)?;

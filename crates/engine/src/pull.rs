@@ -382,7 +382,10 @@ fn rehearse(open: &Session<'_>, pull: &mut Pull, log: &Log) -> Result<LogRehears
         base: pull.base.clone(),
         page_size: open.replica.page_size(),
         deadline: open.options.timeout,
-        client_id: &info.client_id,
+        client: putback::Client {
+            id: &info.client_id,
+            pulls: info.pulls,
+        },
         transform: open.options.transform.as_deref(),
     }
     .run(&chunks)?;
@@ -554,10 +557,13 @@ fn put_back(open: &Session<'_>, size: PageCount, chunks: &[Chunk], pull: u64) ->
             return Ok(());
         }
         conn.execute_batch("BEGIN IMMEDIATE")?;
-        putback::run(&conn, chunks, open.options.transform.as_deref())?;
-        let log = Log::new(&conn);
-        log.insert(chunks)?;
-        log.set_marker(MARKER, Some(ValueRef::Integer(pull as i64)))?;
+        let info = open.info.lock().clone();
+        let client = putback::Client {
+            id: &info.client_id,
+            pulls: info.pulls,
+        };
+        putback::run(&conn, chunks, client, open.options.transform.as_deref())?;
+        Log::new(&conn).set_marker(MARKER, Some(ValueRef::Integer(pull as i64)))?;
         Ok(conn.execute_batch("COMMIT")?)
     })();
     if let Err(error) = &result {

@@ -4,17 +4,20 @@
 use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use partial_sync_core::ChangeId;
-use partial_sync_transport::hrana::Batch;
+use partial_sync_transport::hrana::{self, Batch, BatchResult, Step, Stmt};
 
 use crate::{
     change::{
-        Change,
-        position::{ask, read, resume_after},
+        Change, Mode,
+        keys::{self, Keys},
+        position::{ask, ask_keys, ask_rows, read, read_keys, resume_after},
         push::{PushBatch, PushLimits, PushOptions, PushOutcome, build, look, was_made},
+        sql::quoted,
     },
     error::{Error, Result},
     info::now,
-    log::{Chunk, Log},
+    log::Log,
+    putback,
     session::Session,
 };
 
@@ -34,7 +37,7 @@ pub(crate) fn push(open: &Session<'_>) -> Result<()> {
         return Ok(());
     }
     let url = open.checked_url()?;
-    let mut after = ask_position(open, &log, url.as_ref())?;
+    let mut there = ask_remote(open, &log, url.as_ref())?;
     let limits = PushLimits {
         statements: open
             .options
@@ -45,18 +48,30 @@ pub(crate) fn push(open: &Session<'_>) -> Result<()> {
     let mut skip = BTreeSet::new();
     let mut attempts = 0;
     loop {
-        let transactions = read_transactions(&log, after)?;
+        let (mode, read) = read_transactions(&log, there.after, there.rows)?;
+        let mut rewritten;
+        let transactions = if there.keys.is_empty() {
+            &read
+        } else {
+            rewritten = read.clone();
+            for change in rewritten.iter_mut().flatten() {
+                there.keys.rewrite(change);
+            }
+            &rewritten
+        };
         let options = PushOptions {
             client_id: &info.client_id,
             pull_gen: info.pulls as i64,
-            after,
+            after: there.after,
             limits,
             skip: &skip,
+            mode,
+            keys: &there.keys,
             transform: open.options.transform.as_deref(),
             ask_position: false,
         };
         let Some(PushBatch { batch, plan }) =
-            build(&transactions, &options).map_err(|e| Error::Unsendable {
+            build(transactions, &options).map_err(|e| Error::Unsendable {
                 change: Some(e.change_id),
                 message: e.to_string(),
             })?
@@ -68,30 +83,25 @@ pub(crate) fn push(open: &Session<'_>) -> Result<()> {
         open.replica
             .sync_commits()
             .map_err(|e| Error::storage("sync", open.replica.name(), e))?;
-        let sent = open.wait(DOING, async {
-            Ok(open.remote.execute(batch, Some(open.options.timeout)).await?)
-        })?;
+        let sent = execute(open, batch)?;
         attempts += 1;
         match plan.outcome(&sent) {
             PushOutcome::Committed => {
                 attempts = 0;
-                after = Some(plan.last);
+                there.after = Some(plan.last);
                 confirm(open, plan.last)?;
             }
             PushOutcome::Skip(change) => {
                 skip.insert(change);
             }
             PushOutcome::PerhapsMade(refused, made) => {
-                let answer = open.wait(DOING, async {
-                    Ok(open
-                        .remote
-                        .execute(look(&made), Some(open.options.timeout))
-                        .await?)
-                })?;
-                if !was_made(&made, &answer) {
+                if !was_made(&made, &execute(open, look(&made))?) {
                     return Err(Error::PushRefused(refused));
                 }
                 skip.insert(made.change_id);
+            }
+            PushOutcome::KeyTaken(change) if attempts < ATTEMPTS => {
+                find_keys(open, &read, change, &mut there.keys)?;
             }
             PushOutcome::Refused(refused) => return Err(Error::PushRefused(refused)),
             outcome
@@ -99,7 +109,7 @@ pub(crate) fn push(open: &Session<'_>) -> Result<()> {
                     && (outcome.is_busy()
                         || matches!(outcome, PushOutcome::Moved | PushOutcome::Unclear)) =>
             {
-                after = ask_position(open, &log, url.as_ref())?;
+                there = ask_remote(open, &log, url.as_ref())?;
             }
             PushOutcome::Failed { what, message, code } => {
                 let code = code.map(|c| format!(" [{c}]")).unwrap_or_default();
@@ -107,7 +117,7 @@ pub(crate) fn push(open: &Session<'_>) -> Result<()> {
                     "the remote did not take the changes: {what} failed with {message}{code}; nothing landed and nothing is lost, push again later"
                 )));
             }
-            PushOutcome::Moved | PushOutcome::Unclear => {
+            PushOutcome::KeyTaken(_) | PushOutcome::Moved | PushOutcome::Unclear => {
                 return Err(unclear(
                     "the remote's answers do not tell whether the changes landed; nothing is lost, push again later".into(),
                 ));
@@ -124,16 +134,34 @@ fn unclear(message: String) -> Error {
     }
 }
 
+/// What a push has to know of the remote.
+struct There {
+    /// The last change that it has.
+    after: Option<ChangeId>,
+    /// Which rows have other keys there.
+    keys: Keys,
+    /// Whether it takes rows as they came out.
+    rows: bool,
+}
+
 /// Asks the remote how far it is, and removes from the log what it has.
-fn ask_position(open: &Session<'_>, log: &Log, url: Option<&String>) -> Result<Option<ChangeId>> {
-    let client_id = open.info.lock().client_id.clone();
-    let batch = Batch {
-        steps: vec![ask(&client_id, None)],
+fn ask_remote(open: &Session<'_>, log: &Log, url: Option<&String>) -> Result<There> {
+    let (client_id, pulls) = {
+        let info = open.info.lock();
+        (info.client_id.clone(), info.pulls)
     };
-    let answer = open.wait(DOING, async {
-        Ok(open.remote.execute(batch, Some(open.options.timeout)).await?)
-    })?;
+    let batch = Batch {
+        steps: vec![
+            ask(&client_id, None),
+            ask_keys(&client_id, pulls as i64),
+            ask_rows(),
+        ],
+        rows: true,
+    };
+    let answer = execute(open, batch)?;
     let remote = read(&answer, 0)?.map(|p| p.change_id);
+    let mut keys = read_keys(&answer, 1)?;
+    let rows = answer.step_results.get(2).is_some_and(Option::is_some);
     // Before it is held against what was acknowledged, by another remote perhaps.
     open.adopt(url.cloned())?;
     let acknowledged = Some(ChangeId(open.info.lock().acknowledged)).filter(|id| id.0 > 0);
@@ -141,7 +169,103 @@ fn ask_position(open: &Session<'_>, log: &Log, url: Option<&String>) -> Result<O
     if let Some(id) = after {
         confirm(open, id)?;
     }
-    Ok(after)
+    if !keys.is_empty() {
+        keys.refer(putback::references(&open.keeper)?);
+    }
+    Ok(There { after, keys, rows })
+}
+
+fn execute(open: &Session<'_>, batch: Batch) -> Result<BatchResult> {
+    open.wait(DOING, async {
+        Ok(open.remote.execute(batch, Some(open.options.timeout)).await?)
+    })
+}
+
+/// Keys asked for in one statement.
+const ASKED_AT_ONCE: usize = 500;
+
+/// The key that SQLite gave to the row of `change` is another row's on the remote. Finds which of the keys that it gave to
+/// new rows of that table are, and others for them.
+fn find_keys(open: &Session<'_>, read: &[Vec<Change>], change: ChangeId, keys: &mut Keys) -> Result<()> {
+    let all = || read.iter().flatten();
+    let Some((table, key, _)) = all().find(|c| c.id == change).and_then(keys::added) else {
+        return Ok(());
+    };
+    // Change, key in the log, key as it is sent now.
+    let mut rows: Vec<(ChangeId, i64, i64)> = Vec::new();
+    for change in all() {
+        let mut sent = change.clone();
+        keys.rewrite(&mut sent);
+        if let (Some((of, _, from)), Some((_, _, to))) = (keys::added(change), keys::added(&sent))
+            && of.name.eq_ignore_ascii_case(&table.name)
+            && rows.iter().all(|(_, seen, _)| *seen != from)
+        {
+            rows.push((change.id, from, to));
+        }
+    }
+    let (table, key) = (&table.name, &table.columns[key].name);
+    let (name, column) = (quoted(table), quoted(key));
+    let max = Step {
+        condition: None,
+        stmt: Stmt::new(format!("SELECT max({column}) FROM {name}"), vec![]),
+    };
+    let taken = rows.chunks(ASKED_AT_ONCE).map(|rows| {
+        let marks = vec!["?"; rows.len()].join(", ");
+        let sql = format!("SELECT {column} FROM {name} WHERE {column} IN ({marks})");
+        let args = rows.iter().map(|(_, _, to)| hrana::Value::Integer { value: *to });
+        Step {
+            condition: None,
+            stmt: Stmt::new(sql, args.collect()),
+        }
+    });
+    let answer = execute(
+        open,
+        Batch {
+            steps: std::iter::once(max).chain(taken).collect(),
+            rows: false,
+        },
+    )?;
+    if let Some(error) = answer.step_errors.iter().flatten().next() {
+        return Err(unclear(format!(
+            "the remote could not tell which keys of table {table:?} are taken: {}; nothing landed and nothing is \
+             lost, push again later",
+            error.message
+        )));
+    }
+    let mut values = answer.step_results.iter().flatten().map(|result| {
+        result
+            .rows
+            .iter()
+            .flatten()
+            .filter_map(integer)
+            .collect::<Vec<i64>>()
+    });
+    let highest_there = values.next().unwrap_or_default().into_iter().max().unwrap_or(0);
+    let taken: BTreeSet<i64> = values.flatten().collect();
+    let mut next = highest_there
+        .max(keys::highest(all(), table))
+        .max(putback::highest(&open.keeper, table, key)?)
+        .max(rows.iter().map(|(_, _, to)| *to).max().unwrap_or(0));
+    if keys.is_empty() {
+        keys.refer(putback::references(&open.keeper)?);
+    }
+    for (change, from, _) in rows.into_iter().filter(|(_, _, to)| taken.contains(to)) {
+        next = next.checked_add(1).ok_or_else(|| {
+            unclear(format!(
+                "change {change} made a row of table {table:?} whose key {from} belongs to another row on the remote, \
+                 and no higher key is free; give the row a key, or discard the change"
+            ))
+        })?;
+        keys.moved(table, from, change, next);
+    }
+    Ok(())
+}
+
+fn integer(value: &hrana::Value) -> Option<i64> {
+    match value {
+        hrana::Value::Integer { value } => Some(*value),
+        _ => None,
+    }
 }
 
 /// The highest id that was ever given to a change. Newer ones than those in the log may have left it: discarded ones.
@@ -182,19 +306,25 @@ pub(crate) fn begin_immediate(open: &Session<'_>) -> Result<()> {
     Ok(open.keeper.execute_batch("BEGIN IMMEDIATE")?)
 }
 
-/// The next transactions of the log, each as its changes.
-fn read_transactions(log: &Log, after: Option<ChangeId>) -> Result<Vec<Vec<Change>>> {
+/// The next transactions of the log, each as its changes, and how they are to be run on a remote that takes rows as they
+/// came out, or does not. What release 0.1 recorded goes in batches of its own.
+fn read_transactions(log: &Log, after: Option<ChangeId>, rows: bool) -> Result<(Mode, Vec<Vec<Change>>)> {
     let mut chunks = log.chunks_after(after.unwrap_or(ChangeId(i64::MIN)))?;
     let mut transactions: Vec<(ChangeId, Vec<Change>)> = vec![];
+    let mut mode = None;
     let mut bytes = 0;
     while let Some(chunk) = chunks.next()? {
-        let Chunk { txn, .. } = chunk;
+        let of = if rows { chunk.mode() } else { Mode::Triggers };
         bytes += chunk.body.len();
         match transactions.last_mut() {
-            Some((last, changes)) if *last == txn => changes.extend(chunk.changes()?),
-            Some(_) if bytes > READ_AHEAD => break,
-            _ => transactions.push((txn, chunk.changes()?)),
+            Some((last, changes)) if *last == chunk.txn => changes.extend(chunk.changes()?),
+            Some(_) if bytes > READ_AHEAD || mode != Some(of) => break,
+            _ => {
+                mode = Some(of);
+                transactions.push((chunk.txn, chunk.changes()?));
+            }
         }
     }
-    Ok(transactions.into_iter().map(|(_, changes)| changes).collect())
+    let transactions = transactions.into_iter().map(|(_, changes)| changes).collect();
+    Ok((mode.unwrap_or_default(), transactions))
 }

@@ -1,51 +1,294 @@
-//! Runs local changes again on top of a new remote state: the same statements as a push. Used twice by a pull, first on a
-//! rehearsal of the new state, then for good.
+//! Runs local changes again on top of a new remote state: the same statements as a push, and writes the log that goes with
+//! them. Rows are written as they came out, with triggers and foreign-key actions off. A row whose key SQLite gave, and
+//! which belongs to another row in the new state, gets another one here, and the log says so from then on.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use partial_sync_core::ChangeId;
 use partial_sync_vfs::sqlite::{Conn, Step, Stmt, ValueRef};
+use rusqlite::config::DbConfig;
 
 use crate::{
+    capture::given::{self, Place},
     change::{
-        Change, Value, is_advice,
+        Change, Mode, Value, codec, is_advice,
+        keys::{self, Keys, References},
         migration::Migration,
-        push::subject,
-        sql::{SqlStatement, is_duplicate_column},
+        position::ASK_KEYS,
+        push::{is_key_taken, subject},
+        sql::{ROW_GONE, SqlStatement, is_duplicate_column, is_row_gone, quoted},
+        tokens::tokens,
         transform::{TransformFn, statements},
     },
     error::{Error, Result},
-    log::{Chunk, is_no_such_table},
+    log::{self, Chunk, is_no_such_table},
 };
 
 /// Prepared statements kept at once; a log speaks of few tables.
 const KEPT: usize = 64;
 
-/// Runs every change of the chunks, in order, in the transaction that is open on `conn`.
-pub(crate) fn run(conn: &Conn, chunks: &[Chunk], transform: Option<&TransformFn>) -> Result<()> {
-    let mut kept = HashMap::new();
-    for chunk in chunks {
-        for change in chunk.changes()? {
-            if is_advice(&change) {
-                continue;
-            }
-            let written = statements(&change, transform).map_err(|e| conflict(&change, e.to_string()))?;
-            for statement in &written {
-                if statement.sql.is_empty() {
-                    continue;
-                }
-                match execute(conn, &mut kept, statement) {
-                    Err(e) if statement.skip_if_duplicate_column && is_duplicate_column(&e.message) => {}
-                    // A page that could not be had is no conflict; it is what it is.
-                    Err(e) if e.source.is_some() || !is_refusal(e.code) => return Err(e.into()),
-                    Err(e) if is_made(conn, &change, &e.message)? => {}
-                    Err(e) => return Err(conflict(&change, e.message)),
-                    Ok(()) => {}
+/// Whose changes are put back, and as of which pull their log speaks of keys.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Client<'a> {
+    pub id: &'a str,
+    pub pulls: u64,
+}
+
+/// Runs every change of the chunks, in order, in the transaction that is open on `conn`, and appends the chunks to the log
+/// there.
+pub(crate) fn run(
+    conn: &Conn,
+    chunks: &[Chunk],
+    client: Client<'_>,
+    transform: Option<&TransformFn>,
+) -> Result<()> {
+    let mut put_back = PutBack::new(conn, client, transform)?;
+    chunks.iter().try_for_each(|chunk| put_back.chunk(chunk))
+}
+
+/// A put-back under way, chunk by chunk. Nobody else may use the connection before it is dropped.
+pub(crate) struct PutBack<'a> {
+    conn: &'a Conn,
+    transform: Option<&'a TransformFn>,
+    keys: Keys,
+    mode: Mode,
+    kept: HashMap<String, Stmt>,
+    append: Option<Stmt>,
+}
+
+impl<'a> PutBack<'a> {
+    pub(crate) fn new(
+        conn: &'a Conn,
+        client: Client<'_>,
+        transform: Option<&'a TransformFn>,
+    ) -> Result<Self> {
+        let mut keys = noted_keys(conn, client)?;
+        if !keys.is_empty() {
+            keys.refer(references(conn)?);
+        }
+        Ok(Self {
+            conn,
+            transform,
+            keys,
+            mode: Mode::Triggers,
+            kept: HashMap::new(),
+            append: None,
+        })
+    }
+
+    /// Runs the changes of one chunk, and appends it to the log.
+    pub(crate) fn chunk(&mut self, chunk: &Chunk) -> Result<()> {
+        self.switch(chunk.mode())?;
+        let mut changes = chunk.changes()?;
+        let mut rewritten = false;
+        for i in 0..changes.len() {
+            rewritten |= self.keys.rewrite(&mut changes[i]);
+            if let Some(taken) = self.change(&changes[i])? {
+                self.move_row(&changes, i, &taken)?;
+                rewritten |= self.keys.rewrite(&mut changes[i]);
+                if let Some(taken) = self.change(&changes[i])? {
+                    return Err(conflict(&changes[i], taken));
                 }
             }
         }
+        if rewritten {
+            let body = codec::encode_in(self.mode, &changes).map_err(log::LogError::from)?;
+            return self.append(&Chunk {
+                body,
+                ..chunk.clone()
+            });
+        }
+        self.append(chunk)
     }
-    Ok(())
+
+    /// The log of release 0.1 is run as it ran it: triggers fire.
+    fn switch(&mut self, mode: Mode) -> Result<()> {
+        if self.mode != mode {
+            triggers(self.conn, mode == Mode::Triggers)?;
+            self.mode = mode;
+        }
+        Ok(())
+    }
+
+    /// Runs one change. When its new row's key is taken, nothing was done, and SQLite's words are given.
+    fn change(&mut self, change: &Change) -> Result<Option<String>> {
+        if is_advice(change) {
+            return Ok(None);
+        }
+        let written =
+            statements(change, self.mode, self.transform).map_err(|e| conflict(change, e.to_string()))?;
+        for statement in &written {
+            if statement.sql.is_empty() {
+                continue;
+            }
+            match execute(self.conn, &mut self.kept, statement) {
+                Err(e) if statement.skip_if_duplicate_column && is_duplicate_column(&e.message) => {}
+                // A page that could not be had is no conflict; it is what it is.
+                Err(e) if e.source.is_some() || !is_refusal(e.code) => return Err(e.into()),
+                Err(e) if is_key_taken(change, &e.message) => return Ok(Some(e.message)),
+                Err(e) if statement.must_find && is_row_gone(&e.message) => {
+                    return Err(conflict(change, ROW_GONE.into()));
+                }
+                Err(e) if is_made(self.conn, change, &e.message)? => {}
+                Err(e) => return Err(conflict(change, e.message)),
+                Ok(()) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Finds a free key for the row that change `i` makes.
+    fn move_row(&mut self, changes: &[Change], i: usize, taken: &str) -> Result<()> {
+        let change = &changes[i];
+        let free = || conflict(change, format!("{taken}, and no higher key is free"));
+        let Some((table, key, from)) = keys::added(change) else {
+            return Err(conflict(change, taken.to_owned()));
+        };
+        if self.keys.is_empty() {
+            self.keys.refer(references(self.conn)?);
+        }
+        let highest = highest(self.conn, &table.name, &table.columns[key].name)?;
+        let to = highest
+            .max(keys::highest(changes, &table.name))
+            .checked_add(1)
+            .ok_or_else(free)?;
+        self.keys.moved(&table.name, from, change.id, to);
+        Ok(())
+    }
+
+    fn append(&mut self, chunk: &Chunk) -> Result<()> {
+        let append = match &mut self.append {
+            Some(append) => append,
+            none => {
+                self.conn.execute_batch(log::CREATE_CHANGES)?;
+                none.insert(self.conn.prepare_one(log::INSERT)?)
+            }
+        };
+        chunk.bind(append)?;
+        let appended = append.execute();
+        append.clear_bindings();
+        Ok(appended?)
+    }
+}
+
+impl Drop for PutBack<'_> {
+    fn drop(&mut self) {
+        // Whoever uses the connection next expects them to fire.
+        let _ = self.switch(Mode::Triggers);
+    }
+}
+
+fn triggers(conn: &Conn, fire: bool) -> Result<()> {
+    let fire = conn.with_rusqlite(|c| c.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, fire));
+    Ok(fire.map(drop)?)
+}
+
+/// Which rows of this client got other keys on the remote since its last pull, as the new state says.
+fn noted_keys(conn: &Conn, client: Client<'_>) -> Result<Keys> {
+    let mut keys = Keys::default();
+    let mut select = match conn.prepare_one(ASK_KEYS) {
+        Ok(select) => select,
+        Err(e) if is_no_such_table(&e) => return Ok(keys),
+        Err(e) => return Err(e.into()),
+    };
+    select.bind(1, ValueRef::Text(client.id.as_bytes()))?;
+    select.bind(2, ValueRef::Integer(client.pulls as i64))?;
+    while select.step()? == Step::Row {
+        if let (
+            ValueRef::Text(table),
+            ValueRef::Integer(from),
+            ValueRef::Integer(since),
+            ValueRef::Integer(to),
+        ) = (
+            select.value(0)?,
+            select.value(1)?,
+            select.value(2)?,
+            select.value(3)?,
+        ) {
+            keys.moved(&String::from_utf8_lossy(table), from, ChangeId(since), to);
+        }
+    }
+    Ok(keys)
+}
+
+/// Which columns refer to a table's integer key: by a declared foreign key, or because a trigger of that table copies the
+/// key there, and nothing else does.
+pub(crate) fn references(conn: &Conn) -> Result<References> {
+    let mut owners: HashMap<(String, String), BTreeSet<String>> = HashMap::new();
+    let mut keys = HashMap::new();
+    let mut select = conn.prepare_one(
+        "SELECT lower(f.\"table\"), lower(m.name), lower(f.\"from\") FROM main.sqlite_schema m \
+         JOIN pragma_foreign_key_list(m.name, 'main') f WHERE m.type = 'table' AND (f.\"to\" IS NULL OR \
+         lower(f.\"to\") IN (SELECT lower(name) FROM pragma_table_info(f.\"table\", 'main') WHERE pk = 1))",
+    )?;
+    while select.step()? == Step::Row {
+        let column = (text(&select, 1), text(&select, 2));
+        owners.entry(column).or_default().insert(text(&select, 0));
+    }
+    let mut select =
+        conn.prepare_one("SELECT lower(tbl_name), sql FROM main.sqlite_schema WHERE type = 'trigger'")?;
+    let mut copied: HashMap<(String, String), BTreeSet<String>> = HashMap::new();
+    while select.step()? == Step::Row {
+        let (table, sql) = (text(&select, 0), text(&select, 1));
+        let key = match keys.get(&table) {
+            Some(key) => String::clone(key),
+            None => {
+                let key = column(conn, &table, "pk = 1", 0)?.unwrap_or_default();
+                keys.insert(table.clone(), key.clone());
+                key
+            }
+        };
+        for (child, place) in given::copies_of_key(&tokens(&sql), &key) {
+            let child = child.to_ascii_lowercase();
+            let copy = match place {
+                Place::Name(name) => Some(name.to_ascii_lowercase()),
+                Place::Number(n) => column(conn, &child, "hidden = 0", n)?,
+            };
+            if let Some(copy) = copy {
+                copied.entry((child, copy)).or_default().insert(table.clone());
+            }
+        }
+    }
+    for (column, tables) in copied {
+        if tables.len() == 1 {
+            owners.entry(column).or_insert(tables);
+        }
+    }
+    let mut references = References::new();
+    for (column, parents) in owners {
+        for parent in parents {
+            references.entry(parent).or_default().push(column.clone());
+        }
+    }
+    Ok(references)
+}
+
+/// The name, in lower case, of a table's column: number `n` of those that `which` selects.
+fn column(conn: &Conn, table: &str, which: &str, n: usize) -> Result<Option<String>> {
+    let sql = format!(
+        "SELECT lower(name) FROM pragma_table_xinfo(?1, 'main') WHERE {which} ORDER BY cid LIMIT 1 OFFSET ?2"
+    );
+    let mut select = conn.prepare_one(&sql)?;
+    select.bind(1, ValueRef::Text(table.as_bytes()))?;
+    select.bind(2, ValueRef::Integer(n as i64))?;
+    Ok((select.step()? == Step::Row).then(|| text(&select, 0)))
+}
+
+fn text(select: &Stmt, column: usize) -> String {
+    match select.value(column) {
+        Ok(ValueRef::Text(text)) => String::from_utf8_lossy(text).into_owned(),
+        _ => String::new(),
+    }
+}
+
+/// The highest integer key of a table.
+pub(crate) fn highest(conn: &Conn, table: &str, key: &str) -> Result<i64> {
+    let mut select = conn.prepare_one(&format!("SELECT max({}) FROM {}", quoted(key), quoted(table)))?;
+    select.step()?;
+    Ok(match select.value(0)? {
+        ValueRef::Integer(highest) => highest,
+        _ => 0,
+    })
 }
 
 /// Whether the new state has this `ALTER TABLE` already, which is why it was refused.

@@ -40,7 +40,7 @@ pub(crate) struct Rehearsal<'a> {
     pub base: Base,
     pub page_size: PageSize,
     pub deadline: Duration,
-    pub client_id: &'a str,
+    pub client: putback::Client<'a>,
     pub transform: Option<&'a TransformFn>,
 }
 
@@ -102,12 +102,12 @@ impl Rehearsal<'_> {
             conn.execute_batch("SELECT 1 FROM sqlite_schema LIMIT 1")?;
             None
         } else {
-            putback::position(&conn, self.client_id)?
+            putback::position(&conn, self.client.id)?
         };
         let left = not_yet(log, position);
         if !left.is_empty() {
             conn.execute_batch("BEGIN IMMEDIATE")?;
-            let result = putback::run(&conn, left, self.transform);
+            let result = putback::run(&conn, left, self.client, self.transform);
             conn.execute_batch("ROLLBACK")
                 .or_else(|e| if conn.is_autocommit() { Ok(()) } else { Err(e) })?;
             result?;

@@ -252,6 +252,7 @@ fn hrana_values() -> Vec<Vec<u8>> {
             condition: Some(condition.clone()),
             stmt,
         }],
+        rows: false,
     };
     let json = |value: &dyn erased::Json| value.bytes();
     let mut seeds: Vec<_> = values.iter().map(|value| json(value)).collect();
@@ -293,6 +294,7 @@ fn changes() -> Vec<Change> {
         name: "no\"tes".to_owned(),
         columns: vec![column("id", 1), column("body", 0)],
         without_rowid: false,
+        is_virtual: false,
     });
     let plain = Arc::new(Table {
         name: "plain".to_owned(),
@@ -304,6 +306,7 @@ fn changes() -> Vec<Change> {
             },
         ],
         without_rowid: false,
+        is_virtual: false,
     });
     let row = |table: &Arc<Table>, op, cause| ChangeKind::Row {
         table: Arc::clone(table),

@@ -1,7 +1,7 @@
 //! Changes and the SQL that is made of them.
 
 use partial_sync::{
-    change::{Change, ChangeKind, StatementChange, StatementKind, Value, codec, sql::to_sql},
+    change::{Change, ChangeKind, Mode, StatementChange, StatementKind, Value, codec, sql::to_sql},
     fuzzing,
 };
 use partial_sync_core::ChangeId;
@@ -12,7 +12,7 @@ use crate::Input;
 /// the SQL has as many arguments as parameters.
 pub(crate) fn change_codec(data: &[u8]) {
     // The version stands before everything and hides it from a mutator.
-    let mut bytes = vec![1];
+    let mut bytes = vec![2];
     bytes.extend(data);
     let Ok(changes) = codec::decode(&bytes) else {
         return;
@@ -26,7 +26,7 @@ pub(crate) fn change_codec(data: &[u8]) {
         "one log has one form"
     );
     for change in &changes {
-        let Ok(statements) = to_sql(change) else {
+        let Ok(statements) = to_sql(change, Mode::Rows) else {
             continue;
         };
         for statement in statements {
@@ -144,7 +144,7 @@ pub(crate) fn statement(data: &[u8]) {
         .take(3)
         .cloned()
         .collect();
-    let Ok(statements) = to_sql(&change(sql, bound)) else {
+    let Ok(statements) = to_sql(&change(sql, bound), Mode::Triggers) else {
         return;
     };
     for rewritten in &statements {
@@ -158,7 +158,8 @@ pub(crate) fn statement(data: &[u8]) {
                 rewritten.sql
             ),
         }
-        let again = to_sql(&change(&rewritten.sql, rewritten.args.clone())).expect("it was rewritten before");
+        let again = to_sql(&change(&rewritten.sql, rewritten.args.clone()), Mode::Triggers)
+            .expect("it was rewritten before");
         assert_eq!(again.first().map(|s| &s.sql), Some(&rewritten.sql), "{sql:?}");
         assert_eq!(again.first().map(|s| &s.args), Some(&rewritten.args), "{sql:?}");
     }
@@ -171,5 +172,6 @@ fn has_guard(kind: &StatementKind) -> bool {
         StatementKind::AlterAddColumn { .. }
             | StatementKind::AlterOther
             | StatementKind::VirtualTableWrite { .. }
+            | StatementKind::Reindex { .. }
     )
 }

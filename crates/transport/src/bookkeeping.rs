@@ -11,8 +11,11 @@ pub const CREATE_LAST_CHANGE_ID: &str = "CREATE TABLE IF NOT EXISTS turso_sync_l
 /// Every table whose name starts like this is a replica's own.
 pub const OWN_PREFIX: &str = "partial_sync_";
 
+/// Holds, per client, which of its new rows got other keys on the remote than it knows.
+pub const KEYS: &str = "partial_sync_keys";
+
 /// The tables that exist today. A statement that names one of them, in whatever place, means it.
-pub const OWN_TABLES: [&str; 3] = [LAST_CHANGE_ID, "partial_sync_changes", "partial_sync_state"];
+pub const OWN_TABLES: [&str; 4] = [LAST_CHANGE_ID, "partial_sync_changes", "partial_sync_state", KEYS];
 
 /// Whether a table, view, index or trigger of this name would be one of this project's.
 ///

@@ -160,6 +160,10 @@ pub struct Step {
 pub struct Batch {
     /// The steps.
     pub steps: Vec<Step>,
+    /// This project's: they are to run with triggers and foreign-key actions off. A server that does not know the field
+    /// ignores it, so the first step has to be one that fails there: `SELECT partial_sync_rows()`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rows: bool,
 }
 
 /// A column of a result.

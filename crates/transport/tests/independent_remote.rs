@@ -83,6 +83,7 @@ async fn start() -> Tursodb {
         .execute(
             Batch {
                 steps: steps.collect(),
+                rows: false,
             },
             None,
         )

@@ -30,7 +30,6 @@ pub struct Nesting {
 struct Above {
     table: Arc<Table>,
     op: RowOp,
-    cause: Cause,
 }
 
 impl Nesting {
@@ -71,7 +70,6 @@ impl Nesting {
         self.above[depth] = Some(Above {
             table: table.clone(),
             op: op.clone(),
-            cause,
         });
         cause
     }
@@ -81,7 +79,7 @@ impl Nesting {
             return Cause::Statement;
         }
         let kind = match op {
-            RowOp::Insert { .. } => WriteOp::Insert,
+            RowOp::Insert { .. } | RowOp::Add { .. } => WriteOp::Insert,
             RowOp::Update { .. } => WriteOp::Update,
             RowOp::Delete { .. } => WriteOp::Delete,
         };
@@ -92,8 +90,9 @@ impl Nesting {
             return Cause::ForeignKey;
         }
         let above = self.above.get(depth as usize - 1).and_then(Option::as_ref);
+        // Also below a trigger: the remote's trigger deletes the parent, but a remote that does not enforce foreign keys
+        // leaves the children.
         if let Some(above) = above
-            && above.cause != Cause::Trigger
             && keys
                 .iter()
                 .any(|key| key.parent.eq_ignore_ascii_case(&above.table.name) && is_action(key, above, op))
@@ -110,11 +109,11 @@ fn is_action(key: &ForeignKey, above: &Above, child: &RowOp) -> bool {
     let (old_parent, action) = match parent {
         RowOp::Delete { before } => (before, key.on_delete),
         RowOp::Update { before, .. } => (before, key.on_update),
-        RowOp::Insert { .. } => return false,
+        RowOp::Insert { .. } | RowOp::Add { .. } => return false,
     };
     let old_child = match child {
         RowOp::Delete { before } | RowOp::Update { before, .. } => before,
-        RowOp::Insert { .. } => return false,
+        RowOp::Insert { .. } | RowOp::Add { .. } => return false,
     };
     let shape = match (action, parent, child) {
         (Action::Cascade, RowOp::Delete { .. }, RowOp::Delete { .. }) => true,

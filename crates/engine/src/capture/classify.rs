@@ -43,6 +43,8 @@ pub struct Target {
     pub main: bool,
     /// The trigger whose program does it; `None` for the statement itself and for foreign-key actions.
     pub trigger: Option<String>,
+    /// The column that the statement itself updates.
+    pub column: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -175,12 +177,13 @@ impl Heard {
     fn listen(&mut self, context: &AuthContext<'_>) {
         use StatementKind as K;
         let main = is_main(context);
-        let mut write = |table: &str, op| {
+        let mut write = |table: &str, op, column: Option<&str>| {
             let target = Target {
                 table: table.to_owned(),
                 op,
                 main,
                 trigger: context.accessor.map(str::to_owned),
+                column: column.filter(|_| context.accessor.is_none()).map(str::to_owned),
             };
             if !self.targets.contains(&target) {
                 self.targets.push(target);
@@ -193,9 +196,12 @@ impl Heard {
             }
         };
         match context.action {
-            AuthAction::Insert { table_name } => write(table_name, WriteOp::Insert),
-            AuthAction::Update { table_name, .. } => write(table_name, WriteOp::Update),
-            AuthAction::Delete { table_name } => write(table_name, WriteOp::Delete),
+            AuthAction::Insert { table_name } => write(table_name, WriteOp::Insert, None),
+            AuthAction::Update {
+                table_name,
+                column_name,
+            } => write(table_name, WriteOp::Update, Some(column_name)),
+            AuthAction::Delete { table_name } => write(table_name, WriteOp::Delete, None),
             AuthAction::CreateTable { table_name } | AuthAction::CreateVtable { table_name, .. } => {
                 ddl(K::CreateTable, table_name)
             }

@@ -118,12 +118,7 @@ pub fn hook(buffer: Arc<Mutex<Buffer>>) -> PreUpdateHook {
 
 /// Makes an image as the change log wants it: a value per column, none for generated ones.
 pub fn fit(table: &Table, op: &mut RowOp) -> Result<(), Error> {
-    let images: [Option<&mut Vec<Value>>; 2] = match op {
-        RowOp::Insert { after } => [Some(after), None],
-        RowOp::Update { before, after } => [Some(before), Some(after)],
-        RowOp::Delete { before } => [Some(before), None],
-    };
-    for image in images.into_iter().flatten() {
+    for image in op.images_mut() {
         if image.len() != table.columns.len() {
             let message = format!("table {} changed its columns while it was written to", table.name);
             return Err(sqlite::Error::new(codes::SCHEMA, message).into());

@@ -4,8 +4,10 @@
 //! the connection). When the statement has ended, the buffer becomes [`Change`]s that wait in memory, and they are written
 //! to the log table before anything that could separate them from their statement: before `COMMIT`, before `SAVEPOINT` and
 //! `RELEASE`, and when they grow large. `ROLLBACK TO` therefore throws away exactly the waiting ones and SQLite itself the
-//! written ones. A statement outside of a transaction is run in one of ours. Schema changes and writes to virtual tables
-//! are recorded as their text, because they cannot be told from the rows they touch.
+//! written ones. A statement outside of a transaction is run in one of ours. Everything that changed is recorded as it came
+//! out, whatever changed it; rows of virtual tables are told from those of the tables that they are kept in. Schema changes
+//! are recorded as their text, and so is a statement on a virtual table whose rows cannot be told, if it does the same
+//! wherever it is run.
 //!
 //! What must never happen here: a change that commits without its record, a record of a change that did not commit, or a
 //! change id that is used twice.
@@ -13,6 +15,7 @@
 mod attach;
 pub mod cause;
 pub mod classify;
+pub mod given;
 mod hook;
 pub mod pragma;
 mod record;
@@ -20,6 +23,8 @@ mod run;
 pub mod schema;
 #[cfg(test)]
 mod tests;
+mod virtual_rows;
+mod virtual_tables;
 mod writer;
 
 use std::{

@@ -1,6 +1,6 @@
 //! Turns what the hook saw, or a statement's text, into changes that wait to be written.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use partial_sync_core::ChangeId;
 use partial_sync_vfs::sqlite::{self, Step, Stmt, ValueRef};
@@ -8,16 +8,55 @@ use partial_sync_vfs::sqlite::{self, Step, Stmt, ValueRef};
 use super::{
     Arguments,
     cause::Nesting,
-    classify::{Ddl, Target, internal},
+    classify::{Ddl, Target, WriteOp, internal},
+    given,
     hook::{self, Nested, SEQUENCE},
     run::{Run, lost_transaction},
     schema::Known,
+    virtual_rows::VirtualRows,
     writer::{CHUNK_BYTES, size},
 };
 use crate::{
-    change::{Cause, Change, ChangeKind, RowOp, StatementChange, StatementKind, Value},
+    change::{
+        Cause, Change, ChangeKind, RowOp, StatementChange, StatementKind, Table, Value, tokens::tokens,
+    },
     error::{Error, Result},
 };
+
+/// The statement whose rows are recorded.
+#[derive(Clone, Copy)]
+pub struct Statement<'s> {
+    pub sql: &'s str,
+    pub targets: &'s [Target],
+    pub arguments: &'s Arguments,
+    /// 1 for a statement on a view.
+    pub base: u32,
+}
+
+impl Statement<'_> {
+    /// Whether the statement itself, not a trigger, inserts into `table`.
+    fn inserts_itself(&self, table: &str) -> bool {
+        self.targets.iter().any(|t| {
+            t.main && t.trigger.is_none() && t.op == WriteOp::Insert && t.table.eq_ignore_ascii_case(table)
+        })
+    }
+
+    /// Whether the statement itself sets this column.
+    fn updates(&self, table: &str, column: &str) -> bool {
+        self.targets.iter().any(|t| {
+            t.trigger.is_none()
+                && t.table.eq_ignore_ascii_case(table)
+                && t.column
+                    .as_deref()
+                    .is_some_and(|c| c.eq_ignore_ascii_case(column))
+        })
+    }
+
+    /// The triggers whose programs may have run.
+    fn triggers(&self) -> HashSet<&str> {
+        self.targets.iter().filter_map(|t| t.trigger.as_deref()).collect()
+    }
+}
 
 impl Run<'_> {
     pub fn record_write(
@@ -28,13 +67,10 @@ impl Run<'_> {
         arguments: &Arguments,
     ) -> Result<()> {
         self.look_at_log()?;
-        let own: Vec<&Target> = targets.iter().filter(|t| t.main && t.trigger.is_none()).collect();
-        let (mut base, mut virtual_table) = (0, None);
-        for target in own {
-            match self.known(&target.table)? {
-                Known::View => base = 1,
-                Known::Virtual => virtual_table = Some(target.table.clone()),
-                Known::Ordinary(_) | Known::Ignored => {}
+        let mut base = 0;
+        for target in targets.iter().filter(|t| t.main && t.trigger.is_none()) {
+            if matches!(self.known(&target.table)?, Known::View) {
+                base = 1;
             }
         }
         let temporary = match targets.iter().any(|t| t.trigger.is_some()) {
@@ -42,32 +78,15 @@ impl Run<'_> {
             false => HashSet::new(),
         };
         let is_temporary = |name: &str| temporary.contains(&name.to_ascii_lowercase());
-        let lost = targets
-            .iter()
-            .find(|t| t.main && t.trigger.as_deref().is_some_and(is_temporary));
         let nesting = Nesting::new(base, targets, is_temporary);
-        if let Some(target) = lost
-            && matches!(self.known(&target.table)?, Known::Virtual)
-        {
-            return Err(Error::Unsupported {
-                what: format!(
-                    "writing to the virtual table {} from a TEMP trigger",
-                    target.table
-                ),
-                why: "it cannot be recorded; the transaction was rolled back. Make the trigger a permanent one",
-            });
-        }
-        self.record_rows(nested, nesting, None)?;
-        if let Some(table) = virtual_table {
-            let change = StatementChange {
-                sql: text(stmt),
-                args: arguments.positional.clone(),
-                named: arguments.named.clone(),
-                kind: StatementKind::VirtualTableWrite { table },
-            };
-            self.wait(ChangeKind::Statement(change));
-        }
-        Ok(())
+        let sql = text(stmt);
+        let statement = Statement {
+            sql: &sql,
+            targets,
+            arguments,
+            base,
+        };
+        self.record_rows(nested, nesting, Some(&statement), None)
     }
 
     pub fn record_ddl(
@@ -89,7 +108,7 @@ impl Run<'_> {
         self.state.schema.clear();
         if ddl.kind == StatementKind::DropTable {
             // Foreign keys act on the children of the dropped table's rows; the rows themselves go with the statement.
-            self.record_rows(nested, Nesting::of_a_dropped_table(), Some(&ddl.name))?;
+            self.record_rows(nested, Nesting::of_a_dropped_table(), None, Some(&ddl.name))?;
         }
         let mut kind = ddl.kind.clone();
         let sql = match (&kind, after) {
@@ -151,18 +170,35 @@ impl Run<'_> {
     }
 
     /// Turns what the hook saw into changes.
-    fn record_rows(&mut self, nested: Vec<Nested>, mut nesting: Nesting, except: Option<&str>) -> Result<()> {
-        if nested.is_empty() {
+    fn record_rows(
+        &mut self,
+        nested: Vec<Nested>,
+        mut nesting: Nesting,
+        statement: Option<&Statement<'_>>,
+        except: Option<&str>,
+    ) -> Result<()> {
+        let mut virtual_rows = VirtualRows::default();
+        if let Some(statement) = statement {
+            virtual_rows = self.virtual_targets(statement)?;
+        }
+        if nested.is_empty() && virtual_rows.is_empty() {
             return Ok(());
         }
         self.look_at_log()?;
         let deep = nested.iter().any(|n| n.depth > 0);
         let enforced = deep && self.foreign_keys_enforced()?;
+        let mut changes = Vec::with_capacity(nested.len());
         for Nested { table, mut op, depth } in nested {
-            let Known::Ordinary(table) = self.known(&table)? else {
-                continue;
+            let table = match self.known(&table)? {
+                Known::Ordinary(table) => table,
+                Known::Shadow(table, part) if statement.is_some() => {
+                    virtual_rows.see(&table, part, op, &mut changes);
+                    continue;
+                }
+                _ => continue,
             };
             hook::fit(&table, &mut op)?;
+            self.check_text(&table, &op)?;
             let cause = if deep {
                 let keys = match enforced {
                     true => internal(|| self.state.schema.foreign_keys(self.conn, &table))?,
@@ -175,33 +211,153 @@ impl Run<'_> {
             if table.name == SEQUENCE {
                 // DROP TABLE deletes its row, there as here, and so do the triggers of a remote.
                 if except.is_none() && cause == Cause::Statement {
-                    self.record_sequence(op);
+                    changes.extend(sequence(op));
                 }
-            } else if except.is_none_or(|except| !except.eq_ignore_ascii_case(&table.name)) {
-                self.wait(ChangeKind::Row { table, op, cause });
+                continue;
             }
+            if except.is_some_and(|except| except.eq_ignore_ascii_case(&table.name)) {
+                continue;
+            }
+            virtual_rows.content(&table, &op);
+            self.who_chose(statement, &table, &mut op, cause)?;
+            changes.push(ChangeKind::Row { table, op, cause });
+        }
+        if let Some(statement) = statement {
+            self.finish_virtual_rows(statement, virtual_rows, &mut changes)?;
+            if !self.is_repeatable(statement, &changes, deep)? {
+                for change in &mut changes {
+                    match change {
+                        ChangeKind::Row { cause, .. } if *cause == Cause::Trigger => {
+                            *cause = Cause::Unrepeatable;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        changes.into_iter().for_each(|kind| self.wait(kind));
+        Ok(())
+    }
+
+    /// Notes of a new row whether SQLite gave its key.
+    pub fn who_chose(
+        &mut self,
+        statement: Option<&Statement<'_>>,
+        table: &Arc<Table>,
+        op: &mut RowOp,
+        cause: Cause,
+    ) -> Result<()> {
+        let (RowOp::Insert { after }, Some(statement)) = (&mut *op, statement) else {
+            return Ok(());
+        };
+        let key = match table.is_virtual {
+            true => Some(0),
+            false => internal(|| self.state.schema.indexes(self.conn, table))?.rowid_key,
+        };
+        let Some(key) = key else { return Ok(()) };
+        let given = if cause == Cause::Statement && statement.inserts_itself(&table.name) {
+            given::by_statement(&tokens(statement.sql), table, key, statement.arguments)
+        } else {
+            self.given_by_triggers(statement, table, key)?
+        };
+        if given {
+            *op = RowOp::Add {
+                after: std::mem::take(after),
+            };
         }
         Ok(())
     }
 
-    fn record_sequence(&mut self, op: RowOp) {
-        let (gone, now) = match op {
-            RowOp::Insert { after } => (None, Some(after)),
-            RowOp::Update { before, after } if before[0] == after[0] => (None, Some(after)),
-            RowOp::Update { mut before, after } => (before.drain(..1).next(), Some(after)),
-            RowOp::Delete { mut before } => (before.drain(..1).next(), None),
+    fn given_by_triggers(&mut self, statement: &Statement<'_>, table: &Table, key: usize) -> Result<bool> {
+        let mut any = None;
+        for trigger in statement.triggers() {
+            let sql = internal(|| self.state.schema.trigger(self.conn, trigger))?;
+            any = any.max(given::by_trigger(&tokens(&sql), table, key));
+        }
+        // An upsert of a trigger, a statement that could not be found: rather no row overwritten.
+        Ok(any.unwrap_or(true))
+    }
+
+    /// Whether a remote that is sent the statement's own rows, and whose triggers fire for them, comes to the same.
+    fn is_repeatable(
+        &mut self,
+        statement: &Statement<'_>,
+        changes: &[ChangeKind],
+        deep: bool,
+    ) -> Result<bool> {
+        let rows = |wanted: Cause| {
+            changes.iter().filter_map(move |change| match change {
+                ChangeKind::Row { table, op, cause } if *cause == wanted => Some((table, op)),
+                _ => None,
+            })
         };
-        for args in gone.map(|name| vec![name]).into_iter().chain(now) {
-            self.wait(ChangeKind::Statement(StatementChange {
-                sql: String::new(),
-                args,
-                named: Vec::new(),
-                kind: StatementKind::Sequence,
-            }));
+        if !deep || rows(Cause::Trigger).next().is_none() {
+            return Ok(true);
+        }
+        let tokens_ = tokens(statement.sql);
+        let inserts = given::is_insert(&tokens_);
+        let mut unchanged = false;
+        let mut triggers = Vec::new();
+        for trigger in statement.triggers() {
+            triggers.push(internal(|| self.state.schema.trigger(self.conn, trigger))?);
+        }
+        let triggers: Vec<_> = triggers.iter().map(|sql| tokens(sql)).collect();
+        let fires = |event, table: &Table| triggers.iter().any(|t| given::fires(t, event, &table.name));
+        for (table, op) in rows(Cause::Statement) {
+            if let RowOp::Update { before, after } = op {
+                let set = |name: &str| statement.updates(&table.name, name);
+                let same = |i: usize| before[i] == after[i] && set(&table.columns[i].name);
+                unchanged |= (0..table.columns.len()).any(same);
+                if (inserts && fires("INSERT", table)) || (before == after && fires("UPDATE", table)) {
+                    return Ok(false);
+                }
+            }
+        }
+        if rows(Cause::Statement).next().is_none() {
+            return Ok(false);
+        }
+        let mut overrides = given::overrides_conflicts(&tokens_);
+        if overrides {
+            overrides = false;
+            for (table, op) in rows(Cause::Trigger) {
+                let indexes = internal(|| self.state.schema.indexes(self.conn, table))?;
+                let keyed = indexes.rowid_key.is_some() && !matches!(op, RowOp::Add { .. });
+                overrides |= !matches!(op, RowOp::Delete { .. }) && (indexes.unique || keyed);
+            }
+        }
+        if overrides || self.pragma("recursive_triggers")? == 1 {
+            return Ok(false);
+        }
+        for tokens in &triggers {
+            let pair = |a: &str, b: &str| tokens.windows(2).any(|t| t[0].is(a) && t[1].is(b));
+            let ignores = tokens.windows(3).any(|t| t[0].is("RAISE") && t[2].is("IGNORE"));
+            if ignores || (unchanged && pair("UPDATE", "OF")) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Text that is not Unicode has no SQL in a database whose text is UTF-16.
+    fn check_text(&mut self, table: &Table, op: &RowOp) -> Result<()> {
+        let (before, after) = op.images();
+        let raw = |value: &Value| matches!(value, Value::RawText(_));
+        if !before.into_iter().chain(after).flatten().any(raw) {
+            return Ok(());
+        }
+        let mut stmt = internal(|| self.conn.prepare_one("PRAGMA main.encoding"))?;
+        stmt.step()?;
+        match stmt.value(0)? {
+            ValueRef::Text(b"UTF-8") => Ok(()),
+            _ => Err(Error::Unsupported {
+                what: format!("text that is not Unicode in table {}", table.name),
+                why: "the database keeps its text as UTF-16, and such text cannot be sent; the transaction was rolled \
+                      back. Store a blob instead",
+            }),
         }
     }
 
-    fn known(&mut self, name: &str) -> Result<Known> {
+    pub fn known(&mut self, name: &str) -> Result<Known> {
         Ok(internal(|| self.state.schema.table(self.conn, name))?)
     }
 
@@ -223,6 +379,10 @@ impl Run<'_> {
         }
         stmt.reset();
         Ok(names)
+    }
+
+    pub fn is_temporary(&mut self, trigger: &str) -> sqlite::Result<bool> {
+        Ok(self.temp_triggers()?.contains(&trigger.to_ascii_lowercase()))
     }
 
     fn wait(&mut self, kind: ChangeKind) {
@@ -252,6 +412,25 @@ impl Run<'_> {
             _ => 0,
         })
     }
+}
+
+/// A counter of an AUTOINCREMENT table was written.
+fn sequence(op: RowOp) -> impl Iterator<Item = ChangeKind> {
+    let (gone, now) = match op {
+        RowOp::Insert { after } | RowOp::Add { after } => (None, Some(after)),
+        RowOp::Update { before, after } if before[0] == after[0] => (None, Some(after)),
+        RowOp::Update { mut before, after } => (before.drain(..1).next(), Some(after)),
+        RowOp::Delete { mut before } => (before.drain(..1).next(), None),
+    };
+    let args = gone.map(|name| vec![name]).into_iter().chain(now);
+    args.map(|args| {
+        ChangeKind::Statement(StatementChange {
+            sql: String::new(),
+            args,
+            named: Vec::new(),
+            kind: StatementKind::Sequence,
+        })
+    })
 }
 
 /// The statement's text as it is recorded: without what surrounded it in a script.

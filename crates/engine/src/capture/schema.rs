@@ -7,6 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use partial_sync_vfs::sqlite::{Conn, Result, Step, Stmt, ValueRef};
 
+use super::virtual_tables::{self, Part, VirtualTable};
 use crate::change::{Column, Table};
 
 /// What a name in `main` is.
@@ -14,11 +15,13 @@ use crate::change::{Column, Table};
 pub enum Known {
     /// A table whose rows are recorded.
     Ordinary(Arc<Table>),
-    /// Recorded by statement text.
-    Virtual,
+    /// Its rows are seen in its shadow tables, or it is recorded by statement text.
+    Virtual(Arc<VirtualTable>),
     /// Has INSTEAD OF triggers at best.
     View,
-    /// A shadow table of a virtual table, or gone: not recorded.
+    /// A shadow table of a virtual table.
+    Shadow(Arc<VirtualTable>, Part),
+    /// Gone: not recorded.
     Ignored,
 }
 
@@ -41,10 +44,21 @@ pub struct ForeignKey {
     pub on_delete: Action,
 }
 
+/// What the indexes of a table say of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Indexes {
+    /// The column that is its rowid: an `INTEGER PRIMARY KEY`, which has no index of its own.
+    pub rowid_key: Option<usize>,
+    /// Whether a row can be in the way of another one, but for the rowid.
+    pub unique: bool,
+}
+
 #[derive(Default)]
 pub struct SchemaCache {
     known: HashMap<Box<str>, Known>,
     foreign_keys: HashMap<Box<str>, Arc<[ForeignKey]>>,
+    indexes: HashMap<Box<str>, Indexes>,
+    triggers: HashMap<Box<str>, Arc<str>>,
     kind: Option<Stmt>,
     columns: Option<Stmt>,
     keys: Option<Stmt>,
@@ -79,6 +93,52 @@ impl SchemaCache {
     pub fn clear(&mut self) {
         self.known.clear();
         self.foreign_keys.clear();
+        self.indexes.clear();
+        self.triggers.clear();
+    }
+
+    /// What the indexes of a table say of it.
+    pub fn indexes(&mut self, conn: &Conn, table: &Table) -> Result<Indexes> {
+        if let Some(known) = self.indexes.get(table.name.as_str()) {
+            return Ok(*known);
+        }
+        let sql = "SELECT count(*) FILTER (WHERE origin = 'pk'), count(*) FILTER (WHERE \"unique\") \
+                   FROM pragma_index_list(?1, 'main')";
+        let mut select = conn.prepare_one(sql)?;
+        select.bind(1, ValueRef::Text(table.name.as_bytes()))?;
+        select.step()?;
+        let indexes = Indexes {
+            rowid_key: match table.key()[..] {
+                [key] if !table.without_rowid && integer(&select, 0)? == 0 => Some(key),
+                _ => None,
+            },
+            unique: integer(&select, 1)? > 0,
+        };
+        self.indexes.insert(table.name.as_str().into(), indexes);
+        Ok(indexes)
+    }
+
+    /// The text of a trigger; empty when there is none.
+    pub fn trigger(&mut self, conn: &Conn, name: &str) -> Result<Arc<str>> {
+        let name = name.to_ascii_lowercase();
+        if let Some(sql) = self.triggers.get(name.as_str()) {
+            return Ok(sql.clone());
+        }
+        for (schema, kept) in [("main", true), ("temp", false)] {
+            let sql =
+                format!("SELECT sql FROM {schema}.sqlite_schema WHERE type = 'trigger' AND lower(name) = ?1");
+            let mut select = conn.prepare_one(&sql)?;
+            select.bind(1, ValueRef::Text(name.as_bytes()))?;
+            if select.step()? == Step::Row {
+                let sql: Arc<str> = text(&select, 0)?.unwrap_or_default().into();
+                // A TEMP trigger changes without the schema of `main`.
+                if kept {
+                    self.triggers.insert(name.into(), sql.clone());
+                }
+                return Ok(sql);
+            }
+        }
+        Ok("".into())
     }
 
     /// What `name` is in `main`.
@@ -107,8 +167,16 @@ impl SchemaCache {
         stmt.reset();
         match kind.as_str() {
             "table" => {}
-            "virtual" => return Ok(Known::Virtual),
+            "virtual" => return Ok(Known::Virtual(Arc::new(virtual_tables::read(conn, &name)?))),
             "view" => return Ok(Known::View),
+            "shadow" => {
+                for (owner, part) in virtual_tables::owner(&name) {
+                    if let Known::Virtual(table) = self.table(conn, owner)? {
+                        return Ok(Known::Shadow(table, part));
+                    }
+                }
+                return Ok(Known::Ignored);
+            }
             _ => return Ok(Known::Ignored),
         }
         let stmt = ask(
@@ -130,6 +198,7 @@ impl SchemaCache {
             name,
             columns,
             without_rowid,
+            is_virtual: false,
         })))
     }
 

@@ -7,7 +7,7 @@ use partial_sync_vfs::sqlite::{self, ValueRef};
 
 use super::{classify::internal, run::Run};
 use crate::{
-    change::{Change, ChangeKind, RowOp, Value, codec},
+    change::{Change, ChangeKind, Value, codec},
     error::Result,
     log,
 };
@@ -136,14 +136,10 @@ impl Run<'_> {
 pub fn size(kind: &ChangeKind) -> usize {
     let values = |values: &[Value]| values.iter().map(Value::size).sum::<usize>();
     16 + match kind {
-        ChangeKind::Row {
-            op: RowOp::Insert { after: row } | RowOp::Delete { before: row },
-            ..
-        } => values(row),
-        ChangeKind::Row {
-            op: RowOp::Update { before, after },
-            ..
-        } => values(before) + values(after),
+        ChangeKind::Row { op, .. } => {
+            let (before, after) = op.images();
+            before.into_iter().chain(after).map(|row| values(row)).sum()
+        }
         ChangeKind::Statement(statement) => {
             statement.sql.len()
                 + values(&statement.args)

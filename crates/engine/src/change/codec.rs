@@ -1,19 +1,22 @@
 //! A chunk of changes as bytes: what a row of the change log and the file of a pull in progress hold.
 //!
-//! Format: one version byte, then [postcard](https://postcard.jamesmunns.com/wire-format) of `{ tables: [Table],
+//! Format: one version byte, then [postcard](https://postcard.jamesmunns.com/wire-format) of `{ mode, tables: [Table],
 //! changes: [{ id: i64, time: i64, kind: Row { table: u32, op, cause } | Statement }] }`. A table is written once per
-//! chunk, and changes name it by its index. [`decode`] takes any bytes: it never panics, and never allocates more than
-//! a small multiple of what it was given.
+//! chunk, and changes name it by its index. Release 0.1 wrote version 1, without a mode and without virtual tables; its
+//! changes are to be run as it ran them, with triggers firing. [`decode`] takes any bytes: it never panics, and never
+//! allocates more than a small multiple of what it was given.
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use partial_sync_core::ChangeId;
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, Change, ChangeKind, RowOp, StatementChange, Table};
+use super::{Cause, Change, ChangeKind, Column, Mode, RowOp, StatementChange, Table};
 
-/// The only version so far. It is raised when the meaning of the bytes behind it changes.
-const VERSION: u8 = 1;
+/// It is raised when the meaning of the bytes after it changes.
+const VERSION: u8 = 2;
+/// What release 0.1 wrote.
+const FIRST: u8 = 1;
 
 /// Bytes that are no chunk of changes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,8 +38,22 @@ fn damaged(what: impl Into<String>) -> CodecError {
 
 #[derive(Serialize, Deserialize)]
 struct Chunk<'a> {
+    mode: Mode,
     tables: Vec<Cow<'a, Table>>,
     changes: Vec<Entry<'a>>,
+}
+
+#[derive(Deserialize)]
+struct FirstChunk<'a> {
+    tables: Vec<FirstTable>,
+    changes: Vec<Entry<'a>>,
+}
+
+#[derive(Deserialize)]
+struct FirstTable {
+    name: String,
+    columns: Vec<Column>,
+    without_rowid: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -66,6 +83,7 @@ enum EntryKind<'a> {
 ///     name: "notes".into(),
 ///     columns: vec![Column { name: "id".into(), key: 1, generated: false }],
 ///     without_rowid: false,
+///     is_virtual: false,
 /// });
 /// let op = RowOp::Insert { after: vec![Value::Integer(7)] };
 /// let kind = ChangeKind::Row { table, op, cause: Cause::Statement };
@@ -74,6 +92,11 @@ enum EntryKind<'a> {
 /// # Ok::<(), codec::CodecError>(())
 /// ```
 pub fn encode(changes: &[Change]) -> Result<Vec<u8>, CodecError> {
+    encode_in(Mode::Rows, changes)
+}
+
+/// As [`encode`], for changes that are to be run in this mode.
+pub fn encode_in(mode: Mode, changes: &[Change]) -> Result<Vec<u8>, CodecError> {
     let mut tables = Vec::new();
     let mut index_of: HashMap<&Table, u32> = HashMap::new();
     // Changes to one table usually share its descriptor and follow each other: remember the last one by address.
@@ -106,6 +129,7 @@ pub fn encode(changes: &[Change]) -> Result<Vec<u8>, CodecError> {
         });
     }
     let chunk = Chunk {
+        mode,
         tables,
         changes: entries,
     };
@@ -116,13 +140,23 @@ pub fn encode(changes: &[Change]) -> Result<Vec<u8>, CodecError> {
 pub fn decode(bytes: &[u8]) -> Result<Vec<Change>, CodecError> {
     let chunk: Chunk<'_> = match bytes.split_first() {
         None => return Err(damaged("they are empty")),
-        Some((&VERSION, rest)) => match postcard::take_from_bytes(rest) {
-            Ok((chunk, [])) => chunk,
-            Ok((_, more)) => {
-                return Err(damaged(format!("{} bytes follow the last change", more.len())));
+        Some((&VERSION, rest)) => whole(rest)?,
+        Some((&FIRST, rest)) => {
+            let first: FirstChunk<'_> = whole(rest)?;
+            let table = |table: FirstTable| {
+                Cow::Owned(Table {
+                    name: table.name,
+                    columns: table.columns,
+                    without_rowid: table.without_rowid,
+                    is_virtual: false,
+                })
+            };
+            Chunk {
+                mode: Mode::Triggers,
+                tables: first.tables.into_iter().map(table).collect(),
+                changes: first.changes,
             }
-            Err(e) => return Err(damaged(e.to_string())),
-        },
+        }
         Some((&other, _)) => return Err(CodecError::Version(other)),
     };
     let tables: Vec<Arc<Table>> = chunk
@@ -170,13 +204,27 @@ fn check_names(table: &Table) -> Result<(), CodecError> {
     }
 }
 
+/// The mode that the changes in these bytes are to be run in.
+pub fn mode(bytes: &[u8]) -> Mode {
+    match bytes {
+        // The mode is an enum's number, one byte.
+        [VERSION, 0, ..] => Mode::Rows,
+        _ => Mode::Triggers,
+    }
+}
+
+fn whole<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((chunk, [])) => Ok(chunk),
+        Ok((_, more)) => Err(damaged(format!("{} bytes follow the last change", more.len()))),
+        Err(e) => Err(damaged(e.to_string())),
+    }
+}
+
 fn check_images(table: &Table, op: &RowOp) -> Result<(), CodecError> {
     let wanted = table.columns.len();
-    let fits = match op {
-        RowOp::Insert { after } => after.len() == wanted,
-        RowOp::Update { before, after } => before.len() == wanted && after.len() == wanted,
-        RowOp::Delete { before } => before.len() == wanted,
-    };
+    let (before, after) = op.images();
+    let fits = before.into_iter().chain(after).all(|image| image.len() == wanted);
     match fits {
         true => Ok(()),
         false => Err(damaged(format!(

@@ -6,6 +6,7 @@
 
 mod bind;
 pub mod codec;
+pub mod keys;
 pub(crate) mod migration;
 pub mod position;
 pub mod push;
@@ -104,6 +105,8 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// Whether it was declared `WITHOUT ROWID`.
     pub without_rowid: bool,
+    /// Whether it is a virtual table (FTS5, R*Tree): its first column is then its rowid, and its key.
+    pub is_virtual: bool,
 }
 
 /// A column of a [`Table`].
@@ -151,6 +154,45 @@ pub enum RowOp {
         /// The row as it was.
         before: Vec<Value>,
     },
+    /// A new row whose integer key nobody chose: SQLite gave it. Another client may have been given the same one for
+    /// another row, so it never takes the place of a row: see [`keys`].
+    Add {
+        /// The row.
+        after: Vec<Value>,
+    },
+}
+
+impl RowOp {
+    /// The images before and after, those that there are.
+    pub fn images(&self) -> (Option<&Vec<Value>>, Option<&Vec<Value>>) {
+        match self {
+            Self::Insert { after } | Self::Add { after } => (None, Some(after)),
+            Self::Update { before, after } => (Some(before), Some(after)),
+            Self::Delete { before } => (Some(before), None),
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn images_mut(&mut self) -> impl Iterator<Item = &mut Vec<Value>> {
+        let (before, after) = match self {
+            Self::Insert { after } | Self::Add { after } => (None, Some(after)),
+            Self::Update { before, after } => (Some(before), Some(after)),
+            Self::Delete { before } => (Some(before), None),
+        };
+        before.into_iter().chain(after)
+    }
+}
+
+/// What happens on a database when a change is run there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Mode {
+    /// Exactly what was recorded: its triggers and foreign-key actions are off, and every row that changed is written,
+    /// whatever changed it.
+    #[default]
+    Rows,
+    /// Its triggers fire, so what triggers did is not written. So do remotes that do not offer the other way, and so are
+    /// changes run that release 0.1 recorded.
+    Triggers,
 }
 
 /// What made SQLite change a row.
@@ -158,11 +200,14 @@ pub enum RowOp {
 pub enum Cause {
     /// The statement itself; also a trigger that the remote cannot have (`CREATE TEMP TRIGGER`).
     Statement,
-    /// A trigger program, at any depth. The remote's own trigger does it there, so it is never sent.
+    /// A trigger program, at any depth. With [`Mode::Triggers`] the remote's own trigger does it there.
     Trigger,
     /// A foreign-key action (`CASCADE`, `SET NULL`, `SET DEFAULT`), wherever it ran. Its SQL does nothing on a remote
     /// whose own foreign keys did it already, so naming an action of a trigger program so is safe.
     ForeignKey,
+    /// A trigger program, or what happened below one, in a statement from whose rows alone the remote's triggers would
+    /// not come to the same: it can be sent with [`Mode::Rows`] only.
+    Unrepeatable,
 }
 
 /// What a statement that is recorded as text does; it says how the text is made safe to run again.
@@ -207,6 +252,16 @@ pub enum StatementKind {
     /// The counter of an AUTOINCREMENT table was written: [`StatementChange::args`] are the table's name and, unless the
     /// counter was deleted, its value.
     Sequence,
+    /// One row of an FTS5 table with external content is taken out of the index or put into it, as the content table has
+    /// it. The only value is its rowid.
+    Reindex {
+        /// The virtual table, unquoted.
+        table: String,
+        /// Its content table, unquoted.
+        content: String,
+        /// Whether a trigger did it.
+        by_trigger: bool,
+    },
 }
 
 /// A statement recorded as text.

@@ -4,6 +4,8 @@
 use partial_sync_core::ChangeId;
 use partial_sync_transport::hrana::{BatchResult, Condition, Step, Stmt, Value};
 
+use super::keys::Keys;
+
 /// Makes the table.
 pub(super) use partial_sync_transport::bookkeeping::CREATE_LAST_CHANGE_ID as CREATE;
 
@@ -14,6 +16,21 @@ pub(super) const EXPECT: &str = "INSERT INTO turso_sync_last_change_id (client_i
 /// Writes the client's row.
 pub(super) const MARK: &str = "INSERT INTO turso_sync_last_change_id (client_id, pull_gen, change_id) VALUES (?, ?, ?) \
      ON CONFLICT (client_id) DO UPDATE SET pull_gen = excluded.pull_gen, change_id = excluded.change_id";
+
+/// Succeeds only inside a batch that runs with triggers and foreign-key actions off, because it asked for that with
+/// `"rows": true`. A remote that does not know the field does not know the function either.
+pub(super) const ROWS: &str = "SELECT partial_sync_rows()";
+
+/// Makes the table in which keys are noted that rows got on the remote; see [`super::keys`].
+pub(super) const CREATE_KEYS: &str = "CREATE TABLE IF NOT EXISTS partial_sync_keys \
+     (client_id TEXT, pull_gen INTEGER, tbl TEXT, old INTEGER, since INTEGER, new INTEGER, \
+     PRIMARY KEY (client_id, tbl, old))";
+pub(super) const FORGET_KEYS: &str = "DELETE FROM partial_sync_keys WHERE client_id = ?";
+pub(super) const NOTE_KEY: &str =
+    "INSERT INTO partial_sync_keys (client_id, pull_gen, tbl, old, since, new) VALUES (?, ?, ?, ?, ?, ?)";
+/// The client's keys, as of a pull: columns tbl, old, since, new.
+pub const ASK_KEYS: &str =
+    "SELECT tbl, old, since, new FROM partial_sync_keys WHERE client_id = ? AND pull_gen = ?";
 
 const ASK: &str = "SELECT pull_gen, change_id FROM turso_sync_last_change_id WHERE client_id = ?";
 
@@ -65,6 +82,62 @@ pub fn ask(client_id: &str, condition: Option<Condition>) -> Step {
     let mut stmt = Stmt::new(ASK, args);
     stmt.want_rows = Some(true);
     Step { condition, stmt }
+}
+
+/// The step that asks whether the remote takes rows as they came out; it succeeds then, in a batch with
+/// [`Batch::rows`](partial_sync_transport::hrana::Batch::rows).
+pub fn ask_rows() -> Step {
+    let mut stmt = Stmt::new(ROWS, Vec::new());
+    stmt.want_rows = Some(false);
+    Step {
+        condition: None,
+        stmt,
+    }
+}
+
+/// The step that asks which rows got other keys since the pull of that number.
+pub fn ask_keys(client_id: &str, pull_gen: i64) -> Step {
+    let args = vec![
+        Value::Text {
+            value: client_id.to_owned(),
+        },
+        Value::Integer { value: pull_gen },
+    ];
+    Step {
+        condition: None,
+        stmt: Stmt::new(ASK_KEYS, args),
+    }
+}
+
+/// What the step at this index answered to [`ask_keys`]; nothing where there is no such table.
+pub fn read_keys(result: &BatchResult, step: usize) -> Result<Keys, PositionError> {
+    let mut keys = Keys::default();
+    if let Some(error) = result.step_errors.get(step).and_then(Option::as_ref) {
+        return match error.message.to_ascii_lowercase().contains("no such table") {
+            true => Ok(keys),
+            false => Err(PositionError::Unreadable(error.message.clone())),
+        };
+    }
+    for row in result
+        .step_results
+        .get(step)
+        .and_then(Option::as_ref)
+        .map_or(&[][..], |r| &r.rows)
+    {
+        let [
+            Value::Text { value: table },
+            Value::Integer { value: from },
+            Value::Integer { value: since },
+            Value::Integer { value: to },
+        ] = row.as_slice()
+        else {
+            return Err(PositionError::Unreadable(
+                "partial_sync_keys holds something else than keys".to_owned(),
+            ));
+        };
+        keys.moved(table, *from, ChangeId(*since), *to);
+    }
+    Ok(keys)
 }
 
 /// What the step at this index answered; `None`: this client never pushed.

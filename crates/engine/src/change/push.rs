@@ -3,13 +3,15 @@
 //!
 //! The steps of a batch, each only if the one before succeeded:
 //!
-//! 1. `BEGIN IMMEDIATE`
-//! 2. `CREATE TABLE IF NOT EXISTS turso_sync_last_change_id ..`
-//! 3. a check that the remote is where the batch goes on from. A request that was given up on may still be on its way;
+//! 1. with [`Mode::Rows`], a check that the remote has switched triggers and foreign-key actions off, as the batch asks
+//! 2. `BEGIN IMMEDIATE`
+//! 3. `CREATE TABLE IF NOT EXISTS turso_sync_last_change_id ..`
+//! 4. a check that the remote is where the batch goes on from. A request that was given up on may still be on its way;
 //!    without this, it and its repetition could both land
-//! 4. the changes
-//! 5. this client's row, with the last change id of the batch
-//! 6. `COMMIT`
+//! 5. the changes
+//! 6. where rows got other keys than here ([`keys`](super::keys)), if any did
+//! 7. this client's row, with the last change id of the batch
+//! 8. `COMMIT`
 //!
 //! and `ROLLBACK` if a transaction was begun but not committed; it may fail because SQLite has rolled back already, and
 //! nothing depends on it. The question of [`position::ask`] can go before all that in the same request.
@@ -20,10 +22,11 @@ use partial_sync_core::ChangeId;
 use partial_sync_transport::hrana::{self, Batch, BatchResult, Condition, Step, Stmt};
 
 use super::{
-    Change, ChangeKind, RowOp, StatementKind, Value, is_advice,
+    Change, ChangeKind, Mode, RowOp, StatementKind, Value, is_advice,
+    keys::{self, Keys},
     migration::Migration,
     position::{self, PositionError, RemotePosition},
-    sql::{SqlError, SqlStatement, is_duplicate_column, key_of, written_columns},
+    sql::{ROW_GONE, SqlError, SqlStatement, is_duplicate_column, is_row_gone, key_of, written_columns},
     statement::excerpt,
     transform::{TransformFn, statements},
 };
@@ -59,6 +62,10 @@ pub struct PushOptions<'a> {
     pub limits: PushLimits,
     /// Changes that the remote does not need ([`PushOutcome::Skip`]).
     pub skip: &'a BTreeSet<ChangeId>,
+    /// How the changes are to be run; [`Mode::Rows`] only where the remote offers it.
+    pub mode: Mode,
+    /// Where rows have other keys on the remote. The changes given speak of those already; it is noted there.
+    pub keys: &'a Keys,
     /// The application's callback.
     pub transform: Option<&'a TransformFn>,
     /// Ask for the remote's position first, in the same request; [`PushPlan::position`] reads the answer.
@@ -72,6 +79,8 @@ impl fmt::Debug for PushOptions<'_> {
             .field("after", &self.after)
             .field("limits", &self.limits)
             .field("skip", &self.skip)
+            .field("mode", &self.mode)
+            .field("keys", &self.keys)
             .field("ask_position", &self.ask_position)
             .finish_non_exhaustive()
     }
@@ -112,6 +121,7 @@ pub struct PushPlan<'a> {
 #[derive(Clone, Debug)]
 enum Purpose<'a> {
     Ask,
+    Rows,
     Begin,
     CreateTable,
     Expect,
@@ -119,7 +129,9 @@ enum Purpose<'a> {
         change: &'a Change,
         sql: String,
         skip_if_duplicate_column: bool,
+        must_find: bool,
     },
+    Keys,
     Mark,
     Commit,
     Rollback,
@@ -136,6 +148,9 @@ pub enum PushOutcome {
     /// Nothing landed, because of an `ALTER TABLE` that the remote has perhaps had already. [`look`] asks for what
     /// [`was_made`] needs: when it was made, the change is to be skipped, otherwise it was refused.
     PerhapsMade(Box<PushRefused>, Box<Made>),
+    /// Nothing landed, because the key that SQLite gave to this change's new row belongs to another row there: find a
+    /// free one, and build the batch again.
+    KeyTaken(ChangeId),
     /// Nothing landed: the remote refused a change. It would do so again.
     Refused(Box<PushRefused>),
     /// Nothing of this batch landed, because the remote is no longer at [`PushOptions::after`]; most likely an earlier
@@ -185,6 +200,7 @@ pub fn look(made: &Made) -> Batch {
     });
     Batch {
         steps: steps.collect(),
+        rows: false,
     }
 }
 
@@ -332,13 +348,15 @@ fn write_transaction<'a>(
     changes
         .iter()
         .filter(|change| !options.skip.contains(&change.id))
-        .map(|change| match statements(change, options.transform) {
-            Ok(statements) => Ok((change, statements)),
-            Err(source) => Err(Unsendable {
-                change_id: change.id,
-                source,
-            }),
-        })
+        .map(
+            |change| match statements(change, options.mode, options.transform) {
+                Ok(statements) => Ok((change, statements)),
+                Err(source) => Err(Unsendable {
+                    change_id: change.id,
+                    source,
+                }),
+            },
+        )
         .collect()
 }
 
@@ -370,7 +388,13 @@ fn assemble<'a>(
     if options.ask_position {
         steps.always(Purpose::Ask, position::ask(options.client_id, None).stmt);
     }
-    let begin = steps.always(Purpose::Begin, silent("BEGIN IMMEDIATE", vec![]));
+    let begin = match options.mode {
+        Mode::Rows => {
+            steps.always(Purpose::Rows, silent(position::ROWS, vec![]));
+            steps.then(Purpose::Begin, silent("BEGIN IMMEDIATE", vec![]))
+        }
+        Mode::Triggers => steps.always(Purpose::Begin, silent("BEGIN IMMEDIATE", vec![])),
+    };
     steps.then(Purpose::CreateTable, silent(position::CREATE, vec![]));
     let expected = options.after.map_or(hrana::Value::Null, |id| integer(id.0));
     steps.then(
@@ -393,9 +417,28 @@ fn assemble<'a>(
                 change,
                 sql: statement.sql,
                 skip_if_duplicate_column: statement.skip_if_duplicate_column,
+                must_find: statement.must_find,
             };
             steps.then(purpose, stmt);
         }
+    }
+    if !options.keys.is_empty() {
+        steps.then(Purpose::Keys, silent(position::CREATE_KEYS, vec![]));
+        steps.then(Purpose::Keys, silent(position::FORGET_KEYS, vec![client()]));
+    }
+    for (table, from, moved) in options.keys.iter() {
+        let table = hrana::Value::Text {
+            value: table.to_owned(),
+        };
+        let args = vec![
+            client(),
+            integer(options.pull_gen),
+            table,
+            integer(from),
+            integer(moved.since.0),
+            integer(moved.to),
+        ];
+        steps.then(Purpose::Keys, silent(position::NOTE_KEY, args));
     }
     steps.then(
         Purpose::Mark,
@@ -419,7 +462,10 @@ fn assemble<'a>(
         silent("ROLLBACK", vec![]),
     );
     Ok(PushBatch {
-        batch: Batch { steps: steps.steps },
+        batch: Batch {
+            steps: steps.steps,
+            rows: options.mode == Mode::Rows,
+        },
         plan: PushPlan {
             transactions,
             first,
@@ -509,15 +555,27 @@ impl PushPlan<'_> {
             } if is_duplicate_column(&error.message) => return PushOutcome::Skip(change.id),
             Purpose::Change { change, .. } if is_advice(change) => return PushOutcome::Skip(change.id),
             Purpose::Change { .. } if is_the_remotes_state(error) => "a change",
-            Purpose::Change { change, sql, .. } => {
+            Purpose::Change { change, .. } if is_key_taken(change, &error.message) => {
+                return PushOutcome::KeyTaken(change.id);
+            }
+            Purpose::Change {
+                change,
+                sql,
+                must_find,
+                ..
+            } => {
                 let (table, key) = subject(change);
+                let message = match *must_find && is_row_gone(&error.message) {
+                    true => ROW_GONE.to_owned(),
+                    false => error.message.clone(),
+                };
                 let refused = Box::new(PushRefused {
                     change_id: Some(change.id),
                     batch: (self.first, self.last),
                     table,
                     key,
                     sql: sql.clone(),
-                    message: error.message.clone(),
+                    message,
                     code: error.code.clone(),
                 });
                 return match Migration::of_change(change) {
@@ -545,6 +603,8 @@ impl PushPlan<'_> {
             // ROLLBACK is looked at only when nothing before it failed and COMMIT did not succeed.
             Purpose::Rollback => return PushOutcome::Unclear,
             Purpose::Ask => "the question for the position",
+            Purpose::Rows => "switching triggers and foreign-key actions off",
+            Purpose::Keys => "noting the keys of new rows",
             Purpose::Begin => "BEGIN IMMEDIATE",
             Purpose::CreateTable => "creating turso_sync_last_change_id",
             Purpose::Expect => "checking turso_sync_last_change_id",
@@ -557,6 +617,16 @@ impl PushPlan<'_> {
             code: error.code.clone(),
         }
     }
+}
+
+/// Whether a new row was refused because its key, which SQLite gave it, is another row's. Of FTS5 that is all it says.
+pub fn is_key_taken(change: &Change, message: &str) -> bool {
+    keys::added(change).is_some_and(|(table, key, _)| {
+        let message = message.to_ascii_lowercase();
+        let column = format!("{}.{}", table.name, table.columns[key].name).to_ascii_lowercase();
+        (message.contains("unique constraint failed") && message.contains(&column))
+            || (table.is_virtual && message.contains("constraint failed"))
+    })
 }
 
 /// Whether an error speaks of the remote as a whole, so that no change is to blame for it.
@@ -594,7 +664,7 @@ pub fn subject(change: &Change) -> (Option<String>, Vec<(String, Value)>) {
     match &change.kind {
         ChangeKind::Row { table, op, .. } => {
             let image = match op {
-                RowOp::Insert { after } => after,
+                RowOp::Insert { after } | RowOp::Add { after } => after,
                 RowOp::Update { before, .. } | RowOp::Delete { before } => before,
             };
             let columns = match image.len() == table.columns.len() {
@@ -608,9 +678,9 @@ pub fn subject(change: &Change) -> (Option<String>, Vec<(String, Value)>) {
             (Some(table.name.clone()), key)
         }
         ChangeKind::Statement(statement) => match &statement.kind {
-            StatementKind::VirtualTableWrite { table } | StatementKind::AlterAddColumn { table, .. } => {
-                (Some(table.clone()), Vec::new())
-            }
+            StatementKind::VirtualTableWrite { table }
+            | StatementKind::Reindex { table, .. }
+            | StatementKind::AlterAddColumn { table, .. } => (Some(table.clone()), Vec::new()),
             _ => (None, Vec::new()),
         },
     }
@@ -629,7 +699,7 @@ pub(crate) fn what(change: &Change) -> String {
         ChangeKind::Statement(statement) => return excerpt(&statement.sql),
     };
     let verb = match op {
-        RowOp::Insert { .. } => "insert into",
+        RowOp::Insert { .. } | RowOp::Add { .. } => "insert into",
         RowOp::Update { .. } => "update",
         RowOp::Delete { .. } => "delete from",
     };

@@ -11,16 +11,22 @@
 //! - Columns in a WHERE are written `"table"."column"`: a bare `"column"` that the remote does not have would silently
 //!   become a string, and a DELETE could then match every row.
 //! - Arguments are only ever what JSON can carry: NULL, integers, finite floats, text without NUL, blobs. Infinities are
-//!   written into the SQL (`9e999`), other text is sent as a blob and cast, which keeps its bytes in a UTF-8 database.
-//! - Effects of triggers have no SQL: the remote's own triggers have them. Effects of foreign-key actions do nothing
-//!   where the remote did them already, so that no trigger fires twice: a delete finds no row, and an update is guarded
-//!   by the old values of what it changes. In the log they come after the parent's change, which is right for both
-//!   kinds of remote: one that enforces foreign keys has acted by then, one that does not has not objected.
+//!   written into the SQL (`9e999`); so are NULs, as `char(0)` in the place of a character that the text does not have,
+//!   whatever the database's encoding. Text that is not UTF-8 is sent as a blob and cast, which keeps its bytes in a UTF-8
+//!   database; in others there is none.
+//! - An update of a row that has no key must find it: SQL that does not fails, rather than do nothing in silence.
+//! - With [`Mode::Rows`] every change is written as it was recorded. With [`Mode::Triggers`] effects of triggers have no
+//!   SQL: the remote's own triggers have them. Effects of foreign-key actions do nothing there where the remote did them
+//!   already, so that no trigger fires twice: a delete finds no row, and an update is guarded by the old values of what it
+//!   changes. In the log they come after the parent's change, which is right for both kinds of remote: one that enforces
+//!   foreign keys has acted by then, one that does not has not objected.
+
+use std::borrow::Cow;
 
 use partial_sync_transport::bookkeeping::is_own;
 
 use super::{
-    Cause, Change, ChangeKind, RowOp, StatementKind, Table, Value,
+    Cause, Change, ChangeKind, Mode, RowOp, StatementKind, Table, Value,
     statement::{self, excerpt},
     tokens::{own_table, tokens},
 };
@@ -34,6 +40,8 @@ pub struct SqlStatement {
     pub args: Vec<Value>,
     /// It adds a column. When it fails because the column is there already (see [`is_duplicate_column`]), it is done.
     pub skip_if_duplicate_column: bool,
+    /// It changes a row without a key, and fails when that is not there; see [`is_row_gone`].
+    pub must_find: bool,
 }
 
 /// A change that has no SQL.
@@ -81,6 +89,14 @@ pub enum SqlError {
         /// Parameters needed.
         count: usize,
     },
+    /// A remote whose triggers fire would make something else of it.
+    #[error(
+        "table {table:?} was changed by a trigger or a foreign key in a statement that the remote's own triggers would not repeat (a conflict clause, an update that changed nothing, recursion, RAISE(IGNORE), a cascade below a trigger), and this remote does not take rows as they came out. Push to a server that offers that, or discard the change"
+    )]
+    Unrepeatable {
+        /// The table.
+        table: String,
+    },
     /// A text that is not what it was recorded as.
     #[error("a statement recorded as {expected} is none: {sql}")]
     NotAStatement {
@@ -113,23 +129,50 @@ pub fn is_duplicate_column(message: &str) -> bool {
     message.to_ascii_lowercase().contains("duplicate column name")
 }
 
+/// Evaluated when the row that a statement must find is not there. SQL has no other way to fail in an expression that
+/// every SQLite understands.
+const FAIL: &str = "abs(-9223372036854775808)";
+
+/// Whether a message says that a statement with [`SqlStatement::must_find`] did not find its row.
+pub fn is_row_gone(message: &str) -> bool {
+    message.to_ascii_lowercase().contains("integer overflow")
+}
+
+/// What is said then.
+pub const ROW_GONE: &str =
+    "no row with exactly these values is there any more, and the table has no key to find it by";
+
 /// The SQL of a change; no statement when there is nothing to do.
-pub fn to_sql(change: &Change) -> Result<Vec<SqlStatement>, SqlError> {
+pub fn to_sql(change: &Change, mode: Mode) -> Result<Vec<SqlStatement>, SqlError> {
     match &change.kind {
         kind if touches_own(kind) => Ok(Vec::new()),
-        ChangeKind::Statement(change) => statement::to_sql(change),
+        ChangeKind::Statement(change) => statement::to_sql(change, mode),
         ChangeKind::Row {
             cause: Cause::Trigger,
             ..
-        } => Ok(Vec::new()),
+        } if mode == Mode::Triggers => Ok(Vec::new()),
+        ChangeKind::Row {
+            table,
+            cause: Cause::Unrepeatable,
+            ..
+        } if mode == Mode::Triggers => Err(SqlError::Unrepeatable {
+            table: table.name.clone(),
+        }),
         ChangeKind::Row { table, op, cause } => {
             check_images(table, op)?;
-            let statement = match op {
-                RowOp::Insert { after } => Some(insert(table, after)?),
-                RowOp::Update { before, after } => update(table, before, after, *cause)?,
-                RowOp::Delete { before } => Some(delete(table, before)?),
-            };
-            Ok(statement.into_iter().collect())
+            let guarded = mode == Mode::Triggers && *cause == Cause::ForeignKey;
+            Ok(match op {
+                // Virtual tables have no ON CONFLICT.
+                RowOp::Insert { after } if table.is_virtual => {
+                    vec![delete(table, after)?, insert(table, after, false)?]
+                }
+                RowOp::Insert { after } => vec![insert(table, after, true)?],
+                RowOp::Add { after } => vec![insert(table, after, false)?],
+                RowOp::Update { before, after } => {
+                    update(table, before, after, guarded)?.into_iter().collect()
+                }
+                RowOp::Delete { before } => vec![delete(table, before)?],
+            })
         }
     }
 }
@@ -167,12 +210,8 @@ pub(super) fn key_of(table: &Table, image: &[Value]) -> Option<Vec<usize>> {
 }
 
 pub(super) fn check_images(table: &Table, op: &RowOp) -> Result<(), SqlError> {
-    let (first, second) = match op {
-        RowOp::Insert { after } => (after, None),
-        RowOp::Update { before, after } => (before, Some(after)),
-        RowOp::Delete { before } => (before, None),
-    };
-    for image in [Some(first), second].into_iter().flatten() {
+    let (before, after) = op.images();
+    for image in before.into_iter().chain(after) {
         if image.len() != table.columns.len() {
             return Err(SqlError::Image {
                 table: table.name.clone(),
@@ -184,7 +223,8 @@ pub(super) fn check_images(table: &Table, op: &RowOp) -> Result<(), SqlError> {
     Ok(())
 }
 
-fn insert(table: &Table, after: &[Value]) -> Result<SqlStatement, SqlError> {
+/// `upsert`: a row with the same key is overwritten, otherwise the statement fails.
+fn insert(table: &Table, after: &[Value], upsert: bool) -> Result<SqlStatement, SqlError> {
     let mut out = Writer::new(table);
     let columns: Vec<usize> = written_columns(table).collect();
     out.push(&format!(
@@ -198,7 +238,7 @@ fn insert(table: &Table, after: &[Value]) -> Result<SqlStatement, SqlError> {
     }
     out.push(")");
     // A key with a NULL in it conflicts with nothing, so such a row is simply added, as one without a key is.
-    if let Some(key) = key_of(table, after) {
+    if upsert && let Some(key) = key_of(table, after) {
         let others: Vec<String> = columns
             .iter()
             .filter(|i| !key.contains(i))
@@ -220,7 +260,7 @@ fn update(
     table: &Table,
     before: &[Value],
     after: &[Value],
-    cause: Cause,
+    guarded: bool,
 ) -> Result<Option<SqlStatement>, SqlError> {
     let changed = changed_columns(table, before, after);
     if changed.is_empty() {
@@ -233,40 +273,40 @@ fn update(
         out.push(&format!("{separator}{} = ", quoted(&table.columns[i].name)));
         out.column_value(i, &after[i])?;
     }
-    let guarded = match cause {
-        Cause::ForeignKey => &changed[..],
-        Cause::Statement | Cause::Trigger => &[],
-    };
-    out.this_row(before, guarded)?;
+    // An action that the remote did already has nothing left to find.
+    out.this_row(before, if guarded { &changed } else { &[] }, !guarded)?;
     out.finish().map(Some)
 }
 
 fn delete(table: &Table, before: &[Value]) -> Result<SqlStatement, SqlError> {
     let mut out = Writer::new(table);
     out.push(&format!("DELETE FROM {}", quoted(&table.name)));
-    out.this_row(before, &[])?;
+    out.this_row(before, &[], false)?;
     out.finish()
 }
 
 /// A name between double quotes.
-pub(super) fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// How a value is written: SQL text, and the argument for the one `?` in it, if it has one. `None` for NaN.
-pub(super) fn written(value: &Value) -> Option<(&'static str, Option<Value>)> {
+pub(super) fn written(value: &Value) -> Option<(Cow<'static, str>, Option<Value>)> {
     Some(match value {
         Value::Real(real) if real.is_nan() => return None,
         Value::Real(real) if real.is_infinite() => {
             let literal = if *real > 0.0 { "9e999" } else { "-9e999" };
-            (literal, None)
+            (literal.into(), None)
         }
-        Value::RawText(bytes) => ("CAST(? AS TEXT)", Some(Value::Blob(bytes.clone()))),
+        Value::RawText(bytes) => ("CAST(? AS TEXT)".into(), Some(Value::Blob(bytes.clone()))),
         Value::Text(text) if text.contains('\0') => {
-            let bytes = text.clone().into_bytes();
-            ("CAST(? AS TEXT)", Some(Value::Blob(bytes)))
+            // A character that the text does not have; no text has them all.
+            let unused = ('\u{1}'..=char::MAX).find(|&c| !text.contains(c))?;
+            let sent = text.replace('\0', unused.encode_utf8(&mut [0; 4]));
+            let sql = format!("replace(?, char({}), char(0))", u32::from(unused));
+            (sql.into(), Some(Value::Text(sent)))
         }
-        plain => ("?", Some(plain.clone())),
+        plain => ("?".into(), Some(plain.clone())),
     })
 }
 
@@ -275,6 +315,7 @@ struct Writer<'t> {
     table: &'t Table,
     sql: String,
     args: Vec<Value>,
+    must_find: bool,
 }
 
 impl<'t> Writer<'t> {
@@ -283,6 +324,7 @@ impl<'t> Writer<'t> {
             table,
             sql: String::new(),
             args: Vec::new(),
+            must_find: false,
         }
     }
 
@@ -299,7 +341,7 @@ impl<'t> Writer<'t> {
     }
 
     /// The text of a column's value; its argument is added.
-    fn value(&mut self, column: usize, value: &Value) -> Result<&'static str, SqlError> {
+    fn value(&mut self, column: usize, value: &Value) -> Result<Cow<'static, str>, SqlError> {
         let (sql, arg) = written(value).ok_or_else(|| SqlError::NotANumber {
             place: format!(
                 "column {:?} of table {:?}",
@@ -312,12 +354,13 @@ impl<'t> Writer<'t> {
 
     fn column_value(&mut self, column: usize, value: &Value) -> Result<(), SqlError> {
         let sql = self.value(column, value)?;
-        self.push(sql);
+        self.push(&sql);
         Ok(())
     }
 
-    /// `WHERE` exactly this row; and, of a row found by its key, only while the guarded columns are as they were.
-    fn this_row(&mut self, before: &[Value], guarded: &[usize]) -> Result<(), SqlError> {
+    /// `WHERE` exactly this row; and, of a row found by its key, only while the guarded columns are as they were. A row
+    /// that has none `must` be there, or the statement fails.
+    fn this_row(&mut self, before: &[Value], guarded: &[usize], must: bool) -> Result<(), SqlError> {
         if let Some(key) = key_of(self.table, before) {
             let mut terms = Vec::with_capacity(key.len() + guarded.len());
             for &i in &key {
@@ -335,11 +378,16 @@ impl<'t> Writer<'t> {
             .into_iter()
             .map(|i| self.same_value(i, &before[i]))
             .collect::<Result<Vec<_>, _>>()?;
-        self.push(&format!(
-            " WHERE {rowid} = (SELECT {rowid} FROM {} WHERE {} LIMIT 1)",
+        let row = format!(
+            "(SELECT {rowid} FROM {} WHERE {} LIMIT 1)",
             quoted(&self.table.name),
             all_of(terms)
-        ));
+        );
+        self.must_find = must;
+        self.push(&match must {
+            true => format!(" WHERE {rowid} = coalesce({row}, {FAIL})"),
+            false => format!(" WHERE {rowid} = {row}"),
+        });
         Ok(())
     }
 
@@ -370,7 +418,9 @@ impl<'t> Writer<'t> {
     /// The column holds this key value as the key's own index compares.
     fn same_key(&mut self, i: usize, value: &Value) -> Result<String, SqlError> {
         let sql = self.value(i, value)?;
-        Ok(format!("{} IS {sql}", self.column(i)))
+        // A virtual table finds its row by `=` only; its rowid is never NULL.
+        let is = if self.table.is_virtual { "=" } else { "IS" };
+        Ok(format!("{} {is} {sql}", self.column(i)))
     }
 
     /// The column holds this value, of this type and with these bytes; never NULL.
@@ -401,6 +451,7 @@ impl<'t> Writer<'t> {
             sql: self.sql,
             args: self.args,
             skip_if_duplicate_column: false,
+            must_find: self.must_find,
         })
     }
 }

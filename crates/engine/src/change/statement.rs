@@ -4,13 +4,13 @@
 //! `IF [NOT] EXISTS` is put where the grammar wants it, and each parameter becomes a plain `?` or a literal.
 
 use super::{
-    StatementChange, StatementKind, Value,
+    Mode, StatementChange, StatementKind, Value,
     sql::{MAX_PARAMETERS, SqlError, SqlStatement, written},
     tokens::{Token, TokenKind, tokens},
 };
 
 /// The SQL of a statement change; none for what exists on one connection only (`CREATE TEMP ..`).
-pub(super) fn to_sql(change: &StatementChange) -> Result<Vec<SqlStatement>, SqlError> {
+pub(super) fn to_sql(change: &StatementChange, mode: Mode) -> Result<Vec<SqlStatement>, SqlError> {
     use StatementKind::*;
     let (head, guard) = match &change.kind {
         CreateTable => (["CREATE", "TABLE"], " IF NOT EXISTS"),
@@ -22,7 +22,10 @@ pub(super) fn to_sql(change: &StatementChange) -> Result<Vec<SqlStatement>, SqlE
         DropTrigger => (["DROP", "TRIGGER"], " IF EXISTS"),
         DropView => (["DROP", "VIEW"], " IF EXISTS"),
         AlterAddColumn { .. } | AlterOther | AlterLegacy => (["ALTER", "TABLE"], ""),
-        VirtualTableWrite { .. } => return Ok(vec![plain(&change.sql, &change.args, &change.named)?]),
+        Reindex { by_trigger: true, .. } if mode == Mode::Triggers => return Ok(Vec::new()),
+        VirtualTableWrite { .. } | Reindex { .. } => {
+            return Ok(vec![plain(&change.sql, &change.args, &change.named)?]);
+        }
         Pragma => return Ok(vec![starting_with("PRAGMA", &change.sql)?]),
         Analyze => return Ok(vec![starting_with("ANALYZE", &change.sql)?]),
         Sequence => return sequence(&change.args),
@@ -203,7 +206,7 @@ impl<'a> Text<'a> {
             sent.extend(arg);
             // `$a(b)7` ends in a parenthesis: a bare `?` would take the digit for its number.
             let number_follows = self.sql[token.end()..].starts_with(|c: char| c.is_ascii_digit());
-            let replacement = match sql {
+            let replacement = match &*sql {
                 "?" if number_follows => "? ".to_owned(),
                 "?" => "?".to_owned(),
                 // In parentheses, so that it can stand beside a word or a minus.
@@ -232,6 +235,7 @@ impl<'a> Text<'a> {
             sql,
             args: sent,
             skip_if_duplicate_column: false,
+            must_find: false,
         })
     }
 }

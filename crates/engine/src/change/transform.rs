@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Cause, Change, ChangeKind, RowOp, Table, Value,
+    Change, ChangeKind, Mode, RowOp, Table, Value,
     sql::{SqlError, SqlStatement, changed_columns, check_images, custom, key_of, to_sql, written_columns},
 };
 
@@ -62,13 +62,18 @@ pub enum Transform {
 /// The callback.
 pub type TransformFn = dyn Fn(&TransformMutation) -> Transform + Send + Sync;
 
-/// The SQL of a change after the callback has seen it. It sees row changes that have SQL, so no effects of triggers.
-pub fn statements(change: &Change, transform: Option<&TransformFn>) -> Result<Vec<SqlStatement>, SqlError> {
-    let sql = to_sql(change)?;
-    let (Some(transform), ChangeKind::Row { table, op, cause }) = (transform, &change.kind) else {
+/// The SQL of a change after the callback has seen it. It sees row changes that have SQL: what triggers did only where it
+/// is sent, and never rows of virtual tables.
+pub fn statements(
+    change: &Change,
+    mode: Mode,
+    transform: Option<&TransformFn>,
+) -> Result<Vec<SqlStatement>, SqlError> {
+    let sql = to_sql(change, mode)?;
+    let (Some(transform), ChangeKind::Row { table, op, .. }) = (transform, &change.kind) else {
         return Ok(sql);
     };
-    if sql.is_empty() || *cause == Cause::Trigger {
+    if sql.is_empty() || table.is_virtual {
         return Ok(sql);
     }
     match transform(&mutation(change.time, table, op)?) {
@@ -92,7 +97,9 @@ fn mutation(change_time: i64, table: &Table, op: &RowOp) -> Result<TransformMuta
     };
     let all: Vec<usize> = written_columns(table).collect();
     let (change_type, named_by, before, after, updates) = match op {
-        RowOp::Insert { after } => (ChangeType::Insert, after, None, Some(row(after, &all)), None),
+        RowOp::Insert { after } | RowOp::Add { after } => {
+            (ChangeType::Insert, after, None, Some(row(after, &all)), None)
+        }
         RowOp::Delete { before } => (ChangeType::Delete, before, Some(row(before, &all)), None, None),
         RowOp::Update { before, after } => (
             ChangeType::Update,

@@ -33,7 +33,7 @@ fn over_http(served: &Served, sql: &str, args: Vec<Value>) -> Result<(), String>
         step(Some(Condition::Ok { step: 0 }), "select 1", vec![]),
     ];
     let result = runtime
-        .block_on(served.http().execute(Batch { steps }, None))
+        .block_on(served.http().execute(Batch { steps, rows: false }, None))
         .map_err(|e| e.to_string())?;
     match result.step_errors.into_iter().flatten().next() {
         Some(error) => Err(error.message),

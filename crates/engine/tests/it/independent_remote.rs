@@ -78,6 +78,7 @@ impl Tursodb {
                 condition: None,
                 stmt: Stmt::new(sql, vec![]),
             }],
+            rows: false,
         };
         let result = runtime.block_on(self.remote.execute(batch, None)).unwrap();
         assert!(

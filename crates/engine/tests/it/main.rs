@@ -8,6 +8,7 @@ mod closing;
 mod crash;
 mod differential;
 mod discarded;
+mod exact_rows;
 mod first_connect;
 mod guarded;
 mod hydration;

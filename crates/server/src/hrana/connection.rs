@@ -17,6 +17,7 @@ use partial_sync_transport::hrana;
 use rusqlite::{
     Connection, InterruptHandle, OpenFlags,
     config::DbConfig,
+    functions::FunctionFlags,
     hooks::{AuthContext, Authorization, Wal},
     limits::Limit,
     vtab::series,
@@ -24,17 +25,22 @@ use rusqlite::{
 
 use super::{
     HranaOptions,
-    error::{error, from_sqlite},
-    guard::{Verdict, judge, judge_text},
+    error::{code, error, from_sqlite},
+    guard::{Verdict, judge, judge_text, writes_keys},
 };
 
 /// Virtual machine steps between two looks at the clock: some ten microseconds.
 const STEPS_BETWEEN_CHECKS: i32 = 2000;
 
+const NOT_ROWS: &str = "triggers fire in this batch: only a client that may write, and asks for it with \"rows\": true, can \
+     have them off";
+
 /// A connection and what its hooks note down.
 pub(super) struct SqlConnection {
     sqlite: Connection,
     notes: Arc<Notes>,
+    /// This client may not write.
+    read_only: bool,
     /// Deadlines are counted from here.
     born: Instant,
 }
@@ -56,6 +62,8 @@ struct Notes {
     changes_schema: AtomicBool,
     /// The statement that was prepared last writes a client's row of the project's table.
     one_row: AtomicBool,
+    /// Triggers and foreign-key actions are off: see [`SqlConnection::write_rows`].
+    rows: AtomicBool,
     /// Why the guard refused the last statement it refused.
     refusal: Mutex<Option<String>>,
 }
@@ -120,6 +128,9 @@ impl SqlConnection {
         let seen = notes.clone();
         let busy_timeout_ms = u64::try_from(options.busy_timeout.as_millis()).unwrap_or(u64::MAX);
         sqlite.authorizer(Some(move |context: AuthContext<'_>| {
+            if seen.rows.load(Ordering::Relaxed) && writes_keys(&context) {
+                return Authorization::Allow;
+            }
             match judge(&context, read_only, busy_timeout_ms) {
                 Verdict::Allow => Authorization::Allow,
                 Verdict::AllowAndTaint => {
@@ -140,7 +151,54 @@ impl SqlConnection {
                 }
             }
         }))?;
-        Ok(Self { sqlite, notes, born })
+        let seen = notes.clone();
+        let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DIRECTONLY;
+        sqlite.create_scalar_function("partial_sync_rows", 0, flags, move |_| {
+            match seen.rows.load(Ordering::Relaxed) {
+                true => Ok(1),
+                false => Err(rusqlite::Error::UserFunctionError(NOT_ROWS.into())),
+            }
+        })?;
+        Ok(Self {
+            sqlite,
+            notes,
+            read_only,
+            born,
+        })
+    }
+
+    /// Until the guard goes, rows are written as they are: triggers do not fire and foreign keys neither act nor refuse.
+    /// A client that may not write gets no such thing, and finds out by `partial_sync_rows()`. Whatever transaction is
+    /// open when the guard goes is rolled back, so that nobody else's statements ever run so.
+    pub(super) fn write_rows(&self) -> Result<Option<RowsOnly<'_>>, hrana::Error> {
+        if self.read_only {
+            return Ok(None);
+        }
+        if !self.sqlite.is_autocommit() {
+            return Err(error(
+                code::BAD_REQUEST,
+                "a batch with `rows` cannot begin inside a transaction: send it in a stream of its own",
+            ));
+        }
+        let foreign_keys = self
+            .sqlite
+            .db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY)
+            .map_err(|e| self.explain(e))?;
+        let guard = RowsOnly {
+            connection: self,
+            foreign_keys,
+        };
+        self.act(false, false).map_err(|e| self.explain(e))?;
+        self.notes.rows.store(true, Ordering::Relaxed);
+        Ok(Some(guard))
+    }
+
+    fn act(&self, triggers: bool, foreign_keys: bool) -> rusqlite::Result<()> {
+        self.sqlite
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, triggers)?;
+        self.sqlite
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, foreign_keys)?;
+        Ok(())
     }
 
     /// SQLite's connection.
@@ -211,6 +269,26 @@ impl SqlConnection {
             && self.sqlite.total_changes() == 0
             && !self.notes.tainted.load(Ordering::Relaxed)
             && !self.sqlite.is_busy()
+    }
+}
+
+/// While it lives, triggers and foreign-key actions are off.
+pub(super) struct RowsOnly<'c> {
+    connection: &'c SqlConnection,
+    /// Whether foreign keys were enforced before.
+    foreign_keys: bool,
+}
+
+impl Drop for RowsOnly<'_> {
+    fn drop(&mut self) {
+        let connection = self.connection;
+        connection.notes.rows.store(false, Ordering::Relaxed);
+        let ended = connection.sqlite.is_autocommit() || connection.sqlite.execute_batch("ROLLBACK").is_ok();
+        let restored = connection.act(true, self.foreign_keys).is_ok();
+        if !ended || !restored {
+            tracing::error!("a connection could not be made as it was; it is not used for another client");
+            connection.notes.tainted.store(true, Ordering::Relaxed);
+        }
     }
 }
 

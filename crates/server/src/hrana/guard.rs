@@ -8,7 +8,7 @@
 //! `turso_sync_last_change_id` says how far each client has pushed. Clients make it and write their own row of it in
 //! ordinary SQL, and nothing else may happen to it: a row at a time, no deletes, no triggers, no other shape.
 
-use partial_sync_transport::bookkeeping::{CREATE_LAST_CHANGE_ID, LAST_CHANGE_ID, OWN_TABLES, is_own};
+use partial_sync_transport::bookkeeping::{CREATE_LAST_CHANGE_ID, KEYS, LAST_CHANGE_ID, OWN_TABLES, is_own};
 use rusqlite::hooks::{AuthAction, AuthContext};
 
 /// What the guard thinks of one action of a statement.
@@ -126,6 +126,22 @@ fn judge_own(context: &AuthContext<'_>) -> Option<Verdict> {
     // A trigger's program is no client.
     let directly = context.accessor.is_none() && own.eq_ignore_ascii_case(LAST_CHANGE_ID);
     Some(allowed.filter(|_| directly).unwrap_or_else(|| refuse_own(own)))
+}
+
+/// Whether an action makes or writes the table in which a push notes which keys its new rows got. Allowed only in a batch
+/// with `rows`, which is how a replica pushes.
+pub(super) fn writes_keys(context: &AuthContext<'_>) -> bool {
+    let table = match context.action {
+        AuthAction::Insert { table_name }
+        | AuthAction::Delete { table_name }
+        | AuthAction::CreateTable { table_name } => table_name,
+        AuthAction::CreateIndex {
+            index_name,
+            table_name,
+        } if index_name.starts_with("sqlite_autoindex_") => table_name,
+        _ => return false,
+    };
+    context.accessor.is_none() && table.eq_ignore_ascii_case(KEYS)
 }
 
 fn refuse_own(name: &str) -> Verdict {

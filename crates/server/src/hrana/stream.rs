@@ -169,6 +169,10 @@ impl Stream {
         }
         // Before anything has run, so that a COMMIT cannot be followed by "the answer is too large".
         bounds.budget.take(steps.saturating_mul(STEP_OVERHEAD))?;
+        let _rows = match batch.rows {
+            true => self.connection.write_rows()?,
+            false => None,
+        };
         let mut result = BatchResult {
             step_results: Vec::with_capacity(steps),
             step_errors: Vec::with_capacity(steps),

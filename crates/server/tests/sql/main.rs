@@ -8,4 +8,5 @@ mod commits;
 mod execute;
 mod limits;
 mod refusals;
+mod rows;
 mod server;

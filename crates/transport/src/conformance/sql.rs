@@ -10,7 +10,7 @@ use crate::{
 
 async fn execute(remote: &dyn Remote, steps: Vec<Step>) -> BatchResult {
     remote
-        .execute(Batch { steps }, Some(Duration::from_secs(10)))
+        .execute(Batch { steps, rows: false }, Some(Duration::from_secs(10)))
         .await
         .expect("the batch is answered")
 }

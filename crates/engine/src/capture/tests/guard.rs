@@ -97,7 +97,7 @@ fn s2_no_statement_touches_the_tables_of_this_project() {
              SELECT * FROM turso_sync_last_change_id; SELECT count(*) FROM partial_sync_changes",
         )
         .unwrap();
-    assert_eq!(db.take(), ["+t(1,1)"]);
+    assert_eq!(db.take(), ["*t(1,1)"]);
     let kept: i64 = connection
         .query_row("SELECT change_id FROM turso_sync_last_change_id", (), |row| {
             row.get(0)
@@ -150,12 +150,17 @@ fn s2_a_recorded_change_of_these_tables_has_no_sql() {
             K::CreateTrigger,
         ),
     ] {
-        assert_eq!(to_sql(&statement(sql, kind)).unwrap(), [], "{sql}");
+        assert_eq!(
+            to_sql(&statement(sql, kind), crate::change::Mode::Rows).unwrap(),
+            [],
+            "{sql}"
+        );
     }
     let table = Arc::new(crate::change::Table {
         name: "turso_sync_last_change_id".into(),
         columns: vec![],
         without_rowid: false,
+        is_virtual: false,
     });
     let kind = ChangeKind::Row {
         table,
@@ -167,8 +172,16 @@ fn s2_a_recorded_change_of_these_tables_has_no_sql() {
         time: 0,
         kind,
     };
-    assert_eq!(to_sql(&change).unwrap(), []);
-    assert_eq!(to_sql(&statement("DROP TABLE t", K::DropTable)).unwrap().len(), 1);
+    assert_eq!(to_sql(&change, crate::change::Mode::Rows).unwrap(), []);
+    assert_eq!(
+        to_sql(
+            &statement("DROP TABLE t", K::DropTable),
+            crate::change::Mode::Rows
+        )
+        .unwrap()
+        .len(),
+        1
+    );
 }
 
 #[test]
@@ -211,7 +224,7 @@ fn t4_an_alter_table_is_recorded_with_legacy_alter_table() {
         .chunks()
         .iter()
         .flat_map(|chunk| chunk.changes().unwrap())
-        .flat_map(|change| to_sql(&change).unwrap())
+        .flat_map(|change| to_sql(&change, crate::change::Mode::Rows).unwrap())
         .map(|statement| statement.sql)
         .collect();
     assert_eq!(
@@ -242,9 +255,9 @@ fn l_counters_of_autoincrement_are_recorded_when_a_statement_writes_them() {
     assert_eq!(
         db.take(),
         [
-            "+t(1,x)",
+            "*t(1,x)",
             " [t,100]",
-            "+t(101,y)",
+            "*t(101,y)",
             " [t]",
             " [t,500]",
             "CREATE TABLE d(i INTEGER PRIMARY KEY AUTOINCREMENT)",

@@ -126,6 +126,7 @@ fn line(kind: &ChangeKind) -> String {
         ChangeKind::Row { table, op, cause } => {
             let what = match op {
                 RowOp::Insert { after } => format!("+{}({})", table.name, image(after)),
+                RowOp::Add { after } => format!("*{}({})", table.name, image(after)),
                 RowOp::Update { before, after } => {
                     format!("~{}({})->({})", table.name, image(before), image(after))
                 }
@@ -135,6 +136,7 @@ fn line(kind: &ChangeKind) -> String {
                 Cause::Statement => what,
                 Cause::Trigger => format!("{what} by trigger"),
                 Cause::ForeignKey => format!("{what} by key"),
+                Cause::Unrepeatable => format!("{what} unrepeatable"),
             }
         }
     }

@@ -3,7 +3,10 @@
 use partial_sync_vfs::sqlite::{Step, ValueRef};
 
 use super::*;
-use crate::change::sql::{is_duplicate_column, to_sql};
+use crate::change::{
+    Mode,
+    sql::{is_duplicate_column, to_sql},
+};
 
 const SCHEMA: &str = "
     CREATE TABLE p(id INTEGER PRIMARY KEY, u UNIQUE, r REAL);
@@ -99,7 +102,7 @@ fn a_copy_that_runs_the_recorded_changes_has_the_same_contents() {
             let mut applied = Vec::new();
             for change in db.chunks().iter().flat_map(|chunk| chunk.changes().unwrap()) {
                 applied.push(line(&change.kind));
-                for sql in to_sql(&change).unwrap() {
+                for sql in to_sql(&change, Mode::Triggers).unwrap() {
                     let run = remote.prepare_one(&sql.sql).and_then(|mut stmt| {
                         for (i, value) in sql.args.iter().enumerate() {
                             let value = rusqlite::types::ToSql::to_sql(value).unwrap();

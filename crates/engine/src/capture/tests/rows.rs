@@ -42,7 +42,7 @@ fn rows_of_tables_with_other_keys_and_without_one() {
             "-wr(3,l,2)",
             "+none(1,null)",
             "-none(1,null)",
-            "+counted(1,x)",
+            "*counted(1,x)",
             "+strict(1,1,3.0)",
         ],
     );
@@ -216,12 +216,13 @@ fn a_trigger_that_deletes_like_a_cascade_is_still_a_trigger_without_one() {
 }
 
 #[test]
-fn a_virtual_table_is_recorded_by_statement_and_its_shadow_tables_not_at_all() {
+fn rows_of_virtual_tables_are_recorded_and_their_shadow_tables_not() {
     let db = Recorded::new(
         "CREATE TABLE doc(id INTEGER PRIMARY KEY, body);
          CREATE VIRTUAL TABLE ext USING fts5(body, content = 'doc', content_rowid = 'id');
          CREATE TRIGGER ai AFTER INSERT ON doc BEGIN INSERT INTO ext(rowid, body) VALUES (new.id, new.body); END;
          CREATE VIRTUAL TABLE less USING fts5(body, content = '');
+         CREATE VIRTUAL TABLE own USING fts5(a, b);
          CREATE VIRTUAL TABLE box USING rtree(id, x0, x1)",
     );
     let connection = db.connection();
@@ -232,19 +233,39 @@ fn a_virtual_table_is_recorded_by_statement_and_its_shadow_tables_not_at_all() {
         .execute("INSERT INTO less(rowid, body) VALUES (?1, :b)", (7, "three"))
         .unwrap();
     connection
-        .execute_batch("INSERT INTO box VALUES (1, 0, 1.5); INSERT INTO ext(ext) VALUES ('optimize')")
+        .execute_batch(
+            "INSERT INTO box VALUES (1, 0, 1.5); INSERT INTO box SELECT 2, 3, 4 UNION ALL SELECT NULL, 5, 6;
+             UPDATE box SET x1 = x1 + 1 WHERE id = 2; DELETE FROM box WHERE id = 1; INSERT INTO ext(ext) VALUES ('optimize');
+             INSERT INTO own SELECT 'x', body FROM doc; INSERT INTO own(rowid, a) VALUES (7, 'y');
+             UPDATE own SET b = last_insert_rowid() WHERE rowid = 7; DELETE FROM own WHERE own MATCH 'x';
+             UPDATE doc SET body = 'three'",
+        )
         .unwrap();
+    let out = "INSERT INTO \"ext\"(\"ext\", rowid, \"body\") SELECT 'delete', \"id\", \"body\" FROM \"doc\" \
+               WHERE \"id\" = ? AND EXISTS (SELECT 1 FROM \"ext_docsize\" WHERE \"ext_docsize\".id = \"doc\".\"id\")";
+    let into = "INSERT INTO \"ext\"(rowid, \"body\") SELECT \"id\", \"body\" FROM \"doc\" WHERE \"id\" = ?";
     assert_eq!(
         db.take(),
         [
+            &format!("{out} [1]"),
             "+doc(1,one two)",
+            &format!("{into} [1]"),
             "INSERT INTO less(rowid, body) VALUES (?1, :b) [7,:b=three]",
-            "INSERT INTO box VALUES (1, 0, 1.5)",
-            "INSERT INTO ext(ext) VALUES ('optimize')"
+            "+box(1,0.0,1.5)",
+            "*box(2,3.0,4.0)",
+            "*box(3,5.0,6.0)",
+            "~box(2,3.0,4.0)->(2,3.0,5.0)",
+            "-box(1,0.0,1.5)",
+            "INSERT INTO ext(ext) VALUES ('optimize')",
+            "*own(1,x,one two)",
+            "+own(7,y,null)",
+            "~own(7,y,null)->(7,y,7)",
+            "-own(1,x,one two)",
+            "~doc(1,one two)->(1,three)",
         ]
     );
     let hits: Vec<(i64,)> = connection
-        .query("SELECT rowid FROM ext WHERE ext MATCH 'two'", ())
+        .query("SELECT rowid FROM ext WHERE ext MATCH 'one'", ())
         .unwrap();
     assert_eq!(hits, [(1,)]);
 }
@@ -316,7 +337,7 @@ fn rows_copied_whole_from_a_table_of_the_same_shape_are_recorded() {
          CREATE TABLE c(k PRIMARY KEY, v) WITHOUT ROWID; CREATE TABLE d(k PRIMARY KEY, v) WITHOUT ROWID;
          INSERT INTO a VALUES (1, 'x'); INSERT INTO c VALUES (2, 'y')",
         "INSERT INTO b SELECT * FROM a; INSERT INTO d SELECT * FROM c",
-        &["+b(1,x)", "+d(2,y)"],
+        &["*b(1,x)", "+d(2,y)"],
     );
 }
 
@@ -343,19 +364,35 @@ fn quoted_names_and_large_values() {
 }
 
 #[test]
-fn a_virtual_table_cannot_be_written_by_a_temp_trigger() {
-    let db = Recorded::new("CREATE TABLE t(a); CREATE VIRTUAL TABLE f USING fts5(x)");
+fn rows_that_triggers_write_into_virtual_tables_are_recorded_or_refused() {
+    let db = Recorded::new(
+        "CREATE TABLE t(a); CREATE VIRTUAL TABLE f USING fts5(x); CREATE TABLE u(a);
+         CREATE VIRTUAL TABLE less USING fts5(x, content = '');
+         CREATE TRIGGER uu AFTER INSERT ON u BEGIN INSERT INTO less(rowid, x) VALUES (1, new.a); END;",
+    );
     let connection = db.connection();
     connection
         .execute_batch(
-            "CREATE TEMP TRIGGER tt AFTER INSERT ON main.t BEGIN INSERT INTO f VALUES (new.a); END",
+            "CREATE TEMP TRIGGER tt AFTER INSERT ON main.t BEGIN INSERT INTO f VALUES (new.a); END; INSERT INTO t VALUES (1)",
         )
         .unwrap();
-    let error = connection.execute_batch("INSERT INTO t VALUES (1)").unwrap_err();
-    assert!(matches!(error, crate::Error::Unsupported { .. }), "{error}");
-    assert!(connection.is_autocommit() && db.take().is_empty());
+    assert_eq!(db.take(), ["+t(1)", "*f(1,1)"]);
+    for sql in [
+        "INSERT INTO u VALUES (1)",
+        "INSERT INTO less(rowid, x) SELECT 1, 'x'",
+        "INSERT INTO less(rowid, x) VALUES (random(), 'x')",
+        "INSERT INTO less(x) VALUES ('x')",
+        "INSERT INTO less(less) SELECT 'delete-all'",
+    ] {
+        let error = connection.execute_batch(sql).unwrap_err();
+        assert!(
+            matches!(error, crate::Error::Unsupported { .. }),
+            "{sql}: {error}"
+        );
+        assert!(connection.is_autocommit() && db.take().is_empty());
+    }
     let rows: i64 = connection
-        .query_row("SELECT count(*) FROM t", (), |row| row.get(0))
+        .query_row("SELECT count(*) FROM u", (), |row| row.get(0))
         .unwrap();
     assert_eq!(rows, 0);
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::codec::{CodecError, decode, encode};
+use super::super::codec::{self, CodecError, decode, encode};
 use super::*;
 
 fn value() -> impl Strategy<Value = Value> {
@@ -41,6 +41,7 @@ fn change() -> impl Strategy<Value = ChangeKind> {
                     name,
                     columns,
                     without_rowid: false,
+                    is_virtual: false,
                 }),
                 op: match op {
                     0 => RowOp::Insert { after },
@@ -103,7 +104,7 @@ proptest! {
         bytes[at] = byte;
         if let Ok(changes) = decode(&bytes) {
             for change in &changes {
-                let _ = to_sql(change);
+                let _ = to_sql(change, Mode::Triggers);
             }
         }
     }
@@ -125,6 +126,7 @@ fn a_table_is_written_once_per_chunk() {
             generated: false,
         }],
         without_rowid: false,
+        is_virtual: false,
     });
     let changes: Vec<Change> = (0..100)
         .map(|i| Change {
@@ -180,6 +182,7 @@ fn a_name_that_would_end_the_sql_is_damage() {
                 generated: false,
             }],
             without_rowid: false,
+            is_virtual: false,
         });
         let op = RowOp::Insert {
             after: vec![Value::Integer(1)],
@@ -196,4 +199,27 @@ fn a_name_that_would_end_the_sql_is_damage() {
         }]);
         assert!(matches!(decode(&bytes.unwrap()), Err(CodecError::Damaged(_))));
     }
+}
+
+#[test]
+fn h7_what_release_0_1_recorded_is_read_and_run_with_triggers_firing() {
+    // A table t(id) and one row of it, made by a trigger.
+    let written = [
+        1, 1, 1, b't', 1, 2, b'i', b'd', 1, 0, 0, 1, 2, 0, 0, 0, 0, 1, 1, 14, 1,
+    ];
+    assert_eq!(codec::mode(&written), Mode::Triggers);
+    let changes = codec::decode(&written).unwrap();
+    let ChangeKind::Row { table, op, cause } = &changes[0].kind else {
+        panic!("a row")
+    };
+    assert_eq!((table.name.as_str(), table.is_virtual), ("t", false));
+    assert_eq!(*op, RowOp::Insert { after: vec![int(7)] });
+    assert_eq!(*cause, Cause::Trigger);
+    assert_eq!(to_sql(&changes[0], Mode::Triggers).unwrap(), []);
+    assert_eq!(to_sql(&changes[0], Mode::Rows).unwrap().len(), 1);
+    // It keeps that when a part of it is discarded.
+    let again = codec::encode_in(codec::mode(&written), &changes).unwrap();
+    assert_eq!(codec::mode(&again), Mode::Triggers);
+    assert_eq!(codec::decode(&again).unwrap(), changes);
+    assert_eq!(codec::mode(&codec::encode(&changes).unwrap()), Mode::Rows);
 }

@@ -184,7 +184,7 @@ fn is_keyed(change: &Change) -> bool {
     };
     let keyed = |image: &[Value]| key_of(table, image).is_some();
     match op {
-        RowOp::Insert { after } => keyed(after),
+        RowOp::Insert { after } | RowOp::Add { after } => keyed(after),
         RowOp::Update { before, after } => keyed(before) && keyed(after),
         RowOp::Delete { before } => keyed(before),
     }

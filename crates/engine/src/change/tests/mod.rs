@@ -14,7 +14,7 @@ use partial_sync_transport::hrana::{self, Batch, BatchResult, Condition, StmtRes
 use rusqlite::{Connection, ToSql, params_from_iter};
 
 use super::{
-    Cause, Change, ChangeKind, Column, RowOp, StatementChange, StatementKind, Table, Value,
+    Cause, Change, ChangeKind, Column, Mode, RowOp, StatementChange, StatementKind, Table, Value,
     push::wire_value,
     sql::{SqlStatement, is_duplicate_column, to_sql},
 };
@@ -149,6 +149,7 @@ fn tables(conn: &Connection) -> Vec<Table> {
                 name,
                 columns,
                 without_rowid,
+                is_virtual: false,
             }
         })
         .collect()
@@ -231,7 +232,7 @@ fn contents(conn: &Connection) -> BTreeMap<String, Vec<String>> {
 /// The changes as SQL, their arguments through JSON and back, on another database.
 fn apply(conn: &Connection, changes: &[Change]) {
     for change in changes {
-        for statement in to_sql(change).unwrap() {
+        for statement in to_sql(change, Mode::Triggers).unwrap() {
             apply_one(conn, &statement).unwrap_or_else(|e| panic!("{e}: {statement:?}"));
         }
     }
@@ -331,7 +332,7 @@ fn int(value: i64) -> Value {
 
 /// The one statement of a change.
 fn one(change: &Change) -> SqlStatement {
-    let mut statements = to_sql(change).unwrap();
+    let mut statements = to_sql(change, Mode::Triggers).unwrap();
     assert_eq!(statements.len(), 1, "{change:?}");
     statements.remove(0)
 }

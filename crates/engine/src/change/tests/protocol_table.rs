@@ -1,6 +1,6 @@
 //! Each row of the table "The SQL of a change" in `docs/protocol.md`, run on real databases.
 
-use super::super::sql::SqlError;
+use super::super::sql::{self, SqlError};
 use super::*;
 
 /// Records on one database what `run` does, and asserts that another one comes to the same contents.
@@ -118,7 +118,7 @@ fn an_update_that_changes_nothing_has_no_sql() {
         op,
         cause: Cause::Statement,
     });
-    assert_eq!(to_sql(&a.log[0]).unwrap(), []);
+    assert_eq!(to_sql(&a.log[0], Mode::Triggers).unwrap(), []);
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn an_update_from_one_zero_to_the_other_is_a_change() {
     same("CREATE TABLE t (id INTEGER PRIMARY KEY, v)", |a| {
         a.run("INSERT INTO t VALUES (1, ?)", &[Value::Real(0.0)]);
         a.run("UPDATE t SET v = ?", &[Value::Real(-0.0)]);
-        assert_eq!(to_sql(&a.log[1]).unwrap().len(), 1);
+        assert_eq!(to_sql(&a.log[1], Mode::Triggers).unwrap().len(), 1);
     });
 }
 
@@ -221,6 +221,7 @@ fn a_table_without_a_key_may_have_columns_named_like_the_rowid() {
             })
             .to_vec(),
         without_rowid: false,
+        is_virtual: false,
     };
     let change = Change {
         id: ChangeId(1),
@@ -233,7 +234,7 @@ fn a_table_without_a_key_may_have_columns_named_like_the_rowid() {
             cause: Cause::Statement,
         },
     };
-    let error = to_sql(&change).unwrap_err();
+    let error = to_sql(&change, Mode::Triggers).unwrap_err();
     assert!(matches!(error, SqlError::NoRowIdentity { .. }));
     assert!(error.to_string().contains("Give it a primary key"));
 }
@@ -273,8 +274,12 @@ fn a_null_in_a_key_names_its_row_by_all_its_values() {
         a.run("UPDATE t SET k = NULL WHERE k = 'k'", &[]);
     });
     assert!(!one(&a.log[0]).sql.contains("ON CONFLICT"));
-    // Updates and deletes of such rows find nothing the second time.
-    apply(&b, &a.log[4..]);
+    // A delete of such a row finds nothing the second time; an update says so.
+    apply(&b, &a.log[5..6]);
+    let update = one(&a.log[4]);
+    assert!(update.must_find);
+    let error = apply_one(&b, &update).unwrap_err().to_string();
+    assert!(sql::is_row_gone(&error), "{error}");
     assert_eq!(contents(&b), contents(&a.conn));
 }
 
@@ -373,7 +378,7 @@ fn effects_of_triggers_are_not_sent_because_the_remote_has_the_trigger() {
         )
         .unwrap();
         assert_eq!(a.log.len(), 2);
-        assert_eq!(to_sql(&a.log[1]).unwrap(), []);
+        assert_eq!(to_sql(&a.log[1], Mode::Triggers).unwrap(), []);
     });
 }
 
@@ -628,7 +633,7 @@ fn a_nan_is_refused_by_the_name_of_its_column() {
         op,
         cause: Cause::Statement,
     });
-    let error = to_sql(&a.log[0]).unwrap_err().to_string();
+    let error = to_sql(&a.log[0], Mode::Triggers).unwrap_err().to_string();
     assert!(error.contains("column \"body\" of table \"notes\""), "{error}");
 }
 
@@ -663,7 +668,7 @@ fn an_image_that_does_not_fit_its_table_is_refused() {
         cause: Cause::Statement,
     });
     assert!(matches!(
-        to_sql(&a.log[0]),
+        to_sql(&a.log[0], Mode::Triggers),
         Err(SqlError::Image {
             expected: 3,
             found: 1,

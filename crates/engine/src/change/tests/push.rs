@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Mutex};
 
 use super::super::{
+    keys::Keys,
     position::{self, PositionError, RemotePosition, resume_after},
     push::{PushBatch, PushLimits, PushOptions, PushOutcome, build},
     transform::{ChangeType, Transform, TransformFn, TransformMutation},
@@ -13,6 +14,11 @@ const SCHEMA: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, u TEXT UNIQUE, v)"
 
 static NOTHING: BTreeSet<ChangeId> = BTreeSet::new();
 
+fn no_keys() -> &'static Keys {
+    static KEYS: std::sync::OnceLock<Keys> = std::sync::OnceLock::new();
+    KEYS.get_or_init(Keys::default)
+}
+
 fn options<'a>() -> PushOptions<'a> {
     PushOptions {
         client_id: "client",
@@ -20,6 +26,8 @@ fn options<'a>() -> PushOptions<'a> {
         after: None,
         limits: PushLimits::default(),
         skip: &NOTHING,
+        mode: Mode::Triggers,
+        keys: no_keys(),
         transform: None,
         ask_position: false,
     }
@@ -50,7 +58,7 @@ fn rows_of(remote: &Connection) -> i64 {
 
 fn position_of(remote: &Connection) -> Option<RemotePosition> {
     let steps = vec![position::ask("client", None)];
-    position::read(&execute(remote, &Batch { steps }), 0).unwrap()
+    position::read(&execute(remote, &Batch { steps, rows: false }), 0).unwrap()
 }
 
 /// Local transactions, one statement each.
@@ -434,6 +442,7 @@ fn a_position_that_cannot_be_read_is_an_error() {
     let remote = database("CREATE TABLE turso_sync_last_change_id (client_id, pull_gen, change_id)");
     let ask = Batch {
         steps: vec![position::ask("client", None)],
+        rows: false,
     };
     assert_eq!(position::read(&execute(&remote, &ask), 0), Ok(None));
     remote

@@ -14,7 +14,7 @@ fn with(
     named: &[(&str, Value)],
     kind: StatementKind,
 ) -> Result<Vec<SqlStatement>, SqlError> {
-    to_sql(&Change {
+    let change = Change {
         id: ChangeId(1),
         time: 0,
         kind: ChangeKind::Statement(StatementChange {
@@ -23,7 +23,8 @@ fn with(
             named: named.iter().map(|(n, v)| ((*n).to_owned(), v.clone())).collect(),
             kind,
         }),
-    })
+    };
+    to_sql(&change, Mode::Triggers)
 }
 
 fn write(sql: &str, args: &[Value], named: &[(&str, Value)]) -> (String, Vec<Value>) {
@@ -229,8 +230,8 @@ fn values_that_json_cannot_carry_are_written_into_the_text() {
             (":c", text("\0")),
         ],
     );
-    assert_eq!(sql, "SELECT(9e999),1-(-9e999),(CAST(? AS TEXT)),?");
-    assert_eq!(args, [Value::Blob(vec![0]), Value::Null]);
+    assert_eq!(sql, "SELECT(9e999),1-(-9e999),(replace(?, char(1), char(0))),?");
+    assert_eq!(args, [text("\u{1}"), Value::Null]);
     let row: (f64, f64) = database("")
         .query_row(&sql, rusqlite::params_from_iter(&args), |r| {
             Ok((r.get(0)?, r.get(1)?))

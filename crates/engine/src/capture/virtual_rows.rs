@@ -1,0 +1,391 @@
+//! Rows that a statement writes into virtual tables: told from their shadow tables (`virtual_tables.rs`), or recorded as
+//! the statement's text where that does the same wherever it is run, or refused.
+
+use std::{collections::HashMap, sync::Arc};
+
+use partial_sync_vfs::sqlite::{Step, ValueRef};
+
+use super::{
+    classify::internal,
+    given,
+    record::Statement,
+    run::Run,
+    schema::Known,
+    virtual_tables::{Kind, Part, Spatial, VirtualTable, reindex},
+};
+use crate::{
+    change::{
+        Cause, ChangeKind, RowOp, StatementChange, StatementKind, Table, Value, sql::quoted, tokens::tokens,
+    },
+    error::{Error, Result},
+};
+
+/// How the writes of a statement into one virtual table are recorded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// As the rows that it wrote.
+    Rows(Cause),
+    /// As its text; the rows are not looked at.
+    Text,
+}
+
+/// What was seen of virtual tables while a statement ran.
+#[derive(Default)]
+pub struct VirtualRows {
+    written: HashMap<String, How>,
+    text: Option<String>,
+    spatial: Vec<(Arc<VirtualTable>, Spatial)>,
+    /// Rows of external content that were taken out of an index or put in.
+    indexed: Vec<(Arc<VirtualTable>, Vec<i64>)>,
+    /// Rows of ordinary tables that were there before.
+    before: Vec<(Arc<Table>, Vec<Value>)>,
+    refused: Option<String>,
+}
+
+impl VirtualRows {
+    pub fn is_empty(&self) -> bool {
+        self.written.is_empty()
+    }
+
+    fn how(&self, table: &VirtualTable) -> Option<How> {
+        self.written.get(&table.name.to_ascii_lowercase()).copied()
+    }
+
+    /// A row of a shadow table changed.
+    pub fn see(&mut self, table: &Arc<VirtualTable>, part: Part, op: RowOp, changes: &mut Vec<ChangeKind>) {
+        let Some(How::Rows(cause)) = self.how(table) else {
+            return;
+        };
+        match (&table.kind, part) {
+            (Kind::Content(rows), Part::Content) => content_row(rows, op, cause, changes),
+            (Kind::Spatial(..), Part::RowId | Part::Node) => {
+                entry(&mut self.spatial, table).see(part, op);
+            }
+            (Kind::External { .. }, Part::DocSize) => {
+                let (before, after) = op.images();
+                if let Some(Value::Integer(id)) = before.or(after).and_then(|image| image.first()) {
+                    let ids = entry(&mut self.indexed, table);
+                    if !ids.contains(id) {
+                        ids.push(*id);
+                    }
+                }
+            }
+            (Kind::Contentless | Kind::Other, _) => self.refused = Some(table.name.clone()),
+            _ => {}
+        }
+    }
+
+    /// A row of an ordinary table changed; it may be the content of an index.
+    pub fn content(&mut self, table: &Arc<Table>, op: &RowOp) {
+        let external = self.written.values().any(|how| matches!(how, How::Rows(_)));
+        if let (true, (Some(before), _)) = (external, op.images()) {
+            self.before.push((table.clone(), before.clone()));
+        }
+    }
+}
+
+fn entry<'v, T: Default>(all: &'v mut Vec<(Arc<VirtualTable>, T)>, table: &Arc<VirtualTable>) -> &'v mut T {
+    let at = match all.iter().position(|(of, _)| of.name == table.name) {
+        Some(at) => at,
+        None => {
+            all.push((table.clone(), T::default()));
+            all.len() - 1
+        }
+    };
+    &mut all[at].1
+}
+
+/// A row of a `_content` table: the id, the columns, and perhaps more.
+fn content_row(table: &Arc<Table>, mut op: RowOp, cause: Cause, changes: &mut Vec<ChangeKind>) {
+    for image in op.images_mut() {
+        image.truncate(table.columns.len());
+        image.resize(table.columns.len(), Value::Null);
+    }
+    // FTS5 changes a row by deleting it and inserting it.
+    if let RowOp::Insert { after } = &op
+        && let Some(ChangeKind::Row {
+            table: last,
+            op: RowOp::Delete { before },
+            ..
+        }) = changes.last()
+        && Arc::ptr_eq(last, table)
+        && before.first() == after.first()
+    {
+        let (before, after) = (before.clone(), after.clone());
+        changes.pop();
+        if before == after {
+            return;
+        }
+        op = RowOp::Update { before, after };
+    }
+    changes.push(ChangeKind::Row {
+        table: table.clone(),
+        op,
+        cause,
+    });
+}
+
+impl Run<'_> {
+    /// The virtual tables that a statement writes to, itself or by triggers, and how that is recorded.
+    pub fn virtual_targets(&mut self, statement: &Statement<'_>) -> Result<VirtualRows> {
+        let mut rows = VirtualRows::default();
+        for target in statement.targets.iter().filter(|t| t.main) {
+            let Known::Virtual(table) = self.known(&target.table)? else {
+                continue;
+            };
+            let name = table.name.to_ascii_lowercase();
+            let cause = match &target.trigger {
+                None => Cause::Statement,
+                Some(trigger) => self.cause_of_trigger(statement, trigger)?,
+            };
+            if target.trigger.is_some() && matches!(table.kind, Kind::Other) {
+                rows.refused = Some(table.name.clone());
+            }
+            let how = match cause {
+                Cause::Statement if target.trigger.is_none() => self.how_recorded(statement, &table)?,
+                cause => How::Rows(cause),
+            };
+            let how = match rows.written.get(&name) {
+                None => how,
+                Some(before) if *before == how => how,
+                // The statement itself and its triggers: a remote whose triggers fire would do only part of it.
+                Some(_) => How::Rows(Cause::Unrepeatable),
+            };
+            if how == How::Text {
+                rows.text = Some(table.name.clone());
+            }
+            rows.written.insert(name, how);
+        }
+        Ok(rows)
+    }
+
+    fn cause_of_trigger(&mut self, statement: &Statement<'_>, trigger: &str) -> Result<Cause> {
+        // What an INSTEAD OF trigger and a TEMP trigger do counts as the statement.
+        let here = statement.base > 0 || internal(|| self.is_temporary(trigger))?;
+        Ok(if here { Cause::Statement } else { Cause::Trigger })
+    }
+
+    /// How a statement that itself writes to this table is recorded.
+    fn how_recorded(&mut self, statement: &Statement<'_>, table: &VirtualTable) -> Result<How> {
+        let tokens = tokens(statement.sql);
+        let command = given::is_command(&tokens, &table.name);
+        let plain = given::is_plain_values(&tokens);
+        let refuse = |why| {
+            Err(Error::Unsupported {
+                what: format!("this statement on the virtual table {}", table.name),
+                why,
+            })
+        };
+        match &table.kind {
+            Kind::Content(_) | Kind::Spatial(..) if !command => Ok(How::Rows(Cause::Statement)),
+            Kind::External { columns, .. } if !command => {
+                let of = described(&table.name, columns);
+                let chosen = !given::by_statement(&tokens, &of, 0, statement.arguments);
+                Ok(match plain && chosen {
+                    true => How::Text,
+                    false => How::Rows(Cause::Statement),
+                })
+            }
+            Kind::External { .. } if !plain => Ok(How::Rows(Cause::Statement)),
+            _ if command && plain => Ok(How::Text),
+            _ if command => refuse("a command must be one row of values; the transaction was rolled back"),
+            Kind::Contentless if plain => {
+                let of = described(&table.name, &[]);
+                match given::by_statement(&tokens, &of, 0, statement.arguments) {
+                    false => Ok(How::Text),
+                    true => refuse(
+                        "the table keeps no content, so a new row needs its rowid; the transaction was rolled back",
+                    ),
+                }
+            }
+            _ if plain || given::is_plain_change(&tokens) => Ok(How::Text),
+            _ => refuse(
+                "what it writes cannot be told from the table, so only statements with nothing but literal or bound \
+                 values can be recorded; the transaction was rolled back",
+            ),
+        }
+    }
+
+    /// Adds what is known only when the statement has ended.
+    pub fn finish_virtual_rows(
+        &mut self,
+        statement: &Statement<'_>,
+        mut rows: VirtualRows,
+        changes: &mut Vec<ChangeKind>,
+    ) -> Result<()> {
+        for change in changes.iter_mut() {
+            if let ChangeKind::Row { table, op, cause } = change
+                && table.is_virtual
+            {
+                let (table, cause) = (table.clone(), *cause);
+                self.who_chose(Some(statement), &table, op, cause)?;
+            }
+        }
+        if let Some(name) = rows.refused.take() {
+            return Err(Error::Unsupported {
+                what: format!("writing to the virtual table {name} from a trigger"),
+                why: "the table keeps no content, so what was written cannot be recorded; the transaction was rolled back. \
+                      Give it content, or write to it by a statement with literal or bound values",
+            });
+        }
+        for (table, seen) in std::mem::take(&mut rows.spatial) {
+            self.spatial_rows(statement, &table, &seen, &rows, changes)?;
+        }
+        for (table, ids) in std::mem::take(&mut rows.indexed) {
+            self.indexed_rows(&table, &ids, &rows, changes)?;
+        }
+        if let Some(table) = rows.text {
+            changes.push(ChangeKind::Statement(StatementChange {
+                sql: statement.sql.to_owned(),
+                args: statement.arguments.positional.clone(),
+                named: statement.arguments.named.clone(),
+                kind: StatementKind::VirtualTableWrite { table },
+            }));
+        }
+        Ok(())
+    }
+
+    fn spatial_rows(
+        &mut self,
+        statement: &Statement<'_>,
+        table: &VirtualTable,
+        seen: &Spatial,
+        rows: &VirtualRows,
+        changes: &mut Vec<ChangeKind>,
+    ) -> Result<()> {
+        let (Kind::Spatial(columns, coordinates), Some(How::Rows(cause))) = (&table.kind, rows.how(table))
+        else {
+            return Ok(());
+        };
+        for &id in &seen.touched {
+            let before = internal(|| seen.before(self.conn, columns, *coordinates, id));
+            let after = self.row_of(&table.name, &columns.columns[0].name, id)?;
+            let mut op = match (before, after) {
+                (None, Some(after)) => RowOp::Insert { after },
+                (Some(before), Some(after)) if before == after => continue,
+                (Some(before), Some(after)) => RowOp::Update { before, after },
+                (Some(before), None) => RowOp::Delete { before },
+                (None, None) => continue,
+            };
+            self.who_chose(Some(statement), columns, &mut op, cause)?;
+            changes.push(ChangeKind::Row {
+                table: columns.clone(),
+                op,
+                cause,
+            });
+        }
+        Ok(())
+    }
+
+    /// Rows of external content: out of the index as the content was before the statement, into it as it is after.
+    fn indexed_rows(
+        &mut self,
+        table: &VirtualTable,
+        ids: &[i64],
+        rows: &VirtualRows,
+        changes: &mut Vec<ChangeKind>,
+    ) -> Result<()> {
+        let (
+            Kind::External {
+                content,
+                rowid,
+                columns,
+            },
+            Some(How::Rows(cause)),
+        ) = (&table.kind, rows.how(table))
+        else {
+            return Ok(());
+        };
+        let (out, into) = reindex(&table.name, content, rowid, columns);
+        let change = |sql: &str, id: i64| {
+            ChangeKind::Statement(StatementChange {
+                sql: sql.to_owned(),
+                args: vec![Value::Integer(id)],
+                named: Vec::new(),
+                kind: StatementKind::Reindex {
+                    table: table.name.clone(),
+                    content: content.clone(),
+                    by_trigger: cause != Cause::Statement,
+                },
+            })
+        };
+        let mut first = Vec::with_capacity(ids.len());
+        for &id in ids {
+            let was = rows.before.iter().any(|(of, image)| {
+                let key = of.columns.iter().position(|c| c.name.eq_ignore_ascii_case(rowid));
+                let at = key.or_else(|| of.key().first().copied());
+                of.name.eq_ignore_ascii_case(content)
+                    && at.is_none_or(|at| image.get(at) == Some(&Value::Integer(id)))
+            });
+            let is = self.row_of(content, rowid, id)?.is_some();
+            let indexed = self
+                .row_of(&format!("{}_docsize", table.name), "id", id)?
+                .is_some();
+            if !is && (indexed || !was) {
+                return Err(Error::Unsupported {
+                    what: format!("writing row {id} to the full-text index {}", table.name),
+                    why: "its content table has no such row, so what was indexed cannot be told; the transaction was rolled \
+                          back. Write the values literally or bound, with the rowid",
+                });
+            }
+            // Its key may be another row's there, which is not to be taken out.
+            let added = |change: &ChangeKind| match change {
+                ChangeKind::Row {
+                    table,
+                    op: RowOp::Add { after },
+                    ..
+                } => {
+                    let key = table.key().first().and_then(|&key| after.get(key));
+                    table.name.eq_ignore_ascii_case(content) && key == Some(&Value::Integer(id))
+                }
+                _ => false,
+            };
+            if !changes.iter().any(added) {
+                first.push(change(&out, id));
+            }
+            if indexed {
+                changes.push(change(&into, id));
+            }
+        }
+        changes.splice(0..0, first);
+        Ok(())
+    }
+
+    /// The row with this key, now.
+    fn row_of(&mut self, table: &str, key: &str, id: i64) -> Result<Option<Vec<Value>>> {
+        let key = if key.eq_ignore_ascii_case("rowid") {
+            key.to_owned()
+        } else {
+            quoted(key)
+        };
+        let sql = format!("SELECT * FROM main.{} WHERE {key} = ?1", quoted(table));
+        internal(|| {
+            let mut select = self.conn.prepare_one(&sql)?;
+            select.bind(1, ValueRef::Integer(id))?;
+            if select.step()? == Step::Done {
+                return Ok(None);
+            }
+            let row: partial_sync_vfs::sqlite::Result<_> = (0..select.column_count())
+                .map(|i| Ok(Value::from(select.value(i)?)))
+                .collect();
+            Ok(Some(row?))
+        })
+    }
+}
+
+/// A full-text table as the reader of `INSERT` statements wants it.
+fn described(name: &str, columns: &[String]) -> Table {
+    let column = |name: &str, key| crate::change::Column {
+        name: name.to_owned(),
+        key,
+        generated: false,
+    };
+    Table {
+        name: name.to_owned(),
+        columns: std::iter::once(column("rowid", 1))
+            .chain(columns.iter().map(|c| column(c, 0)))
+            .collect(),
+        without_rowid: false,
+        is_virtual: true,
+    }
+}
