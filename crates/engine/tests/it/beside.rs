@@ -126,7 +126,9 @@ impl Remote for AtEachBatch {
         batch: Batch,
         deadline: Option<Duration>,
     ) -> BoxFuture<'_, Result<BatchResult, RemoteError>> {
-        if batch.steps.len() > 1 {
+        // Not the question that comes first.
+        let commits = |step: &partial_sync_transport::hrana::Step| step.stmt.sql.as_deref() == Some("COMMIT");
+        if batch.steps.iter().any(commits) {
             (self.call)(&batch);
         }
         self.inner.execute(batch, deadline)
