@@ -2,7 +2,8 @@
 //!
 //! `scripts/bench local` compares a fully hydrated replica with stock SQLite on a copy of the same file; `scripts/bench
 //! cold` compares a first query over a far-away line with another client and with downloading the file; `scripts/bench
-//! bindings` compares rows in Node, Python and Go with the engine and with other packages. Each comparison happens within
+//! bindings` compares rows in Node, Python and Go with the engine and with other packages; `scripts/bench pull` measures
+//! what readers and writers wait during a pull that has much to put back. Each comparison happens within
 //! one run, in turns. Nothing here is a test: a missed target is printed, never an exit status.
 #![forbid(unsafe_code)]
 
@@ -13,6 +14,7 @@ mod far;
 mod local;
 mod machine;
 mod options;
+mod pull;
 mod samples;
 
 use options::Options;
@@ -26,6 +28,7 @@ fn main() -> Result<()> {
         println!("local: {}", local::CASES.join(", "));
         println!("cold:  {}", cold::cases().join(", "));
         println!("bindings: {}", bindings::cases().join(", "));
+        println!("pull:  one case, with --changes N");
         return Ok(());
     }
     machine::print(&options)?;
@@ -37,6 +40,9 @@ fn main() -> Result<()> {
     }
     if options.bindings {
         bindings::run(&options)?;
+    }
+    if options.pull {
+        pull::run(&options)?;
     }
     Ok(())
 }

@@ -5,17 +5,19 @@ use std::{path::PathBuf, time::Duration};
 use crate::Result;
 
 const USAGE: &str =
-    "usage: scripts/bench [local] [cold] [bindings] [--list] [--only TEXT] [--rounds N] [--dir FOLDER]
-    [--rtt MILLISECONDS] [--mbit MEGABITS] [--python PROGRAM]
+    "usage: scripts/bench [local] [cold] [bindings] [pull] [--list] [--only TEXT] [--rounds N] [--dir FOLDER]
+    [--rtt MILLISECONDS] [--mbit MEGABITS] [--python PROGRAM] [--changes N]
 
   local    a replica that has every page, against stock SQLite on a copy of its file
   cold     a first query over a far-away line, against other ways to get its answer
   bindings rows in Node, Python and Go, against the engine and other packages
+  pull     what readers and writers wait during a pull that has much to put back
   --only   the cases whose name contains this
   --rounds how often each case is measured (odd; default 7 local, 3 cold, 5 bindings)
   --dir    where databases are made; its file system is what is measured (default: the target folder)
   --rtt    round trip of the line in `cold` (default 20); --mbit: its width, 0 = no limit (default 100)
   --python a Python that has pyturso (default: that of tests/interop)
+  --changes how many changes `pull` puts back (default 1000000)
   --staged where the bindings are, built in release mode (set by scripts/bench)";
 
 /// What to run.
@@ -27,6 +29,10 @@ pub struct Options {
     pub cold: bool,
     /// Run the bindings' cases.
     pub bindings: bool,
+    /// Run the case of a pull.
+    pub pull: bool,
+    /// How many changes it puts back.
+    pub changes: u64,
     /// Name the cases and do nothing.
     pub list: bool,
     /// Part of the names of the cases to run.
@@ -52,6 +58,8 @@ impl Options {
             local: false,
             cold: false,
             bindings: false,
+            pull: false,
+            changes: crate::pull::CHANGES,
             list: false,
             only: None,
             rounds: None,
@@ -72,6 +80,8 @@ impl Options {
                 "local" => options.local = true,
                 "cold" => options.cold = true,
                 "bindings" => options.bindings = true,
+                "pull" => options.pull = true,
+                "--changes" => options.changes = value()?.parse()?,
                 "--list" => options.list = true,
                 "--help" | "-h" => {
                     println!("{USAGE}");
@@ -90,7 +100,7 @@ impl Options {
                 _ => return Err(format!("there is no {word}\n{USAGE}").into()),
             }
         }
-        if !options.local && !options.cold && !options.bindings && !options.list {
+        if !options.local && !options.cold && !options.bindings && !options.pull && !options.list {
             options.local = true;
             options.cold = true;
         }

@@ -7,8 +7,10 @@
 //! # State of a page
 //!
 //! One `u32`: 0 = absent; `e + 1` = present, with content that is right for readers of epoch `e` and later. A reader of
-//! an older epoch must fetch its own copy and keep it to itself. The dirty bit is independent of it: a page can be
-//! dirty and absent (written, then cut off by a shrinking database), and only a pull or a push takes it away.
+//! an older epoch must fetch its own copy and keep it to itself. With the highest bit set the page is *retired*: absent for
+//! new readers, but its bytes are still those that readers from before a pull may need, perhaps the only copy there is. The
+//! dirty bit is independent of all that: a page can be dirty and absent (written, then cut off by a shrinking database),
+//! and only a pull takes it away.
 //!
 //! # Reading: ask, read, ask again
 //!
@@ -55,14 +57,18 @@ const LEAF_WORDS: usize = LEAF_PAGES / 64;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PageState(u32);
 
+/// Set in the state of a page that is retired; the rest of it still tells since when it was here.
+const RETIRED: u32 = 1 << 31;
+
 impl PageState {
     /// The state of a page that is not here.
     pub const ABSENT: PageState = PageState(0);
 
-    /// The state of a page that is here for readers of `since` and later. The last epoch shares its state with the one
-    /// before: no replica gets there.
+    /// The state of a page that is here for readers of `since` and later. Epochs from 2^31 - 2 on share a state: no
+    /// replica gets there.
     pub const fn present(since: Epoch) -> Self {
-        Self(since.0.saturating_add(1))
+        let since = since.0.saturating_add(1);
+        Self(if since < RETIRED { since } else { RETIRED - 1 })
     }
 
     /// Whether the page is not here.
@@ -70,14 +76,26 @@ impl PageState {
         self.0 == 0
     }
 
-    /// Whether a reader of this epoch may take the page from the file.
+    /// Whether the page is here no more for new readers, while its bytes stay in the file for older ones: see
+    /// [`PageMap::retire`].
+    pub const fn is_retired(self) -> bool {
+        self.0 & RETIRED != 0
+    }
+
+    /// Whether the page is here, for readers of some epoch and of every later one.
+    pub const fn is_present(self) -> bool {
+        self.0 != 0 && !self.is_retired()
+    }
+
+    /// Whether a reader of this epoch may take the page from the file. Not for retired pages, of which the map does not
+    /// know until when they were here.
     pub const fn visible_to(self, reader: Epoch) -> bool {
-        self.0 != 0 && self.0 - 1 <= reader.0
+        self.is_present() && self.0 - 1 <= reader.0
     }
 
     /// The first epoch whose readers may take the page; `None` when it is absent.
     pub const fn since(self) -> Option<Epoch> {
-        match self.0.checked_sub(1) {
+        match (self.0 & !RETIRED).checked_sub(1) {
             Some(epoch) => Some(Epoch(epoch)),
             None => None,
         }
@@ -209,20 +227,22 @@ impl PageMap {
         let place = Place::of(page.id());
         let state = PageState::present(since).0;
         let before = self.leaf_or_new(&place).states[place.slot].swap(state, Ordering::AcqRel);
-        if before == 0 {
+        if !PageState(before).is_present() {
             self.present.fetch_add(1, Ordering::Relaxed);
             self.touch();
         }
     }
 
-    /// Sets an absent page present, and says whether it was absent: of two fillers one wins, and a page that is here
-    /// keeps its state.
+    /// Sets a page present that is not (absent or retired), and says whether it did: of two fillers one wins, and a page
+    /// that is here keeps its state.
     pub fn set_present_if_absent(&self, page: PageNo, since: Epoch) -> bool {
         let place = Place::of(page.id());
         let state = PageState::present(since).0;
         let slot = &self.leaf_or_new(&place).states[place.slot];
         let won = slot
-            .compare_exchange(0, state, Ordering::AcqRel, Ordering::Relaxed)
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |before| {
+                (!PageState(before).is_present()).then_some(state)
+            })
             .is_ok();
         if won {
             self.present.fetch_add(1, Ordering::Relaxed);
@@ -238,6 +258,34 @@ impl PageMap {
             self.clear_slot(&leaf.states[place.slot]);
             // Orders the cleared state before the bytes that the caller writes next.
             fence(Ordering::SeqCst);
+        }
+    }
+
+    /// Says that a page is here for readers that began before now, and absent for those that begin later. Its bytes stay
+    /// as they are: nobody may fill the page before [`PageMap::forget_retired`], except a checkpoint, which SQLite only lets
+    /// write a page whose older copy no reader needs.
+    pub fn retire(&self, page: PageNo) {
+        let place = Place::of(page.id());
+        let Some(leaf) = self.leaf(&place) else { return };
+        let slot = &leaf.states[place.slot];
+        let retired = slot.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+            PageState(state).is_present().then_some(state | RETIRED)
+        });
+        if retired.is_ok() {
+            self.present.fetch_sub(1, Ordering::Relaxed);
+            self.touch();
+        }
+    }
+
+    /// Makes a page that is still retired absent: no reader is left that may take it.
+    pub fn forget_retired(&self, page: PageNo) {
+        let place = Place::of(page.id());
+        if let Some(leaf) = self.leaf(&place) {
+            let slot = &leaf.states[place.slot];
+            // A page that a checkpoint has written meanwhile is present, and stays so.
+            let _ = slot.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+                PageState(state).is_retired().then_some(0)
+            });
         }
     }
 
@@ -301,7 +349,7 @@ impl PageMap {
     /// The 0-based ids of the pages that are here, in any epoch. Pages that other threads change meanwhile may be in it
     /// or not; a page set present before the call is in it.
     pub fn present(&self) -> RoaringBitmap {
-        self.collect(|leaf, slot| leaf.states[slot].load(Ordering::Acquire) != 0)
+        self.collect(|leaf, slot| PageState(leaf.states[slot].load(Ordering::Acquire)).is_present())
     }
 
     /// The 0-based ids of the dirty pages, with the same promise.
@@ -340,7 +388,7 @@ impl PageMap {
     }
 
     fn clear_slot(&self, slot: &AtomicU32) {
-        if slot.load(Ordering::Acquire) != 0 && slot.swap(0, Ordering::AcqRel) != 0 {
+        if slot.load(Ordering::Acquire) != 0 && PageState(slot.swap(0, Ordering::AcqRel)).is_present() {
             self.present.fetch_sub(1, Ordering::Relaxed);
             self.touch();
         }

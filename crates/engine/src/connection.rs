@@ -8,7 +8,6 @@ use std::{
     fmt,
     path::PathBuf,
     sync::Arc,
-    sync::atomic::AtomicI64,
     time::{Duration, Instant},
 };
 
@@ -25,8 +24,8 @@ pub(crate) struct ConnectionOptions {
     pub path: PathBuf,
     /// Name of a registered VFS.
     pub vfs: Option<String>,
-    /// Record local changes; the number is the last change id known to have been used.
-    pub capture: Option<Arc<AtomicI64>>,
+    /// Record local changes.
+    pub capture: Option<CaptureOptions>,
     pub busy_timeout: Duration,
     /// Lives at least as long as the connection.
     pub keep_alive: Option<Arc<dyn Any + Send + Sync>>,
@@ -72,13 +71,7 @@ impl Connection {
         conn.execute_batch("PRAGMA foreign_keys = OFF")?;
         load_extras(&conn)?;
         let capture = match options.capture {
-            Some(floor) => Some(Capture::install(
-                &conn,
-                CaptureOptions {
-                    floor,
-                    ..CaptureOptions::default()
-                },
-            )?),
+            Some(options) => Some(Capture::install(&conn, options)?),
             None => None,
         };
         Ok(Self {

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -21,6 +21,7 @@ use partial_sync_vfs::{
 };
 
 use crate::{
+    capture::CaptureOptions,
     connection::{Connection, ConnectionOptions},
     discard::{self, LocalChange},
     error::{Error, Result},
@@ -83,8 +84,12 @@ pub(crate) struct OpenReplica {
     pub(crate) remote: Arc<dyn Remote>,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) info: Arc<Mutex<Info>>,
-    /// Held by a pull, push, checkpoint or hydration.
+    /// Held by a pull, also while it asks and waits for news.
+    pub(crate) pulling: Mutex<()>,
+    /// Held by a push, checkpoint or hydration, and by a pull that has news.
     pub(crate) sync: Mutex<()>,
+    /// Whether a connection began the change log since a pull last looked; changes together with `info`.
+    log_began: AtomicBool,
     /// No change id up to this one is given again.
     pub(crate) floor: Arc<AtomicI64>,
     pub(crate) random: Mutex<fastrand::Rng>,
@@ -236,6 +241,7 @@ impl Database {
             segment,
             prefetch,
             wait: options.timeout,
+            temporary: false,
         })
         .map_err(|e| match e.kind() {
             ErrorKind::WouldBlock => Error::InUse { path: path.clone() },
@@ -249,11 +255,10 @@ impl Database {
             replica
                 .account_for_wal(wal_mark)
                 .map_err(|e| Error::storage("read the WAL of", &path, e))?;
-            let keeper = connect_plain(&replica, options.timeout)?;
-            // Reading the schema may have to wait for pages, as the bootstrap does.
-            let _broken_by_cancel = options.cancel.interrupts(keeper.interrupt_handle(), begun);
-            let keeper = prepare_plain(keeper)?;
-            Ok((keeper, open_plain(&replica, options.timeout)?))
+            Ok((
+                open_plain(&replica, options.timeout)?,
+                open_plain(&replica, options.timeout)?,
+            ))
         };
         // Who tries again must not find it open.
         let (keeper, reader) = keep().inspect_err(|error: &Error| {
@@ -271,7 +276,9 @@ impl Database {
             storage,
             floor: Arc::new(AtomicI64::new(floor)),
             info,
+            pulling: Mutex::default(),
             sync: Mutex::default(),
+            log_began: AtomicBool::new(false),
             random: Mutex::new(
                 options
                     .seed
@@ -382,10 +389,22 @@ impl Database {
             Inner::Replica(open) => Connection::open(ConnectionOptions {
                 path: open.replica.name().to_owned(),
                 vfs: Some(VFS_NAME.into()),
-                capture: Some(open.floor.clone()),
+                capture: Some(self.capture(open)),
                 busy_timeout: self.options.busy_timeout,
                 keep_alive: Some(self.inner.clone()),
             }),
+        }
+    }
+
+    fn capture(&self, open: &OpenReplica) -> CaptureOptions {
+        let inner = self.inner.clone();
+        CaptureOptions {
+            floor: open.floor.clone(),
+            before_log: Arc::new(move || match &*inner {
+                Inner::Replica(open) => open.begin_log(),
+                Inner::Local { .. } => Ok(()),
+            }),
+            ..CaptureOptions::default()
         }
     }
 
@@ -495,6 +514,39 @@ impl OpenReplica {
         }
     }
 
+    /// The first local change is about to be recorded, in a transaction that is open: from now on a pull reads the log, for
+    /// which the pages of the schema must be here, also after a crash.
+    fn begin_log(&self) -> Result<()> {
+        self.replica
+            .save_map()
+            .map_err(|e| Error::storage("save the page map of", self.replica.name(), e))?;
+        self.log_began.store(true, Ordering::Release);
+        self.update_info_if(|info| !info.has_log, |info| info.has_log = true)
+    }
+
+    /// Whether a log was begun since [`forget_log_began`](Self::forget_log_began).
+    pub(crate) fn log_began(&self) -> bool {
+        self.log_began.load(Ordering::Acquire)
+    }
+
+    /// For a pull that holds the write lock, when it has seen the whole log.
+    pub(crate) fn forget_log_began(&self) {
+        self.log_began.store(false, Ordering::Release);
+    }
+
+    /// Changes the info file where `needed` says so.
+    pub(crate) fn update_info_if(
+        &self,
+        needed: impl FnOnce(&Info) -> bool,
+        change: impl FnOnce(&mut Info),
+    ) -> Result<()> {
+        let is_needed = needed(&self.info.lock());
+        match is_needed {
+            true => self.update_info(change),
+            false => Ok(()),
+        }
+    }
+
     /// Changes the info file and then what is known of it.
     pub(crate) fn update_info(&self, change: impl FnOnce(&mut Info)) -> Result<()> {
         let mut info = self.info.lock();
@@ -581,12 +633,22 @@ impl Drop for OpenReplica {
     }
 }
 
-/// A connection to the replica without capture, whose commits are durable when they return.
+/// A connection to the replica without capture, whose commits are durable when they return (SQLite's default). Reads nothing
+/// yet: not even the schema need be here.
 pub(crate) fn open_plain(replica: &Replica, busy_timeout: Duration) -> Result<Conn> {
-    prepare_plain(connect_plain(replica, busy_timeout)?)
+    let conn = connect_plain(replica, busy_timeout)?;
+    conn.execute_batch("PRAGMA foreign_keys=OFF")?;
+    crate::connection::load_extras(&conn)?;
+    Ok(conn)
 }
 
-/// Reads nothing yet.
+/// A connection to the replica that asks the network for nothing: it overwrites pages, or reads those that are here.
+pub(crate) fn open_without_fetching(replica: &Replica, busy_timeout: Duration) -> Result<Conn> {
+    let conn = connect_plain(replica, busy_timeout)?;
+    conn.never_fetch()?;
+    Ok(conn)
+}
+
 fn connect_plain(replica: &Replica, busy_timeout: Duration) -> Result<Conn> {
     let options = OpenOptions {
         vfs: Some(VFS_NAME.into()),
@@ -595,12 +657,6 @@ fn connect_plain(replica: &Replica, busy_timeout: Duration) -> Result<Conn> {
         ..OpenOptions::default()
     };
     Ok(Conn::open(replica.name(), &options)?)
-}
-
-fn prepare_plain(conn: Conn) -> Result<Conn> {
-    conn.execute_batch("PRAGMA synchronous=FULL; PRAGMA foreign_keys=OFF")?;
-    crate::connection::load_extras(&conn)?;
-    Ok(conn)
 }
 
 /// The remote that was given.

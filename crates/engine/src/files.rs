@@ -20,6 +20,7 @@ use crate::{
     error::{Error, Result},
     info::{self, Info, beside},
     options::{Builder, PartialSync},
+    pull,
     runtime::Moment,
 };
 
@@ -284,6 +285,7 @@ pub(crate) fn remove_files(storage: &dyn Storage, path: &Path) {
     .map(|suffix| beside(path, suffix))
     .to_vec();
     files.push(Replica::wal_path(path));
+    files.extend(pull::temporary_files(path));
     // Only making the name of a complete info file durable can have failed: as long as it is there all must stay.
     files.insert(if said_ready { 0 } else { files.len() }, info);
     for file in files {

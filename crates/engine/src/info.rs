@@ -57,6 +57,9 @@ pub(crate) struct Info {
     /// anew, also without news.
     #[serde(default)]
     pub rebuild: bool,
+    /// Whether there may be a change log. While not, a pull need not look, for which the schema would have to be here.
+    #[serde(default = "yes")]
+    pub has_log: bool,
     /// How many pulls brought something.
     pub pulls: u64,
     /// WAL frames up to here are accounted for in the page map.
@@ -82,6 +85,11 @@ impl SavedOrdinaryMark {
     pub(crate) fn is(&self, mark: OrdinaryMark) -> bool {
         (self.change_counter, self.bytes) == (mark.change_counter, mark.bytes)
     }
+}
+
+/// What is not said of replicas of version 0.1.0.
+fn yes() -> bool {
+    true
 }
 
 /// [`WalMark`] as it is written.
@@ -127,6 +135,7 @@ impl Info {
             acknowledged: 0,
             change_floor: 0,
             rebuild: false,
+            has_log: false,
             pulls: 0,
             wal_mark: None,
             created: now(),

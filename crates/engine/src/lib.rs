@@ -35,7 +35,6 @@ mod database;
 mod discard;
 mod error;
 mod files;
-mod first_pull;
 mod functions;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -50,12 +49,10 @@ mod options;
 mod pull;
 mod push;
 mod putback;
-mod rehearsal;
 mod runtime;
 mod session;
 mod sharing;
 mod source;
-mod staged;
 mod statement;
 mod stats;
 mod verify;

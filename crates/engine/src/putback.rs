@@ -48,7 +48,7 @@ pub(crate) fn run(
 
 /// A put-back under way, chunk by chunk. Nobody else may use the connection before it is dropped.
 pub(crate) struct PutBack<'a> {
-    conn: &'a Conn,
+    conn: Conn,
     transform: Option<&'a TransformFn>,
     keys: Keys,
     mode: Mode,
@@ -57,17 +57,13 @@ pub(crate) struct PutBack<'a> {
 }
 
 impl<'a> PutBack<'a> {
-    pub(crate) fn new(
-        conn: &'a Conn,
-        client: Client<'_>,
-        transform: Option<&'a TransformFn>,
-    ) -> Result<Self> {
+    pub(crate) fn new(conn: &Conn, client: Client<'_>, transform: Option<&'a TransformFn>) -> Result<Self> {
         let mut keys = noted_keys(conn, client)?;
         if !keys.is_empty() {
             keys.refer(references(conn)?);
         }
         Ok(Self {
-            conn,
+            conn: conn.clone(),
             transform,
             keys,
             mode: Mode::Triggers,
@@ -104,7 +100,7 @@ impl<'a> PutBack<'a> {
     /// The log of release 0.1 is run as it ran it: triggers fire.
     fn switch(&mut self, mode: Mode) -> Result<()> {
         if self.mode != mode {
-            triggers(self.conn, mode == Mode::Triggers)?;
+            triggers(&self.conn, mode == Mode::Triggers)?;
             self.mode = mode;
         }
         Ok(())
@@ -121,7 +117,7 @@ impl<'a> PutBack<'a> {
             if statement.sql.is_empty() {
                 continue;
             }
-            match execute(self.conn, &mut self.kept, statement) {
+            match execute(&self.conn, &mut self.kept, statement) {
                 Err(e) if statement.skip_if_duplicate_column && is_duplicate_column(&e.message) => {}
                 // A page that could not be had is no conflict; it is what it is.
                 Err(e) if e.source.is_some() || !is_refusal(e.code) => return Err(e.into()),
@@ -129,7 +125,7 @@ impl<'a> PutBack<'a> {
                 Err(e) if statement.must_find && is_row_gone(&e.message) => {
                     return Err(conflict(change, ROW_GONE.into()));
                 }
-                Err(e) if is_made(self.conn, change, &e.message)? => {}
+                Err(e) if is_made(&self.conn, change, &e.message)? => {}
                 Err(e) => return Err(conflict(change, e.message)),
                 Ok(()) => {}
             }
@@ -145,9 +141,9 @@ impl<'a> PutBack<'a> {
             return Err(conflict(change, taken.to_owned()));
         };
         if self.keys.is_empty() {
-            self.keys.refer(references(self.conn)?);
+            self.keys.refer(references(&self.conn)?);
         }
-        let highest = highest(self.conn, &table.name, &table.columns[key].name)?;
+        let highest = highest(&self.conn, &table.name, &table.columns[key].name)?;
         let to = highest
             .max(keys::highest(changes, &table.name))
             .checked_add(1)

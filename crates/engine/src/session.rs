@@ -6,7 +6,7 @@
 
 use std::{future::Future, ops::Deref, time::Instant};
 
-use parking_lot::MutexGuard;
+use parking_lot::{Mutex, MutexGuard};
 use partial_sync_transport::{RemoteError, RemoteErrorKind};
 use partial_sync_vfs::sqlite::Conn;
 
@@ -45,13 +45,22 @@ impl<'a> Session<'a> {
         Self { open, options, begun }
     }
 
-    /// Waits for the turn of this pull, push, checkpoint or hydration.
+    /// Waits for the turn of this push, checkpoint or hydration, or of a pull that has its answer.
     pub(crate) fn lock_sync(&self, doing: &'static str) -> Result<MutexGuard<'a, ()>> {
+        self.take_turn(&self.open.sync, doing)
+    }
+
+    /// Waits for the turn of this pull. Before [`lock_sync`](Self::lock_sync).
+    pub(crate) fn lock_pulls(&self, doing: &'static str) -> Result<MutexGuard<'a, ()>> {
+        self.take_turn(&self.open.pulling, doing)
+    }
+
+    fn take_turn(&self, turns: &'a Mutex<()>, doing: &'static str) -> Result<MutexGuard<'a, ()>> {
         let deadline = Instant::now() + self.options.timeout;
         loop {
             self.check(doing)?;
             let now = Instant::now();
-            if let Some(turn) = self.open.sync.try_lock_until(deadline.min(now + LOOK)) {
+            if let Some(turn) = turns.try_lock_until(deadline.min(now + LOOK)) {
                 return Ok(turn);
             }
             if now >= deadline {

@@ -1,5 +1,7 @@
 //! What a database can tell about itself.
 
+use std::io::ErrorKind;
+
 use serde::Serialize;
 
 use crate::{
@@ -52,10 +54,11 @@ pub(crate) fn stats(database: &Database) -> Result<Stats> {
     let info = open.info.lock().clone();
     let counts = open.replica.counts();
     let transferred = open.remote.transferred();
-    let staged = crate::info::beside(path, "-changes");
-    let staged_bytes = || match open.storage.exists(&staged)? {
-        true => open.storage.open(&staged, false)?.len(),
-        false => Ok(0),
+    let staged = crate::info::beside(path, crate::pull::STAGED);
+    // A pull may remove it at any moment.
+    let staged_bytes = || match open.storage.open(&staged, false) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+        file => file?.len(),
     };
     Ok(Stats {
         cdc_operations: Log::new(&open.reader).count()?,

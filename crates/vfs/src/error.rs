@@ -83,14 +83,6 @@ pub enum ReadError {
         /// How long the statement waited.
         waited: Duration,
     },
-    /// A pull could not be finished.
-    #[error(
-        "the replica cannot be used until its last pull is finished: {source}; call pull again, or open the replica again"
-    )]
-    Poisoned {
-        /// What went wrong.
-        source: SourceError,
-    },
     /// The fetch was given up.
     #[error("the fetch was abandoned; run the query again")]
     Abandoned,

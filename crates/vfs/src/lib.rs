@@ -25,7 +25,7 @@ mod sync;
 pub use error::ReadError;
 pub use memory::MemoryStorage;
 pub use replica::{
-    Gate, HeaderKind, OrdinaryMark, PageCounts, PageSink, Replica, ReplicaConfig, WalMark, as_wal_mode,
+    HeaderKind, NextBase, OrdinaryMark, PageCounts, PageSink, Replica, ReplicaConfig, WalMark, as_wal_mode,
     header_kind, hidden, hide_file,
 };
 pub use shim::{VFS_NAME, register_vfs};

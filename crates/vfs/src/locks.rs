@@ -132,7 +132,7 @@ pub(crate) struct WalIndex {
     exclusive: [bool; SLOTS],
     /// How many read transactions are open, by epoch.
     readers: BTreeMap<Epoch, usize>,
-    /// While a pull is between its two commits: no snapshot may begin, except the pull's own.
+    /// While a pull's commit becomes visible and the base moves: no snapshot may begin.
     pub(crate) gate_closed: bool,
 }
 
@@ -259,6 +259,16 @@ impl WalIndex {
     /// Whether any read transaction of this epoch is open.
     pub(crate) fn has_readers(&self, epoch: Epoch) -> bool {
         self.readers.contains_key(&epoch)
+    }
+
+    /// The epoch of the oldest read transaction that is open.
+    pub(crate) fn oldest_reader(&self) -> Option<Epoch> {
+        self.readers.keys().next().copied()
+    }
+
+    /// Whether this connection holds the write lock.
+    pub(crate) fn holds_write_lock(held: &HeldSlots) -> bool {
+        held.exclusive >> WRITE_SLOT & 1 == 1
     }
 }
 

@@ -22,9 +22,9 @@ use parking_lot::Mutex;
 
 use crate::{
     error::ReadError,
-    locks::{FIRST_READ_SLOT, HeldSlots, Level, SLOTS, WRITE_SLOT},
+    locks::{FIRST_READ_SLOT, HeldSlots, Level, SLOTS, WRITE_SLOT, WalIndex},
     registry::{InUse, Side, is_replica, owner, registered},
-    replica::Replica,
+    replica::{Absent, Replica},
     side_file::SideHandle,
     sqlite::context,
 };
@@ -52,6 +52,7 @@ struct MainHandle {
     replica: Arc<Replica>,
     level: Level,
     held: HeldSlots,
+    absent: Absent,
     _in_use: InUse,
 }
 
@@ -130,7 +131,7 @@ unsafe extern "C" fn x_close(file: *mut ffi::sqlite3_file) -> c_int {
     let mut handle = unsafe { Box::from_raw((*file.cast::<RawFile>()).handle) };
     no_panic(|| {
         if let Handle::Main(main) = &mut *handle {
-            main.replica.wal_index().unmap(&mut main.held);
+            main.replica.leave_wal_index(&mut main.held);
             main.replica.main_lock.lock().lower(&mut main.level, Level::None);
         }
         drop(handle);
@@ -151,7 +152,9 @@ unsafe extern "C" fn x_read(
     unsafe {
         with_handle(file, |handle| {
             let read = match handle {
-                Handle::Main(main) => main.replica.read(main.held.epoch, buf, offset as u64),
+                Handle::Main(main) => main
+                    .replica
+                    .read(main.held.epoch, main.absent, buf, offset as u64),
                 Handle::Side(side) => side.read(buf, offset as u64),
             };
             match read {
@@ -280,8 +283,23 @@ unsafe extern "C" fn x_check_reserved_lock(file: *mut ffi::sqlite3_file, out: *m
     }
 }
 
-unsafe extern "C" fn x_file_control(_file: *mut ffi::sqlite3_file, _op: c_int, _arg: *mut c_void) -> c_int {
-    ffi::SQLITE_NOTFOUND
+/// The file control of [`Conn::never_fetch`](crate::sqlite::Conn::never_fetch). SQLite's own numbers are small.
+pub(crate) const NEVER_FETCH: c_int = 0x7073_0001;
+
+unsafe extern "C" fn x_file_control(file: *mut ffi::sqlite3_file, op: c_int, _arg: *mut c_void) -> c_int {
+    if op != NEVER_FETCH {
+        return ffi::SQLITE_NOTFOUND;
+    }
+    // SAFETY: SQLite's contract for file methods.
+    unsafe {
+        with_handle(file, |handle| match handle {
+            Handle::Main(main) => {
+                main.absent = Absent::Zeros;
+                ffi::SQLITE_OK
+            }
+            Handle::Side { .. } => ffi::SQLITE_NOTFOUND,
+        })
+    }
 }
 
 unsafe extern "C" fn x_sector_size(_file: *mut ffi::sqlite3_file) -> c_int {
@@ -325,7 +343,13 @@ unsafe extern "C" fn x_shm_lock(
     // SAFETY: SQLite's contract for file methods.
     unsafe {
         with_handle(file, |handle| {
-            let Handle::Main(MainHandle { replica, held, .. }) = handle else {
+            let Handle::Main(MainHandle {
+                replica,
+                held,
+                absent,
+                ..
+            }) = handle
+            else {
                 return ffi::SQLITE_IOERR_SHMLOCK;
             };
             let (first, count) = (first as usize, count as usize);
@@ -338,19 +362,15 @@ unsafe extern "C" fn x_shm_lock(
             }
             let taken = if flags & ffi::SQLITE_SHM_UNLOCK != 0 {
                 if shared {
-                    let epoch = held.epoch;
-                    let last = replica.wal_index().unlock_shared(held, first);
-                    replica.end_snapshot(epoch, last);
+                    replica.end_snapshot(held, first);
                 } else {
+                    if first == WRITE_SLOT && *absent == Absent::Zeros && WalIndex::holds_write_lock(held) {
+                        replica.forget_uncommitted();
+                    }
                     replica.wal_index().unlock_exclusive(held, first, count);
                 }
                 true
             } else if !shared {
-                if first == WRITE_SLOT
-                    && let Some(error) = replica.refuses_writes()
-                {
-                    return fail(ffi::SQLITE_IOERR_SHMLOCK, error);
-                }
                 replica.wal_index().lock_exclusive(held, first, count)
             } else if first >= FIRST_READ_SLOT {
                 match replica.begin_snapshot(held, first) {
@@ -375,7 +395,7 @@ unsafe extern "C" fn x_shm_unmap(file: *mut ffi::sqlite3_file, _delete: c_int) -
     unsafe {
         with_handle(file, |handle| {
             if let Handle::Main(main) = handle {
-                main.replica.wal_index().unmap(&mut main.held);
+                main.replica.leave_wal_index(&mut main.held);
             }
             ffi::SQLITE_OK
         })
@@ -510,6 +530,7 @@ fn open(path: &Path, replica: Arc<Replica>, side: Side, create: bool) -> Result<
     let in_use = InUse::of(&replica.instance)?;
     if side == Side::Main {
         return Ok(Handle::Main(MainHandle {
+            absent: Absent::default(),
             held: HeldSlots::default(),
             level: Level::None,
             replica,

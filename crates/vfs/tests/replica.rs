@@ -12,7 +12,8 @@ use std::{
 use parking_lot::Mutex;
 use partial_sync_core::{PageCount, PageMap, PageNo, PageSize, Revision, SegmentSize};
 use partial_sync_vfs::{
-    Base, MemoryStorage, Miss, OsStorage, PageSink, PageSource, Replica, ReplicaConfig, Storage, VFS_NAME,
+    Base, MemoryStorage, Miss, NextBase, OsStorage, PageSink, PageSource, Replica, ReplicaConfig, Storage,
+    VFS_NAME,
     sqlite::{Conn, OpenOptions, Step},
 };
 use roaring::RoaringBitmap;
@@ -106,6 +107,7 @@ fn fixture(pages: Pages, storage: Arc<dyn Storage>, segment: u64, wait: Duration
         segment: SegmentSize::new(segment).unwrap(),
         prefetch: false,
         wait,
+        temporary: false,
     };
     source.revisions.lock().push(pages);
     Fixture {
@@ -170,11 +172,15 @@ impl Fixture {
             put.execute().unwrap();
         }
         drop(put);
-        let keep = (&present | &send) & (0..=last).collect::<RoaringBitmap>();
+        let next = NextBase {
+            base: base(index, &pages),
+            keep: (&present | &send) & (0..=last).collect::<RoaringBitmap>(),
+            dirty: RoaringBitmap::new(),
+        };
         self.source.revisions.lock().push(pages.clone());
-        let gate = self.replica.close_gate();
-        apply.execute_batch("commit").unwrap();
-        gate.move_base(base(index, &pages), &keep);
+        self.replica
+            .move_base(&next, || apply.execute_batch("commit"))
+            .unwrap();
     }
 }
 
@@ -508,6 +514,7 @@ fn register_again(fixture: &Fixture, wait: Duration) -> std::io::Result<Arc<Repl
         segment: SegmentSize::new(4096).unwrap(),
         prefetch: false,
         wait,
+        temporary: false,
     })
 }
 

@@ -56,6 +56,8 @@ pub struct CaptureOptions {
     /// The last change id that is known to have been used, also by changes that have left the log. Whoever deletes from
     /// the log raises it first.
     pub floor: Arc<AtomicI64>,
+    /// Called before the log is made, in the transaction that will write its first change.
+    pub before_log: Arc<dyn Fn() -> Result<()> + Send + Sync>,
     /// Seconds since 1970.
     pub clock: Arc<dyn Fn() -> i64 + Send + Sync>,
 }
@@ -64,6 +66,7 @@ impl Default for CaptureOptions {
     fn default() -> Self {
         Self {
             floor: Arc::default(),
+            before_log: Arc::new(|| Ok(())),
             clock: Arc::new(|| {
                 SystemTime::now()
                     .duration_since(UNIX_EPOCH)

@@ -26,6 +26,7 @@ impl Run<'_> {
             Err(e) if log::is_no_such_table(&e) => {
                 self.state.max_id = None;
                 self.state.insert = None;
+                (self.capture.options.before_log)()?;
                 self.batch(log::CREATE_CHANGES)?;
                 internal(|| self.max_id())?
             }

@@ -102,7 +102,6 @@ fn moved(from: &Served, script: &str) -> Served {
 }
 
 #[test]
-#[ignore = "writing a page that is not here reads it at the old revision first (C2)"]
 fn s3_a_replica_follows_its_database_to_a_new_url_with_everything_that_was_not_pushed() {
     for script in [
         "update t set v = 'there' where id in (1, 499); insert into t select id + 5000, v from t",

@@ -125,11 +125,13 @@ fn invariant_1_a_write_between_a_pulls_commit_and_its_end_survives_a_crash() {
                 }
                 stopping.stop_now();
                 handle.interrupt();
-                *outcome.lock().unwrap() = Some(writer.join().unwrap());
+                // It may wait for the info file, which the pull is writing.
+                *outcome.lock().unwrap() = Some(writer);
             });
         }
         db.pull().unwrap_err();
-        let committed = outcome.lock().unwrap().take().expect("the pull came to its end");
+        let writer = outcome.lock().unwrap().take().expect("the pull came to its end");
+        let committed = writer.join().unwrap();
         drop((conn, db));
         let again = replicas.path("again.db");
         let db = on(&storage.after_crash(Survives::Written, &again), &again)
@@ -193,7 +195,7 @@ fn invariant_1_a_pull_whose_commit_failed_does_not_come_back_after_a_crash() {
     served.execute("update t set v = 'theirs' where id % 2 = 0");
     // The seal, then the first frame of the pull, then the sync of its COMMIT.
     let (inner, failing) = (storage.clone(), storage.clone());
-    storage.before("sync -changes", move || {
+    storage.before("sync -changes.tmp", move || {
         inner.before("write -replica-wal", move || {
             let failing_again = failing.clone();
             failing.before("sync -replica-wal", move || {
@@ -370,8 +372,9 @@ fn invariant_5_side_files_left_by_an_earlier_replica_do_not_reach_a_new_one() {
     );
 }
 
-/// After a crash between a pull's two commits the schema was read at the old base revision; where the remote's schema had
-/// grown onto a page that is not here, that page was read as zeros and the replica did not open again.
+/// A pull used to commit twice, and after a crash in between the schema was read at the old base revision; where the remote's
+/// schema had grown onto a page that is not here, that page was read as zeros and the replica did not open again. Whatever
+/// the moment, opening needs no remote.
 #[test]
 fn invariant_8_a_pull_that_brought_a_larger_schema_is_finished_after_any_crash_and_without_the_remote() {
     let schema: String = (0..60)
@@ -398,12 +401,9 @@ fn invariant_8_a_pull_that_brought_a_larger_schema_is_finished_after_any_crash_a
             served.execute(&schema);
             storage.trouble(Some(Trouble::Stop(storage.operations() + 1 + crash)));
             let pulled = db.pull();
-            let sealed = storage.trace().iter().any(|op| op == "sync -changes");
             storage.stop_now();
             drop((conn, db));
-            if sealed {
-                served.stop();
-            }
+            served.stop();
             let again = replicas.path("again.db");
             let db = on(&storage.after_crash(Survives::Written, &again), &again)
                 .remote(served.url())
@@ -411,9 +411,7 @@ fn invariant_8_a_pull_that_brought_a_larger_schema_is_finished_after_any_crash_a
                 .connect()
                 .unwrap_or_else(|e| panic!("crash {crash} ({}), empty: {log_is_empty}: {e}", storage.tail()));
             let conn = db.connection().unwrap();
-            if sealed {
-                served.start();
-            }
+            served.start();
             if !log_is_empty {
                 assert_eq!(
                     rows(&conn, "select v from t where id = 8000").unwrap(),

@@ -19,6 +19,7 @@ mod lost_writes;
 mod main_job;
 mod old_versions;
 mod other_programs;
+mod pull;
 mod push_rules;
 mod replaced_base;
 mod requests;

@@ -101,6 +101,7 @@ fn run(pages: &PageReader, sql: &str, time: Duration, watch: &Arc<Watch>) -> Res
         segment: SegmentSize::new(1).map_err(|e| internal(io::Error::other(e)))?,
         prefetch: false,
         wait: time,
+        temporary: true,
     })
     .map_err(internal)?;
     let conn = open(&replica, watch.deadline)?;

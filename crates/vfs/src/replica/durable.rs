@@ -68,7 +68,7 @@ impl Replica {
 
     /// The same where the file cannot be an ordinary one.
     pub(crate) fn save_claimed_map(&self) -> io::Result<()> {
-        if self.whole {
+        if self.whole || self.temporary {
             return Ok(());
         }
         let _saving = self.saving.lock();
@@ -133,11 +133,18 @@ impl Replica {
     }
 
     /// Makes sure that a COMMIT that failed does not come back: SQLite leaves its frames in the WAL, and where only the
-    /// sync failed they are complete, so that the next recovery would take them. For the thread that holds the write
-    /// lock, before it gives it back.
-    pub fn forget_failed_commit(&self) -> io::Result<()> {
+    /// sync failed they are complete, so that the next recovery would take them. For the handle that holds the write
+    /// lock, before it gives it back. When that fails too, a crash may bring the commit back, whole; the file that says
+    /// what it means is still there then.
+    pub(crate) fn forget_uncommitted(&self) {
+        if let Err(error) = self.cut_wal_at_last_commit() {
+            tracing::warn!(%error, path = %self.path.display(), "a commit that failed could not be taken out of the WAL");
+        }
+    }
+
+    fn cut_wal_at_last_commit(&self) -> io::Result<()> {
         let path = self.wal_file();
-        let Some((_, frames)) = self.wal_index.lock().committed() else {
+        let Some((salts, frames)) = self.wal_index.lock().committed() else {
             return Ok(());
         };
         if !self.storage.exists(&path)? {
@@ -145,7 +152,8 @@ impl Replica {
         }
         let file = self.storage.open(&path, false)?;
         let at = self.frame_offset(frames);
-        if file.len()? <= at {
+        let mut frame = [0; 24];
+        if file.read_at(&mut frame, at)? < frame.len() || [be32(&frame, 8), be32(&frame, 12)] != salts {
             return Ok(());
         }
         // A frame without salts ends the WAL.

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partial_sync_core::{Epoch, FetchView, PageCount, PageNo, Planner, segment_of};
+use partial_sync_core::{Epoch, FetchView, PageCount, PageId, PageNo, Planner, segment_of};
 use roaring::RoaringBitmap;
 
 use super::{Replica, hidden};
@@ -18,8 +18,8 @@ use crate::{
     sync::{Condvar, Mutex},
 };
 
-/// Most bytes kept of pages that only readers of older epochs can use.
-const OLD_PAGES_BYTES: usize = 32 << 20;
+/// Most bytes kept of pages that cannot go to the main file.
+const PRIVATE_BYTES: usize = 32 << 20;
 /// How often a wait looks whether its statement was interrupted.
 pub(super) const INTERRUPT_POLL: Duration = Duration::from_millis(10);
 
@@ -39,7 +39,7 @@ struct FlightState {
     done: Option<Result<(), SourceError>>,
 }
 
-pub(super) type OldPages = HashMap<(Epoch, PageNo), Arc<[u8]>>;
+pub(super) type PrivatePages = HashMap<(Epoch, PageNo), Arc<[u8]>>;
 pub(super) type Flights = HashMap<(Epoch, PageNo), Arc<Flight>>;
 
 /// What the planner sees of a replica while it plans.
@@ -69,11 +69,7 @@ impl Replica {
         if !self.prefetch.load(Ordering::Relaxed) || within != 0 || data.len() != self.page_size.as_usize() {
             return;
         }
-        let size = self
-            .bases
-            .read()
-            .get(&self.epoch())
-            .map_or(PageCount::ZERO, |b| b.size);
+        let size = self.bases.read().base.size;
         if self.map.present_count() >= size.with_content(self.page_size) {
             // Nothing is left to fetch.
             return;
@@ -98,9 +94,7 @@ impl Replica {
         page: PageNo,
         deadline: Instant,
     ) -> Result<Option<Arc<[u8]>>, ReadError> {
-        if epoch != self.epoch()
-            && let Some(bytes) = self.old_pages.lock().get(&(epoch, page))
-        {
+        if let Some(bytes) = self.private_pages.lock().get(&(epoch, page)) {
             return Ok(Some(bytes.clone()));
         }
         let base = self.base_of(epoch).ok_or(ReadError::NoBase)?;
@@ -137,7 +131,7 @@ impl Replica {
                 replica: self.me.clone(),
                 flight: flight.clone(),
                 epoch,
-                asked: pages.clone(),
+                asked: ids_of(&pages),
                 finished: false,
             };
             let statement = context::current_statement_sql();
@@ -223,17 +217,14 @@ impl Replica {
         };
         flights.extend(pages.iter().map(|&p| ((epoch, p), flight.clone())));
         drop(flights);
-        Ok((
-            base,
-            pages.clone(),
-            PageSink {
-                replica: self.me.clone(),
-                flight,
-                epoch,
-                asked: pages,
-                finished: false,
-            },
-        ))
+        let sink = PageSink {
+            replica: self.me.clone(),
+            flight,
+            epoch,
+            asked: ids_of(&pages),
+            finished: false,
+        };
+        Ok((base, pages, sink))
     }
 
     /// Waits until the fetches that are under way now have ended, at most so long: a query goes on as soon as its own
@@ -253,6 +244,17 @@ impl Replica {
             }
             true
         })
+    }
+
+    /// Keeps a page that could not go to the main file for the readers of an epoch, as long as it has any.
+    fn keep_private(&self, epoch: Epoch, page: PageNo, bytes: Arc<[u8]>) {
+        let index = self.wal_index.lock();
+        if epoch == self.epoch() || index.has_readers(epoch) {
+            let mut private = self.private_pages.lock();
+            if private.len() * bytes.len() < PRIVATE_BYTES {
+                private.insert((epoch, page), bytes);
+            }
+        }
     }
 
     fn wait_for(
@@ -312,8 +314,13 @@ pub struct PageSink {
     replica: Weak<Replica>,
     flight: Arc<Flight>,
     epoch: Epoch,
-    asked: Vec<PageNo>,
+    /// 0-based ids.
+    asked: RoaringBitmap,
     finished: bool,
+}
+
+fn ids_of(pages: &[PageNo]) -> RoaringBitmap {
+    pages.iter().map(|page| page.id().0).collect()
 }
 
 impl PageSink {
@@ -340,9 +347,11 @@ impl PageSink {
         let mut is_new = false;
         let filled = replica.writing(|| {
             let _fill = replica.fill.lock();
-            Ok(if self.epoch != replica.epoch() {
+            let state = replica.map.state(page);
+            Ok(if self.epoch != replica.epoch() || state.is_retired() {
+                // A reader from before a pull may need the copy that is in the file.
                 false
-            } else if !replica.map.state(page).is_absent() {
+            } else if state.is_present() {
                 // It became present meanwhile; that copy is at least as good as this one.
                 true
             } else {
@@ -363,7 +372,7 @@ impl PageSink {
             if Planner::is_interesting(page, data) {
                 replica.planner.lock().observe_page(page, data);
             }
-            if is_new && !self.asked.contains(&page) {
+            if is_new && !self.asked.contains(page.id().0) {
                 if replica.extra.lock().insert(page.id().0) {
                     replica.fetched_extra.fetch_add(1, Ordering::Relaxed);
                 }
@@ -375,18 +384,16 @@ impl PageSink {
                 }
             }
         }
-        let mut state = self.flight.state.lock();
         if !filled {
+            let mut state = self.flight.state.lock();
             let bytes: Arc<[u8]> = data.into();
-            if self.epoch != replica.epoch() {
-                let mut old = replica.old_pages.lock();
-                if old.len() * data.len() < OLD_PAGES_BYTES {
-                    old.insert((self.epoch, page), bytes.clone());
-                }
-            }
-            state.private.insert(page, bytes);
+            state.private.insert(page, bytes.clone());
+            drop(state);
+            replica.keep_private(self.epoch, page, bytes);
+        } else {
+            // Whoever looked at the map before the page was set present waits by now.
+            drop(self.flight.state.lock());
         }
-        drop(state);
         self.flight.arrived.notify_all();
         Ok(())
     }
@@ -421,7 +428,7 @@ impl PageSink {
         self.finished = true;
         if let Some(replica) = self.replica.upgrade() {
             let mut flights = replica.flights.lock();
-            for &page in &self.asked {
+            for page in self.asked.iter().filter_map(|id| PageId(id).no()) {
                 if flights
                     .get(&(self.epoch, page))
                     .is_some_and(|f| Arc::ptr_eq(f, &self.flight))
@@ -481,6 +488,7 @@ mod tests {
                 segment: SegmentSize::DEFAULT,
                 prefetch: true,
                 wait: Duration::from_secs(1),
+                temporary: false,
             })
             .unwrap();
             let page = PageNo::new(10).unwrap();

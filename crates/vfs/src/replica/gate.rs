@@ -1,163 +1,188 @@
-//! Where snapshots begin, and the gate that a pull closes between its two commits: no snapshot begins meanwhile, except the
-//! pull's own. The base revision and the epoch move here and nowhere else.
+//! Where snapshots begin and end, and where a pull moves the base: the one instant in which no snapshot may begin.
+//!
+//! Epoch and base change together, under one lock, between the moment when the pull's commit becomes visible in the
+//! wal-index and the moment when the next snapshot begins. A reader from before keeps its epoch, the base of it, and every
+//! page that it could read: what new readers must not see any more is *retired* ([`PageMap::retire`]) until the last of the
+//! older readers has ended.
+//!
+//! [`PageMap::retire`]: partial_sync_core::PageMap::retire
 
-use std::{
-    marker::PhantomData,
-    sync::{Arc, atomic::Ordering},
-    time::Instant,
-};
+use std::{collections::HashMap, sync::atomic::Ordering, time::Instant};
 
-use partial_sync_core::{Epoch, PageId};
+use partial_sync_core::{Epoch, PageId, PageNo, PageState};
 use roaring::RoaringBitmap;
 
 use super::{Replica, fetch::INTERRUPT_POLL};
 use crate::{
     error::ReadError,
-    locks::HeldSlots,
-    source::{Base, SourceError},
+    locks::{HeldSlots, WalIndex},
+    source::Base,
     sqlite::context,
 };
 
-thread_local! {
-    /// Address of the replica whose gate this thread passes; 0 = none.
-    static BYPASS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+/// The current epoch and its base, and those of older epochs that still have readers.
+pub(super) struct Bases {
+    pub(super) epoch: Epoch,
+    pub(super) base: Base,
+    older: HashMap<Epoch, Base>,
 }
 
-fn gate_is_bypassed(replica: &Replica) -> bool {
-    BYPASS.get() == std::ptr::from_ref(replica) as usize
+impl Bases {
+    pub(super) fn new(base: Base) -> Self {
+        Self {
+            epoch: Epoch(0),
+            base,
+            older: HashMap::new(),
+        }
+    }
+
+    pub(super) fn of(&self, epoch: Epoch) -> Option<&Base> {
+        match epoch == self.epoch {
+            true => Some(&self.base),
+            false => self.older.get(&epoch),
+        }
+    }
+
+    fn move_to(&mut self, base: Base, index: &WalIndex) {
+        let old = std::mem::replace(&mut self.base, base);
+        self.older.insert(self.epoch, old);
+        self.older.retain(|&epoch, _| index.has_readers(epoch));
+        self.epoch = self.epoch.next();
+    }
+}
+
+/// What a replica is based on once a pull has committed.
+#[derive(Clone, Debug)]
+pub struct NextBase {
+    /// The remote state that absent pages belong to.
+    pub base: Base,
+    /// Pages (0-based ids) whose newest copy here is right on top of `base`. Others that are present were filled too late to
+    /// be known to be, or were cut off: they become absent.
+    pub keep: RoaringBitmap,
+    /// Pages whose content differs from that of `base`.
+    pub dirty: RoaringBitmap,
 }
 
 impl Replica {
-    /// Why this thread may not write now, if so. A transaction that began before a pull failed could otherwise go on to
-    /// write, and finishing the pull would undo it.
-    pub(crate) fn refuses_writes(&self) -> Option<ReadError> {
-        if gate_is_bypassed(self) {
-            return None;
-        }
-        let source = self.poisoned.lock().clone()?;
-        Some(ReadError::Poisoned { source })
-    }
-
-    /// Lets no statement run any more; each fails with `why`.
-    pub fn poison(&self, why: SourceError) {
-        *self.poisoned.lock() = Some(why);
-        self.gate_opened.notify_all();
-    }
-
-    /// Undoes [`Self::poison`].
-    pub fn heal(&self) {
-        *self.poisoned.lock() = None;
-    }
-
-    /// A connection takes a read mark: its snapshot begins, in the current epoch. Waits while a pull is between its two
-    /// commits. `Ok(false)` = busy.
+    /// A connection takes a read mark: its snapshot begins, in the current epoch. `Ok(false)` = busy.
     pub(crate) fn begin_snapshot(&self, held: &mut HeldSlots, slot: usize) -> Result<bool, ReadError> {
         let mut index = self.wal_index.lock();
-        if !gate_is_bypassed(self) {
-            let deadline = Instant::now() + self.wait;
-            loop {
-                if let Some(source) = &*self.poisoned.lock() {
-                    return Err(ReadError::Poisoned {
-                        source: source.clone(),
-                    });
-                }
-                if !index.gate_closed {
-                    break;
-                }
-                if context::must_not_wait() {
-                    return Err(ReadError::WouldWait { what: "a pull" });
-                }
-                if context::is_interrupted() {
-                    return Err(ReadError::InterruptedByUser);
-                }
-                let now = Instant::now();
-                if now >= deadline {
-                    return Err(ReadError::PullUnderWay { waited: self.wait });
-                }
-                self.gate_opened
-                    .wait_until(&mut index, deadline.min(now + INTERRUPT_POLL));
+        let deadline = Instant::now() + self.wait;
+        // Who holds the write lock only takes another mark, because it restarts the WAL: it began long ago.
+        while index.gate_closed && !WalIndex::holds_write_lock(held) {
+            if context::must_not_wait() {
+                return Err(ReadError::WouldWait { what: "a pull" });
             }
+            if context::is_interrupted() {
+                return Err(ReadError::InterruptedByUser);
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(ReadError::PullUnderWay { waited: self.wait });
+            }
+            self.gate_opened
+                .wait_until(&mut index, deadline.min(now + INTERRUPT_POLL));
         }
         Ok(index.lock_shared(held, slot, self.epoch()))
     }
 
-    /// A read transaction ended; `last` = it was the last of its epoch.
-    pub(crate) fn end_snapshot(&self, epoch: Epoch, last: bool) {
-        if last && epoch != self.epoch() {
-            self.old_pages.lock().retain(|(e, _), _| *e != epoch);
-            if !self.wal_index.lock().has_readers(epoch) {
-                self.bases.write().remove(&epoch);
+    /// A connection gives a slot of the wal-index back. With the last reader of an epoch goes what only it could use.
+    pub(crate) fn end_snapshot(&self, held: &mut HeldSlots, slot: usize) {
+        let mut index = self.wal_index.lock();
+        if index.unlock_shared(held, slot) && held.epoch != self.epoch() {
+            self.forget_unread(&index);
+        }
+    }
+
+    /// A connection closes its share of the wal-index.
+    pub(crate) fn leave_wal_index(&self, held: &mut HeldSlots) {
+        let mut index = self.wal_index.lock();
+        index.unmap(held);
+        self.forget_unread(&index);
+    }
+
+    /// Forgets the bases, private copies and retired pages that no open read transaction can use.
+    fn forget_unread(&self, index: &WalIndex) {
+        let current = {
+            let mut bases = self.bases.write();
+            bases.older.retain(|&epoch, _| index.has_readers(epoch));
+            bases.epoch
+        };
+        self.private_pages
+            .lock()
+            .retain(|(epoch, _), _| *epoch == current || index.has_readers(*epoch));
+        let oldest = index.oldest_reader().unwrap_or(current);
+        let mut retired = self.retired.lock();
+        while let Some(entry) = retired.first_entry().filter(|entry| *entry.key() <= oldest) {
+            for page in entry.remove().iter().filter_map(|id| PageId(id).no()) {
+                self.map.forget_retired(page);
             }
         }
     }
 
-    /// Closes the gate for new snapshots; the calling thread passes until the guard is dropped.
-    pub fn close_gate(self: &Arc<Self>) -> Gate {
+    /// Whether a reader of this epoch may take a page in this state, which is not visible to new readers, from the file.
+    pub(super) fn is_kept_for(&self, epoch: Epoch, page: PageNo, state: PageState) -> bool {
+        state.is_retired()
+            && state.since().is_some_and(|since| since <= epoch)
+            && self
+                .retired
+                .lock()
+                .range(epoch.next()..)
+                .any(|(_, pages)| pages.contains(page.id().0))
+    }
+
+    /// Runs `commit` and, when it succeeds, moves the base. No snapshot begins meanwhile, so everything that takes time must
+    /// have happened before: `commit` makes visible what is written already.
+    pub fn move_base<T, E>(&self, next: &NextBase, commit: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        // Now, because it waits for those that write; when it fails, the first write of the commit says so.
+        let _ = self.claim();
+        // No page is filled from here on: what leaves is known before the gate closes.
+        let _fill = self.fill.lock();
+        let present = self.map.present();
+        // What is only in the WAL counts as written here: the next pull must bring it, changed or not.
+        let mut dirty = &next.dirty | (&next.keep - &present);
+        // Pages beyond the end may have frames in the WAL. When the database grows over them again SQLite would read
+        // those: the pull that makes it grow must bring them.
+        let mut cut_off = &present | self.map.dirty();
+        if let Some(last) = next.keep.max() {
+            cut_off.remove_range(..=last);
+        }
+        cut_off.remove_range(..next.base.size.0);
+        dirty |= cut_off;
+        let leaving = present - &next.keep;
         self.wal_index.lock().gate_closed = true;
-        BYPASS.set(Arc::as_ptr(self) as usize);
-        Gate {
-            replica: self.clone(),
-            this_thread: PhantomData,
+        let committed = commit();
+        let mut index = self.wal_index.lock();
+        if committed.is_ok() {
+            self.move_to(&next.base, leaving, &dirty, &index);
         }
+        index.gate_closed = false;
+        self.gate_opened.notify_all();
+        committed
     }
-}
 
-/// Held by a pull from the commit of the remote's pages to the commit of the put-back. No snapshot begins meanwhile,
-/// except on the thread that made it. Not `Send`: it speaks of its thread.
-pub struct Gate {
-    replica: Arc<Replica>,
-    this_thread: PhantomData<*const ()>,
-}
-
-impl Gate {
-    /// The base revision is `base` from now on. Pages that are present but not in `keep` (0-based ids) were filled too
-    /// late to be known to be valid at `base`: they become absent. Nothing is dirty but those of `keep` that the main file
-    /// does not have, and those beyond the end that may be in the WAL.
-    pub fn move_base(&self, base: Base, keep: &RoaringBitmap) {
-        let replica = &self.replica;
-        let _fill = replica.fill.lock();
-        let old = replica.epoch();
-        let epoch = old.next();
-        let mut cut_off = replica.map.present() | replica.map.dirty();
-        cut_off.remove_range(..base.size.0);
-        for id in replica.map.present() - keep {
-            if let Some(page) = PageId(id).no() {
-                replica.map.clear_present(page);
+    fn move_to(&self, base: &Base, leaving: RoaringBitmap, dirty: &RoaringBitmap, index: &WalIndex) {
+        let epoch = {
+            let mut bases = self.bases.write();
+            bases.move_to(base.clone(), index);
+            bases.epoch
+        };
+        let has_older_readers = index.oldest_reader().is_some();
+        for page in leaving.iter().filter_map(|id| PageId(id).no()) {
+            match has_older_readers {
+                true => self.map.retire(page),
+                false => self.map.clear_present(page),
             }
         }
-        replica.map.clear_all_dirty();
-        // Pages beyond the end may still have frames in the WAL. When the database grows over them again SQLite would
-        // read those; the pull that makes it grow must bring them.
-        for id in cut_off {
-            if let Some(page) = PageId(id).no() {
-                replica.map.set_dirty(page);
-            }
+        if has_older_readers && !leaving.is_empty() {
+            self.retired.lock().insert(epoch, leaving);
         }
-        // What is only in the WAL (SQLite had allocated it without reading it) must be brought by the next pull too.
-        for id in keep - replica.map.present() {
-            if let Some(page) = PageId(id).no() {
-                replica.map.set_dirty(page);
-            }
+        self.map.clear_all_dirty();
+        for page in dirty.iter().filter_map(|id| PageId(id).no()) {
+            self.map.set_dirty(page);
         }
-        replica
-            .size
-            .fetch_max(base.size.bytes(replica.page_size), Ordering::AcqRel);
-        let index = replica.wal_index.lock();
-        {
-            let mut bases = replica.bases.write();
-            bases.insert(epoch, base);
-            bases.retain(|&e, _| e == epoch || index.has_readers(e));
-        }
-        replica.epoch.store(epoch.0, Ordering::Release);
-        drop(index);
-        replica.planner.lock().reset();
-    }
-}
-
-impl Drop for Gate {
-    fn drop(&mut self) {
-        BYPASS.set(0);
-        self.replica.wal_index.lock().gate_closed = false;
-        self.replica.gate_opened.notify_all();
+        self.size
+            .fetch_max(base.size.bytes(self.page_size), Ordering::AcqRel);
+        self.planner.lock().reset();
     }
 }

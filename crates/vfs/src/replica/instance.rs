@@ -50,7 +50,8 @@ impl Instance {
 impl Replica {
     /// Runs what does something to a file of the replica, unless it is closed; closing waits until it has ended.
     pub(crate) fn while_open<T>(&self, work: impl FnOnce() -> Result<T, ReadError>) -> Result<T, ReadError> {
-        let standing = self.instance.standing.read();
+        // Recursive: what runs in it may wait for a pull that moves the base, which writes to the WAL.
+        let standing = self.instance.standing.read_recursive();
         match *standing {
             Standing::Open | Standing::Ordinary => work(),
             Standing::Closed => Err(ReadError::Closed),

@@ -17,9 +17,10 @@ use std::{
 use partial_sync_core::{Epoch, PageCount, PageMap, PageNo, PageSize, Revision, SegmentSize};
 use shuttle::thread;
 
-use super::{PageSink, Replica, ReplicaConfig};
+use super::{Absent, NextBase, PageSink, Replica, ReplicaConfig};
 use crate::{
     error::ReadError,
+    locks::{FIRST_READ_SLOT, HeldSlots},
     memory::MemoryStorage,
     source::{Base, Miss, PageSource},
     storage::{Storage, StorageFile},
@@ -173,6 +174,7 @@ fn replica(how: Fetch) -> (Arc<Replica>, Arc<Remote>) {
         segment: SegmentSize::new(2 * SIZE as u64).expect("a segment size"),
         prefetch: false,
         wait: Duration::from_secs(3600),
+        temporary: false,
     };
     (Replica::register(config).expect("its name is new"), source)
 }
@@ -181,10 +183,12 @@ fn replica(how: Fetch) -> (Arc<Replica>, Arc<Remote>) {
 fn read(replica: &Replica, epoch: Epoch, page: PageNo) -> Result<Vec<u8>, ReadError> {
     let mut bytes = vec![0; SIZE];
     let offset = page.offset(replica.page_size());
-    replica.read(epoch, &mut bytes, offset).map(|read| {
-        assert_eq!(read, SIZE);
-        bytes
-    })
+    replica
+        .read(epoch, Absent::Fetch, &mut bytes, offset)
+        .map(|read| {
+            assert_eq!(read, SIZE);
+            bytes
+        })
 }
 
 fn spawn_reader(replica: &Arc<Replica>, n: u32) -> thread::JoinHandle<Result<Vec<u8>, ReadError>> {
@@ -336,4 +340,139 @@ fn contents(replica: &Replica) -> Vec<u8> {
     let read = replica.main.read_at(&mut bytes, 0).expect("memory");
     bytes.truncate(read);
     bytes
+}
+
+/// A pull that moves the replica to a revision of which the pages that are here differ, but for `keep` (numbers).
+fn pull(replica: &Replica, revision: u8, keep: &[u32], succeeds: bool) {
+    let next = NextBase {
+        base: base(revision),
+        keep: keep.iter().map(|n| n - 1).collect(),
+        dirty: Default::default(),
+    };
+    let before = replica.epoch();
+    let commit = || {
+        thread::yield_now();
+        succeeds.then_some(()).ok_or(())
+    };
+    assert_eq!(replica.move_base(&next, commit).is_ok(), succeeds);
+    assert_eq!(replica.epoch() == before, !succeeds);
+}
+
+/// A read transaction that reads some pages, each of them twice, and gets those of one revision.
+fn spawn_transaction(
+    replica: &Arc<Replica>,
+    slot: usize,
+    pages: &'static [u32],
+) -> thread::JoinHandle<String> {
+    let replica = replica.clone();
+    thread::spawn(move || {
+        let mut held = HeldSlots::default();
+        let began = replica
+            .begin_snapshot(&mut held, FIRST_READ_SLOT + slot)
+            .expect("it waits");
+        assert!(began, "nobody takes read marks exclusively here");
+        let epoch = held.epoch;
+        let revision = replica
+            .base_of(epoch)
+            .expect("the base of a reader stays")
+            .revision
+            .as_str()
+            .to_owned();
+        for &n in pages.iter().chain(pages) {
+            let got = read(&replica, epoch, page(n)).expect("the remote keeps every revision");
+            assert_eq!(
+                got,
+                content(&revision, page(n)),
+                "page {n} at revision {revision}"
+            );
+        }
+        replica.end_snapshot(&mut held, FIRST_READ_SLOT + slot);
+        revision
+    })
+}
+
+/// What must hold when nobody reads any more.
+fn check_quiet(replica: &Replica, revision: u8) {
+    assert!(replica.settle(Duration::from_secs(3600)));
+    assert!(replica.flights.lock().is_empty());
+    assert!(
+        replica.retired.lock().is_empty(),
+        "retired pages that nobody can read"
+    );
+    let epoch = replica.epoch();
+    assert!(replica.private_pages.lock().keys().all(|(of, _)| *of == epoch));
+    assert_eq!(replica.base(), base(revision));
+    for n in [3, 4] {
+        assert!(!replica.map().state(page(n)).is_retired());
+        let got = read(replica, epoch, page(n)).unwrap();
+        assert_eq!(got, content(&revision.to_string(), page(n)));
+    }
+    assert!(replica.settle(Duration::from_secs(3600)));
+    assert_eq!(
+        u64::from(replica.map().present_count().0),
+        replica.map().present().len()
+    );
+}
+
+#[test]
+fn invariant_4_c1_m1_a_transaction_sees_one_revision_while_a_pull_moves_the_base() {
+    explore(|| {
+        let (replica, _) = replica(Fetch::Sends);
+        // Pages 3 and 4 are here, the others are not.
+        read(&replica, Epoch(0), page(3)).unwrap();
+        let readers = [
+            spawn_transaction(&replica, 0, &[3, 2]),
+            spawn_transaction(&replica, 1, &[4]),
+        ];
+        pull(&replica, 2, &[], true);
+        for reader in readers {
+            let revision = reader.join().unwrap();
+            assert!(["1", "2"].contains(&revision.as_str()));
+        }
+        check_quiet(&replica, 2);
+    });
+}
+
+#[test]
+fn a_fetch_that_a_pull_overtakes_reaches_its_reader_and_nobody_else() {
+    explore(|| {
+        let (replica, _) = replica(Fetch::Sends);
+        let readers = [
+            spawn_transaction(&replica, 0, &[3]),
+            spawn_transaction(&replica, 1, &[3, 4]),
+        ];
+        pull(&replica, 2, &[], true);
+        let late = spawn_transaction(&replica, 2, &[3]);
+        assert_eq!(late.join().unwrap(), "2");
+        for reader in readers {
+            reader.join().unwrap();
+        }
+        check_quiet(&replica, 2);
+    });
+}
+
+#[test]
+fn two_pulls_in_a_row_leave_every_reader_its_revision() {
+    explore(|| {
+        let (replica, _) = replica(Fetch::Sends);
+        read(&replica, Epoch(0), page(3)).unwrap();
+        let first = spawn_transaction(&replica, 0, &[3]);
+        let second = spawn_transaction(&replica, 1, &[4, 3]);
+        pull(&replica, 2, &[], true);
+        pull(&replica, 3, &[], true);
+        first.join().unwrap();
+        second.join().unwrap();
+        check_quiet(&replica, 3);
+    });
+}
+
+#[test]
+fn a_pull_that_cannot_commit_moves_nothing_and_opens_the_gate() {
+    explore(|| {
+        let (replica, _) = replica(Fetch::Sends);
+        let reader = spawn_transaction(&replica, 0, &[3]);
+        pull(&replica, 2, &[], false);
+        assert_eq!(reader.join().unwrap(), "1");
+        check_quiet(&replica, 1);
+    });
 }

@@ -9,7 +9,8 @@
 //! - a *fetch* fills a page that is absent, if the replica is still in the fetch's epoch; otherwise its readers keep the
 //!   copy to themselves;
 //! - a *checkpoint* writes pages from the WAL, which SQLite only does when no reader needs the older copy;
-//! - a *pull* moves the epoch: pages that were filled since it asked "what changed" become absent again.
+//! - a *pull* moves the epoch: pages that were filled since it asked "what changed", and pages that the database has no
+//!   more, become absent for new readers, and stay as they are for those that began before.
 //!
 //! A reader belongs to the epoch in which its snapshot began. It may use a present page only if that page became present
 //! in its epoch or before ([`PageMap`]), and checks after reading that this is still so; otherwise it fetches the page at
@@ -19,12 +20,12 @@
 //! survives a crash, `gate` is where snapshots begin and the base moves.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -38,7 +39,7 @@ use crate::{
     error::ReadError,
     locks::{MainLock, WalIndex},
     registry, shim,
-    source::{Base, Miss, PageSource, SourceError},
+    source::{Base, Miss, PageSource},
     storage::{Storage, StorageFile},
     sync::{Condvar, Mutex, MutexGuard, RwLock},
 };
@@ -53,8 +54,9 @@ mod ordinary;
 
 pub use durable::WalMark;
 pub use fetch::PageSink;
-use fetch::{Flights, OldPages};
-pub use gate::Gate;
+use fetch::{Flights, PrivatePages};
+use gate::Bases;
+pub use gate::NextBase;
 pub(crate) use instance::Instance;
 use instance::Standing;
 pub use ordinary::{HeaderKind, OrdinaryMark, as_wal_mode, header_kind, hidden, hide_file};
@@ -80,6 +82,8 @@ pub struct ReplicaConfig {
     /// How long a read waits for an absent page, a new snapshot for a pull, and a registration for the connections of
     /// an earlier instance.
     pub wait: Duration,
+    /// Whether nothing of it needs to survive a crash.
+    pub temporary: bool,
 }
 
 /// There is nothing to wait for in a whole database.
@@ -92,6 +96,17 @@ impl PageSource for NoSource {
     fn fetch(&self, _miss: Miss, sink: PageSink) {
         sink.finish(Err(Arc::new(ReadError::Abandoned)));
     }
+}
+
+/// What a read of a page that is not here gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Absent {
+    /// The page, fetched.
+    #[default]
+    Fetch,
+    /// Zeros: the handle only overwrites pages, or reads those that are here. See
+    /// [`Conn::never_fetch`](crate::sqlite::Conn::never_fetch).
+    Zeros,
 }
 
 /// One replica; shared by its connections. Registered under its path while it lives.
@@ -109,19 +124,18 @@ pub struct Replica {
     prefetch: AtomicBool,
     segment: SegmentSize,
     planner: Mutex<Planner>,
-    epoch: AtomicU32,
-    /// Bases of the current epoch and of older ones that still have readers.
-    bases: RwLock<HashMap<Epoch, Base>>,
+    /// Lock order: `fill`, `wal_index`, then any of these.
+    bases: RwLock<Bases>,
     /// Held by whoever changes what the main file holds: a fetch, a checkpoint, a pull.
     fill: Mutex<()>,
     flights: Mutex<Flights>,
-    /// Pages fetched for readers of older epochs, within `OLD_PAGES_BYTES`.
-    old_pages: Mutex<OldPages>,
+    /// Pages that could not go to the main file, for the readers of one epoch.
+    private_pages: Mutex<PrivatePages>,
+    /// Pages (0-based ids) whose copy in the main file is for readers of epochs before the key only.
+    retired: Mutex<BTreeMap<Epoch, RoaringBitmap>>,
     pub(crate) main_lock: Mutex<MainLock>,
     wal_index: Mutex<WalIndex>,
     gate_opened: Condvar,
-    /// Why no statement may run any more, once a pull could not be finished.
-    poisoned: Mutex<Option<SourceError>>,
     fetched_extra: AtomicU64,
     used_extra: AtomicU64,
     /// Pages that the planner added, until they are read.
@@ -132,6 +146,8 @@ pub struct Replica {
     pub(crate) instance: Arc<Instance>,
     /// Every page is here and nothing is tracked; see [`Replica::register_whole`].
     whole: bool,
+    /// Its page map is not saved.
+    temporary: bool,
 }
 
 /// How many pages are where.
@@ -178,15 +194,14 @@ impl Replica {
             prefetch: AtomicBool::new(config.prefetch),
             segment: config.segment,
             planner: Mutex::new(planner),
-            epoch: AtomicU32::new(0),
-            bases: RwLock::new(HashMap::from([(Epoch(0), config.base)])),
+            bases: RwLock::new(Bases::new(config.base)),
             fill: Mutex::default(),
             flights: Mutex::default(),
-            old_pages: Mutex::default(),
+            private_pages: Mutex::default(),
+            retired: Mutex::default(),
             main_lock: Mutex::default(),
             wal_index: Mutex::default(),
             gate_opened: Condvar::new(),
-            poisoned: Mutex::default(),
             fetched_extra: AtomicU64::new(0),
             used_extra: AtomicU64::new(0),
             extra: Mutex::default(),
@@ -194,6 +209,7 @@ impl Replica {
             wal_is_named: AtomicBool::new(false),
             instance: Arc::default(),
             whole,
+            temporary: config.temporary,
         });
         if !whole && let Some(HeaderKind::Ordinary(_)) = header_kind(&*replica.main)? {
             replica.instance.is_ordinary();
@@ -219,6 +235,7 @@ impl Replica {
             segment: SegmentSize::DEFAULT,
             prefetch: false,
             wait: WHOLE_WAIT,
+            temporary: false,
         };
         Self::register_as(config, true)
     }
@@ -240,17 +257,16 @@ impl Replica {
 
     /// The current epoch.
     pub fn epoch(&self) -> Epoch {
-        Epoch(self.epoch.load(Ordering::Acquire))
+        self.bases.read().epoch
     }
 
     /// The remote state that absent pages belong to now.
     pub fn base(&self) -> Base {
-        self.base_of(self.epoch())
-            .expect("the current epoch always has a base")
+        self.bases.read().base.clone()
     }
 
     fn base_of(&self, epoch: Epoch) -> Option<Base> {
-        self.bases.read().get(&epoch).cloned()
+        self.bases.read().of(epoch).cloned()
     }
 
     /// Counters.
@@ -284,15 +300,27 @@ impl Replica {
 
     /// Reads bytes of the main file for a handle whose read transaction belongs to `epoch`. Returns how many bytes lie
     /// within the file.
-    pub(crate) fn read(&self, epoch: Epoch, buf: &mut [u8], offset: u64) -> Result<usize, ReadError> {
-        let read = self.read_hidden(epoch, buf, offset)?;
+    pub(crate) fn read(
+        &self,
+        epoch: Epoch,
+        absent: Absent,
+        buf: &mut [u8],
+        offset: u64,
+    ) -> Result<usize, ReadError> {
+        let read = self.read_hidden(epoch, absent, buf, offset)?;
         if !self.whole {
             ordinary::show(&mut buf[..read], offset);
         }
         Ok(read)
     }
 
-    fn read_hidden(&self, epoch: Epoch, buf: &mut [u8], offset: u64) -> Result<usize, ReadError> {
+    fn read_hidden(
+        &self,
+        epoch: Epoch,
+        absent: Absent,
+        buf: &mut [u8],
+        offset: u64,
+    ) -> Result<usize, ReadError> {
         if self.is_closed() {
             return Err(ReadError::Closed);
         }
@@ -321,7 +349,7 @@ impl Replica {
             let page = PageNo::containing(position, self.page_size).ok_or(ReadError::BeyondEnd)?;
             let within = (position % page_len as u64) as usize;
             let n = (page_len - within).min(available - done);
-            self.read_in_page(epoch, page, within, &mut buf[done..done + n])?;
+            self.read_in_page(epoch, absent, page, within, &mut buf[done..done + n])?;
             done += n;
         }
         Ok(available)
@@ -336,6 +364,7 @@ impl Replica {
     fn read_in_page(
         &self,
         epoch: Epoch,
+        absent: Absent,
         page: PageNo,
         within: usize,
         buf: &mut [u8],
@@ -343,7 +372,11 @@ impl Replica {
         let mut deadline = None;
         loop {
             let state = self.map.state(page);
-            if !state.visible_to(epoch) {
+            if !state.visible_to(epoch) && !self.is_kept_for(epoch, page, state) {
+                if absent == Absent::Zeros {
+                    buf.fill(0);
+                    return Ok(());
+                }
                 let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.wait);
                 if let Some(bytes) = self.obtain(epoch, page, deadline)? {
                     buf.copy_from_slice(&bytes[within..within + buf.len()]);
@@ -367,7 +400,7 @@ impl Replica {
         let mut bytes = vec![0; self.page_size.as_usize()];
         loop {
             let state = self.map.state(page);
-            if state.is_absent() {
+            if !state.is_present() {
                 return Ok(None);
             }
             let n = self.main.read_at(&mut bytes, page.offset(self.page_size))?;

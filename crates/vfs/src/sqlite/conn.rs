@@ -388,6 +388,35 @@ impl Conn {
         unsafe { self.0.hook.replace(self.0.db, hook) }
     }
 
+    /// Reads absent pages of the replica that this connection is open on as zeros from now on, and takes a schema that
+    /// cannot be read for an empty one: for a connection that overwrites pages through `sqlite_dbpage`, which reads a page
+    /// before it writes it, or that reads pages which are here. It asks the network for nothing. A commit of it that fails
+    /// leaves nothing in the WAL.
+    pub fn never_fetch(&self) -> Result<()> {
+        // SAFETY: `db` is live while `self` is, the name is NUL-terminated, and this file control takes no argument.
+        let rc = unsafe {
+            ffi::sqlite3_file_control(
+                self.0.db,
+                c"main".as_ptr(),
+                crate::shim::NEVER_FETCH,
+                ptr::null_mut(),
+            )
+        };
+        if rc != ffi::SQLITE_OK {
+            return Err(Error::new(rc, "the connection is not open on a replica"));
+        }
+        // Also lets SQLite take what it could read of a damaged schema for the schema; the next statement after the one
+        // that found it damaged compiles.
+        self.execute_batch("PRAGMA writable_schema = ON")?;
+        let _ = self.prepare("SELECT 1 FROM sqlite_schema LIMIT 0", false);
+        Ok(())
+    }
+
+    /// Writes what a transaction has changed so far to the WAL, so that little is left to do for its COMMIT.
+    pub fn flush(&self) -> Result<()> {
+        self.with_rusqlite(|conn| conn.cache_flush())
+    }
+
     /// What the connection holds of `main` right now.
     pub fn txn_state(&self) -> TxnState {
         // SAFETY: `db` is live while `self` is; the name is NUL-terminated.

@@ -22,6 +22,7 @@ use partial_sync_vfs::sqlite::Conn;
 use tempfile::TempDir;
 
 use crate::{
+    capture::CaptureOptions,
     change::{Cause, ChangeKind, RowOp, Value},
     connection::{Connection, ConnectionOptions},
     log::{Chunk, Log},
@@ -52,10 +53,13 @@ impl Recorded {
 
     /// A connection that records.
     fn connection(&self) -> Connection {
-        self.open(Some(self.floor.clone()))
+        self.open(Some(CaptureOptions {
+            floor: self.floor.clone(),
+            ..CaptureOptions::default()
+        }))
     }
 
-    fn open(&self, capture: Option<Arc<AtomicI64>>) -> Connection {
+    fn open(&self, capture: Option<CaptureOptions>) -> Connection {
         Connection::open(ConnectionOptions {
             path: self.path(),
             vfs: None,

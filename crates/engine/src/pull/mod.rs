@@ -1,0 +1,157 @@
+//! A pull: the remote's changes in, with local changes that were not pushed on top. The next state is built aside, kept,
+//! and committed once; whatever happens before the commit, the pull has not happened, and once it is there, it has.
+//!
+//! 1. *Ask* ([`ask`]) what changed since the base revision, of the pages that are here. No lock is held.
+//! 2. *Build* ([`next`], [`preview`]) the new state with the unpushed changes put back, in temporary files. The network,
+//!    the length of the log and changes that cannot be put back are this step's matter; readers and writers go on.
+//! 3. *Catch up* with what was committed locally meanwhile, until nothing is left.
+//! 4. *Commit* ([`commit`]) in one SQLite transaction, after a small [`intent`] was sealed; move the base in the instant in
+//!    which the commit becomes visible.
+//! 5. Save the page map, then the info file with the new base, then remove the intent.
+//!
+//! After a crash, opening needs no network and runs nothing again ([`recover`]).
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use partial_sync_vfs::{Base, NextBase, Replica};
+use roaring::RoaringBitmap;
+
+use crate::{
+    error::{Error, Result},
+    info::{beside, now},
+    session::Session,
+};
+
+pub(crate) mod ask;
+mod commit;
+mod first;
+pub(crate) mod intent;
+mod legacy;
+mod next;
+mod preview;
+mod staged;
+
+const DOING: &str = "a pull";
+/// The pages that a pull brought.
+pub(crate) const STAGED: &str = "-staged";
+/// The database on which it puts local changes back.
+const PREVIEW: &str = "-preview";
+
+/// See [`crate::Database::pull`].
+pub(crate) fn pull(session: &Session<'_>, long_poll: Option<Duration>) -> Result<bool> {
+    let _pulling = session.lock_pulls(DOING)?;
+    finish_earlier(session)?;
+    let url = session.checked_url()?;
+    let acknowledged = session.info.lock().acknowledged;
+    let asked = match ask::ask(session, long_poll, url.as_deref()) {
+        Err(Error::Remote(error)) if session.move_away(&error)? => ask::ask(session, None, url.as_deref())?,
+        asked => asked?,
+    };
+    session.adopt(url.clone())?;
+    let _sync = session.lock_sync(DOING)?;
+    let asked = match asked {
+        // The answer does not have what a push took out of the log meanwhile.
+        Some(_) if session.info.lock().acknowledged != acknowledged => {
+            ask::ask(session, None, url.as_deref())?
+        }
+        asked => asked,
+    };
+    let Some(asked) = asked else {
+        // It says how fresh the replica is, not when something was new.
+        session.update_info(|info| info.last_pull = Some(now()))?;
+        return Ok(false);
+    };
+    let mut next = next::Next::of(session, asked)?;
+    commit::commit(session, &mut next)?;
+    let has_log = next.has_log();
+    let base = next.base.clone();
+    drop(next);
+    finish(session, &base, Some(has_log))?;
+    Ok(true)
+}
+
+/// Writes down where the replica is. Until it is done the sealed intent says so after a crash, and the next pull does it
+/// first. `has_log`: whether local changes were put back.
+fn finish(session: &Session<'_>, base: &Base, has_log: Option<bool>) -> Result<()> {
+    let failed = |e| Error::storage("save the page map of", session.replica.name(), e);
+    // The mark first: a frame written after it is not under it, one written before is in the map.
+    let mark = session.replica.wal_mark().map_err(failed)?;
+    session.replica.save_map().map_err(failed)?;
+    session.update_info(|info| {
+        info.base_revision = base.revision.as_str().to_owned();
+        info.base_size = base.size.0;
+        info.moved = false;
+        info.rebuild = false;
+        info.pulls += 1;
+        info.wal_mark = mark.map(Into::into);
+        info.last_pull = Some(now());
+        if let Some(has_log) = has_log {
+            info.has_log = has_log || session.log_began();
+        }
+    })?;
+    intent::remove(session)
+}
+
+/// Finishes a pull that has committed and whose files could not be written then: a full disk.
+fn finish_earlier(session: &Session<'_>) -> Result<()> {
+    let base = session.replica.base();
+    let noted = session.info.lock().base(session.replica.name())?;
+    match noted == base {
+        true => Ok(()),
+        false => finish(session, &base, None),
+    }
+}
+
+/// Sees to what a pull left that was cut off. For a replica that is being opened; needs no network.
+pub(crate) fn recover(session: &Session<'_>) -> Result<()> {
+    let path = session.replica.name();
+    for file in temporary_files(path) {
+        session
+            .storage
+            .remove(&file)
+            .map_err(|e| Error::storage("remove", &file, e))?;
+    }
+    let sealed = intent::path(session);
+    let Some(intent) = intent::Intent::load(session)? else {
+        return match session.storage.exists(&sealed) {
+            Ok(true) => legacy::finish_pull(session, &sealed),
+            Ok(false) => Ok(()),
+            Err(error) => Err(Error::storage("look for", &sealed, error)),
+        };
+    };
+    let cookie = commit::integer(&session.keeper, "PRAGMA schema_version")? as u32;
+    if !intent.is_committed(cookie) {
+        return intent::remove(session);
+    }
+    move_base_at_open(session, &intent.base, intent.keep)?;
+    finish(session, &intent.base, None)
+}
+
+/// Moves the base of a replica that is being opened to that of a pull whose commit is there.
+fn move_base_at_open(session: &Session<'_>, base: &Base, keep: RoaringBitmap) -> Result<()> {
+    // What is dirty on top of the new base is not known exactly: everything that may be, is. A dirty page that the pull did
+    // not speak of was written after it, and a checkpoint may have left its only copy in the main file.
+    let dirty = session.replica.map().dirty();
+    let next = NextBase {
+        base: base.clone(),
+        keep: keep | &dirty,
+        dirty,
+    };
+    session.replica.move_base(&next, || Ok(()))
+}
+
+/// The files of the database on which local changes are put back.
+fn preview_files(path: &Path) -> Vec<PathBuf> {
+    let preview = beside(path, PREVIEW);
+    vec![Replica::wal_path(&preview), preview]
+}
+
+/// What a pull that was cut off may have left, besides its intent. All of it can go.
+pub(crate) fn temporary_files(path: &Path) -> Vec<PathBuf> {
+    let mut files = preview_files(path);
+    files.push(beside(path, STAGED));
+    files
+}
