@@ -55,7 +55,6 @@ fn the_text_of_a_history_means_the_same_history() {
 
 /// A bounded sample of what `scripts/torture` runs. It stops early on a slow machine.
 #[test]
-#[ignore = "it finds what is not mended yet"]
 fn a_sample_of_histories_ends_well() {
     let _turn = TURN.lock();
     let end = Instant::now() + Duration::from_secs(75);

@@ -29,7 +29,7 @@ pub struct Nested {
 pub struct Buffer {
     rows: Vec<Nested>,
     /// Set while the hook runs, so that a panic in it is noticed, and for good when it fails.
-    broken: Option<String>,
+    broken: Option<sqlite::Error>,
     /// The last table name: most statements change one table.
     last: Option<Arc<str>>,
 }
@@ -46,8 +46,17 @@ impl Buffer {
         let rows = std::mem::take(&mut self.rows);
         match self.broken.take() {
             Some(reason) => {
-                let message = format!("this change cannot be recorded and was rolled back: {reason}");
-                Err(sqlite::Error::new(codes::ABORT, message).into())
+                let what = "this change cannot be recorded and was rolled back";
+                let message = match &reason.source {
+                    Some(_) => what.to_owned(),
+                    None => format!("{what}: {reason}"),
+                };
+                // A page that could not be had is told as such: the same statement may work later.
+                Err(sqlite::Error {
+                    source: reason.source,
+                    ..sqlite::Error::new(codes::ABORT, message)
+                }
+                .into())
             }
             None => Ok(rows),
         }
@@ -111,8 +120,11 @@ pub fn hook(buffer: Arc<Mutex<Buffer>>) -> PreUpdateHook {
         if buffer.broken.is_some() {
             return;
         }
-        buffer.broken = Some("the recorder panicked; please report this".into());
-        buffer.broken = buffer.see(&change).err().map(|e| e.to_string());
+        buffer.broken = Some(sqlite::Error::new(
+            codes::INTERNAL,
+            "the recorder panicked; please report this",
+        ));
+        buffer.broken = buffer.see(&change).err();
     })
 }
 

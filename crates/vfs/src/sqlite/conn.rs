@@ -452,6 +452,7 @@ impl Conn {
     /// `call` gives the result code of its last call into SQLite; pointers in it must be live.
     pub(super) fn call(&self, stmt: *mut ffi::sqlite3_stmt, call: impl FnOnce() -> c_int) -> Result<c_int> {
         let _held = self.hold();
+        let in_transaction = !self.is_autocommit();
         let (rc, interrupted) = {
             // SAFETY: `self` keeps the connection alive past the frame; the caller's statement is.
             let _entered = unsafe { context::enter(self.0.db, stmt, self.limits()) };
@@ -465,7 +466,17 @@ impl Conn {
             ));
         }
         if matches!(rc, ffi::SQLITE_OK | ffi::SQLITE_ROW | ffi::SQLITE_DONE) {
-            return Ok(rc);
+            // `PRAGMA table_list` and the like look at every virtual table and pass over one that cannot be read, but the
+            // transaction is rolled back all the same.
+            return match in_transaction && self.is_autocommit() {
+                true => context::take_last_error().map_or(Ok(rc), |source| {
+                    Err(Error {
+                        source: Some(source),
+                        ..Error::new(ffi::SQLITE_IOERR_READ, "disk I/O error")
+                    })
+                }),
+                false => Ok(rc),
+            };
         }
         // SAFETY: the connection is live, and its mutex is held by `_held` since before the call.
         let error = unsafe { Error::last(self.0.db, rc) };
