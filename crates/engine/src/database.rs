@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -34,7 +34,8 @@ use crate::{
     log::Log,
     offline::Offline,
     options::{Builder, DEFAULT_TIMEOUT},
-    pull, push,
+    pull::{self, Unfinished},
+    push,
     runtime::CancelHandle,
     session::Session,
     sharing::{self, Place, Turn},
@@ -90,6 +91,10 @@ pub(crate) struct OpenReplica {
     pub(crate) sync: Mutex<()>,
     /// Whether a connection began the change log since a pull last looked; changes together with `info`.
     log_began: AtomicBool,
+    /// A pull that has committed (or is about to) and is not in the files yet.
+    pub(crate) unfinished: Mutex<Option<Unfinished>>,
+    /// How many batches the remote has confirmed.
+    pub(crate) confirmed: AtomicU64,
     /// No change id up to this one is given again.
     pub(crate) floor: Arc<AtomicI64>,
     pub(crate) random: Mutex<fastrand::Rng>,
@@ -279,6 +284,8 @@ impl Database {
             pulling: Mutex::default(),
             sync: Mutex::default(),
             log_began: AtomicBool::new(false),
+            unfinished: Mutex::default(),
+            confirmed: AtomicU64::new(0),
             random: Mutex::new(
                 options
                     .seed
@@ -521,7 +528,15 @@ impl OpenReplica {
             .save_map()
             .map_err(|e| Error::storage("save the page map of", self.replica.name(), e))?;
         self.log_began.store(true, Ordering::Release);
-        self.update_info_if(|info| !info.has_log, |info| info.has_log = true)
+        // The pull that dropped the log before may still be unfinished; after a crash it must not say that there is none.
+        let since = self.unfinished.lock().as_ref().map(|pull| pull.cookie);
+        self.update_info_if(
+            |info| !info.has_log || (since.is_some() && info.log_since != since),
+            |info| {
+                info.has_log = true;
+                info.log_since = since;
+            },
+        )
     }
 
     /// Whether a log was begun since [`forget_log_began`](Self::forget_log_began).

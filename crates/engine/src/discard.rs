@@ -62,6 +62,7 @@ pub(crate) fn list(open: &Session<'_>, after: ChangeId, limit: usize) -> Result<
 /// left the log.
 pub(crate) fn discard(open: &Session<'_>, change: ChangeId, with_dependents: bool) -> Result<Vec<ChangeId>> {
     let _sync = open.lock_sync(DOING)?;
+    crate::pull::finish_earlier(open)?;
     let keeper = &open.keeper;
     crate::push::begin_immediate(open)?;
     let done = in_transaction(open, change, with_dependents);

@@ -60,6 +60,12 @@ pub(crate) struct Info {
     /// Whether there may be a change log. While not, a pull need not look, for which the schema would have to be here.
     #[serde(default = "yes")]
     pub has_log: bool,
+    /// Schema cookie of a pull's commit after which, and before it was noted here, the change log was begun.
+    #[serde(default)]
+    pub log_since: Option<u32>,
+    /// Schema cookie of the commit of the last pull that is noted here.
+    #[serde(default)]
+    pub pulled: Option<u32>,
     /// How many pulls brought something.
     pub pulls: u64,
     /// WAL frames up to here are accounted for in the page map.
@@ -136,6 +142,8 @@ impl Info {
             change_floor: 0,
             rebuild: false,
             has_log: false,
+            log_since: None,
+            pulled: None,
             pulls: 0,
             wal_mark: None,
             created: now(),

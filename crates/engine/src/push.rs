@@ -30,7 +30,7 @@ const ATTEMPTS: usize = 5;
 /// See [`crate::Database::push`].
 pub(crate) fn push(open: &Session<'_>) -> Result<()> {
     let _sync = open.lock_sync(DOING)?;
-    crate::pull::recover(open)?;
+    crate::pull::finish_earlier(open)?;
     let log = Log::new(&open.keeper);
     let info = open.info.lock().clone();
     if log.last()?.is_none() {
@@ -282,6 +282,7 @@ fn confirm(open: &Session<'_>, id: ChangeId) -> Result<()> {
             info.last_push = Some(now());
         })?;
     }
+    open.confirmed.fetch_add(1, Ordering::AcqRel);
     let keeper = &open.keeper;
     let deleted = begin_immediate(open).and_then(|()| {
         Log::new(keeper).delete_through(id)?;

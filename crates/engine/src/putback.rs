@@ -11,7 +11,7 @@ use rusqlite::config::DbConfig;
 use crate::{
     capture::given::{self, Place},
     change::{
-        Change, Mode, Value, codec, is_advice,
+        Change, ChangeKind, Mode, Value, codec, is_advice,
         keys::{self, Keys, References},
         migration::Migration,
         position::ASK_KEYS,
@@ -85,6 +85,10 @@ impl<'a> PutBack<'a> {
                 if let Some(taken) = self.change(&changes[i])? {
                     return Err(conflict(&changes[i], taken));
                 }
+            }
+            if matches!(changes[i].kind, ChangeKind::Statement(_)) && !self.keys.is_empty() {
+                // It may have made or altered a table that refers to one with a moved row.
+                self.keys.refer(references(&self.conn)?);
             }
         }
         if rewritten {

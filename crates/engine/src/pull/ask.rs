@@ -27,6 +27,13 @@ pub(crate) struct Asked {
     pub staged: Staged,
 }
 
+impl Asked {
+    /// Whether pages came here that the question did not speak of.
+    pub(super) fn is_late(&self, session: &Session<'_>) -> bool {
+        self.mode == ApplyMode::Incremental && !session.replica.map().present().is_subset(&self.present)
+    }
+}
+
 /// Asks the remote at `url` and stages. `None`: nothing changed.
 pub(crate) fn ask(
     session: &Session<'_>,

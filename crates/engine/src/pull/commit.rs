@@ -12,6 +12,7 @@ use partial_sync_vfs::{
 };
 
 use super::{
+    Unfinished,
     intent::{self, Intent, cookie_after},
     next::Next,
 };
@@ -30,21 +31,26 @@ pub(super) fn commit(session: &Session<'_>, next: &mut Next<'_>) -> Result<()> {
     let writer = open_without_fetching(&session.replica, session.options.timeout)?;
     writer.execute_batch("PRAGMA wal_autocheckpoint = 0")?;
     let old_size = lock(&writer, next)?;
+    let size = next.size()?;
     let committed = write(session, &writer, next, old_size);
     if committed.is_err() {
         if !writer.is_autocommit() {
             // The pull's error is the one to tell.
             let _ = writer.execute_batch("ROLLBACK");
         }
-        // Where that fails too, the file speaks of a commit that no crash brings back.
-        if let Err(error) = intent::remove(session) {
+        *session.unfinished.lock() = None;
+        // A commit that a crash may bring back keeps its file; where the file cannot be removed, it speaks of a commit that
+        // no crash brings back.
+        if !session.replica.failed_commit_may_come_back()
+            && let Err(error) = intent::remove(session)
+        {
             tracing::warn!(%error, "the file of a pull that failed could not be removed; the next pull replaces it");
         }
         return committed;
     }
     store_rest(session, next);
-    if next.base.size < old_size {
-        cut(session, next.size()?);
+    if size < old_size {
+        cut(session, size);
     }
     Ok(())
 }
@@ -103,12 +109,15 @@ fn write(session: &Session<'_>, writer: &Conn, next: &Next<'_>, old_size: PageCo
         keep: next.keep(&through_wal),
         dirty,
     };
+    let has_log = next.has_log();
     Intent {
         base: next_base.base.clone(),
         keep: next_base.keep.clone(),
         cookie,
+        has_log,
     }
     .seal(session)?;
+    *session.unfinished.lock() = Some(Unfinished { cookie, has_log });
     session.replica.move_base(&next_base, || {
         put.put(PageNo::FIRST, &page_1)?;
         Ok(writer.execute_batch("COMMIT")?)

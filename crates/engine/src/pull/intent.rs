@@ -35,6 +35,8 @@ pub(crate) struct Intent {
     pub keep: RoaringBitmap,
     /// Schema cookie of the commit.
     pub cookie: u32,
+    /// Whether the commit has local changes that were put back.
+    pub has_log: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -42,6 +44,7 @@ struct Written {
     revision: String,
     size: u32,
     cookie: u32,
+    has_log: bool,
     keep: Vec<u8>,
 }
 
@@ -80,6 +83,7 @@ impl Intent {
                     keep: RoaringBitmap::deserialize_from(&written.keep[..])
                         .map_err(|e| Error::storage("read", &path, e))?,
                     cookie: written.cookie,
+                    has_log: written.has_log,
                 })
             })
             .transpose()
@@ -94,6 +98,7 @@ impl Intent {
             revision: self.base.revision.as_str().to_owned(),
             size: self.base.size.0,
             cookie: self.cookie,
+            has_log: self.has_log,
             keep,
         };
         let body = postcard::to_stdvec(&written).expect("strings, numbers and bytes have an encoding");

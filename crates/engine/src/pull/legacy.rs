@@ -74,7 +74,7 @@ pub(super) fn finish_pull(session: &Session<'_>, path: &Path) -> Result<()> {
         log.set_marker(MARKER, Some(ValueRef::Integer(legacy.pull)))?;
         conn.execute_batch("COMMIT")?;
     }
-    finish(session, &base, Some(!legacy.log.is_empty()))
+    finish(session, &base, None, !legacy.log.is_empty())
 }
 
 /// Reads the file; `None` when it is incomplete.

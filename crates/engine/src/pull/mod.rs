@@ -13,6 +13,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -43,9 +44,13 @@ const PREVIEW: &str = "-preview";
 /// See [`crate::Database::pull`].
 pub(crate) fn pull(session: &Session<'_>, long_poll: Option<Duration>) -> Result<bool> {
     let _pulling = session.lock_pulls(DOING)?;
-    finish_earlier(session)?;
+    if session.unfinished.lock().is_some() {
+        let _sync = session.lock_sync(DOING)?;
+        finish_earlier(session)?;
+    }
     let url = session.checked_url()?;
-    let acknowledged = session.info.lock().acknowledged;
+    let confirmed = || session.confirmed.load(Ordering::Acquire);
+    let confirmed_before = confirmed();
     let asked = match ask::ask(session, long_poll, url.as_deref()) {
         Err(Error::Remote(error)) if session.move_away(&error)? => ask::ask(session, None, url.as_deref())?,
         asked => asked?,
@@ -53,8 +58,10 @@ pub(crate) fn pull(session: &Session<'_>, long_poll: Option<Duration>) -> Result
     session.adopt(url.clone())?;
     let _sync = session.lock_sync(DOING)?;
     let asked = match asked {
-        // The answer does not have what a push took out of the log meanwhile.
-        Some(_) if session.info.lock().acknowledged != acknowledged => {
+        // The answer does not have what a push took out of the log meanwhile, nor says whether pages that were fetched
+        // during a long poll have changed.
+        Some(asked) if confirmed() != confirmed_before || (long_poll.is_some() && asked.is_late(session)) => {
+            drop(asked);
             ask::ask(session, None, url.as_deref())?
         }
         asked => asked,
@@ -66,16 +73,31 @@ pub(crate) fn pull(session: &Session<'_>, long_poll: Option<Duration>) -> Result
     };
     let mut next = next::Next::of(session, asked)?;
     commit::commit(session, &mut next)?;
-    let has_log = next.has_log();
-    let base = next.base.clone();
     drop(next);
-    finish(session, &base, Some(has_log))?;
+    finish_earlier(session)?;
     Ok(true)
 }
 
-/// Writes down where the replica is. Until it is done the sealed intent says so after a crash, and the next pull does it
-/// first. `has_log`: whether local changes were put back.
-fn finish(session: &Session<'_>, base: &Base, has_log: Option<bool>) -> Result<()> {
+/// A pull that has committed and is not in the files yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unfinished {
+    /// Schema cookie of its commit.
+    pub cookie: u32,
+    /// Whether local changes were put back.
+    pub has_log: bool,
+}
+
+/// Writes down where a pull that has committed has brought the replica; for the holder of the turn of `lock_sync`. Where that
+/// failed (a full disk), the sealed intent says so after a crash, and whoever pulls, pushes or discards next does it first.
+pub(crate) fn finish_earlier(session: &Session<'_>) -> Result<()> {
+    let unfinished = *session.unfinished.lock();
+    let Some(pull) = unfinished else { return Ok(()) };
+    finish(session, &session.replica.base(), Some(pull.cookie), pull.has_log)?;
+    *session.unfinished.lock() = None;
+    Ok(())
+}
+
+fn finish(session: &Session<'_>, base: &Base, cookie: Option<u32>, has_log: bool) -> Result<()> {
     let failed = |e| Error::storage("save the page map of", session.replica.name(), e);
     // The mark first: a frame written after it is not under it, one written before is in the map.
     let mark = session.replica.wal_mark().map_err(failed)?;
@@ -88,21 +110,10 @@ fn finish(session: &Session<'_>, base: &Base, has_log: Option<bool>) -> Result<(
         info.pulls += 1;
         info.wal_mark = mark.map(Into::into);
         info.last_pull = Some(now());
-        if let Some(has_log) = has_log {
-            info.has_log = has_log || session.log_began();
-        }
+        info.has_log = has_log || session.log_began();
+        info.pulled = cookie;
     })?;
     intent::remove(session)
-}
-
-/// Finishes a pull that has committed and whose files could not be written then: a full disk.
-fn finish_earlier(session: &Session<'_>) -> Result<()> {
-    let base = session.replica.base();
-    let noted = session.info.lock().base(session.replica.name())?;
-    match noted == base {
-        true => Ok(()),
-        false => finish(session, &base, None),
-    }
 }
 
 /// Sees to what a pull left that was cut off. For a replica that is being opened; needs no network.
@@ -123,11 +134,18 @@ pub(crate) fn recover(session: &Session<'_>) -> Result<()> {
         };
     };
     let cookie = commit::integer(&session.keeper, "PRAGMA schema_version")? as u32;
-    if !intent.is_committed(cookie) {
+    let noted = session.info.lock().pulled;
+    if !intent.is_committed(cookie) || noted == Some(intent.cookie) {
         return intent::remove(session);
     }
     move_base_at_open(session, &intent.base, intent.keep)?;
-    finish(session, &intent.base, None)
+    let began_since = session.info.lock().log_since == Some(intent.cookie);
+    finish(
+        session,
+        &intent.base,
+        Some(intent.cookie),
+        intent.has_log || began_since,
+    )
 }
 
 /// Moves the base of a replica that is being opened to that of a pull whose commit is there.

@@ -10,6 +10,7 @@ use roaring::RoaringBitmap;
 
 use super::{
     ask::{self, Asked},
+    commit,
     preview::{self, Preview, SharedReader},
     staged::Staged,
 };
@@ -40,13 +41,16 @@ impl Unchanged {
         // What is wrong with a schema that is not all here comes out once.
         let reader = PageReader::new(&snapshot).or_else(|_| PageReader::new(&snapshot))?;
         let reader = SharedReader::new(reader);
+        let size = commit::integer(&snapshot, "PRAGMA page_count")?;
         // After the snapshot began: whatever it shows of local writes is dirty by now.
+        let map = session.replica.map();
         let mut ids = match asked.mode {
-            ApplyMode::Incremental => &asked.present - session.replica.map().dirty(),
+            ApplyMode::Incremental => (&asked.present & map.present()) - map.dirty(),
             ApplyMode::ReplaceBase => RoaringBitmap::new(),
         };
         ids -= asked.staged.ids();
-        ids.remove_range(asked.base.size.0..);
+        // Pages that were cut off locally are there no more as the snapshot sees it.
+        ids.remove_range(u32::try_from(size).unwrap_or(u32::MAX).min(asked.base.size.0)..);
         Ok(Self { ids, reader })
     }
 
@@ -124,7 +128,7 @@ impl<'s> Next<'s> {
     /// replica's write lock.
     pub(super) fn is_behind(&self, old_size: PageCount) -> Result<bool> {
         let seen = self.put_back.as_ref().map(|p| p.newest);
-        Ok(!self.unknown(old_size).is_empty() || self.newest_in_log()? != seen)
+        Ok(!self.unknown(old_size).is_empty() || self.newest_in_log()? > seen)
     }
 
     /// The newest change in the replica's log. One without a log is not looked at: its schema need not be here.

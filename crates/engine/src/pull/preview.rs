@@ -191,7 +191,7 @@ impl PageSource for Source {
             .pages
             .iter()
             .copied()
-            .filter(|&page| !self.is_local(page))
+            .filter(|&page| page == miss.wanted || !self.is_local(page))
             .collect();
         // An answer that never comes must not keep the file open.
         let (remote, staged) = (self.remote.clone(), Arc::downgrade(&self.staged));

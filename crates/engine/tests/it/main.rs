@@ -20,6 +20,7 @@ mod main_job;
 mod old_versions;
 mod other_programs;
 mod pull;
+mod pull_meets;
 mod push_rules;
 mod replaced_base;
 mod requests;

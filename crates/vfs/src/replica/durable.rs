@@ -137,9 +137,17 @@ impl Replica {
     /// lock, before it gives it back. When that fails too, a crash may bring the commit back, whole; the file that says
     /// what it means is still there then.
     pub(crate) fn forget_uncommitted(&self) {
-        if let Err(error) = self.cut_wal_at_last_commit() {
+        let cut = self.cut_wal_at_last_commit();
+        self.may_come_back.store(cut.is_err(), Ordering::Release);
+        if let Err(error) = cut {
             tracing::warn!(%error, path = %self.path.display(), "a commit that failed could not be taken out of the WAL");
         }
+    }
+
+    /// Whether the last commit that failed on a connection that [never fetches](crate::sqlite::Conn::never_fetch) may come
+    /// back after a crash.
+    pub fn failed_commit_may_come_back(&self) -> bool {
+        self.may_come_back.load(Ordering::Acquire)
     }
 
     fn cut_wal_at_last_commit(&self) -> io::Result<()> {

@@ -144,6 +144,8 @@ pub struct Replica {
     /// Whether the WAL's name was made durable since the WAL was made.
     wal_is_named: AtomicBool,
     pub(crate) instance: Arc<Instance>,
+    /// See [`Replica::failed_commit_may_come_back`].
+    may_come_back: AtomicBool,
     /// Every page is here and nothing is tracked; see [`Replica::register_whole`].
     whole: bool,
     /// Its page map is not saved.
@@ -208,6 +210,7 @@ impl Replica {
             saving: Mutex::default(),
             wal_is_named: AtomicBool::new(false),
             instance: Arc::default(),
+            may_come_back: AtomicBool::new(false),
             whole,
             temporary: config.temporary,
         });
