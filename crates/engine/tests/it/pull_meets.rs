@@ -124,14 +124,24 @@ fn h2(operation: &'static str, reopen: bool) {
         let conn = db.connection().unwrap();
         let there = rows(&conn, "select v from t where id = 6000").unwrap();
         eprintln!("{operation} reopen {reopen}: pulled {pulled:?}, {there:?}");
-        assert!(there.is_empty(), "{operation} reopen {reopen}: a discarded change is still there");
+        assert!(
+            there.is_empty(),
+            "{operation} reopen {reopen}: a discarded change is still there"
+        );
     }
 }
 
 fn wide(tables: usize) -> String {
-    let columns: Vec<String> = (0..30).map(|n| format!("a_rather_long_name_of_a_column_{n}")).collect();
+    let columns: Vec<String> = (0..30)
+        .map(|n| format!("a_rather_long_name_of_a_column_{n}"))
+        .collect();
     (0..tables)
-        .map(|n| format!("create table wide_{n}(id integer primary key, {});", columns.join(", ")))
+        .map(|n| {
+            format!(
+                "create table wide_{n}(id integer primary key, {});",
+                columns.join(", ")
+            )
+        })
         .collect()
 }
 
@@ -162,7 +172,11 @@ fn c2_a_pull_without_a_log_that_was_recovered_leaves_an_expired_revision() {
         .remote(served.url())
         .connect()
         .unwrap();
-    let other = replicas.builder("other.db").remote(served.url()).connect().unwrap();
+    let other = replicas
+        .builder("other.db")
+        .remote(served.url())
+        .connect()
+        .unwrap();
     let revision = other.stats().unwrap().revision.unwrap();
     served.execute("update t set v = 'theirs' where id = 1; create table more(x)");
     until_expired(&served, &revision);
@@ -179,7 +193,11 @@ fn h7_references_of_a_table_that_is_made_after_a_row_moved_are_followed() {
     let db = replicas.builder("a.db").remote(served.url()).connect().unwrap();
     let conn = db.connection().unwrap();
     conn.execute("insert into p(v) values ('mine')", ()).unwrap();
-    conn.execute("create table c(id integer primary key, pid integer references p(id))", ()).unwrap();
+    conn.execute(
+        "create table c(id integer primary key, pid integer references p(id))",
+        (),
+    )
+    .unwrap();
     conn.execute("insert into c(pid) values (1)", ()).unwrap();
     served.execute("insert into p values (1, 'theirs')");
     assert!(db.pull().unwrap());
@@ -205,11 +223,18 @@ fn a_hole_below_the_end_of_what_was_put_back_shows_nothing_old() {
     served.execute("update t set v = 1");
     assert!(db.pull().unwrap());
     // The remote shrinks; local changes make it longer again, with pages that are allocated and freed.
-    conn.execute("insert into mine values (1, zeroblob(60000))", ()).unwrap();
+    conn.execute("insert into mine values (1, zeroblob(60000))", ())
+        .unwrap();
     conn.execute("delete from mine where id = 1", ()).unwrap();
     served.execute("delete from t where id > 100; vacuum");
     assert!(db.pull().unwrap());
-    eprintln!("{:?}", rows(&conn, "select page_count, freelist_count from pragma_page_count, pragma_freelist_count"));
+    eprintln!(
+        "{:?}",
+        rows(
+            &conn,
+            "select page_count, freelist_count from pragma_page_count, pragma_freelist_count"
+        )
+    );
     // It grows again.
     served.execute(
         "with recursive c(x) as (select 1000 union all select x + 1 from c where x < 1300)
@@ -241,7 +266,11 @@ fn invariant_8_a_commit_that_may_come_back_after_a_crash_keeps_its_intent() {
                 let well = failing_again.clone();
                 failing_again.before("remove -changes", move || well.trouble(None));
                 let at = failing_again.operations() + 1;
-                failing_again.trouble(Some(Trouble::Fail(at, at + 1000, std::io::ErrorKind::StorageFull)));
+                failing_again.trouble(Some(Trouble::Fail(
+                    at,
+                    at + 1000,
+                    std::io::ErrorKind::StorageFull,
+                )));
             });
         });
     });
@@ -263,7 +292,10 @@ fn invariant_8_a_commit_that_may_come_back_after_a_crash_keeps_its_intent() {
     eprintln!("{check:?} {state:?} {tail}");
     assert_eq!(check, ["Text(\"ok\")"]);
     let theirs = rows(&conn, "select sum(v = 'theirs') from t").unwrap();
-    assert!(theirs == ["Integer(0)"] || theirs == ["Integer(150)"], "{theirs:?}");
+    assert!(
+        theirs == ["Integer(0)"] || theirs == ["Integer(150)"],
+        "{theirs:?}"
+    );
 }
 
 /// Another url is accepted: everything is asked for twice.
@@ -278,7 +310,12 @@ fn s3_another_url_is_asked_once() {
     db.push().unwrap();
     drop(conn);
     db.close().unwrap();
-    let db = replicas.builder("a.db").remote(other.url()).accept_new_url(true).connect().unwrap();
+    let db = replicas
+        .builder("a.db")
+        .remote(other.url())
+        .accept_new_url(true)
+        .connect()
+        .unwrap();
     db.pull().unwrap();
     assert_eq!(db.stats().unwrap().requests, 1);
 }
@@ -295,12 +332,20 @@ fn h7_a_push_after_a_pull_that_could_not_finish_applies_noted_keys_once() {
     let path = replicas.path("a.db");
     let storage = CrashStorage::new(&path);
     let faulty = Arc::new(partial_sync_transport::Faulty::new(served.http()));
-    let db = on(&storage, &path).remote_with(faulty.clone()).push_operations_threshold(1).connect().unwrap();
+    let db = on(&storage, &path)
+        .remote_with(faulty.clone())
+        .push_operations_threshold(1)
+        .connect()
+        .unwrap();
     let conn = db.connection().unwrap();
     conn.execute("insert into p(v) values ('mine')", ()).unwrap();
-    conn.execute("insert into c(pid, v) values (1, 'to mine')", ()).unwrap();
+    conn.execute("insert into c(pid, v) values (1, 'to mine')", ())
+        .unwrap();
     served.execute("insert into p values (1, 'theirs')");
-    faulty.fail_from(5, partial_sync_transport::Fault::Fail(partial_sync_transport::RemoteErrorKind::Unreachable));
+    faulty.fail_from(
+        5,
+        partial_sync_transport::Fault::Fail(partial_sync_transport::RemoteErrorKind::Unreachable),
+    );
     eprintln!("{:?}", db.push().unwrap_err());
     faulty.heal();
     eprintln!("{:?}", stock_rows(&served.sqlite(), "select id, v from p"));
@@ -311,12 +356,24 @@ fn h7_a_push_after_a_pull_that_could_not_finish_applies_noted_keys_once() {
     } else {
         db.pull().unwrap();
     }
-    eprintln!("{:?} {:?}", rows(&conn, "select id, v from p"), rows(&conn, "select pid, v from c"));
-    conn.execute("insert into c(pid, v) values (1, 'to theirs')", ()).unwrap();
+    eprintln!(
+        "{:?} {:?}",
+        rows(&conn, "select id, v from p"),
+        rows(&conn, "select pid, v from c")
+    );
+    conn.execute("insert into c(pid, v) values (1, 'to theirs')", ())
+        .unwrap();
     db.push().unwrap();
     assert_eq!(
-        stock_rows(&served.sqlite(), "select c.v, p.v from c join p on p.id = c.pid order by c.id").unwrap(),
-        ["Text(\"to mine\")|Text(\"mine\")", "Text(\"to theirs\")|Text(\"theirs\")"]
+        stock_rows(
+            &served.sqlite(),
+            "select c.v, p.v from c join p on p.id = c.pid order by c.id"
+        )
+        .unwrap(),
+        [
+            "Text(\"to mine\")|Text(\"mine\")",
+            "Text(\"to theirs\")|Text(\"theirs\")"
+        ]
     );
 }
 
@@ -325,7 +382,12 @@ fn h7_a_push_after_a_pull_that_could_not_finish_applies_noted_keys_once() {
 fn m2_what_is_hydrated_during_a_long_poll_stays() {
     let served = Served::new(SMALL);
     let replicas = Replicas::new();
-    let db = replicas.builder("a.db").remote(served.url()).partial(prefix(4096, 4096)).connect().unwrap();
+    let db = replicas
+        .builder("a.db")
+        .remote(served.url())
+        .partial(prefix(4096, 4096))
+        .connect()
+        .unwrap();
     std::thread::scope(|scope| {
         let pulling = scope.spawn(|| db.pull_waiting(Duration::from_secs(8)));
         std::thread::sleep(Duration::from_millis(700));
@@ -365,7 +427,9 @@ fn invariant_1_a_push_after_a_pull_that_could_not_finish_forgets_no_dirty_page()
         broken.fail_from(1, Fault::Fail(RemoteErrorKind::Unreachable));
         let push = std::thread::spawn(move || pusher.push());
         std::thread::sleep(Duration::from_millis(500));
-        writer.execute("update t set v = 'local' where id = 1", ()).unwrap();
+        writer
+            .execute("update t set v = 'local' where id = 1", ())
+            .unwrap();
         sender.send((push, writer)).unwrap();
     });
     rows(&conn, "select v from t where id = 150").unwrap();
@@ -388,13 +452,19 @@ fn m2_a_push_during_the_answer_leaves_the_staged_file() {
     let served = Served::new(SMALL);
     let replicas = Replicas::new();
     let faulty = Arc::new(Faulty::new(served.http()));
-    let db = replicas.builder("a.db").remote_with(faulty.clone()).connect().unwrap();
+    let db = replicas
+        .builder("a.db")
+        .remote_with(faulty.clone())
+        .connect()
+        .unwrap();
     served.execute("update t set v = 'theirs' where id % 2 = 0");
     faulty.fail_nth(1, Fault::HangAfterPages(3));
     let puller = db.clone();
     let cancel = db.cancel_handle().unwrap();
     let pull = std::thread::spawn(move || puller.pull());
-    until("something is staged", || replicas.files().contains(&"a.db-staged".to_owned()));
+    until("something is staged", || {
+        replicas.files().contains(&"a.db-staged".to_owned())
+    });
     std::thread::sleep(Duration::from_millis(200));
     db.push().unwrap();
     let files = replicas.files();
