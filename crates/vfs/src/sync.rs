@@ -13,7 +13,7 @@ pub(crate) use scheduled::{Condvar, Mutex, MutexGuard, RwLock};
 mod scheduled {
     use std::{
         ops::{Deref, DerefMut},
-        time::Instant,
+        time::{Duration, Instant},
     };
 
     use shuttle::sync;
@@ -82,12 +82,6 @@ mod scheduled {
 
     pub(crate) struct Waited;
 
-    impl Waited {
-        pub(crate) fn timed_out(&self) -> bool {
-            false
-        }
-    }
-
     impl Condvar {
         pub(crate) fn new() -> Self {
             Self::default()
@@ -101,6 +95,10 @@ mod scheduled {
             let inner = guard.0.take().expect(WAITING);
             guard.0 = Some(held(self.0.wait(inner)));
             Waited
+        }
+
+        pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, _time: Duration) -> Waited {
+            self.wait_until(guard, Instant::now())
         }
     }
 }

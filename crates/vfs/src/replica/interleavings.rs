@@ -207,7 +207,7 @@ fn readers_that_miss_the_same_pages_share_one_fetch_and_all_get_them() {
         for asked in &remote.asked {
             assert!(asked.load(Ordering::SeqCst) <= 1, "a page was asked for twice");
         }
-        assert!(replica.settle(Duration::from_secs(3600)));
+        assert!(replica.settle(Duration::from_secs(3600), || false));
         assert!(replica.flights.lock().is_empty());
     });
 }
@@ -232,7 +232,7 @@ fn a_reader_that_joined_a_fetch_that_failed_fetches_for_itself_and_none_waits_fo
             failed, 1,
             "who began the fetch that failed is told, and nobody else"
         );
-        assert!(replica.settle(Duration::from_secs(3600)));
+        assert!(replica.settle(Duration::from_secs(3600), || false));
         assert!(replica.flights.lock().is_empty());
     });
 }
@@ -248,7 +248,7 @@ fn a_fetch_that_is_dropped_half_way_leaves_nobody_waiting() {
                 Err(error) => assert!(matches!(error, ReadError::Source { .. }), "{error}"),
             }
         }
-        assert!(replica.settle(Duration::from_secs(3600)));
+        assert!(replica.settle(Duration::from_secs(3600), || false));
         assert!(replica.flights.lock().is_empty());
     });
 }
@@ -269,7 +269,7 @@ fn invariant_6_a_fetch_never_overwrites_what_a_checkpoint_wrote() {
             "a page of two writes"
         );
         assert_eq!(neighbour.join().unwrap().unwrap(), content("1", page(4)));
-        assert!(replica.settle(Duration::from_secs(3600)));
+        assert!(replica.settle(Duration::from_secs(3600), || false));
         assert_eq!(read(&replica, replica.epoch(), page(3)).unwrap(), local);
         assert_eq!(replica.map().present_count(), PageCount(2));
     });
@@ -302,7 +302,7 @@ fn begun_fetches_and_readers_ask_for_each_page_once() {
         for (n, reader) in readers {
             assert_eq!(reader.join().unwrap().unwrap(), content("1", page(n)));
         }
-        assert!(replica.settle(Duration::from_secs(3600)));
+        assert!(replica.settle(Duration::from_secs(3600), || false));
         for asked in &remote.asked {
             assert!(asked.load(Ordering::SeqCst) <= 1, "a page was asked for twice");
         }
@@ -330,7 +330,7 @@ fn c3_after_close_a_fetch_that_is_late_writes_nothing_and_its_reader_does_not_wa
             ),
         }
         let closed = closing.join().unwrap();
-        assert!(replica.settle(Duration::from_secs(3600)));
+        assert!(replica.settle(Duration::from_secs(3600), || false));
         assert_eq!(contents(&replica), closed);
     });
 }
@@ -393,7 +393,7 @@ fn spawn_transaction(
 
 /// What must hold when nobody reads any more.
 fn check_quiet(replica: &Replica, revision: u8) {
-    assert!(replica.settle(Duration::from_secs(3600)));
+    assert!(replica.settle(Duration::from_secs(3600), || false));
     assert!(replica.flights.lock().is_empty());
     assert!(
         replica.retired.lock().is_empty(),
@@ -407,7 +407,7 @@ fn check_quiet(replica: &Replica, revision: u8) {
         let got = read(replica, epoch, page(n)).unwrap();
         assert_eq!(got, content(&revision.to_string(), page(n)));
     }
-    assert!(replica.settle(Duration::from_secs(3600)));
+    assert!(replica.settle(Duration::from_secs(3600), || false));
     assert_eq!(
         u64::from(replica.map().present_count().0),
         replica.map().present().len()
