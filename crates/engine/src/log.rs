@@ -71,6 +71,23 @@ impl Chunk {
         codec::mode(&self.body)
     }
 
+    /// What is in it after the change `id`; `None` when that is nothing. Release 0.1 left a chunk its number when its last
+    /// change was discarded, so the number does not tell.
+    pub(crate) fn after(mut self, id: ChangeId) -> Result<Option<Self>, LogError> {
+        if self.first > id {
+            return Ok(Some(self));
+        }
+        let mut changes = self.changes()?;
+        changes.retain(|change| change.id > id);
+        let Some(first) = changes.first() else {
+            return Ok(None);
+        };
+        self.first = first.id;
+        self.count = changes.len() as u64;
+        self.body = codec::encode_in(self.mode(), &changes)?;
+        Ok(Some(self))
+    }
+
     pub(crate) fn bind(&self, insert: &mut Stmt) -> sqlite::Result<()> {
         insert.bind(1, ValueRef::Integer(self.last.0))?;
         insert.bind(2, ValueRef::Integer(self.first.0))?;
@@ -115,11 +132,19 @@ impl Log {
         Ok(Chunks { select })
     }
 
-    /// Deletes the chunks whose last change is `id` or an earlier one: what the remote has acknowledged. Raise the floor
+    /// Deletes the chunks that hold no change after `id`: what the remote has acknowledged. Raise the floor
     /// of change ids to `id` first, or the numbers would be used again.
     pub fn delete_through(&self, id: ChangeId) -> Result<u64, LogError> {
         let Some(mut delete) = self.statement("DELETE FROM main.partial_sync_changes WHERE id <= ?1")? else {
             return Ok(0);
+        };
+        // See [`Chunk::after`].
+        let id = match self.chunks_after(id)?.next()? {
+            Some(chunk) if chunk.first <= id => {
+                let last = chunk.last;
+                if chunk.after(id)?.is_none() { last } else { id }
+            }
+            _ => id,
         };
         delete.bind(1, ValueRef::Integer(id.0))?;
         match unless_gone(delete.execute())? {
@@ -145,7 +170,8 @@ impl Log {
         Ok(())
     }
 
-    /// Takes changes out of the log, for a user who gives them up. Gives those that were there.
+    /// Takes changes out of the log, for a user who gives them up. Gives those that were there. Raise the floor of change
+    /// ids before that is committed: the newest number may be free now.
     pub fn discard(&self, ids: &BTreeSet<ChangeId>) -> Result<Vec<Change>, LogError> {
         let mut discarded = Vec::new();
         let mut left = ids.clone();
@@ -162,19 +188,18 @@ impl Log {
             if gone.is_empty() {
                 continue;
             }
-            if kept.is_empty() {
-                let mut delete = self
-                    .conn
-                    .prepare_one("DELETE FROM main.partial_sync_changes WHERE id = ?1")?;
-                delete.bind(1, ValueRef::Integer(chunk.last.0))?;
-                delete.execute()?;
-            } else {
-                // The chunk keeps its number even when its last change goes, so that the number is not used again.
+            let mut delete = self
+                .conn
+                .prepare_one("DELETE FROM main.partial_sync_changes WHERE id = ?1")?;
+            delete.bind(1, ValueRef::Integer(chunk.last.0))?;
+            delete.execute()?;
+            if let Some(last) = kept.last() {
+                chunk.last = last.id;
                 chunk.body = codec::encode_in(chunk.mode(), &kept)?;
                 chunk.count = kept.len() as u64;
-                let mut replace = self.conn.prepare_one(&INSERT.replace("INSERT", "REPLACE"))?;
-                chunk.bind(&mut replace)?;
-                replace.execute()?;
+                let mut insert = self.conn.prepare_one(INSERT)?;
+                chunk.bind(&mut insert)?;
+                insert.execute()?;
             }
             discarded.extend(gone);
         }

@@ -310,11 +310,15 @@ pub(crate) fn begin_immediate(open: &Session<'_>) -> Result<()> {
 /// The next transactions of the log, each as its changes, and how they are to be run on a remote that takes rows as they
 /// came out, or does not. What release 0.1 recorded goes in batches of its own.
 fn read_transactions(log: &Log, after: Option<ChangeId>, rows: bool) -> Result<(Mode, Vec<Vec<Change>>)> {
-    let mut chunks = log.chunks_after(after.unwrap_or(ChangeId(i64::MIN)))?;
+    let after = after.unwrap_or(ChangeId(i64::MIN));
+    let mut chunks = log.chunks_after(after)?;
     let mut transactions: Vec<(ChangeId, Vec<Change>)> = vec![];
     let mut mode = None;
     let mut bytes = 0;
     while let Some(chunk) = chunks.next()? {
+        let Some(chunk) = chunk.after(after)? else {
+            continue;
+        };
         let of = if rows { chunk.mode() } else { Mode::Triggers };
         bytes += chunk.body.len();
         match transactions.last_mut() {

@@ -69,7 +69,12 @@ pub(super) fn finish_pull(session: &Session<'_>, path: &Path) -> Result<()> {
             id: &info.client_id,
             pulls: info.pulls,
         };
-        putback::run(&conn, &legacy.log, client, session.options.transform.as_deref())?;
+        let position = putback::position(&conn, &info.client_id)?.unwrap_or(ChangeId(i64::MIN));
+        let mut chunks = Vec::new();
+        for chunk in &legacy.log {
+            chunks.extend(chunk.clone().after(position)?);
+        }
+        putback::run(&conn, &chunks, client, session.options.transform.as_deref())?;
         // For a crash before the file is gone.
         log.set_marker(MARKER, Some(ValueRef::Integer(legacy.pull)))?;
         conn.execute_batch("COMMIT")?;

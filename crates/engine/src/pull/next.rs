@@ -264,9 +264,12 @@ impl PutBack<'_> {
         let conn = self.preview.conn();
         conn.execute_batch("BEGIN IMMEDIATE")?;
         while let Some(chunk) = chunks.next()? {
-            self.writer.chunk(&chunk)?;
-            self.newest = chunk.last;
-            self.any = true;
+            let last = chunk.last;
+            if let Some(chunk) = chunk.after(self.newest)? {
+                self.writer.chunk(&chunk)?;
+                self.any = true;
+            }
+            self.newest = last;
         }
         Ok(conn.execute_batch("COMMIT")?)
     }

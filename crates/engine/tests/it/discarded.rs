@@ -213,3 +213,91 @@ fn s6_what_depends_on_a_schema_change_goes_with_it() {
     same(&served, &db);
     assert_eq!(rows(&conn, "pragma user_version").unwrap(), ["Integer(3)"]);
 }
+
+/// A push that does not end would hold the test for ever.
+fn push_within_seconds(db: &Arc<Database>) -> Result<(), String> {
+    let (done, wait) = std::sync::mpsc::channel();
+    let db = db.clone();
+    std::thread::spawn(move || done.send(db.push().map_err(|e| e.to_string())));
+    wait.recv_timeout(std::time::Duration::from_secs(20))
+        .map_err(|_| "the push does not end".to_owned())?
+}
+
+/// Was red: the rest of the transaction kept the discarded change's number, so it was never done with: it was pushed again
+/// and again, without end.
+#[test]
+fn s6_the_rest_of_a_transaction_whose_last_change_was_discarded_arrives_once() {
+    for pulled_first in [false, true] {
+        let served = Served::new("create table t(v); create table u(id integer primary key)");
+        let replicas = Replicas::new();
+        let db = Arc::new(small(&served, &replicas, "a.db"));
+        let conn = db.connection().unwrap();
+        conn.execute_batch("begin; insert into t values ('once'); insert into u values (1); commit")
+            .unwrap();
+        let changes = db.local_changes(ChangeId(0), 10).unwrap();
+        assert!(db.discard_change(changes[1].id).unwrap());
+        if pulled_first {
+            db.pull().unwrap();
+        }
+        push_within_seconds(&db).unwrap();
+        assert_eq!(db.stats().unwrap().cdc_operations, 0);
+        conn.execute("insert into u values (2)", ()).unwrap();
+        let newest = db.local_changes(ChangeId(0), 10).unwrap().pop().unwrap().id;
+        assert!(newest > changes[1].id, "the discarded number is given again");
+        push_within_seconds(&db).unwrap();
+        let there = stock_rows(&served.sqlite(), "select v from t").unwrap();
+        assert_eq!(there, [r#"Text("once")"#], "pulled first: {pulled_first}");
+        let there = stock_rows(&served.sqlite(), "select id from u").unwrap();
+        assert_eq!(there, ["Integer(2)"], "pulled first: {pulled_first}");
+    }
+}
+
+#[test]
+fn s6_the_remedy_that_a_refusal_names_ends_the_refusal() {
+    let served = Served::new("create table log(v); create table t(id integer primary key, u unique)");
+    let replicas = Replicas::new();
+    let db = Arc::new(small(&served, &replicas, "a.db"));
+    let conn = db.connection().unwrap();
+    served.execute("insert into t values (1, 'taken')");
+    conn.execute_batch("begin; insert into log values ('once'); insert into t values (2, 'taken'); commit")
+        .unwrap();
+    assert!(matches!(db.push(), Err(partial_sync::Error::PushRefused(_))));
+    let last = db.local_changes(ChangeId(0), 10).unwrap().pop().unwrap().id;
+    assert!(db.discard_change(last).unwrap());
+    push_within_seconds(&db).unwrap();
+    let there = stock_rows(&served.sqlite(), "select v from log").unwrap();
+    assert_eq!(there, [r#"Text("once")"#]);
+}
+
+/// The remote has the whole transaction, the log only the rest of it.
+#[test]
+fn s6_a_transaction_that_landed_unheard_and_lost_its_last_change_is_not_put_back() {
+    for pull in [false, true] {
+        let served = Served::new("create table t(v)");
+        let replicas = Replicas::new();
+        let faulty = Arc::new(Faulty::new(served.http()));
+        let db = replicas.builder("a.db");
+        let db = db
+            .remote_with(faulty.clone())
+            .partial(prefix(4096, 4096))
+            .connect();
+        let db = Arc::new(db.unwrap());
+        let conn = db.connection().unwrap();
+        conn.execute_batch("begin; insert into t values ('a'); insert into t values ('b'); commit")
+            .unwrap();
+        faulty.fail_nth(2, Fault::LoseAnswer);
+        faulty.fail_nth(3, Fault::Fail(RemoteErrorKind::Unreachable));
+        db.push().unwrap_err();
+        faulty.heal();
+        let last = db.local_changes(ChangeId(0), 10).unwrap().pop().unwrap().id;
+        assert!(db.discard_change(last).unwrap());
+        match pull {
+            true => db.pull().map(drop).unwrap(),
+            false => db.push().unwrap(),
+        }
+        conn.execute("insert into t values ('c')", ()).unwrap();
+        push_within_seconds(&db).unwrap();
+        let there = stock_rows(&served.sqlite(), "select v from t order by v").unwrap();
+        assert_eq!(there, [r#"Text("a")"#, r#"Text("b")"#, r#"Text("c")"#]);
+    }
+}
