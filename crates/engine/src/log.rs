@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use partial_sync_core::ChangeId;
 use partial_sync_vfs::sqlite::{self, Conn, Step, Stmt, ValueRef, codes};
 
-use crate::change::{Change, Mode, Value, codec};
+use crate::change::{Change, Mode, Value, codec, keys::Summary};
 
 /// Every table whose name starts like this is the project's own: never captured, never written by users.
 pub use partial_sync_transport::bookkeeping::OWN_PREFIX;
@@ -130,6 +130,17 @@ impl Log {
             select.bind(1, ValueRef::Integer(id.0))?;
         }
         Ok(Chunks { select })
+    }
+
+    /// What the log has of keys after `id`.
+    pub(crate) fn summary_after(&self, id: ChangeId) -> Result<Summary, LogError> {
+        let mut summary = Summary::default();
+        let mut chunks = self.chunks_after(id)?;
+        while let Some(chunk) = chunks.next()? {
+            let changes = chunk.changes()?;
+            changes.iter().filter(|c| c.id > id).for_each(|c| summary.add(c));
+        }
+        Ok(summary)
     }
 
     /// Deletes the chunks that hold no change after `id`: what the remote has acknowledged. Raise the floor

@@ -1,15 +1,18 @@
 //! A push: sends the change log to the remote, batch by batch, each a transaction there. What was confirmed is first
 //! noted in the info file, then removed from the log, so that a change id is never used twice.
 
-use std::{collections::BTreeSet, sync::atomic::Ordering};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::atomic::Ordering,
+};
 
 use partial_sync_core::ChangeId;
-use partial_sync_transport::hrana::{self, Batch, BatchResult, Step, Stmt};
+use partial_sync_transport::hrana::{self, Batch, BatchResult, Step, Stmt, StmtResult};
 
 use crate::{
     change::{
         Change, Mode,
-        keys::{self, Keys},
+        keys::{self, Keys, Summary},
         position::{ask, ask_keys, ask_rows, read, read_keys, resume_after},
         push::{PushBatch, PushLimits, PushOptions, PushOutcome, build, look, was_made},
         sql::quoted,
@@ -49,6 +52,7 @@ pub(crate) fn push(open: &Session<'_>) -> Result<()> {
     let mut attempts = 0;
     loop {
         let (mode, read) = read_transactions(&log, there.after, there.rows)?;
+        follow_keys(open, &read, &mut there.keys)?;
         let mut rewritten;
         let transactions = if there.keys.is_empty() {
             &read
@@ -101,7 +105,7 @@ pub(crate) fn push(open: &Session<'_>) -> Result<()> {
                 skip.insert(made.change_id);
             }
             PushOutcome::KeyTaken(change) if attempts < ATTEMPTS => {
-                find_keys(open, &read, change, &mut there.keys)?;
+                find_keys(open, &log, &read, change, &mut there)?;
             }
             PushOutcome::Refused(refused) => return Err(Error::PushRefused(refused)),
             outcome
@@ -170,6 +174,9 @@ fn ask_remote(open: &Session<'_>, log: &Log, url: Option<&String>) -> Result<The
         confirm(open, id)?;
     }
     if !keys.is_empty() {
+        if let Some(change) = summary_of(log, after)?.reshaped() {
+            return Err(pull_first(change));
+        }
         keys.refer(putback::references(&open.keeper)?);
     }
     Ok(There { after, keys, rows })
@@ -186,19 +193,31 @@ const ASKED_AT_ONCE: usize = 500;
 
 /// The key that SQLite gave to the row of `change` is another row's on the remote. Finds which of the keys that it gave to
 /// new rows of that table are, and others for them.
-fn find_keys(open: &Session<'_>, read: &[Vec<Change>], change: ChangeId, keys: &mut Keys) -> Result<()> {
+fn find_keys(
+    open: &Session<'_>,
+    log: &Log,
+    read: &[Vec<Change>],
+    change: ChangeId,
+    there: &mut There,
+) -> Result<()> {
+    let keys = &mut there.keys;
+    let summary = summary_of(log, there.after)?;
+    if let Some(change) = summary.reshaped() {
+        return Err(pull_first(change));
+    }
     let all = || read.iter().flatten();
     let Some((table, key, _)) = all().find(|c| c.id == change).and_then(keys::added) else {
         return Ok(());
     };
     // Change, key in the log, key as it is sent now.
     let mut rows: Vec<(ChangeId, i64, i64)> = Vec::new();
+    let mut seen = HashSet::new();
     for change in all() {
         let mut sent = change.clone();
         keys.rewrite(&mut sent);
         if let (Some((of, _, from)), Some((_, _, to))) = (keys::added(change), keys::added(&sent))
             && of.name.eq_ignore_ascii_case(&table.name)
-            && rows.iter().all(|(_, seen, _)| *seen != from)
+            && seen.insert((from, to))
         {
             rows.push((change.id, from, to));
         }
@@ -218,13 +237,28 @@ fn find_keys(open: &Session<'_>, read: &[Vec<Change>], change: ChangeId, keys: &
             stmt: Stmt::new(sql, args.collect()),
         }
     });
-    let answer = execute(
+    let counter = Step {
+        condition: None,
+        stmt: Stmt::new(
+            putback::COUNTER,
+            vec![hrana::Value::Text { value: table.clone() }],
+        ),
+    };
+    let mut answer = execute(
         open,
         Batch {
-            steps: std::iter::once(max).chain(taken).collect(),
+            steps: [max, counter].into_iter().chain(taken).collect(),
             rows: false,
         },
     )?;
+    // Where nothing is AUTOINCREMENT there is no such table.
+    if let Some(error) = answer.step_errors.get_mut(1)
+        && error
+            .as_ref()
+            .is_some_and(|e| e.message.to_ascii_lowercase().contains("no such table"))
+    {
+        *error = None;
+    }
     if let Some(error) = answer.step_errors.iter().flatten().next() {
         return Err(unclear(format!(
             "the remote could not tell which keys of table {table:?} are taken: {}; nothing landed and nothing is \
@@ -232,18 +266,16 @@ fn find_keys(open: &Session<'_>, read: &[Vec<Change>], change: ChangeId, keys: &
             error.message
         )));
     }
-    let mut values = answer.step_results.iter().flatten().map(|result| {
-        result
-            .rows
-            .iter()
-            .flatten()
-            .filter_map(integer)
-            .collect::<Vec<i64>>()
-    });
-    let highest_there = values.next().unwrap_or_default().into_iter().max().unwrap_or(0);
-    let taken: BTreeSet<i64> = values.flatten().collect();
+    let integers = |result: &Option<StmtResult>| -> Vec<i64> {
+        let rows = result.iter().flat_map(|result| &result.rows);
+        rows.flatten().filter_map(integer).collect()
+    };
+    let (first, asked) = answer.step_results.split_at(answer.step_results.len().min(2));
+    let highest_there = first.iter().flat_map(integers).max().unwrap_or(0);
+    let taken: BTreeSet<i64> = asked.iter().flat_map(integers).collect();
     let mut next = highest_there
-        .max(keys::highest(all(), table))
+        .max(summary.highest(table))
+        .max(keys.highest(table))
         .max(putback::highest(&open.keeper, table, key)?)
         .max(rows.iter().map(|(_, _, to)| *to).max().unwrap_or(0));
     if keys.is_empty() {
@@ -259,6 +291,38 @@ fn find_keys(open: &Session<'_>, read: &[Vec<Change>], change: ChangeId, keys: &
         keys.moved(table, from, change, next);
     }
     Ok(())
+}
+
+/// What a row got as its key there is found in the changes by what tables and columns are called now, and a row whose key
+/// was chosen must not take the place of one of this client's own. A put-back goes through the log change by change.
+fn follow_keys(open: &Session<'_>, read: &[Vec<Change>], keys: &mut Keys) -> Result<()> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut changes = read.iter().flatten();
+    if let Some(change) = changes.find(|change| keys::reshapes(change) || keys.meets_own(change)) {
+        return Err(pull_first(change.id));
+    }
+    let mut changes = read.iter().flatten();
+    if changes.any(keys::extends) {
+        keys.refer(putback::references(&open.keeper)?);
+    }
+    Ok(())
+}
+
+/// What is not pushed yet says of keys.
+fn summary_of(log: &Log, after: Option<ChangeId>) -> Result<Summary> {
+    Ok(log.summary_after(after.unwrap_or(ChangeId(i64::MIN)))?)
+}
+
+fn pull_first(change: ChangeId) -> Error {
+    Error::Unsendable {
+        change: Some(change),
+        message: format!(
+            "change {change} cannot be sent as it is, because new rows of this replica have other keys on the remote than \
+             here; nothing is lost: pull first, then push again"
+        ),
+    }
 }
 
 fn integer(value: &hrana::Value) -> Option<i64> {

@@ -11,8 +11,8 @@ use rusqlite::config::DbConfig;
 use crate::{
     capture::given::{self, Place},
     change::{
-        Change, ChangeKind, Mode, Value, codec, is_advice,
-        keys::{self, Keys, References},
+        Change, Mode, Value, codec, is_advice,
+        keys::{self, Keys, References, Summary},
         migration::Migration,
         position::ASK_KEYS,
         push::{is_key_taken, subject},
@@ -42,22 +42,42 @@ pub(crate) fn run(
     client: Client<'_>,
     transform: Option<&TransformFn>,
 ) -> Result<()> {
-    let mut put_back = PutBack::new(conn, client, transform)?;
+    let log = || {
+        let mut summary = Summary::default();
+        for chunk in chunks {
+            chunk.changes()?.iter().for_each(|change| summary.add(change));
+        }
+        Ok(summary)
+    };
+    let mut put_back = PutBack::new(conn, client, Box::new(log), transform)?;
     chunks.iter().try_for_each(|chunk| put_back.chunk(chunk))
 }
+
+/// Says what the whole log that is put back has of keys.
+pub(crate) type WholeLog<'a> = Box<dyn Fn() -> Result<Summary> + Send + 'a>;
 
 /// A put-back under way, chunk by chunk. Nobody else may use the connection before it is dropped.
 pub(crate) struct PutBack<'a> {
     conn: Conn,
     transform: Option<&'a TransformFn>,
     keys: Keys,
+    log: WholeLog<'a>,
+    /// What `log` said, once it was asked.
+    summary: Option<Summary>,
+    /// By table: no row that was or will be put back has a higher key, unless it is in the table.
+    highest: HashMap<String, i64>,
     mode: Mode,
     kept: HashMap<String, Stmt>,
     append: Option<Stmt>,
 }
 
 impl<'a> PutBack<'a> {
-    pub(crate) fn new(conn: &Conn, client: Client<'_>, transform: Option<&'a TransformFn>) -> Result<Self> {
+    pub(crate) fn new(
+        conn: &Conn,
+        client: Client<'_>,
+        log: WholeLog<'a>,
+        transform: Option<&'a TransformFn>,
+    ) -> Result<Self> {
         let mut keys = noted_keys(conn, client)?;
         if !keys.is_empty() {
             keys.refer(references(conn)?);
@@ -66,10 +86,19 @@ impl<'a> PutBack<'a> {
             conn: conn.clone(),
             transform,
             keys,
+            log,
+            summary: None,
+            highest: HashMap::new(),
             mode: Mode::Triggers,
             kept: HashMap::new(),
             append: None,
         })
+    }
+
+    /// The log has grown since it was read.
+    pub(crate) fn log_grew(&mut self) {
+        self.summary = None;
+        self.highest.clear();
     }
 
     /// Runs the changes of one chunk, and appends it to the log.
@@ -77,19 +106,25 @@ impl<'a> PutBack<'a> {
         self.switch(chunk.mode())?;
         let mut changes = chunk.changes()?;
         let mut rewritten = false;
-        for i in 0..changes.len() {
-            rewritten |= self.keys.rewrite(&mut changes[i]);
-            if let Some(taken) = self.change(&changes[i])? {
-                self.move_row(&changes, i, &taken)?;
-                rewritten |= self.keys.rewrite(&mut changes[i]);
-                if let Some(taken) = self.change(&changes[i])? {
-                    return Err(conflict(&changes[i], taken));
+        for change in &mut changes {
+            if self.keys.meets_own(change) {
+                self.move_row(change, "another of its rows got this key")?;
+            }
+            // What is noted is the key that later changes in the log speak of.
+            let is_rewritten = !self.keys.is_empty() && keys::added(change).is_some();
+            let as_logged = is_rewritten.then(|| change.clone());
+            rewritten |= self.keys.rewrite(change);
+            if let Some(taken) = self.change(change)? {
+                if let Some(as_logged) = as_logged {
+                    *change = as_logged;
+                }
+                self.move_row(change, &taken)?;
+                rewritten |= self.keys.rewrite(change);
+                if let Some(taken) = self.change(change)? {
+                    return Err(conflict(change, taken));
                 }
             }
-            if matches!(changes[i].kind, ChangeKind::Statement(_)) && !self.keys.is_empty() {
-                // It may have made or altered a table that refers to one with a moved row.
-                self.keys.refer(references(&self.conn)?);
-            }
+            self.follow(change)?;
         }
         if rewritten {
             let body = codec::encode_in(self.mode, &changes).map_err(log::LogError::from)?;
@@ -137,21 +172,44 @@ impl<'a> PutBack<'a> {
         Ok(None)
     }
 
-    /// Finds a free key for the row that change `i` makes.
-    fn move_row(&mut self, changes: &[Change], i: usize, taken: &str) -> Result<()> {
-        let change = &changes[i];
+    /// After a change of the schema, keys are told apart by what tables and columns are called from then on.
+    fn follow(&mut self, change: &Change) -> Result<()> {
+        if self.keys.is_empty() || !(keys::reshapes(change) || keys::extends(change)) {
+            return Ok(());
+        }
+        if let Some(Migration::RenameTable { from, to }) = Migration::of_change(change) {
+            self.keys.renamed(&from, &to);
+        }
+        self.highest.clear();
+        self.keys.refer(references(&self.conn)?);
+        Ok(())
+    }
+
+    /// Finds a free key for the row that the change makes.
+    fn move_row(&mut self, change: &Change, taken: &str) -> Result<()> {
         let free = || conflict(change, format!("{taken}, and no higher key is free"));
-        let Some((table, key, from)) = keys::added(change) else {
+        let Some((table, key, from)) = keys::made(change) else {
             return Err(conflict(change, taken.to_owned()));
         };
         if self.keys.is_empty() {
             self.keys.refer(references(&self.conn)?);
         }
-        let highest = highest(&self.conn, &table.name, &table.columns[key].name)?;
-        let to = highest
-            .max(keys::highest(changes, &table.name))
+        let name = table.name.to_ascii_lowercase();
+        let known = match (self.highest.get(&name), &self.summary) {
+            (Some(known), _) => *known,
+            (None, Some(summary)) => summary.highest(&name).max(self.keys.highest(&name)),
+            (None, None) => {
+                let summary = (self.log)()?;
+                let known = summary.highest(&name).max(self.keys.highest(&name));
+                self.summary = Some(summary);
+                known
+            }
+        };
+        let to = highest(&self.conn, &table.name, &table.columns[key].name)?
+            .max(known)
             .checked_add(1)
             .ok_or_else(free)?;
+        self.highest.insert(name, to);
         self.keys.moved(&table.name, from, change.id, to);
         Ok(())
     }
@@ -281,13 +339,27 @@ fn text(select: &Stmt, column: usize) -> String {
     }
 }
 
-/// The highest integer key of a table.
+/// The counter that AUTOINCREMENT has for a table; a key up to it may have been used.
+pub(crate) const COUNTER: &str = "SELECT max(seq) FROM main.sqlite_sequence WHERE name = ?1 COLLATE NOCASE";
+
+/// The highest integer key that a table has, or has had if it is to know.
 pub(crate) fn highest(conn: &Conn, table: &str, key: &str) -> Result<i64> {
     let mut select = conn.prepare_one(&format!("SELECT max({}) FROM {}", quoted(key), quoted(table)))?;
     select.step()?;
-    Ok(match select.value(0)? {
+    let highest = match select.value(0)? {
         ValueRef::Integer(highest) => highest,
         _ => 0,
+    };
+    let mut select = match conn.prepare_one(COUNTER) {
+        Ok(select) => select,
+        Err(e) if is_no_such_table(&e) => return Ok(highest),
+        Err(e) => return Err(e.into()),
+    };
+    select.bind(1, ValueRef::Text(table.as_bytes()))?;
+    select.step()?;
+    Ok(match select.value(0)? {
+        ValueRef::Integer(counter) => highest.max(counter),
+        _ => highest,
     })
 }
 

@@ -91,8 +91,8 @@ pub fn is_allowed(error: &Error, excuses: Excuses) -> bool {
         Error::Sqlite(e) if matches!(e.code(), 5 | 6) => excuses.busy,
         Error::Unsupported { .. } => excuses.statement,
         Error::Interrupted { .. } => excuses.cancelled,
-        // What a push says when the answers got lost on the way.
-        Error::Unsendable { .. } => excuses.line,
+        // What a push says when the answers got lost on the way, or where a put-back has to come first.
+        Error::Unsendable { message, .. } => excuses.line || message.contains("pull first"),
         _ if error.is_interrupted() => excuses.cancelled,
         _ if error.is_transient() => excuses.line && !matches!(error, Error::SyncBusy { .. }),
         _ => false,

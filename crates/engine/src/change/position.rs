@@ -24,7 +24,7 @@ pub(super) const ROWS: &str = "SELECT partial_sync_rows()";
 /// Makes the table in which keys are noted that rows got on the remote; see [`super::keys`].
 pub(super) const CREATE_KEYS: &str = "CREATE TABLE IF NOT EXISTS partial_sync_keys \
      (client_id TEXT, pull_gen INTEGER, tbl TEXT, old INTEGER, since INTEGER, new INTEGER, \
-     PRIMARY KEY (client_id, tbl, old))";
+     PRIMARY KEY (client_id, tbl, old, since))";
 pub(super) const FORGET_KEYS: &str = "DELETE FROM partial_sync_keys WHERE client_id = ?";
 pub(super) const NOTE_KEY: &str =
     "INSERT INTO partial_sync_keys (client_id, pull_gen, tbl, old, since, new) VALUES (?, ?, ?, ?, ?, ?)";

@@ -170,10 +170,14 @@ impl<'s> Next<'s> {
             pulls: info.pulls,
         };
         let transform = session.options.transform.as_deref();
+        let first = position.unwrap_or(ChangeId(i64::MIN));
+        let log = open_plain(&session.replica, session.options.timeout)?;
+        let all = log.clone();
+        let summary = move || Ok(Log::new(&all).summary_after(first)?);
         Ok(PutBack {
-            log: open_plain(&session.replica, session.options.timeout)?,
-            writer: putback::PutBack::new(preview.conn(), client, transform)?,
-            newest: position.unwrap_or(ChangeId(i64::MIN)),
+            log,
+            writer: putback::PutBack::new(preview.conn(), client, Box::new(summary), transform)?,
+            newest: first,
             preview,
             position,
             any: false,
@@ -262,6 +266,7 @@ impl PutBack<'_> {
     fn run(&mut self) -> Result<()> {
         let mut chunks = Log::new(&self.log).chunks_after(self.newest)?;
         let conn = self.preview.conn();
+        self.writer.log_grew();
         conn.execute_batch("BEGIN IMMEDIATE")?;
         while let Some(chunk) = chunks.next()? {
             let last = chunk.last;

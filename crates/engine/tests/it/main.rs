@@ -17,6 +17,7 @@ mod limits;
 mod looking;
 mod lost_writes;
 mod main_job;
+mod moved_keys;
 mod old_versions;
 mod other_programs;
 mod pull;

@@ -1,0 +1,245 @@
+//! Rows whose keys SQLite gave, and which got other keys on the remote or in a put-back, are followed through everything
+//! that the log does afterwards; nobody else's row is changed, and where that cannot be known a pull is asked for first.
+
+use crate::support::*;
+use partial_sync::{Connection, Database, Error};
+
+const T: &str = "create table t(id integer primary key, v); insert into t values (9, 'base');";
+
+fn open(r: &Replicas, s: &Served, name: &str) -> (Database, Connection) {
+    let db = r
+        .builder(name)
+        .remote(s.url())
+        .partial(prefix(4096, 4096))
+        .connect()
+        .unwrap();
+    let conn = db.connection().unwrap();
+    (db, conn)
+}
+
+fn remote(s: &Served, sql: &str) -> Vec<String> {
+    stock_rows(&s.sqlite(), sql).unwrap()
+}
+
+/// A replica that does not know yet that another one has taken key 10.
+fn taken(schema: &str) -> (Served, Replicas, Database, Connection) {
+    let s = Served::new(schema);
+    let r = Replicas::new();
+    let (a, ca) = open(&r, &s, "a.db");
+    let (b, cb) = open(&r, &s, "b.db");
+    cb.execute("insert into t(v) values ('b10')", ()).unwrap();
+    b.push().unwrap();
+    (s, r, a, ca)
+}
+
+fn texts(values: &[&str]) -> Vec<String> {
+    values.iter().map(|v| format!("Text({v:?})")).collect()
+}
+
+/// The push says that a pull has to come first, and changes nothing; after that it succeeds.
+fn push_after_a_pull(s: &Served, a: &Database) {
+    let before = remote(s, "select * from t");
+    let refused = a.push().unwrap_err();
+    assert!(
+        matches!(&refused, Error::Unsendable { change: Some(_), message } if message.contains("pull first")),
+        "{refused:?}"
+    );
+    assert_eq!(remote(s, "select * from t"), before);
+    a.pull().unwrap();
+    a.push().unwrap();
+}
+
+#[test]
+fn h7_a_delete_means_the_row_that_had_the_key_then() {
+    let (s, _r, a, ca) = taken(T);
+    ca.execute("insert into t(v) values ('a10')", ()).unwrap();
+    a.push().unwrap();
+    ca.execute("delete from t where v = 'a10'", ()).unwrap();
+    ca.execute("insert into t(v) values ('a10 again')", ()).unwrap();
+    ca.execute("insert into t(v) values ('a11')", ()).unwrap();
+    a.push().unwrap();
+    let all = texts(&["a10 again", "a11", "b10", "base"]);
+    assert_eq!(remote(&s, "select v from t order by v"), all);
+    // The notes on the remote tell them apart as well.
+    ca.execute("update t set v = v || '!' where v like 'a1%'", ())
+        .unwrap();
+    a.push().unwrap();
+    a.pull().unwrap();
+    let all = texts(&["a10 again!", "a11!", "b10", "base"]);
+    assert_eq!(remote(&s, "select v from t order by v"), all);
+    assert_eq!(rows(&ca, "select v from t order by v").unwrap(), all);
+}
+
+#[test]
+fn h7_both_rows_that_had_a_key_are_put_back_under_their_own() {
+    let (s, _r, a, ca) = taken(T);
+    ca.execute("insert into t(v) values ('a10')", ()).unwrap();
+    a.push().unwrap();
+    ca.execute("update t set v = 'a10 changed' where v = 'a10'", ())
+        .unwrap();
+    ca.execute("delete from t where v = 'a10 changed'", ()).unwrap();
+    ca.execute("insert into t(v) values ('a10 again')", ()).unwrap();
+    a.pull().unwrap();
+    a.push().unwrap();
+    assert_eq!(
+        remote(&s, "select v from t order by v"),
+        texts(&["a10 again", "b10", "base"])
+    );
+}
+
+#[test]
+fn h7_a_row_that_moved_twice_is_followed() {
+    let (s, _r, a, ca) = taken(T);
+    ca.execute("insert into t(v) values ('a10')", ()).unwrap();
+    a.push().unwrap();
+    // 10 here is 11 there; the row goes, and 11 is somebody else's.
+    ca.execute("delete from t where v = 'a10'", ()).unwrap();
+    a.push().unwrap();
+    s.execute("insert into t(v) values ('c11')");
+    ca.execute("insert into t(v) values ('a10 again')", ()).unwrap();
+    ca.execute("update t set v = 'a10 changed' where v = 'a10 again'", ())
+        .unwrap();
+    a.pull().unwrap();
+    a.push().unwrap();
+    let all = texts(&["a10 changed", "b10", "base", "c11"]);
+    assert_eq!(remote(&s, "select v from t order by v"), all);
+}
+
+#[test]
+fn h7_a_put_back_gives_no_key_that_a_later_transaction_chose() {
+    let (s, _r, a, ca) = taken(T);
+    ca.execute("insert into t(v) values ('given')", ()).unwrap();
+    ca.execute("insert into t(id, v) values (11, 'chosen')", ())
+        .unwrap();
+    a.pull().unwrap();
+    a.push().unwrap();
+    let all = ["(9, base)", "(10, b10)", "(11, chosen)", "(12, given)"].map(|row| format!("Text({row:?})"));
+    assert_eq!(
+        remote(&s, "select '(' || id || ', ' || v || ')' from t order by id"),
+        all
+    );
+}
+
+#[test]
+fn h7_a_key_chosen_after_a_push_is_not_the_own_rows_that_moved_there() {
+    let (s, _r, a, ca) = taken(T);
+    ca.execute("insert into t(v) values ('given')", ()).unwrap();
+    a.push().unwrap();
+    ca.execute("insert into t(id, v) values (11, 'chosen')", ())
+        .unwrap();
+    ca.execute("update t set v = v || '!' where v in ('given', 'chosen')", ())
+        .unwrap();
+    push_after_a_pull(&s, &a);
+    let all = texts(&["b10", "base", "chosen!", "given!"]);
+    assert_eq!(remote(&s, "select v from t order by v"), all);
+}
+
+#[test]
+fn h7_many_taken_keys_are_put_back_in_good_time() {
+    const MANY: &str = "with recursive n(i) as (select 1 union all select i + 1 from n where i < 8000)
+                        insert into t(v) select 'x' || i from n";
+    let s = Served::new(T);
+    let r = Replicas::new();
+    let (a, ca) = open(&r, &s, "a.db");
+    s.execute(MANY);
+    ca.execute(MANY, ()).unwrap();
+    let began = std::time::Instant::now();
+    a.pull().unwrap();
+    let took = began.elapsed();
+    assert!(took.as_secs() < 15, "{took:?}");
+    assert_eq!(rows(&ca, "select count(*) from t").unwrap(), ["Integer(16001)"]);
+}
+
+#[test]
+fn h7_autoincrement_gives_no_key_that_was_used_before() {
+    for pull in [false, true] {
+        let s = Served::new(
+            "create table t(id integer primary key autoincrement, v); insert into t values (9, 'base');",
+        );
+        let r = Replicas::new();
+        let (a, ca) = open(&r, &s, "a.db");
+        s.execute("insert into t(v) values ('b10'), ('b11'), ('b12'); delete from t where id > 10");
+        ca.execute("insert into t(v) values ('a10')", ()).unwrap();
+        if pull {
+            a.pull().unwrap();
+        }
+        a.push().unwrap();
+        assert_eq!(
+            remote(&s, "select id from t where v = 'a10'"),
+            ["Integer(13)"],
+            "pull {pull}"
+        );
+        assert_eq!(
+            remote(&s, "select seq from sqlite_sequence"),
+            ["Integer(13)"],
+            "pull {pull}"
+        );
+    }
+}
+
+#[test]
+fn h7_a_renamed_tables_rows_are_put_back_under_their_keys() {
+    let (s, _r, a, ca) = taken(T);
+    ca.execute("insert into t(v) values ('a10')", ()).unwrap();
+    ca.execute("alter table t rename to u", ()).unwrap();
+    ca.execute("update u set v = 'a10 changed' where v = 'a10'", ())
+        .unwrap();
+    a.pull().unwrap();
+    a.push().unwrap();
+    let all = texts(&["a10 changed", "b10", "base"]);
+    assert_eq!(remote(&s, "select v from u order by v"), all);
+}
+
+#[test]
+fn h7_a_table_renamed_beside_moved_keys_is_pulled_first() {
+    for pushed in [false, true] {
+        let (s, _r, a, ca) = taken(T);
+        ca.execute("insert into t(v) values ('a10')", ()).unwrap();
+        if pushed {
+            a.push().unwrap();
+        }
+        ca.execute("alter table t rename to u", ()).unwrap();
+        ca.execute("update u set v = 'a10 changed' where v = 'a10'", ())
+            .unwrap();
+        push_after_a_pull(&s, &a);
+        let all = texts(&["a10 changed", "b10", "base"]);
+        assert_eq!(remote(&s, "select v from u order by v"), all, "pushed {pushed}");
+    }
+}
+
+#[test]
+fn h7_a_reference_whose_column_was_renamed_follows_its_row() {
+    let (s, _r, a, ca) = taken(
+        "create table t(id integer primary key, v); create table c(id integer primary key, p references t);
+         insert into t values (9, 'base');",
+    );
+    ca.execute("insert into t(v) values ('a10')", ()).unwrap();
+    ca.execute("insert into c values (1, 10)", ()).unwrap();
+    ca.execute("alter table c rename column p to parent", ()).unwrap();
+    ca.execute("insert into c values (2, 10)", ()).unwrap();
+    push_after_a_pull(&s, &a);
+    assert_eq!(
+        remote(&s, "select t.v from c join t on t.id = c.parent"),
+        texts(&["a10", "a10"])
+    );
+}
+
+#[test]
+fn h7_a_child_that_the_log_makes_after_its_parents_row_follows_it() {
+    for pull in [false, true] {
+        let (s, _r, a, ca) = taken(T);
+        ca.execute("insert into t(v) values ('a10')", ()).unwrap();
+        ca.execute("create table c(id integer primary key, p references t)", ())
+            .unwrap();
+        ca.execute("insert into c values (1, 10)", ()).unwrap();
+        if pull {
+            a.pull().unwrap();
+        }
+        a.push().unwrap();
+        assert_eq!(
+            remote(&s, "select t.v from c join t on t.id = c.p"),
+            texts(&["a10"]),
+            "pull {pull}"
+        );
+    }
+}
