@@ -59,7 +59,7 @@ fn a_sample_of_histories_ends_well() {
     let _turn = TURN.lock();
     let end = Instant::now() + Duration::from_secs(75);
     let mut counts = Counts::default();
-    for seed in 0..400 {
+    for seed in 0..150 {
         if Instant::now() > end {
             break;
         }
