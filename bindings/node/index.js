@@ -1,7 +1,7 @@
 'use strict';
 
-const { connect, Database, Transaction } = require('./lib/database.js');
+const { connect, Database, Statement, Transaction } = require('./lib/database.js');
 const { SqliteError } = require('./lib/error.js');
 const { retryFetch } = require('./lib/retry-fetch.js');
 
-module.exports = { connect, Database, Transaction, SqliteError, retryFetch };
+module.exports = { connect, Database, Statement, Transaction, SqliteError, retryFetch };

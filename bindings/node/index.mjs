@@ -1,3 +1,3 @@
 import sync from './index.js';
 
-export const { connect, Database, Transaction, SqliteError, retryFetch } = sync;
+export const { connect, Database, Statement, Transaction, SqliteError, retryFetch } = sync;

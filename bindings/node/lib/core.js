@@ -1,10 +1,10 @@
 // What the sessions of one database share: the native database, its jobs, and compiled statements that are used again.
 'use strict';
 
-const { AsyncLocalStorage } = require('node:async_hooks');
 const native = require('./native.js');
 const { Callbacks } = require('./callbacks.js');
-const { check, notOpen, sqliteError } = require('./error.js');
+const { places, within } = require('./context.js');
+const { check, notOpen, sqliteError, ABORT_ROLLBACK } = require('./error.js');
 const { parse, parseCall } = require('./options.js');
 const { Prepared } = require('./prepared.js');
 const { Session, modeWord } = require('./session.js');
@@ -17,10 +17,6 @@ const PATIENCE = 30_000;
 /** An interrupt that comes before a step begins is lost; it is repeated this often, in milliseconds. */
 const REPEAT = 5;
 const WITHOUT_STATEMENTS = 'The supplied SQL string contains no statements';
-
-/** Which transactions the running code is inside of. */
-const inside = new AsyncLocalStorage();
-let transactionsOfAll = 0;
 
 /** Whether SQL has anything but white space and comments. */
 const hasStatement = (sql) => /[^\s;]/.test(sql.replaceAll(/--[^\n]*|\/\*[^]*?(?:\*\/|$)/g, ''));
@@ -40,12 +36,18 @@ class RootSession extends Session {
 
   assertOpen() {
     this.#core.assertNotClosing();
+    // A turn that is free can be taken by anyone.
+    if (!this.lane.idle) this.#core.assertNotWaitingForItself();
+  }
+
+  assertStillOpen() {
+    this.#core.assertOpen();
   }
 
   get current() {
     if (this.#core.transactions === 0) return this;
-    for (let at = inside.getStore(); at !== undefined; at = at.outer) {
-      if (at.session.belongsTo(this.#core)) return at.session;
+    for (const { session, ambient } of places()) {
+      if (ambient && session.belongsTo(this.#core)) return session;
     }
     return this;
   }
@@ -56,6 +58,8 @@ class TransactionSession extends Session {
   #core;
   #home;
   #over = false;
+  /** The error that statements get once SQLite's transaction has gone. */
+  #gone;
 
   constructor(core, home) {
     super(core);
@@ -72,7 +76,7 @@ class TransactionSession extends Session {
   }
 
   get idle() {
-    return super.idle && !this.#over;
+    return super.idle && !this.#over && this.#gone === undefined;
   }
 
   belongsTo(core) {
@@ -81,6 +85,34 @@ class TransactionSession extends Session {
 
   assertOpen() {
     if (this.#over) throw new TypeError('The transaction has already completed');
+    if (this.#gone !== undefined) throw this.#gone;
+  }
+
+  assertStillOpen() {
+    this.#core.assertOpen();
+    this.assertOpen();
+  }
+
+  /** What went on has ended: with `error`, or well. Statements that follow must not run without their transaction. */
+  ended(error) {
+    if (this.#over || this.#gone !== undefined || this.#core.inTransaction) return;
+    const message =
+      error === undefined
+        ? 'the transaction was ended by a statement of its own function; nothing more belongs to it'
+        : `SQLite has rolled this transaction back, because of: ${error.message}. Nothing of it was kept, and it takes no ` +
+          'more statements; its function must end';
+    this.#gone = sqliteError(message, ABORT_ROLLBACK);
+    if (error !== undefined) this.#gone.cause = error;
+  }
+
+  /** Throws what SQLite rolled the transaction back for, if it has. */
+  assertWhole() {
+    if (this.#gone?.cause !== undefined) throw this.#gone.cause;
+  }
+
+  /** What the transaction is told to have failed with, when its function threw `error`. */
+  failure(error) {
+    return error === this.#gone ? (error.cause ?? error) : error;
   }
 
   /** Waits for what was begun, and then lets nothing begin. */
@@ -230,36 +262,53 @@ class Core {
     }
   }
 
+  /** Throws when the running code would wait for what waits for it. Called when the connection is in use. */
+  assertNotWaitingForItself() {
+    for (const { session } of places()) {
+      if (session?.belongsTo(this)) {
+        throw new TypeError(
+          'this would wait for the end of the transaction that it is a part of. Inside of transactionAsync((txn) => ...) ' +
+            'use the handle, as in txn.run(...); close the database after the transaction',
+        );
+      }
+    }
+  }
+
   /** Runs `body` in a transaction of its own, which the session that it is given stands for. */
   async transact(mode, body, { ambient }) {
     const word = modeWord(mode);
-    const outer = this.root.current;
-    if (outer !== this.root) throw sqliteError('cannot start a transaction within a transaction', 1);
+    for (const { session } of places()) {
+      if (session?.belongsTo(this)) throw sqliteError('cannot start a transaction within a transaction', 1);
+    }
     this.assertOpen();
     this.transactions += 1;
-    transactionsOfAll += 1;
     try {
       return await this.root.turn(async () => {
         const session = new TransactionSession(this, ambient ? this.root : undefined);
         this.#transaction = session;
         await this.exec(`BEGIN ${word}`);
         try {
-          const store = { session, outer: inside.getStore() };
-          const result = await (ambient ? inside.run(store, body) : body(session));
-          await session.finish(() => this.exec('COMMIT'));
+          const result = await within({ session, ambient }, () => body(session));
+          await session.finish(async () => {
+            session.assertWhole();
+            await this.exec('COMMIT');
+          });
           return result;
         } catch (error) {
           if (session.open) await session.finish(() => {});
-          if (this.inTransaction) await this.exec('ROLLBACK');
-          throw error;
+          await this.rollBack('ROLLBACK');
+          throw session.failure(error);
         }
       });
     } finally {
       this.transactions -= 1;
-      transactionsOfAll -= 1;
-      // While it is in use, every promise of the process is a little slower.
-      if (transactionsOfAll === 0) inside.disable();
     }
+  }
+
+  /** Undoes a transaction after a failure, which says more than that there is nothing left to undo. */
+  async rollBack(sql) {
+    // A ROLLBACK can be interrupted too. A transaction that stayed open would take in what comes next.
+    for (let attempt = 1; this.inTransaction && attempt <= 2; attempt++) await this.exec(sql).catch(() => {});
   }
 
   /** Breaks what runs now: statements, and what goes between the database and its remote. */
@@ -284,9 +333,12 @@ class Core {
   }
 
   /** Closes the database after what was begun before; a pull or a first connect is broken off. */
-  close() {
-    this.#closing ??= this.#close();
-    return this.#closing;
+  async close() {
+    if (this.#closing === undefined) {
+      if (!this.root.lane.idle) this.assertNotWaitingForItself();
+      this.#closing = this.#close();
+    }
+    await this.#closing;
   }
 
   async #close() {

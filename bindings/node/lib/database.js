@@ -3,6 +3,7 @@
 
 const { Core } = require('./core.js');
 const { modeWord } = require('./session.js');
+const { Statement } = require('./statement.js');
 
 /** Pairs of a name and a mode of transactions. */
 const VARIANTS = ['deferred', 'concurrent', 'immediate', 'exclusive'];
@@ -216,4 +217,4 @@ async function connect(options) {
   return database;
 }
 
-module.exports = { connect, Database, Transaction };
+module.exports = { connect, Database, Statement, Transaction };

@@ -18,8 +18,10 @@ class SqliteError extends Error {
 }
 Object.defineProperty(SqliteError.prototype, 'name', { value: 'SqliteError', configurable: true, writable: true });
 
+const ERROR = 1;
 const BUSY = 5;
 const INTERRUPT = 9;
+const ABORT_ROLLBACK = 516;
 
 const sqliteError = (message, rawCode) => new SqliteError(message, native.codeName(rawCode), rawCode);
 
@@ -35,4 +37,4 @@ function check(outcome) {
 
 const notOpen = () => new TypeError('The database connection is not open');
 
-module.exports = { SqliteError, sqliteError, check, notOpen, BUSY, INTERRUPT };
+module.exports = { SqliteError, sqliteError, check, notOpen, ERROR, BUSY, INTERRUPT, ABORT_ROLLBACK };

@@ -2,6 +2,7 @@
 // itself. It keeps turns, and has what can be done with SQL: the methods of `Database` and `Transaction` are these.
 'use strict';
 
+const { sqliteError, ERROR } = require('./error.js');
 const { Lane } = require('./lane.js');
 const { WAIT } = require('./prepared.js');
 const { Statement, StatementPromise } = require('./statement.js');
@@ -84,18 +85,38 @@ class Session {
     return this.#core.ready && this.#lane.idle;
   }
 
-  // `assertOpen()` of the two kinds of sessions throws unless something may begin.
+  // `assertOpen()` of the two kinds of sessions throws unless something may begin, `assertStillOpen()` unless what has waited
+  // for its turn may go on.
+
+  /** Learns that something has ended, with an error or without; a transaction may have gone with it. */
+  ended() {}
 
   /** Runs work when it is its turn. */
   async turn(work) {
     this.assertOpen();
     await this.#lane.acquire(this.#core.patience);
     try {
-      this.#core.assertOpen();
+      this.assertStillOpen();
       if (!this.#core.ready) await this.#core.connected();
-      return await work();
+      const result = await work();
+      this.ended();
+      return result;
+    } catch (error) {
+      this.ended(error);
+      throw error;
     } finally {
       this.#lane.release();
+    }
+  }
+
+  /** Reads on this thread: the answer, or WAIT where it has to be a turn. */
+  here(read) {
+    if (!this.idle) return WAIT;
+    try {
+      return read();
+    } catch (error) {
+      this.ended(error);
+      throw error;
     }
   }
 
@@ -121,14 +142,11 @@ class Session {
     const shape = this.#shape();
     try {
       sqlText(sql);
-      if (this.idle) {
+      const rows = this.here(() => {
         const prepared = core.cached(sql);
-        if (prepared !== undefined) {
-          const call = core.call(prepared, args);
-          const rows = prepared[here](call.values, shape);
-          if (rows !== WAIT) return Promise.resolve(rows);
-        }
-      }
+        return prepared === undefined ? WAIT : prepared[here](core.call(prepared, args).values, shape);
+      });
+      if (rows !== WAIT) return Promise.resolve(rows);
     } catch (error) {
       return Promise.reject(error);
     }
@@ -197,11 +215,16 @@ class Session {
       await core.exec(inside ? 'SAVEPOINT turso_batch' : `BEGIN ${word}`);
       try {
         const results = [];
-        for (const { sql, args } of statements) results.push(await this.#batched(sql, args, raw));
+        for (const [i, { sql, args }] of statements.entries()) {
+          results.push(await this.#batched(sql, args, raw));
+          if (!core.inTransaction) {
+            throw sqliteError(`statement ${i + 1} has ended the transaction of the batch; the rest was not run`, ERROR);
+          }
+        }
         await core.exec(inside ? 'RELEASE turso_batch' : 'COMMIT');
         return results;
       } catch (error) {
-        if (core.inTransaction) await core.exec(inside ? 'ROLLBACK TO turso_batch; RELEASE turso_batch' : 'ROLLBACK');
+        await core.rollBack(inside ? 'ROLLBACK TO turso_batch; RELEASE turso_batch' : 'ROLLBACK');
         throw error;
       }
     });

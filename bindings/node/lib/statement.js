@@ -26,6 +26,7 @@ class Statement {
 
   /** Made by `prepare`. */
   constructor(session, prepared) {
+    if (prepared === undefined) throw new TypeError('a Statement is made by prepare(sql)');
     this.#session = session;
     this.#prepared = prepared;
     this.#shape = { raw: false, pluck: false, bigints: session.bigints };
@@ -83,10 +84,8 @@ class Statement {
     const session = this.#session.current;
     try {
       call = this.#call(args);
-      if (session.idle) {
-        const row = this.#prepared.getHere(call.values, this.#shape);
-        if (row !== WAIT) return Promise.resolve(row);
-      }
+      const row = session.here(() => this.#prepared.getHere(call.values, this.#shape));
+      if (row !== WAIT) return Promise.resolve(row);
     } catch (error) {
       return Promise.reject(error);
     }
@@ -100,10 +99,8 @@ class Statement {
     const session = this.#session.current;
     try {
       call = this.#call(args);
-      if (session.idle) {
-        const rows = this.#prepared.allHere(call.values, this.#shape);
-        if (rows !== WAIT) return Promise.resolve(rows);
-      }
+      const rows = session.here(() => this.#prepared.allHere(call.values, this.#shape));
+      if (rows !== WAIT) return Promise.resolve(rows);
     } catch (error) {
       return Promise.reject(error);
     }

@@ -6,7 +6,7 @@ const { test } = require('node:test');
 const sync = require('@tursodatabase/sync');
 
 test('require and import give the same things', async () => {
-  assert.deepEqual(Object.keys(sync).sort(), ['Database', 'SqliteError', 'Transaction', 'connect', 'retryFetch']);
+  assert.deepEqual(Object.keys(sync).sort(), ['Database', 'SqliteError', 'Statement', 'Transaction', 'connect', 'retryFetch']);
   const imported = await import('@tursodatabase/sync');
   for (const [name, value] of Object.entries(sync)) assert.equal(imported[name], value, name);
 });

@@ -262,13 +262,11 @@ test('what is done outside of a transaction waits for its end', async (t) => {
 test('transactionAsync gives a handle that has the connection to itself', async (t) => {
   const db = await three(t);
   let kept;
-  let outside;
   const work = db.transactionAsync(async (txn, b) => {
     assert.ok(txn instanceof Transaction);
     assert.equal(txn.open, true);
     kept = txn;
     await txn.run('INSERT INTO t (b) VALUES (?)', b);
-    outside = db.get('SELECT count(*) AS n FROM t');
     const insert = await txn.prepare('INSERT INTO t (b) VALUES (?)');
     await insert.run(`${b}${b}`);
     await txn.exec("INSERT INTO t (b) VALUES ('script')");
@@ -280,7 +278,9 @@ test('transactionAsync gives a handle that has the connection to itself', async 
     if (b === 'w') throw new Error('no');
     return (await txn.get('SELECT count(*) AS n FROM t')).n;
   });
-  await assert.rejects(work.immediate('w'), /no/);
+  const working = work.immediate('w');
+  const outside = db.get('SELECT count(*) AS n FROM t');
+  await assert.rejects(working, /no/);
   assert.deepEqual(await outside, { n: 3 }, 'it waited for the rollback');
   assert.equal(kept.open, false);
   await assert.rejects(kept.get('SELECT 1'), { name: 'TypeError', message: 'The transaction has already completed' });
