@@ -3,7 +3,7 @@
 //! `scripts/bench local` compares a fully hydrated replica with stock SQLite on a copy of the same file; `scripts/bench
 //! cold` compares a first query over a far-away line with another client and with downloading the file; `scripts/bench
 //! bindings` compares rows in Node, Python and Go with the engine and with other packages; `scripts/bench pull` measures
-//! what readers and writers wait during a pull that has much to put back. Each comparison happens within
+//! what readers and writers wait during a pull that has much to put back, and opening after a crash in it. Each comparison happens within
 //! one run, in turns. Nothing here is a test: a missed target is printed, never an exit status.
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ mod data;
 mod far;
 mod local;
 mod machine;
+mod opening;
 mod options;
 mod pull;
 mod samples;
@@ -23,12 +24,16 @@ use options::Options;
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn main() -> Result<()> {
-    let options = Options::parse(std::env::args().skip(1))?;
+    let mut words = std::env::args().skip(1).peekable();
+    if words.next_if(|word| word == opening::CHILD).is_some() {
+        return opening::child(words);
+    }
+    let options = Options::parse(words)?;
     if options.list {
         println!("local: {}", local::CASES.join(", "));
         println!("cold:  {}", cold::cases().join(", "));
         println!("bindings: {}", bindings::cases().join(", "));
-        println!("pull:  one case, with --changes N");
+        println!("pull:  waits and memory of a pull, opening after a crash; with --changes N");
         return Ok(());
     }
     machine::print(&options)?;
@@ -43,6 +48,7 @@ fn main() -> Result<()> {
     }
     if options.pull {
         pull::run(&options)?;
+        opening::run(&options)?;
     }
     Ok(())
 }

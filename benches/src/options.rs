@@ -11,7 +11,7 @@ const USAGE: &str =
   local    a replica that has every page, against stock SQLite on a copy of its file
   cold     a first query over a far-away line, against other ways to get its answer
   bindings rows in Node, Python and Go, against the engine and other packages
-  pull     what readers and writers wait during a pull that has much to put back
+  pull     what readers and writers wait during a pull that has much to put back, and opening after a crash in it
   --only   the cases whose name contains this
   --rounds how often each case is measured (odd; default 7 local, 3 cold, 5 bindings)
   --dir    where databases are made; its file system is what is measured (default: the target folder)
