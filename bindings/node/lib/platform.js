@@ -22,4 +22,13 @@ function platform() {
   return `${system}-${arch}`;
 }
 
-module.exports = { platform };
+/** The same for one of Rust's target triples. */
+function platformOf(triple) {
+  const arch = { x86_64: 'x64', aarch64: 'arm64' }[triple.split('-')[0]];
+  if (!arch) throw new Error(`no package is made for ${triple}`);
+  if (triple.includes('-apple-')) return `darwin-${arch}`;
+  if (triple.includes('-windows-')) return `win32-${arch}-msvc`;
+  return `linux-${arch}-${triple.includes('musl') ? 'musl' : 'gnu'}`;
+}
+
+module.exports = { platform, platformOf };

@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn the_content_of_a_full_text_table_is_its_own_anothers_or_none() {
+    fn the_content_of_a_full_text_table_is_its_own_another_tables_or_none() {
         assert!(matches!(
             of("create virtual table f using fts5(a, b, tokenize = 'porter ascii')"),
             Kind::Content(_)

@@ -440,7 +440,7 @@ fn a_cascaded_update_lands_once_whether_or_not_the_remote_enforces_foreign_keys(
 }
 
 #[test]
-fn a_cascade_into_a_childs_own_key_lands_once() {
+fn a_cascade_into_the_key_of_a_child_lands_once() {
     let schema = "CREATE TABLE parent (id INTEGER PRIMARY KEY);
         CREATE TABLE child (p INTEGER REFERENCES parent ON UPDATE CASCADE, n, PRIMARY KEY (p, n)) WITHOUT ROWID;
         CREATE TABLE audit (what);
