@@ -161,6 +161,7 @@ fn ask_remote(open: &Session<'_>, log: &Log, url: Option<&String>) -> Result<The
             ask_rows(),
         ],
         rows: true,
+        ..Batch::default()
     };
     let answer = execute(open, batch)?;
     let remote = read(&answer, 0)?.map(|p| p.change_id);
@@ -248,7 +249,7 @@ fn find_keys(
         open,
         Batch {
             steps: [max, counter].into_iter().chain(taken).collect(),
-            rows: false,
+            ..Batch::default()
         },
     )?;
     // Where nothing is AUTOINCREMENT there is no such table.

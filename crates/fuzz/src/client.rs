@@ -213,7 +213,7 @@ pub(crate) fn hrana_answer(data: &[u8]) {
     };
     let batch = Batch {
         steps: vec![step; steps],
-        rows: false,
+        ..Batch::default()
     };
     match RUNTIME.block_on(remote(canned).execute(batch, None)) {
         Ok(result) => {

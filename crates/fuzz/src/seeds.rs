@@ -252,7 +252,7 @@ fn hrana_values() -> Vec<Vec<u8>> {
             condition: Some(condition.clone()),
             stmt,
         }],
-        rows: false,
+        ..Batch::default()
     };
     let json = |value: &dyn erased::Json| value.bytes();
     let mut seeds: Vec<_> = values.iter().map(|value| json(value)).collect();

@@ -14,6 +14,18 @@ pub const OWN_PREFIX: &str = "partial_sync_";
 /// Holds, per client, which of its new rows got other keys on the remote than it knows.
 pub const KEYS: &str = "partial_sync_keys";
 
+/// Makes [`KEYS`].
+pub const CREATE_KEYS: &str = "CREATE TABLE IF NOT EXISTS partial_sync_keys \
+     (client_id TEXT, pull_gen INTEGER, tbl TEXT, old INTEGER, since INTEGER, new INTEGER, \
+     PRIMARY KEY (client_id, tbl, old, since))";
+
+/// Forgets what [`KEYS`] holds of a client.
+pub const FORGET_KEYS: &str = "DELETE FROM partial_sync_keys WHERE client_id = ?";
+
+/// Notes a key in [`KEYS`].
+pub const NOTE_KEY: &str =
+    "INSERT INTO partial_sync_keys (client_id, pull_gen, tbl, old, since, new) VALUES (?, ?, ?, ?, ?, ?)";
+
 /// The tables that exist today. A statement that names one of them, in whatever place, means it.
 pub const OWN_TABLES: [&str; 4] = [LAST_CHANGE_ID, "partial_sync_changes", "partial_sync_state", KEYS];
 

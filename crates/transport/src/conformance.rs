@@ -138,7 +138,13 @@ async fn read_all(remote: &dyn Remote) -> Read {
 async fn run(remote: &dyn Remote, statements: &[&str]) -> Result<BatchResult, RemoteError> {
     let steps = statements.iter().map(|sql| step(None, sql, vec![])).collect();
     remote
-        .execute(Batch { steps, rows: false }, Some(Duration::from_secs(10)))
+        .execute(
+            Batch {
+                steps,
+                ..Batch::default()
+            },
+            Some(Duration::from_secs(10)),
+        )
         .await
 }
 

@@ -164,6 +164,10 @@ pub struct Batch {
     /// ignores it, so the first step has to be one that fails there: `SELECT partial_sync_rows()`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rows: bool,
+    /// With `rows`: foreign keys are enforced nevertheless, each as if it said `NO ACTION`. When `COMMIT` finds one violated,
+    /// the step since which it is has that error too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub foreign_keys: bool,
 }
 
 /// A column of a result.

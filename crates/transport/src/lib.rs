@@ -11,6 +11,7 @@ pub mod hrana;
 pub mod http;
 pub mod memory;
 pub mod remote;
+pub mod tokens;
 pub mod url;
 pub mod wire;
 

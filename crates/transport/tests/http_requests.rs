@@ -195,7 +195,7 @@ fn one_step() -> Batch {
             condition: None,
             stmt: Stmt::new("SELECT 1", vec![]),
         }],
-        rows: false,
+        ..Batch::default()
     }
 }
 

@@ -83,7 +83,7 @@ async fn start() -> Tursodb {
         .execute(
             Batch {
                 steps: steps.collect(),
-                rows: false,
+                ..Batch::default()
             },
             None,
         )

@@ -4,10 +4,11 @@ use std::sync::atomic::Ordering;
 
 use partial_sync_core::ChangeId;
 use partial_sync_vfs::sqlite::{self, ValueRef};
+use rusqlite::config::DbConfig;
 
 use super::{classify::internal, run::Run};
 use crate::{
-    change::{Change, ChangeKind, Value, codec},
+    change::{Change, ChangeKind, Mode, Value, codec},
     error::Result,
     log,
 };
@@ -105,6 +106,15 @@ impl Run<'_> {
         outcome
     }
 
+    /// Whether foreign keys are enforced cannot change within a transaction.
+    fn mode(&self) -> Result<Mode> {
+        let enforced = DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY;
+        Ok(match self.conn.with_rusqlite(|c| c.db_config(enforced))? {
+            true => Mode::Enforced,
+            false => Mode::Rows,
+        })
+    }
+
     fn write_chunk(&mut self, changes: &mut [Change]) -> Result<()> {
         let first = self.look_at_log()?;
         let mut next = first;
@@ -118,7 +128,7 @@ impl Run<'_> {
             txn: ChangeId(*self.state.txn.get_or_insert(first)),
             time: changes.first().map_or(0, |change| change.time),
             count: changes.len() as u64,
-            body: codec::encode(changes).map_err(log::LogError::from)?,
+            body: codec::encode_in(self.mode()?, changes).map_err(log::LogError::from)?,
         };
         let insert = match &mut self.state.insert {
             Some(insert) => insert,

@@ -209,6 +209,7 @@ pub fn mode(bytes: &[u8]) -> Mode {
     match bytes {
         // The mode is an enum's number, one byte.
         [VERSION, 0, ..] => Mode::Rows,
+        [VERSION, 2, ..] => Mode::Enforced,
         _ => Mode::Triggers,
     }
 }

@@ -12,7 +12,6 @@ pub mod position;
 pub mod push;
 pub mod sql;
 mod statement;
-pub(crate) mod tokens;
 pub mod transform;
 
 #[cfg(test)]
@@ -21,6 +20,7 @@ mod tests;
 use std::{hash, sync::Arc};
 
 use partial_sync_core::ChangeId;
+pub(crate) use partial_sync_transport::tokens;
 use serde::{Deserialize, Serialize};
 
 /// A SQL value as SQLite stores it.
@@ -193,6 +193,15 @@ pub enum Mode {
     /// Its triggers fire, so what triggers did is not written. So do remotes that do not offer the other way, and so are
     /// changes run that release 0.1 recorded.
     Triggers,
+    /// As [`Mode::Rows`], and foreign keys were enforced where it was recorded: a remote refuses what would violate one there.
+    Enforced,
+}
+
+impl Mode {
+    /// Whether every row is written as it came out.
+    pub const fn is_rows(self) -> bool {
+        matches!(self, Self::Rows | Self::Enforced)
+    }
 }
 
 /// What made SQLite change a row.

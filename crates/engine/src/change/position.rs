@@ -6,8 +6,10 @@ use partial_sync_transport::hrana::{BatchResult, Condition, Step, Stmt, Value};
 
 use super::keys::Keys;
 
-/// Makes the table.
-pub(super) use partial_sync_transport::bookkeeping::CREATE_LAST_CHANGE_ID as CREATE;
+/// The tables, and what is written to that of the keys that rows got on the remote; see [`super::keys`].
+pub(super) use partial_sync_transport::bookkeeping::{
+    CREATE_KEYS, CREATE_LAST_CHANGE_ID as CREATE, FORGET_KEYS, NOTE_KEY,
+};
 
 /// Fails with a uniqueness violation when the client's row says another id than expected; changes nothing otherwise.
 pub(super) const EXPECT: &str = "INSERT INTO turso_sync_last_change_id (client_id, pull_gen, change_id) \
@@ -21,13 +23,6 @@ pub(super) const MARK: &str = "INSERT INTO turso_sync_last_change_id (client_id,
 /// `"rows": true`. A remote that does not know the field does not know the function either.
 pub(super) const ROWS: &str = "SELECT partial_sync_rows()";
 
-/// Makes the table in which keys are noted that rows got on the remote; see [`super::keys`].
-pub(super) const CREATE_KEYS: &str = "CREATE TABLE IF NOT EXISTS partial_sync_keys \
-     (client_id TEXT, pull_gen INTEGER, tbl TEXT, old INTEGER, since INTEGER, new INTEGER, \
-     PRIMARY KEY (client_id, tbl, old, since))";
-pub(super) const FORGET_KEYS: &str = "DELETE FROM partial_sync_keys WHERE client_id = ?";
-pub(super) const NOTE_KEY: &str =
-    "INSERT INTO partial_sync_keys (client_id, pull_gen, tbl, old, since, new) VALUES (?, ?, ?, ?, ?, ?)";
 /// The client's keys, as of a pull: columns tbl, old, since, new.
 pub const ASK_KEYS: &str =
     "SELECT tbl, old, since, new FROM partial_sync_keys WHERE client_id = ? AND pull_gen = ?";

@@ -4,7 +4,7 @@
 //! The steps of a batch, each only if the one before succeeded:
 //!
 //! 1. with [`Mode::Rows`], a check that the remote has switched triggers and foreign-key actions off, as the batch asks
-//! 2. `BEGIN IMMEDIATE`
+//! 2. `BEGIN IMMEDIATE`; with [`Mode::Enforced`], foreign keys are deferred to the `COMMIT`
 //! 3. `CREATE TABLE IF NOT EXISTS turso_sync_last_change_id ..`
 //! 4. a check that the remote is where the batch goes on from. A request that was given up on may still be on its way;
 //!    without this, it and its repetition could both land
@@ -62,7 +62,7 @@ pub struct PushOptions<'a> {
     pub limits: PushLimits,
     /// Changes that the remote does not need ([`PushOutcome::Skip`]).
     pub skip: &'a BTreeSet<ChangeId>,
-    /// How the changes are to be run; [`Mode::Rows`] only where the remote offers it.
+    /// How the changes are to be run; others than [`Mode::Triggers`] only where the remote offers them.
     pub mode: Mode,
     /// Where rows have other keys on the remote. The changes given speak of those already; it is noted there.
     pub keys: &'a Keys,
@@ -123,6 +123,7 @@ enum Purpose<'a> {
     Ask,
     Rows,
     Begin,
+    Defer,
     CreateTable,
     Expect,
     Change {
@@ -200,7 +201,7 @@ pub fn look(made: &Made) -> Batch {
     });
     Batch {
         steps: steps.collect(),
-        rows: false,
+        ..Batch::default()
     }
 }
 
@@ -389,12 +390,16 @@ fn assemble<'a>(
         steps.always(Purpose::Ask, position::ask(options.client_id, None).stmt);
     }
     let begin = match options.mode {
-        Mode::Rows => {
+        Mode::Rows | Mode::Enforced => {
             steps.always(Purpose::Rows, silent(position::ROWS, vec![]));
             steps.then(Purpose::Begin, silent("BEGIN IMMEDIATE", vec![]))
         }
         Mode::Triggers => steps.always(Purpose::Begin, silent("BEGIN IMMEDIATE", vec![])),
     };
+    if options.mode == Mode::Enforced {
+        // A row and what it refers to may come in any order.
+        steps.then(Purpose::Defer, silent("PRAGMA defer_foreign_keys = ON", vec![]));
+    }
     steps.then(Purpose::CreateTable, silent(position::CREATE, vec![]));
     let expected = options.after.map_or(hrana::Value::Null, |id| integer(id.0));
     steps.then(
@@ -464,7 +469,8 @@ fn assemble<'a>(
     Ok(PushBatch {
         batch: Batch {
             steps: steps.steps,
-            rows: options.mode == Mode::Rows,
+            rows: options.mode.is_rows(),
+            foreign_keys: options.mode == Mode::Enforced,
         },
         plan: PushPlan {
             transactions,
@@ -606,6 +612,7 @@ impl PushPlan<'_> {
             Purpose::Rows => "switching triggers and foreign-key actions off",
             Purpose::Keys => "noting the keys of new rows",
             Purpose::Begin => "BEGIN IMMEDIATE",
+            Purpose::Defer => "deferring foreign keys",
             Purpose::CreateTable => "creating turso_sync_last_change_id",
             Purpose::Expect => "checking turso_sync_last_change_id",
             Purpose::Mark => "writing turso_sync_last_change_id",

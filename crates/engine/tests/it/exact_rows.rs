@@ -301,6 +301,88 @@ fn h7_a_row_without_a_key_that_its_trigger_changes_is_found_again() {
     );
 }
 
+/// A parent deleted here, a child that another client made there; and the other way round. Where foreign keys were enforced
+/// when the change was made, the remote refuses what would leave an orphan, and names it.
+#[test]
+fn foreign_keys_that_were_enforced_here_hold_on_the_remote() {
+    let schema = "create table p(id integer primary key, u unique);
+        create table c(id integer primary key, p references p(id) on delete cascade, u references p(u) on update set null);
+        insert into p values (1, 'a'), (2, 'b'), (3, 'c'), (4, 'd'); insert into c values (10, 1, null), (40, 4, 'd');";
+    let delete: &[&str] = &["insert into p values (7, 'g')", "delete from p where id = 1"];
+    let update: &[&str] = &["update p set u = 'z' where id = 1"];
+    let insert: &[&str] = &[
+        "begin",
+        "pragma defer_foreign_keys = on",
+        "insert into c values (70, 7, 'h')",
+        "insert into p values (7, 'h')",
+        "insert into c values (30, 3, 'c')",
+        "insert into c values (71, 7, null)",
+        "commit",
+    ];
+    for (there, here, blamed) in [
+        ("insert into c values (11, 1, null)", delete, Some(("p", 1))),
+        ("insert into c values (11, 2, 'a')", update, Some(("p", 1))),
+        ("delete from p where id = 3", insert, Some(("c", 30))),
+        ("update p set u = 'other' where id = 3", insert, Some(("c", 30))),
+        // What nobody depends on, and orphans of others.
+        (
+            "insert into c values (11, 2, 'b'), (12, 99, 'nobody')",
+            delete,
+            None,
+        ),
+        ("delete from p where id = 2", insert, None),
+    ] {
+        for enforced in [true, false] {
+            let world = World::new(schema);
+            world.served.execute(there);
+            world
+                .conn
+                .execute_batch(&format!("pragma foreign_keys = {enforced}"))
+                .unwrap();
+            for sql in here {
+                world.conn.execute_batch(sql).unwrap();
+            }
+            let before = stock_contents(&world.served.sqlite());
+            match (world.a.push(), blamed.filter(|_| enforced)) {
+                (Ok(()), None) => continue,
+                (Err(Error::PushRefused(refused)), Some((table, id))) => {
+                    let change = refused.change_id.unwrap();
+                    assert_eq!(
+                        refused.code.as_deref(),
+                        Some("SQLITE_CONSTRAINT_FOREIGNKEY"),
+                        "{there}"
+                    );
+                    assert_eq!(refused.table.as_deref(), Some(table), "{there}: {refused}");
+                    assert!(
+                        format!("{:?}", refused.key).contains(&format!("Integer({id})")),
+                        "{refused}"
+                    );
+                    // Nothing landed: the changes before it are in the same batch.
+                    assert_same(
+                        &before,
+                        &stock_contents(&world.served.sqlite()),
+                        "after the refusal",
+                    );
+                    // Once the change is given up, the rest goes.
+                    world.a.discard_change(change).unwrap();
+                    let mut again = world.a.push();
+                    while let Err(Error::PushRefused(refused)) = &again {
+                        world.a.discard_change(refused.change_id.unwrap()).unwrap();
+                        again = world.a.push();
+                    }
+                    again.unwrap();
+                    world.a.pull().unwrap();
+                    let there = stock_contents(&world.served.sqlite());
+                    assert_same(&contents(&world.conn), &there, "after all");
+                    let orphans = stock_rows(&world.served.sqlite(), "pragma foreign_key_check").unwrap();
+                    assert!(orphans.is_empty(), "{orphans:?}");
+                }
+                (outcome, expected) => panic!("{there}: {outcome:?}, not {expected:?}"),
+            }
+        }
+    }
+}
+
 #[test]
 fn h7_an_update_of_a_keyless_row_that_is_gone_is_a_typed_refusal() {
     let world = World::new("create table t(a, b); insert into t values (1, 1), (2, 2);");

@@ -78,7 +78,7 @@ impl Tursodb {
                 condition: None,
                 stmt: Stmt::new(sql, vec![]),
             }],
-            rows: false,
+            ..Batch::default()
         };
         let result = runtime.block_on(self.remote.execute(batch, None)).unwrap();
         assert!(

@@ -429,7 +429,7 @@ impl Remote for Enforcing {
         });
         let batch = Batch {
             steps: std::iter::once(first).chain(rest).collect(),
-            rows: false,
+            ..Batch::default()
         };
         async move {
             let mut answer = self.0.execute(batch, deadline).await?;

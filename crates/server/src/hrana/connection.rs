@@ -4,6 +4,7 @@
 //! Used on blocking threads only. Never checkpoints: the page history does, when it has seen the frames.
 
 use std::{
+    borrow::Cow,
     path::Path,
     sync::{
         Arc,
@@ -14,6 +15,7 @@ use std::{
 
 use parking_lot::Mutex;
 use partial_sync_transport::hrana;
+use partial_sync_vfs::sqlite::foreign_keys::{is_violated, take_no_action};
 use rusqlite::{
     Connection, InterruptHandle, OpenFlags,
     config::DbConfig,
@@ -26,7 +28,7 @@ use rusqlite::{
 use super::{
     HranaOptions,
     error::{code, error, from_sqlite},
-    guard::{Verdict, judge, judge_text, writes_keys},
+    guard::{Verdict, judge, judge_keys, judge_text, writes_keys},
 };
 
 /// Virtual machine steps between two looks at the clock: some ten microseconds.
@@ -62,6 +64,8 @@ struct Notes {
     changes_schema: AtomicBool,
     /// The statement that was prepared last writes a client's row of the project's table.
     one_row: AtomicBool,
+    /// The statement that was prepared last makes or writes the table of keys.
+    writes_keys: AtomicBool,
     /// Triggers and foreign-key actions are off: see [`SqlConnection::write_rows`].
     rows: AtomicBool,
     /// Why the guard refused the last statement it refused.
@@ -129,6 +133,7 @@ impl SqlConnection {
         let busy_timeout_ms = u64::try_from(options.busy_timeout.as_millis()).unwrap_or(u64::MAX);
         sqlite.authorizer(Some(move |context: AuthContext<'_>| {
             if seen.rows.load(Ordering::Relaxed) && writes_keys(&context) {
+                seen.writes_keys.store(true, Ordering::Relaxed);
                 return Authorization::Allow;
             }
             match judge(&context, read_only, busy_timeout_ms) {
@@ -167,10 +172,10 @@ impl SqlConnection {
         })
     }
 
-    /// Until the guard goes, rows are written as they are: triggers do not fire and foreign keys neither act nor refuse.
-    /// A client that may not write gets no such thing, and finds out by `partial_sync_rows()`. Whatever transaction is
-    /// open when the guard goes is rolled back, so that nobody else's statements ever run so.
-    pub(super) fn write_rows(&self) -> Result<Option<RowsOnly<'_>>, hrana::Error> {
+    /// Until the guard goes, rows are written as they are: triggers do not fire and foreign keys do not act; they refuse only
+    /// if they are to be `enforced`. A client that may not write gets no such thing, and finds out by `partial_sync_rows()`.
+    /// Whatever transaction is open when the guard goes is rolled back, so that nobody else's statements ever run so.
+    pub(super) fn write_rows(&self, enforced: bool) -> Result<Option<RowsOnly<'_>>, hrana::Error> {
         if self.read_only {
             return Ok(None);
         }
@@ -178,6 +183,13 @@ impl SqlConnection {
             return Err(error(
                 code::BAD_REQUEST,
                 "a batch with `rows` cannot begin inside a transaction: send it in a stream of its own",
+            ));
+        }
+        if enforced && self.notes.tainted.load(Ordering::Relaxed) {
+            // SQLite may have kept actions that it compiled.
+            return Err(error(
+                code::BAD_REQUEST,
+                "a batch with `foreign_keys` cannot follow pragmas: send it in a stream of its own",
             ));
         }
         let foreign_keys = self
@@ -188,7 +200,8 @@ impl SqlConnection {
             connection: self,
             foreign_keys,
         };
-        self.act(false, false).map_err(|e| self.explain(e))?;
+        take_no_action(&self.sqlite, enforced);
+        self.act(false, enforced).map_err(|e| self.explain(e))?;
         self.notes.rows.store(true, Ordering::Relaxed);
         Ok(Some(guard))
     }
@@ -199,6 +212,11 @@ impl SqlConnection {
         self.sqlite
             .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, foreign_keys)?;
         Ok(())
+    }
+
+    /// Whether the open transaction could not be committed as it is, for a foreign key.
+    pub(super) fn violates_keys(&self) -> bool {
+        is_violated(&self.sqlite)
     }
 
     /// SQLite's connection.
@@ -241,21 +259,28 @@ impl SqlConnection {
     pub(super) fn before_prepare(&self) {
         self.notes.changes_schema.store(false, Ordering::Relaxed);
         self.notes.one_row.store(false, Ordering::Relaxed);
+        self.notes.writes_keys.store(false, Ordering::Relaxed);
     }
 
     /// Looks at a statement that was prepared and is about to run, and says whether it may change one row only.
-    pub(super) fn after_prepare(&self, statement: &rusqlite::Statement<'_>) -> Result<bool, hrana::Error> {
-        if self.notes.changes_schema.load(Ordering::Relaxed) {
-            let text = statement.expanded_sql();
-            let why = match &text {
-                Some(text) => judge_text(text),
-                None => Some("the statement is too long to be looked at".to_owned()),
-            };
-            if let Some(why) = why {
-                return Err(error("SQLITE_AUTH", why));
-            }
+    pub(super) fn after_prepare<'t>(
+        &self,
+        text: impl FnOnce() -> Option<Cow<'t, str>>,
+    ) -> Result<bool, hrana::Error> {
+        let noted = |note: &AtomicBool| note.load(Ordering::Relaxed);
+        let judge: fn(&str) -> Option<String> = match () {
+            () if noted(&self.notes.writes_keys) => judge_keys,
+            () if noted(&self.notes.changes_schema) => judge_text,
+            () => return Ok(noted(&self.notes.one_row)),
+        };
+        let why = match text() {
+            Some(text) => judge(&text),
+            None => Some("the statement is too long to be looked at".to_owned()),
+        };
+        match why {
+            Some(why) => Err(error("SQLITE_AUTH", why)),
+            None => Ok(noted(&self.notes.one_row)),
         }
-        Ok(self.notes.one_row.load(Ordering::Relaxed))
     }
 
     /// A typed error for what SQLite said.
@@ -272,7 +297,7 @@ impl SqlConnection {
     }
 }
 
-/// While it lives, triggers and foreign-key actions are off.
+/// While it lives, triggers and foreign-key actions are off, whether or not foreign keys are enforced.
 pub(super) struct RowsOnly<'c> {
     connection: &'c SqlConnection,
     /// Whether foreign keys were enforced before.
@@ -284,6 +309,7 @@ impl Drop for RowsOnly<'_> {
         let connection = self.connection;
         connection.notes.rows.store(false, Ordering::Relaxed);
         let ended = connection.sqlite.is_autocommit() || connection.sqlite.execute_batch("ROLLBACK").is_ok();
+        take_no_action(&connection.sqlite, false);
         let restored = connection.act(true, self.foreign_keys).is_ok();
         if !ended || !restored {
             tracing::error!("a connection could not be made as it was; it is not used for another client");

@@ -2,13 +2,21 @@
 //! files, leave WAL mode, write the schema or raw pages, weaken durability, change what all connections share, or touch
 //! the tables of this project.
 //!
-//! Pragmas are allowed by name; one that is not listed here is refused. The SQL text is looked at for one thing that the
-//! authorizer does not tell: whether a schema change names one of this project's tables. No spelling of a name lacks it.
+//! Pragmas are allowed by name; one that is not listed here is refused. The SQL text is looked at for what the authorizer
+//! does not tell: whether a schema change names one of this project's tables, and whether a statement that makes or writes
+//! one is, word for word, the one that clients agree on. Whoever could give such a table another shape, or empty it, would
+//! stop every client's pushes and pulls.
 //!
 //! `turso_sync_last_change_id` says how far each client has pushed. Clients make it and write their own row of it in
 //! ordinary SQL, and nothing else may happen to it: a row at a time, no deletes, no triggers, no other shape.
+//! `partial_sync_keys` is written by three statements, in a batch with `rows`.
 
-use partial_sync_transport::bookkeeping::{CREATE_LAST_CHANGE_ID, KEYS, LAST_CHANGE_ID, OWN_TABLES, is_own};
+use partial_sync_transport::{
+    bookkeeping::{
+        CREATE_KEYS, CREATE_LAST_CHANGE_ID, FORGET_KEYS, KEYS, LAST_CHANGE_ID, NOTE_KEY, OWN_TABLES, is_own,
+    },
+    tokens::{TokenKind, same_words, tokens},
+};
 use rusqlite::hooks::{AuthAction, AuthContext};
 
 /// What the guard thinks of one action of a statement.
@@ -65,9 +73,12 @@ pub(super) fn judge(context: &AuthContext<'_>, read_only: bool, busy_timeout_ms:
 
 /// Judges what an action does to the tables of this project; `None` when it does nothing to them.
 fn judge_own(context: &AuthContext<'_>) -> Option<Verdict> {
-    let in_main = context
-        .database_name
-        .is_none_or(|name| name.eq_ignore_ascii_case("main"));
+    let database = match context.action {
+        // Here SQLite gives the name of a column to be dropped in the place of the database's.
+        AuthAction::AlterTable { database_name, .. } => Some(database_name),
+        _ => context.database_name,
+    };
+    let in_main = database.is_none_or(|name| name.eq_ignore_ascii_case("main"));
     let (names, allowed) = match context.action {
         AuthAction::CreateTempTrigger { table_name, .. } => ([table_name, ""], None),
         _ if !in_main => return None,
@@ -129,7 +140,7 @@ fn judge_own(context: &AuthContext<'_>) -> Option<Verdict> {
 }
 
 /// Whether an action makes or writes the table in which a push notes which keys its new rows got. Allowed only in a batch
-/// with `rows`, which is how a replica pushes.
+/// with `rows`, which is how a replica pushes, and only if [`judge_keys`] finds nothing.
 pub(super) fn writes_keys(context: &AuthContext<'_>) -> bool {
     let table = match context.action {
         AuthAction::Insert { table_name }
@@ -155,24 +166,54 @@ fn refuse_own(name: &str) -> Verdict {
     })
 }
 
+/// Judges the text of a statement that [`writes_keys`]. Why it is refused, if it is.
+pub(super) fn judge_keys(sql: &str) -> Option<String> {
+    let known = [CREATE_KEYS, FORGET_KEYS, NOTE_KEY];
+    match known.iter().any(|known| same_words(sql, known)) {
+        true => None,
+        false => Some(format!(
+            "this statement on {KEYS} is not allowed here: replicas make it, and write their own rows of it, in one way only"
+        )),
+    }
+}
+
 /// Judges the text of a schema change. Why it is refused, if it is.
 pub(super) fn judge_text(sql: &str) -> Option<String> {
-    let plain = |sql: &str| -> String {
-        sql.chars()
-            .filter(|c| !c.is_whitespace() && !"\"`[];".contains(*c))
-            .map(|c| c.to_ascii_lowercase())
-            .collect()
-    };
-    let text = plain(sql);
-    let own = OWN_TABLES.into_iter().find(|own| text.contains(own))?;
-    let wanted = plain(CREATE_LAST_CHANGE_ID);
-    if [wanted.replace("ifnotexists", ""), wanted].contains(&text) {
+    let without_guard = CREATE_LAST_CHANGE_ID.replace("IF NOT EXISTS ", "");
+    if [CREATE_LAST_CHANGE_ID, &without_guard]
+        .iter()
+        .any(|known| same_words(sql, known))
+    {
         return None;
     }
-    match refuse_own(own) {
+    let own = names_own(sql)?;
+    match refuse_own(&own) {
         Refuse(why) => Some(why),
         _ => None,
     }
+}
+
+/// A name of this project's in the text of a schema change. Every name counts, whatever it names there, and so does a
+/// string, which SQLite takes for a name in many places; what is quoted inside of one is found by its letters.
+fn names_own(sql: &str) -> Option<String> {
+    let tokens = tokens(sql);
+    let mut names = tokens.iter().filter_map(|token| token.name());
+    if let Some(own) = names.find(|name| is_own(name)) {
+        return Some(own);
+    }
+    for quoted in tokens.iter().filter(|token| token.kind == TokenKind::Quoted) {
+        let text = quoted.text.to_ascii_lowercase();
+        if let Some(own) = OWN_TABLES.into_iter().find(|own| text.contains(own)) {
+            return Some(own.to_owned());
+        }
+    }
+    // The tables behind a virtual table are named after it.
+    let is_virtual = tokens.get(1).is_some_and(|token| token.is("VIRTUAL"));
+    let using = tokens.iter().position(|token| token.is("USING"));
+    let name = using
+        .filter(|_| is_virtual)
+        .and_then(|using| tokens.get(using.checked_sub(1)?)?.name())?;
+    is_own(&format!("{name}_")).then_some(name)
 }
 
 fn judge_pragma(name: &str, value: Option<&str>, read_only: bool, busy_timeout_ms: u64) -> Verdict {
@@ -354,6 +395,8 @@ mod tests {
             "create table turso_sync_last_change_id(client_id text primary key,pull_gen integer,change_id integer);",
             "CREATE TABLE t(a)",
             "ALTER TABLE t RENAME TO u",
+            "CREATE TABLE my_partial_sync_keys(a)",
+            "CREATE TABLE t(a) -- unlike turso_sync_last_change_id",
         ] {
             assert_eq!(judge_text(sql), None, "{sql}");
         }
@@ -363,8 +406,46 @@ mod tests {
             "ALTER TABLE t RENAME TO \"Turso_Sync_Last_Change_Id\"",
             "CREATE TRIGGER x AFTER INSERT ON t BEGIN DELETE FROM [turso_sync_last_change_id]; END",
             "CREATE VIEW v AS SELECT * FROM partial_sync_changes",
+            "CREATE TABLE turso_sync_last_change_id(\"client_id TEXT\" PRIMARY KEY, pull_gen INTEGER, change_id INTEGER)",
+            "CREATE TABLE turso_sync_last_change_id(client_id TEXT PRIMARY KEY, pull_gen INTEGER, change_id INTEGER) STRICT",
+            "CREATE TABLE turso_sync_last_change_id(client_id TEXT PRIMARYKEY, pull_gen INTEGER, change_id INTEGER)",
+            "ALTER TABLE t RENAME TO partial_sync_x",
+            "ALTER TABLE t RENAME TO 'PARTIAL_SYNC_KEYS'",
+            "ALTER TABLE t RENAME TO `partial_sync_keys`",
+            "CREATE TABLE partial_sync_keys(x)",
+            "CREATE VIRTUAL TABLE partial_sync USING fts5(x)",
+            "CREATE VIRTUAL TABLE IF NOT EXISTS main.[Partial_Sync] USING fts5(x)",
+            "CREATE VIRTUAL TABLE f USING fts5(x, content='\"partial_sync_keys\"')",
+            "CREATE TRIGGER x AFTER INSERT ON t BEGIN UPDATE main.\"TURSO_SYNC_last_change_id\" SET change_id = 0; END",
         ] {
             assert!(judge_text(sql).is_some(), "{sql}");
+        }
+    }
+
+    #[test]
+    fn s2_the_table_of_keys_is_written_in_one_way_only() {
+        for sql in [
+            CREATE_KEYS,
+            FORGET_KEYS,
+            NOTE_KEY,
+            &format!(" {} ;", FORGET_KEYS.to_lowercase()),
+        ] {
+            assert_eq!(judge_keys(sql), None, "{sql}");
+        }
+        for sql in [
+            "CREATE TABLE partial_sync_keys(x)",
+            "DELETE FROM partial_sync_keys",
+            "DELETE FROM partial_sync_keys WHERE client_id = ? OR 1",
+            "DELETE FROM partial_sync_keys WHERE client_id = client_id",
+            "DELETE FROM partial_sync_keys WHERE \"client_id\" = ?",
+            "INSERT INTO partial_sync_keys VALUES (1, 2, 3, 4, 5, 6)",
+            &NOTE_KEY.replace("INSERT", "INSERT OR REPLACE"),
+            &CREATE_KEYS.replace("old INTEGER", "old TEXT"),
+            &CREATE_KEYS.replace("tbl TEXT", "\"tbl TEXT\""),
+            &format!("{CREATE_KEYS} WITHOUT ROWID"),
+            &format!("EXPLAIN {FORGET_KEYS}"),
+        ] {
+            assert!(judge_keys(sql).is_some(), "{sql}");
         }
     }
 

@@ -3,6 +3,8 @@
 //! A statement that is reported as failed has changed nothing: never leave a half-read writing statement to its reset,
 //! which would commit it.
 
+use std::borrow::Cow;
+
 use partial_sync_transport::hrana::{self, Col, Stmt, StmtResult, Value};
 use rusqlite::{
     Batch, Statement,
@@ -152,7 +154,7 @@ pub(super) fn sequence(
         let Some(mut statement) = batch.next().map_err(|e| connection.explain(e))? else {
             return Ok(());
         };
-        if connection.after_prepare(&statement)? {
+        if connection.after_prepare(|| statement.expanded_sql().map(Cow::Owned))? {
             // A push sends single statements.
             return Err(error("SQLITE_AUTH", ONE_ROW));
         }
@@ -194,7 +196,7 @@ fn prepare_one<'c>(connection: &'c SqlConnection, sql: &str) -> Result<(Statemen
     let Some(statement) = batch.next().map_err(|e| connection.explain(e))? else {
         return Err(error(code::NO_STATEMENT, "the SQL text has no statement in it"));
     };
-    let one_row = connection.after_prepare(&statement)?;
+    let one_row = connection.after_prepare(|| Some(Cow::Borrowed(sql)))?;
     match batch.next().map_err(|e| connection.explain(e))? {
         None => Ok((statement, one_row)),
         Some(_) => Err(many_statements()),

@@ -24,6 +24,8 @@ use super::{
 
 /// Bytes of JSON that a step takes in the answer, whatever it gives.
 const STEP_OVERHEAD: usize = 100;
+/// The code of a foreign key that does not hold.
+const FOREIGN_KEY: &str = "SQLITE_CONSTRAINT_FOREIGNKEY";
 /// Bytes of stored texts in one stream.
 const STORED_BYTES: usize = 1 << 20;
 
@@ -169,15 +171,18 @@ impl Stream {
         }
         // Before anything has run, so that a COMMIT cannot be followed by "the answer is too large".
         bounds.budget.take(steps.saturating_mul(STEP_OVERHEAD))?;
+        let enforced = batch.rows && batch.foreign_keys;
         let _rows = match batch.rows {
-            true => self.connection.write_rows()?,
+            true => self.connection.write_rows(enforced)?,
             false => None,
         };
+        // The step since which a foreign key is violated.
+        let mut violated: Option<usize> = None;
         let mut result = BatchResult {
             step_results: Vec::with_capacity(steps),
             step_errors: Vec::with_capacity(steps),
         };
-        for step in &batch.steps {
+        for (index, step) in batch.steps.iter().enumerate() {
             let wanted = step
                 .condition
                 .as_ref()
@@ -188,7 +193,19 @@ impl Stream {
                 Some(Err(failed)) => (None, Some(failed)),
             };
             result.step_results.push(given);
-            result.step_errors.push(failed);
+            result.step_errors.push(failed.clone());
+            if !enforced {
+                continue;
+            }
+            match (failed, violated) {
+                (Some(failed), Some(step)) if failed.code.as_deref() == Some(FOREIGN_KEY) => {
+                    // COMMIT was refused, which names nobody. What it was refused for is known.
+                    result.step_results[step] = None;
+                    result.step_errors[step].get_or_insert(failed);
+                }
+                _ if self.connection.violates_keys() => violated = violated.or(Some(index)),
+                _ => violated = None,
+            }
         }
         Ok(result)
     }

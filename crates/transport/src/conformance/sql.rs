@@ -10,7 +10,13 @@ use crate::{
 
 async fn execute(remote: &dyn Remote, steps: Vec<Step>) -> BatchResult {
     remote
-        .execute(Batch { steps, rows: false }, Some(Duration::from_secs(10)))
+        .execute(
+            Batch {
+                steps,
+                ..Batch::default()
+            },
+            Some(Duration::from_secs(10)),
+        )
         .await
         .expect("the batch is answered")
 }

@@ -8,6 +8,7 @@
 pub mod code_names;
 mod conn;
 pub mod context;
+pub mod foreign_keys;
 mod limits;
 mod preupdate;
 mod stmt;

@@ -58,7 +58,17 @@ fn rows_of(remote: &Connection) -> i64 {
 
 fn position_of(remote: &Connection) -> Option<RemotePosition> {
     let steps = vec![position::ask("client", None)];
-    position::read(&execute(remote, &Batch { steps, rows: false }), 0).unwrap()
+    position::read(
+        &execute(
+            remote,
+            &Batch {
+                steps,
+                ..Batch::default()
+            },
+        ),
+        0,
+    )
+    .unwrap()
 }
 
 /// Local transactions, one statement each.
@@ -442,7 +452,7 @@ fn a_position_that_cannot_be_read_is_an_error() {
     let remote = database("CREATE TABLE turso_sync_last_change_id (client_id, pull_gen, change_id)");
     let ask = Batch {
         steps: vec![position::ask("client", None)],
-        rows: false,
+        ..Batch::default()
     };
     assert_eq!(position::read(&execute(&remote, &ask), 0), Ok(None));
     remote

@@ -1,11 +1,11 @@
-//! SQLite's lexical rules, as far as statements are cut and edited by: where words, names, strings, comments and
+//! SQLite's lexical rules, as far as statements are compared, cut and edited by: where words, names, strings, comments and
 //! parameters begin and end. It follows `sqlite3GetToken` and never understands more than that.
 
-use partial_sync_transport::bookkeeping::OWN_TABLES;
+use crate::bookkeeping::OWN_TABLES;
 
 /// What a [`Token`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TokenKind {
+pub enum TokenKind {
     /// A keyword or a bare name.
     Word,
     /// A quoted name or a string: `"a"`, `` `a` ``, `[a]`, `'a'`.
@@ -20,14 +20,17 @@ pub(crate) enum TokenKind {
 
 /// A token; white space and comments are none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Token<'a> {
+pub struct Token<'a> {
+    /// What it is.
     pub kind: TokenKind,
+    /// As it stands in the statement.
     pub text: &'a str,
     /// Byte offset in the statement.
     pub start: usize,
 }
 
 impl Token<'_> {
+    /// Byte offset of what follows it.
     pub fn end(&self) -> usize {
         self.start + self.text.len()
     }
@@ -56,13 +59,35 @@ impl Token<'_> {
 }
 
 /// The table of this project that a token names, if it does; as a string, too, which SQLite takes for a name.
-pub(crate) fn own_table(token: &Token<'_>) -> Option<&'static str> {
+pub fn own_table(token: &Token<'_>) -> Option<&'static str> {
     let name = token.name()?;
     OWN_TABLES.into_iter().find(|own| own.eq_ignore_ascii_case(&name))
 }
 
+/// Whether two statements are the same word for word: white space, comments, the case of letters and semicolons at the end
+/// aside.
+///
+/// ```
+/// use partial_sync_transport::tokens::same_words;
+///
+/// assert!(same_words("create table t(a);", "CREATE TABLE t (a) -- that one"));
+/// assert!(!same_words("CREATE TABLE t(a)", "CREATE TABLE \"t\"(a)"));
+/// ```
+pub fn same_words(a: &str, b: &str) -> bool {
+    let words = |sql| {
+        let mut words = tokens(sql);
+        while words.last().is_some_and(|t| t.kind == TokenKind::Semicolon) {
+            words.pop();
+        }
+        words
+    };
+    let (a, b) = (words(a), words(b));
+    let same = |(a, b): (&Token<'_>, &Token<'_>)| a.kind == b.kind && a.text.eq_ignore_ascii_case(b.text);
+    a.len() == b.len() && a.iter().zip(&b).all(same)
+}
+
 /// The tokens of a statement. Like SQLite, it ends at a NUL.
-pub(crate) fn tokens(sql: &str) -> Vec<Token<'_>> {
+pub fn tokens(sql: &str) -> Vec<Token<'_>> {
     let sql = sql.split('\0').next().unwrap_or_default();
     let bytes = sql.as_bytes();
     let mut found = Vec::new();
