@@ -235,7 +235,31 @@ impl Run<'_> {
                 }
             }
         }
+        for change in &mut changes {
+            self.say_by_values(change)?;
+        }
         changes.into_iter().for_each(|kind| self.wait(kind));
+        Ok(())
+    }
+
+    /// Marks a change of a row that has perhaps another key on a remote whose triggers fire.
+    fn say_by_values(&mut self, change: &mut ChangeKind) -> Result<()> {
+        let ChangeKind::Row {
+            table,
+            op: RowOp::Update { .. } | RowOp::Delete { .. },
+            cause,
+        } = change
+        else {
+            return Ok(());
+        };
+        let by_values = match cause {
+            Cause::Statement => Cause::StatementByValues,
+            Cause::ForeignKey => Cause::ForeignKeyByValues,
+            _ => return Ok(()),
+        };
+        if !table.is_virtual && internal(|| self.state.schema.has_keys_of_triggers(self.conn, table))? {
+            *cause = by_values;
+        }
         Ok(())
     }
 

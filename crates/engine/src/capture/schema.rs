@@ -7,8 +7,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use partial_sync_vfs::sqlite::{Conn, Result, Step, Stmt, ValueRef};
 
-use super::virtual_tables::{self, Part, VirtualTable};
-use crate::change::{Column, Table};
+use super::{
+    given,
+    virtual_tables::{self, Part, VirtualTable},
+};
+use crate::change::{Column, Table, tokens::tokens};
 
 /// What a name in `main` is.
 #[derive(Clone, Debug)]
@@ -59,6 +62,7 @@ pub struct SchemaCache {
     foreign_keys: HashMap<Box<str>, Arc<[ForeignKey]>>,
     indexes: HashMap<Box<str>, Indexes>,
     triggers: HashMap<Box<str>, Arc<str>>,
+    trigger_keys: HashMap<Box<str>, bool>,
     kind: Option<Stmt>,
     columns: Option<Stmt>,
     keys: Option<Stmt>,
@@ -95,6 +99,7 @@ impl SchemaCache {
         self.foreign_keys.clear();
         self.indexes.clear();
         self.triggers.clear();
+        self.trigger_keys.clear();
     }
 
     /// What the indexes of a table say of it.
@@ -139,6 +144,23 @@ impl SchemaCache {
             }
         }
         Ok("".into())
+    }
+
+    /// Whether a trigger adds rows to the table and leaves their key to SQLite.
+    pub fn has_keys_of_triggers(&mut self, conn: &Conn, table: &Table) -> Result<bool> {
+        if let Some(known) = self.trigger_keys.get(table.name.as_str()) {
+            return Ok(*known);
+        }
+        let mut found = false;
+        if let Some(key) = self.indexes(conn, table)?.rowid_key {
+            let mut select = conn.prepare_one("SELECT sql FROM main.sqlite_schema WHERE type = 'trigger'")?;
+            while !found && select.step()? == Step::Row {
+                let sql = text(&select, 0)?.unwrap_or_default();
+                found = given::by_trigger(&tokens(&sql), table, key) == Some(true);
+            }
+        }
+        self.trigger_keys.insert(table.name.as_str().into(), found);
+        Ok(found)
     }
 
     /// What `name` is in `main`.

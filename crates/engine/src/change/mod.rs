@@ -217,6 +217,12 @@ pub enum Cause {
     /// A trigger program, or what happened below one, in a statement from whose rows alone the remote's triggers would
     /// not come to the same: it can be sent with [`Mode::Rows`] only.
     Unrepeatable,
+    /// As [`Cause::Statement`], of a row that a trigger may have made, which left its key to SQLite. With [`Mode::Triggers`]
+    /// the remote's trigger made that row, perhaps with another key, and the key is perhaps another client's row: so it is
+    /// found by all of its values, or refused.
+    StatementByValues,
+    /// The same of [`Cause::ForeignKey`]; where it is not found, there is nothing to do.
+    ForeignKeyByValues,
 }
 
 /// What a statement that is recorded as text does; it says how the text is made safe to run again.

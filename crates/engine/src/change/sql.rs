@@ -14,7 +14,9 @@
 //!   written into the SQL (`9e999`); so are NULs, as `char(0)` in the place of a character that the text does not have,
 //!   whatever the database's encoding. Text that is not UTF-8 is sent as a blob and cast, which keeps its bytes in a UTF-8
 //!   database; in others there is none.
-//! - An update of a row that has no key must find it: SQL that does not fails, rather than do nothing in silence.
+//! - An update or delete of a row that is found by its values must find it: SQL that does not fails, rather than do nothing
+//!   in silence. Of a row that is found by its key, nothing is missed: one that was deleted meanwhile is gone either way.
+//! - With [`Mode::Triggers`] the key of a row that a trigger made may be another row's; see [`Cause::StatementByValues`].
 //! - With [`Mode::Rows`] every change is written as it was recorded. With [`Mode::Triggers`] effects of triggers have no
 //!   SQL: the remote's own triggers have them. Effects of foreign-key actions do nothing there where the remote did them
 //!   already, so that no trigger fires twice: a delete finds no row, and an update is guarded by the old values of what it
@@ -140,7 +142,7 @@ pub fn is_row_gone(message: &str) -> bool {
 
 /// What is said then.
 pub const ROW_GONE: &str =
-    "no row with exactly these values is there any more, and the table has no key to find it by";
+    "no row with exactly these values is there any more, and no key tells which one is meant";
 
 /// The SQL of a change; no statement when there is nothing to do.
 pub fn to_sql(change: &Change, mode: Mode) -> Result<Vec<SqlStatement>, SqlError> {
@@ -160,18 +162,19 @@ pub fn to_sql(change: &Change, mode: Mode) -> Result<Vec<SqlStatement>, SqlError
         }),
         ChangeKind::Row { table, op, cause } => {
             check_images(table, op)?;
-            let guarded = mode == Mode::Triggers && *cause == Cause::ForeignKey;
+            let find = Find::of(mode, *cause);
             Ok(match op {
                 // Virtual tables have no ON CONFLICT.
                 RowOp::Insert { after } if table.is_virtual => {
-                    vec![delete(table, after)?, insert(table, after, false)?]
+                    vec![
+                        delete(table, after, Find::default())?,
+                        insert(table, after, false)?,
+                    ]
                 }
                 RowOp::Insert { after } => vec![insert(table, after, true)?],
                 RowOp::Add { after } => vec![insert(table, after, false)?],
-                RowOp::Update { before, after } => {
-                    update(table, before, after, guarded)?.into_iter().collect()
-                }
-                RowOp::Delete { before } => vec![delete(table, before)?],
+                RowOp::Update { before, after } => update(table, before, after, find)?.into_iter().collect(),
+                RowOp::Delete { before } => vec![delete(table, before, find)?],
             })
         }
     }
@@ -256,11 +259,33 @@ fn insert(table: &Table, after: &[Value], upsert: bool) -> Result<SqlStatement, 
     out.finish()
 }
 
+/// How the row of a change is found.
+#[derive(Clone, Copy, Default)]
+struct Find {
+    /// The database may have done the same by itself: then there is nothing left to find.
+    repeated: bool,
+    /// The key does not tell.
+    by_values: bool,
+}
+
+impl Find {
+    fn of(mode: Mode, cause: Cause) -> Self {
+        use Cause::{ForeignKey, ForeignKeyByValues, StatementByValues};
+        match mode {
+            Mode::Rows | Mode::Enforced => Self::default(),
+            Mode::Triggers => Self {
+                repeated: matches!(cause, ForeignKey | ForeignKeyByValues),
+                by_values: matches!(cause, StatementByValues | ForeignKeyByValues),
+            },
+        }
+    }
+}
+
 fn update(
     table: &Table,
     before: &[Value],
     after: &[Value],
-    guarded: bool,
+    find: Find,
 ) -> Result<Option<SqlStatement>, SqlError> {
     let changed = changed_columns(table, before, after);
     if changed.is_empty() {
@@ -273,15 +298,14 @@ fn update(
         out.push(&format!("{separator}{} = ", quoted(&table.columns[i].name)));
         out.column_value(i, &after[i])?;
     }
-    // An action that the remote did already has nothing left to find.
-    out.this_row(before, if guarded { &changed } else { &[] }, !guarded)?;
+    out.this_row(before, if find.repeated { &changed } else { &[] }, find)?;
     out.finish().map(Some)
 }
 
-fn delete(table: &Table, before: &[Value]) -> Result<SqlStatement, SqlError> {
+fn delete(table: &Table, before: &[Value], find: Find) -> Result<SqlStatement, SqlError> {
     let mut out = Writer::new(table);
     out.push(&format!("DELETE FROM {}", quoted(&table.name)));
-    out.this_row(before, &[], false)?;
+    out.this_row(before, &[], find)?;
     out.finish()
 }
 
@@ -359,9 +383,10 @@ impl<'t> Writer<'t> {
     }
 
     /// `WHERE` exactly this row; and, of a row found by its key, only while the guarded columns are as they were. A row
-    /// that has none `must` be there, or the statement fails.
-    fn this_row(&mut self, before: &[Value], guarded: &[usize], must: bool) -> Result<(), SqlError> {
-        if let Some(key) = key_of(self.table, before) {
+    /// that is found by its values must be there, or the statement fails.
+    fn this_row(&mut self, before: &[Value], guarded: &[usize], find: Find) -> Result<(), SqlError> {
+        let key = key_of(self.table, before).filter(|_| !find.by_values);
+        if let Some(key) = key {
             let mut terms = Vec::with_capacity(key.len() + guarded.len());
             for &i in &key {
                 terms.push(self.same_key(i, &before[i])?);
@@ -383,8 +408,8 @@ impl<'t> Writer<'t> {
             quoted(&self.table.name),
             all_of(terms)
         );
-        self.must_find = must;
-        self.push(&match must {
+        self.must_find = !find.repeated;
+        self.push(&match self.must_find {
             true => format!(" WHERE {rowid} = coalesce({row}, {FAIL})"),
             false => format!(" WHERE {rowid} = {row}"),
         });

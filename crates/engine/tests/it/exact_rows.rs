@@ -384,31 +384,63 @@ fn foreign_keys_that_were_enforced_here_hold_on_the_remote() {
 }
 
 #[test]
-fn h7_an_update_of_a_keyless_row_that_is_gone_is_a_typed_refusal() {
-    let world = World::new("create table t(a, b); insert into t values (1, 1), (2, 2);");
-    world
-        .conn
-        .execute("update t set b = 'mine' where a = 1", ())
-        .unwrap();
-    world.served.execute("update t set b = 'theirs' where a = 1");
-    let Error::PushRefused(refused) = world.a.push().unwrap_err() else {
-        panic!("not refused")
-    };
-    assert!(
-        refused.message.contains("no row with exactly these values"),
-        "{refused}"
-    );
-    let Error::PullConflict { change, message, .. } = world.a.pull().unwrap_err() else {
-        panic!("no conflict")
-    };
-    assert!(message.contains("no row with exactly these values"), "{message}");
-    assert!(world.a.discard_change(change).unwrap());
-    world.a.pull().unwrap();
-    assert_same(
-        &contents(&world.conn),
-        &stock_contents(&world.served.sqlite()),
-        "after the discard",
-    );
+fn h7_an_update_or_delete_of_a_keyless_row_that_is_gone_is_a_typed_refusal() {
+    for sql in ["update t set b = 'mine' where a = 1", "delete from t where a = 1"] {
+        let world = World::new("create table t(a, b); insert into t values (1, 1), (2, 2);");
+        world.conn.execute(sql, ()).unwrap();
+        world.served.execute("update t set b = 'theirs' where a = 1");
+        let Error::PushRefused(refused) = world.a.push().unwrap_err() else {
+            panic!("not refused")
+        };
+        assert!(
+            refused.message.contains("no row with exactly these values"),
+            "{refused}"
+        );
+        let Error::PullConflict { change, message, .. } = world.a.pull().unwrap_err() else {
+            panic!("no conflict")
+        };
+        assert!(message.contains("no row with exactly these values"), "{message}");
+        assert!(world.a.discard_change(change).unwrap());
+        world.a.pull().unwrap();
+        assert_same(
+            &contents(&world.conn),
+            &stock_contents(&world.served.sqlite()),
+            "after the discard",
+        );
+    }
+}
+
+/// Of rows that are the same in every column exactly one goes. A row that a key finds and that is gone already is no conflict.
+#[test]
+fn h7_one_of_several_equal_rows_goes_and_a_keyed_row_that_is_gone_is_no_conflict() {
+    for pull_first in [false, true] {
+        let world = World::new(
+            "create table t(a, b); insert into t values (1, 1), (1, 1), (1, 1), (1, 1.0);
+             create table k(id integer primary key, v); insert into k values (1, 1), (2, 2), (3, 3);",
+        );
+        world
+            .conn
+            .execute_batch("delete from t where rowid = 2; delete from k where id < 3; update t set b = 5 where rowid = 3")
+            .unwrap();
+        world
+            .served
+            .execute("delete from k where id = 1; update k set v = 9 where id = 3");
+        if pull_first {
+            world.a.pull().unwrap();
+        }
+        world.a.push().unwrap();
+        world.a.pull().unwrap();
+        let remote = world.served.sqlite();
+        assert_eq!(
+            stock_rows(&remote, "select a, b from t order by typeof(b), b").unwrap(),
+            ["Integer(1)|Integer(1)", "Integer(1)|Integer(5)", "Integer(1)|1.0"]
+        );
+        assert_eq!(
+            stock_rows(&remote, "select * from k").unwrap(),
+            ["Integer(3)|Integer(9)"]
+        );
+        assert_same(&contents(&world.conn), &stock_contents(&remote), "pulled");
+    }
 }
 
 #[test]
@@ -701,6 +733,74 @@ fn h7_a_remote_that_does_not_take_rows_gets_what_its_own_triggers_make_of_them()
         assert!(error.to_string().contains("would not repeat"), "{error}");
         assert!(world.a.stats().unwrap().cdc_operations > 0);
     }
+}
+
+/// There the key of a row that a trigger made is the remote's. What this replica knows under that key is another client's.
+#[test]
+fn h7_a_row_that_a_trigger_made_is_no_other_clients_row_on_a_remote_whose_triggers_fire() {
+    let plain_remote =
+        |served: &Served, builder: Builder| builder.remote_with(Arc::new(WithoutRows(served.http())));
+    let schema = "create table t(id integer primary key, v);
+        create table made(n integer primary key, v, w);
+        create table copied(id integer primary key, v);
+        create trigger ti after insert on t begin
+            insert into made(v) values (new.v); insert into copied values (new.id, new.v); end;";
+    let made = "select v, w from made order by v";
+    for sql in [
+        "delete from made where v = 'a'",
+        "update made set w = 'mine' where v = 'a'",
+    ] {
+        for pull_first in [false, true] {
+            for push_first in [false, true] {
+                let world = World::with(schema, plain_remote);
+                world.conn.execute("insert into t values (100, 'a')", ()).unwrap();
+                // Another client's row has the key that this replica's trigger gave.
+                world.served.execute("insert into t values (200, 'b')");
+                if push_first {
+                    world.a.push().unwrap();
+                    assert_eq!(
+                        stock_rows(&world.served.sqlite(), made).unwrap(),
+                        ["Text(\"a\")|Null", "Text(\"b\")|Null"]
+                    );
+                }
+                world.conn.execute(sql, ()).unwrap();
+                if pull_first {
+                    match world.a.pull() {
+                        Ok(_) => {}
+                        Err(Error::PullConflict { .. }) => {}
+                        Err(e) => panic!("{e}"),
+                    }
+                }
+                let pushed = world.a.push();
+                let left = stock_rows(&world.served.sqlite(), made).unwrap();
+                let theirs = "Text(\"b\")|Null".to_owned();
+                assert!(left.contains(&theirs), "{sql}: {left:?}");
+                match pushed {
+                    // A put-back gave the row the key that the remote's trigger gives it too.
+                    Ok(()) => {
+                        assert!(pull_first && !push_first);
+                        assert!(!left.contains(&"Text(\"a\")|Null".into()), "{sql}: {left:?}");
+                    }
+                    Err(Error::PushRefused(refused)) => {
+                        assert_eq!(refused.table.as_deref(), Some("made"), "{refused}");
+                        assert!(refused.to_string().contains("discard_change"), "{refused}");
+                    }
+                    Err(e) => panic!("{e}"),
+                }
+            }
+        }
+    }
+    // A row that the trigger named, and one that is what it was, are found.
+    let world = World::with(schema, plain_remote);
+    world.run(&["insert into t values (100, 'a'), (101, 'b')"]);
+    world.a.push().unwrap();
+    world.run(&[
+        "update copied set v = 'changed' where id = 100",
+        "update made set w = 'changed' where n = 1",
+        "delete from made where n = 2",
+    ]);
+    world.a.push().unwrap();
+    world.same("pushed");
 }
 
 /// Our server as one that does not know rows: the field does not reach it.

@@ -263,12 +263,12 @@ fn invariant_7_quoted_names_in_every_place() {
             create unique index "where" on "select * from"("group");
             insert into "select * from" values (1, 'q', 1, 1), (2, 'r', 2, 2), (3, 's', 3, 3);
             insert into "tab'le" values ('a', 1), ('b', 2);
-            insert into [ü€ 日本] values (1, 2), (3, 4);"#,
+            insert into [ü€ 日本] values (1, 2), (3, 4), (5, 6);"#,
         local: r#"insert into "select * from" values (10, 'it''s', 10, '"'); update "select * from" set "a""b" = ';--' where " id " = 1;
             delete from "select * from" where " id " = 2; update "tab'le" set "ord""er" = 5 where k = 'a'; delete from "tab'le" where k = 'b';
             insert into "tab'le" values ('c', 3); update [ü€ 日本] set "" = 'leer' where n = 1; delete from [ü€ 日本] where n = 3;
             insert or replace into "select * from" values (11, 'over three', 3, 0);"#,
-        remote: r#"insert into "select * from" values (20, 'remote', 20, 20); update [ü€ 日本] set n = 100 where n = 3;"#,
+        remote: r#"insert into "select * from" values (20, 'remote', 20, 20); update [ü€ 日本] set n = 100 where n = 5;"#,
     }
     .check();
 }

@@ -141,6 +141,8 @@ fn line(kind: &ChangeKind) -> String {
                 Cause::Trigger => format!("{what} by trigger"),
                 Cause::ForeignKey => format!("{what} by key"),
                 Cause::Unrepeatable => format!("{what} unrepeatable"),
+                Cause::StatementByValues => format!("{what} by values"),
+                Cause::ForeignKeyByValues => format!("{what} by key and values"),
             }
         }
     }
