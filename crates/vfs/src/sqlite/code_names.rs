@@ -9,6 +9,11 @@ pub fn name_of(code: i32) -> &'static str {
         .map_or("SQLITE_ERROR", |(_, name)| name)
 }
 
+/// The code that SQLite's header calls by this name.
+pub fn code_of(name: &str) -> Option<i32> {
+    (CODES.iter().find(|(_, known)| *known == name)).map(|(code, _)| *code)
+}
+
 /// Every code.
 pub const CODES: [(i32, &str); 113] = [
     (0, "SQLITE_OK"),
