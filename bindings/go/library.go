@@ -1,3 +1,5 @@
+//go:build cgo
+
 package turso
 
 // Everything that crosses into the C library, and nothing else does: handles become Go values with methods, codes become
