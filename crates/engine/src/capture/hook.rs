@@ -22,6 +22,8 @@ pub struct Nested {
     pub table: Arc<str>,
     pub op: RowOp,
     pub depth: u32,
+    /// Before and after, where the table has rowids.
+    pub rowids: (i64, i64),
 }
 
 /// What the hook has seen of the statement that runs.
@@ -105,6 +107,7 @@ impl Buffer {
             table,
             op,
             depth: change.depth(),
+            rowids: (change.old_rowid(), change.new_rowid()),
         });
         Ok(())
     }

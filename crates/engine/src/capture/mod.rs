@@ -15,6 +15,7 @@
 mod attach;
 pub mod cause;
 pub mod classify;
+mod failed;
 pub mod given;
 mod hook;
 pub mod pragma;

@@ -31,6 +31,8 @@ pub struct Statement<'s> {
     pub arguments: &'s Arguments,
     /// 1 for a statement on a view.
     pub base: u32,
+    /// It failed, and what it did before stays.
+    pub failed: bool,
 }
 
 impl Statement<'_> {
@@ -65,6 +67,7 @@ impl Run<'_> {
         nested: Vec<Nested>,
         targets: &[Target],
         arguments: &Arguments,
+        failed: bool,
     ) -> Result<()> {
         self.look_at_log()?;
         let mut base = 0;
@@ -85,6 +88,7 @@ impl Run<'_> {
             targets,
             arguments,
             base,
+            failed,
         };
         self.record_rows(nested, nesting, Some(&statement), None)
     }
@@ -188,7 +192,10 @@ impl Run<'_> {
         let deep = nested.iter().any(|n| n.depth > 0);
         let enforced = deep && self.foreign_keys_enforced()?;
         let mut changes = Vec::with_capacity(nested.len());
-        for Nested { table, mut op, depth } in nested {
+        for nested in nested {
+            let Nested {
+                table, mut op, depth, ..
+            } = nested;
             let table = match self.known(&table)? {
                 Known::Ordinary(table) => table,
                 Known::Shadow(table, part) if statement.is_some() => {
@@ -317,6 +324,10 @@ impl Run<'_> {
         };
         if !deep || rows(Cause::Trigger).next().is_none() {
             return Ok(true);
+        }
+        if statement.failed {
+            // A trigger may have run for the row that failed, which is not there.
+            return Ok(false);
         }
         let tokens_ = tokens(statement.sql);
         let inserts = given::is_insert(&tokens_);

@@ -5,6 +5,7 @@ use partial_sync_vfs::sqlite::{self, Conn, Step, Stmt, TxnState, codes};
 use super::{
     Arguments, Capture, State,
     classify::{self, Ddl, Target, internal},
+    failed,
 };
 use crate::{
     change::Value,
@@ -57,8 +58,7 @@ impl Run<'_> {
         if ours {
             internal(|| self.state.begin.execute())?;
         }
-        // A trigger can RAISE(FAIL), and a statement OR FAIL, before any row of the statement itself has changed: then
-        // nothing tells whether the effects of triggers stay. With a savepoint it is decided: they go.
+        // So that nothing is left of a statement of which it is not known whether SQLite undid it.
         let guarded = !ours && targets.iter().any(|t| t.trigger.is_some());
         if guarded {
             self.batch("SAVEPOINT partial_sync_statement")?;
@@ -74,16 +74,20 @@ impl Run<'_> {
         let recompiled = classify::finish().into_targets();
         let changed = self.conn.changes();
         let nested = self.capture.buffer.lock().finish();
-        // Only OR FAIL leaves changes behind an error; SQLite answers 0 for a statement that it has undone.
-        let fail_kept =
-            ddl.is_none() && changed > 0 && nested.as_ref().is_ok_and(|nested| !nested.is_empty());
+        let nothing_seen = nested.as_ref().map_or(true, Vec::is_empty);
         if self.conn.is_autocommit() {
             // The transaction is gone: OR ROLLBACK, a full disk, an interrupt.
             return outcome.and_then(|_| Err(lost_transaction()));
         }
         let kept = match &outcome {
             Ok(_) => true,
-            Err(Error::Sqlite(e)) if e.code() == codes::CONSTRAINT => fail_kept,
+            // Only FAIL leaves changes behind an error; SQLite answers 0 for a statement that it has undone.
+            Err(Error::Sqlite(e)) if e.code() == codes::CONSTRAINT && ddl.is_none() && !nothing_seen => {
+                changed > 0
+                    || nested
+                        .as_ref()
+                        .is_ok_and(|nested| failed::left_behind(self.conn, nested).unwrap_or(false))
+            }
             Err(_) => false,
         };
         let recorded = match nested {
@@ -95,7 +99,7 @@ impl Run<'_> {
                     all = targets.iter().cloned().chain(recompiled).collect();
                     &all
                 };
-                self.record_write(stmt, nested, targets, arguments)
+                self.record_write(stmt, nested, targets, arguments, outcome.is_err())
             }
             Ok(nested) if kept => match ddl {
                 Some(ddl) => self.record_ddl(stmt, nested, ddl, before),

@@ -863,8 +863,7 @@ impl Random {
     }
 
     fn conflict(&mut self) -> &'static str {
-        // Not OR FAIL: a statement that fails halfway in a trigger is undone whole on a replica.
-        self.pick(&["", "", "", "or ignore", "or replace", "or abort"])
+        self.pick(&["", "", "", "or ignore", "or replace", "or abort", "or fail"])
     }
 
     fn action(&mut self) -> &'static str {
@@ -914,7 +913,10 @@ impl Random {
                     3 => format!("delete from {target} where b is {row}.a;"),
                     4 => format!("insert {or} into t3 values ({row}.b, {x});"),
                     5 => format!("insert {or} into t0(a, b) values ({row}.b, {y});"),
-                    6 => format!("select raise(ignore) where {row}.b is {x};"),
+                    6 => {
+                        let how = self.pick(&["ignore", "fail, 'no'", "abort, 'no'"]);
+                        format!("select raise({how}) where {row}.b is {x};")
+                    }
                     _ => format!("insert {or} into t4(a, b) values ({row}.a, {x});"),
                 });
             }

@@ -105,6 +105,15 @@ fn a_raised_failure_leaves_the_log_true_to_the_rows() {
     let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, a); CREATE TABLE seen(a);
                   CREATE TRIGGER s BEFORE INSERT ON t BEGIN INSERT INTO seen VALUES (new.id);
                     SELECT RAISE(FAIL, 'no') WHERE new.a = 'fail'; SELECT RAISE(ABORT, 'no') WHERE new.a = 'abort'; END";
+    let plain = |script: [&str; 4]| {
+        let plain = rusqlite::Connection::open_in_memory().unwrap();
+        for sql in script {
+            let _ = plain.execute_batch(sql);
+        }
+        let mut rows = plain.prepare("SELECT a FROM seen ORDER BY 1").unwrap();
+        let rows = rows.query_map([], |r| r.get::<_, i64>(0)).unwrap();
+        rows.collect::<Result<Vec<_>, _>>().unwrap()
+    };
     for (begin, commit) in [("", ""), ("BEGIN; INSERT INTO t VALUES (9, 'before')", "COMMIT")] {
         for how in ["fail", "abort"] {
             for rows in [format!("(1, '{how}')"), format!("(1, 'ok'), (2, '{how}')")] {
@@ -118,6 +127,10 @@ fn a_raised_failure_leaves_the_log_true_to_the_rows() {
                 );
                 connection.execute_batch(commit).unwrap();
                 let log = db.take();
+                let seen: Vec<(i64,)> = connection.query("SELECT a FROM seen ORDER BY 1", ()).unwrap();
+                let seen: Vec<i64> = seen.into_iter().map(|(a,)| a).collect();
+                let script = [schema, begin, &format!("INSERT INTO t VALUES {rows}"), commit];
+                assert_eq!(seen, plain(script), "{begin} {rows}");
                 for table in ["t", "seen"] {
                     let rows: Vec<Vec<Value>> =
                         connection.query(&format!("SELECT * FROM {table}"), ()).unwrap();
@@ -127,6 +140,71 @@ fn a_raised_failure_leaves_the_log_true_to_the_rows() {
                         .count();
                     assert_eq!(rows.len(), logged, "{begin} {rows:?} {log:?}");
                 }
+            }
+        }
+    }
+}
+
+/// What triggers did before a failure stays after FAIL, whatever it was and whatever else they touched, and goes after ABORT.
+#[test]
+fn what_only_triggers_did_before_a_failure_is_kept_and_recorded_as_sqlite_keeps_it() {
+    let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, a); CREATE TABLE one(k TEXT COLLATE NOCASE PRIMARY KEY, n REAL) WITHOUT ROWID;
+        CREATE TABLE two(rowid, n, g AS (n || '!'), s AS (n + 1) STORED); CREATE TABLE three(x INTEGER PRIMARY KEY);
+        INSERT INTO one VALUES ('a', 1), ('b', 2); INSERT INTO two(rowid, n) VALUES (1, 1), (2, 2); INSERT INTO three VALUES (1), (2);";
+    let effects = [
+        "INSERT INTO one VALUES ('c', 3)",
+        "UPDATE one SET n = n + 1 WHERE k = 'A'",
+        "UPDATE one SET k = 'B' WHERE k = 'b'",
+        "DELETE FROM one WHERE k = 'a'",
+        "UPDATE two SET n = n + 1",
+        "DELETE FROM two WHERE n = 1",
+        "INSERT INTO two(rowid, n) VALUES (3, 3)",
+        "UPDATE three SET x = x + 10",
+        "REPLACE INTO three VALUES (1)",
+        "DELETE FROM three WHERE x < 3; INSERT INTO three VALUES (1), (2)",
+        "SELECT 1",
+    ];
+    for effect in effects {
+        for (how, or) in [
+            ("FAIL", ""),
+            ("ABORT", ""),
+            ("FAIL", "OR FAIL "),
+            ("ABORT", "OR FAIL "),
+        ] {
+            for (begin, commit) in [("", ""), ("BEGIN; INSERT INTO three VALUES (100)", "COMMIT")] {
+                let trigger = format!(
+                    "CREATE TRIGGER s BEFORE INSERT ON t BEGIN {effect}; SELECT RAISE({how}, 'no') WHERE new.a = 'no'; END"
+                );
+                let db = Recorded::new(&format!("{schema}{trigger}"));
+                let plain = rusqlite::Connection::open_in_memory().unwrap();
+                plain.execute_batch(&format!("{schema}{trigger}")).unwrap();
+                let connection = db.connection();
+                for sql in [begin, &format!("INSERT {or}INTO t VALUES (1, 'no')"), commit] {
+                    let (here, there) = (connection.execute_batch(sql), plain.execute_batch(sql));
+                    assert_eq!(here.is_ok(), there.is_ok(), "{sql}: {here:?} {there:?}");
+                }
+                for table in ["t", "one", "two", "three"] {
+                    let sql = format!("SELECT * FROM {table} ORDER BY 1");
+                    let here: Vec<Vec<Value>> = connection.query(&sql, ()).unwrap();
+                    let mut there = plain.prepare(&sql).unwrap();
+                    let count = there.column_count();
+                    let there: Vec<Vec<Value>> = there
+                        .query_map([], |r| {
+                            (0..count).map(|i| Ok(Value::from(r.get_ref(i)?))).collect()
+                        })
+                        .unwrap()
+                        .map(Result::unwrap)
+                        .collect();
+                    assert_eq!(here, there, "{effect} {how} {or} {begin}: {table}");
+                }
+                let log = db.take();
+                let mine = log.iter().filter(|l| !l.contains("three(100)")).count();
+                // What comes to nothing may be left out.
+                let nothing = ["SELECT", "REPLACE", "DELETE FROM three WHERE x < 3"]
+                    .iter()
+                    .any(|e| effect.starts_with(e));
+                let kept = how == "FAIL" && !nothing;
+                assert_eq!(mine > 0, kept, "{effect} {how} {or} {begin}: {log:?}");
             }
         }
     }
