@@ -51,6 +51,10 @@ pub(crate) struct Info {
     pub remote_hydrates: bool,
     /// The last local change that the remote confirmed.
     pub acknowledged: i64,
+    /// Batches with changes up to this one were sent. Where it is above `acknowledged`, it is not known what became of them,
+    /// and one may still land.
+    #[serde(default)]
+    pub sent: i64,
     /// No change id up to this one is given again.
     pub change_floor: i64,
     /// A change was discarded, so that the pages here are not what the remote and the log make: the next pull builds them
@@ -139,6 +143,7 @@ impl Info {
             prefetch: false,
             remote_hydrates: false,
             acknowledged: 0,
+            sent: 0,
             change_floor: 0,
             rebuild: false,
             has_log: false,
@@ -215,6 +220,12 @@ impl Info {
         self.moved = !self.is_unpulled();
         self.change_floor = self.change_floor.max(self.acknowledged);
         self.acknowledged = 0;
+        self.sent = 0;
+    }
+
+    /// Whether a batch may still be on its way to the remote.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.sent > self.acknowledged
     }
 
     /// What absent pages belong to. A replica that was never pulled has no absent pages: its base has no pages at all.

@@ -7,18 +7,24 @@ use std::{
 };
 
 use partial_sync_core::ChangeId;
-use partial_sync_transport::hrana::{self, Batch, BatchResult, Step, Stmt, StmtResult};
+use partial_sync_transport::{
+    RemoteError, RemoteErrorKind,
+    hrana::{self, Batch, BatchResult, Step, Stmt, StmtResult},
+};
 
 use crate::{
     change::{
         Change, Mode,
         keys::{self, Keys, Summary},
-        position::{ask, ask_keys, ask_rows, read, read_keys, resume_after},
+        position::{
+            RemotePosition, ask, ask_keys, ask_rows, fence, is_fenced, may_not_write as may_not_write_there,
+            read, read_keys, resume_after,
+        },
         push::{PushBatch, PushLimits, PushOptions, PushOutcome, build, look, was_made},
         sql::quoted,
     },
     error::{Error, Result},
-    info::now,
+    info::{Info, now},
     log::Log,
     putback,
     session::Session,
@@ -40,7 +46,21 @@ pub(crate) fn push(open: &Session<'_>) -> Result<()> {
         return Ok(());
     }
     let url = open.checked_url()?;
-    let mut there = ask_remote(open, &log, url.as_ref())?;
+    let mut there = ask_remote(open, &log, url.as_ref(), info.is_unsettled())?;
+    let pushed = send(open, &log, url.as_ref(), &mut there);
+    if pushed.is_err() && !there.in_doubt {
+        // Where that cannot be noted, the next pull settles what is settled.
+        let noted = open.update_info_if(Info::is_unsettled, |info| info.sent = info.acknowledged);
+        if let Err(error) = noted {
+            tracing::debug!(%error, "the end of a push could not be noted");
+        }
+    }
+    pushed
+}
+
+/// Sends what is in the log, batch by batch.
+fn send(open: &Session<'_>, log: &Log, url: Option<&String>, there: &mut There) -> Result<()> {
+    let info = open.info.lock().clone();
     let limits = PushLimits {
         statements: open
             .options
@@ -49,9 +69,11 @@ pub(crate) fn push(open: &Session<'_>) -> Result<()> {
         ..PushLimits::default()
     };
     let mut skip = BTreeSet::new();
+    let mut moved = BTreeSet::new();
+    // Since a batch landed, or something was found out that the next one needs.
     let mut attempts = 0;
     loop {
-        let (mode, read) = read_transactions(&log, there.after, there.rows)?;
+        let (mode, read) = read_transactions(log, there.after.change_id, there.rows)?;
         follow_keys(open, &read, &mut there.keys)?;
         let mut rewritten;
         let transactions = if there.keys.is_empty() {
@@ -87,25 +109,46 @@ pub(crate) fn push(open: &Session<'_>) -> Result<()> {
         open.replica
             .sync_commits()
             .map_err(|e| Error::storage("sync", open.replica.name(), e))?;
-        let sent = execute(open, batch)?;
+        let newest = log.last()?.map_or(plan.last, |last| last.max(plan.last)).0;
+        open.update_info_if(|info| info.sent < plan.last.0, |info| info.sent = newest)?;
+        let in_doubt = std::mem::replace(&mut there.in_doubt, true);
+        let sent = execute(open, batch, DOING).inspect_err(|error| {
+            there.in_doubt = in_doubt || !is_refused_unread(error);
+        })?;
         attempts += 1;
-        match plan.outcome(&sent) {
+        let outcome = plan.outcome(&sent);
+        there.in_doubt = match outcome {
+            PushOutcome::Committed => false,
+            PushOutcome::Unclear => true,
+            _ => in_doubt,
+        };
+        match outcome {
             PushOutcome::Committed => {
                 attempts = 0;
-                there.after = Some(plan.last);
+                there.after = RemotePosition {
+                    pull_gen: Some(info.pulls as i64),
+                    change_id: Some(plan.last),
+                };
                 confirm(open, plan.last)?;
             }
             PushOutcome::Skip(change) => {
                 skip.insert(change);
+                attempts = 0;
             }
             PushOutcome::PerhapsMade(refused, made) => {
-                if !was_made(&made, &execute(open, look(&made))?) {
+                if !was_made(&made, &execute(open, look(&made), DOING)?) {
                     return Err(Error::PushRefused(refused));
                 }
                 skip.insert(made.change_id);
+                attempts = 0;
             }
-            PushOutcome::KeyTaken(change) if attempts < ATTEMPTS => {
-                find_keys(open, &log, &read, change, &mut there)?;
+            PushOutcome::KeyTaken(change, refused) => {
+                let found = find_keys(open, log, &read, change, there)?;
+                if found && moved.insert(change) {
+                    attempts = 0;
+                } else if attempts >= ATTEMPTS {
+                    return Err(Error::PushRefused(refused));
+                }
             }
             PushOutcome::Refused(refused) => return Err(Error::PushRefused(refused)),
             outcome
@@ -113,21 +156,54 @@ pub(crate) fn push(open: &Session<'_>) -> Result<()> {
                     && (outcome.is_busy()
                         || matches!(outcome, PushOutcome::Moved | PushOutcome::Unclear)) =>
             {
-                there = ask_remote(open, &log, url.as_ref())?;
+                *there = ask_remote(open, log, url, there.in_doubt)?;
             }
+            outcome if outcome.is_read_only() => return Err(may_not_write()),
             PushOutcome::Failed { what, message, code } => {
                 let code = code.map(|c| format!(" [{c}]")).unwrap_or_default();
                 return Err(unclear(format!(
                     "the remote did not take the changes: {what} failed with {message}{code}; nothing landed and nothing is lost, push again later"
                 )));
             }
-            PushOutcome::KeyTaken(_) | PushOutcome::Moved | PushOutcome::Unclear => {
+            PushOutcome::Moved | PushOutcome::Unclear => {
                 return Err(unclear(
                     "the remote's answers do not tell whether the changes landed; nothing is lost, push again later".into(),
                 ));
             }
         }
     }
+}
+
+/// Sees to it that no batch lands any more that was sent and of which nothing was heard: after a pull, it would speak of
+/// rows by keys that they had before. For the holder of the turn of `lock_sync`. True when there was something to do.
+pub(crate) fn settle(open: &Session<'_>) -> Result<bool> {
+    let info = open.info.lock().clone();
+    if !info.is_unsettled() {
+        return Ok(false);
+    }
+    let answer = execute(open, fence(&info.client_id), "a pull")?;
+    is_fenced(&answer, ChangeId(info.sent)).map_err(|why| {
+        unclear(format!(
+            "a push got no answer, and the remote could not settle what became of it, which has to come before a pull: {why}; \
+             nothing is lost, try again later"
+        ))
+    })?;
+    open.update_info(|info| info.sent = info.acknowledged)?;
+    Ok(true)
+}
+
+/// Whether a request failed so that nothing of it was run.
+fn is_refused_unread(error: &Error) -> bool {
+    use RemoteErrorKind::{InvalidUrl, NotFound, Paused, Unauthorized};
+    matches!(error, Error::Remote(error) if matches!(error.kind, InvalidUrl | NotFound | Paused | Unauthorized))
+}
+
+fn may_not_write() -> Error {
+    Error::Remote(RemoteError::new(
+        RemoteErrorKind::Unauthorized,
+        "pushing changes: the token may not write, or the remote's database is for reading only; nothing landed and nothing \
+         is lost: push with a token that may write",
+    ))
 }
 
 /// An end of a push that no change is to blame for.
@@ -140,16 +216,19 @@ fn unclear(message: String) -> Error {
 
 /// What a push has to know of the remote.
 struct There {
-    /// The last change that it has.
-    after: Option<ChangeId>,
+    /// How far it is.
+    after: RemotePosition,
     /// Which rows have other keys there.
     keys: Keys,
     /// Whether it takes rows as they came out.
     rows: bool,
+    /// Whether a batch that was sent may still land.
+    in_doubt: bool,
 }
 
-/// Asks the remote how far it is, and removes from the log what it has.
-fn ask_remote(open: &Session<'_>, log: &Log, url: Option<&String>) -> Result<There> {
+/// Asks the remote how far it is, and removes from the log what it has. `in_doubt`: a batch was sent that may still land; if
+/// anything landed since, it cannot.
+fn ask_remote(open: &Session<'_>, log: &Log, url: Option<&String>, in_doubt: bool) -> Result<There> {
     let (client_id, pulls) = {
         let info = open.info.lock();
         (info.client_id.clone(), info.pulls)
@@ -163,28 +242,36 @@ fn ask_remote(open: &Session<'_>, log: &Log, url: Option<&String>) -> Result<The
         rows: true,
         ..Batch::default()
     };
-    let answer = execute(open, batch)?;
-    let remote = read(&answer, 0)?.map(|p| p.change_id);
+    let answer = execute(open, batch, DOING)?;
+    let position = read(&answer, 0)?;
     let mut keys = read_keys(&answer, 1)?;
     let rows = answer.step_results.get(2).is_some_and(Option::is_some);
     // Before it is held against what was acknowledged, by another remote perhaps.
     open.adopt(url.cloned())?;
     let acknowledged = Some(ChangeId(open.info.lock().acknowledged)).filter(|id| id.0 > 0);
-    let after = resume_after(remote, acknowledged, newest_given(open, log.last()?))?;
-    if let Some(id) = after {
+    resume_after(position.change_id, acknowledged, newest_given(open, log.last()?))?;
+    if let Some(id) = position.change_id {
         confirm(open, id)?;
     }
+    if may_not_write_there(&answer, 2) {
+        return Err(may_not_write());
+    }
     if !keys.is_empty() {
-        if let Some(change) = summary_of(log, after)?.reshaped() {
+        if let Some(change) = summary_of(log, position)?.reshaped() {
             return Err(pull_first(change));
         }
         keys.refer(putback::references(&open.keeper)?);
     }
-    Ok(There { after, keys, rows })
+    Ok(There {
+        after: position,
+        keys,
+        rows,
+        in_doubt: in_doubt && position.change_id <= acknowledged,
+    })
 }
 
-fn execute(open: &Session<'_>, batch: Batch) -> Result<BatchResult> {
-    open.wait(DOING, async {
+fn execute(open: &Session<'_>, batch: Batch, doing: &'static str) -> Result<BatchResult> {
+    open.wait(doing, async {
         Ok(open.remote.execute(batch, Some(open.options.timeout)).await?)
     })
 }
@@ -193,14 +280,14 @@ fn execute(open: &Session<'_>, batch: Batch) -> Result<BatchResult> {
 const ASKED_AT_ONCE: usize = 500;
 
 /// The key that SQLite gave to the row of `change` is another row's on the remote. Finds which of the keys that it gave to
-/// new rows of that table are, and others for them.
+/// new rows of that table are, and others for them. False when none is.
 fn find_keys(
     open: &Session<'_>,
     log: &Log,
     read: &[Vec<Change>],
     change: ChangeId,
     there: &mut There,
-) -> Result<()> {
+) -> Result<bool> {
     let keys = &mut there.keys;
     let summary = summary_of(log, there.after)?;
     if let Some(change) = summary.reshaped() {
@@ -208,7 +295,7 @@ fn find_keys(
     }
     let all = || read.iter().flatten();
     let Some((table, key, _)) = all().find(|c| c.id == change).and_then(keys::added) else {
-        return Ok(());
+        return Ok(false);
     };
     // Change, key in the log, key as it is sent now.
     let mut rows: Vec<(ChangeId, i64, i64)> = Vec::new();
@@ -245,13 +332,11 @@ fn find_keys(
             vec![hrana::Value::Text { value: table.clone() }],
         ),
     };
-    let mut answer = execute(
-        open,
-        Batch {
-            steps: [max, counter].into_iter().chain(taken).collect(),
-            ..Batch::default()
-        },
-    )?;
+    let questions = Batch {
+        steps: [max, counter].into_iter().chain(taken).collect(),
+        ..Batch::default()
+    };
+    let mut answer = execute(open, questions, DOING)?;
     // Where nothing is AUTOINCREMENT there is no such table.
     if let Some(error) = answer.step_errors.get_mut(1)
         && error
@@ -282,6 +367,7 @@ fn find_keys(
     if keys.is_empty() {
         keys.refer(putback::references(&open.keeper)?);
     }
+    let mut found = false;
     for (change, from, _) in rows.into_iter().filter(|(_, _, to)| taken.contains(to)) {
         next = next.checked_add(1).ok_or_else(|| {
             unclear(format!(
@@ -290,8 +376,9 @@ fn find_keys(
             ))
         })?;
         keys.moved(table, from, change, next);
+        found = true;
     }
-    Ok(())
+    Ok(found)
 }
 
 /// What a row got as its key there is found in the changes by what tables and columns are called now, and a row whose key
@@ -300,20 +387,28 @@ fn follow_keys(open: &Session<'_>, read: &[Vec<Change>], keys: &mut Keys) -> Res
     if keys.is_empty() {
         return Ok(());
     }
-    let mut changes = read.iter().flatten();
-    if let Some(change) = changes.find(|change| keys::reshapes(change) || keys.meets_own(change)) {
-        return Err(pull_first(change.id));
-    }
-    let mut changes = read.iter().flatten();
-    if changes.any(keys::extends) {
+    if read.iter().flatten().any(keys::extends) {
         keys.refer(putback::references(&open.keeper)?);
+    }
+    keys.rewind();
+    for transaction in read {
+        let first = transaction.first().map_or(ChangeId(i64::MIN), |change| change.id);
+        for change in transaction {
+            keys.follow(change, first).map_err(|stray| Error::Unsendable {
+                change: Some(change.id),
+                message: format!("change {} cannot be sent: {stray}", change.id),
+            })?;
+            if keys::reshapes(change) || keys.meets_own(change) {
+                return Err(pull_first(change.id));
+            }
+        }
     }
     Ok(())
 }
 
 /// What is not pushed yet says of keys.
-fn summary_of(log: &Log, after: Option<ChangeId>) -> Result<Summary> {
-    Ok(log.summary_after(after.unwrap_or(ChangeId(i64::MIN)))?)
+fn summary_of(log: &Log, after: RemotePosition) -> Result<Summary> {
+    Ok(log.summary_after(after.change_id.unwrap_or(ChangeId(i64::MIN)))?)
 }
 
 fn pull_first(change: ChangeId) -> Error {

@@ -107,6 +107,9 @@ impl<'a> PutBack<'a> {
         let mut changes = chunk.changes()?;
         let mut rewritten = false;
         for change in &mut changes {
+            self.keys
+                .follow(change, chunk.txn)
+                .map_err(|stray| conflict(change, stray.to_string()))?;
             if self.keys.meets_own(change) {
                 self.move_row(change, "another of its rows got this key")?;
             }

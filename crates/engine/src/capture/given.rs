@@ -65,13 +65,11 @@ pub fn by_statement(tokens: &[Token<'_>], table: &Table, key: usize, arguments: 
     let seen = |item: &[(usize, Token<'_>)]| match item {
         [(_, null)] if null.is("NULL") => Seen::Null,
         [(i, token)] if token.kind == TokenKind::Parameter => {
-            let by_name = arguments.named.iter().find(|(name, _)| name == token.text);
             let number = numbers
                 .iter()
                 .find(|(at, _)| at == i)
                 .map_or(0, |(_, number)| *number);
-            let by_number = number.checked_sub(1).and_then(|i| arguments.positional.get(i));
-            match by_name.map(|(_, value)| value).or(by_number) {
+            match arguments.value(token.text, number) {
                 None | Some(Value::Null) => Seen::Null,
                 Some(_) => Seen::Value,
             }
@@ -187,6 +185,29 @@ type Look<'l> = &'l dyn Fn(&[(usize, Token<'_>)]) -> Seen;
 
 /// What each row has for the key; `None` when the statement leaves the column out.
 fn rows(tokens: &[Token<'_>], start: usize, table: &Table, key: usize, seen: Look<'_>) -> Option<Vec<Seen>> {
+    let (place, at) = key_place(tokens, start, table, key)?;
+    let mut at = at;
+    let next = tokens.get(at)?;
+    if next.is("DEFAULT") {
+        return None;
+    }
+    if next.is("VALUES") {
+        let mut rows = Vec::new();
+        loop {
+            let (row, after) = list(tokens, at + 1)?;
+            rows.push(row.get(place).map_or(Seen::Computed, |item| seen(item)));
+            at = after;
+            if tokens.get(at).is_none_or(|t| t.text != ",") {
+                return Some(rows);
+            }
+        }
+    }
+    Some(vec![Seen::Computed]).filter(|_| !next.is("SELECT") || !selects_null(&tokens[at + 1..], place))
+}
+
+/// The place of the key among the values of an `INSERT`, and what follows its list of columns; `None` when it leaves the
+/// column out.
+fn key_place(tokens: &[Token<'_>], start: usize, table: &Table, key: usize) -> Option<(usize, usize)> {
     let into = tokens[start..].iter().position(|t| t.is("INTO"))? + start;
     let mut at = into + 2;
     if tokens.get(at).is_some_and(|t| t.text == ".") {
@@ -218,22 +239,7 @@ fn rows(tokens: &[Token<'_>], start: usize, table: &Table, key: usize, seen: Loo
         // FTS5: the rowid is hidden.
         return None;
     }
-    let next = tokens.get(at)?;
-    if next.is("DEFAULT") {
-        return None;
-    }
-    if next.is("VALUES") {
-        let mut rows = Vec::new();
-        loop {
-            let (row, after) = list(tokens, at + 1)?;
-            rows.push(row.get(place).map_or(Seen::Computed, |item| seen(item)));
-            at = after;
-            if tokens.get(at).is_none_or(|t| t.text != ",") {
-                return Some(rows);
-            }
-        }
-    }
-    Some(vec![Seen::Computed]).filter(|_| !next.is("SELECT") || !selects_null(&tokens[at + 1..], place))
+    Some((place, at))
 }
 
 /// Whether the column of a SELECT at this place is NULL, written so.
@@ -360,6 +366,68 @@ pub fn is_plain_values(tokens: &[Token<'_>]) -> bool {
     true
 }
 
+/// Each row that an `INSERT` of plain values ([`is_plain_values`]) writes, as a statement of its own whose first parameter is
+/// the key, an integer. `None` where one has no such key.
+pub fn rows_by_key(
+    sql: &str,
+    table: &Table,
+    key: usize,
+    arguments: &Arguments,
+) -> Option<Vec<(String, Vec<Value>)>> {
+    let tokens = &crate::change::tokens::tokens(sql)[..];
+    let start = find_insert(tokens)?;
+    let (place, _) = key_place(tokens, start, table, key)?;
+    let numbers = parameters(tokens);
+    let values = tokens.iter().position(|t| t.is("VALUES"))?;
+    let head = &sql[tokens[start].start..tokens[values].end()];
+    let (mut at, mut all) = (values + 1, Vec::new());
+    loop {
+        let (row, after) = list(tokens, at)?;
+        let bound = |item: &Item<'_>| match &item[..] {
+            [(i, token)] if token.kind == TokenKind::Parameter => {
+                let (_, number) = numbers.iter().find(|(at, _)| at == i)?;
+                Some(
+                    arguments
+                        .value(token.text, *number)
+                        .unwrap_or(&Value::Null)
+                        .clone(),
+                )
+            }
+            _ => None,
+        };
+        let written = |item: &Item<'_>| match &item[..] {
+            [(_, first), .., (_, last)] => &sql[first.start..last.end()],
+            [(_, only)] => &sql[only.start..only.end()],
+            [] => "",
+        };
+        let item = row.get(place)?;
+        let id = bound(item).or_else(|| {
+            let text = match &item[..] {
+                [(_, sign), (_, number)] => format!("{}{}", sign.text, number.text),
+                item => item.first()?.1.text.trim_matches('\'').to_owned(),
+            };
+            Some(Value::Text(text)).filter(|_| is_literal(item))
+        });
+        let mut args = vec![Value::Integer(crate::change::keys::as_integer(&id?)?)];
+        let mut items = Vec::with_capacity(row.len());
+        for (i, item) in row.iter().enumerate() {
+            items.push(match bound(item) {
+                _ if i == place => "?1".to_owned(),
+                Some(value) => {
+                    args.push(value);
+                    format!("?{}", args.len())
+                }
+                None => written(item).to_owned(),
+            });
+        }
+        all.push((format!("{head} ({})", items.join(", ")), args));
+        match tokens.get(after) {
+            Some(t) if t.text == "," => at = after + 1,
+            _ => return Some(all),
+        }
+    }
+}
+
 /// The same of an `UPDATE` or `DELETE`.
 pub fn is_plain_change(tokens: &[Token<'_>]) -> bool {
     const BEYOND: [&str; 8] = [
@@ -468,6 +536,36 @@ mod tests {
             "insert into t(id) values (1), (null), (?1)",
             &[Value::Null]
         ));
+    }
+
+    #[test]
+    fn rows_of_an_index_are_told_apart_by_their_keys() {
+        let arguments = Arguments {
+            positional: vec![Value::Integer(7), Value::Text("x".into())],
+            named: vec![(":n".into(), Value::Real(8.0))],
+        };
+        let rows = |sql| rows_by_key(sql, &table(), 1, &arguments);
+        let sql =
+            "/* a */ insert or replace into main.[t] (b, id) values ('it''s', - 5), (?2, ?1), (null, :n);";
+        let head = "insert or replace into main.[t] (b, id) values";
+        assert_eq!(
+            rows(sql).unwrap(),
+            [
+                (format!("{head} ('it''s', ?1)"), vec![Value::Integer(-5)]),
+                (
+                    format!("{head} (?2, ?1)"),
+                    vec![Value::Integer(7), Value::Text("x".into())]
+                ),
+                (format!("{head} (null, ?1)"), vec![Value::Integer(8)]),
+            ]
+        );
+        for sql in [
+            "insert into t(b) values (1)",
+            "insert into t(id) values (null)",
+            "insert into t(id) values (1), ('x')",
+        ] {
+            assert_eq!(rows(sql), None, "{sql}");
+        }
     }
 
     #[test]

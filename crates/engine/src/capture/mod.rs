@@ -84,6 +84,15 @@ pub struct Arguments {
     pub named: Vec<(String, Value)>,
 }
 
+impl Arguments {
+    /// The value of a parameter, by its text or its number.
+    fn value(&self, text: &str, number: usize) -> Option<&Value> {
+        let by_name = self.named.iter().find(|(name, _)| name == text);
+        let by_number = number.checked_sub(1).and_then(|i| self.positional.get(i));
+        by_name.map(|(_, value)| value).or(by_number)
+    }
+}
+
 /// The recorder of one connection.
 pub struct Capture {
     buffer: Arc<Mutex<Buffer>>,

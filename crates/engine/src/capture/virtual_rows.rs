@@ -235,14 +235,50 @@ impl Run<'_> {
             self.indexed_rows(&table, &ids, &rows, changes)?;
         }
         if let Some(table) = rows.text {
-            changes.push(ChangeKind::Statement(StatementChange {
-                sql: statement.sql.to_owned(),
-                args: statement.arguments.positional.clone(),
-                named: statement.arguments.named.clone(),
-                kind: StatementKind::VirtualTableWrite { table },
-            }));
+            let statements = self.as_text(statement, table)?;
+            changes.extend(statements.into_iter().map(ChangeKind::Statement));
         }
         Ok(())
+    }
+
+    /// A statement on a full-text table as it was written: each row that it writes under a key by itself, because what has
+    /// that key may get another one on the remote.
+    fn as_text(&mut self, statement: &Statement<'_>, table: String) -> Result<Vec<StatementChange>> {
+        let (content, columns) = match self.known(&table)? {
+            Known::Virtual(of) => match &of.kind {
+                Kind::External { content, columns, .. } => (Some(content.clone()), columns.clone()),
+                Kind::Contentless => (Some(String::new()), Vec::new()),
+                _ => (None, Vec::new()),
+            },
+            _ => (None, Vec::new()),
+        };
+        if let Some(content) = content
+            && given::is_plain_values(&tokens(statement.sql))
+            && let Some(rows) = given::rows_by_key(
+                statement.sql,
+                &described(&table, &columns),
+                0,
+                statement.arguments,
+            )
+        {
+            let change = |(sql, args)| StatementChange {
+                sql,
+                args,
+                named: Vec::new(),
+                kind: StatementKind::Reindex {
+                    table: table.clone(),
+                    content: content.clone(),
+                    by_trigger: false,
+                },
+            };
+            return Ok(rows.into_iter().map(change).collect());
+        }
+        Ok(vec![StatementChange {
+            sql: statement.sql.to_owned(),
+            args: statement.arguments.positional.clone(),
+            named: statement.arguments.named.clone(),
+            kind: StatementKind::VirtualTableWrite { table },
+        }])
     }
 
     fn spatial_rows(

@@ -267,12 +267,12 @@ pub enum StatementKind {
     /// The counter of an AUTOINCREMENT table was written: [`StatementChange::args`] are the table's name and, unless the
     /// counter was deleted, its value.
     Sequence,
-    /// One row of an FTS5 table with external content is taken out of the index or put into it, as the content table has
-    /// it. The only value is its rowid.
+    /// One row of a full-text table that keeps no content itself is taken out of the index or put into it: as the content
+    /// table has it, or with values. The first value is its rowid.
     Reindex {
         /// The virtual table, unquoted.
         table: String,
-        /// Its content table, unquoted.
+        /// Its content table, unquoted; empty where there is none.
         content: String,
         /// Whether a trigger did it.
         by_trigger: bool,

@@ -2,7 +2,7 @@
 //! writes in its own transaction. Reading it settles what became of a push whose answer was lost.
 
 use partial_sync_core::ChangeId;
-use partial_sync_transport::hrana::{BatchResult, Condition, Step, Stmt, Value};
+use partial_sync_transport::hrana::{Batch, BatchResult, Condition, Step, Stmt, Value};
 
 use super::keys::Keys;
 
@@ -11,9 +11,15 @@ pub(super) use partial_sync_transport::bookkeeping::{
     CREATE_KEYS, CREATE_LAST_CHANGE_ID as CREATE, FORGET_KEYS, NOTE_KEY,
 };
 
-/// Fails with a uniqueness violation when the client's row says another id than expected; changes nothing otherwise.
+/// Fails with a uniqueness violation when the client's row says something else than expected; changes nothing otherwise.
 pub(super) const EXPECT: &str = "INSERT INTO turso_sync_last_change_id (client_id, pull_gen, change_id) \
-     SELECT client_id, pull_gen, change_id FROM turso_sync_last_change_id WHERE client_id = ? AND change_id IS NOT ?";
+     SELECT client_id, pull_gen, change_id FROM turso_sync_last_change_id \
+     WHERE client_id = ? AND (change_id IS NOT ? OR pull_gen IS NOT ?)";
+
+/// Makes the client's row another one than any batch that is still on its way expects, and leaves the change id alone.
+/// Until that moves on, the number only goes up, so no two fences are alike.
+const FENCE: &str = "INSERT INTO turso_sync_last_change_id (client_id, pull_gen, change_id) VALUES (?, 1, NULL) \
+     ON CONFLICT (client_id) DO UPDATE SET pull_gen = coalesce(pull_gen, 0) + 1";
 
 /// Writes the client's row.
 pub(super) const MARK: &str = "INSERT INTO turso_sync_last_change_id (client_id, pull_gen, change_id) VALUES (?, ?, ?) \
@@ -29,13 +35,13 @@ pub const ASK_KEYS: &str =
 
 const ASK: &str = "SELECT pull_gen, change_id FROM turso_sync_last_change_id WHERE client_id = ?";
 
-/// What the remote has of this client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the remote has of this client: its row there, nothing where it never pushed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RemotePosition {
-    /// The client's pull counter at that push.
-    pub pull_gen: i64,
+    /// The client's pull counter at its last push, more after a [`fence`].
+    pub pull_gen: Option<i64>,
     /// Its last change there.
-    pub change_id: ChangeId,
+    pub change_id: Option<ChangeId>,
 }
 
 /// A position that cannot be gone on from, or cannot be read.
@@ -80,14 +86,15 @@ pub fn ask(client_id: &str, condition: Option<Condition>) -> Step {
 }
 
 /// The step that asks whether the remote takes rows as they came out; it succeeds then, in a batch with
-/// [`Batch::rows`](partial_sync_transport::hrana::Batch::rows).
+/// [`Batch::rows`].
 pub fn ask_rows() -> Step {
-    let mut stmt = Stmt::new(ROWS, Vec::new());
-    stmt.want_rows = Some(false);
-    Step {
-        condition: None,
-        stmt,
-    }
+    quiet(ROWS, Vec::new(), None)
+}
+
+/// Whether the step at this index answered to [`ask_rows`] that this client may not write at all. Our server says so.
+pub fn may_not_write(result: &BatchResult, step: usize) -> bool {
+    let error = result.step_errors.get(step).and_then(Option::as_ref);
+    error.is_some_and(|error| error.message.contains("may not write"))
 }
 
 /// The step that asks which rows got other keys since the pull of that number.
@@ -135,33 +142,78 @@ pub fn read_keys(result: &BatchResult, step: usize) -> Result<Keys, PositionErro
     Ok(keys)
 }
 
-/// What the step at this index answered; `None`: this client never pushed.
-pub fn read(result: &BatchResult, step: usize) -> Result<Option<RemotePosition>, PositionError> {
+/// What the step at this index answered.
+pub fn read(result: &BatchResult, step: usize) -> Result<RemotePosition, PositionError> {
     let unreadable = |what: &str| Err(PositionError::Unreadable(what.to_owned()));
     if let Some(error) = result.step_errors.get(step).and_then(Option::as_ref) {
         return match error.message.to_ascii_lowercase().contains("no such table") {
-            true => Ok(None),
+            true => Ok(RemotePosition::default()),
             false => unreadable(&error.message),
         };
     }
     let Some(answer) = result.step_results.get(step).and_then(Option::as_ref) else {
         return unreadable("no answer to the question");
     };
+    let number = |value: &Value| match value {
+        Value::Null => Some(None),
+        Value::Integer { value } => Some(Some(*value)),
+        _ => None,
+    };
     match answer.rows.as_slice() {
-        [] => Ok(None),
-        [row] => match row.as_slice() {
-            [_, Value::Null] => Ok(None),
-            [pull_gen, Value::Integer { value }] => Ok(Some(RemotePosition {
-                pull_gen: match pull_gen {
-                    Value::Integer { value } => *value,
-                    _ => 0,
-                },
-                change_id: ChangeId(*value),
-            })),
+        [] => Ok(RemotePosition::default()),
+        [row] => match row.iter().map(number).collect::<Option<Vec<_>>>().as_deref() {
+            Some([pull_gen, change_id]) => Ok(RemotePosition {
+                pull_gen: *pull_gen,
+                change_id: change_id.map(ChangeId),
+            }),
             _ => unreadable("turso_sync_last_change_id holds something else than numbers"),
         },
         _ => unreadable("turso_sync_last_change_id has several rows for one client"),
     }
+}
+
+/// The batch after which no batch lands that was sent before it. It asks for the position first.
+pub fn fence(client_id: &str) -> Batch {
+    let client = Value::Text {
+        value: client_id.to_owned(),
+    };
+    let mut steps = vec![ask(client_id, None)];
+    let after = |step| Some(Condition::Ok { step });
+    // The question may fail, where there is no such table yet.
+    steps.push(quiet("BEGIN IMMEDIATE", vec![], None));
+    steps.push(quiet(CREATE, vec![], after(1)));
+    steps.push(quiet(FENCE, vec![client], after(2)));
+    steps.push(quiet("COMMIT", vec![], after(FENCED as u32 - 1)));
+    let not_committed = Condition::Not {
+        cond: Box::new(Condition::Ok { step: FENCED as u32 }),
+    };
+    let failed = Condition::And {
+        conds: vec![Condition::Ok { step: 1 }, not_committed],
+    };
+    steps.push(quiet("ROLLBACK", vec![], Some(failed)));
+    Batch {
+        steps,
+        ..Batch::default()
+    }
+}
+
+/// The step of [`fence`] that commits it.
+const FENCED: usize = 4;
+
+/// Whether every batch up to the change `sent` is settled after the answer to [`fence`]; if not, why.
+pub fn is_fenced(result: &BatchResult, sent: ChangeId) -> Result<(), String> {
+    let landed = read(result, 0).is_ok_and(|position| position.change_id >= Some(sent));
+    if landed || result.step_results.get(FENCED).is_some_and(Option::is_some) {
+        return Ok(());
+    }
+    let error = result.step_errors.iter().skip(1).flatten().next();
+    Err(error.map_or("no answer".to_owned(), |error| error.message.clone()))
+}
+
+fn quiet(sql: &str, args: Vec<Value>, condition: Option<Condition>) -> Step {
+    let mut stmt = Stmt::new(sql, args);
+    stmt.want_rows = Some(false);
+    Step { condition, stmt }
 }
 
 /// The change that the next push goes on behind (`None`: it starts with the first), given what the remote says.

@@ -56,8 +56,8 @@ pub struct PushOptions<'a> {
     pub client_id: &'a str,
     /// The replica's pull counter, written beside the change id.
     pub pull_gen: i64,
-    /// The last change that the remote has; the batch lands only if that is still so. `None`: it has none.
-    pub after: Option<ChangeId>,
+    /// Where the remote is; the batch lands only if that is still so.
+    pub after: RemotePosition,
     /// How much goes into the batch.
     pub limits: PushLimits,
     /// Changes that the remote does not need ([`PushOutcome::Skip`]).
@@ -149,9 +149,9 @@ pub enum PushOutcome {
     /// Nothing landed, because of an `ALTER TABLE` that the remote has perhaps had already. [`look`] asks for what
     /// [`was_made`] needs: when it was made, the change is to be skipped, otherwise it was refused.
     PerhapsMade(Box<PushRefused>, Box<Made>),
-    /// Nothing landed, because the key that SQLite gave to this change's new row belongs to another row there: find a
+    /// Nothing landed, because the key that SQLite gave to the new row of this change belongs to another row there: find a
     /// free one, and build the batch again.
-    KeyTaken(ChangeId),
+    KeyTaken(ChangeId, Box<PushRefused>),
     /// Nothing landed: the remote refused a change. It would do so again.
     Refused(Box<PushRefused>),
     /// Nothing of this batch landed, because the remote is no longer at [`PushOptions::after`]; most likely an earlier
@@ -179,6 +179,11 @@ impl PushOutcome {
         code.as_deref()
             .is_some_and(|code| code.starts_with("SQLITE_BUSY"))
             || message.to_ascii_lowercase().contains("database is locked")
+    }
+
+    /// Whether the remote takes nothing from this client.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Self::Failed { message, .. } if message.to_ascii_lowercase().contains("readonly database"))
     }
 }
 
@@ -401,11 +406,10 @@ fn assemble<'a>(
         steps.then(Purpose::Defer, silent("PRAGMA defer_foreign_keys = ON", vec![]));
     }
     steps.then(Purpose::CreateTable, silent(position::CREATE, vec![]));
-    let expected = options.after.map_or(hrana::Value::Null, |id| integer(id.0));
-    steps.then(
-        Purpose::Expect,
-        silent(position::EXPECT, vec![client(), expected]),
-    );
+    let expected = |number: Option<i64>| number.map_or(hrana::Value::Null, integer);
+    let after = [options.after.change_id.map(|id| id.0), options.after.pull_gen];
+    let args = std::iter::once(client()).chain(after.map(expected)).collect();
+    steps.then(Purpose::Expect, silent(position::EXPECT, args));
     for (change, statements) in chosen {
         for statement in statements {
             let args = statement
@@ -545,7 +549,7 @@ impl PushPlan<'_> {
     }
 
     /// Where the remote was before the batch, when [`PushOptions::ask_position`] was set.
-    pub fn position(&self, result: &BatchResult) -> Result<Option<RemotePosition>, PositionError> {
+    pub fn position(&self, result: &BatchResult) -> Result<RemotePosition, PositionError> {
         match self.steps.first() {
             Some(Purpose::Ask) => position::read(result, 0),
             _ => Err(PositionError::Unreadable("it was not asked".to_owned())),
@@ -561,9 +565,6 @@ impl PushPlan<'_> {
             } if is_duplicate_column(&error.message) => return PushOutcome::Skip(change.id),
             Purpose::Change { change, .. } if is_advice(change) => return PushOutcome::Skip(change.id),
             Purpose::Change { .. } if is_the_remotes_state(error) => "a change",
-            Purpose::Change { change, .. } if is_key_taken(change, &error.message) => {
-                return PushOutcome::KeyTaken(change.id);
-            }
             Purpose::Change {
                 change,
                 sql,
@@ -585,6 +586,7 @@ impl PushPlan<'_> {
                     code: error.code.clone(),
                 });
                 return match Migration::of_change(change) {
+                    _ if is_key_taken(change, &error.message) => PushOutcome::KeyTaken(change.id, refused),
                     Some(migration) if migration.may_explain(&error.message) => {
                         let change_id = change.id;
                         PushOutcome::PerhapsMade(refused, Box::new(Made { change_id, migration }))
@@ -626,14 +628,29 @@ impl PushPlan<'_> {
     }
 }
 
-/// Whether a new row was refused because its key, which SQLite gave it, is another row's. Of FTS5 that is all it says.
+/// Whether a new row was refused because its key, which SQLite gave it, is another row's. Of a full-text table "constraint
+/// failed" is all that is said.
 pub fn is_key_taken(change: &Change, message: &str) -> bool {
-    keys::added(change).is_some_and(|(table, key, _)| {
-        let message = message.to_ascii_lowercase();
-        let column = format!("{}.{}", table.name, table.columns[key].name).to_ascii_lowercase();
-        (message.contains("unique constraint failed") && message.contains(&column))
-            || (table.is_virtual && message.contains("constraint failed"))
-    })
+    const UNIQUE: &str = "unique constraint failed: ";
+    let Some((table, key, _)) = keys::added(change) else {
+        return false;
+    };
+    let message = message.trim_end().to_ascii_lowercase();
+    let column = format!("{}.{}", table.name, table.columns[key].name).to_ascii_lowercase();
+    // As SQLite says it, and with the number that a server may put after it: "t.id (19)".
+    [Some(&*message), without_code(&message)]
+        .into_iter()
+        .flatten()
+        .any(|message| match message.find(UNIQUE) {
+            Some(at) => message[at + UNIQUE.len()..] == column,
+            None => table.is_virtual && message.ends_with("constraint failed"),
+        })
+}
+
+/// The message without a number in parentheses at its end, if it has one.
+fn without_code(message: &str) -> Option<&str> {
+    let (message, code) = message.strip_suffix(')')?.rsplit_once(" (")?;
+    (!code.is_empty() && code.bytes().all(|b| b.is_ascii_digit())).then_some(message)
 }
 
 /// Whether an error speaks of the remote as a whole, so that no change is to blame for it.

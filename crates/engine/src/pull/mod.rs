@@ -1,6 +1,9 @@
 //! A pull: the remote's changes in, with local changes that were not pushed on top. The next state is built aside, kept,
 //! and committed once; whatever happens before the commit, the pull has not happened, and once it is there, it has.
 //!
+//! Where it is not known whether a push has landed, it must not land after the pull, which may give its rows other keys:
+//! that is settled first ([`push::settle`]).
+//!
 //! 1. *Ask* ([`ask`]) what changed since the base revision, of the pages that are here. No lock is held.
 //! 2. *Build* ([`next`], [`preview`]) the new state with the unpushed changes put back, in temporary files. The network,
 //!    the length of the log and changes that cannot be put back are this step's matter; readers and writers go on.
@@ -23,6 +26,7 @@ use roaring::RoaringBitmap;
 use crate::{
     error::{Error, Result},
     info::{beside, now},
+    push,
     session::Session,
 };
 
@@ -49,6 +53,10 @@ pub(crate) fn pull(session: &Session<'_>, long_poll: Option<Duration>) -> Result
         finish_earlier(session)?;
     }
     let url = session.checked_url()?;
+    if session.info.lock().is_unsettled() && !session.info.lock().is_elsewhere(url.as_deref()) {
+        let _sync = session.lock_sync(DOING)?;
+        push::settle(session)?;
+    }
     let confirmed = || session.confirmed.load(Ordering::Acquire);
     let confirmed_before = confirmed();
     let asked = match ask::ask(session, long_poll, url.as_deref()) {
@@ -58,9 +66,13 @@ pub(crate) fn pull(session: &Session<'_>, long_poll: Option<Duration>) -> Result
     session.adopt(url.clone())?;
     let _sync = session.lock_sync(DOING)?;
     let asked = match asked {
-        // The answer does not have what a push took out of the log meanwhile, nor says whether pages that were fetched
-        // during a long poll have changed.
-        Some(asked) if confirmed() != confirmed_before || (long_poll.is_some() && asked.is_late(session)) => {
+        // The answer does not have what a push took out of the log meanwhile, nor what one may have brought without knowing,
+        // nor says whether pages that were fetched during a long poll have changed.
+        asked
+            if push::settle(session)?
+                || (asked.is_some() && confirmed() != confirmed_before)
+                || (long_poll.is_some() && asked.as_ref().is_some_and(|asked| asked.is_late(session))) =>
+        {
             drop(asked);
             ask::ask(session, None, url.as_deref())?
         }

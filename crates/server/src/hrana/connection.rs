@@ -36,6 +36,7 @@ const STEPS_BETWEEN_CHECKS: i32 = 2000;
 
 const NOT_ROWS: &str = "triggers fire in this batch: only a client that may write, and asks for it with \"rows\": true, can \
      have them off";
+const READS_ONLY: &str = "this client may not write: its token, or the database, is for reading only";
 
 /// A connection and what its hooks note down.
 pub(super) struct SqlConnection {
@@ -161,6 +162,7 @@ impl SqlConnection {
         sqlite.create_scalar_function("partial_sync_rows", 0, flags, move |_| {
             match seen.rows.load(Ordering::Relaxed) {
                 true => Ok(1),
+                false if read_only => Err(rusqlite::Error::UserFunctionError(READS_ONLY.into())),
                 false => Err(rusqlite::Error::UserFunctionError(NOT_ROWS.into())),
             }
         })?;

@@ -250,7 +250,7 @@ fn rows_of_virtual_tables_are_recorded_and_their_shadow_tables_not() {
             &format!("{out} [1]"),
             "+doc(1,one two)",
             &format!("{into} [1]"),
-            "INSERT INTO less(rowid, body) VALUES (?1, :b) [7,:b=three]",
+            "INSERT INTO less(rowid, body) VALUES (?1, ?2) [7,three]",
             "+box(1,0.0,1.5)",
             "*box(2,3.0,4.0)",
             "*box(3,5.0,6.0)",

@@ -3,6 +3,7 @@
 
 mod codec;
 mod differential;
+mod keys;
 mod protocol_table;
 mod push;
 mod statements;

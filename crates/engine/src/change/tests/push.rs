@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Mutex};
 use super::super::{
     keys::Keys,
     position::{self, PositionError, RemotePosition, resume_after},
-    push::{PushBatch, PushLimits, PushOptions, PushOutcome, build},
+    push::{PushBatch, PushLimits, PushOptions, PushOutcome, build, is_key_taken},
     transform::{ChangeType, Transform, TransformFn, TransformMutation},
 };
 use super::*;
@@ -23,7 +23,7 @@ fn options<'a>() -> PushOptions<'a> {
     PushOptions {
         client_id: "client",
         pull_gen: 3,
-        after: None,
+        after: RemotePosition::default(),
         limits: PushLimits::default(),
         skip: &NOTHING,
         mode: Mode::Triggers,
@@ -35,8 +35,16 @@ fn options<'a>() -> PushOptions<'a> {
 
 fn after(id: i64) -> PushOptions<'static> {
     PushOptions {
-        after: Some(ChangeId(id)),
+        after: at(id),
         ..options()
+    }
+}
+
+/// Where a remote is that has the changes up to `id`.
+fn at(id: i64) -> RemotePosition {
+    RemotePosition {
+        pull_gen: Some(3),
+        change_id: Some(ChangeId(id)),
     }
 }
 
@@ -56,7 +64,7 @@ fn rows_of(remote: &Connection) -> i64 {
         .unwrap()
 }
 
-fn position_of(remote: &Connection) -> Option<RemotePosition> {
+fn position_of(remote: &Connection) -> RemotePosition {
     let steps = vec![position::ask("client", None)];
     position::read(
         &execute(
@@ -91,16 +99,12 @@ fn a_batch_lands_with_its_last_change_id() {
         "DELETE FROM t WHERE id = 1",
     ]);
     let remote = database(SCHEMA);
-    assert_eq!(position_of(&remote), None);
+    assert_eq!(position_of(&remote), RemotePosition::default());
     let push = batch(&local, &options());
     assert_eq!((push.plan.transactions, push.plan.last), (2, ChangeId(3)));
     assert_eq!(send(&remote, &push), PushOutcome::Committed);
     assert_eq!(rows_of(&remote), 1);
-    let position = RemotePosition {
-        pull_gen: 3,
-        change_id: ChangeId(3),
-    };
-    assert_eq!(position_of(&remote), Some(position));
+    assert_eq!(position_of(&remote), at(3));
 }
 
 #[test]
@@ -138,7 +142,7 @@ fn invariant_3_a_refused_change_leaves_nothing_of_its_batch_and_is_named() {
         panic!("the batch was not refused");
     };
     assert_eq!(rows_of(&remote), 1);
-    assert_eq!(position_of(&remote), None);
+    assert_eq!(position_of(&remote), RemotePosition::default());
     assert_eq!(refused.change_id, Some(ChangeId(2)));
     assert_eq!(refused.table.as_deref(), Some("t"));
     assert_eq!(refused.key, [("id".to_owned(), int(7))]);
@@ -210,14 +214,11 @@ fn the_position_can_be_asked_in_the_request_of_the_first_batch() {
     };
     let push = batch(&local, &asking);
     let result = execute(&remote, &push.batch);
-    assert_eq!(push.plan.position(&result), Ok(None));
+    assert_eq!(push.plan.position(&result), Ok(RemotePosition::default()));
     assert_eq!(push.plan.outcome(&result), PushOutcome::Committed);
     // Asked again, the batch does not land a second time and the answer says why.
     let result = execute(&remote, &push.batch);
-    assert_eq!(
-        push.plan.position(&result).unwrap().unwrap().change_id,
-        ChangeId(1)
-    );
+    assert_eq!(push.plan.position(&result), Ok(at(1)));
     assert_eq!(push.plan.outcome(&result), PushOutcome::Moved);
     assert_eq!(
         batch(&local, &options()).plan.position(&result),
@@ -304,7 +305,7 @@ fn batches_are_filled_to_the_limit_and_never_split_a_transaction() {
         taken.push(push.plan.transactions);
         assert_eq!(send(&remote, &push), PushOutcome::Committed);
         from += push.plan.transactions;
-        limited.after = Some(push.plan.last);
+        limited.after = at(push.plan.last.0);
     }
     assert_eq!(taken, [2, 1, 1]);
     assert_eq!(rows_of(&remote), 9);
@@ -323,7 +324,7 @@ fn a_transaction_without_sql_still_moves_the_position() {
     let remote = database(SCHEMA);
     assert_eq!(send(&remote, &batch(&local, &options())), PushOutcome::Committed);
     assert_eq!(rows_of(&remote), 0);
-    assert_eq!(position_of(&remote).unwrap().change_id, ChangeId(1));
+    assert_eq!(position_of(&remote), at(1));
 }
 
 #[test]
@@ -454,10 +455,123 @@ fn a_position_that_cannot_be_read_is_an_error() {
         steps: vec![position::ask("client", None)],
         ..Batch::default()
     };
-    assert_eq!(position::read(&execute(&remote, &ask), 0), Ok(None));
+    let nothing = Ok(RemotePosition::default());
+    assert_eq!(position::read(&execute(&remote, &ask), 0), nothing);
     remote
         .execute_batch("INSERT INTO turso_sync_last_change_id VALUES ('client', 1, 'x')")
         .unwrap();
     assert!(position::read(&execute(&remote, &ask), 0).is_err());
     assert!(position::read(&BatchResult::default(), 0).is_err());
+}
+
+#[test]
+fn after_a_fence_no_batch_lands_that_was_built_before_it_and_a_new_one_does() {
+    let fence = position::fence("client");
+    for pushed in [false, true] {
+        let local = transactions(&[
+            "INSERT INTO t VALUES (1, 'a', 1)",
+            "INSERT INTO t VALUES (2, 'b', 2)",
+        ]);
+        let remote = database(SCHEMA);
+        if pushed {
+            assert_eq!(
+                send(&remote, &batch(&local[..1], &options())),
+                PushOutcome::Committed
+            );
+        }
+        let mut late = Vec::new();
+        for _ in 0..3 {
+            let options = PushOptions {
+                after: position_of(&remote),
+                ..options()
+            };
+            late.push(batch(&local[1..], &options));
+            let answer = execute(&remote, &fence);
+            assert_eq!(position::is_fenced(&answer, ChangeId(2)), Ok(()));
+            assert!(remote.is_autocommit());
+        }
+        let before = rows_of(&remote);
+        for push in &late {
+            assert_eq!(send(&remote, push), PushOutcome::Moved);
+        }
+        assert_eq!(rows_of(&remote), before);
+        let options = PushOptions {
+            after: position_of(&remote),
+            ..options()
+        };
+        let again = batch(&local[1..], &options);
+        assert_eq!(send(&remote, &again), PushOutcome::Committed);
+        for push in late.iter().chain([&again]) {
+            assert_eq!(send(&remote, push), PushOutcome::Moved);
+        }
+        assert_eq!(position_of(&remote), at(2));
+    }
+}
+
+#[test]
+fn a_fence_that_cannot_be_made_is_needed_only_where_the_batch_has_not_landed() {
+    let local = transactions(&["INSERT INTO t VALUES (1, 'a', 1)"]);
+    let remote = database(SCHEMA);
+    remote.pragma_update(None, "query_only", true).unwrap();
+    let fence = position::fence("client");
+    let why = position::is_fenced(&execute(&remote, &fence), ChangeId(1)).unwrap_err();
+    assert!(why.contains("readonly"), "{why}");
+    remote.pragma_update(None, "query_only", false).unwrap();
+    assert_eq!(send(&remote, &batch(&local, &options())), PushOutcome::Committed);
+    remote.pragma_update(None, "query_only", true).unwrap();
+    let answer = execute(&remote, &fence);
+    assert_eq!(position::is_fenced(&answer, ChangeId(1)), Ok(()));
+    assert!(position::is_fenced(&answer, ChangeId(2)).is_err());
+    assert!(position::is_fenced(&BatchResult::default(), ChangeId(1)).is_err());
+}
+
+#[test]
+fn a_taken_key_is_told_from_other_uniqueness() {
+    let added = |table: Table| Change {
+        id: ChangeId(1),
+        time: 0,
+        kind: ChangeKind::Row {
+            op: RowOp::Add {
+                after: vec![Value::Integer(1); table.columns.len()],
+            },
+            table: Arc::new(table),
+            cause: Cause::Statement,
+        },
+    };
+    let table = |is_virtual| Table {
+        name: "T".into(),
+        columns: ["id", "id_card"]
+            .map(|name| Column {
+                name: name.into(),
+                key: u16::from(name == "id"),
+                generated: false,
+            })
+            .to_vec(),
+        without_rowid: false,
+        is_virtual,
+    };
+    for message in [
+        "UNIQUE constraint failed: t.id",
+        "UNIQUE constraint failed: T.ID (1555)",
+        "Runtime error: UNIQUE constraint failed: t.id (19)",
+    ] {
+        assert!(is_key_taken(&added(table(false)), message), "{message}");
+        assert!(is_key_taken(&added(table(true)), message), "{message}");
+    }
+    for message in [
+        "UNIQUE constraint failed: t.id_card",
+        "UNIQUE constraint failed: t.id_card (2067)",
+        "UNIQUE constraint failed: t.id, t.id_card",
+        "UNIQUE constraint failed: t.id (x)",
+        "UNIQUE constraint failed: tt.id",
+        "NOT NULL constraint failed: t.id",
+        "rtree constraint failed: t.(x0<=x1)",
+    ] {
+        assert!(!is_key_taken(&added(table(false)), message), "{message}");
+        assert!(!is_key_taken(&added(table(true)), message), "{message}");
+    }
+    for message in ["constraint failed", "Error: constraint failed (19)"] {
+        assert!(!is_key_taken(&added(table(false)), message), "{message}");
+        assert!(is_key_taken(&added(table(true)), message), "{message}");
+    }
 }

@@ -1,0 +1,235 @@
+//! Batches that were given up on and land late: after a pull they would speak of rows as they were before it, so a pull
+//! first makes sure that none lands any more.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use partial_sync::{Connection, Database, Error};
+use partial_sync_transport::{
+    PageStream, PagesRequest, Remote, RemoteError, RemoteErrorKind, TransferStats,
+    hrana::{Batch, BatchResult, Step},
+};
+
+use crate::support::*;
+
+/// A remote on the way to which batches get stuck while it is told so.
+#[derive(Debug)]
+pub struct Slow {
+    inner: Arc<dyn Remote>,
+    stuck: Mutex<Vec<Batch>>,
+    sticks: AtomicBool,
+    loses_answers: AtomicBool,
+    refuses_sql: AtomicBool,
+    batches: AtomicUsize,
+}
+
+impl Slow {
+    pub fn new(inner: Arc<dyn Remote>) -> Arc<Self> {
+        Arc::new(Self {
+            inner,
+            stuck: Mutex::default(),
+            sticks: AtomicBool::new(false),
+            loses_answers: AtomicBool::new(false),
+            refuses_sql: AtomicBool::new(false),
+            batches: AtomicUsize::new(0),
+        })
+    }
+
+    pub fn stick(&self, sticks: bool) {
+        self.sticks.store(sticks, Ordering::Relaxed);
+    }
+
+    /// Batches arrive, and nobody hears of it.
+    pub fn lose_answers(&self, loses: bool) {
+        self.loses_answers.store(loses, Ordering::Relaxed);
+    }
+
+    /// What was stuck arrives; nobody reads the answers.
+    pub fn deliver(&self) {
+        let stuck = std::mem::take(&mut *self.stuck.lock().unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        for batch in stuck {
+            runtime.block_on(self.inner.execute(batch, None)).unwrap();
+        }
+    }
+}
+
+impl Remote for Slow {
+    fn pages(&self, request: PagesRequest) -> BoxFuture<'_, Result<PageStream, RemoteError>> {
+        self.inner.pages(request)
+    }
+
+    fn execute(
+        &self,
+        batch: Batch,
+        deadline: Option<Duration>,
+    ) -> BoxFuture<'_, Result<BatchResult, RemoteError>> {
+        let failed = |kind| {
+            let error = RemoteError::new(kind, "no answer");
+            Box::pin(std::future::ready(Err(error))) as BoxFuture<'_, _>
+        };
+        if self.refuses_sql.load(Ordering::Relaxed) {
+            return failed(RemoteErrorKind::Unreachable);
+        }
+        // Not the question that comes first.
+        let commits = |step: &Step| step.stmt.sql.as_deref() == Some("COMMIT");
+        if batch.steps.iter().any(commits) {
+            self.batches.fetch_add(1, Ordering::Relaxed);
+            if self.sticks.load(Ordering::Relaxed) {
+                self.stuck.lock().unwrap().push(batch);
+                return failed(RemoteErrorKind::TimedOut);
+            }
+            if self.loses_answers.load(Ordering::Relaxed) {
+                let sent = self.inner.execute(batch, deadline);
+                return Box::pin(async move {
+                    sent.await?;
+                    Err(RemoteError::new(RemoteErrorKind::TimedOut, "no answer"))
+                });
+            }
+        }
+        self.inner.execute(batch, deadline)
+    }
+
+    fn url(&self) -> String {
+        self.inner.url()
+    }
+
+    fn transferred(&self) -> TransferStats {
+        self.inner.transferred()
+    }
+}
+
+const T: &str = "create table t(id integer primary key, v); insert into t values (9, 'base');";
+
+fn open(r: &Replicas, s: &Served) -> (Arc<Slow>, Database, Connection) {
+    let slow = Slow::new(s.http());
+    let db = r
+        .builder("a.db")
+        .remote_with(slow.clone())
+        .partial(prefix(4096, 4096))
+        .connect()
+        .unwrap();
+    let conn = db.connection().unwrap();
+    (slow, db, conn)
+}
+
+fn remote(s: &Served) -> Vec<String> {
+    stock_rows(&s.sqlite(), "select id, v from t order by id").unwrap()
+}
+
+#[test]
+fn h7_a_batch_that_is_late_does_not_land_after_a_pull() {
+    for reopened in [false, true] {
+        let s = Served::new(T);
+        let r = Replicas::new();
+        let (mut slow, mut a, mut ca) = open(&r, &s);
+        ca.execute("insert into t(v) values ('a10')", ()).unwrap();
+        slow.stick(true);
+        a.push().unwrap_err();
+        slow.stick(false);
+        let late = slow.clone();
+        if reopened {
+            drop((ca, a));
+            (slow, a, ca) = open(&r, &s);
+        }
+        s.execute("insert into t values (10, 'b10')");
+        a.pull().unwrap();
+        assert_eq!(
+            rows(&ca, "select v from t where id = 11").unwrap(),
+            ["Text(\"a10\")"]
+        );
+        s.execute("delete from t where id = 10; insert into t values (11, 'b11')");
+        late.deliver();
+        ca.execute("update t set v = 'a10!' where id = 11", ()).unwrap();
+        a.push().unwrap();
+        let all = [
+            "Integer(9)|Text(\"base\")",
+            "Integer(11)|Text(\"b11\")",
+            "Integer(12)|Text(\"a10!\")",
+        ];
+        assert_eq!(remote(&s), all, "reopened {reopened}");
+        a.pull().unwrap();
+        assert_eq!(rows(&ca, "select id, v from t order by id").unwrap(), all);
+        drop(slow);
+    }
+}
+
+#[test]
+fn h7_of_several_late_batches_none_lands_after_a_pull_and_one_that_landed_before_it_counts() {
+    let s = Served::new(T);
+    let r = Replicas::new();
+    let (slow, a, ca) = open(&r, &s);
+    slow.stick(true);
+    for n in 0..3 {
+        ca.execute("insert into t(v) values (?)", [format!("a{n}")])
+            .unwrap();
+        a.push().unwrap_err();
+        if n < 2 {
+            a.pull().unwrap_err();
+        }
+    }
+    slow.stick(false);
+    // The fences of pulls that failed are among them.
+    slow.deliver();
+    let landed = remote(&s);
+    assert_eq!(landed[1], "Integer(10)|Text(\"a0\")");
+    s.execute("insert into t(v) values ('b')");
+    a.pull().unwrap();
+    ca.execute("update t set v = v || '!' where v like 'a%'", ())
+        .unwrap();
+    a.push().unwrap();
+    slow.deliver();
+    a.pull().unwrap();
+    let all = "select v from t order by v";
+    let expected = ["a0!", "a1!", "a2!", "b", "base"].map(|v| format!("Text({v:?})"));
+    assert_eq!(rows(&ca, all).unwrap(), expected);
+    assert_eq!(stock_rows(&s.sqlite(), all).unwrap(), expected);
+}
+
+#[test]
+fn h7_a_pull_that_cannot_settle_what_is_under_way_fails_and_changes_nothing() {
+    let s = Served::new(T);
+    let r = Replicas::new();
+    let (slow, a, ca) = open(&r, &s);
+    ca.execute("insert into t(v) values ('a10')", ()).unwrap();
+    slow.stick(true);
+    a.push().unwrap_err();
+    slow.stick(false);
+    s.execute("insert into t values (10, 'b10')");
+    slow.refuses_sql.store(true, Ordering::Relaxed);
+    let error = a.pull().unwrap_err();
+    assert!(matches!(error, Error::Remote(_)), "{error:?}");
+    assert_eq!(
+        rows(&ca, "select v from t where id = 10").unwrap(),
+        ["Text(\"a10\")"]
+    );
+    slow.refuses_sql.store(false, Ordering::Relaxed);
+    a.pull().unwrap();
+    a.push().unwrap();
+    assert_eq!(remote(&s).len(), 3);
+}
+
+#[test]
+fn h7_a_push_whose_end_is_known_leaves_a_pull_nothing_to_settle() {
+    let s =
+        Served::new("create table t(id integer primary key, v unique); insert into t values (9, 'base');");
+    let r = Replicas::new();
+    let (slow, a, ca) = open(&r, &s);
+    ca.execute("insert into t(v) values ('a')", ()).unwrap();
+    a.push().unwrap();
+    ca.execute("insert into t(v) values ('b')", ()).unwrap();
+    s.execute("insert into t values (50, 'b')");
+    assert!(matches!(a.push().unwrap_err(), Error::PushRefused(_)));
+    let sent = slow.batches.load(Ordering::Relaxed);
+    assert!(matches!(a.pull().unwrap_err(), Error::PullConflict { .. }));
+    assert_eq!(slow.batches.load(Ordering::Relaxed), sent);
+}
