@@ -110,7 +110,7 @@ impl<'a> PutBack<'a> {
             self.keys
                 .follow(change, chunk.txn)
                 .map_err(|stray| conflict(change, stray.to_string()))?;
-            if self.keys.meets_own(change) {
+            if self.keys.meets_own(change) && self.has_row(change)? {
                 self.move_row(change, "another of its rows got this key")?;
             }
             // What is noted is the key that later changes in the log speak of.
@@ -186,6 +186,19 @@ impl<'a> PutBack<'a> {
         self.highest.clear();
         self.keys.refer(references(&self.conn)?);
         Ok(())
+    }
+
+    /// Whether there is a row with the key that the change gives to one.
+    fn has_row(&self, change: &Change) -> Result<bool> {
+        let Some((table, key, value)) = keys::made(change) else {
+            return Ok(false);
+        };
+        let (table, key) = (quoted(&table.name), quoted(&table.columns[key].name));
+        let mut select = self
+            .conn
+            .prepare_one(&format!("SELECT 1 FROM {table} WHERE {key} = ?1"))?;
+        select.bind(1, ValueRef::Integer(value))?;
+        Ok(select.step()? == Step::Row)
     }
 
     /// Finds a free key for the row that the change makes.

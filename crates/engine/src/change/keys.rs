@@ -7,7 +7,7 @@
 //!
 //! This module decides and rewrites; it runs no SQL.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use partial_sync_core::ChangeId;
 
@@ -25,8 +25,8 @@ pub type References = HashMap<String, Vec<(String, String)>>;
 pub struct Keys {
     /// By table and key in the log: what became of the rows that had it, one after the other.
     moved: HashMap<String, HashMap<i64, Vec<Moved>>>,
-    /// The keys that rows got, by table.
-    taken: HashMap<String, BTreeSet<i64>>,
+    /// By table and key that a row got: its key in the log.
+    taken: HashMap<String, BTreeMap<i64, i64>>,
     references: References,
     /// By table and key in the log: which change last took the row away that had it.
     gone: HashMap<(String, i64), Gone>,
@@ -79,7 +79,9 @@ impl Keys {
     /// Notes that the row that change `since` made in `table` has the key `to` instead of `from`.
     pub fn moved(&mut self, table: &str, from: i64, since: ChangeId, to: i64) {
         let table = table.to_ascii_lowercase();
-        self.taken.entry(table.clone()).or_default().insert(to);
+        if to != from {
+            self.taken.entry(table.clone()).or_default().insert(to, from);
+        }
         let rows = self.moved.entry(table).or_default().entry(from).or_default();
         let moved = Moved { since, to };
         match rows.binary_search_by_key(&since, |m| m.since) {
@@ -102,19 +104,28 @@ impl Keys {
     /// The highest key that a row of `table` got.
     pub fn highest(&self, table: &str) -> i64 {
         let taken = self.taken.get(&table.to_ascii_lowercase());
-        taken.and_then(|taken| taken.last()).copied().unwrap_or(0)
+        taken
+            .and_then(|taken| taken.last_key_value())
+            .map_or(0, |(to, _)| *to)
     }
 
-    /// Whether this change, as the log has it, chooses a key for a row, and one of this client's rows has got that key
-    /// there.
+    /// Whether this change, as the log has it, chooses a key for a row, and another of this client's rows has got that key
+    /// there. It was followed before.
     pub fn meets_own(&self, change: &Change) -> bool {
         if self.moved.is_empty() {
             return false;
         }
         chosen(change).is_some_and(|(table, _, key)| {
             let name = table.name.to_ascii_lowercase();
-            let taken = self.taken.get(&name).is_some_and(|taken| taken.contains(&key));
-            taken && self.newest(&name, key, change.id).is_none()
+            let means = |key| self.newest(&name, key, change.id);
+            let Some(&from) = self.taken.get(&name).and_then(|taken| taken.get(&key)) else {
+                return false;
+            };
+            // It may have gone, or got yet another key.
+            let gone = self.gone.get(&(name.clone(), from));
+            let is_there = means(from)
+                .is_some_and(|moved| moved.to == key && gone.is_none_or(|gone| gone.at < moved.since));
+            is_there && means(key).is_none_or(|moved| moved.to == key)
         })
     }
 
@@ -232,10 +243,10 @@ impl Keys {
         };
         let with = rows.iter().filter(|(_, moved)| moved.since >= transaction);
         let with: BTreeSet<i64> = with.map(|(_, moved)| moved.to).collect();
-        let to = match own {
+        let to = match (with.first(), own) {
+            (Some(to), _) if with.len() == 1 => *to,
             // As it did before.
-            Some(own) if rows.iter().any(|(_, moved)| moved.to == own.to) => own.to,
-            _ if with.len() == 1 => with.first().copied().unwrap_or(key),
+            (None, Some(own)) if rows.iter().any(|(_, moved)| moved.to == own.to) => own.to,
             // The entry was there before, or is one of a row that the transaction changed too.
             _ if self.gone.contains_key(&(index.to_owned(), key)) || self.stayed.contains(&key) => {
                 return Ok(false);

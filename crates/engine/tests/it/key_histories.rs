@@ -18,13 +18,16 @@ const SCHEMA: &str = "create table t(id integer primary key, word, n);
     insert into t values (1, 'base', 0); insert into ext(rowid, word) values (1, 'base');";
 const REFERENCES: [&str; 4] = ["plain", "txt", "num", "whole"];
 
+/// A child, and the columns by which it refers to its parent.
+type Child = (String, Vec<usize>);
+
 struct Client {
     name: &'static str,
     slow: Arc<Slow>,
     /// `None` only while it is opened again.
     open: Option<(Database, Connection)>,
-    /// Its rows: the number that each has, and its children with the columns by which they refer to it.
-    rows: BTreeMap<String, (u32, Vec<(String, Vec<usize>)>)>,
+    /// Its rows: the number that each has, and its children.
+    rows: BTreeMap<String, (u32, Vec<Child>)>,
     made: u32,
 }
 
@@ -58,6 +61,7 @@ impl Client {
     }
 
     fn run(&self, sql: &str) {
+        println!("{}: {sql}", self.name);
         let conn = &self.open.as_ref().unwrap().1;
         conn.execute_batch(sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
     }
@@ -180,7 +184,13 @@ impl Client {
     }
 
     fn push(&self) {
-        match self.db().push() {
+        let pushed = self.db().push();
+        println!(
+            "{}: push: {:?}",
+            self.name,
+            pushed.as_ref().map_err(ToString::to_string)
+        );
+        match pushed {
             Ok(()) | Err(Error::Remote(_)) => {}
             Err(Error::Unsendable { message, .. }) if message.contains("pull first") => self.pull(),
             Err(error) => panic!("{}: push: {error}", self.name),
@@ -188,7 +198,13 @@ impl Client {
     }
 
     fn pull(&self) {
-        match self.db().pull() {
+        let pulled = self.db().pull();
+        println!(
+            "{}: pull: {:?}",
+            self.name,
+            pulled.as_ref().map_err(ToString::to_string)
+        );
+        match pulled {
             Ok(_) | Err(Error::Remote(_)) => {}
             Err(error) => panic!("{}: pull: {error}", self.name),
         }

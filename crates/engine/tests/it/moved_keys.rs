@@ -305,6 +305,37 @@ fn h7_a_key_that_is_chosen_after_its_row_was_deleted_stays_that_key() {
 }
 
 #[test]
+fn h7_a_key_that_is_chosen_again_meets_no_own_row_that_got_it() {
+    for pull in [false, true] {
+        let (s, _r, a, ca) = taken(T);
+        // 10 and 11 here are 11 and 12 there, or 12 and 11.
+        ca.execute("insert into t(v) values ('a10')", ()).unwrap();
+        a.push().unwrap();
+        ca.execute("insert into t(v) values ('a11')", ()).unwrap();
+        a.push().unwrap();
+        ca.execute("delete from t where id = 11", ()).unwrap();
+        ca.execute("insert into t values (11, 'chosen')", ()).unwrap();
+        if pull {
+            a.pull().unwrap();
+            a.push().unwrap();
+        } else {
+            push_after_a_pull(&s, &a);
+        }
+        let all = texts(&["a10", "b10", "base", "chosen"]);
+        assert_eq!(remote(&s, "select v from t order by v"), all, "pull {pull}");
+    }
+    // It is chosen as it is where the row that got it has gone.
+    let (s, _r, a, ca) = taken(T);
+    ca.execute("insert into t(v) values ('a10')", ()).unwrap();
+    a.push().unwrap();
+    ca.execute("delete from t where id = 10", ()).unwrap();
+    a.push().unwrap();
+    ca.execute("insert into t values (11, 'chosen')", ()).unwrap();
+    push_after_a_pull(&s, &a);
+    assert_eq!(remote(&s, "select v from t where id = 11"), texts(&["chosen"]));
+}
+
+#[test]
 fn h7_a_row_that_is_replaced_in_one_transaction_is_the_same_row() {
     for pull in [false, true] {
         let (s, _r, a, ca) = taken(T);
