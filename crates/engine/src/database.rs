@@ -485,10 +485,10 @@ impl Database {
                 let session = self.session("a checkpoint")?;
                 let _sync = session.lock_sync("a checkpoint")?;
                 let _broken_by_cancel = session.interrupts(&open.keeper);
-                open.keeper.execute_batch("PRAGMA wal_checkpoint(PASSIVE)")?;
+                open.keeper.checkpoint(false)?;
                 // Emptying the WAL needs a moment without readers; one that does not come soon is no failure.
                 open.keeper.busy_timeout(EMPTY_WAL_WAIT)?;
-                let emptied = open.keeper.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+                let emptied = open.keeper.checkpoint(true);
                 open.keeper.busy_timeout(open.timeout)?;
                 emptied?;
                 open.make_ordinary(open.unpushed())

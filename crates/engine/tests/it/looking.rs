@@ -45,6 +45,28 @@ fn known(map: &PageMapView) -> Vec<(String, u32)> {
     known
 }
 
+/// Not even for the schema, whose pages need not be here.
+#[test]
+fn a_checkpoint_asks_the_remote_for_nothing() {
+    let tables: String = (0..200)
+        .map(|n| format!("create table t{n}(id integer primary key, some_column text, another_column text);"))
+        .collect();
+    let served = Served::new(&format!("{tables} insert into t7 values (1, 'a', 'b');"));
+    let replicas = Replicas::new();
+    let remote = served.counting();
+    let builder = replicas.builder("a.db").remote_with(remote.clone());
+    let db = builder.partial(prefix(4096, 4096)).connect().unwrap();
+    served.execute("create table more(x); insert into t7 values (2, 'c', 'd');");
+    db.pull().unwrap();
+    remote.clear();
+    db.checkpoint().unwrap();
+    assert_eq!(remote.requests(), 0);
+    let stats = db.stats().unwrap();
+    assert!(stats.pages_present < stats.pages_total / 2, "{stats:?}");
+    let conn = db.connection().unwrap();
+    assert_eq!(rows(&conn, "select count(*) from t7").unwrap(), ["Integer(2)"]);
+}
+
 #[test]
 fn a_hydrated_replica_asks_for_nothing_and_is_an_ordinary_file_after_a_checkpoint() {
     let served = Served::new(MIXED);

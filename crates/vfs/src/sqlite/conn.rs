@@ -417,6 +417,26 @@ impl Conn {
         self.with_rusqlite(|conn| conn.cache_flush())
     }
 
+    /// Moves what is in the WAL into the database file, as far as readers allow; `empty` also waits for a moment without them
+    /// and empties the WAL. False when such a moment did not come. Unlike the pragma, it does not need the schema.
+    pub fn checkpoint(&self, empty: bool) -> Result<bool> {
+        // A connection that has read nothing yet has not opened the WAL. This reads page 1.
+        self.execute_batch("PRAGMA main.user_version")?;
+        let mode = match empty {
+            true => ffi::SQLITE_CHECKPOINT_TRUNCATE,
+            false => ffi::SQLITE_CHECKPOINT_PASSIVE,
+        };
+        let (frames, moved) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: `db` is live while `self` is; the name is NUL-terminated, and SQLite writes to no null pointer.
+        let call =
+            || unsafe { ffi::sqlite3_wal_checkpoint_v2(self.0.db, c"main".as_ptr(), mode, frames, moved) };
+        match self.call(ptr::null_mut(), call) {
+            Ok(_) => Ok(true),
+            Err(e) if e.code == codes::BUSY => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
     /// What the connection holds of `main` right now.
     pub fn txn_state(&self) -> TxnState {
         // SAFETY: `db` is live while `self` is; the name is NUL-terminated.
