@@ -456,15 +456,18 @@ impl Database {
         push::push(&self.session("a push")?)
     }
 
-    /// Gives up one local change: it is neither pushed nor put back. The way out when the remote refuses it. What it did is
-    /// gone from here with the next pull. False when there is no such change.
+    /// Gives up one local change: it is neither pushed nor put back. The way out when the remote refuses it. With it goes
+    /// what one row's change came with: rows that triggers, foreign-key actions and conflict clauses wrote
+    /// ([`LocalChange::unit`]). What it did is gone from here with the next pull. False when there is no such change.
     pub fn discard_change(&self, change: ChangeId) -> Result<bool> {
         let gone = discard::discard(&self.session("discarding a change")?, change, false)?;
         Ok(!gone.is_empty())
     }
 
-    /// The same, with every later change that cannot stay without it: of the same row, of rows that refer to it by a foreign
-    /// key, and for a schema change of whatever it made or altered. Gives the changes that were given up.
+    /// The same, with every later change that cannot stay without it: of the same rows, of rows that refer to them by a
+    /// foreign key, what could be written only because a key or unique value was free, and for a schema change of whatever
+    /// it made or altered. What a statement or trigger computed from other rows is not looked at. Gives the changes that
+    /// were given up.
     pub fn discard_change_with_dependents(&self, change: ChangeId) -> Result<Vec<ChangeId>> {
         discard::discard(&self.session("discarding a change")?, change, true)
     }

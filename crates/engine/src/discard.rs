@@ -4,21 +4,29 @@
 //! forgets the change, so that the next pull builds the remote's state anew, whether the remote has news or not, with what
 //! is left of the log on top.
 
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use partial_sync_core::ChangeId;
 use partial_sync_vfs::sqlite::Conn;
 
 use crate::{
-    capture::schema::SchemaCache,
+    capture::{
+        given,
+        schema::{ForeignKey, Known, SchemaCache},
+        virtual_tables::Kind,
+    },
     change::{
-        Change, ChangeKind, RowOp, StatementChange, StatementKind, Table, Value,
+        Cause, Change, ChangeKind, StatementChange, StatementKind, Table, Value,
         migration::Migration,
         push::what,
+        sql::key_of,
         tokens::{Token, tokens},
     },
     error::Result,
-    log::Log,
+    log::{Log, LogError},
     session::Session,
 };
 
@@ -32,6 +40,9 @@ pub struct LocalChange {
     pub id: ChangeId,
     /// The number of the first change of its transaction.
     pub transaction: ChangeId,
+    /// The number of the first change of those that are given up with it, because one thing did them all: a row that a
+    /// statement changed, and what triggers, foreign-key actions and conflict clauses then did.
+    pub unit: ChangeId,
     /// When it was made, in seconds since 1970.
     pub time: i64,
     /// What it did, for people: `insert into "notes" (id = 7)`, or the statement.
@@ -50,6 +61,7 @@ pub(crate) fn list(open: &Session<'_>, after: ChangeId, limit: usize) -> Result<
         found.extend(wanted.map(|change| LocalChange {
             id: change.id,
             transaction,
+            unit: change.unit(),
             time: change.time,
             what: what(&change),
         }));
@@ -75,10 +87,7 @@ pub(crate) fn discard(open: &Session<'_>, change: ChangeId, with_dependents: boo
 fn in_transaction(open: &Session<'_>, change: ChangeId, with_dependents: bool) -> Result<Vec<ChangeId>> {
     let keeper = &open.keeper;
     let log = Log::new(keeper);
-    let wanted = match with_dependents {
-        true => dependents(keeper, &log, change)?,
-        false => BTreeSet::from([change]),
-    };
+    let wanted = units(keeper, &log, change, with_dependents)?;
     let gone: Vec<ChangeId> = log.discard(&wanted)?.into_iter().map(|c| c.id).collect();
     if !gone.is_empty() {
         let newest = log.last()?.max(gone.last().copied());
@@ -92,33 +101,100 @@ fn in_transaction(open: &Session<'_>, change: ChangeId, with_dependents: bool) -
     Ok(gone)
 }
 
-/// The change and those after it that cannot stay without it: later ones of the same row, rows that refer to it, and for a
-/// schema change everything later about what it made or altered. Empty when there is no such change.
-fn dependents(conn: &Conn, log: &Log, change: ChangeId) -> Result<BTreeSet<ChangeId>> {
-    let mut found = BTreeSet::new();
-    let mut given_up = GivenUp::default();
-    let mut chunks = log.chunks_after(ChangeId(change.0.saturating_sub(1)))?;
-    while let Some(chunk) = chunks.next()? {
-        for at in chunk.changes()? {
-            let is_it = at.id == change;
-            if is_it || (!found.is_empty() && given_up.is_needed_by(conn, &at)?) {
-                given_up.add(&at);
-                found.insert(at.id);
-            } else if found.is_empty() && at.id > change {
-                return Ok(found);
+/// The change's unit, and with dependents those after it that cannot stay without it: later ones of the same row, rows that
+/// refer to it, what could be written only because a row was gone, and for a schema change everything later about what it
+/// made or altered. Empty when there is no such change.
+fn units(conn: &Conn, log: &Log, change: ChangeId, with_dependents: bool) -> Result<BTreeSet<ChangeId>> {
+    let Some(chunk) = log.chunks_after(ChangeId(change.0.saturating_sub(1)))?.next()? else {
+        return Ok(BTreeSet::new());
+    };
+    let (txn, changes) = (chunk.txn, chunk.changes()?);
+    let Some(unit) = changes.iter().find(|at| at.id == change).map(Change::unit) else {
+        return Ok(BTreeSet::new());
+    };
+    let mut units = BTreeSet::from([unit]);
+    loop {
+        let mut found = BTreeSet::new();
+        let mut given_up = GivenUp::default();
+        let mut again = false;
+        let mut chunks = log.chunks_after(ChangeId(unit.0.saturating_sub(1)))?;
+        let mut read = || -> Result<_> {
+            let chunk = chunks.next()?;
+            Ok(chunk
+                .map(|chunk| Ok::<_, LogError>((chunk.txn, chunk.changes()?)))
+                .transpose()?)
+        };
+        let mut next = read()?;
+        while let Some((in_txn, changes)) = next.take() {
+            // A unit lies in one transaction.
+            if !with_dependents && in_txn > txn {
+                break;
+            }
+            next = read()?;
+            let goes_on = next
+                .as_ref()
+                .and_then(|(_, changes)| changes.first())
+                .map(Change::unit);
+            for (i, at) in changes.iter().enumerate() {
+                if found.contains(&at.id) {
+                    continue;
+                }
+                if units.contains(&at.unit()) {
+                    given_up.add(conn, at)?;
+                    found.insert(at.id);
+                } else if with_dependents
+                    && given_up.is_idle(at)
+                    && goes_on != Some(at.unit())
+                    && fires_nothing(&changes, at.unit())
+                {
+                    given_up.add(conn, at)?;
+                    found.insert(at.id);
+                } else if with_dependents && given_up.is_needed_by(conn, at)? {
+                    // What came before it in its unit goes, too, and what that is needed by.
+                    units.insert(at.unit());
+                    again |= at.unit() < changes[0].id;
+                    let from = changes.partition_point(|earlier| earlier.id < at.unit());
+                    for earlier in changes[from..=i].iter().filter(|c| c.unit() == at.unit()) {
+                        given_up.add(conn, earlier)?;
+                        found.insert(earlier.id);
+                    }
+                } else {
+                    given_up.keep(at);
+                }
             }
         }
+        if !again {
+            return Ok(found);
+        }
     }
-    Ok(found)
 }
 
-/// What will not be there without the changes that are given up.
+/// Whether nothing of a unit is a trigger's: it may be one that followed from any of the other changes.
+fn fires_nothing(changes: &[Change], unit: ChangeId) -> bool {
+    let from = changes.partition_point(|change| change.id < unit);
+    let mut of_unit = changes[from..].iter().filter(|change| change.unit() == unit);
+    of_unit.all(|change| {
+        let by_keys = |cause: &Cause| matches!(cause, Cause::Statement | Cause::ForeignKey);
+        matches!(&change.kind, ChangeKind::Row { cause, .. } if by_keys(cause))
+    })
+}
+
+/// A row: its table, in lower case, and its key (all values where it has none).
+type Row = (String, Vec<Value>);
+
+/// How the state will differ from what the log speaks of, without the changes that are given up.
 #[derive(Default)]
 struct GivenUp {
-    /// Rows by table and key (all values where there is no key).
-    rows: HashSet<(String, Vec<Value>)>,
-    /// The same rows, for foreign keys.
-    parents: Vec<(std::sync::Arc<Table>, Vec<Value>)>,
+    /// Rows that will not be what the log takes them for, and whether they will be there at all.
+    rows: HashMap<Row, bool>,
+    /// Rows as given-up changes would have made them, and were before: what refers to the one only cannot stay.
+    made: Vec<(Arc<Table>, Option<Vec<Value>>, Vec<Value>)>,
+    /// Rows that refer to others, as they will still be, and how given-up changes would have made them.
+    left: Vec<(Arc<Table>, Vec<Value>, Option<Vec<Value>>)>,
+    /// Values of unique indexes that rows will still have: the index's table and columns, and the values.
+    held: HashSet<(String, Vec<usize>, Vec<Value>)>,
+    /// Rows that were written into virtual tables by the text of a statement.
+    written: HashSet<(String, i64)>,
     /// Tables and views, in lower case.
     tables: HashSet<String>,
     /// Indexes and triggers, in lower case.
@@ -127,25 +203,90 @@ struct GivenUp {
 }
 
 impl GivenUp {
-    fn add(&mut self, change: &Change) {
+    fn add(&mut self, conn: &Conn, change: &Change) -> Result<()> {
         match &change.kind {
             ChangeKind::Row { table, op, .. } => {
-                let images = match op {
-                    RowOp::Insert { after } | RowOp::Add { after } => vec![after],
-                    RowOp::Update { before, after } => vec![before, after],
-                    // What is not deleted is there: nothing needs that it is gone.
-                    RowOp::Delete { .. } => vec![],
+                let (before, after) = op.images();
+                let old = before.map(|image| row(table, image));
+                let new = after.map(|image| row(table, image));
+                if let Some(new) = new.filter(|new| old.as_ref() != Some(new)) {
+                    self.rows.entry(new).or_insert(false);
+                }
+                if let Some(after) = after {
+                    self.made.push((table.clone(), before.cloned(), after.clone()));
+                }
+                let (Some(before), Some(old)) = (before, old) else {
+                    return Ok(());
                 };
-                for image in images {
-                    self.rows.insert(row(table, image));
-                    self.parents.push((table.clone(), image.clone()));
+                if self.rows.get(&old) == Some(&false) {
+                    return Ok(());
+                }
+                // Of rows without a key any equal one is as good.
+                if after.is_some() || key_of(table, before).is_some() {
+                    self.rows.insert(old, true);
+                }
+                let unique = self.schema.unique(conn, table)?;
+                self.held.extend(unique_values(&unique, table, before));
+                if !self.schema.foreign_keys(conn, table)?.is_empty() {
+                    self.left.push((table.clone(), before.clone(), after.cloned()));
                 }
             }
             ChangeKind::Statement(statement) => {
+                if let StatementKind::VirtualTableWrite { table } = &statement.kind {
+                    let rows = given::written_rows(&tokens(&statement.sql), statement);
+                    let table = table.to_ascii_lowercase();
+                    self.written
+                        .extend(rows.into_iter().map(|id| (table.clone(), id)));
+                }
                 let (tables, others) = objects(statement);
                 self.tables.extend(tables);
                 self.others.extend(others);
             }
+        }
+        Ok(())
+    }
+
+    /// The change stays: what it makes is there again, under the name that it gives.
+    fn keep(&mut self, change: &Change) {
+        if self.rows.is_empty() {
+            return;
+        }
+        match &change.kind {
+            ChangeKind::Row { table, op, .. } => {
+                if let (_, Some(after)) = op.images()
+                    && let made = row(table, after)
+                    && self.rows.remove(&made).is_some()
+                {
+                    self.made.retain(|(of, _, image)| row(of, image) != made);
+                }
+            }
+            ChangeKind::Statement(statement) if statement.kind == StatementKind::DropTable => {
+                let (tables, _) = objects(statement);
+                self.rows.retain(|(table, _), _| !tables.contains(table));
+            }
+            ChangeKind::Statement(_) => {
+                if let Some(Migration::RenameTable { from, to }) = Migration::of_change(change) {
+                    let rows = std::mem::take(&mut self.rows).into_iter();
+                    let renamed = |table: String| match table.eq_ignore_ascii_case(&from) {
+                        true => to.to_ascii_lowercase(),
+                        false => table,
+                    };
+                    self.rows = rows
+                        .map(|((table, key), there)| ((renamed(table), key), there))
+                        .collect();
+                }
+            }
+        }
+    }
+
+    /// Whether a foreign-key action would have had nothing to do here, for the row will not be there.
+    fn is_idle(&self, change: &Change) -> bool {
+        match &change.kind {
+            ChangeKind::Row { table, op, cause } if *cause == Cause::ForeignKey => {
+                let (before, _) = op.images();
+                before.is_some_and(|before| self.rows.get(&row(table, before)) == Some(&false))
+            }
+            _ => false,
         }
     }
 
@@ -156,17 +297,44 @@ impl GivenUp {
                     return Ok(true);
                 }
                 let (before, after) = op.images();
-                if before.is_some_and(|before| self.rows.contains(&row(table, before))) {
+                let was = before.map(|before| row(table, before));
+                if was.as_ref().is_some_and(|was| self.rows.contains_key(was)) {
                     return Ok(true);
                 }
-                match after {
-                    Some(after) => self.refers(conn, table, after),
+                if let Some(after) = after {
+                    let is = row(table, after);
+                    let moves = was.as_ref() != Some(&is);
+                    let taken = moves && key_of(table, after).is_some() && self.rows.get(&is) == Some(&true);
+                    let held = !self.held.is_empty() && {
+                        let unique = self.schema.unique(conn, table)?;
+                        let had: Vec<_> = before
+                            .into_iter()
+                            .flat_map(|before| unique_values(&unique, table, before))
+                            .collect();
+                        unique_values(&unique, table, after)
+                            .any(|v| self.held.contains(&v) && !had.contains(&v))
+                    };
+                    if taken || held || self.has_no_parent(conn, table, after)? {
+                        return Ok(true);
+                    }
+                }
+                match before {
+                    Some(before) => self.leaves_child(conn, table, before, after),
                     None => Ok(false),
                 }
             }
             ChangeKind::Statement(statement) => match &statement.kind {
-                StatementKind::VirtualTableWrite { table } => {
-                    Ok(self.tables.contains(&table.to_ascii_lowercase()))
+                StatementKind::VirtualTableWrite { table } => self.is_needed_by_text(conn, table, statement),
+                StatementKind::Reindex {
+                    table,
+                    content,
+                    by_trigger,
+                } => {
+                    // A trigger's does what is right for the row, whatever that is.
+                    let row = (content.to_ascii_lowercase(), statement.args.clone());
+                    let of_row = !by_trigger && self.rows.contains_key(&row);
+                    let tables = [table.to_ascii_lowercase(), content.to_ascii_lowercase()];
+                    Ok(of_row || tables.iter().any(|table| self.tables.contains(table)))
                 }
                 StatementKind::Sequence => Ok(matches!(
                     statement.args.first(),
@@ -181,28 +349,55 @@ impl GivenUp {
         }
     }
 
-    /// Whether a row refers, by a foreign key that its table has now, to a row that is given up.
-    fn refers(&mut self, conn: &Conn, table: &Table, after: &[Value]) -> Result<bool> {
-        if self.parents.is_empty() {
+    /// Whether a statement writes a row into a virtual table that a given-up one wrote, or whose content is given up.
+    fn is_needed_by_text(&mut self, conn: &Conn, table: &str, statement: &StatementChange) -> Result<bool> {
+        let name = table.to_ascii_lowercase();
+        if self.tables.contains(&name) {
+            return Ok(true);
+        }
+        if self.rows.is_empty() && self.written.is_empty() {
             return Ok(false);
         }
-        for key in self.schema.foreign_keys(conn, table)?.iter() {
-            let refers = self.parents.iter().any(|(parent, image)| {
-                let primary = parent.key();
-                parent.name.eq_ignore_ascii_case(&key.parent)
-                    && key.columns.iter().enumerate().all(|(i, (child, to))| {
-                        let place = match to {
-                            Some(to) => parent
-                                .columns
-                                .iter()
-                                .position(|c| c.name.eq_ignore_ascii_case(to)),
-                            None => primary.get(i).copied(),
-                        };
-                        let (child, parent) = (after.get(*child), place.and_then(|place| image.get(place)));
-                        child.is_some_and(|child| !child.is_null()) && child == parent
-                    })
-            });
-            if refers {
+        let content = match self.schema.table(conn, table)? {
+            Known::Virtual(known) => match &known.kind {
+                Kind::External { content, .. } => Some(content.to_ascii_lowercase()),
+                _ => None,
+            },
+            _ => None,
+        };
+        let rows = given::written_rows(&tokens(&statement.sql), statement);
+        Ok(rows.into_iter().any(|id| {
+            let of_content = content.clone().map(|content| (content, vec![Value::Integer(id)]));
+            self.written.contains(&(name.clone(), id))
+                || of_content.is_some_and(|row| self.rows.contains_key(&row))
+        }))
+    }
+
+    /// Whether a row refers, by a foreign key that its table has now, to one that is given up.
+    fn has_no_parent(&mut self, conn: &Conn, table: &Table, after: &[Value]) -> Result<bool> {
+        if self.made.is_empty() {
+            return Ok(false);
+        }
+        let keys = self.schema.foreign_keys(conn, table)?;
+        Ok(self.made.iter().any(|(parent, was, is)| {
+            let to = |image: &[Value]| refers(&keys, after, parent, image);
+            to(is) && !was.as_deref().is_some_and(to)
+        }))
+    }
+
+    /// Whether a row that is deleted, or gets another key, is one that a row refers to whose change is given up.
+    fn leaves_child(
+        &mut self,
+        conn: &Conn,
+        parent: &Table,
+        before: &[Value],
+        after: Option<&Vec<Value>>,
+    ) -> Result<bool> {
+        for (child, is, would_be) in &self.left {
+            let keys = self.schema.foreign_keys(conn, child)?;
+            let to = |child: &[Value], image: &[Value]| refers(&keys, child, parent, image);
+            let follows = would_be.as_ref().is_some_and(|would_be| to(would_be, before));
+            if to(is, before) && !follows && !after.is_some_and(|after| to(is, after)) {
                 return Ok(true);
             }
         }
@@ -210,11 +405,48 @@ impl GivenUp {
     }
 }
 
-fn row(table: &Table, image: &[Value]) -> (String, Vec<Value>) {
-    let key = table.key();
-    let values = match key.is_empty() {
-        true => image.to_vec(),
-        false => key.iter().filter_map(|&i| image.get(i).cloned()).collect(),
+/// What a row has in each unique index, so that values which any collation takes for equal are so.
+fn unique_values<'a>(
+    indexes: &'a [Vec<usize>],
+    table: &'a Table,
+    image: &'a [Value],
+) -> impl Iterator<Item = (String, Vec<usize>, Vec<Value>)> + 'a {
+    indexes.iter().filter_map(|columns| {
+        let values: Option<Vec<Value>> = columns
+            .iter()
+            .map(|&i| match image.get(i)? {
+                Value::Null => None,
+                Value::Text(text) => Some(Value::Text(text.trim_end().to_lowercase())),
+                other => Some(other.clone()),
+            })
+            .collect();
+        Some((table.name.to_ascii_lowercase(), columns.clone(), values?))
+    })
+}
+
+/// Whether one of a child's foreign keys refers to this row.
+fn refers(keys: &[ForeignKey], child: &[Value], parent: &Table, image: &[Value]) -> bool {
+    keys.iter().any(|key| {
+        let primary = parent.key();
+        parent.name.eq_ignore_ascii_case(&key.parent)
+            && key.columns.iter().enumerate().all(|(i, (child_column, to))| {
+                let place = match to {
+                    Some(to) => parent
+                        .columns
+                        .iter()
+                        .position(|c| c.name.eq_ignore_ascii_case(to)),
+                    None => primary.get(i).copied(),
+                };
+                let (child, parent) = (child.get(*child_column), place.and_then(|place| image.get(place)));
+                child.is_some_and(|child| !child.is_null()) && child == parent
+            })
+    })
+}
+
+fn row(table: &Table, image: &[Value]) -> Row {
+    let values = match key_of(table, image) {
+        None => image.to_vec(),
+        Some(key) => key.into_iter().map(|i| image[i].clone()).collect(),
     };
     (table.name.to_ascii_lowercase(), values)
 }

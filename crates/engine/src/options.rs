@@ -199,6 +199,11 @@ impl Builder {
     }
 
     /// Rewrites or skips changes before they are pushed and before they are put back by a pull.
+    ///
+    /// It is asked about every row that is written, each by itself: the statement's own rows and, where those are sent (to this
+    /// project's server, and by a pull), those that triggers and foreign-key actions wrote for them. Skipping a row leaves
+    /// those in; skip them, too, where they must not arrive without it. A statement that takes a change's place fires no
+    /// triggers there. The entry of a full-text index with external content follows its row.
     pub fn transform(mut self, transform: Arc<TransformFn>) -> Self {
         self.transform = Some(transform);
         self

@@ -352,6 +352,7 @@ fn changes() -> Vec<Change> {
     let change = |(n, kind)| Change {
         id: ChangeId(n),
         time: 1_700_000_000,
+        back: 0,
         kind,
     };
     (1..).zip(kinds).map(change).collect()

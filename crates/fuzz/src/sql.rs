@@ -12,7 +12,7 @@ use crate::Input;
 /// the SQL has as many arguments as parameters.
 pub(crate) fn change_codec(data: &[u8]) {
     // The version stands before everything and hides it from a mutator.
-    let mut bytes = vec![2];
+    let mut bytes = vec![3];
     bytes.extend(data);
     let Ok(changes) = codec::decode(&bytes) else {
         return;
@@ -130,6 +130,7 @@ pub(crate) fn statement(data: &[u8]) {
     let change = |sql: &str, args: Vec<Value>| Change {
         id: ChangeId(1),
         time: 0,
+        back: 0,
         kind: ChangeKind::Statement(StatementChange {
             sql: sql.to_owned(),
             args,

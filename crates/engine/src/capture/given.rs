@@ -6,7 +6,7 @@
 
 use super::Arguments;
 use crate::change::{
-    Table, Value,
+    StatementChange, Table, Value,
     tokens::{Token, TokenKind},
 };
 
@@ -41,6 +41,19 @@ fn find_insert(tokens: &[Token<'_>]) -> Option<usize> {
 /// Whether the statement is an `INSERT`.
 pub fn is_insert(tokens: &[Token<'_>]) -> bool {
     find_insert(tokens).is_some()
+}
+
+/// Whether the statement is a `DELETE`.
+pub fn is_delete(tokens: &[Token<'_>]) -> bool {
+    let mut depth = 0usize;
+    tokens.windows(2).any(|pair| {
+        match pair[0].text {
+            "(" => depth += 1,
+            ")" => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth == 0 && pair[0].is("DELETE") && pair[1].is("FROM")
+    })
 }
 
 /// Whether the statement says what is to happen on conflicts, which overrides what its triggers say.
@@ -109,16 +122,28 @@ pub fn by_trigger(tokens: &[Token<'_>], table: &Table, key: usize) -> Option<boo
 
 /// Whether a trigger is one of `table` for this event (`INSERT`, `UPDATE`, `DELETE`).
 pub fn fires(tokens: &[Token<'_>], event: &str, table: &str) -> bool {
+    let head = head_on(tokens, table);
+    head.is_some_and(|head| head.iter().any(|t| t.is(event)))
+}
+
+/// Whether a trigger is one of `table` and does not run after its row: `BEFORE` is what SQLite takes when nothing is said.
+pub fn fires_before(tokens: &[Token<'_>], table: &str) -> bool {
+    let is_event = |t: &Token<'_>| ["INSERT", "UPDATE", "DELETE"].iter().any(|event| t.is(event));
+    let after = |head: &[Token<'_>]| head.windows(2).any(|t| t[0].is("AFTER") && is_event(&t[1]));
+    head_on(tokens, table).is_some_and(|head| !after(head))
+}
+
+/// What a trigger of `table` says before `ON`; `None` when it is one of another table.
+fn head_on<'t, 's>(tokens: &'t [Token<'s>], table: &str) -> Option<&'t [Token<'s>]> {
     let begin = tokens.iter().position(|t| t.is("BEGIN")).unwrap_or(tokens.len());
     let head = &tokens[..begin];
-    let Some(on) = head.iter().position(|t| t.is("ON")) else {
-        return false;
-    };
+    let on = head.iter().position(|t| t.is("ON"))?;
     let qualified = head.get(on + 2).is_some_and(|t| t.text == ".");
     let name = head
         .get(if qualified { on + 3 } else { on + 1 })
         .and_then(Token::name);
-    head[..on].iter().any(|t| t.is(event)) && name.is_some_and(|name| name.eq_ignore_ascii_case(table))
+    name.is_some_and(|name| name.eq_ignore_ascii_case(table))
+        .then_some(&head[..on])
 }
 
 /// Where a trigger's program copies `new.key` to: table and column, by name or by place.
@@ -428,7 +453,50 @@ pub fn rows_by_key(
     }
 }
 
-/// The same of an `UPDATE` or `DELETE`.
+/// The rowids that a statement recorded as text gives to rows of the virtual table, as far as it writes them down or binds
+/// them.
+pub fn written_rows(tokens: &[Token<'_>], statement: &StatementChange) -> Vec<i64> {
+    let ids = || {
+        let start = find_insert(tokens)?;
+        let open = tokens[start..].iter().position(|t| t.text == "(")? + start;
+        let (columns, after) = list(tokens, open)?;
+        let named = |wanted: &str| {
+            columns.iter().position(|item| {
+                let name = item.first().and_then(|(_, t)| t.name());
+                name.is_some_and(|name| name.eq_ignore_ascii_case(wanted))
+            })
+        };
+        let place = ["rowid", "docid", "oid", "_rowid_"].into_iter().find_map(named)?;
+        let numbers = parameters(tokens);
+        let mut at = after;
+        let mut ids = Vec::new();
+        if !tokens.get(at)?.is("VALUES") {
+            return None;
+        }
+        while let Some((row, after)) = list(tokens, at + 1) {
+            ids.extend(row.get(place).and_then(|item| match &item[..] {
+                [(i, token)] if token.kind == TokenKind::Parameter => {
+                    let by_name = statement.named.iter().find(|(name, _)| name == token.text);
+                    let number = numbers.iter().find(|(at, _)| at == i)?.1;
+                    let by_number = number.checked_sub(1).and_then(|i| statement.args.get(i));
+                    match by_name.map(|(_, value)| value).or(by_number) {
+                        Some(Value::Integer(id)) => Some(*id),
+                        _ => None,
+                    }
+                }
+                item => {
+                    let text: String = item.iter().map(|(_, token)| token.text).collect();
+                    text.trim_matches('\'').parse().ok()
+                }
+            }));
+            at = after;
+        }
+        Some(ids)
+    };
+    ids().unwrap_or_default()
+}
+
+/// Whether an `UPDATE` or `DELETE` does the same wherever it is run, as [`is_plain_values`].
 pub fn is_plain_change(tokens: &[Token<'_>]) -> bool {
     const BEYOND: [&str; 8] = [
         "SELECT",

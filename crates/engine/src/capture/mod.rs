@@ -24,8 +24,9 @@ mod run;
 pub mod schema;
 #[cfg(test)]
 mod tests;
+mod units;
 mod virtual_rows;
-mod virtual_tables;
+pub mod virtual_tables;
 mod writer;
 
 use std::{

@@ -13,6 +13,7 @@ use super::{
     hook::{self, Nested, SEQUENCE},
     run::{Run, lost_transaction},
     schema::Known,
+    units::{Recorded, Units},
     virtual_rows::VirtualRows,
     writer::{CHUNK_BYTES, size},
 };
@@ -90,7 +91,8 @@ impl Run<'_> {
             base,
             failed,
         };
-        self.record_rows(nested, nesting, Some(&statement), None)
+        self.record_rows(nested, nesting, Some(&statement), None)?;
+        Ok(())
     }
 
     pub fn record_ddl(
@@ -110,9 +112,10 @@ impl Run<'_> {
         }
         self.look_at_log()?;
         self.state.schema.clear();
+        let mut rows = 0;
         if ddl.kind == StatementKind::DropTable {
             // Foreign keys act on the children of the dropped table's rows; the rows themselves go with the statement.
-            self.record_rows(nested, Nesting::of_a_dropped_table(), None, Some(&ddl.name))?;
+            rows = self.record_rows(nested, Nesting::of_a_dropped_table(), None, Some(&ddl.name))?;
         }
         let mut kind = ddl.kind.clone();
         let sql = match (&kind, after) {
@@ -130,7 +133,7 @@ impl Run<'_> {
             named: Vec::new(),
             kind,
         };
-        self.wait(ChangeKind::Statement(change));
+        self.wait(ChangeKind::Statement(change), rows);
         if ddl.as_select {
             self.record_contents(&ddl.name)?;
         }
@@ -161,11 +164,12 @@ impl Run<'_> {
                 .map(|i| Ok(Value::from(select.value(i)?)))
                 .collect();
             let op = RowOp::Insert { after: after? };
-            self.wait(ChangeKind::Row {
+            let kind = ChangeKind::Row {
                 table: descriptor.clone(),
                 op,
                 cause: Cause::Statement,
-            });
+            };
+            self.wait(kind, 0);
             if self.state.waiting_bytes > CHUNK_BYTES {
                 self.flush()?;
             }
@@ -173,22 +177,23 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Turns what the hook saw into changes.
+    /// Turns what the hook saw into changes. How many those are.
     fn record_rows(
         &mut self,
         nested: Vec<Nested>,
         mut nesting: Nesting,
         statement: Option<&Statement<'_>>,
         except: Option<&str>,
-    ) -> Result<()> {
+    ) -> Result<u32> {
         let mut virtual_rows = VirtualRows::default();
         if let Some(statement) = statement {
             virtual_rows = self.virtual_targets(statement)?;
         }
         if nested.is_empty() && virtual_rows.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         self.look_at_log()?;
+        let mut units = self.units(statement, &nested)?;
         let deep = nested.iter().any(|n| n.depth > 0);
         let enforced = deep && self.foreign_keys_enforced()?;
         let mut changes = Vec::with_capacity(nested.len());
@@ -199,11 +204,12 @@ impl Run<'_> {
             let table = match self.known(&table)? {
                 Known::Ordinary(table) => table,
                 Known::Shadow(table, part) if statement.is_some() => {
-                    virtual_rows.see(&table, part, op, &mut changes);
+                    virtual_rows.see(&table, part, op, &mut units, &mut changes);
                     continue;
                 }
                 _ => continue,
             };
+            let unit = units.next(depth, &op);
             hook::fit(&table, &mut op)?;
             self.check_text(&table, &op)?;
             let cause = if deep {
@@ -218,7 +224,7 @@ impl Run<'_> {
             if table.name == SEQUENCE {
                 // DROP TABLE deletes its row, there as here, and so do the triggers of a remote.
                 if except.is_none() && cause == Cause::Statement {
-                    changes.extend(sequence(op));
+                    changes.extend(sequence(op).map(|kind| Recorded { kind, unit }));
                 }
                 continue;
             }
@@ -227,13 +233,14 @@ impl Run<'_> {
             }
             virtual_rows.content(&table, &op);
             self.who_chose(statement, &table, &mut op, cause)?;
-            changes.push(ChangeKind::Row { table, op, cause });
+            let kind = ChangeKind::Row { table, op, cause };
+            changes.push(Recorded { kind, unit });
         }
         if let Some(statement) = statement {
-            self.finish_virtual_rows(statement, virtual_rows, &mut changes)?;
+            self.finish_virtual_rows(statement, virtual_rows, &mut units, &mut changes)?;
             if !self.is_repeatable(statement, &changes, deep)? {
                 for change in &mut changes {
-                    match change {
+                    match &mut change.kind {
                         ChangeKind::Row { cause, .. } if *cause == Cause::Trigger => {
                             *cause = Cause::Unrepeatable;
                         }
@@ -243,10 +250,34 @@ impl Run<'_> {
             }
         }
         for change in &mut changes {
-            self.say_by_values(change)?;
+            self.say_by_values(&mut change.kind)?;
         }
-        changes.into_iter().for_each(|kind| self.wait(kind));
-        Ok(())
+        let mut count = 0;
+        for (kind, back) in units.finish(changes) {
+            self.wait(kind, back);
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// How the changes of a statement will be told apart.
+    fn units(&mut self, statement: Option<&Statement<'_>>, nested: &[Nested]) -> Result<Units> {
+        let Some(statement) = statement.filter(|s| s.base == 0) else {
+            return Ok(Units::whole());
+        };
+        let own: HashSet<&str> = nested
+            .iter()
+            .filter(|n| n.depth == 0)
+            .map(|n| &*n.table)
+            .collect();
+        for trigger in statement.triggers() {
+            let sql = internal(|| self.state.schema.trigger(self.conn, trigger))?;
+            let tokens = tokens(&sql);
+            if own.iter().any(|table| given::fires_before(&tokens, table)) {
+                return Ok(Units::whole());
+            }
+        }
+        Ok(Units::of_statement(&tokens(statement.sql)))
     }
 
     /// Marks a change of a row that has perhaps another key on a remote whose triggers fire.
@@ -310,14 +341,9 @@ impl Run<'_> {
     }
 
     /// Whether a remote that is sent the statement's own rows, and whose triggers fire for them, comes to the same.
-    fn is_repeatable(
-        &mut self,
-        statement: &Statement<'_>,
-        changes: &[ChangeKind],
-        deep: bool,
-    ) -> Result<bool> {
+    fn is_repeatable(&mut self, statement: &Statement<'_>, changes: &[Recorded], deep: bool) -> Result<bool> {
         let rows = |wanted: Cause| {
-            changes.iter().filter_map(move |change| match change {
+            changes.iter().filter_map(move |change| match &change.kind {
                 ChangeKind::Row { table, op, cause } if *cause == wanted => Some((table, op)),
                 _ => None,
             })
@@ -420,12 +446,13 @@ impl Run<'_> {
         Ok(self.temp_triggers()?.contains(&trigger.to_ascii_lowercase()))
     }
 
-    fn wait(&mut self, kind: ChangeKind) {
+    fn wait(&mut self, kind: ChangeKind, back: u32) {
         self.state.waiting_bytes += size(&kind);
         // The id is given when the change is written: what is rolled back before that uses none.
         self.state.waiting.push(Change {
             id: ChangeId(0),
             time: (self.capture.options.clock)(),
+            back,
             kind,
         });
     }

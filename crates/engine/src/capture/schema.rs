@@ -61,6 +61,7 @@ pub struct SchemaCache {
     known: HashMap<Box<str>, Known>,
     foreign_keys: HashMap<Box<str>, Arc<[ForeignKey]>>,
     indexes: HashMap<Box<str>, Indexes>,
+    unique: HashMap<Box<str>, Arc<[Vec<usize>]>>,
     triggers: HashMap<Box<str>, Arc<str>>,
     trigger_keys: HashMap<Box<str>, bool>,
     kind: Option<Stmt>,
@@ -98,6 +99,7 @@ impl SchemaCache {
         self.known.clear();
         self.foreign_keys.clear();
         self.indexes.clear();
+        self.unique.clear();
         self.triggers.clear();
         self.trigger_keys.clear();
     }
@@ -121,6 +123,35 @@ impl SchemaCache {
         };
         self.indexes.insert(table.name.as_str().into(), indexes);
         Ok(indexes)
+    }
+
+    /// The columns of each unique index of a table, but for those over expressions.
+    pub fn unique(&mut self, conn: &Conn, table: &Table) -> Result<Arc<[Vec<usize>]>> {
+        if let Some(known) = self.unique.get(table.name.as_str()) {
+            return Ok(known.clone());
+        }
+        let mut select = conn.prepare_one(
+            "SELECT l.seq, i.name FROM pragma_index_list(?1, 'main') l JOIN pragma_index_info(l.name, 'main') i \
+             WHERE l.\"unique\" ORDER BY l.seq, i.seqno",
+        )?;
+        select.bind(1, ValueRef::Text(table.name.as_bytes()))?;
+        let mut indexes: Vec<(i64, Option<Vec<usize>>)> = Vec::new();
+        while select.step()? == Step::Row {
+            let (index, name) = (integer(&select, 0)?, text(&select, 1)?);
+            let column = name.and_then(|name| table.columns.iter().position(|c| c.name == name));
+            match indexes.last_mut() {
+                Some((last, columns)) if *last == index => {
+                    *columns = columns.take().zip(column).map(|(mut columns, column)| {
+                        columns.push(column);
+                        columns
+                    });
+                }
+                _ => indexes.push((index, column.map(|column| vec![column]))),
+            }
+        }
+        let unique: Arc<[Vec<usize>]> = indexes.into_iter().filter_map(|(_, columns)| columns).collect();
+        self.unique.insert(table.name.as_str().into(), unique.clone());
+        Ok(unique)
     }
 
     /// The text of a trigger; empty when there is none.

@@ -1,7 +1,10 @@
 //! Rows that a statement writes into virtual tables: told from their shadow tables (`virtual_tables.rs`), or recorded as
 //! the statement's text where that does the same wherever it is run, or refused.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use partial_sync_vfs::sqlite::{Step, ValueRef};
 
@@ -11,6 +14,7 @@ use super::{
     record::Statement,
     run::Run,
     schema::Known,
+    units::{Recorded, Units},
     virtual_tables::{Kind, Part, Spatial, VirtualTable, reindex},
 };
 use crate::{
@@ -33,13 +37,21 @@ enum How {
 #[derive(Default)]
 pub struct VirtualRows {
     written: HashMap<String, How>,
+    /// The statement itself writes to the virtual table, not a trigger.
+    direct: bool,
     text: Option<String>,
     spatial: Vec<(Arc<VirtualTable>, Spatial)>,
-    /// Rows of external content that were taken out of an index or put in.
-    indexed: Vec<(Arc<VirtualTable>, Vec<i64>)>,
+    indexed: Vec<(Arc<VirtualTable>, Indexed)>,
     /// Rows of ordinary tables that were there before.
     before: Vec<(Arc<Table>, Vec<Value>)>,
     refused: Option<String>,
+}
+
+/// Rows of external content that were taken out of an index or put in, in order, and the unit of each.
+#[derive(Default)]
+struct Indexed {
+    touched: Vec<i64>,
+    units: HashMap<i64, usize>,
 }
 
 impl VirtualRows {
@@ -52,21 +64,43 @@ impl VirtualRows {
     }
 
     /// A row of a shadow table changed.
-    pub fn see(&mut self, table: &Arc<VirtualTable>, part: Part, op: RowOp, changes: &mut Vec<ChangeKind>) {
+    pub fn see(
+        &mut self,
+        table: &Arc<VirtualTable>,
+        part: Part,
+        op: RowOp,
+        units: &mut Units,
+        changes: &mut Vec<Recorded>,
+    ) {
         let Some(How::Rows(cause)) = self.how(table) else {
             return;
         };
+        let direct = self.direct;
         match (&table.kind, part) {
-            (Kind::Content(rows), Part::Content) => content_row(rows, op, cause, changes),
+            (Kind::Content(rows), Part::Content) => {
+                let unit = match direct {
+                    true => units.next(0, &op),
+                    false => units.inner(false),
+                };
+                content_row(rows, op, cause, unit, changes);
+            }
             (Kind::Spatial(..), Part::RowId | Part::Node) => {
-                entry(&mut self.spatial, table).see(part, op);
+                entry(&mut self.spatial, table).see(part, op, direct, units);
             }
             (Kind::External { .. }, Part::DocSize) => {
                 let (before, after) = op.images();
                 if let Some(Value::Integer(id)) = before.or(after).and_then(|image| image.first()) {
-                    let ids = entry(&mut self.indexed, table);
-                    if !ids.contains(id) {
-                        ids.push(*id);
+                    let seen = entry(&mut self.indexed, table);
+                    match seen.units.get(id) {
+                        Some(&unit) if !direct => {
+                            let here = units.inner(false);
+                            units.join(unit, here);
+                        }
+                        Some(_) => {}
+                        None => {
+                            seen.units.insert(*id, units.inner(direct));
+                            seen.touched.push(*id);
+                        }
                     }
                 }
             }
@@ -96,18 +130,23 @@ fn entry<'v, T: Default>(all: &'v mut Vec<(Arc<VirtualTable>, T)>, table: &Arc<V
 }
 
 /// A row of a `_content` table: the id, the columns, and perhaps more.
-fn content_row(table: &Arc<Table>, mut op: RowOp, cause: Cause, changes: &mut Vec<ChangeKind>) {
+fn content_row(table: &Arc<Table>, mut op: RowOp, cause: Cause, unit: usize, changes: &mut Vec<Recorded>) {
     for image in op.images_mut() {
         image.truncate(table.columns.len());
         image.resize(table.columns.len(), Value::Null);
     }
     // FTS5 changes a row by deleting it and inserting it.
     if let RowOp::Insert { after } = &op
-        && let Some(ChangeKind::Row {
-            table: last,
-            op: RowOp::Delete { before },
-            ..
+        && let Some(Recorded {
+            kind:
+                ChangeKind::Row {
+                    table: last,
+                    op: RowOp::Delete { before },
+                    ..
+                },
+            unit: same,
         }) = changes.last()
+        && *same == unit
         && Arc::ptr_eq(last, table)
         && before.first() == after.first()
     {
@@ -118,11 +157,9 @@ fn content_row(table: &Arc<Table>, mut op: RowOp, cause: Cause, changes: &mut Ve
         }
         op = RowOp::Update { before, after };
     }
-    changes.push(ChangeKind::Row {
-        table: table.clone(),
-        op,
-        cause,
-    });
+    let table = table.clone();
+    let kind = ChangeKind::Row { table, op, cause };
+    changes.push(Recorded { kind, unit });
 }
 
 impl Run<'_> {
@@ -134,6 +171,7 @@ impl Run<'_> {
                 continue;
             };
             let name = table.name.to_ascii_lowercase();
+            rows.direct |= target.trigger.is_none();
             let cause = match &target.trigger {
                 None => Cause::Statement,
                 Some(trigger) => self.cause_of_trigger(statement, trigger)?,
@@ -211,10 +249,11 @@ impl Run<'_> {
         &mut self,
         statement: &Statement<'_>,
         mut rows: VirtualRows,
-        changes: &mut Vec<ChangeKind>,
+        units: &mut Units,
+        changes: &mut Vec<Recorded>,
     ) -> Result<()> {
         for change in changes.iter_mut() {
-            if let ChangeKind::Row { table, op, cause } = change
+            if let ChangeKind::Row { table, op, cause } = &mut change.kind
                 && table.is_virtual
             {
                 let (table, cause) = (table.clone(), *cause);
@@ -229,14 +268,17 @@ impl Run<'_> {
             });
         }
         for (table, seen) in std::mem::take(&mut rows.spatial) {
-            self.spatial_rows(statement, &table, &seen, &rows, changes)?;
+            self.spatial_rows(statement, &table, &seen, &rows, units, changes)?;
         }
-        for (table, ids) in std::mem::take(&mut rows.indexed) {
-            self.indexed_rows(&table, &ids, &rows, changes)?;
+        for (table, seen) in std::mem::take(&mut rows.indexed) {
+            self.indexed_rows(&table, &seen, &rows, changes)?;
         }
         if let Some(table) = rows.text {
-            let statements = self.as_text(statement, table)?;
-            changes.extend(statements.into_iter().map(ChangeKind::Statement));
+            for statement in self.as_text(statement, table)? {
+                let unit = units.inner(true);
+                let kind = ChangeKind::Statement(statement);
+                changes.push(Recorded { kind, unit });
+            }
         }
         Ok(())
     }
@@ -287,13 +329,15 @@ impl Run<'_> {
         table: &VirtualTable,
         seen: &Spatial,
         rows: &VirtualRows,
-        changes: &mut Vec<ChangeKind>,
+        units: &mut Units,
+        changes: &mut Vec<Recorded>,
     ) -> Result<()> {
         let (Kind::Spatial(columns, coordinates), Some(How::Rows(cause))) = (&table.kind, rows.how(table))
         else {
             return Ok(());
         };
-        for &id in &seen.touched {
+        for (id, touched_by) in &seen.touched {
+            let id = *id;
             let before = internal(|| seen.before(self.conn, columns, *coordinates, id));
             let after = self.row_of(&table.name, &columns.columns[0].name, id)?;
             let mut op = match (before, after) {
@@ -304,22 +348,23 @@ impl Run<'_> {
                 (None, None) => continue,
             };
             self.who_chose(Some(statement), columns, &mut op, cause)?;
-            changes.push(ChangeKind::Row {
-                table: columns.clone(),
-                op,
-                cause,
-            });
+            let unit = touched_by[0];
+            touched_by.iter().for_each(|other| units.join(unit, *other));
+            let table = columns.clone();
+            let kind = ChangeKind::Row { table, op, cause };
+            changes.push(Recorded { kind, unit });
         }
         Ok(())
     }
 
-    /// Rows of external content: out of the index as the content was before the statement, into it as it is after.
+    /// Rows of external content: out of the index as the content was before the statement, into it as it is after. A row
+    /// that is gone is put in, too: nothing happens then, unless its deletion is left out where the change is run.
     fn indexed_rows(
         &mut self,
         table: &VirtualTable,
-        ids: &[i64],
+        seen: &Indexed,
         rows: &VirtualRows,
-        changes: &mut Vec<ChangeKind>,
+        changes: &mut Vec<Recorded>,
     ) -> Result<()> {
         let (
             Kind::External {
@@ -333,8 +378,9 @@ impl Run<'_> {
             return Ok(());
         };
         let (out, into) = reindex(&table.name, content, rowid, columns);
-        let change = |sql: &str, id: i64| {
-            ChangeKind::Statement(StatementChange {
+        let change = |sql: &str, id: i64, unit: usize| Recorded {
+            unit,
+            kind: ChangeKind::Statement(StatementChange {
                 sql: sql.to_owned(),
                 args: vec![Value::Integer(id)],
                 named: Vec::new(),
@@ -343,16 +389,39 @@ impl Run<'_> {
                     content: content.clone(),
                     by_trigger: cause != Cause::Statement,
                 },
-            })
+            }),
         };
-        let mut first = Vec::with_capacity(ids.len());
-        for &id in ids {
-            let was = rows.before.iter().any(|(of, image)| {
-                let key = of.columns.iter().position(|c| c.name.eq_ignore_ascii_case(rowid));
-                let at = key.or_else(|| of.key().first().copied());
-                of.name.eq_ignore_ascii_case(content)
-                    && at.is_none_or(|at| image.get(at) == Some(&Value::Integer(id)))
-            });
+        let is_content = |of: &Table| of.name.eq_ignore_ascii_case(content);
+        let number = |of: &Table, image: &[Value]| {
+            let key = of.columns.iter().position(|c| c.name.eq_ignore_ascii_case(rowid));
+            match image.get(key.or_else(|| of.key().first().copied())?) {
+                Some(Value::Integer(id)) => Some(*id),
+                _ => None,
+            }
+        };
+        // `None`: the table has no column for its rowid.
+        let before: HashSet<Option<i64>> = rows
+            .before
+            .iter()
+            .filter(|(of, _)| is_content(of))
+            .map(|(of, image)| number(of, image))
+            .collect();
+        // Their keys may be other rows' there, which are not to be taken out.
+        let added: HashSet<i64> = changes
+            .iter()
+            .filter_map(|change| match &change.kind {
+                ChangeKind::Row {
+                    table,
+                    op: RowOp::Add { after },
+                    ..
+                } if is_content(table) => number(table, after),
+                _ => None,
+            })
+            .collect();
+        let mut first = Vec::with_capacity(seen.touched.len());
+        for &id in &seen.touched {
+            let unit = seen.units[&id];
+            let was = before.contains(&Some(id)) || before.contains(&None);
             let is = self.row_of(content, rowid, id)?.is_some();
             let indexed = self
                 .row_of(&format!("{}_docsize", table.name), "id", id)?
@@ -364,23 +433,11 @@ impl Run<'_> {
                           back. Write the values literally or bound, with the rowid",
                 });
             }
-            // Its key may be another row's there, which is not to be taken out.
-            let added = |change: &ChangeKind| match change {
-                ChangeKind::Row {
-                    table,
-                    op: RowOp::Add { after },
-                    ..
-                } => {
-                    let key = table.key().first().and_then(|&key| after.get(key));
-                    table.name.eq_ignore_ascii_case(content) && key == Some(&Value::Integer(id))
-                }
-                _ => false,
-            };
-            if !changes.iter().any(added) {
-                first.push(change(&out, id));
+            if !added.contains(&id) {
+                first.push(change(&out, id, unit));
             }
-            if indexed {
-                changes.push(change(&into, id));
+            if indexed || !is {
+                changes.push(change(&into, id, unit));
             }
         }
         changes.splice(0..0, first);

@@ -8,6 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use partial_sync_vfs::sqlite::{self, Conn, Step, ValueRef};
 
+use super::units::Units;
 use crate::change::{
     Column, RowOp, Table, Value,
     sql::quoted,
@@ -190,7 +191,8 @@ fn arguments<'t>(tokens: &[Token<'t>]) -> Vec<Vec<Token<'t>>> {
     all
 }
 
-/// The SQL that takes row `?` out of an index with external content, and that which puts it in, as the content is.
+/// The SQL that takes row `?` out of an index with external content, and that which puts it in, as the content is. Neither
+/// does anything twice, or for a row that is not there: then the index fits the content whatever happened between the two.
 pub fn reindex(table: &str, content: &str, rowid: &str, columns: &[String]) -> (String, String) {
     let (name, content) = (quoted(table), quoted(content));
     let rowid = if rowid.eq_ignore_ascii_case("rowid") {
@@ -208,22 +210,26 @@ pub fn reindex(table: &str, content: &str, rowid: &str, columns: &[String]) -> (
             "INSERT INTO {name}({name}, rowid{list}) SELECT 'delete', {rowid}{list} FROM {content} \
              WHERE {rowid} = ? AND EXISTS (SELECT 1 FROM {docsize} WHERE {docsize}.id = {content}.{rowid})"
         ),
-        format!("INSERT INTO {name}(rowid{list}) SELECT {rowid}{list} FROM {content} WHERE {rowid} = ?"),
+        format!(
+            "INSERT INTO {name}(rowid{list}) SELECT {rowid}{list} FROM {content} \
+             WHERE {rowid} = ? AND NOT EXISTS (SELECT 1 FROM {docsize} WHERE {docsize}.id = {content}.{rowid})"
+        ),
     )
 }
 
 /// What was seen of an R*Tree while a statement ran: how its rows and nodes were before.
 #[derive(Default)]
 pub struct Spatial {
-    /// In the order in which they were first touched.
-    pub touched: Vec<i64>,
-    rows: HashMap<i64, Option<Vec<Value>>>,
+    /// In the order in which they were first touched, each with the units that did.
+    pub touched: Vec<(i64, Vec<usize>)>,
+    /// Where in `touched` a row is, and its row of `_rowid` before.
+    rows: HashMap<i64, (usize, Option<Vec<Value>>)>,
     nodes: HashMap<i64, Option<Vec<u8>>>,
 }
 
 impl Spatial {
     /// A change of one of its two tables.
-    pub fn see(&mut self, part: Part, op: RowOp) {
+    pub fn see(&mut self, part: Part, op: RowOp, direct: bool, units: &mut Units) {
         let (before, after) = match op {
             RowOp::Insert { after } | RowOp::Add { after } => (None, Some(after)),
             RowOp::Update { before, after } => (Some(before), Some(after)),
@@ -237,9 +243,14 @@ impl Spatial {
             return;
         };
         if part == Part::RowId {
-            if !self.rows.contains_key(&id) {
-                self.touched.push(id);
-                self.rows.insert(id, before);
+            match self.rows.get(&id) {
+                None => {
+                    let unit = units.inner(direct);
+                    self.rows.insert(id, (self.touched.len(), before));
+                    self.touched.push((id, vec![unit]));
+                }
+                Some(&(at, _)) if !direct => self.touched[at].1.push(units.inner(false)),
+                Some(_) => {}
             }
         } else {
             self.nodes
@@ -259,7 +270,7 @@ impl Spatial {
         coordinates: Coordinates,
         id: i64,
     ) -> Option<Vec<Value>> {
-        let row = self.rows.get(&id)?.as_ref()?;
+        let row = self.rows.get(&id)?.1.as_ref()?;
         let Some(Value::Integer(node)) = row.get(1) else {
             return None;
         };

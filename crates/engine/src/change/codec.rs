@@ -1,10 +1,10 @@
 //! A chunk of changes as bytes: what a row of the change log and the file of a pull in progress hold.
 //!
 //! Format: one version byte, then [postcard](https://postcard.jamesmunns.com/wire-format) of `{ mode, tables: [Table],
-//! changes: [{ id: i64, time: i64, kind: Row { table: u32, op, cause } | Statement }] }`. A table is written once per
-//! chunk, and changes name it by its index. Release 0.1 wrote version 1, without a mode and without virtual tables; its
-//! changes are to be run as it ran them, with triggers firing. [`decode`] takes any bytes: it never panics, and never
-//! allocates more than a small multiple of what it was given.
+//! changes: [{ id: i64, time: i64, back: u32, kind: Row { table: u32, op, cause } | Statement }] }`. A table is written
+//! once per chunk, and changes name it by its index. Version 2 had no `back`: each change is a unit of its own. Release 0.1
+//! wrote version 1, also without a mode and without virtual tables; its changes are to be run as it ran them, with triggers
+//! firing. [`decode`] takes any bytes: it never panics, and never allocates more than a small multiple of what it was given.
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::{Cause, Change, ChangeKind, Column, Mode, RowOp, StatementChange, Table};
 
 /// It is raised when the meaning of the bytes after it changes.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// Without units.
+const SECOND: u8 = 2;
 /// What release 0.1 wrote.
 const FIRST: u8 = 1;
 
@@ -44,9 +46,16 @@ struct Chunk<'a> {
 }
 
 #[derive(Deserialize)]
+struct SecondChunk<'a> {
+    mode: Mode,
+    tables: Vec<Cow<'a, Table>>,
+    changes: Vec<OldEntry<'a>>,
+}
+
+#[derive(Deserialize)]
 struct FirstChunk<'a> {
     tables: Vec<FirstTable>,
-    changes: Vec<Entry<'a>>,
+    changes: Vec<OldEntry<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -60,7 +69,26 @@ struct FirstTable {
 struct Entry<'a> {
     id: i64,
     time: i64,
+    back: u32,
     kind: EntryKind<'a>,
+}
+
+#[derive(Deserialize)]
+struct OldEntry<'a> {
+    id: i64,
+    time: i64,
+    kind: EntryKind<'a>,
+}
+
+impl<'a> From<OldEntry<'a>> for Entry<'a> {
+    fn from(old: OldEntry<'a>) -> Self {
+        Self {
+            id: old.id,
+            time: old.time,
+            back: 0,
+            kind: old.kind,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -87,7 +115,7 @@ enum EntryKind<'a> {
 /// });
 /// let op = RowOp::Insert { after: vec![Value::Integer(7)] };
 /// let kind = ChangeKind::Row { table, op, cause: Cause::Statement };
-/// let changes = [Change { id: ChangeId(1), time: 0, kind }];
+/// let changes = [Change { id: ChangeId(1), time: 0, back: 0, kind }];
 /// assert_eq!(codec::decode(&codec::encode(&changes)?)?, changes);
 /// # Ok::<(), codec::CodecError>(())
 /// ```
@@ -125,6 +153,7 @@ pub fn encode_in(mode: Mode, changes: &[Change]) -> Result<Vec<u8>, CodecError> 
         entries.push(Entry {
             id: change.id.0,
             time: change.time,
+            back: change.back,
             kind,
         });
     }
@@ -141,6 +170,14 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Change>, CodecError> {
     let chunk: Chunk<'_> = match bytes.split_first() {
         None => return Err(damaged("they are empty")),
         Some((&VERSION, rest)) => whole(rest)?,
+        Some((&SECOND, rest)) => {
+            let second: SecondChunk<'_> = whole(rest)?;
+            Chunk {
+                mode: second.mode,
+                tables: second.tables,
+                changes: second.changes.into_iter().map(Entry::from).collect(),
+            }
+        }
         Some((&FIRST, rest)) => {
             let first: FirstChunk<'_> = whole(rest)?;
             let table = |table: FirstTable| {
@@ -154,7 +191,7 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Change>, CodecError> {
             Chunk {
                 mode: Mode::Triggers,
                 tables: first.tables.into_iter().map(table).collect(),
-                changes: first.changes,
+                changes: first.changes.into_iter().map(Entry::from).collect(),
             }
         }
         Some((&other, _)) => return Err(CodecError::Version(other)),
@@ -185,6 +222,7 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Change>, CodecError> {
             Ok(Change {
                 id: ChangeId(entry.id),
                 time: entry.time,
+                back: entry.back,
                 kind,
             })
         })
@@ -208,8 +246,8 @@ fn check_names(table: &Table) -> Result<(), CodecError> {
 pub fn mode(bytes: &[u8]) -> Mode {
     match bytes {
         // The mode is an enum's number, one byte.
-        [VERSION, 0, ..] => Mode::Rows,
-        [VERSION, 2, ..] => Mode::Enforced,
+        [VERSION | SECOND, 0, ..] => Mode::Rows,
+        [VERSION | SECOND, 2, ..] => Mode::Enforced,
         _ => Mode::Triggers,
     }
 }

@@ -320,6 +320,17 @@ pub struct Change {
     pub id: ChangeId,
     /// When it was made, in seconds since 1970.
     pub time: i64,
+    /// How much lower the number of the first change of its [unit](Self::unit) is.
+    pub back: u32,
     /// What it changed.
     pub kind: ChangeKind,
+}
+
+impl Change {
+    /// The first change of its unit: a row that a statement changed, and what followed from that (rows that triggers and
+    /// foreign-key actions wrote, rows that a conflict clause displaced, entries of full-text indexes). A unit is given up
+    /// whole. Where SQLite does not tell which row something followed from, all of a statement is one unit.
+    pub fn unit(&self) -> ChangeId {
+        ChangeId(self.id.0.saturating_sub(self.back.into()))
+    }
 }

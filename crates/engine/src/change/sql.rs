@@ -206,7 +206,7 @@ pub(super) fn written_columns(table: &Table) -> impl Iterator<Item = usize> {
 }
 
 /// Indexes of the columns that name this row: its key when it has one without NULLs.
-pub(super) fn key_of(table: &Table, image: &[Value]) -> Option<Vec<usize>> {
+pub(crate) fn key_of(table: &Table, image: &[Value]) -> Option<Vec<usize>> {
     let key = table.key();
     let usable = !key.is_empty() && !key.iter().any(|&i| image[i].is_null());
     usable.then_some(key)

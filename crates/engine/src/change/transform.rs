@@ -62,8 +62,9 @@ pub enum Transform {
 /// The callback.
 pub type TransformFn = dyn Fn(&TransformMutation) -> Transform + Send + Sync;
 
-/// The SQL of a change after the callback has seen it. It sees row changes that have SQL: what triggers did only where it
-/// is sent, and never rows of virtual tables.
+/// The SQL of a change after the callback has seen it. It sees every row that is written, each by itself: what triggers did
+/// only where that is sent. Entries of an index over another table's rows follow those and are not shown, nor is what is
+/// recorded as a statement.
 pub fn statements(
     change: &Change,
     mode: Mode,
@@ -73,7 +74,7 @@ pub fn statements(
     let (Some(transform), ChangeKind::Row { table, op, .. }) = (transform, &change.kind) else {
         return Ok(sql);
     };
-    if sql.is_empty() || table.is_virtual {
+    if sql.is_empty() {
         return Ok(sql);
     }
     match transform(&mutation(change.time, table, op)?) {

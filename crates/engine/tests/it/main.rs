@@ -31,3 +31,5 @@ mod requests;
 mod sharing;
 mod snapshots;
 mod support;
+mod units;
+mod units_random;

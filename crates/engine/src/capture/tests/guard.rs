@@ -128,6 +128,7 @@ fn s2_a_recorded_change_of_these_tables_has_no_sql() {
     let statement = |sql: &str, kind| crate::change::Change {
         id: ChangeId(1),
         time: 0,
+        back: 0,
         kind: ChangeKind::Statement(crate::change::StatementChange {
             sql: sql.into(),
             args: vec![],
@@ -170,6 +171,7 @@ fn s2_a_recorded_change_of_these_tables_has_no_sql() {
     let change = crate::change::Change {
         id: ChangeId(1),
         time: 0,
+        back: 0,
         kind,
     };
     assert_eq!(to_sql(&change, crate::change::Mode::Rows).unwrap(), []);

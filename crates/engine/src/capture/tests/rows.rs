@@ -243,7 +243,8 @@ fn rows_of_virtual_tables_are_recorded_and_their_shadow_tables_not() {
         .unwrap();
     let out = "INSERT INTO \"ext\"(\"ext\", rowid, \"body\") SELECT 'delete', \"id\", \"body\" FROM \"doc\" \
                WHERE \"id\" = ? AND EXISTS (SELECT 1 FROM \"ext_docsize\" WHERE \"ext_docsize\".id = \"doc\".\"id\")";
-    let into = "INSERT INTO \"ext\"(rowid, \"body\") SELECT \"id\", \"body\" FROM \"doc\" WHERE \"id\" = ?";
+    let into = "INSERT INTO \"ext\"(rowid, \"body\") SELECT \"id\", \"body\" FROM \"doc\" \
+                WHERE \"id\" = ? AND NOT EXISTS (SELECT 1 FROM \"ext_docsize\" WHERE \"ext_docsize\".id = \"doc\".\"id\")";
     assert_eq!(
         db.take(),
         [

@@ -71,6 +71,7 @@ fn chunk() -> impl Strategy<Value = Vec<Change>> {
             .map(|(id, time, kind)| Change {
                 id: ChangeId(id),
                 time,
+                back: 0,
                 kind,
             })
             .collect()
@@ -132,6 +133,7 @@ fn a_table_is_written_once_per_chunk() {
         .map(|i| Change {
             id: ChangeId(i),
             time: 0,
+            back: 0,
             kind: ChangeKind::Row {
                 // Half of them share the descriptor, half have an equal one.
                 table: if i % 2 == 0 {
@@ -195,10 +197,29 @@ fn a_name_that_would_end_the_sql_is_damage() {
         let bytes = encode(&[Change {
             id: ChangeId(1),
             time: 0,
+            back: 0,
             kind,
         }]);
         assert!(matches!(decode(&bytes.unwrap()), Err(CodecError::Damaged(_))));
     }
+}
+
+#[test]
+fn what_was_recorded_before_changes_had_units_is_read() {
+    // Version 2: mode Rows, a table t(id), a row of it; each change is alone.
+    let written = [
+        2, 0, 1, 1, b't', 1, 2, b'i', b'd', 1, 0, 0, 0, 1, 10, 0, 0, 0, 0, 1, 1, 14, 1,
+    ];
+    let changes = codec::decode(&written).unwrap();
+    assert_eq!(codec::mode(&written), Mode::Rows);
+    assert_eq!((changes[0].id, changes[0].unit()), (ChangeId(5), ChangeId(5)));
+    let later = Change {
+        back: 3,
+        ..changes[0].clone()
+    };
+    let again = codec::decode(&codec::encode(std::slice::from_ref(&later)).unwrap()).unwrap();
+    assert_eq!(again, [later]);
+    assert_eq!(again[0].unit(), ChangeId(2));
 }
 
 #[test]

@@ -107,7 +107,12 @@ impl Recorder {
 
     fn note(&mut self, kind: ChangeKind) {
         let id = ChangeId(self.log.len() as i64 + 1);
-        self.log.push(Change { id, time: 100, kind });
+        self.log.push(Change {
+            id,
+            time: 100,
+            back: 0,
+            kind,
+        });
     }
 }
 

@@ -226,6 +226,7 @@ fn a_table_without_a_key_may_have_columns_named_like_the_rowid() {
     let change = Change {
         id: ChangeId(1),
         time: 0,
+        back: 0,
         kind: ChangeKind::Row {
             table: Arc::new(table),
             op: RowOp::Delete {

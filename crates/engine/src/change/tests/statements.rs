@@ -17,6 +17,7 @@ fn with(
     let change = Change {
         id: ChangeId(1),
         time: 0,
+        back: 0,
         kind: ChangeKind::Statement(StatementChange {
             sql: sql.to_owned(),
             args: args.to_vec(),

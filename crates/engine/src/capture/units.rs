@@ -1,0 +1,97 @@
+//! Which of a statement's changes belong together ([`Change::unit`](crate::change::Change::unit)).
+//!
+//! SQLite's hook tells in which order rows change and how deep. What is nested follows from the row of the statement
+//! before it, for AFTER triggers and foreign-key actions run when their row has been changed. A row that the statement did
+//! not ask for at its own depth is one that a conflict clause displaced; it goes with the row that took its place. Where a
+//! trigger runs before its row, or in the place of it, that order says nothing: the whole statement is one unit then.
+
+use std::collections::HashMap;
+
+use super::given;
+use crate::change::{ChangeKind, RowOp, tokens::Token};
+
+/// A change, and the unit that it is in.
+pub struct Recorded {
+    pub kind: ChangeKind,
+    pub unit: usize,
+}
+
+/// The units of one statement, found in the order of its changes.
+pub struct Units {
+    whole: bool,
+    /// Rows deleted by the statement itself make way for others.
+    displaces: bool,
+    current: usize,
+    /// The current unit waits for the row that it is about.
+    open: bool,
+    /// Units that turned out to be one: the later one, and the earlier one that it is part of.
+    joined: HashMap<usize, usize>,
+}
+
+impl Units {
+    /// All is one unit.
+    pub fn whole() -> Self {
+        Self {
+            whole: true,
+            displaces: false,
+            current: 0,
+            open: true,
+            joined: HashMap::new(),
+        }
+    }
+
+    /// The units of a statement on tables with these tokens, no trigger of which runs before its row.
+    pub fn of_statement(tokens: &[Token<'_>]) -> Self {
+        Self {
+            whole: false,
+            displaces: !given::is_delete(tokens),
+            ..Self::whole()
+        }
+    }
+
+    /// The unit of the next row.
+    pub fn next(&mut self, depth: u32, op: &RowOp) -> usize {
+        if self.whole || depth > 0 {
+            return self.current;
+        }
+        if !self.open {
+            self.current += 1;
+        }
+        self.open = self.displaces && matches!(op, RowOp::Delete { .. });
+        self.current
+    }
+
+    /// The unit of a row that is seen without its depth: one that the statement wrote `direct`ly, or one nested here.
+    pub fn inner(&mut self, direct: bool) -> usize {
+        if direct && !self.whole {
+            self.current += usize::from(!self.open);
+            self.open = false;
+        }
+        self.current
+    }
+
+    /// The two are one.
+    pub fn join(&mut self, a: usize, b: usize) {
+        let (a, b) = (self.root(a), self.root(b));
+        if a != b {
+            self.joined.insert(a.max(b), a.min(b));
+        }
+    }
+
+    fn root(&self, mut unit: usize) -> usize {
+        while let Some(&into) = self.joined.get(&unit) {
+            unit = into;
+        }
+        unit
+    }
+
+    /// The changes, each with how far before it the first of its unit is.
+    pub fn finish(self, changes: Vec<Recorded>) -> impl Iterator<Item = (ChangeKind, u32)> {
+        let mut first = HashMap::new();
+        changes.into_iter().enumerate().map(move |(i, change)| {
+            let first = *first.entry(self.root(change.unit)).or_insert(i);
+            // Nobody has the memory for more.
+            (change.kind, u32::try_from(i - first).unwrap_or(u32::MAX))
+        })
+    }
+}
