@@ -157,6 +157,30 @@ func TestAPushThatIsRefusedNamesTheChange(t *testing.T) {
 	equal(t, "the note", one[int](t, other, "SELECT id FROM notes"), 1)
 }
 
+func TestS3AReplicaFollowsItsDatabaseToANewUrl(t *testing.T) {
+	path := inFolder(t, "app.db")
+	before, err := turso.NewTursoSyncDb(ctx, prefix(serve(t, messages), path))
+	must(t, err)
+	conn, err := before.Connect(ctx)
+	must(t, err)
+	exec1(t, conn, "INSERT INTO messages(id, body) VALUES (1000001, 'not pushed')")
+	must(t, conn.Close())
+	must(t, before.Close())
+	moved := prefix(serve(t, messages), path)
+	if _, err := turso.NewTursoSyncDb(ctx, moved); err == nil || !strings.Contains(err.Error(), "AcceptNewUrl") {
+		t.Fatalf("%v", err)
+	}
+	moved.AcceptNewUrl = true
+	after, here := replica(t, moved)
+	_, err = after.Pull(ctx)
+	must(t, err)
+	must(t, after.Push(ctx))
+	_, other := replica(t, prefix(moved.RemoteUrl, inFolder(t, "other.db")))
+	for _, conn := range []*sql.DB{here, other} {
+		equal(t, "the row", one[string](t, conn, "SELECT body FROM messages WHERE id = 1000001"), "not pushed")
+	}
+}
+
 func TestS6ARefusedSchemaChangeIsDiscardedWithWhatDependsOnIt(t *testing.T) {
 	url := serve(t, messages)
 	here, conn := replica(t, prefix(url, inFolder(t, "here.db")))

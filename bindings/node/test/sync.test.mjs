@@ -340,6 +340,22 @@ test('a replica is there without its remote', async (t) => {
   await db.push();
 });
 
+test('S3: a replica follows its database to a new url, with what was not pushed', async (t) => {
+  const old = await empty(t);
+  const moved = await empty(t);
+  const options = { path: path.join(old.folder, 'app.db') };
+  const before = await connect({ ...options, url: old.url });
+  await before.run("INSERT INTO t VALUES (1, 'not pushed')");
+  await before.close();
+  await assert.rejects(connect({ ...options, url: moved.url }), /acceptNewUrl/);
+  const after = await open(t, { ...options, url: moved.url, acceptNewUrl: true });
+  await after.pull();
+  await after.push();
+  const other = await moved.replica();
+  assert.deepEqual(await other.all('SELECT * FROM t'), [{ id: 1, v: 'not pushed' }]);
+  assert.deepEqual(await after.all('SELECT * FROM t'), [{ id: 1, v: 'not pushed' }]);
+});
+
 test('S6: a refused change is discarded with what depends on it', async (t) => {
   const { replica } = await empty(t);
   const one = await replica();

@@ -265,6 +265,25 @@ def test_a_change_that_breaks_a_constraint_of_the_remote_is_an_integrity_error(
         two.push()
 
 
+def test_s3_a_replica_follows_its_database_to_a_new_url(url: str, messages_file: Path, tmp_path: Path) -> None:
+    before = turso.sync.connect(tmp_path / "app.db", url, partial_sync_opts=PREFIX)
+    before.execute("INSERT INTO messages VALUES (50001, 'me', 'not pushed')")
+    before.commit()
+    before.close()
+    shutil.copy(messages_file, tmp_path / "moved.db")
+    with serve(tmp_path / "moved.db") as moved:
+        with pytest.raises(turso.Error, match="accept_new_url"):
+            turso.sync.connect(tmp_path / "app.db", moved)
+        after = turso.sync.connect(tmp_path / "app.db", moved, accept_new_url=True)
+        after.pull()
+        after.push()
+        other = turso.sync.connect(tmp_path / "other.db", moved, partial_sync_opts=PREFIX)
+        for conn in (after, other):
+            found = conn.execute("SELECT text FROM messages WHERE id = 50001").fetchone()
+            assert found == ("not pushed",)
+            conn.close()
+
+
 def test_s6_a_refused_change_is_discarded_with_what_depends_on_it(url: str, tmp_path: Path) -> None:
     one = turso.sync.connect(tmp_path / "one.db", url)
     two = turso.sync.connect(tmp_path / "two.db", url)

@@ -41,6 +41,28 @@ fn a_query_makes_a_partial_replica_and_later_ones_remember_it() {
 }
 
 #[test]
+fn s3_a_replica_follows_its_database_to_a_new_url_with_what_was_not_pushed() {
+    let (old, new) = (Place::new(), Place::new());
+    let path = {
+        let served = Serving::file(&old.remote);
+        let path = old.replica("a.db", &served.url);
+        ok(&["query", &path, "insert into town values (9001, 'not pushed', 1)"]);
+        path
+    };
+    let served = Serving::file(&new.remote);
+    let refused = run(&["push", &path, "--url", &served.url]);
+    assert_ne!(refused.code, 0);
+    assert!(refused.err.contains("--accept-new-url"), "{}", refused.err);
+    ok(&["pull", &path, "--url", &served.url, "--accept-new-url"]);
+    // From then on it knows the url.
+    ok(&["push", &path]);
+    let there = new.remote_rows("select id, name from town where id > 9000");
+    assert_eq!(there, [(9001, "not pushed".to_owned())]);
+    let here = ok(&["query", &path, "--json", "select count(*) as n from town"]);
+    assert_eq!(here.out.trim(), r#"[{"n":5001}]"#);
+}
+
+#[test]
 fn several_statements_print_several_tables_and_values_are_exact() {
     let place = Place::new();
     let served = Serving::file(&place.remote);

@@ -34,7 +34,7 @@ const REQUESTS_PER_SAVE: usize = 16;
 pub struct HydrateProgress {
     /// Pages fetched so far.
     pub fetched: u32,
-    /// Pages that were absent when it began; for a query, unknown and 0.
+    /// Pages that it is to fetch; for a query, unknown and 0.
     pub total: u32,
 }
 
@@ -43,13 +43,18 @@ pub struct HydrateProgress {
 pub struct Hydrated {
     /// Pages that it fetched.
     pub fetched: u32,
-    /// Pages of the remote's database that are still absent.
+    /// Pages of the remote's database that are still absent. After [`Database::hydrate`] those are pages whose older copy a
+    /// read transaction from before a pull may still need: it is not overwritten while that is open.
     pub absent: u32,
 }
 
 impl Database {
-    /// Fetches every absent page, at the base revision. Afterwards nothing is requested any more, and, after a
-    /// [`checkpoint`](Self::checkpoint), the file is an ordinary SQLite database. `progress` is called for each page.
+    /// Fetches every absent page, at the base revision. When none is [`absent`](Hydrated::absent) afterwards nothing is
+    /// requested any more, and, after a [`checkpoint`](Self::checkpoint), the file is an ordinary SQLite database.
+    /// `progress` is called for each page.
+    ///
+    /// A read transaction that began before a pull keeps the pages that it may read: those of which the pull has made the copy
+    /// here an old one are not fetched. End it, and hydrate again.
     ///
     /// A remote that no longer keeps the base revision is an error for which
     /// [`is_revision_expired`](Error::is_revision_expired) is true: pull, then hydrate again. What was fetched before a
@@ -113,13 +118,17 @@ fn absent(open: &Session<'_>, size: PageCount) -> RoaringBitmap {
     ids
 }
 
+/// Takes out the pages whose bytes in the file are those of an older state that somebody still reads.
+fn storable(open: &Session<'_>, ids: &RoaringBitmap) -> Vec<PageNo> {
+    let map = open.replica.map();
+    let pages = ids.iter().filter_map(|id| PageId(id).no());
+    pages.filter(|page| !map.state(*page).is_retired()).collect()
+}
+
 fn everything(open: &Session<'_>, mut progress: impl FnMut(HydrateProgress) + Send) -> Result<u32> {
     let replica = &open.replica;
     let page_size = replica.page_size();
-    let wanted: Vec<PageNo> = absent(open, replica.base().size)
-        .iter()
-        .filter_map(|id| PageId(id).no())
-        .collect();
+    let wanted = storable(open, &absent(open, replica.base().size));
     let mut at = HydrateProgress {
         fetched: 0,
         total: u32::try_from(wanted.len()).unwrap_or(u32::MAX),
@@ -180,13 +189,14 @@ fn rest(open: &Session<'_>, base: &Base) -> Result<()> {
     let mut written = map.dirty() - map.present();
     written.remove_range(base.size.0..);
     left |= written;
+    let left = storable(open, &left);
     if left.is_empty() {
         return Ok(());
     }
     let conn = open_plain(&open.replica, open.options.timeout)?;
     let _broken_by_cancel = open.interrupts(&conn);
     let mut reader = PageReader::new(&conn)?;
-    for page in left.iter().filter_map(|id| PageId(id).no()) {
+    for page in left {
         reader.read(page)?;
         if map.state(page).is_absent() && !map.is_dirty(page) {
             return Err(not_stored(page, open.replica.name()));

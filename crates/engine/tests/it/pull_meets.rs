@@ -505,3 +505,36 @@ fn m2_a_push_during_the_question_leaves_every_page_here() {
     assert!(pulled.unwrap());
     assert_eq!(rows(&conn, "select count(*) from u").unwrap(), ["Integer(301)"]);
 }
+
+/// Was red: pages that an older reader kept were fetched again by every hydration, one by one, and never stored.
+#[test]
+fn a_hydration_leaves_what_an_older_reader_needs_and_completes_when_it_has_ended() {
+    let served = Served::new(SMALL);
+    let replicas = Replicas::new();
+    let path = replicas.path("a.db");
+    let storage = CrashStorage::new(&path);
+    let remote = served.counting();
+    let db = on(&storage, &path).remote_with(remote.clone()).connect().unwrap();
+    let old = db.connection().unwrap();
+    old.execute_batch("begin").unwrap();
+    let before = rows(&old, "select v from t where id = 1").unwrap();
+    let late = db.connection().unwrap();
+    // Pages that come between the question of a pull and its commit may be old.
+    storage.before("sync -changes.tmp", move || {
+        rows(&late, "select sum(length(v)) from t where id > 100").unwrap();
+    });
+    served.execute("update t set v = 'theirs'");
+    assert!(db.pull().unwrap());
+    let first = db.hydrate(|_| {}).unwrap();
+    assert!(first.absent > 0, "{first:?}");
+    remote.clear();
+    let again = db.hydrate(|_| {}).unwrap();
+    assert_eq!((again.fetched, again.absent), (0, first.absent));
+    assert_eq!(remote.requests(), 0, "what cannot be kept is not fetched");
+    assert_eq!(rows(&old, "select v from t where id = 1").unwrap(), before);
+    old.execute_batch("rollback").unwrap();
+    let done = db.hydrate(|_| {}).unwrap();
+    assert_eq!((done.fetched, done.absent), (first.absent, 0));
+    let new = rows(&old, "select v from t where id = 200").unwrap();
+    assert_eq!(new, ["Text(\"theirs\")"]);
+}

@@ -536,6 +536,36 @@ static void a_token_can_be_wrong_and_be_replaced(const char *guarded)
     partial_sync_close(&db);
 }
 
+static void a_replica_follows_its_database_to_a_new_url(const char *url, const char *moved)
+{
+    PartialSyncDatabase *db = open_prefix(url, "moved.db");
+    PartialSyncConnection *conn = connect_to(db);
+    OK(partial_sync_execute_batch(conn, "INSERT INTO t VALUES (200001, 'not pushed')", -1, &error));
+    partial_sync_connection_close(&conn);
+    partial_sync_close(&db);
+
+    PartialSyncConfig config = {.size = sizeof config, .path = in_folder("moved.db"), .url = moved, .auth_token = "right"};
+    FAILS(partial_sync_open(&config, &db, &error), PARTIAL_SYNC_CODE_OTHER_REMOTE, "accept_new_url");
+    config.accept_new_url = 2;
+    FAILS(partial_sync_open(&config, &db, &error), PARTIAL_SYNC_CODE_MISUSE, "accept_new_url");
+    config.accept_new_url = 1;
+    OK(partial_sync_open(&config, &db, &error));
+    OK(partial_sync_pull(db, NULL, &error));
+    OK(partial_sync_push(db, &error));
+    PartialSyncStats stats = {.size = sizeof stats};
+    OK(partial_sync_stats(db, &stats, &error));
+    EXPECT(stats.cdc_operations == 0);
+    partial_sync_close(&db);
+
+    /* Another replica of the new remote has the row. */
+    config.path = in_folder("of-moved.db");
+    OK(partial_sync_open(&config, &db, &error));
+    conn = connect_to(db);
+    EXPECT(number(conn, "SELECT v = 'not pushed' FROM t WHERE id = 200001") == 1);
+    partial_sync_connection_close(&conn);
+    partial_sync_close(&db);
+}
+
 struct waiting {
     PartialSyncDatabase *db;
     PartialSyncConnection *conn;
@@ -899,6 +929,7 @@ int main(int argc, char **argv)
     a_replica_can_begin_without_the_remote(url);
     an_error_of_the_network_names_the_url(unreachable);
     a_token_can_be_wrong_and_be_replaced(guarded);
+    a_replica_follows_its_database_to_a_new_url(url, guarded);
     what_waits_for_a_silent_remote_can_be_broken_by_another_thread(hanging);
     a_first_connect_can_be_broken(hanging);
     a_silent_remote_is_a_timeout(hanging);

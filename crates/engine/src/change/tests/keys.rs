@@ -110,6 +110,7 @@ fn a_key_means_the_last_row_that_had_it() {
         .map(|(id, op)| Change {
             id: ChangeId(id),
             time: 0,
+            back: 0,
             kind: ChangeKind::Row {
                 table: table.clone(),
                 op,

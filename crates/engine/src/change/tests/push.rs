@@ -530,6 +530,7 @@ fn a_taken_key_is_told_from_other_uniqueness() {
     let added = |table: Table| Change {
         id: ChangeId(1),
         time: 0,
+        back: 0,
         kind: ChangeKind::Row {
             op: RowOp::Add {
                 after: vec![Value::Integer(1); table.columns.len()],
