@@ -33,6 +33,9 @@ import (
 	"unsafe"
 )
 
+// inGo spells the names of the C API that messages mention as this package does.
+var inGo = strings.NewReplacer("discard_change(", "DiscardChange(", "accept_new_url", "AcceptNewUrl")
+
 // take turns what a call said into an error. It owns e.
 func take(code C.enum_PartialSyncCode, e *C.PartialSyncError) error {
 	if code == C.PARTIAL_SYNC_CODE_OK {
@@ -42,7 +45,7 @@ func take(code C.enum_PartialSyncCode, e *C.PartialSyncError) error {
 	return &Error{
 		Code:         ErrorCode(code),
 		ExtendedCode: int(C.partial_sync_error_sqlite_code(e)),
-		Message:      strings.ReplaceAll(C.GoString(C.partial_sync_error_message(e)), "discard_change(", "DiscardChange("),
+		Message:      inGo.Replace(C.GoString(C.partial_sync_error_message(e))),
 		Page:         uint32(C.partial_sync_error_page(e)),
 		Change:       int64(C.partial_sync_error_change(e)),
 		transient:    bool(C.partial_sync_error_is_transient(e)),

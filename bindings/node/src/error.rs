@@ -21,7 +21,10 @@ pub struct Failure {
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
         Self {
-            message: error.to_string().replace("discard_change(", "discardChange("),
+            message: error
+                .to_string()
+                .replace("discard_change(", "discardChange(")
+                .replace("accept_new_url", "acceptNewUrl"),
             raw_code: raw_code(error),
             change: error.change().map(|change| change.0),
             paused: error.remote().is_some_and(|e| e.kind == RemoteErrorKind::Paused),

@@ -68,6 +68,9 @@ impl CliError {
             let call = format!("discard_change({change})");
             said = said.replace(&call, &format!("`partial-sync discard REPLICA {change}`"));
         }
+        if matches!(self, Self::Database(partial_sync::Error::OtherRemote { .. })) {
+            said = said.replace(" accept_new_url", " --accept-new-url");
+        }
         eprintln!("error: {said}");
         let mut cause = self.source();
         while let Some(error) = cause {
