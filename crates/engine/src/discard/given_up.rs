@@ -128,9 +128,11 @@ impl GivenUp {
     /// Whether a foreign-key action would have had nothing to do here, for the row will not be there.
     pub fn is_idle(&self, change: &Change) -> bool {
         match &change.kind {
-            ChangeKind::Row { table, op, cause }
-                if matches!(cause, Cause::ForeignKey | Cause::ForeignKeyByValues) =>
-            {
+            ChangeKind::Row {
+                table,
+                op,
+                cause: Cause::ForeignKey | Cause::ForeignKeyByValues,
+            } => {
                 let (before, _) = op.images();
                 before.is_some_and(|before| self.rows.get(&row(table, before)) == Some(&false))
             }
