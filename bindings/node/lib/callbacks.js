@@ -2,6 +2,10 @@
 'use strict';
 
 const { encodeApart } = require('./codec.js');
+const { within } = require('./context.js');
+
+/** The code of an error that no further attempt will mend. */
+const WAITS_FOR_ITSELF = 'ERR_WAITS_FOR_ITSELF';
 
 const message = (error) => {
   if (!(error instanceof Error)) return String(error);
@@ -10,7 +14,15 @@ const message = (error) => {
   return `${error.message}${cause}`;
 };
 
+/** A promise where there must be none; what becomes of it concerns nobody any more. */
+const unwanted = (value) => {
+  if (typeof value?.then !== 'function') return false;
+  value.then(undefined, () => {});
+  return true;
+};
+
 function decided(result) {
+  if (unwanted(result)) throw new TypeError('transform must decide at once, and gave a promise');
   if (result === null || result === undefined) return { decision: 'keep' };
   if (result?.operation === 'skip') return { decision: 'skip' };
   if (result?.operation === 'rewrite') {
@@ -19,9 +31,6 @@ function decided(result) {
       throw new TypeError('a rewrite needs stmt: { sql, values } with a string and an array');
     }
     return { decision: 'rewrite', text: sql, ...encodeApart(values) };
-  }
-  if (typeof result?.then === 'function') {
-    throw new TypeError('transform must decide at once, and gave a promise');
   }
   throw new TypeError("transform must give null, { operation: 'skip' } or { operation: 'rewrite', stmt }");
 }
@@ -34,12 +43,15 @@ function change({ before, after, updates, ...rest }) {
 /** The answering side of one database. `reply` gives the native object, unless it was collected. */
 class Callbacks {
   #functions;
+  #replica;
   #native;
   /** Requests under way, by the question that began each. */
   #transfers = new Map();
 
-  constructor(functions) {
+  /** @param replica what calls of the same database are known by */
+  constructor(functions, replica) {
     this.#functions = functions;
+    this.#replica = replica;
   }
 
   /** Whom to answer; weakly, since it holds this object. */
@@ -62,30 +74,35 @@ class Callbacks {
         this.#transform(id, question.mutation);
         return;
       case 'read':
-        this.#run(id, () => this.#read(id, question.about), question.about);
+        this.#run(id, question, 'fetch', () => this.#read(id, question.about));
         return;
       case 'fetch':
-        this.#run(id, () => this.#fetch(id, question.request));
+        this.#run(id, question, 'fetch', () => this.#fetch(id, question.request));
         return;
       case 'token':
-        this.#run(id, async () => this.#text(id, await this.#functions.authToken(), 'authToken'));
+        this.#run(id, question, 'authToken', async () => this.#text(id, await this.#functions.authToken(), 'authToken'));
         return;
       case 'url':
-        this.#run(id, async () => this.#text(id, this.#functions.url(), 'url'));
+        this.#run(id, question, 'url', async () => this.#text(id, this.#functions.url(), 'url'));
     }
   };
 
-  async #run(id, work, transfer = id) {
+  /** Works on an answer. Until it is there, calls of the same database are told that they would wait for themselves. */
+  async #run(id, { about, forAStatement }, name, work) {
+    const asked = { name, replica: this.#replica, forAStatement, answered: false };
     try {
-      await work();
+      await within({ asked }, work);
     } catch (error) {
-      this.#transfers.delete(transfer);
-      this.#answer(id, { error: message(error) });
+      this.#transfers.delete(about ?? id);
+      this.#answer(id, { error: message(error), last: error?.code === WAITS_FOR_ITSELF });
+    } finally {
+      asked.answered = true;
     }
   }
 
   #text(id, value, name) {
     if (value !== null && value !== undefined && typeof value !== 'string') {
+      unwanted(value);
       throw new TypeError(`the ${name} function must give a string, and gave ${typeof value}`);
     }
     this.#answer(id, { text: value ?? undefined });
@@ -105,6 +122,7 @@ class Callbacks {
     this.#transfers.set(id, transfer);
     const init = { method, headers: Object.fromEntries(headers), body, signal: controller.signal };
     const response = await this.#functions.fetch(url, init);
+    if (controller.signal.aborted) unwanted(response?.body?.cancel?.());
     if (typeof response?.status !== 'number') throw new TypeError('it gave no Response');
     transfer.reader = response.body?.getReader?.();
     if (transfer.reader === undefined && typeof response.arrayBuffer === 'function' && response.body !== null) {
@@ -130,4 +148,4 @@ class Callbacks {
   }
 }
 
-module.exports = { Callbacks };
+module.exports = { Callbacks, WAITS_FOR_ITSELF };

@@ -19,10 +19,13 @@ async function within(place, body) {
   }
 }
 
-/** The places that the running code is inside of, the innermost first. */
-function* places() {
-  if (users === 0) return;
-  for (let at = storage.getStore(); at !== undefined; at = at.outer) yield at;
+const NOWHERE = [];
+
+function* outwards(from) {
+  for (let at = from; at !== undefined; at = at.outer) yield at;
 }
+
+/** The places that the running code is inside of, the innermost first. */
+const places = () => (users === 0 ? NOWHERE : outwards(storage.getStore()));
 
 module.exports = { within, places };

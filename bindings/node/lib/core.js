@@ -1,8 +1,9 @@
 // What the sessions of one database share: the native database, its jobs, and compiled statements that are used again.
 'use strict';
 
+const path = require('node:path');
 const native = require('./native.js');
-const { Callbacks } = require('./callbacks.js');
+const { Callbacks, WAITS_FOR_ITSELF } = require('./callbacks.js');
 const { places, within } = require('./context.js');
 const { check, notOpen, sqliteError, ABORT_ROLLBACK } = require('./error.js');
 const { parse, parseCall } = require('./options.js');
@@ -21,6 +22,21 @@ const WITHOUT_STATEMENTS = 'The supplied SQL string contains no statements';
 /** Whether SQL has anything but white space and comments. */
 const hasStatement = (sql) => /[^\s;]/.test(sql.replaceAll(/--[^\n]*|\/\*[^]*?(?:\*\/|$)/g, ''));
 
+/** The way to the application's functions. What the native part holds is never collected, and they may hold the database. */
+function weakly(callbacks) {
+  const weak = new WeakRef(callbacks);
+  return (id, question) => weak.deref()?.asked(id, question);
+}
+
+const waitsForItself = (name, whom) =>
+  Object.assign(
+    new TypeError(
+      `this would wait for itself: ${whom} of this database waits for what the ${name} function answers. Until it has ` +
+        'answered, it cannot use the database; keep what it needs elsewhere',
+    ),
+    { code: WAITS_FOR_ITSELF },
+  );
+
 /** The session of the database itself. Code inside of a `transaction` belongs to that. */
 class RootSession extends Session {
   #core;
@@ -36,8 +52,9 @@ class RootSession extends Session {
 
   assertOpen() {
     this.#core.assertNotClosing();
+    this.#core.assertNotAsked();
     // A turn that is free can be taken by anyone.
-    if (!this.lane.idle) this.#core.assertNotWaitingForItself();
+    if (!this.lane.idle) this.#core.assertNotInside();
   }
 
   assertStillOpen() {
@@ -86,6 +103,7 @@ class TransactionSession extends Session {
   assertOpen() {
     if (this.#over) throw new TypeError('The transaction has already completed');
     if (this.#gone !== undefined) throw this.#gone;
+    this.#core.assertNotAsked();
   }
 
   assertStillOpen() {
@@ -136,15 +154,20 @@ class Core {
   #callbacks;
   /** Pulls, pushes and checkpoints that run or wait, in their order. */
   #remote = [];
+  /** How many of them were begun inside of a transaction of this database. */
+  #remoteInside = 0;
   /** The last transaction. */
   #transaction;
+  /** What this database is told by from others that are open: its file, or itself. */
+  #replica;
 
   constructor(options, database) {
     this.#options = parse(options);
     if (this.#options.tracing !== undefined) native.logToStderr(this.#options.tracing);
     this.work = new Work();
-    this.#callbacks = new Callbacks(this.#options.functions);
-    this.#native = new native.Database(this.#options.native, this.work.settled, this.#callbacks.asked);
+    this.#replica = this.path === ':memory:' ? Symbol(this.path) : path.resolve(this.path);
+    this.#callbacks = new Callbacks(this.#options.functions, this.#replica);
+    this.#native = new native.Database(this.#options.native, this.work.settled, weakly(this.#callbacks));
     this.#callbacks.native = this.#native;
     this.database = database;
     this.root = new RootSession(this);
@@ -250,20 +273,35 @@ class Core {
     check(await this.work.start((job) => this.#native.exec(job, sql, timeout)));
   }
 
-  /** A pull, push, checkpoint or the statistics, which need no turn. */
+  /** A pull, push or checkpoint, which needs no turn, but goes after those that were begun before. */
   async remotely(operation, ...values) {
     this.assertNotClosing();
+    const asked = this.#asked();
+    if (asked !== undefined) throw waitsForItself(asked.name, 'a query, pull or push');
     if (!this.ready) await this.connected();
     this.#remote.push(operation);
+    const inside = [...places()].some(({ session }) => session?.belongsTo(this)) ? 1 : 0;
+    this.#remoteInside += inside;
     try {
       return check(await this.work.start((job) => this.#native[operation](job, ...values)));
     } finally {
+      this.#remoteInside -= inside;
       this.#remote.splice(this.#remote.indexOf(operation), 1);
     }
   }
 
-  /** Throws when the running code would wait for what waits for it. Called when the connection is in use. */
-  assertNotWaitingForItself() {
+  /** The statistics, which wait for nothing that is under way. */
+  async stats() {
+    this.assertNotClosing();
+    if (!this.ready) {
+      this.assertNotAsked();
+      await this.connected();
+    }
+    return check(await this.work.start((job) => this.#native.stats(job))).stats;
+  }
+
+  /** Throws inside of a transaction of this database, which what would wait for its end must not be a part of. */
+  assertNotInside() {
     for (const { session } of places()) {
       if (session?.belongsTo(this)) {
         throw new TypeError(
@@ -272,6 +310,23 @@ class Core {
         );
       }
     }
+  }
+
+  /** The function of this database that the running code is inside of, and that has not answered. */
+  #asked() {
+    for (const { asked } of places()) if (asked?.replica === this.#replica && !asked.answered) return asked;
+    return undefined;
+  }
+
+  /** Whether the running code must not use the connection: a statement, or a transaction, waits for it. */
+  get asked() {
+    const asked = this.#asked();
+    return asked !== undefined && (asked.forAStatement || this.#remoteInside > 0 || !this.ready);
+  }
+
+  /** Throws when the running code would wait for what waits for it. */
+  assertNotAsked() {
+    if (this.asked) throw waitsForItself(this.#asked().name, 'a query or transaction');
   }
 
   /** Runs `body` in a transaction of its own, which the session that it is given stands for. */
@@ -319,6 +374,7 @@ class Core {
       this.#native.interrupt();
       this.#native.cancel();
     };
+    this.#native.interruptReads();
     this.#strike(strike, () => turn !== undefined && lane.turn === turn);
   }
 
@@ -335,7 +391,9 @@ class Core {
   /** Closes the database after what was begun before; a pull or a first connect is broken off. */
   async close() {
     if (this.#closing === undefined) {
-      if (!this.root.lane.idle) this.assertNotWaitingForItself();
+      if (!this.root.lane.idle) this.assertNotInside();
+      const asked = this.#asked();
+      if (asked !== undefined) throw waitsForItself(asked.name, 'a query, pull or push');
       this.#closing = this.#close();
     }
     await this.#closing;

@@ -126,9 +126,7 @@ class Database {
   }
 
   async stats() {
-    const { lastPullUnixTime = null, lastPushUnixTime = null, revision = null, ...rest } = (
-      await this.#core.remotely('stats')
-    ).stats;
+    const { lastPullUnixTime = null, lastPushUnixTime = null, revision = null, ...rest } = await this.#core.stats();
     return { ...rest, lastPullUnixTime, lastPushUnixTime, revision };
   }
 

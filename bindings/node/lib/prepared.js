@@ -152,7 +152,8 @@ class Prepared {
 
   /** All rows, by way of a worker. */
   async all(values, shape, timeout) {
-    const end = timeout === undefined ? undefined : performance.now() + timeout;
+    // What changes rows has done so when it gives the first one: to fail after that would not be true.
+    const end = timeout === undefined || !this.readonly ? undefined : performance.now() + timeout;
     const left = () => (end === undefined ? undefined : Math.max(0, Math.ceil(end - performance.now())));
     const rows = [];
     if (this.#decode(await this.#ask(values, shape, FIRST_BATCH, timeout), shape, rows)) return rows;

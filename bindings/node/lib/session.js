@@ -82,7 +82,7 @@ class Session {
 
   /** Whether a read can be done at once. */
   get idle() {
-    return this.#core.ready && this.#lane.idle;
+    return this.#core.ready && this.#lane.idle && !this.#core.asked;
   }
 
   // `assertOpen()` of the two kinds of sessions throws unless something may begin, `assertStillOpen()` unless what has waited

@@ -17,7 +17,7 @@ use partial_sync::{CancelHandle, ChangeId, Connection};
 
 use crate::{
     error::Failure,
-    mailbox::{Answer, Mailbox, Outcome, Question, Reply},
+    mailbox::{Answer, Mailbox, Outcome, Question, Refused, Reply},
     options::Options,
     pool::{self, Strand},
     statement::{Slot, Statement},
@@ -115,7 +115,8 @@ impl Shared {
 
     fn opened(&self) -> Result<Open, Failure> {
         let open = self.open.lock().clone();
-        open.ok_or_else(|| Failure::misuse("The database connection is not open"))
+        open.filter(|_| !self.closed.load(Ordering::Acquire))
+            .ok_or_else(|| Failure::misuse("The database connection is not open"))
     }
 
     /// Keeps track of a statement, so that closing the database closes it.
@@ -337,6 +338,26 @@ impl NativeDatabase {
         }
     }
 
+    /// Ends the reads that are in the middle of their rows, after what runs now. SQLite takes an interrupt to be for all that
+    /// begins until everything has ended that had begun before: a read that goes on later, or never, would break the rest.
+    #[napi]
+    pub fn interrupt_reads(&self) {
+        let shared = self.shared.clone();
+        self.shared.aside(move || {
+            let slots: Vec<_> = shared
+                .statements
+                .lock()
+                .values()
+                .filter_map(Weak::upgrade)
+                .collect();
+            for slot in slots {
+                if let Some(compiled) = &mut *slot.lock() {
+                    compiled.interrupt();
+                }
+            }
+        });
+    }
+
     /// Breaks a pull, a push or a first connect that runs now.
     #[napi]
     pub fn cancel(&self) {
@@ -369,7 +390,8 @@ impl NativeDatabase {
     #[napi]
     pub fn answer(&self, id: u32, reply: Reply) -> napi::Result<()> {
         let answer = if let Some(message) = reply.error {
-            Err(message)
+            let last = reply.last.unwrap_or(false);
+            Err(Refused { message, last })
         } else if let Some(status) = reply.status {
             let headers = reply.headers.unwrap_or_default();
             let pair = |pair: Vec<String>| <[String; 2]>::try_from(pair).ok().map(|[n, v]| (n, v));
@@ -400,8 +422,15 @@ impl Drop for NativeDatabase {
         if self.shared.closed.load(Ordering::Acquire) {
             return;
         }
-        // It was not closed. Closing can write to the disk, which is no work for this thread.
+        // It was not closed: it was forgotten, or its thread is ending in the middle of something. What still runs is broken
+        // off, for nobody is there to learn how it ends, and nobody answers. Closing can write to the disk, which is not work
+        // for this thread.
+        self.shared.closed.store(true, Ordering::Release);
+        self.shared.mailbox.close();
         self.shared.cancel.cancel();
+        if let Some(connection) = self.shared.connection() {
+            connection.interrupt();
+        }
         let shared = self.shared.clone();
         self.shared.queries.run(move || shared.release());
     }

@@ -67,6 +67,8 @@ impl Outcome {
 pub struct Question {
     /// `url`, `token`, `fetch`, `read`, `abort` or `transform`.
     pub kind: String,
+    /// Whether a statement waits for the answer, which must not use the database then.
+    pub for_a_statement: bool,
     /// Of `read` and `abort`: the question that began the fetch.
     pub about: Option<u32>,
     /// Of `fetch`.
@@ -94,6 +96,8 @@ pub struct Request {
 pub struct Reply {
     /// The function threw or rejected.
     pub error: Option<String>,
+    /// Whether it would again.
+    pub last: Option<bool>,
     /// A url or a token; of a transform, the SQL.
     pub text: Option<String>,
     /// A response's status.
@@ -125,7 +129,24 @@ pub(crate) enum Answer {
     Decision(partial_sync::change::transform::Transform),
 }
 
-type Answered = Result<Answer, String>;
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) message: String,
+    /// Whether asking again cannot help.
+    pub(crate) last: bool,
+}
+
+impl From<&str> for Refused {
+    fn from(message: &str) -> Self {
+        Self {
+            message: message.into(),
+            last: false,
+        }
+    }
+}
+
+pub(crate) type Answered = Result<Answer, Refused>;
 /// What to do with an answer.
 type Then = Box<dyn FnOnce(Answered) + Send>;
 type Receive<T> =
@@ -135,7 +156,8 @@ type Receive<T> =
 pub(crate) struct Mailbox {
     settled: Receive<Outcome>,
     asked: Receive<Question>,
-    waiting: Mutex<HashMap<u32, Then>>,
+    /// None when nobody answers any more.
+    waiting: Mutex<Option<HashMap<u32, Then>>>,
     next: AtomicU32,
     thread: ThreadId,
     /// What the url function threw when it was asked last. The engine only knows that there is no url.
@@ -151,7 +173,7 @@ impl Mailbox {
         Ok(Arc::new(Self {
             settled: settled.build_threadsafe_function().weak::<true>().build()?,
             asked: asked.build_threadsafe_function().weak::<true>().build()?,
-            waiting: Mutex::default(),
+            waiting: Mutex::new(Some(HashMap::new())),
             next: AtomicU32::new(1),
             thread: thread::current().id(),
             url_problem: Mutex::default(),
@@ -166,16 +188,21 @@ impl Mailbox {
         );
     }
 
-    fn send(&self, question: Question, then: impl FnOnce(Answered) + Send + 'static) -> u32 {
+    fn send(&self, mut question: Question, then: impl FnOnce(Answered) + Send + 'static) -> u32 {
+        question.for_a_statement = partial_sync::is_asked_for_a_statement();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.waiting.lock().insert(id, Box::new(then));
+        match &mut *self.waiting.lock() {
+            Some(waiting) => waiting.insert(id, Box::new(then)),
+            // Nobody answers any more: whoever waits learns it by the sender's end.
+            None => return id,
+        };
         let status = self.asked.call(
             FnArgs::from((id, question)),
             ThreadsafeFunctionCallMode::NonBlocking,
         );
         if status != Status::Ok {
-            // Node is going down; whoever waits learns it by the sender's end.
-            self.waiting.lock().remove(&id);
+            // Node is going down.
+            self.forget(id);
         }
         id
     }
@@ -216,20 +243,26 @@ impl Mailbox {
 
     /// The answer is no longer wanted.
     pub(crate) fn forget(&self, id: u32) {
-        self.waiting.lock().remove(&id);
+        if let Some(waiting) = &mut *self.waiting.lock() {
+            waiting.remove(&id);
+        }
     }
 
     /// Hands an answer over.
     pub(crate) fn answer(&self, id: u32, answer: Answered) {
-        let waiting = self.waiting.lock().remove(&id);
-        if let Some(then) = waiting {
+        let then = self
+            .waiting
+            .lock()
+            .as_mut()
+            .and_then(|waiting| waiting.remove(&id));
+        if let Some(then) = then {
             then(answer);
         }
     }
 
-    /// Whoever still waits for an answer gets none.
+    /// Whoever still waits for an answer, or asks from now on, gets none.
     pub(crate) fn close(&self) {
-        let waiting = std::mem::take(&mut *self.waiting.lock());
+        let waiting = self.waiting.lock().take();
         drop(waiting);
     }
 }

@@ -11,7 +11,7 @@ use partial_sync_transport::{
     http::{HttpRequest, HttpResponse},
 };
 
-use crate::mailbox::{Answer, Mailbox, Question, Request};
+use crate::mailbox::{Answer, Answered, Mailbox, Question, Refused, Request};
 
 fn question(kind: &str) -> Question {
     Question {
@@ -37,7 +37,7 @@ pub(crate) fn url_function(mailbox: &Arc<Mailbox>) -> UrlSource {
         let (url, problem) = match answer {
             Ok(Answer::Text(url)) => (url, None),
             Ok(_) => (None, Some("it gave no text".into())),
-            Err(message) => (None, Some(message)),
+            Err(refused) => (None, Some(refused.message)),
         };
         last.lock().clone_from(&url);
         *mailbox.url_problem.lock() = problem;
@@ -54,7 +54,7 @@ pub(crate) fn token_function(mailbox: &Arc<Mailbox>) -> AuthToken {
             match Asked::new(&mailbox, question("token")).await {
                 Ok(Answer::Text(token)) => Ok(token),
                 Ok(_) => Err("it gave no text".into()),
-                Err(message) => Err(message.into()),
+                Err(refused) => Err(refused.message.into()),
             }
         }
     })
@@ -100,19 +100,20 @@ impl HttpClient for JsFetch {
                     end_is_marked: true,
                     body: stream::unfold(transfer, Transfer::next).boxed(),
                 }),
-                Ok(_) => Err(failed("it gave no response")),
-                Err(message) => Err(failed(&message)),
+                Ok(_) => Err(failed(&"it gave no response".into())),
+                Err(refused) => Err(failed(&refused)),
             }
         }
         .boxed()
     }
 }
 
-fn failed(message: &str) -> RemoteError {
-    RemoteError::new(
-        RemoteErrorKind::Unreachable,
-        format!("the fetch function failed: {message}"),
-    )
+fn failed(refused: &Refused) -> RemoteError {
+    let kind = match refused.last {
+        true => RemoteErrorKind::Client,
+        false => RemoteErrorKind::Unreachable,
+    };
+    RemoteError::new(kind, format!("the fetch function failed: {}", refused.message))
 }
 
 /// A body that is being read. Dropping it before its end aborts the request.
@@ -140,8 +141,8 @@ impl Transfer {
             Ok(Answer::Chunk(chunk)) => Some((Ok(chunk), self)),
             other => {
                 self.ended = true;
-                let message = other.err().unwrap_or_else(|| "it gave no bytes".into());
-                Some((Err(failed(&message)), self))
+                let refused = other.err().unwrap_or_else(|| "it gave no bytes".into());
+                Some((Err(failed(&refused)), self))
             }
         }
     }
@@ -162,7 +163,7 @@ impl Drop for Transfer {
 struct Asked<'m> {
     mailbox: &'m Mailbox,
     id: u32,
-    answer: tokio::sync::oneshot::Receiver<Result<Answer, String>>,
+    answer: tokio::sync::oneshot::Receiver<Answered>,
 }
 
 impl<'m> Asked<'m> {
@@ -173,7 +174,7 @@ impl<'m> Asked<'m> {
 }
 
 impl Future for Asked<'_> {
-    type Output = Result<Answer, String>;
+    type Output = Answered;
 
     fn poll(
         mut self: std::pin::Pin<&mut Self>,

@@ -7,6 +7,7 @@ use std::{collections::VecDeque, sync::Arc};
 use napi::bindgen_prelude::{BigInt64ArraySlice, Buffer, Uint8Array};
 use napi_derive::napi;
 use parking_lot::Mutex;
+use partial_sync_vfs::sqlite::{self, codes};
 use rusqlite::types::Value;
 
 use crate::{
@@ -26,28 +27,56 @@ pub(crate) type Slot = Mutex<Option<Compiled>>;
 /// batches that were asked for ahead of it would run the statement again.
 pub(crate) struct Compiled {
     statement: partial_sync::Statement,
-    reading: bool,
+    rows: Reading,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Reading {
+    /// There is nothing to read.
+    Ended,
+    /// It is in the middle of its rows.
+    Midway,
+    /// An interrupt came in the middle of its rows; whoever reads on is told.
+    Interrupted,
 }
 
 impl Compiled {
     fn begin(&mut self, values: Vec<Value>) -> partial_sync::Result<()> {
-        self.statement.reset();
+        self.reset();
         for (i, value) in values.into_iter().enumerate() {
             self.statement.bind(i + 1, value)?;
         }
-        self.reading = true;
+        self.rows = Reading::Midway;
         Ok(())
     }
 
     /// The next row, if there is one.
     fn step(&mut self) -> partial_sync::Result<bool> {
-        self.reading = self.reading && self.statement.step()?;
-        Ok(self.reading)
+        match std::mem::replace(&mut self.rows, Reading::Ended) {
+            Reading::Ended => return Ok(false),
+            Reading::Midway => {}
+            Reading::Interrupted => {
+                return Err(sqlite::Error::new(codes::INTERRUPT, "interrupted").into());
+            }
+        }
+        if self.statement.step()? {
+            self.rows = Reading::Midway;
+        }
+        Ok(self.rows == Reading::Midway)
     }
 
     fn reset(&mut self) {
-        self.reading = false;
+        self.rows = Reading::Ended;
         self.statement.reset();
+    }
+
+    /// Ends it when it is in the middle of its rows. What a statement has changed is not undone by that, so the rows that
+    /// tell of it come.
+    pub(crate) fn interrupt(&mut self) {
+        if self.rows == Reading::Midway && self.statement.readonly() {
+            self.reset();
+            self.rows = Reading::Interrupted;
+        }
     }
 }
 
@@ -160,7 +189,7 @@ impl Statement {
         let (readonly, seen) = (statement.readonly(), statement.reprepares());
         let slot = Arc::new(Mutex::new(Some(Compiled {
             statement,
-            reading: false,
+            rows: Reading::Ended,
         })));
         Ok(Self {
             id: shared.register(&slot),
@@ -283,7 +312,8 @@ impl Statement {
             Err(error) => {
                 compiled.reset();
                 let failure = Failure::from(&error);
-                words[0] = if matches!(error, partial_sync::Error::WouldWait) {
+                // Nothing interrupts this thread: what is left of an interrupt goes with the statements that it was for.
+                words[0] = if matches!(error, partial_sync::Error::WouldWait) || error.is_interrupted() {
                     status::WOULD_WAIT
                 } else {
                     status::FAILED

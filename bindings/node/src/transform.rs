@@ -93,7 +93,7 @@ pub(crate) fn function(mailbox: &Arc<Mailbox>) -> Arc<TransformFn> {
         match mailbox.ask_blocking(question) {
             Ok(Answer::Decision(decision)) => decision,
             Ok(_) => Transform::Fail("the transform function decided nothing".into()),
-            Err(message) => Transform::Fail(message),
+            Err(refused) => Transform::Fail(refused.message),
         }
     })
 }

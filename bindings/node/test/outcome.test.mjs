@@ -1,12 +1,20 @@
 // What a call returned is what happened: nothing succeeds before it is kept, no transaction goes on in halves, and nothing
 // waits for itself.
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import path from 'node:path';
+import path, { join } from 'node:path';
 import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { Worker } from 'node:worker_threads';
 import * as sync from '../index.mjs';
-import { open, scratch } from './world.mjs';
+import { little, messages, MESSAGES, network, open, scratch, until } from './world.mjs';
+
+const packageFile = fileURLToPath(new URL('../index.mjs', import.meta.url));
+const requireFile = fileURLToPath(new URL('../index.js', import.meta.url));
 
 const { SqliteError, Statement } = sync;
 
@@ -177,4 +185,342 @@ test('b9: lists are parameters or refused, never bytes; bytes are those that a v
     await assert.rejects(db.batch([{ sql: 'SELECT ?', args: [list] }]), TypeError);
   }
   await assert.rejects(db.get('SELECT ?', [1, 2, 3]), RangeError);
+});
+
+/** A replica of which little is here; `make` gives its functions, and is given the database by `own()`. */
+async function withFunctions(t, make) {
+  const { url } = await messages(t);
+  const path = join(scratch(t), 'replica.db');
+  let db;
+  const given = make({ own: () => db, url, path });
+  db = await open(t, { path, url, partialSyncExperimental: little, ...given });
+  return { db, url, path };
+}
+
+/** What a function of the application does with its own database, and whether a pull's function may do it too. */
+const uses = [
+  ['get', (db) => db.get('SELECT 1')],
+  ['run', (db) => db.run('INSERT INTO messages (user_id, body) VALUES (1, 2)')],
+  ['all', (db) => db.all('SELECT * FROM messages')],
+  ['exec', (db) => db.exec('SELECT 1')],
+  ['prepare', (db) => db.prepare('SELECT 2')],
+  ['iterate', (db) => db.iterate('SELECT 1').next()],
+  ['transaction', (db) => db.transaction(() => db.get('SELECT 1'))()],
+  ['transactionAsync', (db) => db.transactionAsync((txn) => txn.get('SELECT 1'))()],
+  ['pull', (db) => db.pull()],
+  ['push', (db) => db.push()],
+  ['checkpoint', (db) => db.checkpoint()],
+  ['close', (db) => db.close()],
+];
+const itself = /this would wait for itself: .* of this database waits for what the \w+ function answers/;
+
+for (const kind of ['authToken', 'fetch', 'body']) {
+  test(`b8: the ${kind} function of a page fetch that uses its own database is told so at once`, async (t) => {
+    let use;
+    let seen;
+    let times = 0;
+    const { db } = await withFunctions(t, ({ own, url }) => {
+      const using = async () => {
+        if (use === undefined) return;
+        times += 1;
+        seen = await use(own()).then(() => 'it worked', (error) => error);
+        if (seen instanceof Error) throw seen;
+      };
+      if (kind === 'authToken') return { authToken: async () => (await using(), '') };
+      if (kind === 'fetch') return { fetch: async (...args) => (await using(), await fetch(...args)) };
+      return {
+        fetch: async (...args) => {
+          const answer = await fetch(...args);
+          const bytes = new Uint8Array(await answer.arrayBuffer());
+          const body = new ReadableStream({
+            async pull(controller) {
+              await using();
+              controller.enqueue(bytes);
+              controller.close();
+            },
+          }, { highWaterMark: 0 });
+          return { status: answer.status, headers: answer.headers, body };
+        },
+      };
+    });
+    let at = MESSAGES;
+    for (const [name, call] of uses) {
+      use = call;
+      times = 0;
+      at -= 700;
+      await assert.rejects(db.get('SELECT body FROM messages WHERE id = ?', at), (error) => {
+        assert.ok(seen instanceof TypeError, `${name}: ${seen}`);
+        assert.match(seen.message, itself, name);
+        assert.match(error.message, itself, `the query of ${name} says why`);
+        return true;
+      });
+      assert.equal(times, 1, 'it is not tried again');
+      use = undefined;
+      assert.match((await db.get('SELECT body FROM messages WHERE id = ?', at)).body, new RegExp(`${at}$`));
+    }
+    // Also in a transaction, with either handle; and what needs no turn works.
+    use = (own) => own.get('SELECT 1');
+    await assert.rejects(db.transaction(() => db.get('SELECT body FROM messages WHERE id = 3000'))(), itself);
+    await db.transactionAsync(async (txn) => {
+      use = () => txn.get('SELECT 1');
+      await assert.rejects(txn.get('SELECT body FROM messages WHERE id = 2000'), itself);
+    })().catch((error) => assert.match(error.message, itself));
+    use = async (own) => assert.ok((await own.stats()).requests > 0);
+    assert.match((await db.get('SELECT body FROM messages WHERE id = 1000')).body, /1000$/);
+    assert.equal(seen, 'it worked');
+  });
+}
+
+test('b8: another handle of the same replica is refused too, another database is not', async (t) => {
+  let other;
+  let elsewhere;
+  let seen = [];
+  const { db, url, path } = await withFunctions(t, () => ({
+    authToken: async () => {
+      if (other === undefined) return '';
+      seen.push(await other.get('SELECT 1').catch((error) => error), await elsewhere.get('SELECT 2 AS two'));
+      return '';
+    },
+  }));
+  other = await open(t, { path, url });
+  elsewhere = await open(t, { path: ':memory:' });
+  seen = [];
+  assert.match((await db.get('SELECT body FROM messages WHERE id = 9000')).body, /9000$/);
+  assert.match(seen[0].message, itself);
+  assert.deepEqual(seen[1], { two: 2 });
+});
+
+test('b8: the url function, which must answer at once, cannot wait; a call that it leaves behind fails at once', async (t) => {
+  const left = [];
+  const { db } = await withFunctions(t, ({ own, url }) => ({
+    url: () => {
+      if (own() !== undefined) left.push(own().get('SELECT 1').then(() => 'it worked', (error) => error));
+      return url;
+    },
+  }));
+  left.length = 0;
+  assert.match((await db.get('SELECT body FROM messages WHERE id = 9000')).body, /9000$/);
+  assert.ok(left.length > 0);
+  assert.ok((await Promise.all(left)).every((error) => itself.test(error.message)), String(await Promise.all(left)));
+});
+
+test('b8: functions of a pull and a push may read their database, and not wait for another pull or the close', async (t) => {
+  const outcomes = {};
+  let active = false;
+  const { db } = await withFunctions(t, ({ own }) => ({
+    authToken: async () => {
+      if (!active) return '';
+      active = false;
+      for (const [name, call] of uses.slice(0, 8).concat(uses.slice(-4))) {
+        // Rows that are here already: a page that is not would ask this function again.
+        const sql = name === 'all' ? (own) => own.all('SELECT 3') : call;
+        outcomes[name] = await sql(own()).then(() => 'it worked', (error) => error);
+      }
+      return '';
+    },
+  }));
+  await db.run("INSERT INTO messages (user_id, body) VALUES ('me', 'mine')");
+  for (const operation of ['push', 'pull']) {
+    active = true;
+    await db[operation]();
+    for (const [name] of uses.slice(0, 8)) assert.equal(outcomes[name], 'it worked', `${operation}, ${name}: ${outcomes[name]}`);
+    for (const [name] of uses.slice(8)) assert.match(outcomes[name].message, itself, `${operation}, ${name}`);
+  }
+  // Not where a transaction waits for the pull.
+  active = true;
+  await db.transaction(() => db.pull())();
+  for (const [name] of uses) assert.match(String(outcomes[name].message), itself, name);
+});
+
+test('b8: a function that is asked during the first connect cannot use the database that connects', async (t) => {
+  const { url } = await messages(t);
+  const seen = [];
+  const db = new sync.Database({
+    path: ':memory:',
+    url,
+    authToken: async () => {
+      if (!db.open) for (const call of [() => db.get('SELECT 1'), () => db.pull(), () => db.stats()]) seen.push(await call().catch((error) => error));
+      return '';
+    },
+  });
+  t.after(() => db.close());
+  await db.connect();
+  assert.ok(seen.length >= 3);
+  for (const error of seen) assert.match(String(error.message), itself);
+  assert.deepEqual(await db.get('SELECT count(*) AS n FROM messages'), { n: MESSAGES });
+});
+
+test('b8: a transform decides at once; what it begins with its own database runs afterwards', async (t) => {
+  let mode;
+  const left = [];
+  const { db } = await withFunctions(t, ({ own }) => ({
+    transform: () => {
+      if (mode === 'promise') return Promise.reject(new Error('nobody handles this'));
+      if (mode === 'async') return own().get('SELECT 1');
+      left.push(own().run('CREATE TABLE IF NOT EXISTS seen (a)'), own().get('SELECT 1 AS one'));
+      return null;
+    },
+  }));
+  await db.run("INSERT INTO messages (user_id, body) VALUES ('me', 'mine')");
+  for (mode of ['promise', 'async']) {
+    await assert.rejects(db.push(), /transform must decide at once, and gave a promise/);
+  }
+  mode = 'leave';
+  await db.push();
+  assert.ok(left.length > 0);
+  await Promise.all(left);
+});
+
+test('b9: an interrupt ends iterators that are halfway, and nothing else than what had begun', async (t) => {
+  const db = await empty(t);
+  await db.exec(`INSERT INTO t ${endless} SELECT x, x FROM c LIMIT 5000`);
+  const halfway = [db.iterate('SELECT id FROM t'), (await db.prepare('SELECT v FROM t')).iterate()];
+  for (const iterator of halfway) assert.equal((await iterator.next()).done, false);
+  const running = db.all(`${endless} SELECT x FROM c`);
+  db.interrupt();
+  await assert.rejects(running, { code: 'SQLITE_INTERRUPT' });
+  assert.deepEqual(await db.get('SELECT 1 AS one'), { one: 1 });
+  db.interrupt();
+  assert.deepEqual(await db.get('SELECT 2 AS two'), { two: 2 });
+  assert.equal((await db.run('INSERT INTO t VALUES (-1, -1)')).changes, 1);
+  for (const iterator of halfway) {
+    await assert.rejects(async () => {
+      for await (const _ of iterator);
+    }, { code: 'SQLITE_INTERRUPT' });
+    assert.equal((await iterator.next()).done, true);
+  }
+  await db.exec('DROP TABLE t');
+});
+
+test('b9: iterators that nobody reads on are given back when they are collected', async () => {
+  const { stdout } = await promisify(execFile)(process.execPath, ['--expose-gc', '--input-type=module', '-e', `
+    import { connect } from ${JSON.stringify(packageFile)};
+    const db = await connect({ path: ':memory:' });
+    await db.exec('CREATE TABLE t (a); INSERT INTO t SELECT value FROM generate_series(1, 5000)');
+    const abandon = async () => { for (let i = 0; i < 50; i++) await db.iterate('SELECT a FROM t').next(); };
+    await abandon();
+    for (;;) {
+      try {
+        await db.exec('DROP TABLE t');
+        break;
+      } catch (error) {
+        if (!/locked/.test(error.message)) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 5));
+        globalThis.gc();
+      }
+    }
+    console.log('given back');`]);
+  assert.equal(stdout.trim(), 'given back');
+});
+
+test('b9: a worker thread that ends in the middle of a page fetch leaves nothing open', async (t) => {
+  const { url } = await messages(t);
+  const net = await network(t, url);
+  const replica = join(scratch(t), 'replica.db');
+  const source = `
+    const { parentPort, workerData } = require('node:worker_threads');
+    const { connect } = require(workerData.file);
+    const functions = {
+      none: {},
+      authToken: { authToken: () => waiting ? new Promise(() => parentPort.postMessage('asked')) : '' },
+      fetch: { fetch: (...args) => waiting ? new Promise(() => parentPort.postMessage('asked')) : fetch(...args) },
+    };
+    let waiting = false;
+    connect({ ...functions[workerData.kind], path: workerData.replica, url: workerData.url,
+      partialSyncExperimental: workerData.little }).then((db) => {
+      parentPort.once('message', () => {
+        waiting = true;
+        db.all('SELECT * FROM messages').catch(() => {});
+        db.iterate('SELECT count(*) FROM messages').next().catch(() => {});
+        db.pull().catch(() => {});
+      });
+      parentPort.postMessage('connected');
+    });`;
+  for (const kind of ['none', 'authToken', 'fetch']) {
+    const workerData = { file: requireFile, kind, replica, url: net.url, little };
+    const worker = new Worker(source, { eval: true, workerData });
+    assert.deepEqual(await once(worker, 'message'), ['connected'], kind);
+    const before = net.requests.length;
+    if (kind === 'none') net.delay = 60_000;
+    worker.postMessage('go');
+    if (kind === 'none') await until('it asks for a page', () => net.requests.length > before);
+    else assert.deepEqual(await once(worker, 'message'), ['asked']);
+    await worker.terminate();
+    net.delay = 0;
+    // The next one need not wait for what nobody answers any more.
+    let db;
+    await until(`the replica is free, ${kind}`, async () => {
+      db = await sync.connect({ path: replica, url: net.url, partialSyncExperimental: little }).catch((error) => {
+        if (error.code !== 'SQLITE_BUSY') throw error;
+      });
+      return db !== undefined;
+    });
+    // Not the page that the slow network still owes to the first one.
+    assert.match((await db.get('SELECT body FROM messages WHERE id = 15000')).body, /15000$/);
+    await db.close();
+  }
+});
+
+test('b9: functions that are bound methods of what holds the database keep nothing alive', async (t) => {
+  const { url } = await messages(t);
+  const { stdout } = await promisify(execFile)(process.execPath, ['--expose-gc', '--input-type=module', '-e', `
+    import { connect } from ${JSON.stringify(packageFile)};
+    const [url] = process.argv.slice(1);
+    let left = 0;
+    const gone = new FinalizationRegistry(() => (left -= 1));
+    class Holder {
+      async token() { return this.db === undefined ? '' : ''; }
+      url() { return this.db === undefined ? url : url; }
+      send(...args) { return this.db === undefined ? fetch(...args) : fetch(...args); }
+      change() { return this.db === undefined ? null : null; }
+      async use(close) {
+        this.db = await connect({ path: ':memory:', url: this.url.bind(this), authToken: this.token.bind(this),
+          fetch: this.send.bind(this), transform: this.change.bind(this) });
+        await this.db.get('SELECT count(*) FROM messages');
+        if (close) await this.db.close();
+      }
+    }
+    const forget = async (close) => {
+      const holder = new Holder();
+      await holder.use(close);
+      gone.register(holder);
+      left += 1;
+    };
+    for (let i = 0; i < 4; i++) await forget(i % 2 === 0);
+    while (left > 0) {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      globalThis.gc();
+    }
+    console.log('all gone');`, url], { timeout: 60_000 });
+  assert.equal(stdout.trim(), 'all gone');
+});
+
+test('b9: an interrupt of a write beside an iterator that is halfway leaves no transaction open', async (t) => {
+  const { url } = await messages(t);
+  const path = join(scratch(t), 'replica.db');
+  const db = await open(t, { path, url });
+  let broken = 0;
+  for (let i = 0; i < 12; i++) {
+    const halfway = db.iterate('SELECT id FROM messages');
+    await halfway.next();
+    const before = await db.get('SELECT count(*) AS n FROM messages');
+    const writing = db.run("INSERT INTO messages (user_id, body) SELECT 'me', id FROM messages LIMIT 4000").then(
+      () => 'kept',
+      (error) => error.code,
+    );
+    // At any moment: in the insert, in its record, in the commit, or after it.
+    for (let tick = 0; tick < i * 3; tick++) await new Promise(setImmediate);
+    db.interrupt();
+    const outcome = await writing;
+    if (outcome !== 'kept') {
+      assert.equal(outcome, 'SQLITE_INTERRUPT');
+      broken += 1;
+    }
+    assert.equal(db.inTransaction, false, `round ${i}`);
+    await halfway.next().catch(() => {});
+    await halfway.return();
+    const after = await db.get('SELECT count(*) AS n FROM messages');
+    assert.equal(after.n - before.n, outcome === 'kept' ? 4000 : 0, `round ${i}`);
+  }
+  t.diagnostic(`${broken} of 12 were broken off`);
 });

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { connect, Database, retryFetch, SqliteError } from '../index.mjs';
 import { little, messages, MESSAGES, network, open, scratch, serve } from './world.mjs';
+import { patient } from './watchdog.mjs';
 
 /** A remote with one table, and a way to make replicas of it. */
 async function empty(t, schema = 'CREATE TABLE t (id INTEGER PRIMARY KEY, v)') {
@@ -298,6 +299,7 @@ test('every value comes back through a push and a pull', async (t) => {
 });
 
 test('a blob of 100 MB comes back through a push and a pull', async (t) => {
+  patient(t, 15);
   const { replica } = await empty(t);
   const blob = Buffer.alloc(100_000_000);
   randomFillSync(blob, 0, 1_000_000);

@@ -11,11 +11,11 @@ import { little, messages, MESSAGES, network, open, scratch, until } from './wor
 
 const packageFile = fileURLToPath(new URL('../index.mjs', import.meta.url));
 
-/** Runs a program in a Node of its own and gives what it printed; it must end by itself within ten seconds. */
+/** Runs a program in a Node of its own and gives what it printed; it must end by itself within a minute. */
 async function program(source, ...args) {
   const text = `import { connect, Database } from ${JSON.stringify(packageFile)};\n${source}`;
   const options = ['--input-type=module', '-e', text, ...args];
-  const { stdout } = await promisify(execFile)(process.execPath, options, { timeout: 10_000 });
+  const { stdout } = await promisify(execFile)(process.execPath, options, { timeout: 60_000 });
   return stdout.trim();
 }
 

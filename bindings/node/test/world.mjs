@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { connect } from '../index.mjs';
+import './watchdog.mjs';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../..');
 const target = path.resolve(root, process.env.CARGO_TARGET_DIR ?? 'target');
@@ -71,7 +72,8 @@ export async function network(t, url) {
       request.destroy();
       return;
     }
-    await new Promise((resolve) => setTimeout(resolve, state.delay));
+    // A test that has ended does not wait for an answer that nobody awaits.
+    await new Promise((resolve) => setTimeout(resolve, state.delay).unref());
     const onward = http.request(
       { host: target.hostname, port: target.port, path: request.url, method: request.method, headers: request.headers },
       (answer) => {

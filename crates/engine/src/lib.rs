@@ -66,6 +66,7 @@ pub use inspect::{Owner, OwnerKind, PageAt, PageMapView, PageRole, PageView};
 pub use options::{Bootstrap, Builder, PartialSync};
 pub use partial_sync_core::ChangeId;
 pub use runtime::CancelHandle;
+pub use source::is_asked_for_a_statement;
 pub use statement::{ColumnIndex, FromRow, Named, Params, Row, Rows, Statement};
 pub use stats::Stats;
 pub use verify::{PageDifference, Verified, VerifyProgress};

@@ -17,6 +17,17 @@ use crate::{
     runtime::runtime,
 };
 
+tokio::task_local! {
+    /// Set while a page is fetched that a statement waits for.
+    static FOR_A_STATEMENT: ();
+}
+
+/// Whether the function that asks this, one for the url, for the token or for sending a request, was called for a page that a
+/// statement waits for. It must not use the database: the statement would wait for it, and it for the statement.
+pub fn is_asked_for_a_statement() -> bool {
+    FOR_A_STATEMENT.try_with(|()| ()).is_ok()
+}
+
 /// The [`PageSource`] of a replica.
 pub(crate) struct RemoteSource {
     pub(crate) remote: Arc<dyn Remote>,
@@ -34,15 +45,16 @@ impl PageSource for RemoteSource {
             wanted = %miss.wanted, pages = miss.pages.len(), revision = %miss.base.revision, statement = miss.statement,
             "fetching absent pages"
         );
-        if let Some(source) = base_is_elsewhere(&*remote, &self.info.lock()) {
+        let elsewhere = || base_is_elsewhere(&*remote, &self.info.lock());
+        if let Some(source) = FOR_A_STATEMENT.sync_scope((), elsewhere) {
             sink.finish(Err(Arc::new(PageFetchError { source }) as SourceError));
             return;
         }
         let hydration = self.hydration.clone();
-        runtime().spawn(async move {
+        runtime().spawn(FOR_A_STATEMENT.scope((), async move {
             let result = fetch(&*remote, hydration.as_deref(), &miss, &sink, page_size, deadline).await;
             sink.finish(result.map_err(|source| Arc::new(PageFetchError { source }) as SourceError));
-        });
+        }));
     }
 }
 

@@ -138,6 +138,11 @@ impl Run<'_> {
         if !self.conn.is_autocommit() {
             let _ = internal(|| self.state.rollback.execute());
         }
+        if !self.conn.is_autocommit() {
+            // An interrupt lasts as long as any statement is in the middle of its rows, and breaks a ROLLBACK too. When it
+            // breaks a write, SQLite rolls back by itself.
+            let _ = self.batch("DELETE FROM main.partial_sync_changes WHERE 0");
+        }
         self.forget();
     }
 
