@@ -115,10 +115,15 @@ pub fn redact(text: &str) -> String {
         Some(scheme) => format!("{scheme}://{rest}"),
         None => rest.to_owned(),
     };
-    if shown.chars().count() > 200 {
-        shown.chars().take(200).chain("...".chars()).collect()
-    } else {
-        shown
+    // As it is printed: an error quotes it, and `\u{7f}` is six characters.
+    let mut printed = 0;
+    let cut = shown.char_indices().find(|(_, c)| {
+        printed += c.escape_debug().count();
+        printed > 200
+    });
+    match cut {
+        Some((at, _)) => format!("{}...", &shown[..at]),
+        None => shown,
     }
 }
 
@@ -194,5 +199,7 @@ mod tests {
         for text in ["@", "://", "a@b@c://d@e/f", "é@ü?ö", &"x".repeat(1000)] {
             assert!(redact(text).chars().count() <= 203);
         }
+        let error = RemoteUrl::parse(&"\u{7f}".repeat(150)).unwrap_err();
+        assert!(error.message.chars().count() < 1000, "{error}");
     }
 }
