@@ -31,7 +31,7 @@ pub trait Ask {
 const OBJECTS: &str = "SELECT type, name, tbl_name FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' AND tbl_name NOT LIKE \
      'partial_sync_%' AND name NOT LIKE 'partial_sync_%' AND tbl_name <> 'turso_sync_last_change_id' AND tbl_name NOT LIKE 'turso_cdc%'";
 const TABLES: &str = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name NOT LIKE \
-     'partial_sync_%' AND name <> 'turso_sync_last_change_id' AND name NOT LIKE 'turso_cdc%' AND name NOT LIKE 'fts_%'";
+     'partial_sync_%' AND name <> 'turso_sync_last_change_id' AND name NOT LIKE 'turso_cdc%' AND name NOT LIKE '%fts_%'";
 
 /// One table; `#` names are of the database. A table that is not there is an error of the one that is asked.
 pub fn table<A: Ask>(ask: &A, name: &str) -> Result<Rows, A::Error> {
@@ -132,9 +132,11 @@ pub fn shown(value: ValueRef<'_>) -> String {
             Ok(text) => format!("'{}'", text.replace('\0', "\\0")),
             Err(_) => format!("text {bytes:02x?}"),
         },
-        ValueRef::Blob(bytes) => bytes
-            .iter()
-            .fold("x".to_owned(), |text, b| format!("{text}{b:02x}")),
+        ValueRef::Blob(bytes) => {
+            let digit = |n: u8| char::from_digit(n.into(), 16).unwrap_or_default();
+            let digits = bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]);
+            std::iter::once('x').chain(digits).collect()
+        }
     }
 }
 

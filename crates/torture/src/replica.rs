@@ -58,7 +58,7 @@ pub struct Replica {
     pub cancel: CancelHandle,
     /// Where a crash was asked for.
     pub crash: Option<Survives>,
-    /// Images to check after the next step: before which operation, and what survives.
+    /// Crashes to check after the next step: before which operation, and what survives.
     pub forks: Vec<(u64, Survives)>,
 
     /// Whether the model knows what it is based on.

@@ -93,6 +93,9 @@ pub enum Step {
     Push(usize),
     /// Downloads everything.
     Hydrate(usize),
+    /// Gives up what is not pushed, but what the first transactions (so many) did, and pulls. `true` = the oldest of it with
+    /// what depends on it first.
+    Discard(usize, usize, bool),
     /// Asks for statistics.
     Stats(usize),
     /// Checkpoints.
@@ -107,7 +110,8 @@ pub enum Step {
     Net(usize, Net),
     /// The replica's world stops at the operation of this number from now on, at the latest after the next step.
     Crash(usize, u64, Survives),
-    /// What a crash at the operation of this number of the next step would leave is checked, and the history goes on.
+    /// What a crash at the operation of this number of the next step would leave is checked, and the history goes on. A step
+    /// with fewer operations is counted through again.
     Fork(usize, u64, Survives),
 }
 

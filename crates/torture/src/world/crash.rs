@@ -1,10 +1,14 @@
 //! Crashes: what is left of a replica's disk is opened and held against every state that it may be in.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet, hash_map::Entry},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use partial_sync::Database;
 use partial_sync_transport::Remote as RemoteTrait;
-use partial_sync_vfs::crash::CrashStorage;
+use partial_sync_vfs::crash::{CrashStorage, Remains, Survives};
 
 use super::{
     Outcome, World, lab,
@@ -12,18 +16,34 @@ use super::{
 };
 use crate::{
     faults::Line,
-    model::{self, Ask as _},
+    model::{self, Ask as _, State},
     oracle::{self, Excuses, Failure, is_allowed},
 };
 
-/// The remains of a crash.
-struct Remains {
+/// What a crash may leave, whatever else it leaves.
+const OUTCOMES: [Survives; 4] = [
+    Survives::Written,
+    Survives::Synced,
+    Survives::SyncedAndSome(1),
+    Survives::SyncedAndSome(2),
+];
+
+/// A replica that is found after a crash.
+struct Found {
     disk: CrashStorage,
     path: PathBuf,
     line: Line,
     remote: Arc<dyn RemoteTrait>,
     /// What was going on, for a person.
     when: String,
+}
+
+/// What was checked after a step.
+#[derive(Default)]
+struct Checked {
+    remains: HashSet<Remains>,
+    /// What is shown on a base with so many transactions; `None` = all, and the one that was being committed.
+    states: HashMap<(Option<usize>, Option<usize>), State>,
 }
 
 impl World {
@@ -33,16 +53,16 @@ impl World {
         let Some(disk) = replica.disk.clone() else {
             return Ok(());
         };
-        let survives = replica
-            .crash
-            .take()
-            .unwrap_or(partial_sync_vfs::crash::Survives::Written);
+        let survives = replica.crash.take().unwrap_or(Survives::Written);
         disk.stop_now();
         replica.forks.clear();
         guarded(|| replica.close())?;
         replica.line.set(crate::steps::Net::Well);
         replica.line.quiet();
-        let disk = disk.after_crash(survives, &replica.path);
+        let remains = disk.remains(survives);
+        let others = OUTCOMES.map(|outcome| disk.remains(outcome));
+        let when = disk.tail();
+        let disk = CrashStorage::from_remains(&remains, &replica.path);
         replica.disk = Some(disk.clone());
         if !replica.was_made {
             // Nothing that could have been lost was there.
@@ -50,8 +70,7 @@ impl World {
             replica.is_known = false;
             return Ok(());
         }
-        let when = replica.disk.as_ref().map(CrashStorage::tail).unwrap_or_default();
-        let remains = Remains {
+        let found = Found {
             disk,
             path: replica.path.clone(),
             line: replica.line.clone(),
@@ -60,7 +79,13 @@ impl World {
         };
         // What the remote has was durable here first.
         let least = before.max(self.replicas[r].landed.min(self.replicas[r].log.len()));
-        let (database, upto) = self.check(r, least, &remains)?;
+        let mut checked = Checked::default();
+        checked.remains.insert(remains);
+        for (other, survives) in others.into_iter().zip(OUTCOMES) {
+            let when = format!("{survives:?}, {}", found.when);
+            self.check_remains(r, least, other, &mut checked, when)?;
+        }
+        let (database, upto) = self.check(r, least, &found, &mut checked)?;
         let replica = &mut self.replicas[r];
         let maybe = replica.maybe.take();
         match upto {
@@ -80,60 +105,86 @@ impl World {
         Ok(())
     }
 
-    /// Checks the images that were kept during the last step.
+    /// Checks what crashes during the last step would have left.
     pub(super) fn check_forks(&mut self, r: usize, before: usize) -> Outcome {
         let forks = std::mem::take(&mut self.replicas[r].forks);
-        let Some(disk) = self.replicas[r].disk.clone() else {
+        let film = self.replicas[r].disk.as_ref().and_then(CrashStorage::take_film);
+        let Some(film) = film.filter(|film| !film.is_empty()) else {
             return Ok(());
         };
-        let images = disk.take_images();
-        let with_image = |(at, survives)| Some((images.iter().find(|image| image.at == at)?, survives));
-        for (image, survives) in forks.into_iter().filter_map(with_image) {
-            // What landed was here before it left: an image without it is of a time when it had not left.
-            if !self.replicas[r].was_made || self.replicas[r].landed > before {
-                continue;
-            }
-            self.forks += 1;
-            let path = self.folder.path().join(format!("fork{}.db", self.forks));
-            let line = Line::default();
-            line.connect(self.remote.client());
-            let remote = self
-                .remote
-                .through(Arc::new(line.clone()), self.replicas[r].timeout, 0)
-                .map_err(lab)?;
-            let remains = Remains {
-                disk: CrashStorage::from_image(image, survives, &path),
-                path,
-                line,
-                remote,
-                when: format!("before {}, {survives:?}", image.operation),
-            };
-            let (database, _) = self.check(r, before, &remains)?;
-            drop(database);
-            remains.line.quiet();
+        // What landed was here before it left: an image without it is of a time when it had not left.
+        if !self.replicas[r].was_made || self.replicas[r].landed > before {
+            return Ok(());
+        }
+        let mut checked = Checked::default();
+        for (nth, survives) in forks {
+            // A step with fewer operations is counted through again.
+            let at = nth.saturating_sub(1) as usize % film.len();
+            let when = format!("before {}, {survives:?}", film.operation(at));
+            self.check_remains(r, before, film.crash(at, survives), &mut checked, when)?;
         }
         Ok(())
     }
 
-    /// Opens remains. Gives the database, and how many of the transactions it has; `None` = all, and the one that was being
+    /// Opens a copy of what a crash may have left, unless just these files were checked already.
+    fn check_remains(
+        &mut self,
+        r: usize,
+        before: usize,
+        remains: Remains,
+        checked: &mut Checked,
+        when: String,
+    ) -> Outcome {
+        if checked.remains.contains(&remains) {
+            return Ok(());
+        }
+        self.forks += 1;
+        let path = self.folder.path().join(format!("fork{}.db", self.forks));
+        let line = Line::default();
+        line.connect(self.remote.client());
+        let remote = self
+            .remote
+            .through(Arc::new(line.clone()), self.replicas[r].timeout, 0)
+            .map_err(lab)?;
+        let found = Found {
+            disk: CrashStorage::from_remains(&remains, &path),
+            path,
+            line,
+            remote,
+            when,
+        };
+        checked.remains.insert(remains);
+        let (database, _) = self.check(r, before, &found, checked)?;
+        drop(database);
+        found.line.quiet();
+        Ok(())
+    }
+
+    /// Opens what was found. Gives the database, and how many of the transactions it has; `None` = all, and the one that was being
     /// committed.
-    fn check(&mut self, r: usize, before: usize, remains: &Remains) -> Outcome<(Database, Option<usize>)> {
+    fn check(
+        &mut self,
+        r: usize,
+        before: usize,
+        found: &Found,
+        checked: &mut Checked,
+    ) -> Outcome<(Database, Option<usize>)> {
         self.counts.crash_points += 1;
-        let requests = remains.line.requests();
+        let requests = found.line.requests();
         let builder = self.replicas[r]
-            .builder(&remains.path, remains.remote.clone())
-            .storage(Arc::new(remains.disk.clone()));
+            .builder(&found.path, found.remote.clone())
+            .storage(Arc::new(found.disk.clone()));
         let said = |failure: Failure| Failure {
-            detail: format!("{} ({})", failure.detail, remains.when),
+            detail: format!("{} ({})", failure.detail, found.when),
             ..failure
         };
         let database = guarded(|| builder.connect())?.map_err(|e| said(refused("open after a crash", &e)))?;
-        if remains.line.requests() != requests {
+        if found.line.requests() != requests {
             oracle::unless_ignored(said(Failure::new("an open after a crash asked the network", "")))?;
         }
-        let first = self.compare(r, before, &database).map_err(said)?;
+        let first = self.compare(r, before, &database, checked).map_err(said)?;
         guarded(|| database.pull())?.map_err(|e| said(refused("pull after a crash", &e)))?;
-        let second = self.compare(r, before, &database).map_err(said)?;
+        let second = self.compare(r, before, &database, checked).map_err(said)?;
         let conn = database.connection().map_err(|e| refused("connection", &e))?;
         let ok = guarded(|| conn.rows("PRAGMA integrity_check"))?
             .map_err(|e| said(refused("integrity_check after a crash", &e)))?;
@@ -149,7 +200,13 @@ impl World {
     }
 
     /// Which of the states that it may be in a database is in; `None` = it cannot be read, for a good reason.
-    fn compare(&self, r: usize, before: usize, database: &Database) -> Outcome<Option<Option<usize>>> {
+    fn compare(
+        &self,
+        r: usize,
+        before: usize,
+        database: &Database,
+        checked: &mut Checked,
+    ) -> Outcome<Option<Option<usize>>> {
         let stats = guarded(|| database.stats())?.map_err(|e| refused("stats after a crash", &e))?;
         let base = self.state_of(stats.revision.as_deref())?;
         let conn = database.connection().map_err(|e| refused("connection", &e))?;
@@ -169,16 +226,19 @@ impl World {
                 };
             }
         };
-        let replica = &self.replicas[r];
-        let len = replica.log.len();
-        if let Some(maybe) = &replica.maybe
-            && self.expected(r, base, len, Some(maybe))?.1 == actual
-        {
-            return Ok(Some(None));
-        }
-        for upto in (before..=len).rev() {
-            if self.expected(r, base, upto, None)?.1 == actual {
-                return Ok(Some(Some(upto)));
+        let len = self.replicas[r].log.len();
+        let maybe = self.replicas[r].maybe.as_ref();
+        let all = maybe.map(|_| None).into_iter();
+        for upto in all.chain((before..=len).rev().map(Some)) {
+            let state = match checked.states.entry((base, upto)) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => {
+                    let more = maybe.filter(|_| upto.is_none());
+                    unknown.insert(self.expected(r, base, upto.unwrap_or(len), more)?.1)
+                }
+            };
+            if *state == actual {
+                return Ok(Some(upto));
             }
         }
         let expected = self.expected(r, base, len, None)?.1;

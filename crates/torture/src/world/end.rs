@@ -19,7 +19,7 @@ impl World {
             replica.forks.clear();
             if let Some(disk) = &replica.disk {
                 disk.trouble(None);
-                disk.take_images();
+                disk.take_film();
             }
             if replica.is_written() {
                 replica.view.run("ROLLBACK").map_err(lab)?;

@@ -5,6 +5,7 @@
 
 mod company;
 mod crash;
+mod discard;
 mod end;
 mod open;
 mod server;
@@ -150,16 +151,15 @@ impl World {
                 .disk
                 .as_ref()
                 .is_some_and(CrashStorage::has_stopped);
-            let asked = self.replicas[r].crash.is_some()
-                && replica == Some(r)
-                && !matches!(line.step, Step::Crash(..));
+            // What a crash and a fork are about is a step that does something here.
+            let concerned =
+                replica == Some(r) && !matches!(line.step, Step::Crash(..) | Step::Fork(..) | Step::Net(..));
+            let asked = concerned && self.replicas[r].crash.is_some();
+            if concerned || stopped {
+                self.check_forks(r, before)?;
+            }
             if stopped || asked {
                 self.crash_now(r, before)?;
-            } else if !self.replicas[r].forks.is_empty()
-                && replica == Some(r)
-                && !matches!(line.step, Step::Fork(..))
-            {
-                self.check_forks(r, before)?;
             }
         }
         if began.elapsed() > LONGEST {
@@ -191,6 +191,7 @@ impl World {
             Step::Pull(r, poll) => self.pull(*r, *poll),
             Step::Push(r) => self.push(*r),
             Step::Hydrate(r) => self.hydrate(*r),
+            Step::Discard(r, keep, dependents) => self.discard(*r, *keep, *dependents),
             Step::Stats(r) => self.stats(*r),
             Step::Checkpoint(r) => self.checkpoint(*r),
             Step::Cancel(r) => {
@@ -215,9 +216,8 @@ impl World {
             }
             Step::Fork(r, n, survives) => {
                 if let Some(disk) = &self.replicas[*r].disk {
-                    let at = disk.operations() + n;
-                    disk.keep_image(*n);
-                    self.replicas[*r].forks.push((at, *survives));
+                    disk.film();
+                    self.replicas[*r].forks.push((*n, *survives));
                 }
                 Ok(())
             }
@@ -252,6 +252,7 @@ fn replica_of(step: &Step) -> Option<usize> {
         | Step::Pull(r, _)
         | Step::Push(r)
         | Step::Hydrate(r)
+        | Step::Discard(r, ..)
         | Step::Stats(r)
         | Step::Checkpoint(r)
         | Step::Cancel(r)

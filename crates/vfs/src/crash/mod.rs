@@ -15,11 +15,11 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::storage::{Storage, StorageFile};
-use disk::{Change, Disk, Inode, Name, survive_in_part};
+use disk::{Change, Contents, Disk, Event, Inode, Name};
 
 mod disk;
 
-pub use disk::Image;
+pub use disk::{Film, Remains};
 
 /// What a crash leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,68 +111,43 @@ impl CrashStorage {
 
     /// The disk that is found after a crash now, for a replica at `base`.
     pub fn after_crash(&self, survives: Survives, base: &Path) -> Self {
-        let image = self.disk.lock().image(String::new());
-        Self::from_image(&image, survives, base)
+        Self::from_remains(&self.remains(survives), base)
     }
 
-    /// The disk that is found after a crash at the moment of an image.
-    pub fn from_image(image: &Image, survives: Survives, base: &Path) -> Self {
-        let mut random = match survives {
-            Survives::SyncedAndSome(seed) => fastrand::Rng::with_seed(seed),
-            _ => fastrand::Rng::with_seed(0),
-        };
-        let names = match survives {
-            Survives::Written => image.names.clone(),
-            Survives::Synced => image.synced_names.clone(),
-            Survives::SyncedAndSome(_) => {
-                // A folder is a journal: what survives of it is a beginning.
-                let mut names = image.synced_names.clone();
-                let kept = random.usize(..=image.pending_names.len());
-                image.pending_names[..kept]
-                    .iter()
-                    .for_each(|n| n.apply(&mut names));
-                names
-            }
-        };
-        let survivor = |inode: &Inode| {
-            let mut bytes = match survives {
-                Survives::Written => inode.written.clone(),
-                _ => inode.synced.clone(),
-            };
-            if let Survives::SyncedAndSome(_) = survives {
-                for change in &inode.pending {
-                    survive_in_part(change, &mut bytes, &mut random);
-                }
-            }
-            Inode {
+    /// What a crash now would leave.
+    pub fn remains(&self, survives: Survives) -> Remains {
+        Remains(self.disk.lock().contents.after_crash(survives))
+    }
+
+    /// A disk with what a crash has left, for a replica at `base`.
+    pub fn from_remains(remains: &Remains, base: &Path) -> Self {
+        let mut contents = Contents::default();
+        for (inode, (name, bytes)) in remains.0.iter().enumerate() {
+            contents.names.insert(name.clone(), inode);
+            contents.inodes.push(Inode {
                 synced: bytes.clone(),
-                written: bytes,
+                written: bytes.clone(),
                 pending: vec![],
-            }
-        };
+            });
+        }
+        contents.synced_names = contents.names.clone();
         Self {
             base: base.to_owned(),
             disk: Arc::new(Mutex::new(Disk {
-                inodes: image.inodes.iter().map(survivor).collect(),
-                synced_names: names.clone(),
-                names,
+                contents,
                 ..Disk::default()
             })),
         }
     }
 
-    /// Keeps an image of the disk before the `nth` operation from now (1 = the next one).
-    pub fn keep_image(&self, nth: u64) {
-        let mut disk = self.disk.lock();
-        let at = disk.operations + nth;
-        disk.wanted.insert(at);
+    /// From now on everything that happens is filmed.
+    pub fn film(&self) {
+        self.disk.lock().roll();
     }
 
-    /// The images kept so far; those wanted and not reached are wanted no longer.
-    pub fn take_images(&self) -> Vec<Image> {
-        let mut disk = self.disk.lock();
-        disk.wanted.clear();
-        std::mem::take(&mut disk.images)
+    /// What was filmed. Nothing more is.
+    pub fn take_film(&self) -> Option<Film> {
+        self.disk.lock().film.take()
     }
 
     /// Files that somebody has open.
@@ -183,12 +158,13 @@ impl CrashStorage {
     /// A whole file, for looking at it; `None` when it is not there. `suffix` is `""`, `-wal`, `-info`, ...
     pub fn file(&self, suffix: &str) -> Option<Vec<u8>> {
         let disk = self.disk.lock();
-        disk.names.get(suffix).map(|&i| disk.inodes[i].written.clone())
+        let inode = *disk.contents.names.get(suffix)?;
+        Some(disk.contents.inodes[inode].written.clone())
     }
 
     /// The names of the files, as suffixes.
     pub fn names(&self) -> Vec<String> {
-        self.disk.lock().names.keys().cloned().collect()
+        self.disk.lock().contents.names.keys().cloned().collect()
     }
 
     /// What a file's name adds to the replica's; a file of another replica keeps its whole path.
@@ -215,7 +191,7 @@ impl StorageFile for CrashFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let disk = self.storage.disk.lock();
         disk.alive()?;
-        let bytes = &disk.inodes[self.inode].written;
+        let bytes = &disk.contents.inodes[self.inode].written;
         let from = (offset as usize).min(bytes.len());
         let n = buf.len().min(bytes.len() - from);
         buf[..n].copy_from_slice(&bytes[from..from + n]);
@@ -226,9 +202,7 @@ impl StorageFile for CrashFile {
         self.storage.hook(&format!("write {}", self.suffix));
         let mut disk = self.storage.disk.lock();
         disk.operation(|| format!("write {} {}+{}", self.suffix, offset, data.len()))?;
-        let change = Change::Write(offset, data.to_vec());
-        change.apply(&mut disk.inodes[self.inode].written);
-        disk.inodes[self.inode].pending.push(change);
+        disk.apply(Event::Changed(self.inode, Change::Write(offset, data.to_vec())));
         Ok(())
     }
 
@@ -236,9 +210,7 @@ impl StorageFile for CrashFile {
         self.storage.hook(&format!("sync {}", self.suffix));
         let mut disk = self.storage.disk.lock();
         disk.operation(|| format!("sync {}", self.suffix))?;
-        let inode = &mut disk.inodes[self.inode];
-        inode.synced = inode.written.clone();
-        inode.pending.clear();
+        disk.apply(Event::Synced(self.inode));
         Ok(())
     }
 
@@ -246,16 +218,14 @@ impl StorageFile for CrashFile {
         self.storage.hook(&format!("set_len {}", self.suffix));
         let mut disk = self.storage.disk.lock();
         disk.operation(|| format!("set_len {} {len}", self.suffix))?;
-        let change = Change::Length(len);
-        change.apply(&mut disk.inodes[self.inode].written);
-        disk.inodes[self.inode].pending.push(change);
+        disk.apply(Event::Changed(self.inode, Change::Length(len)));
         Ok(())
     }
 
     fn len(&self) -> io::Result<u64> {
         let disk = self.storage.disk.lock();
         disk.alive()?;
-        Ok(disk.inodes[self.inode].written.len() as u64)
+        Ok(disk.contents.inodes[self.inode].written.len() as u64)
     }
 }
 
@@ -264,14 +234,12 @@ impl Storage for CrashStorage {
         let suffix = self.suffix(path);
         let mut disk = self.disk.lock();
         disk.alive()?;
-        let inode = match disk.names.get(&suffix) {
+        let inode = match disk.contents.names.get(&suffix) {
             Some(&inode) => inode,
             None if create => {
                 disk.operation(|| format!("create {suffix}"))?;
-                disk.inodes.push(Inode::default());
-                let inode = disk.inodes.len() - 1;
-                disk.name(Name::Link(suffix.clone(), inode));
-                inode
+                disk.apply(Event::Made(suffix.clone()));
+                disk.contents.inodes.len() - 1
             }
             None => return Err(io::ErrorKind::NotFound.into()),
         };
@@ -287,7 +255,7 @@ impl Storage for CrashStorage {
         let suffix = self.suffix(path);
         let disk = self.disk.lock();
         disk.alive()?;
-        Ok(disk.names.contains_key(&suffix))
+        Ok(disk.contents.names.contains_key(&suffix))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -295,9 +263,9 @@ impl Storage for CrashStorage {
         self.hook(&format!("remove {suffix}"));
         let mut disk = self.disk.lock();
         disk.alive()?;
-        if disk.names.contains_key(&suffix) {
+        if disk.contents.names.contains_key(&suffix) {
             disk.operation(|| format!("remove {suffix}"))?;
-            disk.name(Name::Unlink(suffix));
+            disk.apply(Event::Named(Name::Unlink(suffix)));
         }
         Ok(())
     }
@@ -306,18 +274,17 @@ impl Storage for CrashStorage {
         let (from, to) = (self.suffix(from), self.suffix(to));
         let mut disk = self.disk.lock();
         disk.operation(|| format!("rename {from} {to}"))?;
-        if !disk.names.contains_key(&from) {
+        if !disk.contents.names.contains_key(&from) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        disk.name(Name::Rename(from, to));
+        disk.apply(Event::Named(Name::Rename(from, to)));
         Ok(())
     }
 
     fn sync_folder(&self, _path: &Path) -> io::Result<()> {
         let mut disk = self.disk.lock();
         disk.operation(|| "sync_folder".to_owned())?;
-        disk.synced_names = disk.names.clone();
-        disk.pending_names.clear();
+        disk.apply(Event::NamesSynced);
         Ok(())
     }
 
@@ -337,5 +304,49 @@ struct Lock(Arc<Mutex<Disk>>);
 impl Drop for Lock {
     fn drop(&mut self) {
         self.0.lock().locked = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTCOMES: [Survives; 3] = [Survives::Written, Survives::Synced, Survives::SyncedAndSome(7)];
+
+    #[test]
+    fn a_film_knows_what_a_crash_before_each_operation_would_have_left() {
+        let base = Path::new("/r.db");
+        let storage = CrashStorage::new(base);
+        let file = storage.open(base, true).unwrap();
+        file.write_at(b"before", 0).unwrap();
+        storage.film();
+        let left = || OUTCOMES.map(|outcome| storage.remains(outcome));
+        let mut expected = vec![left()];
+        let info = Path::new("/r.db-info.tmp");
+        let steps: [&dyn Fn(); 7] = [
+            &|| file.write_at(&[1; 1500], 3).unwrap(),
+            &|| drop(storage.open(info, true).unwrap()),
+            &|| file.sync().unwrap(),
+            &|| storage.rename(info, Path::new("/r.db-info")).unwrap(),
+            &|| file.set_len(700).unwrap(),
+            &|| storage.sync_folder(base).unwrap(),
+            &|| storage.remove(Path::new("/r.db-info")).unwrap(),
+        ];
+        for step in steps {
+            step();
+            expected.push(left());
+        }
+        let film = storage.take_film().unwrap();
+        assert_eq!(film.len(), steps.len());
+        for (n, expected) in expected[..steps.len()].iter().enumerate() {
+            for (outcome, expected) in OUTCOMES.into_iter().zip(expected) {
+                assert!(
+                    film.crash(n, outcome) == *expected,
+                    "{outcome:?} before {}",
+                    film.operation(n)
+                );
+            }
+        }
+        assert!(storage.take_film().is_none());
     }
 }
