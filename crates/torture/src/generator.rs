@@ -40,6 +40,7 @@ struct Subjects {
     pragmas: bool,
     http: bool,
     nothing: bool,
+    discard: bool,
 }
 
 impl Subjects {
@@ -67,6 +68,7 @@ impl Subjects {
             pragmas: on("pragmas", 4),
             http: on("http", 40),
             nothing: on("nothing", 10),
+            discard: on("discard", 6),
         }
     }
 }
@@ -85,7 +87,8 @@ pub fn generate(seed: u64, focus: &Focus) -> Case {
     names.truncate(r.usize(1..5));
     let page_size = [512, 1024, 1024, 4096][r.usize(..4)];
     let mut pragmas = vec![];
-    if names.iter().any(|name| name == "family" || name == "chain") || (subjects.pragmas && r.bool()) {
+    let is_family = |name: &String| ["family", "chain", "kin"].contains(&name.as_str());
+    if names.iter().any(is_family) || (subjects.pragmas && r.bool()) {
         pragmas.push("foreign_keys = on".to_owned());
     }
     if subjects.pragmas && r.u8(..3) == 0 {
@@ -322,6 +325,7 @@ impl Maker<'_> {
             35 => Step::Open(n),
             36 if self.subjects.expire => Step::Expire,
             37 if self.subjects.restart => Step::Restart(self.r.bool()),
+            39 if self.subjects.discard => Step::Discard(n, self.r.usize(..3), self.r.bool()),
             38 if self.subjects.attach => {
                 let other = self.r.usize(..self.replicas);
                 let sql = workload::statement(self.r, other as u64 + 1, &self.kinds);
@@ -372,12 +376,13 @@ impl Maker<'_> {
 
     fn between(&mut self, n: usize, c: usize, lines: &mut Vec<Line>) {
         let other = (c + 1) % 3;
-        let step = match self.r.u8(..8) {
+        let step = match self.r.u8(..9) {
             0 | 1 => self.remote(),
             2 | 3 => Step::Pull(n, false),
             4 => Step::Sql(n, other, self.statement(n)),
             5 => Step::Checkpoint(n),
             6 => Step::Push(n),
+            7 if self.r.bool() => Step::Hydrate(n),
             _ => Step::Read(n, c, self.table()),
         };
         if !matches!(step, Step::Read(..)) {

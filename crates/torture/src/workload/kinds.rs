@@ -9,7 +9,7 @@ use super::{ROWS, SPAN, keyed, or, pair, unkeyed, value, words};
 pub(super) struct Kind {
     pub(super) name: &'static str,
     pub(super) script: &'static str,
-    /// The tables and the columns compared; tables that are not named are compared whole.
+    /// The tables, and what of each is compared; tables that are not named are compared whole.
     pub(super) compared: &'static [(&'static str, &'static str)],
     pub(super) statement: fn(&mut Rng, u64) -> String,
 }
@@ -24,13 +24,13 @@ pub(super) const KINDS: &[Kind] = &[
     Kind {
         name: "auto",
         script: "CREATE TABLE auto(id INTEGER PRIMARY KEY, c INT, n INT, v);",
-        compared: &[("auto", "c, n, v")],
+        compared: &[("auto", "SELECT c, n, v FROM auto")],
         statement: |r, c| unkeyed(r, c, "auto"),
     },
     Kind {
         name: "autoinc",
         script: "CREATE TABLE autoinc(id INTEGER PRIMARY KEY AUTOINCREMENT, c INT, n INT, v);",
-        compared: &[("autoinc", "c, n, v")],
+        compared: &[("autoinc", "SELECT c, n, v FROM autoinc")],
         statement: |r, c| unkeyed(r, c, "autoinc"),
     },
     Kind {
@@ -104,7 +104,7 @@ pub(super) const KINDS: &[Kind] = &[
     Kind {
         name: "fts",
         script: "CREATE VIRTUAL TABLE fts USING fts5(c UNINDEXED, body);",
-        compared: &[("fts", "rowid, c, body")],
+        compared: &[("fts", "SELECT rowid, c, body FROM fts")],
         statement: |r, c| {
             let id = c * SPAN + r.u64(..ROWS);
             match r.u8(..5) {
@@ -157,7 +157,7 @@ pub(super) const KINDS: &[Kind] = &[
                  CREATE TRIGGER doc_ai AFTER INSERT ON doc BEGIN INSERT INTO log(c, what) VALUES (new.c, 'i' || new.id || '/' || new.n); END; \
                  CREATE TRIGGER doc_au AFTER UPDATE OF v ON doc BEGIN INSERT INTO log(c, what) VALUES (new.c, 'u' || new.id || '/' || new.n); END; \
                  CREATE TRIGGER doc_ad AFTER DELETE ON doc BEGIN INSERT INTO log(c, what) VALUES (old.c, 'd' || old.id || '/' || old.n); END;",
-        compared: &[("log", "c, what")],
+        compared: &[("log", "SELECT c, what FROM log")],
         statement: |r, c| match r.u8(..6) {
             0 => format!("DELETE FROM log WHERE c = {c} AND what LIKE 'i%/{}'", r.u64(..4)),
             1 => format!("UPDATE doc SET v = v WHERE c = {c} AND n < {}", r.u64(..4)),
@@ -221,6 +221,95 @@ pub(super) const KINDS: &[Kind] = &[
                     r.u64(..4),
                     value(r)
                 ),
+            }
+        },
+    },
+    // Rows that refer to rows whose keys nobody chose, by a column of the other type too.
+    Kind {
+        name: "kin",
+        script: "CREATE TABLE elder(id INTEGER PRIMARY KEY, c INT, n INT, v); \
+                 CREATE TABLE heir(id INTEGER PRIMARY KEY, c INT, n INT, v, p INT REFERENCES elder(id) ON DELETE CASCADE); \
+                 CREATE TABLE note(id INTEGER PRIMARY KEY, c INT, n INT, p TEXT REFERENCES elder(id) ON DELETE SET NULL); \
+                 CREATE INDEX heir_p ON heir(p); CREATE INDEX note_p ON note(p);",
+        compared: &[
+            ("elder", "SELECT c, n, v FROM elder"),
+            (
+                "heir",
+                "SELECT h.c, h.n, h.v, p IS NULL, e.c, e.n, e.v FROM heir h LEFT JOIN elder e ON e.id = p",
+            ),
+            (
+                "note",
+                "SELECT o.c, o.n, p IS NULL, e.c, e.n, e.v FROM note o LEFT JOIN elder e ON e.id = p",
+            ),
+        ],
+        statement: |r, c| {
+            let (n, v) = (r.u64(..5), value(r));
+            // Which of several has the higher key is nobody's choice either.
+            let elder = format!(
+                "(SELECT id FROM elder WHERE c = {c} AND n <= {n} ORDER BY n DESC, typeof(v), v LIMIT 1)"
+            );
+            match r.u8(..10) {
+                0 => format!("DELETE FROM elder WHERE c = {c} AND n = {n}"),
+                1 => format!("UPDATE elder SET v = {v} WHERE c = {c} AND n = {n}"),
+                2 => format!("UPDATE heir SET p = {elder} WHERE c = {c} AND n = {n}"),
+                3 => format!("DELETE FROM note WHERE c = {c} AND n = {n}"),
+                4 | 5 => format!("INSERT INTO heir(c, n, v, p) VALUES ({c}, {n}, {v}, {elder})"),
+                6 => format!("INSERT INTO note(c, n, p) VALUES ({c}, {n}, {elder})"),
+                _ => format!("INSERT INTO elder(c, n, v) VALUES ({c}, {n}, {v})"),
+            }
+        },
+    },
+    // A full-text index that triggers keep beside the rows that it is about.
+    Kind {
+        name: "search",
+        script: "CREATE TABLE paper(id INTEGER PRIMARY KEY, c INT, n INT, v TEXT); \
+                 CREATE VIRTUAL TABLE paper_fts USING fts5(v, content='paper', content_rowid='id'); \
+                 CREATE TRIGGER paper_ai AFTER INSERT ON paper BEGIN INSERT INTO paper_fts(rowid, v) VALUES (new.id, new.v); END; \
+                 CREATE TRIGGER paper_ad AFTER DELETE ON paper BEGIN INSERT INTO paper_fts(paper_fts, rowid, v) VALUES ('delete', old.id, old.v); END; \
+                 CREATE TRIGGER paper_au AFTER UPDATE ON paper BEGIN INSERT INTO paper_fts(paper_fts, rowid, v) VALUES ('delete', old.id, old.v); \
+                 INSERT INTO paper_fts(rowid, v) VALUES (new.id, new.v); END;",
+        compared: &[(
+            "paper_fts",
+            "SELECT 'alpha', rowid FROM paper_fts('alpha') UNION ALL SELECT 'beta', rowid FROM paper_fts('beta') \
+             UNION ALL SELECT 'zeta gamma', rowid FROM paper_fts('\"zeta gamma\"')",
+        )],
+        statement: |r, c| {
+            let (id, n, v) = (c * SPAN + r.u64(..ROWS), r.u64(..5), words(r));
+            match r.u8(..8) {
+                0 => format!("DELETE FROM paper WHERE id = {id}"),
+                1 => format!("UPDATE paper SET v = '{v}' WHERE id = {id}"),
+                2 => format!("UPDATE paper SET v = '{v}' WHERE c = {c} AND n = {n}"),
+                3 => format!(
+                    "UPDATE OR IGNORE paper SET id = {} WHERE id = {id}",
+                    c * SPAN + r.u64(..ROWS)
+                ),
+                _ => format!("INSERT OR IGNORE INTO paper VALUES ({id}, {c}, {n}, '{v}')"),
+            }
+        },
+    },
+    // The same with keys that nobody chose.
+    Kind {
+        name: "find",
+        script: "CREATE TABLE sheet(id INTEGER PRIMARY KEY, c INT, n INT, v TEXT); \
+                 CREATE VIRTUAL TABLE sheet_fts USING fts5(v, content='sheet', content_rowid='id'); \
+                 CREATE TRIGGER sheet_ai AFTER INSERT ON sheet BEGIN INSERT INTO sheet_fts(rowid, v) VALUES (new.id, new.v); END; \
+                 CREATE TRIGGER sheet_ad AFTER DELETE ON sheet BEGIN INSERT INTO sheet_fts(sheet_fts, rowid, v) VALUES ('delete', old.id, old.v); END; \
+                 CREATE TRIGGER sheet_au AFTER UPDATE ON sheet BEGIN INSERT INTO sheet_fts(sheet_fts, rowid, v) VALUES ('delete', old.id, old.v); \
+                 INSERT INTO sheet_fts(rowid, v) VALUES (new.id, new.v); END;",
+        compared: &[
+            ("sheet", "SELECT c, n, v FROM sheet"),
+            (
+                "sheet_fts",
+                "SELECT 'alpha', c, n FROM sheet_fts('alpha') f LEFT JOIN sheet s ON s.id = f.rowid \
+                 UNION ALL SELECT 'beta', c, n FROM sheet_fts('beta') f LEFT JOIN sheet s ON s.id = f.rowid",
+            ),
+        ],
+        statement: |r, c| {
+            let (n, v) = (r.u64(..5), words(r));
+            match r.u8(..6) {
+                0 => format!("DELETE FROM sheet WHERE c = {c} AND n = {n}"),
+                1 => format!("UPDATE sheet SET v = '{v}' WHERE c = {c} AND n = {n}"),
+                _ => format!("INSERT INTO sheet(c, n, v) VALUES ({c}, {n}, '{v}')"),
             }
         },
     },

@@ -25,9 +25,9 @@ pub fn compared(table: &str) -> String {
         .iter()
         .flat_map(|kind| kind.compared)
         .find(|(name, _)| *name == table);
-    format!(
-        "SELECT {} FROM \"{table}\"",
-        found.map_or("*", |(_, columns)| columns)
+    found.map_or_else(
+        || format!("SELECT * FROM \"{table}\""),
+        |(_, query)| (*query).to_owned(),
     )
 }
 

@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// No step may take longer, also on a machine that has other things to do.
-const LONGEST: Duration = Duration::from_secs(45);
+const LONGEST: Duration = Duration::from_secs(90);
 
 /// What a step comes to.
 pub type Outcome<T = ()> = Result<T, Failure>;
