@@ -184,6 +184,7 @@ impl World {
         }
         let first = self.compare(r, before, &database, checked).map_err(said)?;
         guarded(|| database.pull())?.map_err(|e| said(refused("pull after a crash", &e)))?;
+        self.note_settled(r)?;
         let second = self.compare(r, before, &database, checked).map_err(said)?;
         let conn = database.connection().map_err(|e| refused("connection", &e))?;
         let ok = guarded(|| conn.rows("PRAGMA integrity_check"))?

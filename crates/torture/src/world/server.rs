@@ -85,6 +85,16 @@ impl World {
         Err(actual.differs(&expected, what))
     }
 
+    /// After a pull of replica `r`, which asks the remote what became of a push that got no answer: that makes a revision, and
+    /// what was sent may have landed before it.
+    pub(super) fn note_settled(&mut self, r: usize) -> Outcome {
+        let revision = self.remote.revision().map_err(lab)?;
+        match self.states.last().is_some_and(|last| last.revision == revision) {
+            true => Ok(()),
+            false => self.settle(r, false),
+        }
+    }
+
     /// What was held may have landed, of any replica.
     pub(super) fn settle_all(&mut self) -> Outcome {
         for replica in &self.replicas {

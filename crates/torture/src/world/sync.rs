@@ -106,6 +106,9 @@ impl World {
         if matches!(step, Step::Push(_)) {
             self.settle(r, !failed)?;
         }
+        if matches!(step, Step::Pull(..)) {
+            self.note_settled(r)?;
+        }
         if stopped {
             return Ok(());
         }
