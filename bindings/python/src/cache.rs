@@ -2,9 +2,9 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use partial_sync::{Error, Statement};
+use partial_sync::{Connection, Error, Statement};
 
-use crate::columns::Columns;
+use crate::{columns::Columns, program, sql_text};
 
 /// A statement and what is known about it.
 pub(crate) struct Prepared {
@@ -14,24 +14,42 @@ pub(crate) struct Prepared {
     pub is_dml: bool,
     /// It changes nothing, so its rows can be read one at a time.
     pub reads: bool,
+    /// What it does can be undone by a savepoint that it may run in.
+    pub can_be_undone: bool,
     pub parameters: usize,
     /// A large value was bound, which should not stay in memory.
     pub heavy: bool,
     columns: Option<Arc<Columns>>,
     reprepares: i32,
+    /// Whether it can only end after a row; see [`Self::ends_after_a_row`].
+    ends_after_a_row: Option<bool>,
 }
 
 impl Prepared {
     pub(crate) fn new(statement: Statement, sql: &str) -> Self {
         Self {
-            is_dml: crate::sql_text::is_dml(sql),
+            is_dml: sql_text::is_dml(sql),
+            can_be_undone: sql_text::can_be_undone(sql),
             reads: statement.readonly(),
             parameters: statement.parameter_count(),
             sql: sql.into(),
             heavy: false,
             columns: None,
             reprepares: 0,
+            ends_after_a_row: None,
             statement,
+        }
+    }
+
+    /// Whether the statement, once it has given a row, reads nothing more: by a key, or an aggregate over all rows.
+    pub(crate) fn ends_after_a_row(&mut self, connection: &Connection) -> Result<bool, Error> {
+        match self.ends_after_a_row {
+            Some(ends) if self.statement.reprepares() == self.reprepares => Ok(ends),
+            _ => {
+                let ends = program::ends_after_a_row(connection, &self.sql)?;
+                self.ends_after_a_row = Some(ends);
+                Ok(ends)
+            }
         }
     }
 

@@ -18,11 +18,12 @@ use pyo3::{
 };
 
 use crate::{
+    callbacks::Callbacks,
     core::Core,
     cursor::{self, Cursor},
     errors::ProgrammingError,
     functions,
-    open::{Callbacks, Local, Remote},
+    open::{Local, Remote},
     reader::TextFactory,
     row_factory::RowFactory,
 };
@@ -94,7 +95,7 @@ impl Connection {
         if self.opened.get().is_some() {
             return Err(ProgrammingError::new_err("the connection is open already"));
         }
-        let callbacks = Arc::new(Callbacks::default());
+        let callbacks = Arc::new(Callbacks::new(&local.path));
         let cancel = self.opening.get_or_init(CancelHandle::new);
         let (database, connection) =
             crate::open::open(py, local.path, local.timeout, remote, cancel, &callbacks).map_err(
@@ -107,7 +108,7 @@ impl Connection {
                 },
             )?;
         let opened = Opened {
-            core: Core::new(database, connection, local.cached_statements),
+            core: Core::new(database, connection, local.cached_statements, callbacks.clone()),
             callbacks,
             detect_types: local.detect_types,
             thread: local.check_same_thread.then(|| std::thread::current().id()),
@@ -174,10 +175,12 @@ impl Connection {
     /// Closes the connection; a transaction that is open is rolled back.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.check_thread()?;
-        match self.opened.get() {
-            Some(opened) => opened.core.close(py),
-            None => Ok(()),
-        }
+        let Some(opened) = self.opened.get() else {
+            return Ok(());
+        };
+        opened.core.close(py)?;
+        opened.callbacks.forget_unused();
+        Ok(())
     }
 
     /// Breaks what runs on this connection now, network waits included; also its opening. May be called from any thread.
@@ -188,10 +191,7 @@ impl Connection {
         }
         let core = self.core()?;
         core.check_open()?;
-        core.interrupt.interrupt();
-        if let Some(cancel) = &core.cancel {
-            cancel.cancel();
-        }
+        core.interrupt();
         Ok(())
     }
 
@@ -365,8 +365,8 @@ impl Connection {
         func: Option<Py<PyAny>>,
         deterministic: bool,
     ) -> PyResult<()> {
-        let function = self.function(func)?;
-        self.locked(py, move |state| match function {
+        let function = self.function(func, Callbacks::function)?;
+        self.install(py, move |state| match function {
             Some(function) => state.connection.create_scalar_function(
                 &name,
                 narg,
@@ -386,8 +386,8 @@ impl Connection {
         n_arg: i32,
         aggregate_class: Option<Py<PyAny>>,
     ) -> PyResult<()> {
-        let function = self.function(aggregate_class)?;
-        self.locked(py, move |state| match function {
+        let function = self.function(aggregate_class, Callbacks::function)?;
+        self.install(py, move |state| match function {
             Some(function) => {
                 state
                     .connection
@@ -406,8 +406,8 @@ impl Connection {
         num_params: i32,
         aggregate_class: Option<Py<PyAny>>,
     ) -> PyResult<()> {
-        let function = self.function(aggregate_class)?;
-        self.locked(py, move |state| match function {
+        let function = self.function(aggregate_class, Callbacks::function)?;
+        self.install(py, move |state| match function {
             Some(function) => {
                 state
                     .connection
@@ -425,8 +425,8 @@ impl Connection {
         {
             return Err(PyTypeError::new_err("parameter must be callable"));
         }
-        let function = self.function(callable)?;
-        self.locked(py, move |state| match function {
+        let function = self.function(callable, Callbacks::collation)?;
+        self.install(py, move |state| match function {
             Some(function) => state
                 .connection
                 .create_collation(&name, move |a, b| function.compare(a, b)),
@@ -467,7 +467,10 @@ impl Connection {
             }
             visit.call(&settings.trace)?;
         }
-        Ok(())
+        match self.opened.get() {
+            Some(opened) => opened.callbacks.visit(&visit),
+            None => Ok(()),
+        }
     }
 
     fn __clear__(&self) {
@@ -476,6 +479,9 @@ impl Connection {
             std::mem::swap(&mut rows, &mut settings.row_factory);
             std::mem::swap(&mut text, &mut settings.text_factory);
             std::mem::swap(&mut trace, &mut settings.trace);
+        }
+        if let Some(opened) = self.opened.get() {
+            opened.callbacks.clear();
         }
     }
 }

@@ -1,13 +1,15 @@
-//! What a connection is below Python: the engine's connection, its statements, and the lock under which threads take
-//! turns.
+//! What a connection is below Python: the engine's connection and its statements, used by one thread at a time.
 //!
-//! Two rules keep threads from waiting for each other forever. Nobody waits for the lock with the GIL. And nothing that
-//! may wait or do I/O (preparing, stepping and resetting statements, committing, closing) is called with the GIL: a wait
-//! of the engine looks for signals, which needs it.
+//! Nothing that may wait or do I/O (preparing, stepping and resetting statements, committing, closing) is called with the
+//! GIL: a wait of the engine looks for signals, which needs it. And no lock of this package is held while Python code runs,
+//! but for the turn: code that meets it in the middle of its own call fails at once.
 
 use std::{
     ops::{Deref, DerefMut},
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,9 +19,11 @@ use partial_sync_vfs::sqlite::InterruptHandle;
 use pyo3::prelude::*;
 
 use crate::{
+    callbacks::Callbacks,
     errors::ProgrammingError,
     fork, signals,
     state::{RunId, State},
+    turns::{Turn, Turns},
 };
 
 /// How often a thread that waits for its turn looks for signals.
@@ -29,30 +33,50 @@ const SETTLE: Duration = Duration::from_millis(200);
 
 /// A connection, shared by the Python object and its cursors.
 pub(crate) struct Core {
-    /// `None` once closed.
+    turns: Turns,
+    /// Locked by who has the turn alone. `None` once closed.
     state: Mutex<Option<State>>,
-    /// The thread that holds the lock.
-    owner: AtomicUsize,
+    closed: AtomicBool,
     /// Of which process it is.
     forks: u32,
-    /// Runs whose cursors went away while another thread held the lock.
+    /// Runs whose cursors went away when it was not their turn.
     abandoned: Mutex<Vec<RunId>>,
     any_abandoned: AtomicBool,
-    pub(crate) interrupt: InterruptHandle,
+    callbacks: Arc<Callbacks>,
+    interrupt: InterruptHandle,
+    /// How often it was interrupted.
+    interrupts: Arc<AtomicU64>,
     pub(crate) cancel: Option<CancelHandle>,
-    pub(crate) database: Mutex<Option<Database>>,
+    database: Mutex<Option<Database>>,
 }
 
 impl Core {
-    pub(crate) fn new(database: Database, connection: EngineConnection, statements: usize) -> Self {
+    pub(crate) fn new(
+        database: Database,
+        connection: EngineConnection,
+        statements: usize,
+        callbacks: Arc<Callbacks>,
+    ) -> Self {
+        let interrupts = Arc::new(AtomicU64::new(0));
+        let interrupt = connection.interrupt_handle();
+        let state = State::new(
+            connection,
+            statements,
+            !database.is_replica(),
+            callbacks.clone(),
+            interrupts.clone(),
+        );
         Self {
-            owner: AtomicUsize::new(0),
+            turns: Turns::default(),
+            state: Mutex::new(Some(state)),
+            closed: AtomicBool::new(false),
             forks: fork::count(),
             abandoned: Mutex::default(),
             any_abandoned: AtomicBool::new(false),
-            interrupt: connection.interrupt_handle(),
+            callbacks,
+            interrupt,
+            interrupts,
             cancel: database.cancel_handle().ok(),
-            state: Mutex::new(Some(State::new(connection, statements))),
             database: Mutex::new(Some(database)),
         }
     }
@@ -69,83 +93,112 @@ impl Core {
 
     /// Waits for this thread's turn.
     pub(crate) fn lock(&self, py: Python<'_>) -> PyResult<Locked<'_>> {
-        self.check_process()?;
-        signals::watch_on_this_thread(py)?;
-        let state = match self.state.try_lock() {
-            Some(state) => state,
-            None => self.lock_contended(py)?,
-        };
-        if state.is_none() {
+        let mut locked = self.take_turn(py)?;
+        if locked.state.is_none() {
             return Err(closed());
         }
-        self.owner.store(this_thread(), Ordering::Relaxed);
-        let mut locked = Locked { core: self, state };
-        if self.any_abandoned.swap(false, Ordering::Relaxed) {
-            let abandoned = std::mem::take(&mut *self.abandoned.lock());
-            let state = &mut *locked;
-            py.detach(|| abandoned.into_iter().for_each(|run| state.end(run)));
-        }
+        locked.end_abandoned();
+        locked.begin_call();
         Ok(locked)
     }
 
+    fn take_turn(&self, py: Python<'_>) -> PyResult<Locked<'_>> {
+        self.check_process()?;
+        signals::watch_on_this_thread(py)?;
+        let turn = match self.turns.try_take() {
+            Some(turn) => turn,
+            None => self.wait_for_turn(py)?,
+        };
+        Ok(self.locked(turn))
+    }
+
     #[cold]
-    fn lock_contended(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, Option<State>>> {
-        if self.owner.load(Ordering::Relaxed) == this_thread() {
+    fn wait_for_turn(&self, py: Python<'_>) -> PyResult<Turn<'_>> {
+        self.check_open()?;
+        if self.turns.is_mine() {
             return Err(ProgrammingError::new_err(
                 "Recursive use of cursors not allowed: the connection is in the middle of a call of this thread",
             ));
         }
+        if self.callbacks.is_waited_for() {
+            return Err(ProgrammingError::new_err(
+                "the connection is in the middle of a call that may be waiting for this function: use another connection, \
+                 to another database",
+            ));
+        }
+        let mut place = self.turns.wait();
         loop {
-            // The guard may not cross the border of `detach`; who waited tries again with the GIL.
-            py.detach(|| drop(self.state.try_lock_for(SIGNAL_POLL)));
-            if let Some(state) = self.state.try_lock() {
-                return Ok(state);
+            py.detach(|| place.wait_for(SIGNAL_POLL));
+            if let Some(turn) = place.turn() {
+                return Ok(turn);
             }
             py.check_signals()?;
         }
     }
 
-    /// Fails when it is closed. Does not wait: a connection that somebody uses is open.
+    /// Fails when it is closed.
     pub(crate) fn check_open(&self) -> PyResult<()> {
         self.check_process()?;
-        match self.state.try_lock() {
-            Some(state) if state.is_none() => Err(closed()),
-            _ => Ok(()),
+        match self.closed.load(Ordering::Acquire) {
+            true => Err(closed()),
+            false => Ok(()),
         }
     }
 
     /// The database, for pulls and the like, which wait for no statement of this connection.
     pub(crate) fn database(&self) -> PyResult<Database> {
         self.check_process()?;
+        if self.callbacks.is_waited_for() {
+            return Err(ProgrammingError::new_err(
+                "this function is called in the middle of a request of the same database: it cannot pull, push or the like",
+            ));
+        }
         self.database.lock().clone().ok_or_else(closed)
     }
 
-    /// A cursor no longer wants its rows.
-    pub(crate) fn end(&self, py: Python<'_>, run: RunId) {
+    /// Breaks what runs now, network waits included.
+    pub(crate) fn interrupt(&self) {
+        self.interrupts.fetch_add(1, Ordering::Relaxed);
+        self.interrupt.interrupt();
+        if let Some(cancel) = &self.cancel {
+            cancel.cancel();
+        }
+    }
+
+    /// How often it was interrupted.
+    pub(crate) fn interrupts(&self) -> u64 {
+        self.interrupts.load(Ordering::Relaxed)
+    }
+
+    /// A cursor no longer wants its rows. Where it is another's turn, that one ends the run.
+    pub(crate) fn end(&self, run: RunId) {
         if self.check_process().is_err() {
             return;
         }
-        match self.state.try_lock() {
-            Some(mut state) => {
-                if let Some(state) = &mut *state {
-                    py.detach(|| state.end(run));
-                }
-            }
-            None => {
-                self.abandoned.lock().push(run);
-                self.any_abandoned.store(true, Ordering::Relaxed);
-            }
+        self.abandoned.lock().push(run);
+        self.any_abandoned.store(true, Ordering::Release);
+        if let Some(turn) = self.turns.try_take() {
+            drop(self.locked(turn));
+        }
+    }
+
+    fn locked<'c>(&'c self, turn: Turn<'c>) -> Locked<'c> {
+        Locked {
+            core: self,
+            state: self.state.lock(),
+            _turn: turn,
         }
     }
 
     /// Closes the connection; a transaction that is open is rolled back.
     pub(crate) fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.check_process()?;
-        let mut state = match self.state.try_lock() {
-            Some(state) => state,
-            None => self.lock_contended(py)?,
-        };
-        let state = state.take();
+        if self.closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut locked = self.take_turn(py)?;
+        self.closed.store(true, Ordering::Release);
+        let state = locked.state.take();
         let database = self.database.lock().take();
         py.detach(|| dispose(state, database));
         Ok(())
@@ -171,12 +224,6 @@ fn dispose(state: Option<State>, database: Option<Database>) {
     }
 }
 
-/// An address that no other thread has.
-fn this_thread() -> usize {
-    thread_local!(static HERE: u8 = const { 0 });
-    HERE.with(|here| std::ptr::from_ref(here).addr())
-}
-
 fn closed() -> PyErr {
     ProgrammingError::new_err("Cannot operate on a closed database.")
 }
@@ -184,7 +231,22 @@ fn closed() -> PyErr {
 /// This thread's turn.
 pub(crate) struct Locked<'c> {
     core: &'c Core,
+    // Before the turn.
     state: MutexGuard<'c, Option<State>>,
+    _turn: Turn<'c>,
+}
+
+impl Locked<'_> {
+    /// Ends the runs that nobody wants any more.
+    fn end_abandoned(&mut self) {
+        if !self.core.any_abandoned.swap(false, Ordering::Acquire) {
+            return;
+        }
+        let abandoned = std::mem::take(&mut *self.core.abandoned.lock());
+        if let Some(state) = &mut *self.state {
+            Python::attach(|py| py.detach(|| abandoned.into_iter().for_each(|run| state.end(run))));
+        }
+    }
 }
 
 impl Deref for Locked<'_> {
@@ -193,7 +255,7 @@ impl Deref for Locked<'_> {
     fn deref(&self) -> &State {
         self.state
             .as_ref()
-            .expect("`Core::lock` has seen that it is open, and closing needs the lock")
+            .expect("`Core::lock` has seen that it is open, and closing needs the turn")
     }
 }
 
@@ -201,12 +263,12 @@ impl DerefMut for Locked<'_> {
     fn deref_mut(&mut self) -> &mut State {
         self.state
             .as_mut()
-            .expect("`Core::lock` has seen that it is open, and closing needs the lock")
+            .expect("`Core::lock` has seen that it is open, and closing needs the turn")
     }
 }
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        self.core.owner.store(0, Ordering::Relaxed);
+        self.end_abandoned();
     }
 }

@@ -167,12 +167,12 @@ impl Cursor {
     }
 
     /// Ends the statement; the cursor cannot be used any more.
-    fn close(&self, py: Python<'_>) -> PyResult<()> {
+    fn close(&self) -> PyResult<()> {
         self.owner().check_thread()?;
         self.closed.store(true, Ordering::Relaxed);
         // What it tells of its last statement stays: programs ask for `rowcount` afterwards.
         if let Some(run) = self.forget_run() {
-            self.owner().core()?.end(py, run);
+            self.owner().core()?.end(run);
         }
         Ok(())
     }
@@ -265,7 +265,7 @@ impl Drop for Cursor {
         if let Some(run) = self.state.get_mut().run.take()
             && let Ok(core) = self.connection.get().core()
         {
-            Python::attach(|py| core.end(py, run));
+            core.end(run);
         }
     }
 }
@@ -288,7 +288,8 @@ pub(crate) fn make<'py>(
         )));
     };
     if !matches!(row_factory, RowFactory::Tuple) {
-        made.get().state.lock().factory = row_factory;
+        let before = std::mem::replace(&mut made.get().state.lock().factory, row_factory);
+        drop(before);
     }
     Ok(cursor)
 }

@@ -85,7 +85,15 @@ pub(crate) fn raise(py: Python<'_>, error: EngineError) -> PyErr {
         return raised;
     }
     let (class, code) = class_of(&error);
-    let raised = with_code(py, new(class, error.to_string()), code);
+    let message = match error {
+        // The engine's word is for those who can run it again elsewhere.
+        EngineError::WouldWait => "this function is called in the middle of a request of the same database, so what it runs \
+                                   there cannot wait for a page, a lock or a pull: it may use what is here, or another \
+                                   database"
+            .to_owned(),
+        _ => error.to_string(),
+    };
+    let raised = with_code(py, new(class, message), code);
     if let Some(change) = error.change() {
         // As with the code.
         let _ = raised.value(py).setattr("change", change.0);

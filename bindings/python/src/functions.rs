@@ -14,7 +14,7 @@ use rusqlite::{
 };
 
 use crate::{
-    open::Callbacks,
+    callbacks::{Callbacks, Slot},
     values::{from_object, to_object},
 };
 
@@ -37,7 +37,7 @@ pub(crate) fn flags(deterministic: bool) -> FunctionFlags {
 
 /// Something that calls Python in the middle of a statement.
 pub(crate) struct Function {
-    pub callable: Py<PyAny>,
+    pub callable: Arc<Slot>,
     pub callbacks: Arc<Callbacks>,
 }
 
@@ -45,16 +45,19 @@ impl Function {
     /// Calls a function with the arguments of SQL.
     pub(crate) fn call(&self, context: &Context<'_>) -> rusqlite::Result<Given> {
         self.attached("user-defined function raised exception", |py| {
-            let given = self.callable.bind(py).call1(arguments(py, context)?)?;
+            let given = self.callable.get(py)?.call1(arguments(py, context)?)?;
             from_object(&given).map(Given)
         })
     }
 
-    /// Which of two texts comes first.
+    /// Which of two texts comes first. SQLite has no way to be told that this failed: whoever stepped the statement asks
+    /// [`Callbacks::is_disordered`].
     pub(crate) fn compare(&self, a: &str, b: &str) -> Ordering {
-        // SQLite has no way to tell that a collation failed; it must be the same order each time all the same.
-        self.attached("", |py| {
-            let order = self.callable.bind(py).call1((a, b))?;
+        if self.callbacks.is_disordered() {
+            return Ordering::Equal;
+        }
+        Python::attach(|py| {
+            let order = self.callable.get(py)?.call1((a, b))?;
             if order.lt(0)? {
                 Ok(Ordering::Less)
             } else if order.gt(0)? {
@@ -63,7 +66,10 @@ impl Function {
                 Ok(Ordering::Equal)
             }
         })
-        .unwrap_or(Ordering::Equal)
+        .unwrap_or_else(|error| {
+            self.callbacks.disorder(error);
+            Ordering::Equal
+        })
     }
 
     fn attached<T>(&self, failed: &str, work: impl FnOnce(Python<'_>) -> PyResult<T>) -> rusqlite::Result<T> {
@@ -103,7 +109,8 @@ type Instance = AssertUnwindSafe<Py<PyAny>>;
 impl Aggregate<Instance, Given> for Function {
     fn init(&self, _: &mut Context<'_>) -> rusqlite::Result<Instance> {
         self.attached(&raised("__init__"), |py| {
-            self.callable.call0(py).map(AssertUnwindSafe)
+            let instance = self.callable.get(py)?.call0()?;
+            Ok(AssertUnwindSafe(instance.unbind()))
         })
     }
 

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod cache;
+mod callbacks;
 mod columns;
 mod connection;
 mod converters;
@@ -14,6 +15,7 @@ mod fork;
 mod functions;
 mod log;
 mod open;
+mod program;
 mod reader;
 mod row;
 mod row_factory;
@@ -21,6 +23,7 @@ mod rows;
 mod signals;
 mod sql_text;
 mod state;
+mod turns;
 mod values;
 
 use pyo3::prelude::*;

@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
 use partial_sync::{
     Bootstrap, CancelHandle, Connection as EngineConnection, Database, PartialSync, Stats,
     change::transform::{ChangeType, RowValues, Transform, TransformMutation},
@@ -14,10 +13,11 @@ use partial_sync::{
 use partial_sync_transport::{AuthToken, UrlSource};
 use pyo3::{
     prelude::*,
-    types::{PyDict, PyString, PyTuple},
+    types::{PyBool, PyDict, PyString, PyTuple},
 };
 
 use crate::{
+    callbacks::Callbacks,
     errors, fork, signals,
     values::{from_object, to_object},
 };
@@ -59,25 +59,6 @@ enum BootstrapChoice {
     Query(String),
 }
 
-/// What functions of the program raised while the engine called them; it becomes the cause of the error that follows.
-#[derive(Default)]
-pub(crate) struct Callbacks {
-    raised: Mutex<Option<PyErr>>,
-}
-
-impl Callbacks {
-    pub(crate) fn take_raised(&self) -> Option<PyErr> {
-        self.raised.lock().take()
-    }
-
-    /// Remembers what was raised; gives its text.
-    pub(crate) fn raised(&self, error: PyErr) -> String {
-        let message = error.to_string();
-        *self.raised.lock() = Some(error);
-        message
-    }
-}
-
 /// Opens a database and a connection to it.
 pub(crate) fn open(
     py: Python<'_>,
@@ -116,12 +97,11 @@ pub(crate) fn open(
             });
         }
         if let Some(transform) = remote.transform {
-            let callbacks = callbacks.clone();
+            let (function, callbacks) = (callbacks.source(transform), callbacks.clone());
             builder = builder.transform(Arc::new(move |mutation: &TransformMutation| {
-                attached(|py| {
-                    ask_transform(transform.bind(py), mutation).map_err(|error| callbacks.raised(error))
-                })
-                .unwrap_or_else(Transform::Fail)
+                callbacks
+                    .answer(|py| ask_transform(&function.get(py)?, mutation))
+                    .unwrap_or_else(Transform::Fail)
             }));
         }
         if let Some(changes) = remote.push_operations_threshold {
@@ -156,24 +136,15 @@ pub(crate) fn open(
     Ok((database, connection))
 }
 
-/// Calls Python from a thread of the engine; the program may be ending.
-fn attached<T>(work: impl FnOnce(Python<'_>) -> Result<T, String>) -> Result<T, String> {
-    Python::try_attach(work).unwrap_or_else(|| Err("Python is shutting down".into()))
-}
-
 fn url_source(url: Bound<'_, PyAny>, callbacks: &Arc<Callbacks>) -> PyResult<UrlSource> {
     if let Ok(url) = url.cast::<PyString>() {
         return Ok(UrlSource::Fixed(url.to_str()?.to_owned()));
     }
-    let (function, callbacks) = (url.unbind(), callbacks.clone());
+    let (function, callbacks) = (callbacks.source(url.unbind()), callbacks.clone());
     Ok(UrlSource::function(move || {
-        let asked = attached(|py| {
-            let url = function
-                .call0(py)
-                .and_then(|url| url.extract::<Option<String>>(py));
-            url.map_err(|error| callbacks.raised(error))
-        });
-        asked.unwrap_or_default()
+        callbacks
+            .answer(|py| function.get(py)?.call0()?.extract::<Option<String>>())
+            .unwrap_or_default()
     }))
 }
 
@@ -181,18 +152,13 @@ fn token_source(token: Bound<'_, PyAny>, callbacks: &Arc<Callbacks>) -> PyResult
     if let Ok(token) = token.cast::<PyString>() {
         return Ok(AuthToken::Fixed(token.to_str()?.to_owned()));
     }
-    let (function, callbacks) = (Arc::new(token.unbind()), callbacks.clone());
+    let (function, callbacks) = (callbacks.source(token.unbind()), callbacks.clone());
     Ok(AuthToken::function(move || {
         let (function, callbacks) = (function.clone(), callbacks.clone());
         async move {
             // It may take its time, to refresh the token, and must not keep a thread that moves bytes.
             let asked = tokio::task::spawn_blocking(move || {
-                attached(|py| {
-                    let token = function
-                        .call0(py)
-                        .and_then(|token| token.extract::<Option<String>>(py));
-                    token.map_err(|error| callbacks.raised(error))
-                })
+                callbacks.answer(|py| function.get(py)?.call0()?.extract::<Option<String>>())
             });
             match asked.await {
                 Ok(Ok(token)) => Ok(token),
@@ -232,11 +198,12 @@ fn ask_transform(transform: &Bound<'_, PyAny>, mutation: &TransformMutation) -> 
     if answer.is_none() {
         return Ok(Transform::Keep);
     }
-    let Ok((sql, values)) = answer.extract::<(String, Bound<'_, PyTuple>)>() else {
+    if answer.is_exact_instance_of::<PyBool>() && !answer.is_truthy()? {
         return Ok(Transform::Skip);
-    };
+    }
+    let (sql, values) = answer.extract::<(Bound<'_, PyString>, Bound<'_, PyTuple>)>()?;
     Ok(Transform::Rewrite {
-        sql,
+        sql: sql.to_str()?.to_owned(),
         values: values
             .iter()
             .map(|value| from_object(&value))

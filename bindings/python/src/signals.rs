@@ -6,9 +6,11 @@ use std::{
     time::Duration,
 };
 
-use partial_sync::CancelHandle;
+use partial_sync::{CancelHandle, Error as EngineError};
 use partial_sync_vfs::sqlite::context;
 use pyo3::{prelude::*, sync::PyOnceLock};
+
+use crate::errors;
 
 thread_local! {
     /// Whether this thread knows what it has to do about signals.
@@ -53,6 +55,18 @@ fn has_raised() -> bool {
 /// What a signal handler raised while the call that just failed was waiting.
 pub(crate) fn take_raised() -> Option<PyErr> {
     RAISED.take()
+}
+
+/// Does without the GIL what may wait. What a signal handler raised meanwhile goes before what the work gave.
+pub(crate) fn detached<T: Send>(
+    py: Python<'_>,
+    work: impl FnOnce() -> Result<T, EngineError> + Send,
+) -> PyResult<T> {
+    let result = py.detach(work);
+    match take_raised() {
+        Some(raised) => Err(raised),
+        None => result.map_err(|error| errors::raise(py, error)),
+    }
 }
 
 /// How often a call that another thread does is looked after.

@@ -21,8 +21,17 @@ pub(crate) fn is_blank(sql: &str) -> bool {
 
 /// INSERT, UPDATE, DELETE and REPLACE: what an implicit transaction is begun for.
 pub(crate) fn is_dml(sql: &str) -> bool {
+    begins_with(sql, &["insert", "update", "delete", "replace"])
+}
+
+/// What may run in a savepoint, which can undo it: not PRAGMA, ATTACH and VACUUM.
+pub(crate) fn can_be_undone(sql: &str) -> bool {
+    is_dml(sql) || begins_with(sql, &["with", "create", "reindex", "alter"])
+}
+
+fn begins_with(sql: &str, words: &[&str]) -> bool {
     let sql = skip_blank(sql);
-    ["insert", "update", "delete", "replace"].iter().any(|word| {
+    words.iter().any(|word| {
         sql.get(..word.len())
             .is_some_and(|first| first.eq_ignore_ascii_case(word))
             && !sql[word.len()..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')

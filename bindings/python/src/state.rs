@@ -1,22 +1,31 @@
 //! The statements of a connection: those that are kept compiled, and those whose rows are being read.
 //!
-//! All of it is behind the lock of [`Core`](crate::core::Core), and what may wait or do I/O is called without the GIL.
+//! All of it is used by who has the turn of [`Core`](crate::core::Core), and what may wait or do I/O is called without the
+//! GIL.
+//!
+//! A query is stepped to the row after the one that is handed out where that costs no request: on a local database as the
+//! standard library does it, and on a replica where nothing is left to read. So a query whose rows have all been handed out
+//! has ended, and holds no snapshot.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use partial_sync::{Connection as EngineConnection, Error as EngineError};
-use partial_sync_vfs::sqlite::codes;
+use partial_sync_vfs::sqlite::{self, codes};
 use pyo3::prelude::*;
 
 use crate::{
     cache::{Cache, Prepared},
+    callbacks::Callbacks,
     columns::Columns,
-    errors::{self, ProgrammingError},
+    errors::ProgrammingError,
     rows::Rows,
-    sql_text,
+    signals, sql_text,
 };
 
 /// Bytes that are read ahead at most before the GIL is taken to make Python objects of them.
@@ -32,6 +41,12 @@ pub(crate) struct State {
     pub(crate) query_timeout: Option<Duration>,
     /// Rows read ahead by the call that is under way.
     pub(crate) ahead: Rows,
+    /// The row after the one that is handed out is computed along with it: nothing needs the network.
+    is_local: bool,
+    callbacks: Arc<Callbacks>,
+    interrupts: Arc<AtomicU64>,
+    /// How often the connection had been interrupted when the call that is under way began.
+    pub(crate) interrupts_before: u64,
 }
 
 /// Names a [`Run`] of a connection.
@@ -45,22 +60,19 @@ struct Run {
     /// The rows that are left, once nothing is left to step: of a statement that writes, which is run to its end at once,
     /// and none of one that has ended.
     kept: Option<Rows>,
-    /// What looking for another row failed with.
-    failed: Option<EngineError>,
+    /// Computing the next row along with this one costs no request.
+    looks_ahead: bool,
 }
 
 impl Run {
     /// Stands on the next row, if there is one.
-    fn step(&mut self) -> Result<bool, EngineError> {
-        if let Some(error) = self.failed.take() {
-            return Err(error);
-        }
+    fn step(&mut self, callbacks: &Callbacks) -> Result<bool, EngineError> {
         if self.kept.is_some() {
             return Ok(false);
         }
         if !self.on_row {
             // After an error as after the end: another step would begin anew.
-            let stepped = self.prepared.statement.step();
+            let stepped = self.prepared.step(callbacks);
             self.on_row = *stepped.as_ref().unwrap_or(&false);
             if !self.on_row {
                 self.prepared.statement.reset();
@@ -70,6 +82,21 @@ impl Run {
         }
         Ok(self.on_row)
     }
+}
+
+impl Prepared {
+    /// Steps; a row that was found by a collation that raised is none.
+    fn step(&mut self, callbacks: &Callbacks) -> Result<bool, EngineError> {
+        let stepped = self.statement.step()?;
+        match callbacks.is_disordered() {
+            true => Err(disordered()),
+            false => Ok(stepped),
+        }
+    }
+}
+
+fn disordered() -> EngineError {
+    sqlite::Error::new(codes::ERROR, "user-defined collation raised exception").into()
 }
 
 /// What an execution gave.
@@ -92,8 +119,18 @@ pub(crate) enum Next<'s> {
 }
 
 impl State {
-    pub(crate) fn new(connection: EngineConnection, statements: usize) -> Self {
+    pub(crate) fn new(
+        connection: EngineConnection,
+        statements: usize,
+        is_local: bool,
+        callbacks: Arc<Callbacks>,
+        interrupts: Arc<AtomicU64>,
+    ) -> Self {
         Self {
+            is_local,
+            callbacks,
+            interrupts_before: 0,
+            interrupts,
             runs: Vec::new(),
             cache: Cache::new(statements),
             connection,
@@ -102,14 +139,29 @@ impl State {
         }
     }
 
+    /// A call begins: what earlier ones left behind is not its own.
+    pub(crate) fn begin_call(&mut self) {
+        self.interrupts_before = self.interrupts.load(Ordering::Relaxed);
+        if self.callbacks.take_disordered() {
+            drop(self.callbacks.take_raised());
+        }
+    }
+
+    /// Fails when the connection was interrupted since the call began: SQLite forgets that between two statements.
+    pub(crate) fn check_interrupted(&self) -> Result<(), EngineError> {
+        match self.interrupts.load(Ordering::Relaxed) == self.interrupts_before {
+            true => Ok(()),
+            false => Err(sqlite::Error::new(codes::INTERRUPT, "interrupted").into()),
+        }
+    }
+
     /// The statement with this text; `None` for text without one.
     pub(crate) fn prepare(&mut self, py: Python<'_>, sql: &str) -> PyResult<Option<Prepared>> {
         if let Some(prepared) = self.cache.take(sql) {
             return Ok(Some(prepared));
         }
-        let (statement, tail) = py
-            .detach(|| self.connection.prepare_first(sql))
-            .map_err(|error| errors::raise(py, error))?;
+        let (statement, tail) =
+            signals::detached(py, || self.timed(|state| state.connection.prepare_first(sql)))?;
         if statement.is_some() && !sql_text::is_blank(&sql[tail..]) {
             return Err(ProgrammingError::new_err(
                 "You can only execute one statement at a time.",
@@ -123,8 +175,13 @@ impl State {
         self.cache.put(prepared);
     }
 
-    /// Does something for which there is no more time than the query timeout.
+    /// Does something for which there is no more time than the query timeout, and in the middle of a request of the same
+    /// database none to wait at all.
     fn timed<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, EngineError>) -> Result<T, EngineError> {
+        if self.callbacks.is_waited_for() {
+            let connection = self.connection.clone();
+            return connection.without_waiting(u32::MAX, || work(self));
+        }
         let Some(timeout) = self.query_timeout else {
             return work(self);
         };
@@ -134,30 +191,31 @@ impl State {
         result
     }
 
-    /// Runs a statement: to its first row when it reads, else to its end. `begin`: first begins a transaction so.
-    pub(crate) fn execute(
-        &mut self,
-        prepared: Prepared,
-        begin: Option<&str>,
-    ) -> Result<Executed, EngineError> {
-        self.look_ahead();
-        self.timed(|state| state.execute_now(prepared, begin))
+    /// Begins a transaction.
+    pub(crate) fn begin(&mut self, begin: &str) -> Result<(), EngineError> {
+        self.timed(|state| state.run(begin))
     }
 
-    fn execute_now(&mut self, mut prepared: Prepared, begin: Option<&str>) -> Result<Executed, EngineError> {
-        if let Some(begin) = begin {
-            self.run(begin)?;
-        }
+    /// Runs a statement: to its first row when it reads, else to its end.
+    pub(crate) fn execute(&mut self, prepared: Prepared) -> Result<Executed, EngineError> {
+        self.timed(|state| {
+            state.check_interrupted()?;
+            state.execute_now(prepared)
+        })
+    }
+
+    fn execute_now(&mut self, mut prepared: Prepared) -> Result<Executed, EngineError> {
         if prepared.reads {
-            let on_row = prepared.statement.step()?;
+            let on_row = prepared.step(&self.callbacks)?;
             let columns = prepared.columns()?;
             let last_rowid = self.connection.last_insert_rowid();
             let run = if on_row {
+                let looks_ahead = self.is_local || prepared.ends_after_a_row(&self.connection)?;
                 Some(self.keep(Run {
                     prepared,
                     on_row,
                     kept: None,
-                    failed: None,
+                    looks_ahead,
                 }))
             } else {
                 prepared.statement.reset();
@@ -172,12 +230,7 @@ impl State {
             });
         }
         let before = self.connection.total_changes();
-        let mut rows = Rows::default();
-        rows.clear(prepared.statement.column_count());
-        while prepared.statement.step()? {
-            rows.push(&prepared.statement)?;
-        }
-        prepared.statement.reset();
+        let rows = self.in_order(&mut prepared)?;
         let changed = match (prepared.is_dml, self.connection.total_changes() != before) {
             (false, _) => -1,
             (true, false) => 0,
@@ -190,7 +243,7 @@ impl State {
                 prepared,
                 on_row: false,
                 kept: Some(rows),
-                failed: None,
+                looks_ahead: false,
             }))
         } else {
             self.cache.put(prepared);
@@ -216,20 +269,48 @@ impl State {
         Ok(())
     }
 
-    /// A query of which one row was read may be at its end without knowing it, and would keep its snapshot. Before
-    /// anything else happens on the connection such queries look whether there is another row.
-    pub(crate) fn look_ahead(&mut self) {
-        for run in self.runs.iter_mut().flatten() {
-            if run.failed.is_none() {
-                run.failed = run.step().err();
-            }
+    /// Runs a statement that writes to its end. What it did is undone where a collation has raised meanwhile: it would be in
+    /// no order.
+    fn in_order(&mut self, prepared: &mut Prepared) -> Result<Rows, EngineError> {
+        const SAVEPOINT: &str = "SAVEPOINT turso_in_order";
+        const RELEASE: &str = "RELEASE turso_in_order";
+        const UNDO: &str = "ROLLBACK TO turso_in_order";
+        if !self.callbacks.has_collations() || !prepared.can_be_undone {
+            return self.drain(prepared);
         }
+        let commits = self.connection.is_autocommit();
+        self.run(SAVEPOINT)?;
+        let rows = self.drain(prepared);
+        let disorder = self.callbacks.is_disordered();
+        // Where the statement has rolled all back there is nothing left to end.
+        let ended = match (self.connection.is_autocommit(), disorder) {
+            (true, _) => Ok(()),
+            (false, false) => self.run(RELEASE),
+            (false, true) => self.run(UNDO).and_then(|()| self.run(RELEASE)),
+        };
+        if commits && !self.connection.is_autocommit() {
+            self.run("ROLLBACK")?;
+        }
+        match disorder {
+            true => Err(disordered()),
+            false => rows.and_then(|rows| ended.map(|()| rows)),
+        }
+    }
+
+    fn drain(&mut self, prepared: &mut Prepared) -> Result<Rows, EngineError> {
+        let mut rows = Rows::default();
+        rows.clear(prepared.statement.column_count());
+        while prepared.statement.step()? {
+            rows.push(&prepared.statement)?;
+        }
+        prepared.statement.reset();
+        Ok(rows)
     }
 
     /// Steps to the next row of a run where that is needed to know whether there is one.
     pub(crate) fn step(&mut self, run: RunId) -> Result<(), EngineError> {
         self.timed(|state| match state.runs.get_mut(run).and_then(Option::as_mut) {
-            Some(run) => run.step().map(drop),
+            Some(run) => run.step(&state.callbacks).map(drop),
             None => Ok(()),
         })
     }
@@ -239,7 +320,7 @@ impl State {
         self.runs
             .get(run)
             .and_then(Option::as_ref)
-            .is_none_or(|run| run.failed.is_none() && (run.on_row || run.kept.is_some()))
+            .is_none_or(|run| run.on_row || run.kept.is_some())
     }
 
     /// Where the next row of a run is; after [`Self::step`].
@@ -251,14 +332,16 @@ impl State {
         }
     }
 
-    /// The row that [`Self::next`] gave was read.
-    pub(crate) fn advance(&mut self, run: RunId) {
-        if let Some(run) = self.runs.get_mut(run).and_then(Option::as_mut) {
-            run.on_row = false;
-            if let Some(kept) = &mut run.kept {
-                kept.advance();
-            }
+    /// The row that [`Self::next`] gave was read. True: the next one is to be computed along with it.
+    pub(crate) fn advance(&mut self, run: RunId) -> bool {
+        let Some(run) = self.runs.get_mut(run).and_then(Option::as_mut) else {
+            return false;
+        };
+        run.on_row = false;
+        if let Some(kept) = &mut run.kept {
+            kept.advance();
         }
+        run.looks_ahead
     }
 
     /// Copies the next rows, at most `most`, into [`Self::ahead`].
@@ -273,7 +356,7 @@ impl State {
         let _held = self.connection.hold();
         self.ahead.clear(run.prepared.statement.column_count());
         for _ in 0..most {
-            if !run.step()? {
+            if !run.step(&self.callbacks)? {
                 break;
             }
             self.ahead.push(&run.prepared.statement)?;
@@ -281,6 +364,9 @@ impl State {
             if self.ahead.byte_len() > AHEAD_BYTES {
                 break;
             }
+        }
+        if run.looks_ahead {
+            run.step(&self.callbacks)?;
         }
         Ok(())
     }
@@ -308,8 +394,44 @@ impl State {
 
     /// Runs every statement of a script.
     pub(crate) fn script(&mut self, sql: &str) -> Result<(), EngineError> {
-        self.look_ahead();
-        self.timed(|state| state.connection.execute_batch(sql))
+        self.timed(|state| {
+            let mut rest = sql;
+            while !rest.is_empty() {
+                let (statement, tail) = state.prepare_next_now(rest)?;
+                if let Some(prepared) = statement {
+                    state.run_next_now(prepared)?;
+                }
+                rest = &rest[tail..];
+            }
+            Ok(())
+        })
+    }
+
+    /// The next statement of a script, and where the rest begins.
+    pub(crate) fn prepare_next(&mut self, rest: &str) -> Result<(Option<Prepared>, usize), EngineError> {
+        self.timed(|state| state.prepare_next_now(rest))
+    }
+
+    /// Runs a statement of a script.
+    pub(crate) fn run_next(&mut self, prepared: Prepared) -> Result<(), EngineError> {
+        self.timed(|state| state.run_next_now(prepared))
+    }
+
+    fn prepare_next_now(&mut self, rest: &str) -> Result<(Option<Prepared>, usize), EngineError> {
+        self.check_interrupted()?;
+        let (statement, tail) = self.connection.prepare_first(rest)?;
+        Ok((
+            statement.map(|statement| Prepared::new(statement, &rest[..tail])),
+            tail,
+        ))
+    }
+
+    fn run_next_now(&mut self, mut prepared: Prepared) -> Result<(), EngineError> {
+        match prepared.reads {
+            true => while prepared.step(&self.callbacks)? {},
+            false => drop(self.in_order(&mut prepared)?),
+        }
+        Ok(())
     }
 }
 

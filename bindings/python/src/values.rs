@@ -212,22 +212,25 @@ fn bind_basic(
             value,
             ValueRef::Integer(integer(&value.call_method0(intern!(value.py(), "__index__"))?)?),
         )?;
-    } else if let Ok(view) = PyMemoryView::from(value) {
-        if view.getattr(intern!(value.py(), "ndim"))?.extract::<usize>()? == 0 {
-            // One number of an array library: its bytes are not what anybody wants to store.
-            return Ok(false);
-        }
-        let bytes = view.call_method0(intern!(value.py(), "tobytes"))?;
-        put(
-            prepared,
-            index,
-            value,
-            ValueRef::Blob(bytes.cast::<PyBytes>()?.as_bytes()),
-        )?;
+    } else if let Some(bytes) = buffer(value)? {
+        put(prepared, index, value, ValueRef::Blob(bytes.as_bytes()))?;
     } else {
         return Ok(false);
     }
     Ok(true)
+}
+
+/// The bytes of what can be looked at as memory; `None` also for one number of an array library: its bytes are not what
+/// anybody wants to store.
+fn buffer<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    let Ok(view) = PyMemoryView::from(value) else {
+        return Ok(None);
+    };
+    if view.getattr(intern!(value.py(), "ndim"))?.extract::<usize>()? == 0 {
+        return Ok(None);
+    }
+    let bytes = view.call_method0(intern!(value.py(), "tobytes"))?;
+    Ok(Some(bytes.cast_into::<PyBytes>()?))
 }
 
 fn as_type<'a, 'py, T: pyo3::PyTypeInfo + pyo3::PyTypeCheck>(
@@ -289,11 +292,11 @@ pub(crate) fn from_object(value: &Bound<'_, PyAny>) -> PyResult<partial_sync::ch
         Ok(Value::Real(float.value()))
     } else if let Ok(text) = value.cast::<PyString>() {
         Ok(Value::Text(text.to_str()?.to_owned()))
-    } else if let Ok(bytes) = value.extract::<Vec<u8>>() {
-        Ok(Value::Blob(bytes))
+    } else if let Some(bytes) = buffer(value)? {
+        Ok(Value::Blob(bytes.as_bytes().to_vec()))
     } else {
         Err(PyTypeError::new_err(format!(
-            "a value of type '{}' is not supported",
+            "type '{}' is not supported",
             value.get_type().name()?
         )))
     }

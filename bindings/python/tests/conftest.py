@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import faulthandler
+import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -16,6 +18,28 @@ from servers import Proxy, make_messages, proxied, serve
 # start and interrupt must be interruptible.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+#: Seconds that a test may take before it counts as one that waits for itself.
+WATCHDOG = float(os.environ.get("WATCHDOG", "20"))
+_stderr = -1
+
+
+def pytest_configure() -> None:
+    # While tests run this is not where the caller looks.
+    global _stderr
+    _stderr = os.dup(2)
+
+
+@pytest.fixture(autouse=True)
+def watchdog(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Ends the whole run, with the stacks of all threads, when a test does not come to an end. Tests that have long things
+    to do say so: ``@pytest.mark.takes(seconds)``."""
+    marker = request.node.get_closest_marker("takes")
+    seconds = max(WATCHDOG, float(marker.args[0])) if marker else WATCHDOG
+    faulthandler.dump_traceback_later(seconds, exit=True, file=_stderr)
+    yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ import pytest
 
 from servers import serve
 
+pytestmark = pytest.mark.takes(90)
+
 EXAMPLES = Path(__file__).parents[3] / "examples" / "python"
 
 

@@ -14,6 +14,8 @@ import pytest
 import turso
 import turso.sync
 
+pytestmark = pytest.mark.takes(600)
+
 FORK = """
 import os, sys, turso, turso.sync
 path, url = sys.argv[1:]

@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("sqlalchemy")
 
+pytestmark = pytest.mark.takes(600)
+
 CONFTEST = """
 from sqlalchemy.testing.plugin.pytestplugin import *
 

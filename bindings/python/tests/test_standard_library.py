@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.takes(180)
+
 PROGRAM = Path(__file__).parent / "standard_library.py"
 
 

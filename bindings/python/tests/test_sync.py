@@ -81,6 +81,7 @@ def test_every_value_comes_back_through_a_push_and_a_pull(empty_url: str, tmp_pa
         assert list(map(repr, got)) == [*map(repr, VALUES), "None"], "NaN is NULL, as in SQLite"
 
 
+@pytest.mark.takes(180)
 def test_a_blob_of_100_megabytes_comes_back_through_a_push_and_a_pull(empty_url: str, tmp_path: Path) -> None:
     blob = bytes(range(256)) * (100_000_000 // 256)
     one = turso.sync.connect(tmp_path / "one.db", empty_url)

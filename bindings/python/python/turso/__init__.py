@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, TypeVar, overload
 
+from . import _interpreter  # noqa: F401, I001  (first: the others load the native part)
 from . import _dbapi, _options, _turso
 from ._connection import BatchResult, Connection, EncryptionOpts
 from ._dbapi import *  # noqa: F403

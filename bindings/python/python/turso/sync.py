@@ -352,14 +352,22 @@ def _transformer(transform: Callable[[Mutation], TransformResult]) -> Callable[.
         if isinstance(answer, Skip):
             return False
         if isinstance(answer, Rewrite):
-            return answer.sql, tuple(answer.values)
+            return _rewrite(answer.sql, answer.values)
         if isinstance(answer, Mapping):
             operation = answer.get("operation")
             if operation == "skip":
                 return False
             if operation == "rewrite":
                 stmt = answer["stmt"]
-                return stmt["sql"], tuple(stmt.get("values", ()))
+                return _rewrite(stmt["sql"], stmt.get("values", ()))
         raise TypeError(f"transform gave {answer!r}; it must give None, Skip() or Rewrite(sql, values)")
 
     return ask
+
+
+def _rewrite(sql: Any, values: Any) -> tuple[str, tuple[Any, ...]]:
+    if not isinstance(sql, str):
+        raise TypeError(f"the SQL of a rewrite must be a str, not {type(sql).__name__}: {sql!r}")
+    if isinstance(values, (str, bytes, Mapping)):
+        raise TypeError(f"the values of a rewrite must be a sequence of values, not {type(values).__name__}")
+    return sql, tuple(values)

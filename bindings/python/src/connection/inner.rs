@@ -1,11 +1,14 @@
 //! What a connection does for its own methods and for its cursors.
 
+use std::sync::Arc;
+
 use partial_sync::{Database, Error as EngineError};
 use pyo3::prelude::*;
 
 use super::{Autocommit, Connection};
 use crate::{
     cache::Prepared,
+    callbacks::{Callbacks, Slot},
     core::Core,
     errors::{self, ProgrammingError},
     functions::Function,
@@ -65,8 +68,19 @@ impl Connection {
         }
     }
 
+    /// Begins the transaction that the statement is to be part of, before its parameters are looked at.
+    pub(crate) fn begin(&self, py: Python<'_>, state: &mut State, prepared: &Prepared) -> PyResult<()> {
+        let Some(begin) = self.begin_for(prepared, state) else {
+            return Ok(());
+        };
+        if let Some(tracer) = self.tracer(py) {
+            Self::trace(py, &tracer, begin);
+        }
+        self.wait(py, || state.begin(begin))
+    }
+
     /// What has to be run before the statement so that it is part of a transaction.
-    pub(crate) fn begin_for(&self, prepared: &Prepared, state: &State) -> Option<&'static str> {
+    fn begin_for(&self, prepared: &Prepared, state: &State) -> Option<&'static str> {
         if !prepared.is_dml || !state.connection.is_autocommit() {
             return None;
         }
@@ -92,18 +106,43 @@ impl Connection {
         error
     }
 
-    /// Something that SQL calls.
-    pub(super) fn function(&self, callable: Option<Py<PyAny>>) -> PyResult<Option<Function>> {
+    /// Something that SQL calls, kept by `keep`.
+    pub(super) fn function(
+        &self,
+        callable: Option<Py<PyAny>>,
+        keep: impl FnOnce(&Callbacks, Py<PyAny>) -> Arc<Slot>,
+    ) -> PyResult<Option<Function>> {
         self.core()?.check_open()?;
-        let callbacks = self
-            .opened
-            .get()
-            .map(|opened| opened.callbacks.clone())
-            .unwrap_or_default();
-        Ok(callable.map(|callable| Function { callable, callbacks }))
+        let opened = self.opened.get().zip(callable);
+        Ok(opened.map(|(opened, callable)| Function {
+            callable: keep(&opened.callbacks, callable),
+            callbacks: opened.callbacks.clone(),
+        }))
     }
 
-    /// Runs statements under the lock, without the GIL.
+    /// Gives SQL a function, or takes one away.
+    pub(super) fn install(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&mut State) -> Result<(), EngineError> + Send,
+    ) -> PyResult<()> {
+        self.locked(py, work)?;
+        if let Some(opened) = self.opened.get() {
+            opened.callbacks.forget_unused();
+        }
+        Ok(())
+    }
+
+    /// Does without the GIL what may wait.
+    pub(crate) fn wait<T: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce() -> Result<T, EngineError> + Send,
+    ) -> PyResult<T> {
+        signals::detached(py, work).map_err(|error| self.explain(py, error))
+    }
+
+    /// Runs statements in this thread's turn, without the GIL.
     pub(super) fn locked<T: Send>(
         &self,
         py: Python<'_>,
@@ -112,7 +151,7 @@ impl Connection {
         self.check_thread()?;
         let mut state = self.core()?.lock(py)?;
         let state: &mut State = &mut state;
-        py.detach(|| work(state)).map_err(|error| self.raise(py, error))
+        self.wait(py, || work(state))
     }
 
     /// Ends the transaction that is open, if one is.
@@ -125,7 +164,6 @@ impl Connection {
             Self::trace(py, &tracer, how);
         }
         self.locked(py, |state| {
-            state.look_ahead();
             if autocommit == Autocommit::On || state.connection.is_autocommit() {
                 return Ok(());
             }
@@ -146,13 +184,8 @@ impl Connection {
         self.check_thread()?;
         let core = self.core()?;
         let database = core.database()?;
-        {
-            // A query of which one row was read must not keep the connection at the state before a pull.
-            let mut state = core.lock(py)?;
-            let state: &mut State = &mut state;
-            py.detach(|| state.look_ahead());
-        }
         let cancel = core.cancel.clone().unwrap_or_default();
+        core.check_open()?;
         signals::breakable(py, &cancel, move || work(&database))?.map_err(|error| self.raise(py, error))
     }
 }

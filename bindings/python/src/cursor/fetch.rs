@@ -34,12 +34,7 @@ impl Cursor {
         let text = self.owner().text_factory(py);
         let mut state = core.lock(py)?;
         if !state.is_next_known(run) {
-            let state: &mut State = &mut state;
-            if let Err(error) = py.detach(|| state.step(run)) {
-                self.forget_run();
-                state.end(run);
-                return Err(self.owner().raise(py, error));
-            }
+            self.step(py, &mut state, run)?;
         }
         let reader = Reader {
             columns: &columns,
@@ -52,14 +47,27 @@ impl Cursor {
             Next::Kept(rows) => reader.tuple(py, rows)?,
             Next::None => {
                 drop(held);
-                self.forget_run();
-                state.end(run);
+                self.end_run(py, &mut state, run);
                 return Ok(None);
             }
         };
         drop(held);
-        state.advance(run);
+        if state.advance(run) {
+            self.step(py, &mut state, run)?;
+        }
         Ok(Some(tuple))
+    }
+
+    /// Steps to the next row; after an error there is none.
+    fn step(&self, py: Python<'_>, state: &mut State, run: RunId) -> PyResult<()> {
+        self.owner()
+            .wait(py, || state.step(run))
+            .inspect_err(|_| self.end_run(py, state, run))
+    }
+
+    fn end_run(&self, py: Python<'_>, state: &mut State, run: RunId) {
+        self.forget_run();
+        py.detach(|| state.end(run));
     }
 
     pub(super) fn forget_run(&self) -> Option<RunId> {
@@ -101,11 +109,9 @@ impl Cursor {
         let text = self.owner().text_factory(py);
         let mut state = core.lock(py)?;
         let state: &mut State = &mut state;
-        if let Err(error) = py.detach(|| state.read_ahead(run, most)) {
-            self.forget_run();
-            state.end(run);
-            return Err(self.owner().raise(py, error));
-        }
+        self.owner()
+            .wait(py, || state.read_ahead(run, most))
+            .inspect_err(|_| self.end_run(py, state, run))?;
         let reader = Reader {
             columns: &columns,
             text: &text,

@@ -9,6 +9,7 @@ use super::Cursor;
 use crate::{
     connection::Connection,
     errors::ProgrammingError,
+    signals,
     state::{Executed, RunId, State, is_schema_error},
     values::bind_all,
 };
@@ -48,20 +49,25 @@ impl Cursor {
             let Some(mut prepared) = state.prepare(py, sql).map_err(|e| owner.explain(py, e))? else {
                 return Ok(None);
             };
-            if let Err(error) = bind_all(&mut prepared, given) {
+            let begun = owner.begin(py, state, &prepared);
+            if let Err(error) = begun.and_then(|()| bind_all(&mut prepared, given)) {
                 state.give_back(prepared);
                 return Err(error);
             }
-            let begin = owner.begin_for(&prepared, state);
             if let Some(tracer) = owner.tracer(py) {
-                if let Some(begin) = begin {
-                    Connection::trace(py, &tracer, begin);
-                }
                 let sql = prepared.statement.expanded_sql();
                 Connection::trace(py, &tracer, sql.as_deref().unwrap_or(&prepared.sql));
             }
-            match py.detach(|| state.execute(prepared, begin)) {
-                Ok(executed) => return Ok(Some(executed)),
+            match py.detach(|| state.execute(prepared)) {
+                Ok(executed) => {
+                    let Some(raised) = signals::take_raised() else {
+                        return Ok(Some(executed));
+                    };
+                    if let Some(run) = executed.run {
+                        py.detach(|| state.end(run));
+                    }
+                    return Err(raised);
+                }
                 // A statement from the cache may have been prepared for a schema that is no more.
                 Err(error) if again && is_schema_error(&error) => again = false,
                 Err(error) => return Err(owner.raise(py, error)),
@@ -72,10 +78,13 @@ impl Cursor {
     /// Forgets the last result, and says what is to be ended.
     pub(super) fn forget(&self) -> Option<RunId> {
         let mut state = self.state.lock();
-        state.columns = None;
-        state.converters = None;
+        let before = (state.columns.take(), state.converters.take());
         state.changed = -1;
-        state.run.take()
+        let run = state.run.take();
+        drop(state);
+        // What this frees may be code of the program.
+        drop(before);
+        run
     }
 
     fn take_over(&self, py: Python<'_>, executed: Option<Executed>) -> PyResult<()> {
@@ -85,11 +94,16 @@ impl Cursor {
             detect => crate::converters::of(py, &executed.columns, detect)?,
         };
         let mut state = self.state.lock();
-        state.run = executed.run;
+        let before = std::mem::replace(&mut state.converters, converters);
+        let run_before = std::mem::replace(&mut state.run, executed.run);
         state.columns = Some(executed.columns);
-        state.converters = converters;
         state.changed = executed.changed;
         state.last_rowid = Some(executed.last_rowid);
+        drop(state);
+        drop(before);
+        if let Some(run) = run_before {
+            self.owner().core()?.end(run);
+        }
         Ok(())
     }
 
@@ -104,7 +118,7 @@ impl Cursor {
         let core = owner.core()?;
         let text = sql.to_str()?;
         if let Some(run) = self.forget() {
-            core.end(py, run);
+            core.end(run);
         }
         let all: Bound<'_, PyIterator> = all.try_iter()?;
         let is_dml = {
@@ -113,7 +127,9 @@ impl Cursor {
                 return Ok(());
             };
             let (is_dml, reads) = (prepared.is_dml, prepared.reads);
+            let begun = owner.begin(py, &mut state, &prepared);
             state.give_back(prepared);
+            begun?;
             if reads {
                 return Err(ProgrammingError::new_err(
                     "executemany() can only execute DML statements.",
@@ -122,16 +138,22 @@ impl Cursor {
             is_dml
         };
         let mut changed = 0;
+        let began = core.interrupts();
         for given in all {
             // The iterator may use the connection, so it is not held while the iterator runs.
             let given = given?;
             let mut state = core.lock(py)?;
+            state.interrupts_before = began;
+            state
+                .check_interrupted()
+                .map_err(|error| owner.raise(py, error))?;
             let Some(executed) = self.execute_on(py, &mut state, text, Some(&given))? else {
                 continue;
             };
             changed += executed.changed.max(0);
             if let Some(run) = executed.run {
-                state.end(run);
+                let state: &mut State = &mut state;
+                py.detach(|| state.end(run));
             }
         }
         if is_dml {
@@ -150,19 +172,18 @@ impl Cursor {
         let mut state = owner.core()?.lock(py)?;
         let state: &mut State = &mut state;
         let Some(tracer) = tracer else {
-            return py
-                .detach(|| state.script(sql))
-                .map_err(|error| owner.raise(py, error));
+            return owner.wait(py, || state.script(sql));
         };
         let mut rest = sql;
         while !rest.is_empty() {
-            let (statement, tail) = py
-                .detach(|| state.connection.prepare_first(rest))
-                .map_err(|error| owner.raise(py, error))?;
-            if let Some(mut statement) = statement {
-                Connection::trace(py, &tracer, &statement.expanded_sql().unwrap_or_default());
-                py.detach(|| statement.execute(()))
-                    .map_err(|error| owner.raise(py, error))?;
+            let (statement, tail) = owner.wait(py, || state.prepare_next(rest))?;
+            if let Some(prepared) = statement {
+                Connection::trace(
+                    py,
+                    &tracer,
+                    &prepared.statement.expanded_sql().unwrap_or_default(),
+                );
+                owner.wait(py, || state.run_next(prepared))?;
             }
             rest = &rest[tail..];
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import inspect
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
@@ -14,6 +15,28 @@ B = TypeVar("B", bound=turso.Connection)
 
 #: Seconds between two looks whether the event loop that is to answer still runs.
 _LOOK = 0.1
+
+
+class Kept:
+    """A function of the program. The asynchronous connection alone keeps it: the thread of the connection, which lives until
+    that connection goes, only looks at it. A method of an object that has the connection would keep both for ever else."""
+
+    __slots__ = ("function", "__weakref__")
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def weakly(self) -> Callable[..., Any]:
+        """The same, without keeping it."""
+        kept = weakref.ref(self)
+
+        def call(*arguments: Any) -> Any:
+            here = kept()
+            if here is None:
+                raise ReferenceError("the connection that this function was given to is gone")
+            return here.function(*arguments)
+
+        return call
 
 
 class Below(Generic[B]):
@@ -30,6 +53,8 @@ class Below(Generic[B]):
         self.is_open = False
         #: The loop of the last call, which asynchronous functions run on.
         self.loop: asyncio.AbstractEventLoop | None = None
+        #: Functions that were given when it was made, for the asynchronous connection to keep.
+        self.kept: list[Kept] = []
         # Answers of such functions that the database waits for.
         self._awaited: set[concurrent.futures.Future[Any]] = set()
 
@@ -66,11 +91,20 @@ class Below(Generic[B]):
             self.is_open = False
             connection.close()
 
+    def keeping(self, function: Any) -> Any:
+        """A function as one that is not kept here. Anything else stays what it is."""
+        if isinstance(function, str) or not callable(function):
+            return function
+        kept = Kept(function)
+        self.kept.append(kept)
+        return kept.weakly()
+
     def asking(self, function: Any) -> Any:
         """A function, which may be asynchronous, as one that other threads can call. Anything else stays
         what it is."""
         if isinstance(function, str) or not callable(function):
             return function
+        function = self.keeping(function)
 
         def ask() -> Any:
             answer = function()

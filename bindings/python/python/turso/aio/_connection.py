@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import itertools
 import warnings
 import weakref
@@ -14,7 +15,7 @@ import turso
 from turso._options import integer
 
 from ._awaiting import Done, Opening
-from ._below import Below
+from ._below import Below, Kept
 from ._cursor import Cursor
 from ._worker import Call, Worker
 
@@ -42,6 +43,9 @@ class Connection:
         self, below: Below[Any], isolation_level: str | None, autocommit: Any, iter_chunk_size: int
     ) -> None:
         self._base = below
+        # Functions of the program; below they are not kept.
+        self._kept, below.kept = below.kept, []
+        self._functions: dict[Any, Kept] = {}
         self._worker: Worker | None = None
         self._closed = False
         self._cursors: weakref.WeakSet[Cursor] = weakref.WeakSet()
@@ -170,17 +174,28 @@ class Connection:
         self, name: str, narg: int, func: Callable[..., Any] | None, *, deterministic: bool = False
     ) -> None:
         """Makes a function for SQL, or with None removes it. It is called in the thread of the connection."""
+        func = self._keep((name.lower(), narg), func)
         await self._run(lambda: self._below().create_function(name, narg, func, deterministic=deterministic))
 
     async def create_aggregate(
         self, name: str, n_arg: int, aggregate_class: Callable[[], Any] | None
     ) -> None:
         """Makes an aggregate function for SQL, of a class with `step` and `finalize`."""
+        aggregate_class = self._keep((name.lower(), n_arg), aggregate_class)
         await self._run(lambda: self._below().create_aggregate(name, n_arg, aggregate_class))
 
     async def create_collation(self, name: str, callable: Callable[[str, str], int] | None) -> None:
         """Makes a collation, of a function that gives a negative number, 0 or a positive one."""
+        callable = self._keep(name.lower(), callable)
         await self._run(lambda: self._below().create_collation(name, callable))
+
+    def _keep(self, key: Any, function: Any) -> Any:
+        """Keeps a function as long as SQL has it, and gives what stands for it below."""
+        if not builtins.callable(function):
+            self._functions.pop(key, None)
+            return function
+        kept = self._functions[key] = Kept(function)
+        return kept.weakly()
 
     def set_query_timeout(self, milliseconds: int) -> Done:
         """Sets how long a statement may run, network waits included; 0: for ever. It need not be awaited."""

@@ -125,7 +125,11 @@ class Worker:
         call.abandoned = True
         pause = _FIRST_PAUSE
         while self.interrupt(call):
-            await asyncio.sleep(pause)
+            try:
+                await asyncio.sleep(pause)
+            except asyncio.CancelledError:
+                # The task is being cancelled already; a call that is left running would be taken for one that has ended.
+                pass
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     def interrupt(self, call: Call[Any] | None = None) -> bool:

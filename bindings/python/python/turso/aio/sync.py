@@ -180,6 +180,7 @@ def connect(
         "autocommit": autocommit,
     }
     below = Below(turso.sync.ConnectionSync, turso.sync.connect, (path,), options)
+    options["transform"] = below.keeping(transform)
     options["remote_url"] = below.asking(remote_url)
     options["remote_auth_token"] = below.asking(token)
     return ConnectionSync(below, isolation_level, autocommit, integer("iter_chunk_size", iter_chunk_size, 1))
