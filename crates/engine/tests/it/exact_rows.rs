@@ -1017,7 +1017,22 @@ fn t1_t2_t3_m4_h7_random_schemas_and_statements_come_to_what_plain_sqlite_makes_
                 world.a.pull().unwrap_or_else(|e| panic!("pull: {e}\n{}", all()));
                 compare("put back");
             }
-            world.a.push().unwrap_or_else(|e| panic!("push: {e}\n{}", all()));
+            if let Err(e) = world.a.push() {
+                // SQLite lets a child without a parent in when a BEFORE trigger of its INSERT deletes from the parent's table;
+                // the remote, which runs no trigger, does not.
+                let orphans: i64 = world
+                    .plain
+                    .query_row("select count(*) from pragma_foreign_key_check", (), |row| {
+                        row.get(0)
+                    })
+                    .unwrap();
+                assert!(
+                    e.to_string().contains("SQLITE_CONSTRAINT_FOREIGNKEY") && orphans > 0,
+                    "push: {e}\n{}",
+                    all()
+                );
+                break;
+            }
             let plain = stock_contents(&world.plain);
             let remote = stock_contents(&world.served.sqlite());
             assert_same(&remote, &plain, &format!("the remote\n{}", all()));

@@ -173,7 +173,7 @@ fn unkeyed(r: &mut Rng, c: u64, table: &str) -> String {
         0 => format!("DELETE FROM {table} WHERE c = {c} AND n = {n}"),
         1 => format!("UPDATE {table} SET v = {v} WHERE c = {c} AND n = {n}"),
         2 => format!(
-            "INSERT INTO {table}(c, n, v) SELECT c, n + 1, v FROM {table} WHERE c = {c} AND n < 3 LIMIT 4"
+            "INSERT INTO {table}(c, n, v) SELECT c, n + 1, v FROM {table} WHERE c = {c} AND n < 3 ORDER BY n, v LIMIT 4"
         ),
         _ => format!("INSERT INTO {table}(c, n, v) VALUES ({c}, {n}, {v})"),
     }

@@ -52,6 +52,7 @@ impl World {
         let given_up =
             guarded(|| give_up(&database, keep, dependents))?.map_err(|e| refused("discard", &e))?;
         guarded(|| database.pull())?.map_err(|e| refused("pull after a discard", &e))?;
+        self.note_settled(r)?;
         if !given_up {
             return self.rebase(r).map(drop);
         }

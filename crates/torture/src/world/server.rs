@@ -35,8 +35,11 @@ impl World {
 
     pub(super) fn expire(&mut self) -> Outcome {
         if self.remote.expire().map_err(lab)? {
-            let latest = self.states.len() - 1;
-            self.states[..latest]
+            // In the middle of a pull that settles an earlier push, the latest is one that is not noted yet.
+            let revision = self.remote.revision().map_err(lab)?;
+            let latest = self.states.iter().rposition(|state| state.revision == revision);
+            let older = latest.unwrap_or(self.states.len());
+            self.states[..older]
                 .iter_mut()
                 .for_each(|state| state.expired = true);
         }

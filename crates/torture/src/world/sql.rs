@@ -330,6 +330,12 @@ impl World {
                     return wrong(expected.as_ref());
                 }
             }
+            // A statement that fails when it is prepared pins no snapshot.
+            Txn::Reading(None) if rows.is_none() => {
+                if replica.committed.tables.contains_key(table) {
+                    return wrong(replica.committed.tables.get(table));
+                }
+            }
             Txn::Reading(states) => {
                 let states = states.get_or_insert_with(|| vec![replica.committed.clone()]);
                 let before = states[0].clone();
