@@ -51,10 +51,13 @@ pub(crate) struct Info {
     pub remote_hydrates: bool,
     /// The last local change that the remote confirmed.
     pub acknowledged: i64,
-    /// Batches with changes up to this one were sent. Where it is above `acknowledged`, it is not known what became of them,
-    /// and one may still land.
-    #[serde(default)]
+    /// No change after this one was ever sent, so that a remote which has one has it from somebody else. Version 0.1 did not
+    /// say.
+    #[serde(default = "unknown")]
     pub sent: i64,
+    /// A batch with changes up to `sent` may still land: what became of it is not known.
+    #[serde(default)]
+    pub in_doubt: bool,
     /// No change id up to this one is given again.
     pub change_floor: i64,
     /// A change was discarded, so that the pages here are not what the remote and the log make: the next pull builds them
@@ -102,6 +105,11 @@ fn yes() -> bool {
     true
 }
 
+/// No change has a higher number.
+fn unknown() -> i64 {
+    i64::MAX
+}
+
 /// [`WalMark`] as it is written.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct SavedWalMark {
@@ -144,6 +152,7 @@ impl Info {
             remote_hydrates: false,
             acknowledged: 0,
             sent: 0,
+            in_doubt: false,
             change_floor: 0,
             rebuild: false,
             has_log: false,
@@ -220,12 +229,22 @@ impl Info {
         self.moved = !self.is_unpulled();
         self.change_floor = self.change_floor.max(self.acknowledged);
         self.acknowledged = 0;
-        self.sent = 0;
+        self.in_doubt = false;
+    }
+
+    /// Changes up to `newest`, which is the newest of all, are about to be sent.
+    pub(crate) fn sends(&mut self, newest: i64) {
+        self.sent = if self.sent == unknown() {
+            newest
+        } else {
+            self.sent.max(newest)
+        };
+        self.in_doubt = true;
     }
 
     /// Whether a batch may still be on its way to the remote.
     pub(crate) fn is_unsettled(&self) -> bool {
-        self.sent > self.acknowledged
+        self.in_doubt && self.sent > self.acknowledged
     }
 
     /// What absent pages belong to. A replica that was never pulled has no absent pages: its base has no pages at all.

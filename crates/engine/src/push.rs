@@ -50,7 +50,7 @@ pub(crate) fn push(open: &Session<'_>) -> Result<()> {
     let pushed = send(open, &log, url.as_ref(), &mut there);
     if pushed.is_err() && !there.in_doubt {
         // Where that cannot be noted, the next pull settles what is settled.
-        let noted = open.update_info_if(Info::is_unsettled, |info| info.sent = info.acknowledged);
+        let noted = open.update_info_if(Info::is_unsettled, |info| info.in_doubt = false);
         if let Err(error) = noted {
             tracing::debug!(%error, "the end of a push could not be noted");
         }
@@ -93,6 +93,7 @@ fn send(open: &Session<'_>, log: &Log, url: Option<&String>, there: &mut There) 
             skip: &skip,
             mode,
             keys: &there.keys,
+            noted: there.noted,
             transform: open.options.transform.as_deref(),
             ask_position: false,
         };
@@ -110,10 +111,18 @@ fn send(open: &Session<'_>, log: &Log, url: Option<&String>, there: &mut There) 
             .sync_commits()
             .map_err(|e| Error::storage("sync", open.replica.name(), e))?;
         let newest = log.last()?.map_or(plan.last, |last| last.max(plan.last)).0;
-        open.update_info_if(|info| info.sent < plan.last.0, |info| info.sent = newest)?;
+        open.update_info_if(
+            |info| !info.in_doubt || info.sent < plan.last.0,
+            |info| info.sends(newest),
+        )?;
         let in_doubt = std::mem::replace(&mut there.in_doubt, true);
-        let sent = execute(open, batch, DOING).inspect_err(|error| {
-            there.in_doubt = in_doubt || !is_refused_unread(error);
+        let steps = batch.steps.len();
+        let sent = execute(open, batch, DOING).map_err(|error| {
+            there.in_doubt = in_doubt || !is_refused_unread(&error);
+            match plan.transactions {
+                1 => if_too_large(error, steps),
+                _ => error,
+            }
         })?;
         attempts += 1;
         let outcome = plan.outcome(&sent);
@@ -125,6 +134,9 @@ fn send(open: &Session<'_>, log: &Log, url: Option<&String>, there: &mut There) 
         match outcome {
             PushOutcome::Committed => {
                 attempts = 0;
+                if plan.notes_keys {
+                    there.noted = Some(plan.last);
+                }
                 there.after = RemotePosition {
                     pull_gen: Some(info.pulls as i64),
                     change_id: Some(plan.last),
@@ -183,12 +195,16 @@ pub(crate) fn settle(open: &Session<'_>) -> Result<bool> {
     }
     let answer = execute(open, fence(&info.client_id), "a pull")?;
     is_fenced(&answer, ChangeId(info.sent)).map_err(|why| {
+        let then = match why.to_ascii_lowercase().contains("readonly") {
+            true => "pull once with a token that may write",
+            false => "try again later",
+        };
         unclear(format!(
             "a push got no answer, and the remote could not settle what became of it, which has to come before a pull: {why}; \
-             nothing is lost, try again later"
+             nothing is lost, {then}"
         ))
     })?;
-    open.update_info(|info| info.sent = info.acknowledged)?;
+    open.update_info(|info| info.in_doubt = false)?;
     Ok(true)
 }
 
@@ -196,6 +212,20 @@ pub(crate) fn settle(open: &Session<'_>) -> Result<bool> {
 fn is_refused_unread(error: &Error) -> bool {
     use RemoteErrorKind::{InvalidUrl, NotFound, Paused, Unauthorized};
     matches!(error, Error::Remote(error) if matches!(error.kind, InvalidUrl | NotFound | Paused | Unauthorized))
+}
+
+/// A request that is refused as a whole is most likely too large; a user cannot make it smaller.
+fn if_too_large(error: Error, steps: usize) -> Error {
+    match error {
+        Error::Remote(mut error) if error.kind == RemoteErrorKind::Refused => {
+            error.message.push_str(&format!(
+                ". The request was one local transaction, which is never split, in {steps} steps: if that is too large for \
+                 the remote, raise its limits; until then nothing is lost and everything after it waits"
+            ));
+            Error::Remote(error)
+        }
+        other => other,
+    }
 }
 
 fn may_not_write() -> Error {
@@ -220,6 +250,8 @@ struct There {
     after: RemotePosition,
     /// Which rows have other keys there.
     keys: Keys,
+    /// Those that changes up to this one made are noted there.
+    noted: Option<ChangeId>,
     /// Whether it takes rows as they came out.
     rows: bool,
     /// Whether a batch that was sent may still land.
@@ -249,7 +281,7 @@ fn ask_remote(open: &Session<'_>, log: &Log, url: Option<&String>, in_doubt: boo
     // Before it is held against what was acknowledged, by another remote perhaps.
     open.adopt(url.cloned())?;
     let acknowledged = Some(ChangeId(open.info.lock().acknowledged)).filter(|id| id.0 > 0);
-    resume_after(position.change_id, acknowledged, newest_given(open, log.last()?))?;
+    resume_after(position.change_id, acknowledged, newest_sent(open, log.last()?))?;
     if let Some(id) = position.change_id {
         confirm(open, id)?;
     }
@@ -264,6 +296,7 @@ fn ask_remote(open: &Session<'_>, log: &Log, url: Option<&String>, in_doubt: boo
     }
     Ok(There {
         after: position,
+        noted: keys.iter().map(|(_, _, moved)| moved.since).max(),
         keys,
         rows,
         in_doubt: in_doubt && position.change_id <= acknowledged,
@@ -369,13 +402,11 @@ fn find_keys(
     }
     let mut found = false;
     for (change, from, _) in rows.into_iter().filter(|(_, _, to)| taken.contains(to)) {
-        next = next.checked_add(1).ok_or_else(|| {
-            unclear(format!(
-                "change {change} made a row of table {table:?} whose key {from} belongs to another row on the remote, \
-                 and no higher key is free; give the row a key, or discard the change"
-            ))
-        })?;
-        keys.moved(table, from, change, next);
+        let free = next.checked_add(1);
+        next = free.unwrap_or(next);
+        // Where there is no higher key, SQLite takes one at random; so many are free that it is one of them.
+        let to = free.unwrap_or_else(|| open.random.lock().i64(1..i64::MAX / 2));
+        keys.moved(table, from, change, to);
         found = true;
     }
     Ok(found)
@@ -428,10 +459,12 @@ fn integer(value: &hrana::Value) -> Option<i64> {
     }
 }
 
-/// The highest id that was ever given to a change. Newer ones than those in the log may have left it: discarded ones.
-pub(crate) fn newest_given(open: &Session<'_>, in_log: Option<ChangeId>) -> Option<ChangeId> {
-    let floor = ChangeId(open.floor.load(Ordering::Acquire));
-    in_log.max(Some(floor).filter(|id| id.0 > 0))
+/// The highest change that was ever sent, or at least given a number. Newer ones than those in the log may have left it:
+/// discarded ones.
+pub(crate) fn newest_sent(open: &Session<'_>, in_log: Option<ChangeId>) -> Option<ChangeId> {
+    let floor = open.floor.load(Ordering::Acquire);
+    let given = in_log.map_or(floor, |id| id.0.max(floor));
+    Some(ChangeId(given.min(open.info.lock().sent))).filter(|id| id.0 > 0)
 }
 
 /// The remote has every change up to `id`.

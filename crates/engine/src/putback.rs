@@ -203,7 +203,6 @@ impl<'a> PutBack<'a> {
 
     /// Finds a free key for the row that the change makes.
     fn move_row(&mut self, change: &Change, taken: &str) -> Result<()> {
-        let free = || conflict(change, format!("{taken}, and no higher key is free"));
         let Some((table, key, from)) = keys::made(change) else {
             return Err(conflict(change, taken.to_owned()));
         };
@@ -221,11 +220,22 @@ impl<'a> PutBack<'a> {
                 known
             }
         };
-        let to = highest(&self.conn, &table.name, &table.columns[key].name)?
-            .max(known)
-            .checked_add(1)
-            .ok_or_else(free)?;
-        self.highest.insert(name, to);
+        let highest = highest(&self.conn, &table.name, &table.columns[key].name)?.max(known);
+        let to = match highest.checked_add(1) {
+            Some(to) => to,
+            // Where there is no higher key, SQLite takes one at random; so many are free that it is one of them.
+            None => {
+                let mut random = self
+                    .conn
+                    .prepare_one("SELECT 1 + (random() & 4611686018427387902)")?;
+                random.step()?;
+                match random.value(0)? {
+                    ValueRef::Integer(key) => key,
+                    _ => return Err(conflict(change, taken.to_owned())),
+                }
+            }
+        };
+        self.highest.insert(name, highest.max(to));
         self.keys.moved(&table.name, from, change.id, to);
         Ok(())
     }
@@ -285,33 +295,31 @@ fn noted_keys(conn: &Conn, client: Client<'_>) -> Result<Keys> {
     Ok(keys)
 }
 
+/// A table's column, both in lower case.
+type ColumnName = (String, String);
+
 /// Which columns refer to a table's integer key: by a declared foreign key, or because a trigger of that table copies the
-/// key there, and nothing else does.
+/// key there, and nothing else does. What refers to a column that itself refers to a key (`badge -> employee -> person`, where
+/// an employee's key is the person's) refers to that key.
 pub(crate) fn references(conn: &Conn) -> Result<References> {
-    let mut owners: HashMap<(String, String), BTreeSet<String>> = HashMap::new();
+    let mut links: HashMap<ColumnName, BTreeSet<ColumnName>> = HashMap::new();
     let mut keys = HashMap::new();
     let mut select = conn.prepare_one(
-        "SELECT lower(f.\"table\"), lower(m.name), lower(f.\"from\") FROM main.sqlite_schema m \
-         JOIN pragma_foreign_key_list(m.name, 'main') f WHERE m.type = 'table' AND (f.\"to\" IS NULL OR \
-         lower(f.\"to\") IN (SELECT lower(name) FROM pragma_table_info(f.\"table\", 'main') WHERE pk = 1))",
+        "SELECT lower(f.\"table\"), lower(m.name), lower(f.\"from\"), lower(coalesce(f.\"to\", \
+         (SELECT name FROM pragma_table_info(f.\"table\", 'main') WHERE pk = f.seq + 1))) \
+         FROM main.sqlite_schema m JOIN pragma_foreign_key_list(m.name, 'main') f WHERE m.type = 'table'",
     )?;
     while select.step()? == Step::Row {
         let column = (text(&select, 1), text(&select, 2));
-        owners.entry(column).or_default().insert(text(&select, 0));
+        let to = (text(&select, 0), text(&select, 3));
+        links.entry(column).or_default().insert(to);
     }
     let mut select =
         conn.prepare_one("SELECT lower(tbl_name), sql FROM main.sqlite_schema WHERE type = 'trigger'")?;
-    let mut copied: HashMap<(String, String), BTreeSet<String>> = HashMap::new();
+    let mut copied: HashMap<ColumnName, BTreeSet<ColumnName>> = HashMap::new();
     while select.step()? == Step::Row {
         let (table, sql) = (text(&select, 0), text(&select, 1));
-        let key = match keys.get(&table) {
-            Some(key) => String::clone(key),
-            None => {
-                let key = column(conn, &table, "pk = 1", 0)?.unwrap_or_default();
-                keys.insert(table.clone(), key.clone());
-                key
-            }
-        };
+        let key = key_of(conn, &mut keys, &table)?;
         for (child, place) in given::copies_of_key(&tokens(&sql), &key) {
             let child = child.to_ascii_lowercase();
             let copy = match place {
@@ -319,22 +327,50 @@ pub(crate) fn references(conn: &Conn) -> Result<References> {
                 Place::Number(n) => column(conn, &child, "hidden = 0", n)?,
             };
             if let Some(copy) = copy {
-                copied.entry((child, copy)).or_default().insert(table.clone());
+                let from = (table.clone(), key.clone());
+                copied.entry((child, copy)).or_default().insert(from);
             }
         }
     }
-    for (column, tables) in copied {
-        if tables.len() == 1 {
-            owners.entry(column).or_insert(tables);
+    for (column, from) in copied {
+        if from.len() == 1 {
+            links.entry(column).or_insert(from);
         }
     }
     let mut references = References::new();
-    for (column, parents) in owners {
-        for parent in parents {
+    for (column, to) in &links {
+        let (mut ends, mut direct) = (BTreeSet::new(), BTreeSet::new());
+        let mut seen: BTreeSet<&ColumnName> = to.iter().collect();
+        let mut left: Vec<&ColumnName> = to.iter().collect();
+        while let Some(place) = left.pop() {
+            let is_key = place.1 == key_of(conn, &mut keys, &place.0)?;
+            if is_key && to.contains(place) {
+                direct.insert(place.0.clone());
+            }
+            match links.get(place) {
+                Some(further) => left.extend(further.iter().filter(|place| seen.insert(place))),
+                None if is_key => {
+                    ends.insert(place.0.clone());
+                }
+                None => {}
+            }
+        }
+        // Of keys that refer to each other none gave the other.
+        for parent in if ends.is_empty() { direct } else { ends } {
             references.entry(parent).or_default().push(column.clone());
         }
     }
     Ok(references)
+}
+
+/// The first column of a table's key, in lower case.
+fn key_of(conn: &Conn, known: &mut HashMap<String, String>, table: &str) -> Result<String> {
+    if let Some(key) = known.get(table) {
+        return Ok(key.clone());
+    }
+    let key = column(conn, table, "pk = 1", 0)?.unwrap_or_default();
+    known.insert(table.to_owned(), key.clone());
+    Ok(key)
 }
 
 /// The name, in lower case, of a table's column: number `n` of those that `which` selects.

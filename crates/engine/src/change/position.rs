@@ -59,16 +59,16 @@ pub enum PositionError {
         /// The last id it acknowledged.
         acknowledged: ChangeId,
     },
-    /// The remote has changes that this replica does not know to have made.
+    /// The remote has changes under this replica's name that it has not sent.
     #[error(
-        "the remote has this replica's changes up to {remote}, but the replica has made only {}: its files were probably restored from a backup or copied. Start a new replica from the remote; rows that were changed only here must be copied over by hand",
-        .newest.map_or("none".to_owned(), |id| format!("those up to {id}"))
+        "the remote has this replica's changes up to {remote}, but the replica has sent only {}: its files were probably restored from a backup or copied. Start a new replica from the remote; rows that were changed only here must be copied over by hand",
+        .sent.map_or("none".to_owned(), |id| format!("those up to {id}"))
     )]
     ReplicaBehind {
         /// The remote's id.
         remote: ChangeId,
-        /// The newest id that the replica has ever given out.
-        newest: Option<ChangeId>,
+        /// The newest change that the replica has ever sent.
+        sent: Option<ChangeId>,
     },
     /// The remote would not say.
     #[error("the remote could not tell how far this replica's changes have come: {0}")]
@@ -218,19 +218,20 @@ fn quiet(sql: &str, args: Vec<Value>, condition: Option<Condition>) -> Step {
 
 /// The change that the next push goes on behind (`None`: it starts with the first), given what the remote says.
 ///
-/// `acknowledged` is the last id that a push was told to be on the remote, `newest` the highest id ever given to a
-/// change. A remote id between them is that of a push whose answer was lost.
+/// `acknowledged` is the last id that a push was told to be on the remote, `sent` the highest id that was ever sent. A remote
+/// id between them is that of a push whose answer was lost; a higher one is that of another replica which goes by this one's
+/// name, and which may have given the same numbers to other changes.
 pub fn resume_after(
     remote: Option<ChangeId>,
     acknowledged: Option<ChangeId>,
-    newest: Option<ChangeId>,
+    sent: Option<ChangeId>,
 ) -> Result<Option<ChangeId>, PositionError> {
     match (remote, acknowledged) {
         (remote, Some(acknowledged)) if remote < Some(acknowledged) => {
             Err(PositionError::RemoteBehind { remote, acknowledged })
         }
-        (Some(remote), acknowledged) if Some(remote) > newest.max(acknowledged) => {
-            Err(PositionError::ReplicaBehind { remote, newest })
+        (Some(remote), acknowledged) if Some(remote) > sent.max(acknowledged) => {
+            Err(PositionError::ReplicaBehind { remote, sent })
         }
         (remote, _) => Ok(remote),
     }

@@ -66,6 +66,8 @@ pub struct PushOptions<'a> {
     pub mode: Mode,
     /// Where rows have other keys on the remote. The changes given speak of those already; it is noted there.
     pub keys: &'a Keys,
+    /// What changes up to this one made of that is noted there; `None`: nothing since the last pull.
+    pub noted: Option<ChangeId>,
     /// The application's callback.
     pub transform: Option<&'a TransformFn>,
     /// Ask for the remote's position first, in the same request; [`PushPlan::position`] reads the answer.
@@ -81,6 +83,7 @@ impl fmt::Debug for PushOptions<'_> {
             .field("skip", &self.skip)
             .field("mode", &self.mode)
             .field("keys", &self.keys)
+            .field("noted", &self.noted)
             .field("ask_position", &self.ask_position)
             .finish_non_exhaustive()
     }
@@ -115,6 +118,8 @@ pub struct PushPlan<'a> {
     pub first: ChangeId,
     /// The last change in the batch: what is acknowledged when it has landed.
     pub last: ChangeId,
+    /// Whether the keys of rows that it makes are noted with it.
+    pub notes_keys: bool,
     steps: Vec<Purpose<'a>>,
 }
 
@@ -431,11 +436,20 @@ fn assemble<'a>(
             steps.then(purpose, stmt);
         }
     }
-    if !options.keys.is_empty() {
+    // Each once, with the batch that makes its row: what is noted there stays noted.
+    let is_new = |moved: &keys::Moved| options.noted < Some(moved.since) && moved.since <= last;
+    let new: Vec<_> = options
+        .keys
+        .iter()
+        .filter(|(_, _, moved)| is_new(moved))
+        .collect();
+    if !new.is_empty() && options.noted.is_none() {
         steps.then(Purpose::Keys, silent(position::CREATE_KEYS, vec![]));
+        // Those of earlier pulls.
         steps.then(Purpose::Keys, silent(position::FORGET_KEYS, vec![client()]));
     }
-    for (table, from, moved) in options.keys.iter() {
+    let notes_keys = !new.is_empty();
+    for (table, from, moved) in new {
         let table = hrana::Value::Text {
             value: table.to_owned(),
         };
@@ -480,6 +494,7 @@ fn assemble<'a>(
             transactions,
             first,
             last,
+            notes_keys,
             steps: steps.purposes,
         },
     })

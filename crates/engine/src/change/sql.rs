@@ -16,6 +16,8 @@
 //!   database; in others there is none.
 //! - An update or delete of a row that is found by its values must find it: SQL that does not fails, rather than do nothing
 //!   in silence. Of a row that is found by its key, nothing is missed: one that was deleted meanwhile is gone either way.
+//! - What a table's constraints say of conflicts (`ON CONFLICT REPLACE`, `IGNORE`) was for the rows that were here: a statement
+//!   says `OR ABORT`, so that elsewhere no other row goes and none is left out.
 //! - With [`Mode::Triggers`] the key of a row that a trigger made may be another row's; see [`Cause::StatementByValues`].
 //! - With [`Mode::Rows`] every change is written as it was recorded. With [`Mode::Triggers`] effects of triggers have no
 //!   SQL: the remote's own triggers have them. Effects of foreign-key actions do nothing there where the remote did them
@@ -231,7 +233,8 @@ fn insert(table: &Table, after: &[Value], upsert: bool) -> Result<SqlStatement, 
     let mut out = Writer::new(table);
     let columns: Vec<usize> = written_columns(table).collect();
     out.push(&format!(
-        "INSERT INTO {} ({}) VALUES (",
+        "INSERT {}INTO {} ({}) VALUES (",
+        or_abort(table),
         quoted(&table.name),
         out.names(&columns)
     ));
@@ -292,7 +295,7 @@ fn update(
         return Ok(None);
     }
     let mut out = Writer::new(table);
-    out.push(&format!("UPDATE {} SET ", quoted(&table.name)));
+    out.push(&format!("UPDATE {}{} SET ", or_abort(table), quoted(&table.name)));
     for (n, &i) in changed.iter().enumerate() {
         let separator = if n == 0 { "" } else { ", " };
         out.push(&format!("{separator}{} = ", quoted(&table.columns[i].name)));
@@ -307,6 +310,11 @@ fn delete(table: &Table, before: &[Value], find: Find) -> Result<SqlStatement, S
     out.push(&format!("DELETE FROM {}", quoted(&table.name)));
     out.this_row(before, &[], find)?;
     out.finish()
+}
+
+/// Nothing but a statement's own words overrides what a constraint says; a virtual table has none that say anything.
+const fn or_abort(table: &Table) -> &'static str {
+    if table.is_virtual { "" } else { "OR ABORT " }
 }
 
 /// A name between double quotes.

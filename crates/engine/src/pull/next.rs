@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Result},
     hydrate::PageReader,
     log::Log,
-    push::newest_given,
+    push::newest_sent,
     putback,
     runtime::Interrupting,
     session::Session,
@@ -163,7 +163,7 @@ impl<'s> Next<'s> {
         let position = resume_after(
             putback::position(preview.conn(), &info.client_id)?,
             (info.acknowledged > 0).then_some(ChangeId(info.acknowledged)),
-            newest_given(session, Some(newest)),
+            newest_sent(session, Some(newest)),
         )?;
         let client = putback::Client {
             id: &info.client_id,

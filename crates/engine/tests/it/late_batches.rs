@@ -27,6 +27,7 @@ pub struct Slow {
     loses_answers: AtomicBool,
     refuses_sql: AtomicBool,
     batches: AtomicUsize,
+    steps: AtomicUsize,
 }
 
 impl Slow {
@@ -38,6 +39,7 @@ impl Slow {
             loses_answers: AtomicBool::new(false),
             refuses_sql: AtomicBool::new(false),
             batches: AtomicUsize::new(0),
+            steps: AtomicUsize::new(0),
         })
     }
 
@@ -48,6 +50,11 @@ impl Slow {
     /// Batches arrive, and nobody hears of it.
     pub fn lose_answers(&self, loses: bool) {
         self.loses_answers.store(loses, Ordering::Relaxed);
+    }
+
+    /// Steps of batches so far.
+    pub fn steps(&self) -> usize {
+        self.steps.load(Ordering::Relaxed)
     }
 
     /// What was stuck arrives; nobody reads the answers.
@@ -84,6 +91,7 @@ impl Remote for Slow {
         let commits = |step: &Step| step.stmt.sql.as_deref() == Some("COMMIT");
         if batch.steps.iter().any(commits) {
             self.batches.fetch_add(1, Ordering::Relaxed);
+            self.steps.fetch_add(batch.steps.len(), Ordering::Relaxed);
             if self.sticks.load(Ordering::Relaxed) {
                 self.stuck.lock().unwrap().push(batch);
                 return failed(RemoteErrorKind::TimedOut);

@@ -25,6 +25,7 @@ mod old_versions;
 mod other_programs;
 mod pull;
 mod pull_meets;
+mod push_meets;
 mod push_rules;
 mod replaced_base;
 mod requests;

@@ -75,7 +75,7 @@ impl Default for HranaOptions {
             request_timeout: Duration::from_secs(300),
             answer_bytes: 64 << 20,
             value_bytes: 256 << 20,
-            batch_steps: 250_000,
+            batch_steps: 600_000,
             pipeline_requests: 10_000,
             concurrent_requests: 64,
             batons: 256,

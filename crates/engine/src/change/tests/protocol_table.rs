@@ -32,7 +32,7 @@ fn an_insert_with_a_primary_key_is_an_upsert_and_the_last_push_wins() {
     let statement = one(&a.log[0]);
     assert_eq!(
         statement.sql,
-        r#"INSERT INTO "notes" ("id", "title", "body") VALUES (?, ?, ?) ON CONFLICT ("id") DO UPDATE SET "title" = excluded."title", "body" = excluded."body""#
+        r#"INSERT OR ABORT INTO "notes" ("id", "title", "body") VALUES (?, ?, ?) ON CONFLICT ("id") DO UPDATE SET "title" = excluded."title", "body" = excluded."body""#
     );
     let b = database(NOTES);
     b.execute("INSERT INTO notes VALUES (1, 'theirs', 0), (2, 'other', 0)", [])
@@ -68,7 +68,7 @@ fn an_update_sets_the_changed_columns_only_and_keeps_what_others_changed() {
     a.run("UPDATE notes SET title = 'mine', body = body", &[]);
     assert_eq!(
         one(&a.log[0]).sql,
-        r#"UPDATE "notes" SET "title" = ? WHERE "notes"."id" IS ?"#
+        r#"UPDATE OR ABORT "notes" SET "title" = ? WHERE "notes"."id" IS ?"#
     );
     apply(&b, &a.log);
     assert_eq!(
@@ -89,7 +89,7 @@ fn an_update_changes_a_key_too_and_a_key_alone() {
     });
     assert_eq!(
         one(&a.log[3]).sql,
-        r#"UPDATE "notes" SET "id" = ? WHERE "notes"."id" IS ?"#
+        r#"UPDATE OR ABORT "notes" SET "id" = ? WHERE "notes"."id" IS ?"#
     );
     assert_eq!(one(&a.log[3]).args, [int(9), int(5)]);
 }
@@ -254,7 +254,7 @@ fn composite_keys_and_tables_without_rowid_work_like_the_rest() {
             let update = one(&a.log[3]);
             assert_eq!(
                 update.sql,
-                r#"UPDATE "t" SET "v" = ? WHERE "t"."a" IS ? AND "t"."b" IS ?"#
+                r#"UPDATE OR ABORT "t" SET "v" = ? WHERE "t"."a" IS ? AND "t"."b" IS ?"#
             );
             assert_eq!(update.args, [text("TWO"), text("a"), int(2)]);
         });

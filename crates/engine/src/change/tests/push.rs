@@ -28,6 +28,7 @@ fn options<'a>() -> PushOptions<'a> {
         skip: &NOTHING,
         mode: Mode::Triggers,
         keys: no_keys(),
+        noted: None,
         transform: None,
         ask_position: false,
     }
@@ -146,7 +147,7 @@ fn invariant_3_a_refused_change_leaves_nothing_of_its_batch_and_is_named() {
     assert_eq!(refused.change_id, Some(ChangeId(2)));
     assert_eq!(refused.table.as_deref(), Some("t"));
     assert_eq!(refused.key, [("id".to_owned(), int(7))]);
-    assert!(refused.sql.starts_with("INSERT INTO \"t\""));
+    assert!(refused.sql.starts_with("INSERT OR ABORT INTO \"t\""));
     assert_eq!(refused.message, "UNIQUE constraint failed: t.u");
     let shown = refused.to_string();
     assert!(
@@ -441,8 +442,8 @@ fn a_position_is_gone_on_from_or_is_an_error_that_says_who_was_restored() {
         assert!(matches!(error, PositionError::RemoteBehind { .. }));
         assert!(error.to_string().contains("restored from a backup"));
     }
-    for newest in [None, id(5)] {
-        let error = resume_after(id(6), newest.and(id(3)), newest).unwrap_err();
+    for sent in [None, id(5)] {
+        let error = resume_after(id(6), sent.and(id(3)), sent).unwrap_err();
         assert!(matches!(error, PositionError::ReplicaBehind { .. }));
         assert!(error.to_string().contains("up to 6"), "{error}");
     }
