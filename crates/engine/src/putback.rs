@@ -18,7 +18,7 @@ use crate::{
         push::{is_key_taken, subject},
         sql::{ROW_GONE, SqlStatement, is_duplicate_column, is_row_gone, quoted},
         tokens::tokens,
-        transform::{TransformFn, statements},
+        transform::{Entries, TransformFn, statements},
     },
     error::{Error, Result},
     log::{self, Chunk, is_no_such_table},
@@ -60,6 +60,8 @@ pub(crate) type WholeLog<'a> = Box<dyn Fn() -> Result<Summary> + Send + 'a>;
 pub(crate) struct PutBack<'a> {
     conn: Conn,
     transform: Option<&'a TransformFn>,
+    /// Of the chunk.
+    entries: Entries,
     keys: Keys,
     log: WholeLog<'a>,
     /// What `log` said, once it was asked.
@@ -85,6 +87,7 @@ impl<'a> PutBack<'a> {
         Ok(Self {
             conn: conn.clone(),
             transform,
+            entries: Entries::default(),
             keys,
             log,
             summary: None,
@@ -106,6 +109,9 @@ impl<'a> PutBack<'a> {
         self.switch(chunk.mode())?;
         let mut changes = chunk.changes()?;
         let mut rewritten = false;
+        if self.transform.is_some() {
+            self.entries = Entries::of(&changes);
+        }
         for change in &mut changes {
             self.keys
                 .follow(change, chunk.txn)
@@ -153,8 +159,8 @@ impl<'a> PutBack<'a> {
         if is_advice(change) {
             return Ok(None);
         }
-        let written =
-            statements(change, self.mode, self.transform).map_err(|e| conflict(change, e.to_string()))?;
+        let written = statements(change, self.mode, self.transform.map(|f| (f, &self.entries)))
+            .map_err(|e| conflict(change, e.to_string()))?;
         for statement in &written {
             if statement.sql.is_empty() {
                 continue;

@@ -103,7 +103,8 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "replica_files" => edits(),
         "change_codec" => changes()
             .chunks(2)
-            .map(|some| codec::encode(some).expect("good changes")[1..].to_vec())
+            .map(|some| codec::encode(some).expect("good changes"))
+            .chain(OLDER_CHANGES.iter().map(|bytes| bytes.to_vec()))
             .collect(),
         "sql_tokens" => STATEMENTS
             .iter()
@@ -348,15 +349,39 @@ fn changes() -> Vec<Change> {
             named: vec![],
             kind: StatementKind::CreateTable,
         }),
+        row(&table, RowOp::Add { after: one() }, Cause::StatementByValues),
+        ChangeKind::Statement(StatementChange {
+            sql: "INSERT INTO f(rowid) SELECT id FROM t WHERE id = ?".to_owned(),
+            args: vec![Value::Integer(1)],
+            named: vec![],
+            kind: StatementKind::Reindex {
+                table: "f".to_owned(),
+                content: "t".to_owned(),
+                by_trigger: true,
+            },
+        }),
+        row(&plain, RowOp::Delete { before: one() }, Cause::ForeignKeyByValues),
+        ChangeKind::Statement(StatementChange {
+            sql: String::new(),
+            args: vec![Value::Text("t".to_owned()), Value::Integer(7)],
+            named: vec![],
+            kind: StatementKind::Sequence,
+        }),
     ];
     let change = |(n, kind)| Change {
         id: ChangeId(n),
         time: 1_700_000_000,
-        back: 0,
+        back: (n as u32 - 1) % 3,
         kind,
     };
     (1..).zip(kinds).map(change).collect()
 }
+
+/// Two changes of a row as versions 1 and 2 of the format had them; nothing writes those any more.
+const OLDER_CHANGES: [&[u8]; 2] = [
+    b"\x01\x01\x06no\"tes\x02\x02id\x01\0\x04body\0\0\0\x02\x02\x80\xc4\x9f\xd5\x0c\0\0\0\x02\x01\x02\x03\x01a\0\x04\x80\xc4\x9f\xd5\x0c\0\0\x01\x02\x01\x02\x03\x01a\x02\x02\0\0\0\0\0\0\xf0\x7f\x04\x01\xff\x02",
+    b"\x02\0\x01\x06no\"tes\x02\x02id\x01\0\x04body\0\0\0\0\x02\x02\x80\xc4\x9f\xd5\x0c\0\0\0\x02\x01\x02\x03\x01a\0\x04\x80\xc4\x9f\xd5\x0c\0\0\x01\x02\x01\x02\x03\x01a\x02\x02\0\0\0\0\0\0\xf0\x7f\x04\x01\xff\x02",
+];
 
 /// Edits of the files of a replica: the database, its WAL, its info, its page map, its changes.
 fn edits() -> Vec<Vec<u8>> {
@@ -414,3 +439,21 @@ const FORBIDDEN: &[&str] = &[
     "UPDATE sqlite_dbpage SET data = zeroblob(512) WHERE pgno = 1",
     "SELECT * FROM pragma_database_list; DETACH main; PRAGMA locking_mode = exclusive",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_changes_are_of_every_version_of_their_format() {
+        let mut versions = vec![];
+        for seed in of("change_codec") {
+            let changes = codec::decode(&seed).expect("good changes");
+            assert!(!changes.is_empty());
+            versions.push(seed[0]);
+        }
+        versions.dedup();
+        assert_eq!(versions, [3, 1, 2]);
+        assert!(changes().iter().any(|change| change.unit() != change.id));
+    }
+}

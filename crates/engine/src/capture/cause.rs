@@ -145,7 +145,7 @@ fn is_action(key: &ForeignKey, above: &Above, child: &RowOp) -> bool {
 }
 
 /// Whether SQLite could take the two for the same key, under whatever affinity and collation the parent has.
-fn same_key(a: &Value, b: &Value) -> bool {
+pub fn same_key(a: &Value, b: &Value) -> bool {
     let number = |value: &Value| match value {
         Value::Integer(n) => Some(*n as f64),
         Value::Real(n) => Some(*n),

@@ -303,6 +303,7 @@ impl Run<'_> {
                 statement.arguments,
             )
         {
+            self.check_rows_have_numbers(&table)?;
             let change = |(sql, args)| StatementChange {
                 sql,
                 args,
@@ -377,6 +378,9 @@ impl Run<'_> {
         else {
             return Ok(());
         };
+        if !seen.touched.is_empty() {
+            self.check_rows_have_numbers(&table.name)?;
+        }
         let (out, into) = reindex(&table.name, content, rowid, columns);
         let change = |sql: &str, id: i64, unit: usize| Recorded {
             unit,
@@ -442,6 +446,49 @@ impl Run<'_> {
         }
         changes.splice(0..0, first);
         Ok(())
+    }
+
+    /// Rows that an index names by a number which is nowhere in them may have other numbers on the remote.
+    fn check_rows_have_numbers(&mut self, index: &str) -> Result<()> {
+        let Known::Virtual(table) = self.known(index)? else {
+            return Ok(());
+        };
+        let Kind::External { content, rowid, .. } = &table.kind else {
+            return Ok(());
+        };
+        let Known::Ordinary(content) = self.known(content)? else {
+            return Ok(());
+        };
+        let hidden = ["rowid", "oid", "_rowid_"].contains(&&*rowid.to_ascii_lowercase())
+            && content
+                .columns
+                .iter()
+                .all(|c| !c.name.eq_ignore_ascii_case(rowid));
+        if !hidden || self.has_integer_key(&content)? {
+            return Ok(());
+        }
+        Err(Error::Unsupported {
+            what: format!(
+                "writing to the full-text index {index}, whose content table {} has no INTEGER PRIMARY KEY",
+                content.name
+            ),
+            why: "its rows may have other rowids on the remote, so the index would name other rows there; the transaction \
+                  was rolled back. Give the content table an INTEGER PRIMARY KEY and name it as content_rowid",
+        })
+    }
+
+    /// Whether the table's key is its rowid: any other key has an index.
+    fn has_integer_key(&mut self, table: &Table) -> Result<bool> {
+        if table.without_rowid || table.key().len() != 1 {
+            return Ok(false);
+        }
+        internal(|| {
+            let mut select = self
+                .conn
+                .prepare_one("SELECT 1 FROM pragma_index_list(?1, 'main') WHERE origin = 'pk'")?;
+            select.bind(1, ValueRef::Text(table.name.as_bytes()))?;
+            Ok(select.step()? == Step::Done)
+        })
     }
 
     /// The row with this key, now.

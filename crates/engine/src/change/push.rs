@@ -28,7 +28,7 @@ use super::{
     position::{self, PositionError, RemotePosition},
     sql::{ROW_GONE, SqlError, SqlStatement, is_duplicate_column, is_row_gone, key_of, written_columns},
     statement::excerpt,
-    transform::{TransformFn, statements},
+    transform::{Entries, TransformFn, statements},
 };
 
 /// How much goes into one batch. A local transaction is never split: one that is larger goes alone.
@@ -356,11 +356,15 @@ fn write_transaction<'a>(
     changes: &'a [Change],
     options: &PushOptions<'_>,
 ) -> Result<Written<'a>, Unsendable> {
+    let entries = options
+        .transform
+        .map(|_| Entries::of(changes))
+        .unwrap_or_default();
     changes
         .iter()
         .filter(|change| !options.skip.contains(&change.id))
         .map(
-            |change| match statements(change, options.mode, options.transform) {
+            |change| match statements(change, options.mode, options.transform.map(|f| (f, &entries))) {
                 Ok(statements) => Ok((change, statements)),
                 Err(source) => Err(Unsendable {
                     change_id: change.id,

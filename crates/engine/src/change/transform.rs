@@ -1,11 +1,12 @@
 //! The `transform` callback: an application may leave out or rewrite each row change before it is sent and before it is
 //! put back after a pull. Both go through [`statements`], so both see the same decision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
-    Change, ChangeKind, Mode, RowOp, Table, Value,
+    Change, ChangeKind, Mode, RowOp, StatementKind, Table, Value,
     sql::{SqlError, SqlStatement, changed_columns, check_images, custom, key_of, to_sql, written_columns},
+    tokens::{Token, tokens},
 };
 
 /// A row by column name; generated columns are left out.
@@ -68,10 +69,10 @@ pub type TransformFn = dyn Fn(&TransformMutation) -> Transform + Send + Sync;
 pub fn statements(
     change: &Change,
     mode: Mode,
-    transform: Option<&TransformFn>,
+    transform: Option<(&TransformFn, &Entries)>,
 ) -> Result<Vec<SqlStatement>, SqlError> {
     let sql = to_sql(change, mode)?;
-    let (Some(transform), ChangeKind::Row { table, op, .. }) = (transform, &change.kind) else {
+    let (Some((transform, entries)), ChangeKind::Row { table, op, .. }) = (transform, &change.kind) else {
         return Ok(sql);
     };
     if sql.is_empty() {
@@ -80,11 +81,65 @@ pub fn statements(
     match transform(&mutation(change.time, table, op)?) {
         Transform::Keep => Ok(sql),
         Transform::Skip => Ok(Vec::new()),
-        Transform::Rewrite { sql, values } => Ok(vec![custom(&sql, &values)?]),
+        Transform::Rewrite { sql, values } => {
+            let rewritten = custom(&sql, &values)?;
+            let entries = entries.of_new_row(table, &rewritten.sql, mode);
+            Ok(std::iter::once(rewritten).chain(entries).collect())
+        }
         Transform::Fail(message) => Err(SqlError::Transform {
             table: table.name.clone(),
             message,
         }),
+    }
+}
+
+/// The indexes over rows of other tables that some changes write, so that a new row that takes the place of another one is
+/// found, whatever its number is: what the changes say of the index is for the number that the row had here.
+#[derive(Debug, Default)]
+pub struct Entries(HashMap<String, BTreeSet<String>>);
+
+impl Entries {
+    /// Those of these changes.
+    pub fn of(changes: &[Change]) -> Self {
+        let mut entries = Self::default();
+        for change in changes {
+            if let ChangeKind::Statement(statement) = &change.kind
+                && let StatementKind::Reindex { content, .. } = &statement.kind
+                && let Some((head, tail)) = statement.sql.rsplit_once(" = ? AND NOT EXISTS ")
+            {
+                let sql = format!("{head} = last_insert_rowid() AND NOT EXISTS {tail}");
+                entries
+                    .0
+                    .entry(content.to_ascii_lowercase())
+                    .or_default()
+                    .insert(sql);
+            }
+        }
+        entries
+    }
+
+    /// What puts the row that a rewritten change has inserted into the indexes of its table. Where triggers fire, they do.
+    fn of_new_row(&self, table: &Table, sql: &str, mode: Mode) -> Vec<SqlStatement> {
+        let Some(entries) = self.0.get(&table.name.to_ascii_lowercase()) else {
+            return Vec::new();
+        };
+        let tokens = tokens(sql);
+        let inserts = tokens.first().is_some_and(|t| t.is("INSERT") || t.is("REPLACE"));
+        let names = |token: &Token<'_>| {
+            token
+                .name()
+                .is_some_and(|name| name.eq_ignore_ascii_case(&table.name))
+        };
+        if !mode.is_rows() || !inserts || !tokens.iter().any(names) {
+            return Vec::new();
+        }
+        let statement = |sql: &String| SqlStatement {
+            sql: sql.clone(),
+            args: Vec::new(),
+            skip_if_duplicate_column: false,
+            must_find: false,
+        };
+        entries.iter().map(statement).collect()
     }
 }
 

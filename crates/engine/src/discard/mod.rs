@@ -5,15 +5,19 @@
 //! is left of the log on top.
 
 mod given_up;
+mod names;
 
 use std::collections::BTreeSet;
 
 use partial_sync_core::ChangeId;
 use partial_sync_vfs::sqlite::Conn;
 
-use self::given_up::GivenUp;
+use self::{
+    given_up::{GivenUp, objects},
+    names::Names,
+};
 use crate::{
-    change::{Cause, Change, ChangeKind, push::what},
+    change::{Cause, Change, ChangeKind, StatementKind, push::what},
     error::Result,
     log::{Log, LogError},
     session::Session,
@@ -102,6 +106,10 @@ fn units(conn: &Conn, log: &Log, change: ChangeId, with_dependents: bool) -> Res
         return Ok(BTreeSet::new());
     };
     let mut units = BTreeSet::from([unit]);
+    let mut names = match with_dependents {
+        true => Names::read(log, ChangeId(unit.0.saturating_sub(1)))?,
+        false => Names::default(),
+    };
     loop {
         let mut found = BTreeSet::new();
         let mut given_up = GivenUp::default();
@@ -128,26 +136,38 @@ fn units(conn: &Conn, log: &Log, change: ChangeId, with_dependents: bool) -> Res
                 if found.contains(&at.id) {
                     continue;
                 }
+                let now = names.today(at);
                 let idles = || {
                     with_dependents
-                        && given_up.is_idle(at)
+                        && given_up.is_idle(&now)
                         && goes_on != Some(at.unit())
                         && fires_nothing(&changes, at.unit())
                 };
                 if units.contains(&at.unit()) || idles() {
-                    given_up.add(conn, at)?;
+                    if with_dependents {
+                        given_up.add(conn, &now)?;
+                        given_up.add_objects(at);
+                    }
                     found.insert(at.id);
-                } else if with_dependents && given_up.is_needed_by(conn, at)? {
+                } else if with_dependents && (given_up.names(at) || given_up.is_needed_by(conn, &now)?) {
                     // What came before it in its unit goes, too, and what that is needed by.
                     units.insert(at.unit());
                     again |= at.unit() < changes[0].id;
                     let from = changes.partition_point(|earlier| earlier.id < at.unit());
                     for earlier in changes[from..=i].iter().filter(|c| c.unit() == at.unit()) {
-                        given_up.add(conn, earlier)?;
+                        given_up.add(conn, &names.today(earlier))?;
+                        given_up.add_objects(earlier);
                         found.insert(earlier.id);
                     }
-                } else {
-                    given_up.keep(at);
+                } else if with_dependents {
+                    given_up.keep(&now);
+                    if let ChangeKind::Statement(statement) = &at.kind
+                        && statement.kind == StatementKind::DropTable
+                    {
+                        for table in objects(statement).0 {
+                            given_up.dropped(&names.name(at.id, &table));
+                        }
+                    }
                 }
             }
         }

@@ -7,6 +7,7 @@ mod bootstrap_later;
 mod closing;
 mod crash;
 mod differential;
+mod discard_meets;
 mod discarded;
 mod exact_rows;
 mod first_connect;

@@ -424,3 +424,27 @@ fn the_index_of_a_row_that_transform_leaves_out_or_rewrites_fits_what_is_there()
         world.settle(pull_first, "rewritten");
     }
 }
+
+/// Was red: the row was there, and nobody found it.
+#[test]
+fn a_row_that_transform_gives_another_number_is_in_the_index() {
+    for pull_first in [false, true] {
+        let world = World::transformed(|m| match (m.table_name.as_str(), m.id) {
+            ("docs", Some(id @ 5..)) => Transform::Rewrite {
+                sql: "insert into docs values (?, 'rewritten', 'cat')".into(),
+                values: vec![partial_sync::change::Value::Integer(id + 100)],
+            },
+            // Rows of other tables have no index.
+            ("p", Some(id)) => Transform::Rewrite {
+                sql: "insert into p values (?, 'rewritten')".into(),
+                values: vec![partial_sync::change::Value::Integer(id + 100)],
+            },
+            ("meta" | "place" | "audit", _) => Transform::Skip,
+            _ => Transform::Keep,
+        });
+        world.run("begin; insert into docs values (5, 'fifth', 'fox'), (6, 'sixth', 'dog'); insert into p values (2000, 'x'); commit");
+        world.plain("drop trigger di; drop trigger pi; insert into docs values (105, 'rewritten', 'cat'), (106, 'rewritten', 'cat');
+            insert into ext(rowid, title, body) select id, title, body from docs where id > 100; insert into p values (2100, 'rewritten')");
+        world.settle(pull_first, "another number");
+    }
+}
