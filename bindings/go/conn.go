@@ -290,18 +290,13 @@ type tx struct {
 	done bool
 }
 
-// Commit makes the changes permanent.
+// Commit makes the changes permanent. A transaction that SQLite has rolled back by itself cannot be: it is ended then.
 func (t *tx) Commit() error {
 	return t.end("COMMIT")
 }
 
 // Rollback undoes the changes.
 func (t *tx) Rollback() error {
-	if !t.done && !t.conn.closed && !t.conn.inTransaction() {
-		// SQLite has rolled it back by itself: after an interrupted write, a full disk, ...
-		t.done = true
-		return t.conn.writable()
-	}
 	return t.end("ROLLBACK")
 }
 

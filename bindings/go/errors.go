@@ -62,6 +62,9 @@ var (
 	ErrTursoUnsupported = errors.New("turso: not supported")
 	// ErrTursoInternal: a bug in the library. Please report it.
 	ErrTursoInternal = errors.New("turso: internal error")
+	// ErrTursoTransactionLost: the transaction was rolled back by SQLite when a statement before this one failed: after a
+	// timeout, a full disk, OR ROLLBACK, a page that could not be had, ... Nothing is run in it until it is ended.
+	ErrTursoTransactionLost = errors.New("turso: transaction rolled back")
 
 	// ErrTursoDatabaseFull is another name of [ErrTursoFull].
 	ErrTursoDatabaseFull = ErrTursoFull
@@ -80,6 +83,7 @@ type ErrorCode int
 
 // The kinds of errors that this package makes itself.
 const (
+	codeBusy        ErrorCode = 2
 	codeInterrupt   ErrorCode = 4
 	codeMisuse      ErrorCode = 12
 	codeTimeout     ErrorCode = 14
@@ -113,6 +117,7 @@ var kinds = [...]error{
 	24: ErrTursoOtherRemote,
 	25: ErrTursoUnsupported,
 	26: ErrTursoInternal,
+	27: ErrTursoTransactionLost,
 }
 
 // kind is the sentinel of a code. The library may be newer than this package.

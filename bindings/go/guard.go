@@ -43,8 +43,11 @@ func guarded(ctx context.Context, interrupt func(), call func() error) error {
 	running.Lock()
 	returned = true
 	running.Unlock()
+	// A wait for a lock that the end of the context has cut short: whether the interrupt or the busy timeout came first is a
+	// matter of chance, and the caller knows the context.
 	var failed *Error
-	if errors.As(err, &failed) && failed.Code == codeInterrupt {
+	if errors.As(err, &failed) && (failed.Code == codeInterrupt || failed.Code == codeBusy) {
+		failed.Code = codeInterrupt
 		failed.cause = endOf(ctx)
 	}
 	return err

@@ -263,8 +263,11 @@ type statement struct {
 func (s *statement) finalize() { C.partial_sync_finalize(&s.handle) }
 
 // reset ends the current execution.
-func (s *statement) reset() {
-	C.partial_sync_reset(s.handle)
+func (s *statement) reset() error {
+	if code := C.partial_sync_reset(s.handle); code != C.PARTIAL_SYNC_CODE_OK {
+		return &Error{Code: ErrorCode(code), Message: "the statement could not be ended well"}
+	}
+	return nil
 }
 
 // forget gives back what large parameters and rows took.
@@ -275,7 +278,7 @@ func (s *statement) forget() {
 	}
 	if s.isLarge {
 		s.isLarge = false
-		s.reset()
+		_ = s.reset() // it has ended
 	}
 }
 

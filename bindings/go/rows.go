@@ -102,14 +102,14 @@ func (r *rows) fetch() (err error) {
 	})
 }
 
-// Close ends the query.
-func (r *rows) Close() error {
+// Close ends the query. What a statement has written is committed, or has failed, before its first row.
+func (r *rows) Close() (err error) {
 	if r.closed {
 		return nil
 	}
 	r.closed = true
 	if !r.batch.done {
-		r.statement.reset()
+		err = r.statement.reset()
 	}
 	r.batch = batch{done: true}
 	if r.of != nil {
@@ -117,5 +117,5 @@ func (r *rows) Close() error {
 	} else {
 		r.conn.release(r.sql, r.statement)
 	}
-	return nil
+	return err
 }

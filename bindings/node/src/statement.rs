@@ -42,7 +42,8 @@ enum Reading {
 
 impl Compiled {
     fn begin(&mut self, values: Vec<Value>) -> partial_sync::Result<()> {
-        self.reset();
+        self.rows = Reading::Ended;
+        self.statement.reset()?;
         for (i, value) in values.into_iter().enumerate() {
             self.statement.bind(i + 1, value)?;
         }
@@ -67,7 +68,8 @@ impl Compiled {
 
     fn reset(&mut self) {
         self.rows = Reading::Ended;
-        self.statement.reset();
+        // What a statement has written is committed, or has failed, before its first row.
+        let _ = self.statement.reset();
     }
 
     /// Ends it when it is in the middle of its rows. What a statement has changed is not undone by that, so the rows that

@@ -45,6 +45,8 @@ pub(crate) struct State {
     is_local: bool,
     callbacks: Arc<Callbacks>,
     interrupts: Arc<AtomicU64>,
+    /// A transaction was begun for the statement that comes next.
+    has_begun: bool,
     /// How often the connection had been interrupted when the call that is under way began.
     pub(crate) interrupts_before: u64,
 }
@@ -75,7 +77,7 @@ impl Run {
             let stepped = self.prepared.step(callbacks);
             self.on_row = *stepped.as_ref().unwrap_or(&false);
             if !self.on_row {
-                self.prepared.statement.reset();
+                let _ = self.prepared.statement.reset();
                 self.kept = Some(Rows::default());
             }
             stepped?;
@@ -130,6 +132,7 @@ impl State {
             is_local,
             callbacks,
             interrupts_before: 0,
+            has_begun: false,
             interrupts,
             runs: Vec::new(),
             cache: Cache::new(statements),
@@ -193,15 +196,27 @@ impl State {
 
     /// Begins a transaction.
     pub(crate) fn begin(&mut self, begin: &str) -> Result<(), EngineError> {
-        self.timed(|state| state.run(begin))
+        self.timed(|state| state.run(begin))?;
+        self.has_begun = true;
+        Ok(())
     }
 
     /// Runs a statement: to its first row when it reads, else to its end.
     pub(crate) fn execute(&mut self, prepared: Prepared) -> Result<Executed, EngineError> {
-        self.timed(|state| {
+        let is_first = std::mem::take(&mut self.has_begun);
+        let executed = self.timed(|state| {
             state.check_interrupted()?;
             state.execute_now(prepared)
-        })
+        });
+        // Of a transaction that was begun for this statement the error says all, and a conflict clause that says ROLLBACK ends
+        // the transaction, as it does in the standard library.
+        let ends = |error: &EngineError| {
+            is_first || matches!(error, EngineError::Sqlite(e) if e.code() == codes::CONSTRAINT)
+        };
+        if executed.as_ref().is_err_and(ends) {
+            self.connection.end_lost_transaction();
+        }
+        executed
     }
 
     fn execute_now(&mut self, mut prepared: Prepared) -> Result<Executed, EngineError> {
@@ -218,7 +233,7 @@ impl State {
                     looks_ahead,
                 }))
             } else {
-                prepared.statement.reset();
+                prepared.statement.reset()?;
                 self.cache.put(prepared);
                 None
             };
@@ -264,7 +279,7 @@ impl State {
             None => Prepared::new(self.connection.prepare(sql)?, sql),
         };
         while prepared.statement.step()? {}
-        prepared.statement.reset();
+        prepared.statement.reset()?;
         self.cache.put(prepared);
         Ok(())
     }
@@ -303,7 +318,7 @@ impl State {
         while prepared.statement.step()? {
             rows.push(&prepared.statement)?;
         }
-        prepared.statement.reset();
+        prepared.statement.reset()?;
         Ok(rows)
     }
 
@@ -387,7 +402,8 @@ impl State {
     /// Ends a run and gives its statement back.
     pub(crate) fn end(&mut self, run: RunId) {
         if let Some(mut run) = self.runs.get_mut(run).and_then(Option::take) {
-            run.prepared.statement.reset();
+            // What a statement has written is committed, or has failed, before its first row.
+            let _ = run.prepared.statement.reset();
             self.cache.put(run.prepared);
         }
     }

@@ -17,6 +17,7 @@ use crate::{
     capture::{Capture, CaptureOptions, classify::Plan},
     error::{Error, Result},
     statement::{FromRow, Params, Row, Statement},
+    transaction::{Control, Transactions},
 };
 
 /// How to open a [`Connection`].
@@ -44,6 +45,7 @@ pub struct Connection {
 pub(crate) struct Inner {
     // Statements inside `capture` go before the connection, the connection before what keeps its VFS alive.
     pub(crate) capture: Option<Capture>,
+    pub(crate) transactions: Transactions,
     pub(crate) conn: Conn,
     _keep_alive: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -77,6 +79,7 @@ impl Connection {
         Ok(Self {
             inner: Arc::new(Inner {
                 capture,
+                transactions: Transactions::default(),
                 conn,
                 _keep_alive: options.keep_alive,
             }),
@@ -106,7 +109,11 @@ impl Connection {
             Some(capture) => capture.prepare(&self.inner.conn, sql, persistent)?,
             None => {
                 let (stmt, tail) = self.inner.conn.prepare(sql, persistent)?;
-                (stmt.map(|stmt| (stmt, Plan::Plain)), tail)
+                let prepared = stmt.map(|stmt| {
+                    let plan = Control::of(&stmt).map_or(Plan::Plain, Plan::Control);
+                    (stmt, plan)
+                });
+                (prepared, tail)
             }
         };
         let statement = prepared.map(|(stmt, plan)| Statement::new(self.inner.clone(), stmt, plan));
@@ -181,9 +188,23 @@ impl Connection {
         self.inner.conn.last_insert_rowid()
     }
 
-    /// True outside of transactions.
+    /// True outside of transactions. One that SQLite has rolled back by itself counts until it is ended, see
+    /// [`is_transaction_lost`](Self::is_transaction_lost).
     pub fn is_autocommit(&self) -> bool {
-        self.inner.conn.is_autocommit()
+        self.inner.conn.is_autocommit() && !self.is_transaction_lost()
+    }
+
+    /// True when SQLite has rolled the transaction back by itself (after a timeout, an interrupt, `OR ROLLBACK`, an I/O error,
+    /// a full disk) and it was not ended since. Statements are refused meanwhile
+    /// ([`Error::is_transaction_lost`]): `ROLLBACK` ends it, and so does `COMMIT`, which fails.
+    pub fn is_transaction_lost(&self) -> bool {
+        self.inner.transactions.is_lost()
+    }
+
+    /// Takes a transaction that SQLite has rolled back by itself for ended, without the `ROLLBACK` that usually says so: for a
+    /// language in which the error of the statement at which that happened is what ends it.
+    pub fn end_lost_transaction(&self) {
+        self.inner.transactions.end();
     }
 
     /// Sets how long a statement waits for a lock that another connection holds. Default: 5 seconds.

@@ -6,7 +6,7 @@ use std::{
     ops::Deref,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use partial_sync_core::{ChangeId, PageSize, SegmentSize};
 use partial_sync_transport::{AuthToken, HttpRemote, Remote, ReplaceableToken, UrlSource};
 use partial_sync_vfs::{
-    MemoryStorage, OrdinaryMark, OsStorage, Replica, ReplicaConfig, Storage, VFS_NAME,
+    MemoryStorage, OpenFile, OrdinaryMark, OsStorage, Replica, ReplicaConfig, Storage, VFS_NAME,
     sqlite::{Conn, OpenOptions},
 };
 
@@ -385,14 +385,27 @@ impl Database {
     /// A new connection. Connections are for one thread at a time each; open as many as there are threads.
     pub fn connection(&self) -> Result<Connection> {
         match &*self.inner {
-            Inner::Local { path, memory } => Connection::open(ConnectionOptions {
-                path: path.clone(),
-                // Also here: it refuses to attach a replica.
-                vfs: Some(memory.as_ref().map_or(VFS_NAME, |_| SHARED_MEMORY).into()),
-                capture: None,
-                busy_timeout: self.options.busy_timeout,
-                keep_alive: Some(self.inner.clone()),
-            }),
+            Inner::Local { path, memory } => {
+                let is_file = memory.is_none() && path.as_os_str() != ":memory:";
+                let register = || match is_file {
+                    true => OpenFile::register(path),
+                    false => Ok(None),
+                };
+                // Before it is opened, and, as there may be no file yet, again afterwards.
+                drop(register()?);
+                let keep = Arc::new((self.inner.clone(), OnceLock::new()));
+                let connection = Connection::open(ConnectionOptions {
+                    path: path.clone(),
+                    // Also here: it refuses to attach a replica.
+                    vfs: Some(memory.as_ref().map_or(VFS_NAME, |_| SHARED_MEMORY).into()),
+                    capture: None,
+                    busy_timeout: self.options.busy_timeout,
+                    keep_alive: Some(keep.clone()),
+                })?;
+                // It is dropped with the connection, after it.
+                let _ = keep.1.set(register()?);
+                Ok(connection)
+            }
             Inner::Replica(open) => Connection::open(ConnectionOptions {
                 path: open.replica.name().to_owned(),
                 vfs: Some(VFS_NAME.into()),

@@ -345,6 +345,12 @@ impl Error {
         }
     }
 
+    /// SQLite has rolled the transaction back by itself before this statement, which was therefore not run: nothing is until
+    /// the transaction is ended with ROLLBACK or COMMIT.
+    pub fn is_transaction_lost(&self) -> bool {
+        matches!(self, Self::Sqlite(e) if e.extended_code() == sqlite::codes::ABORT_ROLLBACK)
+    }
+
     /// The call was interrupted or cancelled.
     pub fn is_interrupted(&self) -> bool {
         match self {

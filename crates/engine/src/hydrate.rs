@@ -253,7 +253,7 @@ impl PageReader {
 
     /// The page's bytes; `None` beyond the end of the database as the connection sees it.
     pub(crate) fn read(&mut self, page: PageNo) -> Result<Option<&[u8]>> {
-        self.read.reset();
+        self.read.reset()?;
         self.read.bind(1, ValueRef::Integer(i64::from(page.get())))?;
         match self.read.step()? {
             Step::Done => Ok(None),

@@ -43,6 +43,7 @@ mod hydrate;
 mod hydration;
 mod info;
 mod inspect;
+mod kept;
 pub mod log;
 mod offline;
 mod options;
@@ -55,6 +56,7 @@ mod sharing;
 mod source;
 mod statement;
 mod stats;
+mod transaction;
 mod verify;
 
 pub use connection::{Connection, OptionalRow, Transaction, TransactionBehavior};

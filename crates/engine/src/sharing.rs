@@ -11,6 +11,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
+use partial_sync_vfs::ReadError;
 
 use crate::{
     database::Inner,
@@ -19,8 +20,10 @@ use crate::{
     runtime::{LOOK, Moment},
 };
 
-/// By path: what is there; an empty reference while it is being opened or closed.
-static OPEN: LazyLock<Mutex<HashMap<PathBuf, Weak<Inner>>>> = LazyLock::new(Mutex::default);
+type Opened = (u32, Weak<Inner>);
+
+/// By path: what is there, and in which process it was opened; an empty reference while it is being opened or closed.
+static OPEN: LazyLock<Mutex<HashMap<PathBuf, Opened>>> = LazyLock::new(Mutex::default);
 static CHANGED: Condvar = Condvar::new();
 
 /// What a connect finds.
@@ -40,7 +43,8 @@ pub(crate) struct Place {
 impl Place {
     /// Says that it is open, for others to join.
     pub(crate) fn fill(&self, inner: &Arc<Inner>) {
-        OPEN.lock().insert(self.path.clone(), Arc::downgrade(inner));
+        let open = (std::process::id(), Arc::downgrade(inner));
+        OPEN.lock().insert(self.path.clone(), open);
         CHANGED.notify_all();
     }
 }
@@ -54,7 +58,7 @@ impl Drop for Place {
 
 /// Whether this replica's files are not given back yet.
 pub(crate) fn is_there(replica: &Weak<Inner>) -> bool {
-    OPEN.lock().values().any(|open| open.ptr_eq(replica))
+    OPEN.lock().values().any(|(_, open)| open.ptr_eq(replica))
 }
 
 /// Waits for a turn at a path, as long as the options let a connect wait.
@@ -62,15 +66,22 @@ pub(crate) fn take_turn(path: &Path, options: &Builder, begun: Moment) -> Result
     let deadline = Instant::now() + options.timeout;
     let mut open = OPEN.lock();
     loop {
-        match open.get(path).map(Weak::upgrade) {
+        match open.get(path).map(|(process, open)| (*process, open.upgrade())) {
             None => {
-                open.insert(path.to_owned(), Weak::new());
+                open.insert(path.to_owned(), (std::process::id(), Weak::new()));
                 return Ok(Turn::Open(Place {
                     path: path.to_owned(),
                 }));
             }
-            Some(Some(inner)) => return Ok(Turn::Join(inner)),
-            Some(None) => {}
+            // The threads that work for it are the parent's.
+            Some((process, _)) if process != std::process::id() => {
+                return Err(ReadError::OpenInParent {
+                    path: path.to_owned(),
+                }
+                .into());
+            }
+            Some((_, Some(inner))) => return Ok(Turn::Join(inner)),
+            Some((_, None)) => {}
         }
         if options.cancel.is_cancelled_since(begun) {
             return Err(Error::Interrupted { doing: "the connect" });

@@ -1,7 +1,7 @@
 //! Prepared statements, parameters and rows.
 //!
-//! A [`Statement`] owns what it needs and has no lifetime. One that writes to a replica is run to its end by the recorder
-//! when it is first stepped, its rows (of `RETURNING`) kept; SQLite itself makes all changes before the first row, too.
+//! A [`Statement`] owns what it needs and has no lifetime. One that writes is run to its end when it is first stepped, and so
+//! is committed, or fails, before its first row (of `RETURNING`) is given: the rows are kept until they are read.
 
 use std::{fmt, sync::Arc};
 
@@ -16,6 +16,8 @@ use crate::{
     change::Value,
     connection::Inner,
     error::{Error, Result},
+    kept::Kept,
+    transaction::Admitted,
 };
 
 impl FromSql for Value {
@@ -30,14 +32,55 @@ pub struct Statement {
     plan: Plan,
     /// Copies of the bound values, kept for statements that may be recorded as text.
     arguments: Option<Arguments>,
-    /// Rows that the recorder kept, and the one to look at.
-    kept: Option<(Vec<Vec<Value>>, usize)>,
+    /// The rows of a statement that writes and has ended.
+    kept: Option<Kept>,
     connection: Arc<Inner>,
 }
 
 impl fmt::Debug for Statement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Statement").field(&self.stmt.sql()).finish()
+    }
+}
+
+/// How a statement came out.
+enum Ran {
+    /// It stands on a row.
+    Row,
+    /// It is at its end.
+    Done,
+    /// It is at its end, and these are its rows.
+    Kept(Kept),
+}
+
+fn run(connection: &Inner, stmt: &mut Stmt, plan: &Plan, arguments: Option<&Arguments>) -> Result<Ran> {
+    match &connection.capture {
+        Some(capture) if !plan.is_plain() => {
+            let none = Arguments::default();
+            let arguments = arguments.unwrap_or(&none);
+            capture
+                .run(&connection.conn, stmt, plan, arguments)
+                .map(Ran::Kept)
+        }
+        _ if stmt.readonly() => Ok(match stmt.step()? {
+            Step::Row => Ran::Row,
+            Step::Done => Ran::Done,
+        }),
+        Some(_) => run_beside(stmt).map(Ran::Kept),
+        None => Kept::drain(stmt).map(Ran::Kept),
+    }
+}
+
+/// Runs a statement that writes, but nothing that is recorded.
+fn run_beside(stmt: &mut Stmt) -> Result<Kept> {
+    match classify::beside(|| Kept::drain(stmt)) {
+        Some(rows) => rows,
+        None => {
+            let _ = stmt.reset();
+            let message = "the statement would write to the replica now, and did not when it was prepared: the schema has \
+                           changed; prepare it again";
+            Err(sqlite::Error::new(codes::SCHEMA, message).into())
+        }
     }
 }
 
@@ -74,7 +117,7 @@ impl Statement {
         self.start(params)?;
         let before = self.total_changes();
         while self.step()? {}
-        self.reset();
+        self.reset()?;
         let changed = self.total_changes() != before;
         Ok(if changed { self.changes() } else { 0 })
     }
@@ -102,7 +145,7 @@ impl Statement {
     }
 
     fn start(&mut self, params: impl Params) -> Result<()> {
-        self.reset();
+        self.reset()?;
         params.bind(self)
     }
 
@@ -173,56 +216,57 @@ impl Statement {
         }
     }
 
-    /// Runs until the next row: true when there is one. After the end it begins anew, like SQLite.
+    /// Runs until the next row: true when there is one. A statement that writes has run to its end by then, and outside of a
+    /// transaction it is committed. After the end it begins anew, like SQLite.
     pub fn step(&mut self) -> Result<bool> {
-        if let Some((rows, at)) = &mut self.kept {
-            *at += 1;
-            if *at < rows.len() {
-                return Ok(true);
-            }
-            self.kept = None;
-            return Ok(false);
-        }
-        let capture = match &self.connection.capture {
-            Some(capture) if !self.plan.is_plain() => capture,
-            Some(_) if !self.stmt.readonly() => return self.step_beside(),
-            _ => return Ok(self.stmt.step()? == Step::Row),
-        };
-        let none = Arguments::default();
-        let arguments = self.arguments.as_ref().unwrap_or(&none);
-        let rows = capture.run(&self.connection.conn, &mut self.stmt, &self.plan, arguments)?;
-        let any = !rows.is_empty();
-        if any {
-            self.kept = Some((rows, 0));
-        }
-        Ok(any)
-    }
-
-    /// Steps a statement that writes, but nothing that is recorded.
-    fn step_beside(&mut self) -> Result<bool> {
-        match classify::beside(|| self.stmt.step()) {
-            Some(stepped) => Ok(stepped? == Step::Row),
-            None => {
-                self.stmt.reset();
-                let message = "the statement would write to the replica now, and did not when it was prepared: the \
-                               schema has changed; prepare it again";
-                Err(sqlite::Error::new(codes::SCHEMA, message).into())
+        let Self {
+            stmt,
+            plan,
+            arguments,
+            kept,
+            connection,
+        } = self;
+        if kept.is_none() {
+            let Inner {
+                transactions, conn, ..
+            } = &**connection;
+            // What is seen of the transaction before and after is this statement's doing.
+            let _held = conn.hold();
+            let Admitted::Run(before) = transactions.admit(conn, stmt, plan.control())? else {
+                return Ok(false);
+            };
+            let ran = run(connection, stmt, plan, arguments.as_ref());
+            transactions.ran(conn, &before, plan.control(), &ran);
+            match ran? {
+                Ran::Row => return Ok(true),
+                Ran::Done => return Ok(false),
+                Ran::Kept(rows) => *kept = Some(rows),
             }
         }
+        let more = kept.as_mut().map_or(Ok(false), Kept::next);
+        if !matches!(more, Ok(true)) {
+            *kept = None;
+        }
+        more
     }
 
-    /// Ends the current execution; bound values stay.
-    pub fn reset(&mut self) {
+    /// Ends the current execution; bound values stay. Fails when what was executed could not be ended well.
+    pub fn reset(&mut self) -> Result<()> {
         self.kept = None;
-        self.stmt.reset();
+        Ok(self.stmt.reset()?)
+    }
+
+    /// Ends the current execution and gives the statement back, like dropping it, and tells what the end failed with.
+    pub fn finalize(mut self) -> Result<()> {
+        self.reset()
     }
 
     /// A value of the current row (column from 0).
     pub fn value(&self, column: usize) -> Result<ValueRef<'_>> {
-        let Some((rows, at)) = &self.kept else {
+        let Some(kept) = &self.kept else {
             return Ok(self.stmt.value(column)?);
         };
-        match rows.get(*at).and_then(|row| row.get(column)) {
+        match kept.value(column) {
             Some(value) => Ok(value.into()),
             None => Err(sqlite::Error::new(codes::RANGE, format!("there is no column {column}")).into()),
         }
@@ -289,7 +333,7 @@ impl Statement {
     }
 }
 
-/// The rows of a query, one at a time. Dropping it ends the query.
+/// The rows of a query, one at a time. Dropping it ends the query; [`finish`](Self::finish) also tells how that went.
 #[derive(Debug)]
 pub struct Rows<'s> {
     statement: &'s mut Statement,
@@ -308,11 +352,17 @@ impl Rows<'_> {
             statement: self.statement,
         }))
     }
+
+    /// Ends the query.
+    pub fn finish(self) -> Result<()> {
+        self.statement.reset()
+    }
 }
 
 impl Drop for Rows<'_> {
     fn drop(&mut self) {
-        self.statement.reset();
+        // Who wants to know calls `finish`. What a statement has written is committed, or has failed, before its first row.
+        let _ = self.statement.reset();
     }
 }
 

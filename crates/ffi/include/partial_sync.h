@@ -100,6 +100,9 @@ typedef enum PartialSyncCode {
   PARTIAL_SYNC_CODE_UNSUPPORTED = 25,
   // A bug in this library; nothing that was committed is lost. Please report it.
   PARTIAL_SYNC_CODE_INTERNAL = 26,
+  // The transaction was rolled back by SQLite when a statement before this one failed. This one was not run, and none
+  // is until the transaction is ended: with `ROLLBACK`, or with `COMMIT`, which fails with this code too.
+  PARTIAL_SYNC_CODE_TRANSACTION_LOST = 27,
 } PartialSyncCode;
 
 // What happened to a row.
@@ -274,8 +277,9 @@ typedef struct PartialSyncConfig {
   // Asked about each local change before it is pushed or put back; NULL for none.
   //
   // The functions are called during calls that you make, and on threads of the library; also several at a time. They
-  // must return soon, must not call anything that takes the database or its connections, and must return normally: no
-  // `longjmp`, no C++ exception. They are called as long as the database, or a connection to it, is open.
+  // must return soon and normally: no `longjmp`, no C++ exception. What they call of their own database, of its
+  // connections and statements fails with `PARTIAL_SYNC_CODE_MISUSE` at once: it could wait for them. They are called as
+  // long as the database, or a connection to it, is open.
   PartialSyncTransformFunction transform;
   // What the functions are given as their first argument.
   void *user_data;
@@ -596,7 +600,8 @@ uint64_t partial_sync_total_changes(const struct PartialSyncConnection *connecti
 // Rowid of the last row inserted into a table with rowids. 0 for NULL.
 int64_t partial_sync_last_insert_rowid(const struct PartialSyncConnection *connection);
 
-// True outside of transactions, and for NULL.
+// True outside of transactions, and for NULL. A transaction that SQLite has rolled back by itself counts until it is ended,
+// see `PARTIAL_SYNC_CODE_TRANSACTION_LOST`.
 bool partial_sync_is_autocommit(const struct PartialSyncConnection *connection);
 
 // Sets how many milliseconds a statement waits for a lock that another connection holds. 0 and -1: not at all.
@@ -622,11 +627,15 @@ void partial_sync_interrupt_now(const struct PartialSyncInterrupt *interrupt);
 // Releases what is in `*interrupt` and sets `*interrupt` to NULL.
 void partial_sync_interrupt_free(struct PartialSyncInterrupt **interrupt);
 
-// Releases the statement in `*statement` and sets `*statement` to NULL. No other thread may be using the handle.
-void partial_sync_finalize(struct PartialSyncStatement **statement);
+// Releases the statement in `*statement` and sets `*statement` to NULL, also when it fails: with what ending its current
+// execution failed with, which `partial_sync_step` has not told. No other thread may be using the handle.
+enum PartialSyncCode partial_sync_finalize(struct PartialSyncStatement **statement);
 
 // Runs until the next row: `*row` is true when there is one, false at the end. After the end it begins anew. After an
 // error it is reset, and may be stepped again.
+//
+// A statement that writes runs to its end before its first row (of `RETURNING`) is handed out: when this succeeds, it has
+// made all its changes, and outside of a transaction they are committed.
 //
 // This is where the network may be waited for: an absent page is fetched in the middle of the step.
 enum PartialSyncCode partial_sync_step(const struct PartialSyncStatement *statement,
@@ -638,8 +647,9 @@ enum PartialSyncCode partial_sync_execute(const struct PartialSyncStatement *sta
                                           uint64_t *changes,
                                           struct PartialSyncError **error);
 
-// Ends the current execution; parameters stay bound. Does nothing for NULL.
-void partial_sync_reset(const struct PartialSyncStatement *statement);
+// Ends the current execution; parameters stay bound. Fails when what was executed could not be ended well. Does nothing
+// for NULL.
+enum PartialSyncCode partial_sync_reset(const struct PartialSyncStatement *statement);
 
 // Makes every parameter NULL. Does nothing for NULL.
 void partial_sync_clear_bindings(const struct PartialSyncStatement *statement);
@@ -744,6 +754,9 @@ enum PartialSyncCode partial_sync_row(const struct PartialSyncStatement *stateme
 //
 // `parameters` are `length` bytes in the format of `PartialSyncBatch`: one value for each parameter, in the order of
 // their indexes. Bytes of texts are bound as they are, also where they are not UTF-8.
+//
+// A statement that writes runs to its end before its first row (of `RETURNING`) is handed out, and outside of a
+// transaction is committed then.
 //
 // The batch has at least one row unless the statement is done. It ends early when it holds `bytes` bytes or more (0:
 // 64 KiB), or when the rows take long to come.

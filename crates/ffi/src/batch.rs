@@ -107,6 +107,9 @@ impl Execution {
 /// `parameters` are `length` bytes in the format of `PartialSyncBatch`: one value for each parameter, in the order of
 /// their indexes. Bytes of texts are bound as they are, also where they are not UTF-8.
 ///
+/// A statement that writes runs to its end before its first row (of `RETURNING`) is handed out, and outside of a
+/// transaction is committed then.
+///
 /// The batch has at least one row unless the statement is done. It ends early when it holds `bytes` bytes or more (0:
 /// 64 KiB), or when the rows take long to come.
 ///
@@ -129,7 +132,7 @@ pub unsafe extern "C" fn partial_sync_run(
             s.leave();
             let connection = s.connection.clone();
             let _held = connection.hold();
-            s.statement.reset();
+            s.statement.reset()?;
             bind(&mut s.statement, parameters)?;
             s.execution.changes_before = s.connection.total_changes();
             s.execution.running = true;
@@ -260,7 +263,7 @@ impl Inner {
             ..EMPTY
         };
         if std::mem::replace(&mut execution.running, !done) && done {
-            statement.reset();
+            statement.reset()?;
             if connection.total_changes() != execution.changes_before {
                 batch.changes = connection.changes();
             }

@@ -3,8 +3,10 @@
 //! A function answers by calling one of `partial_sync_answer_*` on what it was given, so that no memory changes its owner.
 
 use std::{
+    cell::RefCell,
     ffi::{CString, c_char, c_void},
     future::ready,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -203,13 +205,49 @@ impl Drop for UserData {
     }
 }
 
+thread_local! {
+    /// The databases whose functions this thread is running.
+    static ASKED: RefCell<Vec<Arc<Path>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Fails when this thread runs a function of this database: what the function is asked for waits for the function, and the
+/// call could wait for that.
+pub(crate) fn refuse_when_asked(database: &Path) -> Result<()> {
+    let is_asked = ASKED
+        .try_with(|asked| asked.borrow().iter().any(|asked| **asked == *database))
+        .unwrap_or(false);
+    match is_asked {
+        true => misuse(
+            "a url, token or transform function has called its own database, which is waiting for the function's answer: use \
+             another database there, or get what is needed before",
+        ),
+        false => Ok(()),
+    }
+}
+
+/// What a database is known by here: its path, or for `:memory:`, of which each is another one, a name of its own.
+pub(crate) fn name_of(path: &str) -> Arc<Path> {
+    if path == ":memory:" {
+        static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        return PathBuf::from(format!(":memory:{number}")).into();
+    }
+    std::path::absolute(path).unwrap_or_else(|_| path.into()).into()
+}
+
 /// The caller's functions that share their data.
 #[derive(Clone)]
-pub(crate) struct Callbacks(Arc<UserData>);
+pub(crate) struct Callbacks {
+    user: Arc<UserData>,
+    database: Arc<Path>,
+}
 
 impl Callbacks {
-    pub(crate) fn new(data: *mut c_void, release: PartialSyncReleaseFunction) -> Self {
-        Self(Arc::new(UserData { data, release }))
+    pub(crate) fn new(data: *mut c_void, release: PartialSyncReleaseFunction, database: Arc<Path>) -> Self {
+        Self {
+            user: Arc::new(UserData { data, release }),
+            database,
+        }
     }
 
     pub(crate) fn url(&self, function: PartialSyncUrlFunction) -> Option<UrlSource> {
@@ -255,7 +293,9 @@ impl Callbacks {
 
     fn ask(&self, function: impl FnOnce(*mut c_void, *mut PartialSyncAnswer)) -> Option<Said> {
         let mut answer = PartialSyncAnswer::default();
-        function(self.0.data, &mut answer);
+        ASKED.with_borrow_mut(|asked| asked.push(self.database.clone()));
+        function(self.user.data, &mut answer);
+        ASKED.with_borrow_mut(|asked| asked.pop());
         answer.said
     }
 }

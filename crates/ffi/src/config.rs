@@ -4,6 +4,7 @@
 use std::{
     ffi::{c_char, c_void},
     mem::{self, MaybeUninit},
+    path::Path,
     ptr,
     sync::Arc,
     time::Duration,
@@ -17,7 +18,7 @@ use crate::{
     boundary::{Result, misuse, optional_text, text},
     callback::{
         Callbacks, PartialSyncReleaseFunction, PartialSyncTokenFunction, PartialSyncTransformFunction,
-        PartialSyncUrlFunction,
+        PartialSyncUrlFunction, name_of, refuse_when_asked,
     },
     cancel::PartialSyncCancel,
 };
@@ -78,8 +79,9 @@ pub struct PartialSyncConfig {
     /// Asked about each local change before it is pushed or put back; NULL for none.
     ///
     /// The functions are called during calls that you make, and on threads of the library; also several at a time. They
-    /// must return soon, must not call anything that takes the database or its connections, and must return normally: no
-    /// `longjmp`, no C++ exception. They are called as long as the database, or a connection to it, is open.
+    /// must return soon and normally: no `longjmp`, no C++ exception. What they call of their own database, of its
+    /// connections and statements fails with `PARTIAL_SYNC_CODE_MISUSE` at once: it could wait for them. They are called as
+    /// long as the database, or a connection to it, is open.
     pub transform: PartialSyncTransformFunction,
     /// What the functions are given as their first argument.
     pub user_data: *mut c_void,
@@ -134,17 +136,28 @@ impl PartialSyncConfig {
 
     /// # Safety
     /// As for `read`; the texts are null or end with NUL.
-    pub(crate) unsafe fn connect(config: *const Self) -> Result<(Database, Option<Token>)> {
+    pub(crate) unsafe fn connect(config: *const Self) -> Result<(Database, Arc<Path>, Option<Token>)> {
         // SAFETY: the caller says so.
-        let (builder, token) = unsafe { Self::read(config)?.builder()? };
-        Ok((builder.connect()?, token))
+        let config = unsafe { Self::read(config)? };
+        let path = match config.path.is_null() {
+            true => "",
+            // SAFETY: the caller says so.
+            false => unsafe { std::ffi::CStr::from_ptr(config.path) }
+                .to_str()
+                .unwrap_or_default(),
+        };
+        let name = name_of(path);
+        refuse_when_asked(&name)?;
+        // SAFETY: the caller says so.
+        let (builder, token) = unsafe { config.builder(&name)? };
+        Ok((builder.connect()?, name, token))
     }
 
-    unsafe fn builder(&self) -> Result<(Builder, Option<Token>)> {
+    unsafe fn builder(&self, name: &Arc<Path>) -> Result<(Builder, Option<Token>)> {
         // SAFETY: the caller of `connect` says so, for every text of the struct.
         let optional = |field, name| unsafe { optional_text(field, name) };
         // Before anything can fail: it releases the caller's data when it goes.
-        let callbacks = Callbacks::new(self.user_data, self.release);
+        let callbacks = Callbacks::new(self.user_data, self.release, name.clone());
         // SAFETY: as above.
         let mut builder = Database::builder(unsafe { text(self.path, "config.path") }?).share_memory();
         let mut token = None;

@@ -1,12 +1,13 @@
 //! The connection handle, and the handle that interrupts it from elsewhere.
 
-use std::ffi::c_char;
+use std::{ffi::c_char, path::Path, sync::Arc};
 
 use partial_sync::Connection;
 use partial_sync_vfs::sqlite::InterruptHandle;
 
 use crate::{
-    boundary::{self, answer, call, give, handle, quietly, sized_text, tell},
+    boundary::{self, Result, answer, call, give, handle, quietly, sized_text, tell},
+    callback::refuse_when_asked,
     config::busy,
     error::{PartialSyncCode, PartialSyncError},
     statement::PartialSyncStatement,
@@ -17,6 +18,7 @@ use crate::{
 #[derive(Debug)]
 pub struct PartialSyncConnection {
     connection: Connection,
+    database: Arc<Path>,
 }
 
 /// Interrupts a connection from any thread at any time, also when that is closed already. It keeps nothing open.
@@ -32,8 +34,14 @@ const _: () = {
 };
 
 impl PartialSyncConnection {
-    pub(crate) fn new(connection: Connection) -> Self {
-        Self { connection }
+    pub(crate) fn new(connection: Connection, database: Arc<Path>) -> Self {
+        Self { connection, database }
+    }
+
+    /// The connection, but not for its database's own functions.
+    fn enter(&self) -> Result<&Connection> {
+        refuse_when_asked(&self.database)?;
+        Ok(&self.connection)
     }
 }
 
@@ -62,7 +70,7 @@ pub unsafe extern "C" fn partial_sync_execute_batch(
                 sized_text(sql, length, "the SQL text")?,
             )
         };
-        Ok(connection.connection.execute_batch(sql)?)
+        Ok(connection.enter()?.execute_batch(sql)?)
     };
     // SAFETY: by the rules of the boundary.
     unsafe { call(error, body) }
@@ -85,11 +93,13 @@ pub unsafe extern "C" fn partial_sync_prepare(
         unsafe {
             tell(tail, 0);
             let statement = answer(statement, std::ptr::null_mut(), "statement")?;
-            let connection = &handle(connection, "connection")?.connection;
+            let handle = handle(connection, "connection")?;
+            let connection = handle.enter()?;
             let (first, rest) = connection.prepare_first(sized_text(sql, length, "the SQL text")?)?;
             tell(tail, rest);
             if let Some(first) = first {
-                *statement = give(PartialSyncStatement::new(first, connection.clone()));
+                let database = handle.database.clone();
+                *statement = give(PartialSyncStatement::new(first, connection.clone(), database));
             }
         }
         Ok(())
@@ -122,7 +132,8 @@ pub unsafe extern "C" fn partial_sync_last_insert_rowid(connection: *const Parti
     quietly(0, || connection.map_or(0, |c| c.connection.last_insert_rowid()))
 }
 
-/// True outside of transactions, and for NULL.
+/// True outside of transactions, and for NULL. A transaction that SQLite has rolled back by itself counts until it is ended,
+/// see `PARTIAL_SYNC_CODE_TRANSACTION_LOST`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn partial_sync_is_autocommit(connection: *const PartialSyncConnection) -> bool {
     // SAFETY: null or live, by the rules of the boundary.
@@ -140,7 +151,7 @@ pub unsafe extern "C" fn partial_sync_busy_timeout(
     let body = || {
         // SAFETY: by the rules of the boundary.
         let connection = unsafe { handle(connection, "connection")? };
-        Ok(connection.connection.busy_timeout(busy(ms)?)?)
+        Ok(connection.enter()?.busy_timeout(busy(ms)?)?)
     };
     // SAFETY: by the rules of the boundary.
     unsafe { call(error, body) }

@@ -1,11 +1,16 @@
 //! The database handle: open, what it is, connections to it, release.
 
-use std::ffi::{CString, c_char};
+use std::{
+    ffi::{CString, c_char},
+    path::Path,
+    sync::Arc,
+};
 
 use partial_sync::Database;
 
 use crate::{
-    boundary::{self, answer, call, call_network, give, handle, misuse, quietly, text},
+    boundary::{self, Result, answer, call, call_network, give, handle, misuse, quietly, text},
+    callback::refuse_when_asked,
     config::{PartialSyncConfig, Token, millis},
     connection::PartialSyncConnection,
     error::{PartialSyncCode, PartialSyncError},
@@ -16,7 +21,16 @@ use crate::{
 #[derive(Debug)]
 pub struct PartialSyncDatabase {
     pub(crate) database: Database,
+    name: Arc<Path>,
     token: Option<Token>,
+}
+
+impl PartialSyncDatabase {
+    /// The database, but not for its own functions.
+    pub(crate) fn enter(&self) -> Result<&Database> {
+        refuse_when_asked(&self.name)?;
+        Ok(&self.database)
+    }
 }
 
 const _: () = {
@@ -36,9 +50,10 @@ pub unsafe extern "C" fn partial_sync_open(
         // SAFETY: by the rules of the boundary.
         unsafe {
             let database = answer(database, std::ptr::null_mut(), "database")?;
-            let (opened, token) = PartialSyncConfig::connect(config)?;
+            let (opened, name, token) = PartialSyncConfig::connect(config)?;
             *database = give(PartialSyncDatabase {
                 database: opened,
+                name,
                 token,
             });
         }
@@ -79,8 +94,9 @@ pub unsafe extern "C" fn partial_sync_connect(
         // SAFETY: by the rules of the boundary.
         unsafe {
             let connection = answer(connection, std::ptr::null_mut(), "connection")?;
-            let opened = handle(database, "database")?.database.connection()?;
-            *connection = give(PartialSyncConnection::new(opened));
+            let database = handle(database, "database")?;
+            let opened = database.enter()?.connection()?;
+            *connection = give(PartialSyncConnection::new(opened, database.name.clone()));
         }
         Ok(())
     };
@@ -133,7 +149,7 @@ pub unsafe extern "C" fn partial_sync_revision(
         // SAFETY: by the rules of the boundary.
         unsafe {
             let revision = answer(revision, std::ptr::null_mut(), "revision")?;
-            if let Some(now) = handle(database, "database")?.database.stats()?.revision {
+            if let Some(now) = handle(database, "database")?.enter()?.stats()?.revision {
                 *revision = CString::new(now)
                     .or_else(|_| misuse("the remote's revision holds a NUL character"))?
                     .into_raw();

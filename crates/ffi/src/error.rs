@@ -74,6 +74,9 @@ pub enum PartialSyncCode {
     Unsupported = 25,
     /// A bug in this library; nothing that was committed is lost. Please report it.
     Internal = 26,
+    /// The transaction was rolled back by SQLite when a statement before this one failed. This one was not run, and none
+    /// is until the transaction is ended: with `ROLLBACK`, or with `COMMIT`, which fails with this code too.
+    TransactionLost = 27,
 }
 
 /// Why a call failed. Owned by whoever gave the variable that it was put in; release it with
@@ -134,6 +137,9 @@ fn code_of(error: &Error) -> PartialSyncCode {
     // The cause below SQLite says more than SQLite's "disk I/O error".
     if error.is_interrupted() {
         return Code::Interrupt;
+    }
+    if error.is_transaction_lost() {
+        return Code::TransactionLost;
     }
     if let Some(remote) = error.remote() {
         return of_remote(remote.kind);

@@ -5,7 +5,9 @@
 use std::{
     collections::BTreeMap,
     ffi::{CString, c_char},
+    path::Path,
     ptr,
+    sync::Arc,
 };
 
 use parking_lot::{Mutex, MutexGuard};
@@ -14,6 +16,7 @@ use partial_sync::{Connection, Statement};
 use crate::{
     batch::Execution,
     boundary::{self, Result, answer, bytes, call, handle, misuse, quietly, sized_text, text},
+    callback::refuse_when_asked,
     error::{PartialSyncCode, PartialSyncError},
 };
 
@@ -22,6 +25,7 @@ use crate::{
 #[derive(Debug)]
 pub struct PartialSyncStatement {
     inner: Mutex<Inner>,
+    database: Arc<Path>,
 }
 
 const _: () = {
@@ -76,8 +80,9 @@ impl Inner {
 }
 
 impl PartialSyncStatement {
-    pub(crate) fn new(statement: Statement, connection: Connection) -> Self {
+    pub(crate) fn new(statement: Statement, connection: Connection, database: Arc<Path>) -> Self {
         Self {
+            database,
             inner: Mutex::new(Inner {
                 statement,
                 row: BTreeMap::new(),
@@ -89,7 +94,9 @@ impl PartialSyncStatement {
         }
     }
 
+    /// The statement, but not for its database's own functions.
     pub(crate) fn enter(&self) -> Result<MutexGuard<'_, Inner>> {
+        refuse_when_asked(&self.database)?;
         match self.inner.try_lock() {
             Some(inner) => Ok(inner),
             None => misuse(
@@ -121,15 +128,28 @@ pub(crate) unsafe fn with(
     unsafe { call(error, || body(&mut *handle(statement, "statement")?.enter()?)) }
 }
 
-/// Releases the statement in `*statement` and sets `*statement` to NULL. No other thread may be using the handle.
+/// Releases the statement in `*statement` and sets `*statement` to NULL, also when it fails: with what ending its current
+/// execution failed with, which `partial_sync_step` has not told. No other thread may be using the handle.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn partial_sync_finalize(statement: *mut *mut PartialSyncStatement) {
+pub unsafe extern "C" fn partial_sync_finalize(statement: *mut *mut PartialSyncStatement) -> PartialSyncCode {
     // SAFETY: by the rules of the boundary.
-    quietly((), || unsafe { boundary::release(statement) });
+    unsafe {
+        let held = if statement.is_null() {
+            ptr::null_mut()
+        } else {
+            *statement
+        };
+        let code = partial_sync_reset(held);
+        quietly((), || boundary::release(statement));
+        code
+    }
 }
 
 /// Runs until the next row: `*row` is true when there is one, false at the end. After the end it begins anew. After an
 /// error it is reset, and may be stepped again.
+///
+/// A statement that writes runs to its end before its first row (of `RETURNING`) is handed out: when this succeeds, it has
+/// made all its changes, and outside of a transaction they are committed.
 ///
 /// This is where the network may be waited for: an absent page is fetched in the middle of the step.
 #[unsafe(no_mangle)]
@@ -177,16 +197,21 @@ impl partial_sync::Params for Bound {
     }
 }
 
-/// Ends the current execution; parameters stay bound. Does nothing for NULL.
+/// Ends the current execution; parameters stay bound. Fails when what was executed could not be ended well. Does nothing
+/// for NULL.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn partial_sync_reset(statement: *const PartialSyncStatement) {
-    quietly((), || {
-        // SAFETY: by the rules of the boundary.
-        if let Some(mut s) = unsafe { peek(statement) } {
-            s.leave();
-            s.statement.reset();
-        }
-    });
+pub unsafe extern "C" fn partial_sync_reset(statement: *const PartialSyncStatement) -> PartialSyncCode {
+    let body = || {
+        // SAFETY: null or live, by the rules of the boundary.
+        let Some(statement) = (unsafe { statement.as_ref() }) else {
+            return Ok(());
+        };
+        let mut s = statement.enter()?;
+        s.leave();
+        Ok(s.statement.reset()?)
+    };
+    // SAFETY: no error object is asked for.
+    unsafe { call(ptr::null_mut(), body) }
 }
 
 /// Makes every parameter NULL. Does nothing for NULL.

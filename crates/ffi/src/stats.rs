@@ -63,7 +63,7 @@ pub unsafe extern "C" fn partial_sync_stats(
             ));
         }
         // SAFETY: by the rules of the boundary.
-        let now = unsafe { handle(database, "database")? }.database.stats()?;
+        let now = unsafe { handle(database, "database")? }.enter()?.stats()?;
         let now = PartialSyncStats {
             size,
             cdc_operations: now.cdc_operations,

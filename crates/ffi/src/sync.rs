@@ -73,7 +73,7 @@ pub unsafe extern "C" fn partial_sync_pull(
         // SAFETY: by the rules of the boundary.
         unsafe {
             tell(changed, false);
-            tell(changed, handle(database, "database")?.database.pull()?);
+            tell(changed, handle(database, "database")?.enter()?.pull()?);
         }
         Ok(())
     };
@@ -96,7 +96,7 @@ pub unsafe extern "C" fn partial_sync_pull_waiting(
             let wait = millis(wait_ms).unwrap_or_default();
             tell(
                 changed,
-                handle(database, "database")?.database.pull_waiting(wait)?,
+                handle(database, "database")?.enter()?.pull_waiting(wait)?,
             );
         }
         Ok(())
@@ -113,7 +113,7 @@ pub unsafe extern "C" fn partial_sync_push(
     error: *mut *mut PartialSyncError,
 ) -> PartialSyncCode {
     // SAFETY: by the rules of the boundary.
-    unsafe { call_network(error, || Ok(handle(database, "database")?.database.push()?)) }
+    unsafe { call_network(error, || Ok(handle(database, "database")?.enter()?.push()?)) }
 }
 
 /// Gives up one local change: it is neither pushed nor put back, and what it did is gone from here with the next pull. The
@@ -129,7 +129,7 @@ pub unsafe extern "C" fn partial_sync_discard_change(
         // SAFETY: by the rules of the boundary.
         unsafe {
             tell(found, false);
-            let database = &handle(database, "database")?.database;
+            let database = handle(database, "database")?.enter()?;
             tell(found, database.discard_change(ChangeId(change))?);
         }
         Ok(())
@@ -151,7 +151,7 @@ pub unsafe extern "C" fn partial_sync_discard_change_with_dependents(
         // SAFETY: by the rules of the boundary.
         unsafe {
             tell(discarded, 0);
-            let database = &handle(database, "database")?.database;
+            let database = handle(database, "database")?.enter()?;
             let gone = database.discard_change_with_dependents(ChangeId(change))?;
             tell(discarded, gone.len() as u64);
         }
@@ -170,7 +170,7 @@ pub unsafe extern "C" fn partial_sync_checkpoint(
     // SAFETY: by the rules of the boundary.
     unsafe {
         call_network(error, || {
-            Ok(handle(database, "database")?.database.checkpoint()?)
+            Ok(handle(database, "database")?.enter()?.checkpoint()?)
         })
     }
 }
@@ -191,7 +191,7 @@ pub unsafe extern "C" fn partial_sync_hydrate(
         // SAFETY: by the rules of the boundary.
         unsafe {
             tell(hydrated, PartialSyncHydrated::default());
-            let database = &handle(database, "database")?.database;
+            let database = handle(database, "database")?.enter()?;
             let progress = move |at: partial_sync::HydrateProgress| progress.tell(at.fetched, at.total);
             let done = match optional_text(query, "the query")? {
                 None => database.hydrate(progress)?,
@@ -221,7 +221,7 @@ pub unsafe extern "C" fn partial_sync_verify(
         // SAFETY: by the rules of the boundary.
         let verified = unsafe { answer(verified, PartialSyncVerified::default(), "verified")? };
         // SAFETY: by the rules of the boundary.
-        let database = unsafe { &handle(database, "database")?.database };
+        let database = unsafe { handle(database, "database")? }.enter()?;
         let found = database.verify(move |at| progress.tell(at.compared, at.total))?;
         *verified = PartialSyncVerified {
             compared: found.compared,

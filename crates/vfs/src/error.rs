@@ -111,6 +111,15 @@ pub enum ReadError {
         /// The file.
         path: PathBuf,
     },
+    /// The file was open in the process that this one was forked from.
+    #[error(
+        "{} was open already when this process was forked from its parent: SQLite's locks on it are the parent's, and what is \
+         written here would be lost. Close it before the fork, or open it in one of the two only", path.display()
+    )]
+    OpenInParent {
+        /// The database file.
+        path: PathBuf,
+    },
     /// The replica was closed.
     #[error("the replica was closed, and this connection with it; open the database again")]
     Closed,

@@ -11,6 +11,7 @@
 
 pub mod crash;
 mod error;
+mod forks;
 mod locks;
 pub mod memory;
 mod registry;
@@ -23,6 +24,7 @@ pub mod storage;
 mod sync;
 
 pub use error::ReadError;
+pub use forks::OpenFile;
 pub use memory::MemoryStorage;
 pub use replica::{
     HeaderKind, NextBase, OrdinaryMark, PageCounts, PageSink, Replica, ReplicaConfig, WalMark, as_wal_mode,

@@ -111,7 +111,7 @@ pub(crate) fn is_replica(path: &Path) -> bool {
         .filter(|(_, registered)| registered.replica.strong_count() > 0)
         .map(|(path, _)| path.clone())
         .collect();
-    open.iter().any(|open| file_id(open) == Some(file))
+    open.iter().any(|open| file_id(open).as_ref() == Some(&file))
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -121,16 +121,19 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// What a file is, whatever its name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FileId(#[cfg(unix)] (u64, u64), #[cfg(not(unix))] PathBuf);
+
 #[cfg(unix)]
-fn file_id(path: &Path) -> Option<(u64, u64)> {
+pub(crate) fn file_id(path: &Path) -> Option<FileId> {
     use std::os::unix::fs::MetadataExt;
     let file = std::fs::metadata(path).ok()?;
-    Some((file.dev(), file.ino()))
+    Some(FileId((file.dev(), file.ino())))
 }
 
 #[cfg(not(unix))]
-fn file_id(path: &Path) -> Option<PathBuf> {
-    std::fs::canonicalize(path).ok()
+pub(crate) fn file_id(path: &Path) -> Option<FileId> {
+    std::fs::canonicalize(path).ok().map(FileId)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

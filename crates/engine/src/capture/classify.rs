@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 
 use partial_sync_transport::bookkeeping::{LAST_CHANGE_ID, is_own};
-use rusqlite::hooks::{AuthAction, AuthContext, Authorization, TransactionOperation};
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
 use super::pragma;
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
         tokens::{Token, TokenKind, own_table, tokens},
     },
     error::Error,
+    transaction::Control,
 };
 
 /// Why a statement is refused on a replica: what it is, and what to do instead.
@@ -69,12 +70,8 @@ pub struct Ddl {
 pub enum Plan {
     /// Straight: it changes nothing that is recorded.
     Plain,
-    Begin,
-    Commit,
-    Rollback,
-    Savepoint,
-    Release,
-    RollbackTo,
+    /// It begins, ends or divides a transaction.
+    Control(Control),
     Attach,
     /// It writes rows of `main`, itself or by triggers.
     Write(Vec<Target>),
@@ -85,6 +82,13 @@ impl Plan {
     pub fn is_plain(&self) -> bool {
         *self == Plan::Plain
     }
+
+    pub fn control(&self) -> Option<&Control> {
+        match self {
+            Plan::Control(control) => Some(control),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -92,7 +96,7 @@ pub struct Heard {
     targets: Vec<Target>,
     ddl: Option<(StatementKind, String)>,
     analyzes: bool,
-    control: Option<Plan>,
+    attaches: bool,
     pub refusal: Option<Refusal>,
 }
 
@@ -228,24 +232,7 @@ impl Heard {
                 self.ddl = Some((K::AlterOther, table_name.to_owned()));
             }
             // A file name that is no literal comes without a name.
-            AuthAction::Attach { .. } | AuthAction::Unknown { code: ATTACH, .. } => {
-                self.control = Some(Plan::Attach)
-            }
-            AuthAction::Transaction { operation } => {
-                self.control = Some(match operation {
-                    TransactionOperation::Begin => Plan::Begin,
-                    TransactionOperation::Rollback => Plan::Rollback,
-                    // rusqlite has no name for COMMIT.
-                    _ => Plan::Commit,
-                });
-            }
-            AuthAction::Savepoint { operation, .. } => {
-                self.control = Some(match operation {
-                    TransactionOperation::Release => Plan::Release,
-                    TransactionOperation::Rollback => Plan::RollbackTo,
-                    _ => Plan::Savepoint,
-                });
-            }
+            AuthAction::Attach { .. } | AuthAction::Unknown { code: ATTACH, .. } => self.attaches = true,
             _ => {}
         }
     }
@@ -260,8 +247,8 @@ impl Heard {
         if explain {
             return Ok(Plan::Plain);
         }
-        if let Some(control) = self.control {
-            return Ok(control);
+        if self.attaches {
+            return Ok(Plan::Attach);
         }
         if readonly {
             return Ok(Plan::Plain);

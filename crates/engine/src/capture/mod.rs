@@ -38,18 +38,20 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use partial_sync_vfs::sqlite::{self, Conn, Stmt};
+use partial_sync_vfs::sqlite::{self, Conn, Stmt, codes};
 use rusqlite::{config::DbConfig, functions::FunctionFlags};
 
 use self::{
     classify::{Plan, internal},
     hook::Buffer,
-    run::{Run, drain},
+    run::Run,
     schema::SchemaCache,
 };
 use crate::{
     change::{Change, Value},
     error::Result,
+    kept::Kept,
+    transaction::Control,
 };
 
 /// What a capturing connection shares with the rest of the replica.
@@ -219,7 +221,10 @@ impl Capture {
         };
         let stmt = match stmt {
             Some(stmt) => {
-                let plan = heard.plan(&stmt.sql(), stmt.readonly(), stmt.is_explain())?;
+                let plan = match Control::of(&stmt) {
+                    Some(control) => Plan::Control(control),
+                    None => heard.plan(&stmt.sql(), stmt.readonly(), stmt.is_explain())?,
+                };
                 Some((stmt, plan))
             }
             None => None,
@@ -228,14 +233,13 @@ impl Capture {
     }
 
     /// Runs a statement whose plan is not [`Plan::Plain`] to its end, recorded, and gives its rows.
-    pub fn run(
-        &self,
-        conn: &Conn,
-        stmt: &mut Stmt,
-        plan: &Plan,
-        arguments: &Arguments,
-    ) -> Result<Vec<Vec<Value>>> {
-        let mut state = self.state.lock();
+    pub fn run(&self, conn: &Conn, stmt: &mut Stmt, plan: &Plan, arguments: &Arguments) -> Result<Kept> {
+        // The connection is held, so only a function that a recorded statement calls finds it locked.
+        let Some(mut state) = self.state.try_lock() else {
+            let message = "a SQL function cannot write or end a transaction on the connection that called it while a \
+                           statement that writes to the replica runs there; use another connection";
+            return Err(sqlite::Error::new(codes::MISUSE, message).into());
+        };
         let mut run = Run {
             conn,
             capture: self,
@@ -246,10 +250,12 @@ impl Capture {
             run.forget();
         }
         let rows = match plan {
-            Plan::Plain | Plan::Begin | Plan::Rollback => drain(stmt),
-            Plan::Commit | Plan::Savepoint | Plan::Release => run.flush().and_then(|()| drain(stmt)),
-            Plan::RollbackTo => drain(stmt).inspect(|_| run.forget_waiting()),
-            Plan::Attach => attach::check(conn, stmt).and_then(|()| drain(stmt)),
+            Plan::Plain | Plan::Control(Control::Begin | Control::Rollback) => Kept::drain(stmt),
+            Plan::Control(Control::RollbackTo(_)) => Kept::drain(stmt).inspect(|_| run.forget_waiting()),
+            Plan::Control(Control::Commit | Control::Savepoint(_) | Control::Release(_)) => {
+                run.flush().and_then(|()| Kept::drain(stmt))
+            }
+            Plan::Attach => attach::check(conn, stmt).and_then(|()| Kept::drain(stmt)),
             Plan::Write(targets) => run.write(stmt, targets, None, arguments),
             Plan::Ddl(ddl) => run.write(stmt, &[], Some(ddl), arguments),
         };

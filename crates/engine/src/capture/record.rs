@@ -438,7 +438,7 @@ impl Run<'_> {
                 names.insert(String::from_utf8_lossy(name).into_owned());
             }
         }
-        stmt.reset();
+        stmt.reset()?;
         Ok(names)
     }
 

@@ -1,6 +1,6 @@
 //! Runs one statement so that what it changes and the record of it commit or vanish together.
 
-use partial_sync_vfs::sqlite::{self, Conn, Step, Stmt, TxnState, codes};
+use partial_sync_vfs::sqlite::{self, Conn, Stmt, TxnState, codes};
 
 use super::{
     Arguments, Capture, State,
@@ -8,24 +8,13 @@ use super::{
     failed,
 };
 use crate::{
-    change::Value,
     error::{Error, Result},
+    kept::Kept,
 };
 
 /// Changes wait in memory, inside an explicit transaction, until they hold this many bytes.
 const WAITING_BYTES: usize = 64 << 10;
 
-/// Steps to the end, keeping the rows. SQLite makes every change of a statement before it gives the first row.
-pub fn drain(stmt: &mut Stmt) -> Result<Vec<Vec<Value>>> {
-    let columns = stmt.column_count();
-    let mut rows = Vec::new();
-    while stmt.step()? == Step::Row {
-        let row: sqlite::Result<_> = (0..columns).map(|i| Ok(Value::from(stmt.value(i)?))).collect();
-        rows.push(row?);
-    }
-    stmt.reset();
-    Ok(rows)
-}
 /// One recorded run, with everything at hand.
 pub struct Run<'r> {
     pub conn: &'r Conn,
@@ -53,7 +42,7 @@ impl Run<'_> {
         targets: &[Target],
         ddl: Option<&Ddl>,
         arguments: &Arguments,
-    ) -> Result<Vec<Vec<Value>>> {
+    ) -> Result<Kept> {
         let ours = self.conn.is_autocommit();
         if ours {
             internal(|| self.state.begin.execute())?;
@@ -70,7 +59,7 @@ impl Run<'_> {
         };
         self.capture.buffer.lock().start();
         classify::start();
-        let outcome = drain(stmt);
+        let outcome = Kept::drain(stmt);
         let recompiled = classify::finish().into_targets();
         let changed = self.conn.changes();
         let nested = self.capture.buffer.lock().finish();

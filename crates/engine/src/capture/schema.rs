@@ -88,7 +88,7 @@ fn ask<'s>(slot: &'s mut Option<Stmt>, conn: &Conn, sql: &str, name: &str) -> Re
         Some(stmt) => stmt,
         none => none.insert(conn.prepare_one(sql)?),
     };
-    stmt.reset();
+    stmt.reset()?;
     stmt.bind(1, ValueRef::Text(name.as_bytes()))?;
     Ok(stmt)
 }
@@ -217,7 +217,7 @@ impl SchemaCache {
         let kind = text(stmt, 0)?.unwrap_or_default();
         let without_rowid = integer(stmt, 1)? != 0;
         let name = text(stmt, 2)?.unwrap_or_default();
-        stmt.reset();
+        stmt.reset()?;
         match kind.as_str() {
             "table" => {}
             "virtual" => return Ok(Known::Virtual(Arc::new(virtual_tables::read(conn, &name)?))),
@@ -246,7 +246,7 @@ impl SchemaCache {
                 generated: matches!(integer(stmt, 2)?, 2 | 3),
             });
         }
-        stmt.reset();
+        stmt.reset()?;
         Ok(Known::Ordinary(Arc::new(Table {
             name,
             columns,
@@ -292,7 +292,7 @@ impl SchemaCache {
                 )),
             }
         }
-        stmt.reset();
+        stmt.reset()?;
         let keys: Arc<[ForeignKey]> = keys.into_iter().map(|(_, key)| key).collect();
         self.foreign_keys.insert(child.name.as_str().into(), keys.clone());
         Ok(keys)

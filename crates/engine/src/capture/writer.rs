@@ -49,7 +49,7 @@ impl Run<'_> {
             ValueRef::Integer(max) => max,
             _ => 0,
         };
-        stmt.reset();
+        stmt.reset()?;
         // SQLite compiles it anew exactly when the schema is not the one it was compiled for.
         let compiled = stmt.reprepares();
         if fresh || compiled != self.state.compiled {

@@ -4,6 +4,7 @@ mod addresses;
 mod bad_input;
 mod beside;
 mod bootstrap_later;
+mod calls;
 mod closing;
 mod crash;
 mod differential;

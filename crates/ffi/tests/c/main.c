@@ -5,6 +5,9 @@
  *
  *     main URL HANGING-URL UNREACHABLE-URL GUARDED-URL FOLDER
  */
+#include <unistd.h>
+#include <sys/wait.h>
+#include <sys/types.h>
 #include <dirent.h>
 #include <inttypes.h>
 #include <math.h>
@@ -215,6 +218,95 @@ static void a_config_of_another_version_is_read_as_what_it_is(void)
     EXPECT(db == NULL);
 }
 
+static void b1_a_statement_that_writes_is_committed_before_its_first_row(void)
+{
+    PartialSyncConfig config = {.size = sizeof config, .path = ":memory:"};
+    PartialSyncDatabase *db;
+    OK(partial_sync_open(&config, &db, &error));
+    PartialSyncConnection *conn = connect_to(db), *other = connect_to(db);
+    OK(partial_sync_execute_batch(conn,
+        "PRAGMA foreign_keys = ON; CREATE TABLE p(id INTEGER PRIMARY KEY);"
+        "CREATE TABLE c(id INTEGER PRIMARY KEY, p REFERENCES p DEFERRABLE INITIALLY DEFERRED)", -1, &error));
+    bool row = true;
+    PartialSyncStatement *stmt = prepare(conn, "INSERT INTO c(p) VALUES (7), (8) RETURNING id");
+    FAILS(partial_sync_step(stmt, &row, &error), PARTIAL_SYNC_CODE_CONSTRAINT, "FOREIGN KEY");
+    EXPECT(!row && partial_sync_is_autocommit(conn));
+    EXPECT(partial_sync_finalize(&stmt) == PARTIAL_SYNC_CODE_OK);
+    EXPECT(number(conn, "SELECT count(*) FROM c") == 0);
+
+    stmt = prepare(conn, "INSERT INTO p VALUES (7), (8) RETURNING id");
+    PartialSyncBatch batch;
+    EXPECT(step(stmt) && partial_sync_column_int64(stmt, 0) == 7);
+    EXPECT(number(other, "SELECT count(*) FROM p") == 2);
+    EXPECT(partial_sync_finalize(&stmt) == PARTIAL_SYNC_CODE_OK && stmt == NULL);
+
+    stmt = prepare(conn, "UPDATE p SET id = id + 2 RETURNING id");
+    OK(partial_sync_run(stmt, NULL, 0, 1, 0, &batch, &error));
+    EXPECT(batch.rows == 1 && number(other, "SELECT max(id) FROM p") == 10);
+    EXPECT(partial_sync_reset(stmt) == PARTIAL_SYNC_CODE_OK);
+    partial_sync_finalize(&stmt);
+    partial_sync_connection_close(&other);
+    partial_sync_connection_close(&conn);
+    partial_sync_close(&db);
+}
+
+/* SQLite's locks are the parent's: what a forked child writes to a file that the parent has open would be lost. */
+static void b7_a_forked_child_does_not_open_what_its_parent_has_open(const char *url)
+{
+    if (getenv("UNDER_VALGRIND"))
+        return; /* It would check the child for leaks too. */
+    char path[4096];
+    for (int replica = 0; replica < 2; replica++) {
+        snprintf(path, sizeof path, "%s", in_folder(replica ? "forked-replica.db" : "forked.db"));
+        PartialSyncConfig config = {.size = sizeof config, .path = path, .url = replica ? url : NULL};
+        PartialSyncDatabase *db;
+        OK(partial_sync_open(&config, &db, &error));
+        PartialSyncConnection *conn = connect_to(db);
+        OK(partial_sync_execute_batch(conn, "CREATE TABLE IF NOT EXISTS forked(id)", -1, &error));
+        pid_t child = fork();
+        EXPECT(child >= 0);
+        if (child == 0) {
+            PartialSyncDatabase *its = NULL;
+            PartialSyncConnection *opened = NULL;
+            PartialSyncCode code = partial_sync_open(&config, &its, &error);
+            if (code == PARTIAL_SYNC_CODE_OK)
+                code = partial_sync_connect(its, &opened, &error);
+            _exit(code != PARTIAL_SYNC_CODE_OK && strstr(partial_sync_error_message(error), "forked") ? 0 : 1);
+        }
+        int status = 1;
+        EXPECT(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        OK(partial_sync_execute_batch(conn, "INSERT INTO forked VALUES (1)", -1, &error));
+        partial_sync_connection_close(&conn);
+        partial_sync_close(&db);
+    }
+}
+
+static void b3_a_transaction_that_was_rolled_back_takes_nothing_until_it_is_ended(void)
+{
+    PartialSyncConfig config = {.size = sizeof config, .path = ":memory:"};
+    PartialSyncDatabase *db;
+    OK(partial_sync_open(&config, &db, &error));
+    PartialSyncConnection *conn = connect_to(db);
+    OK(partial_sync_execute_batch(conn, "CREATE TABLE t(id INTEGER PRIMARY KEY)", -1, &error));
+    for (int i = 0; i < 2; i++) {
+        const char *end = i == 0 ? "ROLLBACK" : "COMMIT";
+        OK(partial_sync_execute_batch(conn, "BEGIN; INSERT INTO t VALUES (1)", -1, &error));
+        FAILS(partial_sync_execute_batch(conn, "INSERT OR ROLLBACK INTO t VALUES (1)", -1, &error),
+              PARTIAL_SYNC_CODE_CONSTRAINT, "UNIQUE");
+        EXPECT(!partial_sync_is_autocommit(conn));
+        FAILS(partial_sync_execute_batch(conn, "INSERT INTO t VALUES (2)", -1, &error),
+              PARTIAL_SYNC_CODE_TRANSACTION_LOST, "end it with ROLLBACK");
+        FAILS(partial_sync_execute_batch(conn, "BEGIN", -1, &error), PARTIAL_SYNC_CODE_TRANSACTION_LOST, "UNIQUE");
+        PartialSyncCode ended = partial_sync_execute_batch(conn, end, -1, NULL);
+        EXPECT(ended == (i == 0 ? PARTIAL_SYNC_CODE_OK : PARTIAL_SYNC_CODE_TRANSACTION_LOST));
+        EXPECT(partial_sync_is_autocommit(conn) && number(conn, "SELECT count(*) FROM t") == 0);
+    }
+    OK(partial_sync_execute_batch(conn, "BEGIN; INSERT INTO t VALUES (3); COMMIT", -1, &error));
+    EXPECT(number(conn, "SELECT count(*) FROM t") == 1);
+    partial_sync_connection_close(&conn);
+    partial_sync_close(&db);
+}
+
 static void every_type_goes_in_and_out(void)
 {
     PartialSyncConfig config = {.size = sizeof config, .path = ":memory:"};
@@ -322,6 +414,10 @@ static void every_type_goes_in_and_out(void)
     EXPECT(!partial_sync_is_autocommit(conn));
     OK(partial_sync_execute_batch(conn, "ROLLBACK", 8, &error));
     EXPECT(partial_sync_is_autocommit(conn) && number(conn, "SELECT count(*) FROM v") == 2);
+
+    /* Releasing and ending nothing succeeds. */
+    EXPECT(partial_sync_finalize(&stmt) == PARTIAL_SYNC_CODE_OK);
+    EXPECT(partial_sync_reset(stmt) == PARTIAL_SYNC_CODE_OK);
 
     /* Released in the wrong order: each keeps what it needs. */
     stmt = prepare(conn, "SELECT count(*) FROM v");
@@ -780,6 +876,83 @@ static void many_rows_come_in_one_call(void)
     partial_sync_close(&db);
 }
 
+/* A function that uses its own database in the middle of a request. */
+struct nosy {
+    const char *path;
+    PartialSyncDatabase *db;
+    PartialSyncConnection *conn;
+    PartialSyncStatement *stmt;
+    int refused, called;
+};
+
+static void refused_at_once(struct nosy *nosy, PartialSyncCode code, PartialSyncError **why)
+{
+    EXPECT(code == PARTIAL_SYNC_CODE_MISUSE && strstr(partial_sync_error_message(*why), "its own database"));
+    partial_sync_error_free(why);
+    __atomic_add_fetch(&nosy->refused, 1, __ATOMIC_SEQ_CST);
+}
+
+static void nosy_token(void *user_data, PartialSyncAnswer *answer)
+{
+    struct nosy *nosy = user_data;
+    PartialSyncError *why = NULL;
+    PartialSyncDatabase *db = NULL;
+    bool row;
+    __atomic_add_fetch(&nosy->called, 1, __ATOMIC_SEQ_CST);
+    PartialSyncConfig again = {.size = sizeof again, .path = nosy->path};
+    refused_at_once(nosy, partial_sync_open(&again, &db, &why), &why);
+    if (nosy->conn) {
+        refused_at_once(nosy, partial_sync_execute_batch(nosy->conn, "SELECT * FROM t", -1, &why), &why);
+        refused_at_once(nosy, partial_sync_step(nosy->stmt, &row, &why), &why);
+        refused_at_once(nosy, partial_sync_pull(nosy->db, NULL, &why), &why);
+        refused_at_once(nosy, partial_sync_push(nosy->db, &why), &why);
+        EXPECT(partial_sync_column_count(nosy->stmt) == 0);
+    }
+    /* Another database may be used. */
+    PartialSyncConfig other = {.size = sizeof other, .path = ":memory:"};
+    PartialSyncConnection *conn = NULL;
+    EXPECT(partial_sync_open(&other, &db, NULL) == PARTIAL_SYNC_CODE_OK);
+    EXPECT(partial_sync_connect(db, &conn, NULL) == PARTIAL_SYNC_CODE_OK);
+    EXPECT(partial_sync_execute_batch(conn, "SELECT 1", -1, NULL) == PARTIAL_SYNC_CODE_OK);
+    partial_sync_connection_close(&conn);
+    partial_sync_close(&db);
+    partial_sync_answer_text(answer, "any", -1);
+}
+
+static void nosy_transform(void *user_data, const PartialSyncMutation *mutation, PartialSyncAnswer *answer)
+{
+    struct nosy *nosy = user_data;
+    PartialSyncError *why = NULL;
+    (void)mutation, (void)answer;
+    refused_at_once(nosy, partial_sync_execute_batch(nosy->conn, "DELETE FROM t", -1, &why), &why);
+}
+
+static void b8_a_function_that_uses_its_own_database_is_refused_at_once(const char *url)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s", in_folder("nosy.db"));
+    struct nosy nosy = {.path = path};
+    PartialSyncConfig config = {
+        .size = sizeof config, .path = nosy.path, .url = url, .bootstrap_prefix = 4096, .segment_size = 4096,
+        .token_function = nosy_token, .transform = nosy_transform, .user_data = &nosy};
+    OK(partial_sync_open(&config, &nosy.db, &error));
+    EXPECT(nosy.called > 0 && nosy.refused == nosy.called);
+    PartialSyncConnection *conn = connect_to(nosy.db), *its = connect_to(nosy.db);
+    nosy.stmt = prepare(its, "SELECT 1");
+    nosy.conn = its;
+    EXPECT(number(conn, "SELECT count(*) FROM t") >= 5000);
+    OK(partial_sync_execute_batch(conn, "INSERT INTO t VALUES (700000, 'nosy')", -1, &error));
+    OK(partial_sync_push(nosy.db, &error));
+    EXPECT(nosy.refused > nosy.called);
+    EXPECT(number(its, "SELECT count(*) FROM t WHERE id = 700000") == 1);
+    OK(partial_sync_execute_batch(conn, "DELETE FROM t WHERE id = 700000", -1, &error));
+    OK(partial_sync_push(nosy.db, &error));
+    partial_sync_finalize(&nosy.stmt);
+    partial_sync_connection_close(&its);
+    partial_sync_connection_close(&conn);
+    partial_sync_close(&nosy.db);
+}
+
 struct asked {
     const char *url, *token;
     int urls, tokens, inserts, updates, released;
@@ -920,9 +1093,13 @@ int main(int argc, char **argv)
     null_is_an_error_and_never_a_crash();
     a_config_of_another_version_is_read_as_what_it_is();
     every_type_goes_in_and_out();
+    b1_a_statement_that_writes_is_committed_before_its_first_row();
+    b3_a_transaction_that_was_rolled_back_takes_nothing_until_it_is_ended();
+    b7_a_forked_child_does_not_open_what_its_parent_has_open(url);
     a_locked_database_is_busy();
     many_rows_come_in_one_call();
     functions_of_the_caller_are_asked(url);
+    b8_a_function_that_uses_its_own_database_is_refused_at_once(url);
     what_one_replica_pushes_another_one_pulls(url);
     sigpipe_reaches_no_thread_that_writes_to_the_network();
     a_query_bootstrap_brings_its_pages(url);

@@ -23,6 +23,14 @@ pub(crate) fn read_table(conn: &Connection, table: &str) -> Outcome<Result<Optio
     })
 }
 
+/// Ends a transaction that SQLite has rolled back by itself: the connection takes nothing else until then.
+fn end_lost(conn: &Connection) -> Outcome {
+    if conn.is_transaction_lost() {
+        guarded(|| conn.execute_batch("ROLLBACK"))?.map_err(lab)?;
+    }
+    Ok(())
+}
+
 impl World {
     /// What may explain an error of a statement on this connection.
     fn excuses(&self, r: usize, c: usize, faults: u64) -> Excuses {
@@ -116,6 +124,7 @@ impl World {
             return Ok(());
         }
         let writing = matches!(slot.txn, Txn::Writing(_));
+        end_lost(&slot.conn)?;
         let ended = slot.conn.is_autocommit() && !matches!(slot.txn, Txn::None);
         if ended {
             slot.txn = Txn::None;
@@ -304,6 +313,7 @@ impl World {
             Ok(rows) => rows,
             Err(_) if replica.disk.as_ref().is_some_and(|disk| disk.has_stopped()) => return Ok(()),
             Err(e) => {
+                end_lost(&conn)?;
                 if conn.is_autocommit() && matches!(std::mem::take(&mut slot.txn), Txn::Writing(_)) {
                     replica.view.run("ROLLBACK").map_err(lab)?;
                 }

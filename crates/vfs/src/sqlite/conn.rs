@@ -24,17 +24,19 @@ use super::{
     limits::Limits,
     preupdate::{HookSlot, PreUpdateHook},
     stmt::Stmt,
+    turns::Turns,
 };
 
-/// SQLite's primary result codes, as far as callers tell them apart.
+/// SQLite's result codes, as far as callers tell them apart: primary ones, but for ABORT_ROLLBACK.
 pub mod codes {
     pub use libsqlite3_sys::{
-        SQLITE_ABORT as ABORT, SQLITE_AUTH as AUTH, SQLITE_BUSY as BUSY, SQLITE_CANTOPEN as CANTOPEN,
-        SQLITE_CONSTRAINT as CONSTRAINT, SQLITE_CORRUPT as CORRUPT, SQLITE_ERROR as ERROR,
-        SQLITE_FULL as FULL, SQLITE_INTERNAL as INTERNAL, SQLITE_INTERRUPT as INTERRUPT,
-        SQLITE_IOERR as IOERR, SQLITE_LOCKED as LOCKED, SQLITE_MISMATCH as MISMATCH, SQLITE_MISUSE as MISUSE,
-        SQLITE_NOMEM as NOMEM, SQLITE_NOTADB as NOTADB, SQLITE_PROTOCOL as PROTOCOL, SQLITE_RANGE as RANGE,
-        SQLITE_READONLY as READONLY, SQLITE_SCHEMA as SCHEMA, SQLITE_TOOBIG as TOOBIG,
+        SQLITE_ABORT as ABORT, SQLITE_ABORT_ROLLBACK as ABORT_ROLLBACK, SQLITE_AUTH as AUTH,
+        SQLITE_BUSY as BUSY, SQLITE_CANTOPEN as CANTOPEN, SQLITE_CONSTRAINT as CONSTRAINT,
+        SQLITE_CORRUPT as CORRUPT, SQLITE_ERROR as ERROR, SQLITE_FULL as FULL, SQLITE_INTERNAL as INTERNAL,
+        SQLITE_INTERRUPT as INTERRUPT, SQLITE_IOERR as IOERR, SQLITE_LOCKED as LOCKED,
+        SQLITE_MISMATCH as MISMATCH, SQLITE_MISUSE as MISUSE, SQLITE_NOMEM as NOMEM, SQLITE_NOTADB as NOTADB,
+        SQLITE_PROTOCOL as PROTOCOL, SQLITE_RANGE as RANGE, SQLITE_READONLY as READONLY,
+        SQLITE_SCHEMA as SCHEMA, SQLITE_TOOBIG as TOOBIG,
     };
 }
 
@@ -231,11 +233,12 @@ impl Conn {
         // A SQL function may open a connection of its own: what is opened here is attached by no statement.
         // SAFETY: the frame names nothing.
         let _entered = unsafe { context::enter(ptr::null_mut(), ptr::null_mut(), ptr::null()) };
+        let turns = Turns::of(path.as_ref());
         let connection = match &options.vfs {
             Some(vfs) => rusqlite::Connection::open_with_flags_and_vfs(path, flags, vfs.as_str())?,
             None => rusqlite::Connection::open_with_flags(path, flags)?,
         };
-        let limits = Arc::new(Limits::new(options.busy_timeout));
+        let limits = Arc::new(Limits::new(options.busy_timeout, turns));
         let mut connection = connection;
         Limits::wait_for_locks(&limits, &mut connection)?;
         // SAFETY: the handle is only used while `connection` lives, beside which it is stored, and is never closed by us.
@@ -260,7 +263,9 @@ impl Conn {
         let mut connection = self.0.rusqlite.lock();
         // SAFETY: `self` keeps the connection alive past the guard.
         let _entered = unsafe { context::enter(self.0.db, ptr::null_mut(), self.limits()) };
-        Ok(work(&mut connection)?)
+        let done = work(&mut connection);
+        self.limits().end_to_wait();
+        Ok(done?)
     }
 
     /// Compiles the first statement of `sql`. Gives the statement (`None` for white space and comments) and the byte at
@@ -473,12 +478,22 @@ impl Conn {
     pub(super) fn call(&self, stmt: *mut ffi::sqlite3_stmt, call: impl FnOnce() -> c_int) -> Result<c_int> {
         let _held = self.hold();
         let in_transaction = !self.is_autocommit();
+        // SAFETY: null, or the caller's live statement. One without columns may be a BEGIN.
+        let may_write = !stmt.is_null()
+            && unsafe { ffi::sqlite3_stmt_readonly(stmt) == 0 || ffi::sqlite3_column_count(stmt) == 0 };
+        if may_write && !in_transaction {
+            self.limits().before_write();
+        }
         let (rc, interrupted) = {
             // SAFETY: `self` keeps the connection alive past the frame; the caller's statement is.
             let _entered = unsafe { context::enter(self.0.db, stmt, self.limits()) };
             let rc = call();
             (rc, rc & 0xff == codes::BUSY && context::is_interrupted())
         };
+        self.limits().end_to_wait();
+        if may_write && self.is_autocommit() {
+            self.limits().after_write();
+        }
         if self.0.hook.take_panic() {
             return Err(Error::new(
                 codes::ABORT,

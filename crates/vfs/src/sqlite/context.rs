@@ -161,6 +161,11 @@ pub fn must_not_wait() -> bool {
         .unwrap_or(false)
 }
 
+/// Whether this thread must not wait; asking changes nothing.
+pub(super) fn is_in_haste() -> bool {
+    HASTE.try_with(|haste| haste.get().is_some()).unwrap_or(false)
+}
+
 /// Counts steps of the virtual machine; true when this thread has none left.
 pub(super) fn spend(steps: u32) -> bool {
     HASTE

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::context;
+use super::{context, turns::Turns};
 
 /// How many steps of the virtual machine SQLite takes between two looks at the limits.
 const STEPS_BETWEEN_LOOKS: u32 = 1000;
@@ -35,16 +35,30 @@ pub(super) struct Limits {
     waiting_since: AtomicU64,
     /// Whether SQLite was told to look at the deadline.
     watched: AtomicBool,
+    /// Who else wants the file's locks.
+    pub(super) turns: Arc<Turns>,
+    is_waiting: AtomicBool,
+    /// Whether the connection has written and not begun to write again.
+    has_written: AtomicBool,
+}
+
+impl Drop for Limits {
+    fn drop(&mut self) {
+        self.end_to_wait();
+    }
 }
 
 impl Limits {
-    pub(super) fn new(busy_timeout: Duration) -> Self {
+    pub(super) fn new(busy_timeout: Duration, turns: Arc<Turns>) -> Self {
         let limits = Self {
             opened: Instant::now(),
             deadline: AtomicU64::new(NEVER),
             busy_timeout: AtomicU64::default(),
             waiting_since: AtomicU64::default(),
             watched: AtomicBool::default(),
+            turns,
+            is_waiting: AtomicBool::default(),
+            has_written: AtomicBool::default(),
         };
         limits.set_busy_timeout(busy_timeout);
         limits
@@ -94,11 +108,33 @@ impl Limits {
         self.watched.load(Ordering::Relaxed)
     }
 
+    /// A statement that may take the write lock is about to be run outside of a transaction.
+    pub(super) fn before_write(&self) {
+        if self.turns.waiting() > 0 && self.has_written.swap(false, Ordering::Relaxed) {
+            self.turns.let_others_try();
+        }
+    }
+
+    /// A transaction that may have had the write lock has ended.
+    pub(super) fn after_write(&self) {
+        self.has_written.store(true, Ordering::Relaxed);
+    }
+
+    /// The call that may have waited for a lock has ended.
+    pub(super) fn end_to_wait(&self) {
+        if self.is_waiting.load(Ordering::Relaxed) && self.is_waiting.swap(false, Ordering::Relaxed) {
+            self.turns.end_to_wait();
+        }
+    }
+
     /// SQLite found a lock taken for the `tries`th time since it wanted it: true = try again.
     fn try_lock_again(&self, tries: i32) -> bool {
         let now = nanos(self.opened.elapsed());
         if tries == 0 {
             self.waiting_since.store(now, Ordering::Relaxed);
+            if !self.is_waiting.swap(true, Ordering::Relaxed) {
+                self.turns.begin_to_wait();
+            }
         }
         let timeout = self
             .busy_timeout

@@ -14,6 +14,7 @@ mod preupdate;
 mod stmt;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 pub use conn::{Conn, Error, Held, InterruptHandle, OpenOptions, Result, TxnState, WeakConn, codes};
 pub use preupdate::{PreUpdate, PreUpdateHook, RowChange, check_build};

@@ -163,7 +163,8 @@ impl Stmt {
             }
             Ok(_) => Ok(Step::Done),
             Err(error) => {
-                self.reset();
+                // What the reset answers is what the step has failed with.
+                let _ = self.reset();
                 Err(error)
             }
         }
@@ -172,21 +173,19 @@ impl Stmt {
     /// Steps to the end, throwing rows away, and resets.
     pub fn execute(&mut self) -> Result<()> {
         while self.step()? == Step::Row {}
-        self.reset();
-        Ok(())
+        self.reset()
     }
 
-    /// Ends the current execution. Bound values stay. An error that this reports is one that a step has reported already.
-    pub fn reset(&mut self) {
+    /// Ends the current execution. Bound values stay. The error is that of the step that failed last, or, where a write was
+    /// not stepped to its end, why it could not be committed.
+    pub fn reset(&mut self) -> Result<()> {
         self.on_row = false;
         if !std::mem::take(&mut self.stepped) {
-            return;
+            return Ok(());
         }
-        // SAFETY: statement and connection are live; ending a write that was not stepped to its end does I/O, hence the frame.
-        unsafe {
-            let _entered = context::enter(self.conn.raw(), self.raw, self.conn.limits());
-            ffi::sqlite3_reset(self.raw);
-        }
+        // SAFETY: statement and connection are live.
+        let reset = || unsafe { ffi::sqlite3_reset(self.raw) };
+        self.conn.call(self.raw, reset).map(drop)
     }
 
     /// Makes every parameter NULL.

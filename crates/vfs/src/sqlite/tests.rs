@@ -43,7 +43,7 @@ fn every_value_comes_back_as_it_was_bound() {
         ValueRef::Blob(b""),
         ValueRef::Blob(b"\0\x01"),
     ] {
-        stmt.reset();
+        stmt.reset().unwrap();
         stmt.bind(1, value).unwrap();
         stmt.step().unwrap();
         assert_eq!(stmt.value(0).unwrap(), value);
@@ -255,4 +255,32 @@ fn h5_set_up_work_on_one_thread_and_a_held_connection_on_another_do_not_wait_for
         conn.set_preupdate_hook(None);
     }
     set_up.join().unwrap();
+}
+
+/// A connection that commits and begins again without a pause.
+#[test]
+fn b9_who_waits_for_the_lock_gets_it_from_one_that_writes_without_a_pause() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let open = || Conn::open(&path, &OpenOptions::default()).unwrap();
+    let busy = open();
+    busy.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; CREATE TABLE t(x)")
+        .unwrap();
+    let mut commits = 0;
+    for _ in 0..20 {
+        busy.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let other = open();
+        let waiter = std::thread::spawn(move || other.execute_batch("INSERT INTO t VALUES (1)"));
+        while busy.limits().turns.waiting() == 0 {
+            std::thread::yield_now();
+        }
+        while !waiter.is_finished() {
+            busy.execute_batch("COMMIT; BEGIN IMMEDIATE; INSERT INTO t VALUES (2)")
+                .unwrap();
+            commits += 1;
+        }
+        waiter.join().unwrap().unwrap();
+        busy.execute_batch("COMMIT").unwrap();
+    }
+    assert!(commits < 400, "{commits} commits while another connection waited");
 }

@@ -11,6 +11,9 @@ fn same_as_stock(schema: &str, statements: &[&str]) {
     for sql in statements {
         let run = |c: &Connection, total: u64| {
             let outcome = c.execute_batch(sql).map_err(|e| e.to_string());
+            if c.is_transaction_lost() {
+                c.execute_batch("ROLLBACK").unwrap();
+            }
             let seen: Vec<Vec<Value>> = c
                 .query("SELECT changes(), total_changes(), last_insert_rowid()", ())
                 .unwrap();

@@ -222,6 +222,7 @@ fn or_rollback_ends_the_transaction_and_forgets_it() {
             .execute_batch("INSERT OR ROLLBACK INTO t VALUES (2), (1)")
             .is_err()
     );
+    connection.execute_batch("ROLLBACK").unwrap();
     assert!(connection.is_autocommit());
     connection
         .execute_batch("BEGIN; INSERT INTO t VALUES (3); COMMIT")
