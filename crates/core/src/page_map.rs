@@ -334,12 +334,17 @@ impl PageMap {
         }
     }
 
-    /// Forgets the presence of every page beyond the end. Dirty marks stay: that a page was cut off locally is a local
-    /// change too, and marks may be a superset but never a subset.
+    /// Forgets the presence of every page beyond the end, and marks those pages dirty: that a page was cut off locally is a
+    /// local change, and an older copy of it may be in the WAL. Other marks stay, for they may be a superset but never a subset.
     pub fn truncate(&self, size: PageCount) {
         for (first, leaf) in self.leaves() {
-            let keep = size.0.saturating_sub(first) as usize;
-            for slot in leaf.states.iter().skip(keep) {
+            let keep = size.0.saturating_sub(first);
+            for (id, slot) in (first..).zip(leaf.states.iter()).skip(keep as usize) {
+                if PageState(slot.load(Ordering::Acquire)).is_present()
+                    && let Some(page) = PageId(id).no()
+                {
+                    self.set_dirty(page);
+                }
                 self.clear_slot(slot);
             }
         }

@@ -555,6 +555,11 @@ impl OpenReplica {
         )
     }
 
+    /// Whether there may be a change log. While not, nobody looks: the schema need not be here.
+    pub(crate) fn may_have_log(&self) -> bool {
+        self.info.lock().has_log
+    }
+
     /// Whether a log was begun since [`forget_log_began`](Self::forget_log_began).
     pub(crate) fn log_began(&self) -> bool {
         self.log_began.load(Ordering::Acquire)
@@ -594,6 +599,9 @@ impl OpenReplica {
 impl OpenReplica {
     /// How many local changes were not pushed, if the file may become an ordinary one; else nobody asks.
     fn unpushed(&self) -> Option<u64> {
+        if !self.may_have_log() {
+            return self.replica.may_be_whole().then_some(0);
+        }
         let count = || Log::new(&self.keeper).count();
         match self
             .replica

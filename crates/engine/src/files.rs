@@ -56,10 +56,12 @@ pub(crate) fn open_existing(
     }
     let pages_in_file =
         main.len().map_err(|e| Error::storage("read", path, e))? / u64::from(info.page_size.max(1));
-    // The process was killed after it had cut the file and before it had saved the map: what lies beyond the end is absent.
-    saved
-        .present
-        .remove_range(u32::try_from(pages_in_file).unwrap_or(u32::MAX)..);
+    // The process was killed after it had cut the file and before it had saved the map: what lies beyond the end is absent,
+    // and was cut off here.
+    let mut cut_off = saved.present.clone();
+    cut_off.remove_range(..u32::try_from(pages_in_file).unwrap_or(u32::MAX));
+    saved.present -= &cut_off;
+    saved.dirty |= cut_off;
     let PartialSync {
         segment_size,
         prefetch,

@@ -164,23 +164,6 @@ impl Log {
         }
     }
 
-    /// Writes chunks as they were read, ids and all, creating the table if need be.
-    pub fn insert<'a>(&self, chunks: impl IntoIterator<Item = &'a Chunk>) -> Result<(), LogError> {
-        let mut insert = None;
-        for chunk in chunks {
-            let insert = match &mut insert {
-                Some(insert) => insert,
-                none => {
-                    self.conn.execute_batch(CREATE_CHANGES)?;
-                    none.insert(self.conn.prepare_one(INSERT)?)
-                }
-            };
-            chunk.bind(insert)?;
-            insert.execute()?;
-        }
-        Ok(())
-    }
-
     /// Takes changes out of the log, for a user who gives them up. Gives those that were there. Raise the floor of change
     /// ids before that is committed: the newest number may be free now.
     pub fn discard(&self, ids: &BTreeSet<ChangeId>) -> Result<Vec<Change>, LogError> {

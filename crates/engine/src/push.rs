@@ -42,7 +42,7 @@ pub(crate) fn push(open: &Session<'_>) -> Result<()> {
     crate::pull::finish_earlier(open)?;
     let log = Log::new(&open.keeper);
     let info = open.info.lock().clone();
-    if log.last()?.is_none() {
+    if !open.may_have_log() || log.last()?.is_none() {
         return Ok(());
     }
     let url = open.checked_url()?;

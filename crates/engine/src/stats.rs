@@ -61,7 +61,10 @@ pub(crate) fn stats(database: &Database) -> Result<Stats> {
         file => file?.len(),
     };
     Ok(Stats {
-        cdc_operations: Log::new(&open.reader).count()?,
+        cdc_operations: match open.may_have_log() {
+            true => Log::new(&open.reader).count()?,
+            false => 0,
+        },
         main_wal_size: open
             .replica
             .wal_bytes()

@@ -176,6 +176,7 @@ impl Fixture {
             base: base(index, &pages),
             keep: (&present | &send) & (0..=last).collect::<RoaringBitmap>(),
             dirty: RoaringBitmap::new(),
+            end: base(index, &pages).size,
         };
         self.source.revisions.lock().push(pages.clone());
         self.replica

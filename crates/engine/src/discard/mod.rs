@@ -44,8 +44,11 @@ pub struct LocalChange {
 
 /// See [`crate::Database::local_changes`].
 pub(crate) fn list(open: &Session<'_>, after: ChangeId, limit: usize) -> Result<Vec<LocalChange>> {
-    let mut chunks = Log::new(&open.reader).chunks_after(after)?;
     let mut found = vec![];
+    if !open.may_have_log() {
+        return Ok(found);
+    }
+    let mut chunks = Log::new(&open.reader).chunks_after(after)?;
     while found.len() < limit
         && let Some(chunk) = chunks.next()?
     {
@@ -68,6 +71,9 @@ pub(crate) fn list(open: &Session<'_>, after: ChangeId, limit: usize) -> Result<
 pub(crate) fn discard(open: &Session<'_>, change: ChangeId, with_dependents: bool) -> Result<Vec<ChangeId>> {
     let _sync = open.lock_sync(DOING)?;
     crate::pull::finish_earlier(open)?;
+    if !open.may_have_log() {
+        return Ok(vec![]);
+    }
     let keeper = &open.keeper;
     crate::push::begin_immediate(open)?;
     let done = in_transaction(open, change, with_dependents);

@@ -108,6 +108,7 @@ fn write(session: &Session<'_>, writer: &Conn, next: &Next<'_>, old_size: PageCo
         base: next.base.clone(),
         keep: next.keep(&through_wal),
         dirty,
+        end: next.size()?,
     };
     let has_log = next.has_log();
     Intent {

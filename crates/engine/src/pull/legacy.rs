@@ -51,8 +51,8 @@ pub(super) fn finish_pull(session: &Session<'_>, path: &Path) -> Result<()> {
         return intent::remove(session);
     };
     let here = integer(&session.keeper, "PRAGMA schema_version")? as u32;
-    if here < legacy.cookie {
-        // Not even the pages were committed, and the log is where it was.
+    if here < legacy.cookie || session.info.lock().pulled == Some(legacy.cookie) {
+        // Not even the pages were committed, and the log is where it was; or all of this was done.
         return intent::remove(session);
     }
     let base = Base {
@@ -79,7 +79,7 @@ pub(super) fn finish_pull(session: &Session<'_>, path: &Path) -> Result<()> {
         log.set_marker(MARKER, Some(ValueRef::Integer(legacy.pull)))?;
         conn.execute_batch("COMMIT")?;
     }
-    finish(session, &base, None, !legacy.log.is_empty())
+    finish(session, &base, legacy.cookie, !legacy.log.is_empty())
 }
 
 /// Reads the file; `None` when it is incomplete.

@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use partial_sync_core::PageCount;
 use partial_sync_vfs::{Base, NextBase, Replica};
 use roaring::RoaringBitmap;
 
@@ -104,12 +105,13 @@ pub(crate) struct Unfinished {
 pub(crate) fn finish_earlier(session: &Session<'_>) -> Result<()> {
     let unfinished = *session.unfinished.lock();
     let Some(pull) = unfinished else { return Ok(()) };
-    finish(session, &session.replica.base(), Some(pull.cookie), pull.has_log)?;
+    finish(session, &session.replica.base(), pull.cookie, pull.has_log)?;
     *session.unfinished.lock() = None;
     Ok(())
 }
 
-fn finish(session: &Session<'_>, base: &Base, cookie: Option<u32>, has_log: bool) -> Result<()> {
+/// Can be done again, whatever of it was done.
+fn finish(session: &Session<'_>, base: &Base, cookie: u32, has_log: bool) -> Result<()> {
     let failed = |e| Error::storage("save the page map of", session.replica.name(), e);
     // The mark first: a frame written after it is not under it, one written before is in the map.
     let mark = session.replica.wal_mark().map_err(failed)?;
@@ -119,11 +121,11 @@ fn finish(session: &Session<'_>, base: &Base, cookie: Option<u32>, has_log: bool
         info.base_size = base.size.0;
         info.moved = false;
         info.rebuild = false;
-        info.pulls += 1;
+        info.pulls += u64::from(info.pulled != Some(cookie));
         info.wal_mark = mark.map(Into::into);
         info.last_pull = Some(now());
         info.has_log = has_log || session.log_began();
-        info.pulled = cookie;
+        info.pulled = Some(cookie);
     })?;
     intent::remove(session)
 }
@@ -155,7 +157,7 @@ pub(crate) fn recover(session: &Session<'_>) -> Result<()> {
     finish(
         session,
         &intent.base,
-        Some(intent.cookie),
+        intent.cookie,
         intent.has_log || began_since,
     )
 }
@@ -169,6 +171,7 @@ fn move_base_at_open(session: &Session<'_>, base: &Base, keep: RoaringBitmap) ->
         base: base.clone(),
         keep: keep | &dirty,
         dirty,
+        end: PageCount::ZERO,
     };
     session.replica.move_base(&next, || Ok(()))
 }

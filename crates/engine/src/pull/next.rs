@@ -136,7 +136,7 @@ impl<'s> Next<'s> {
         match &self.put_back {
             // The log may have been emptied and dropped, never this one: only pulls and pushes do that.
             Some(put_back) => Ok(Log::new(&put_back.log).last()?),
-            None if self.session.info.lock().has_log => {
+            None if self.session.may_have_log() => {
                 let conn = open_plain(&self.session.replica, self.session.options.timeout)?;
                 Ok(Log::new(&conn).last()?)
             }
@@ -235,10 +235,11 @@ impl<'s> Next<'s> {
             .collect())
     }
 
-    /// 0-based ids of the pages of which the replica has a valid copy once those of `through_wal` are committed.
+    /// 0-based ids of the pages of which the replica has a valid copy once those of `through_wal` are committed. A page
+    /// beyond the end that the new state has is not, where it was written here or came with the answer: it is not committed.
     pub(super) fn keep(&self, through_wal: &RoaringBitmap) -> RoaringBitmap {
         let mut keep = match self.mode {
-            ApplyMode::Incremental => self.present.clone(),
+            ApplyMode::Incremental => &self.present - self.staged.ids() - self.session.replica.map().dirty(),
             ApplyMode::ReplaceBase => RoaringBitmap::new(),
         };
         keep.remove_range(self.base.size.0..);

@@ -32,6 +32,7 @@ mod push_rules;
 mod replaced_base;
 mod requests;
 mod sharing;
+mod shrunk;
 mod snapshots;
 mod support;
 mod units;

@@ -9,7 +9,7 @@
 
 use std::{collections::HashMap, sync::atomic::Ordering, time::Instant};
 
-use partial_sync_core::{Epoch, PageId, PageNo, PageState};
+use partial_sync_core::{Epoch, PageCount, PageId, PageNo, PageState};
 use roaring::RoaringBitmap;
 
 use super::{Replica, fetch::INTERRUPT_POLL};
@@ -61,6 +61,9 @@ pub struct NextBase {
     pub keep: RoaringBitmap,
     /// Pages whose content differs from that of `base`.
     pub dirty: RoaringBitmap,
+    /// How many pages the database has, or fewer than that: of those behind it, which are not read now, older copies may be in
+    /// the WAL.
+    pub end: PageCount,
 }
 
 impl Replica {
@@ -143,11 +146,8 @@ impl Replica {
         let mut dirty = &next.dirty | (&next.keep - &present);
         // Pages beyond the end may have frames in the WAL. When the database grows over them again SQLite would read
         // those: the pull that makes it grow must bring them.
-        let mut cut_off = &present | self.map.dirty();
-        if let Some(last) = next.keep.max() {
-            cut_off.remove_range(..=last);
-        }
-        cut_off.remove_range(..next.base.size.0);
+        let mut cut_off = (&present | self.map.dirty()) - &next.keep;
+        cut_off.remove_range(..next.end.0);
         dirty |= cut_off;
         let leaving = present - &next.keep;
         self.wal_index.lock().gate_closed = true;

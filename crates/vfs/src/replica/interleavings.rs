@@ -348,6 +348,7 @@ fn pull(replica: &Replica, revision: u8, keep: &[u32], succeeds: bool) {
         base: base(revision),
         keep: keep.iter().map(|n| n - 1).collect(),
         dirty: Default::default(),
+        end: base(revision).size,
     };
     let before = replica.epoch();
     let commit = || {

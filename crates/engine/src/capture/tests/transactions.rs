@@ -389,7 +389,12 @@ fn the_log_can_be_read_marked_and_mended() {
     let chunks = db.chunks();
     assert_eq!(discard(1).len(), 1);
     assert_eq!(log.count().unwrap(), 0);
-    log.insert(&chunks).unwrap();
+    let insert = |chunk: &Chunk| {
+        let mut insert = db.plain().prepare_one(crate::log::INSERT).unwrap();
+        chunk.bind(&mut insert).unwrap();
+        insert.execute().unwrap();
+    };
+    chunks.iter().for_each(insert);
     assert_eq!(db.chunks(), chunks);
     assert_eq!(log.delete_through(ChangeId(1)).unwrap(), 1);
     // As release 0.1 left it: with the number of its discarded last change.
@@ -397,8 +402,7 @@ fn the_log_can_be_read_marked_and_mended() {
         last: ChangeId(2),
         ..chunk.clone()
     };
-    log.insert(chunks.iter().map(old).collect::<Vec<_>>().iter())
-        .unwrap();
+    chunks.iter().map(old).for_each(|chunk| insert(&chunk));
     assert_eq!(log.delete_through(ChangeId(0)).unwrap(), 0);
     assert_eq!(log.delete_through(ChangeId(1)).unwrap(), 1);
     log.set_marker("m", Some(rusqlite::types::ValueRef::Integer(5)))
