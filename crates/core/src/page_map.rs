@@ -338,10 +338,10 @@ impl PageMap {
     /// local change, and an older copy of it may be in the WAL. Other marks stay, for they may be a superset but never a subset.
     pub fn truncate(&self, size: PageCount) {
         for (first, leaf) in self.leaves() {
-            let keep = size.0.saturating_sub(first);
-            for (id, slot) in (first..).zip(leaf.states.iter()).skip(keep as usize) {
+            let keep = size.0.saturating_sub(first) as usize;
+            for (nth, slot) in leaf.states.iter().enumerate().skip(keep) {
                 if PageState(slot.load(Ordering::Acquire)).is_present()
-                    && let Some(page) = PageId(id).no()
+                    && let Some(page) = PageId(first + nth as u32).no()
                 {
                     self.set_dirty(page);
                 }

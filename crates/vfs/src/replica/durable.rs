@@ -4,7 +4,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
 };
 
 use partial_sync_core::{PageNo, SavedPageMap};
@@ -171,21 +171,21 @@ impl Replica {
 
     /// Bytes of the WAL file.
     pub fn wal_bytes(&self) -> io::Result<u64> {
-        let path = self.wal_file();
-        if self.storage.exists(&path)? {
-            self.storage.open(&path, false)?.len()
-        } else {
-            Ok(0)
+        self.open_wal()?.map_or(Ok(0), |wal| wal.len())
+    }
+
+    /// The WAL, if there is one. The last connection that closes removes it, at any moment.
+    fn open_wal(&self) -> io::Result<Option<Arc<dyn StorageFile>>> {
+        match self.storage.open(&self.wal_file(), false) {
+            Ok(wal) => Ok(Some(wal)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
     /// Makes every commit so far durable, whatever `PRAGMA synchronous` says.
     pub fn sync_wal(&self) -> io::Result<()> {
-        let path = self.wal_file();
-        match self.storage.exists(&path)? {
-            true => self.sync_wal_file(&*self.storage.open(&path, false)?),
-            false => Ok(()),
-        }
+        self.open_wal()?.map_or(Ok(()), |wal| self.sync_wal_file(&*wal))
     }
 
     /// The same for commits that a checkpoint has moved to the main file meanwhile: where `PRAGMA synchronous` says so, it
