@@ -113,7 +113,7 @@ class TransactionSession extends Session {
 
   /** What went on has ended: with `error`, or well. Statements that follow must not run without their transaction. */
   ended(error) {
-    if (this.#over || this.#gone !== undefined || this.#core.inTransaction) return;
+    if (this.#over || this.#gone !== undefined || this.#core.hasTransaction) return;
     const message =
       error === undefined
         ? 'the transaction was ended by a statement of its own function; nothing more belongs to it'
@@ -194,6 +194,11 @@ class Core {
 
   get inTransaction() {
     return this.#native.inTransaction;
+  }
+
+  /** Whether a transaction is open that SQLite has not rolled back by itself. */
+  get hasTransaction() {
+    return this.#native.inTransaction && !this.#native.transactionIsLost;
   }
 
   assertOpen() {

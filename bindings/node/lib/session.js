@@ -217,7 +217,7 @@ class Session {
         const results = [];
         for (const [i, { sql, args }] of statements.entries()) {
           results.push(await this.#batched(sql, args, raw));
-          if (!core.inTransaction) {
+          if (!core.hasTransaction) {
             throw sqliteError(`statement ${i + 1} has ended the transaction of the batch; the rest was not run`, ERROR);
           }
         }

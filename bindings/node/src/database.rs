@@ -370,6 +370,12 @@ impl NativeDatabase {
         self.shared.connection().is_some_and(|c| !c.is_autocommit())
     }
 
+    /// Whether SQLite has rolled the transaction back by itself, and nobody has ended it since.
+    #[napi(getter)]
+    pub fn transaction_is_lost(&self) -> bool {
+        self.shared.connection().is_some_and(|c| c.is_transaction_lost())
+    }
+
     /// Closes it, after what was begun before.
     #[napi]
     pub fn close(&self, job: u32) {

@@ -63,7 +63,6 @@ test('b3: after SQLite has rolled back, a transaction function takes no more sta
           first = error;
           return error instanceof SqliteError;
         });
-        assert.equal(db.inTransaction, false, `${name} rolls back`);
         for (const [call, again] of Object.entries(later)) {
           await assert.rejects(again(to), { name: 'SqliteError', code: 'SQLITE_ABORT_ROLLBACK', cause: first }, call);
         }
@@ -114,6 +113,70 @@ test('b3: what is begun while a transaction ends does not run after it', async (
   assert.ok(outcome instanceof TypeError, String(outcome));
   assert.match(outcome.message, /already completed/);
   assert.deepEqual(await db.get("SELECT count(*) AS n FROM t WHERE v = 'late'"), { n: 0 });
+});
+
+test('b3: a transaction begun by hand takes no more statements either, until it is ended', async (t) => {
+  const db = await empty(t);
+  await db.run("INSERT INTO t VALUES (1, 'x')");
+  for (const [end, ends] of [['ROLLBACK', true], ['COMMIT', false]]) {
+    await db.exec('BEGIN');
+    await db.run('INSERT INTO t VALUES (2, 2)');
+    await assert.rejects(db.run("INSERT OR ROLLBACK INTO t VALUES (3, 'x')"), { code: 'SQLITE_CONSTRAINT_UNIQUE' });
+    for (const call of [
+      () => db.run('INSERT INTO t VALUES (4, 4)'),
+      () => db.get('INSERT INTO t VALUES (5, 5) RETURNING id'),
+      () => db.exec('INSERT INTO t VALUES (6, 6)'),
+      () => db.all('SELECT * FROM t'),
+      () => db.batch(['INSERT INTO t VALUES (7, 7)']),
+      () => db.transaction(() => db.run('INSERT INTO t VALUES (8, 8)'))(),
+    ]) {
+      await assert.rejects(call(), { name: 'SqliteError', code: 'SQLITE_ABORT_ROLLBACK' });
+      assert.equal(db.inTransaction, true, 'nobody has ended it');
+    }
+    if (ends) await db.exec(end);
+    else await assert.rejects(db.exec(end), { code: 'SQLITE_ABORT_ROLLBACK' });
+    assert.equal(db.inTransaction, false);
+    assert.deepEqual(await ids(db), [1]);
+  }
+});
+
+test('b1: a call that writes succeeds after its commit, whose error is its own', async (t) => {
+  const db = await empty(t);
+  await db.exec('PRAGMA foreign_keys = ON; CREATE TABLE child (id INTEGER PRIMARY KEY, p REFERENCES t DEFERRABLE INITIALLY DEFERRED)');
+  const insert = 'INSERT INTO child VALUES (?, 99) RETURNING id';
+  const statement = await db.prepare(insert);
+  const calls = {
+    get: () => db.get(insert, 1),
+    all: () => db.all(insert, 1),
+    run: () => db.run(insert, 1),
+    exec: () => db.exec('INSERT INTO child VALUES (1, 99)'),
+    iterate: () => db.iterate(insert, 1).next(),
+    batch: () => db.batch([{ sql: insert, args: [1] }]),
+    transaction: () => db.transaction(() => db.get(insert, 1))(),
+    transactionAsync: () => db.transactionAsync((txn) => txn.get(insert, 1))(),
+    'statement.get': () => statement.get(1),
+    'statement.all': () => statement.all(1),
+    'statement.run': () => statement.run(1),
+    'statement.iterate': () => statement.iterate(1).next(),
+  };
+  for (const [name, call] of Object.entries(calls)) {
+    await assert.rejects(call(), { name: 'SqliteError', code: 'SQLITE_CONSTRAINT_FOREIGNKEY' }, name);
+    assert.deepEqual(await db.get('SELECT count(*) AS n FROM child'), { n: 0 }, name);
+    assert.equal(db.inTransaction, false);
+  }
+  // Another connection sees it the moment that the call has succeeded, also of rows that nobody reads.
+  const other = await open(t, { path: db.path, timeout: 0 });
+  const many = 'INSERT INTO t SELECT value, value FROM generate_series(?, ?) RETURNING id';
+  assert.deepEqual(await db.get(many, 1, 3000), { id: 1 });
+  assert.deepEqual(await other.get('SELECT count(*) AS n FROM t'), { n: 3000 });
+  const left = db.iterate(many, 3001, 9000);
+  assert.deepEqual((await left.next()).value, { id: 3001 });
+  assert.deepEqual(await other.get('SELECT count(*) AS n FROM t'), { n: 9000 });
+  assert.equal((await other.run('INSERT INTO t VALUES (-1, -1)')).changes, 1, 'and holds no lock');
+  db.interrupt();
+  let rest = 0;
+  for await (const _ of left) rest += 1;
+  assert.equal(rest, 5999, 'what was kept is told, whatever comes in between');
 });
 
 test('b9: a transactionAsync that awaits its database is told at once which handle to use', async (t) => {

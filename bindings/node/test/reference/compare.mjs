@@ -108,6 +108,8 @@ class Package {
     } catch (error) {
       Object.assign(entry, failed(error));
       if (this.options.url !== undefined && error.code === 'SQLITE_SCHEMA') entry.mayFail = true;
+      // Whether SQLite has rolled back shows in the next statement.
+      if (entry.mayFail) entry.lost = await to.all('SELECT 1').then(() => false, ({ code }) => code === 'SQLITE_ABORT_ROLLBACK');
       throw error;
     } finally {
       entry.inTransaction = this.db.inTransaction;
@@ -156,6 +158,7 @@ class Package {
         entry.mayFail = true;
         if (step.how === 'timeout') return await to.all(step.sql, ...step.args, { queryTimeout: step.ms });
         const running = to.all(step.sql, ...step.args);
+        running.catch(() => {});
         for (let i = 0; i < step.ticks; i++) await new Promise(setImmediate);
         this.db.interrupt();
         return await running;
@@ -225,7 +228,10 @@ class Reference {
     this.options = options;
     this.theirs = theirs;
     this.trace = [];
+    /** Why the transaction function that runs takes no more statements. */
     this.gone = undefined;
+    /** Whether a transaction that was begun by hand is one that SQLite has rolled back. */
+    this.lost = false;
     this.depth = 0;
   }
 
@@ -256,6 +262,7 @@ class Reference {
   step(step) {
     const ours = this.theirs[this.trace.length];
     const entry = { do: step.do };
+    const open = this.db.inTransaction;
     this.trace.push(entry);
     try {
       Object.assign(entry, outcomeOf(this.follow(step, ours)));
@@ -263,15 +270,17 @@ class Reference {
       Object.assign(entry, error?.entry ?? failed(error));
       throw error;
     } finally {
-      entry.inTransaction = this.db.inTransaction;
+      if (this.depth === 0 && !this.lost) this.lost = open && !this.db.inTransaction && !ENDS.test(step.do);
       // What has rolled back takes the transaction function with it.
       if (this.depth > 0 && this.gone === undefined && !this.db.inTransaction && !['transaction', 'transactionAsync'].includes(step.do)) {
         this.gone = entry.error === undefined ? 'ended' : { error: entry.error, message: entry.message };
       }
+      entry.inTransaction = this.db.inTransaction || this.lost || (this.gone !== undefined && this.gone !== 'ended');
     }
   }
 
   follow(step, ours) {
+    if (this.depth === 0 && this.lost && !this.isPure(step)) return this.followLost(step, ours);
     if (this.depth > 0 && this.gone !== undefined && !this.isPure(step)) {
       if (step.do === 'prepare') this.slots.delete(step.slot);
       // The values of a statement are looked at first.
@@ -283,14 +292,36 @@ class Reference {
     if (ours?.mayFail && ours.error !== undefined) {
       const open = this.db.inTransaction;
       const value = { entry: { error: ours.error, message: ours.message } };
-      if (open && !ours.inTransaction) this.db.exec('ROLLBACK');
+      if (open && ours.lost) this.db.exec('ROLLBACK');
       throw Object.assign(new Error(ours.message), value);
     }
     return this.perform(step);
   }
 
+  /** A step of a transaction that was begun by hand and that SQLite has rolled back: refused, until one ends it. */
+  followLost(step, ours) {
+    if (step.do === 'prepare') return this.perform(step);
+    if (step.do === 'reopen') {
+      this.lost = false;
+      return this.perform(step);
+    }
+    if (step.do === 'open') {
+      this.iterators.get(step.slot)?.return();
+      this.iterators.delete(step.slot);
+    }
+    if (step.do === 'ROLLBACK' || step.do === 'COMMIT') this.lost = false;
+    if (step.do === 'ROLLBACK' || step.do === 'ROLLBACK TO s') return undefined;
+    if (step.do === 'RELEASE s' && ours?.inTransaction === false) this.lost = false;
+    // What is wrong by itself is found first.
+    if (ours?.error !== undefined && !/ABORT_ROLLBACK/.test(ours.error)) {
+      throw Object.assign(new Error(ours.message), { entry: { error: ours.error, message: ours.message } });
+    }
+    throw this.refused();
+  }
+
   /** Whether a step needs no transaction. */
   isPure(step) {
+    if (this.depth === 0 && /^(?:transaction|open$)/.test(step.do)) return false;
     if (PURE.has(step.do) || (step.do === 'pragma' && this.handle !== undefined)) return true;
     return step.do === 'batch' ? step.items.length === 0 : this.noStatement(step);
   }
@@ -467,6 +498,9 @@ class Reference {
 /** Steps that a transaction that is gone does not concern. */
 const PURE = new Set(['transaction', 'transactionAsync', 'raw', 'pluck', 'safeIntegers', 'defaultSafeIntegers', 'open', 'next', 'return', 'sync']);
 
+/** Steps that end a transaction on purpose. */
+const ENDS = /^(?:COMMIT|ROLLBACK|RELEASE s|reopen)$/;
+
 // ---- the comparison ----
 
 const TABLES = "SELECT name, sql FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite^_%' ESCAPE '^' " +
@@ -486,7 +520,7 @@ export async function contents(all) {
 }
 
 /** What is compared of a step. The last rowid tells of an insert that was broken off too. */
-const clear = ({ message: _, mayFail: __, ...entry } = {}, rowids) => {
+const clear = ({ message: _, mayFail: __, lost: ___, ...entry } = {}, rowids) => {
   const text = JSON.stringify(entry);
   return rowids ? text : text.replaceAll(/\["lastInsertRowid",-?\d+\]/g, '');
 };
