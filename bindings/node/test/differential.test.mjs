@@ -16,8 +16,8 @@ test('the differences to better-sqlite3 are those of the documentation', () => {
 });
 
 test('random programs come out as with better-sqlite3', async (t) => {
-  const first = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 31));
-  const { ran, found } = await differences({ first, programs: 1000, seconds: SECONDS });
+  const first = Number(process.env.SEED ?? 1000);
+  const { ran, found } = await differences({ first, programs: 200, seconds: SECONDS });
   t.diagnostic(`${ran} programs from seed ${first} on`);
   const [one] = found;
   assert.equal(one, undefined, one && `seed ${one.seed}: ${JSON.stringify(one.difference)}\n${one.steps}`);

@@ -300,7 +300,8 @@ class Reference {
 
   /** A step of a transaction that was begun by hand and that SQLite has rolled back: refused, until one ends it. */
   followLost(step, ours) {
-    if (step.do === 'prepare') return this.perform(step);
+    // A text without a statement has nothing to refuse.
+    if (step.do === 'prepare' || (step.do === 'exec' && step.sql === '')) return this.perform(step);
     if (step.do === 'reopen') {
       this.lost = false;
       return this.perform(step);

@@ -3,7 +3,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Weak, atomic::Ordering},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -28,6 +31,8 @@ pub(super) const INTERRUPT_POLL: Duration = Duration::from_millis(10);
 pub(super) struct Flight {
     /// Whether its pages were to fill the map when it started.
     fills: bool,
+    /// Who wants its pages; counted under the lock of [`Flights`].
+    wanted_by: AtomicU32,
     state: Mutex<FlightState>,
     arrived: Condvar,
 }
@@ -111,7 +116,7 @@ impl Replica {
             if self.map.state(page).visible_to(epoch) {
                 return Ok(None);
             }
-            match flights.get(&(epoch, page)) {
+            let (flight, to_fetch) = match flights.get(&(epoch, page)) {
                 Some(flight) => (flight.clone(), None),
                 None => {
                     let pages = self.plan(epoch, page, &base, &flights);
@@ -122,7 +127,9 @@ impl Replica {
                     flights.extend(pages.iter().map(|&p| ((epoch, p), flight.clone())));
                     (flight, Some(pages))
                 }
-            }
+            };
+            flight.wanted_by.fetch_add(1, Ordering::Relaxed);
+            (flight, to_fetch)
         };
         let joined = to_fetch.is_none();
         if let Some(pages) = to_fetch {
@@ -146,7 +153,9 @@ impl Replica {
                 sink,
             );
         }
-        match self.wait_for(&flight, epoch, page, deadline) {
+        let result = self.wait_for(&flight, epoch, page, deadline);
+        self.leave(&flight, &result);
+        match result {
             // Somebody else's fetch, begun under other circumstances, failed; this reader still has time for its own.
             Err(ReadError::Source { .. } | ReadError::NotSent { .. })
                 if joined && Instant::now() < deadline =>
@@ -154,6 +163,20 @@ impl Replica {
                 Ok(None)
             }
             result => result,
+        }
+    }
+
+    /// A reader waits no longer. A fetch that all its readers have given up may never end: who comes next does not join it.
+    fn leave(&self, flight: &Arc<Flight>, result: &Result<Option<Arc<[u8]>>, ReadError>) {
+        let mut flights = self.flights.lock();
+        let last = flight.wanted_by.fetch_sub(1, Ordering::Relaxed) == 1;
+        if last
+            && matches!(
+                result,
+                Err(ReadError::Interrupted { .. } | ReadError::TimedOut { .. })
+            )
+        {
+            flights.retain(|_, other| !Arc::ptr_eq(other, flight));
         }
     }
 
@@ -200,6 +223,7 @@ impl Replica {
         let base = self.base_of(epoch).ok_or(ReadError::NoBase)?;
         let flight = Arc::new(Flight {
             fills: true,
+            wanted_by: AtomicU32::new(1),
             ..Flight::default()
         });
         let mut flights = self.flights.lock();
@@ -463,6 +487,54 @@ mod tests {
 
     impl PageSource for NoSource {
         fn fetch(&self, _miss: Miss, _sink: PageSink) {}
+    }
+
+    /// Never answers, and keeps the fetches open.
+    #[derive(Default)]
+    struct Silent(Mutex<Vec<PageSink>>);
+
+    impl PageSource for Silent {
+        fn fetch(&self, _miss: Miss, sink: PageSink) {
+            self.0.lock().push(sink);
+        }
+    }
+
+    /// An interrupted page fetch went on without anybody, and the next reader of that page waited for it.
+    #[test]
+    fn b9_a_fetch_that_its_readers_gave_up_is_joined_by_nobody() {
+        let source = Arc::new(Silent::default());
+        let size = PageCount(1000);
+        let replica = Replica::register(ReplicaConfig {
+            storage: Arc::new(MemoryStorage::default()),
+            path: PathBuf::from("/b9_a_fetch/app.db"),
+            page_size: PageSize::DEFAULT,
+            base: Base {
+                revision: Revision::new("1").unwrap(),
+                size,
+            },
+            map: PageMap::new(),
+            source: source.clone(),
+            segment: SegmentSize::DEFAULT,
+            prefetch: false,
+            wait: Duration::from_secs(1),
+            temporary: false,
+        })
+        .unwrap();
+        let page = PageNo::new(10).unwrap();
+        for fetches in 1..4 {
+            let result = replica.obtain(replica.epoch(), page, Instant::now());
+            assert!(matches!(result, Err(ReadError::TimedOut { .. })), "{result:?}");
+            assert_eq!(source.0.lock().len(), fetches);
+        }
+        // One that nobody waits for from the start, as a hydration begins it, is joined.
+        let other = PageNo::new(500).unwrap();
+        let (_, pages, sink) = replica.begin_fetch([other]).unwrap();
+        assert_eq!(pages, [other]);
+        let result = replica.obtain(replica.epoch(), other, Instant::now());
+        assert!(matches!(result, Err(ReadError::TimedOut { .. })), "{result:?}");
+        assert!(replica.begin_fetch([other]).unwrap().1.is_empty());
+        drop(sink);
+        assert_eq!(source.0.lock().len(), 3);
     }
 
     /// The page of SQLite's locks is never here, so beyond 1 GiB "all pages are here" was never true, and every read of
