@@ -247,6 +247,10 @@ impl HttpClient for Line {
                     let mut held = Held::new(&inner);
                     tokio::spawn(async move {
                         held.wait().await;
+                        // It reaches the server that runs by then, not one that was killed meanwhile.
+                        let Some(server) = inner.server.lock().clone() else {
+                            return;
+                        };
                         if let Ok(answer) = server.send(request).await {
                             finish(answer).await;
                         }
