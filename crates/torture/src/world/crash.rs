@@ -112,8 +112,9 @@ impl World {
         let Some(film) = film.filter(|film| !film.is_empty()) else {
             return Ok(());
         };
-        // What landed was here before it left: an image without it is of a time when it had not left.
-        if !self.replicas[r].was_made || self.replicas[r].landed > before {
+        // What landed was here, and noted as sent, before it left: an image without that is of a time when it had not left,
+        // and beside a remote that has it, a backup.
+        if !self.replicas[r].was_made || self.replicas[r].landed > self.replicas[r].had_landed {
             return Ok(());
         }
         let mut checked = Checked::default();

@@ -125,6 +125,7 @@ impl World {
                 maybe: None,
                 is_known: false,
                 was_made: false,
+                had_landed: 0,
                 shown: vec![],
                 landed: 0,
                 base: None,
@@ -143,6 +144,7 @@ impl World {
         let before: Vec<usize> = self.replicas.iter().map(|r| r.log.len()).collect();
         for replica in &mut self.replicas {
             replica.was_made = replica.made;
+            replica.had_landed = replica.landed;
             replica.maybe = None;
         }
         self.with_company(line)?;

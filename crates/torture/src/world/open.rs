@@ -116,6 +116,7 @@ impl World {
                 .iter()
                 .map(|pragma| format!("PRAGMA {pragma};"))
                 .collect();
+            let faults = replica.line.faults();
             let made = guarded(|| {
                 let conn = handle.connection()?;
                 conn.execute_batch("PRAGMA synchronous = full")?;
@@ -125,7 +126,18 @@ impl World {
             match made {
                 Ok(conn) => drop(replica.slots.insert(c, Slot { conn, txn: Txn::None })),
                 Err(_) if replica.has_stopped() => return Ok(None),
-                Err(error) => return Err(refused("connection", &error)),
+                // These pragmas read the schema.
+                Err(error) => {
+                    let excuses = Excuses {
+                        line: replica.line.faults() != faults,
+                        expired: replica.base.is_some_and(|base| self.states[base].expired),
+                        ..Excuses::default()
+                    };
+                    return match is_allowed(&error, excuses) {
+                        true => Ok(None),
+                        false => Err(refused("connection", &error)),
+                    };
+                }
             }
         }
         Ok(replica.slots.get_mut(&c))
