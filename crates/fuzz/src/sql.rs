@@ -161,6 +161,10 @@ pub(crate) fn statement(data: &[u8]) {
                 rewritten.sql
             ),
         }
+        // A text that SQLite does not take may be cut into other words once something in it was replaced.
+        if !took_before {
+            continue;
+        }
         let again = to_sql(&change(&rewritten.sql, rewritten.args.clone()), Mode::Triggers)
             .expect("it was rewritten before");
         assert_eq!(again.first().map(|s| &s.sql), Some(&rewritten.sql), "{sql:?}");
