@@ -452,7 +452,7 @@ async def use():
     print(await conn.execute_fetchall("SELECT 1"), flush=True)
 
 async def use_another():
-    async with turso.aio.connect(path) as own:
+    async with turso.aio.connect(path + ".own") as own:
         print(await own.execute_fetchall("SELECT 2"), flush=True)
 
 conn = asyncio.run(open())
