@@ -152,7 +152,12 @@ impl World {
             Err(_) if replica.has_stopped() => return Ok(false),
             Err(error) => return Err(refused("stats", &error)),
         };
+        if self.state_of(stats.revision.as_deref()).is_err() {
+            // A pull that settled an earlier push may have moved it already, and go on.
+            self.note_settled(r)?;
+        }
         let base = self.state_of(stats.revision.as_deref())?;
+        let replica = &self.replicas[r];
         if base == replica.base && replica.is_known {
             return Ok(false);
         }
