@@ -38,11 +38,21 @@ impl World {
                 self.pull(r, false)?;
             }
         }
-        for r in 0..self.replicas.len() {
-            self.push(r)?;
-        }
-        for r in 0..self.replicas.len() {
-            self.pull(r, false)?;
+        // Once more where a push has said that a pull has to come first.
+        for _ in 0..2 {
+            for r in 0..self.replicas.len() {
+                self.push(r)?;
+            }
+            for r in 0..self.replicas.len() {
+                self.pull(r, false)?;
+            }
+            if self
+                .replicas
+                .iter()
+                .all(|replica| replica.landed == replica.log.len())
+            {
+                break;
+            }
         }
         self.compare_all()?;
         for r in 0..self.replicas.len() {
