@@ -1,5 +1,6 @@
 // Makes the package ready to be published without a native part of its own: each platform's part comes from its package
-// in this folder, as an optional dependency. Run it in a release, after every npm/<platform>/ has got its file.
+// in this folder, as an optional dependency. Run it in a copy of the package or in a release, after every npm/<platform>/ has
+// got its file; arguments name the platforms (default: all).
 import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -10,7 +11,9 @@ const manifestFile = path.join(here, '../package.json');
 const manifest = read(manifestFile);
 
 manifest.optionalDependencies = {};
-for (const { name } of readdirSync(here, { withFileTypes: true }).filter((entry) => entry.isDirectory())) {
+const named = process.argv.slice(2);
+const all = readdirSync(here, { withFileTypes: true }).filter((entry) => entry.isDirectory());
+for (const name of named.length > 0 ? named : all.map((entry) => entry.name)) {
   const platform = read(path.join(here, name, 'package.json'));
   if (platform.version !== manifest.version) {
     throw new Error(`${platform.name} is of version ${platform.version}, the package of ${manifest.version}`);

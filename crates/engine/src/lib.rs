@@ -72,3 +72,8 @@ pub use source::is_asked_for_a_statement;
 pub use statement::{ColumnIndex, FromRow, Named, Params, Row, Rows, Statement};
 pub use stats::Stats;
 pub use verify::{PageDifference, Verified, VerifyProgress};
+
+/// The program in docs/rust.md compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/rust.md")]
+struct RustGuide;
