@@ -65,8 +65,6 @@ pub struct Replica {
     pub is_known: bool,
     /// Whether a connect had succeeded before the step that is running.
     pub was_made: bool,
-    /// How many transactions the remote had when the step began.
-    pub had_landed: usize,
     /// What the step that is running may have committed, or not.
     pub maybe: Option<Transaction>,
     /// What was shown at any time since company came.

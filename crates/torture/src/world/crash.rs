@@ -114,7 +114,7 @@ impl World {
         };
         // What landed was here, and noted as sent, before it left: an image without that is of a time when it had not left,
         // and beside a remote that has it, a backup.
-        if !self.replicas[r].was_made || self.replicas[r].landed > self.replicas[r].had_landed {
+        if !self.replicas[r].was_made || self.states.len() > self.had_states {
             return Ok(());
         }
         let mut checked = Checked::default();

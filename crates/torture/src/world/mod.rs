@@ -60,6 +60,8 @@ pub struct World {
     /// What the remote should hold.
     pub(crate) model: Stock,
     pub(crate) states: Vec<RemoteState>,
+    /// How many of them there were when the step began.
+    pub(crate) had_states: usize,
     pub(crate) replicas: Vec<Replica>,
     /// What was done so far.
     pub counts: Counts,
@@ -92,6 +94,7 @@ impl World {
             remote,
             model,
             states: vec![],
+            had_states: 0,
             replicas: vec![],
             counts: Counts::default(),
             forks: 0,
@@ -125,7 +128,6 @@ impl World {
                 maybe: None,
                 is_known: false,
                 was_made: false,
-                had_landed: 0,
                 shown: vec![],
                 landed: 0,
                 base: None,
@@ -144,9 +146,9 @@ impl World {
         let before: Vec<usize> = self.replicas.iter().map(|r| r.log.len()).collect();
         for replica in &mut self.replicas {
             replica.was_made = replica.made;
-            replica.had_landed = replica.landed;
             replica.maybe = None;
         }
+        self.had_states = self.states.len();
         self.with_company(line)?;
         for (r, &before) in before.iter().enumerate() {
             let stopped = self.replicas[r]
