@@ -5,6 +5,7 @@ use crate::{model::Stock, oracle::Failure};
 
 impl World {
     pub(super) fn remote(&mut self, sql: &str) -> Outcome {
+        self.note_arrived()?;
         let result = self.remote.conn.execute_batch(sql);
         let housekeeping = sql.starts_with("VACUUM") || sql.starts_with("PRAGMA");
         if !housekeeping || sql.contains("user_version =") {
@@ -34,11 +35,9 @@ impl World {
     }
 
     pub(super) fn expire(&mut self) -> Outcome {
+        self.note_arrived()?;
         if self.remote.expire().map_err(lab)? {
-            // In the middle of a pull that settles an earlier push, the latest is one that is not noted yet.
-            let revision = self.remote.revision().map_err(lab)?;
-            let latest = self.states.iter().rposition(|state| state.revision == revision);
-            let older = latest.unwrap_or(self.states.len());
+            let older = self.states.len() - 1;
             self.states[..older]
                 .iter_mut()
                 .for_each(|state| state.expired = true);
@@ -102,6 +101,15 @@ impl World {
     pub(super) fn settle_all(&mut self) -> Outcome {
         for replica in &self.replicas {
             replica.line.quiet();
+        }
+        self.note_arrived()
+    }
+
+    /// What replicas have sent since the last step may have landed, and made revisions that a pull under way has met.
+    fn note_arrived(&mut self) -> Outcome {
+        let revision = self.remote.revision().map_err(lab)?;
+        if self.states.last().is_some_and(|last| last.revision == revision) {
+            return Ok(());
         }
         for r in 0..self.replicas.len() {
             if self.model.state().map_err(lab)? == self.remote.state().map_err(lab)? {
