@@ -89,12 +89,13 @@ pub fn is_allowed(error: &Error, excuses: Excuses) -> bool {
     }
     match error {
         Error::Sqlite(e) if matches!(e.code(), 5 | 6) => excuses.busy,
+        Error::SyncBusy { .. } => excuses.busy,
         Error::Unsupported { .. } => excuses.statement,
         Error::Interrupted { .. } => excuses.cancelled,
         // What a push says when the answers got lost on the way, or where a put-back has to come first.
         Error::Unsendable { message, .. } => excuses.line || message.contains("pull first"),
         _ if error.is_interrupted() => excuses.cancelled,
-        _ if error.is_transient() => excuses.line && !matches!(error, Error::SyncBusy { .. }),
+        _ if error.is_transient() => excuses.line,
         _ => false,
     }
 }

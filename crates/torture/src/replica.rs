@@ -63,6 +63,8 @@ pub struct Replica {
 
     /// Whether the model knows what it is based on.
     pub is_known: bool,
+    /// A pull is under way, and waits for what is done meanwhile: who takes turns with it waits in vain.
+    pub is_pulling: bool,
     /// Whether a connect had succeeded before the step that is running.
     pub was_made: bool,
     /// What the step that is running may have committed, or not.

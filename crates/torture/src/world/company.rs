@@ -79,12 +79,14 @@ impl World {
                     let began = Instant::now();
                     // What these steps ask the remote themselves does not wait.
                     self.replicas[r].line.unwatch();
+                    self.replicas[r].is_pulling = matches!(line.step, Step::Pull(..));
                     for (at, step) in &line.meanwhile {
                         if *at == nth && failed.is_ok() && !self.replicas[r].has_stopped() {
                             cancelled |= matches!(step, Step::Cancel(_));
                             failed = self.step(step);
                         }
                     }
+                    self.replicas[r].is_pulling = false;
                     // The request waits for them as for a slow line.
                     slow |= began.elapsed() > self.replicas[r].timeout / 3;
                     self.replicas[r].line.watch(hook.clone());

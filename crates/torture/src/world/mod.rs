@@ -127,6 +127,7 @@ impl World {
                 log: vec![],
                 maybe: None,
                 is_known: false,
+                is_pulling: false,
                 was_made: false,
                 shown: vec![],
                 landed: 0,

@@ -152,6 +152,7 @@ impl World {
         };
         let excuses = Excuses {
             line: replica.line.faults() != faults,
+            busy: replica.is_pulling,
             ..Excuses::default()
         };
         match result {
