@@ -253,10 +253,11 @@ impl Connection {
                 })
             }
         };
+        self.settings.lock().begin = begin;
+        // An error leaves the transaction open, and what comes later begins none, as in the standard library.
         if begin.is_none() && self.opened.get().is_some() && self.is_legacy() {
             self.commit(py)?;
         }
-        self.settings.lock().begin = begin;
         Ok(())
     }
 

@@ -21,7 +21,7 @@ use pyo3::prelude::*;
 use crate::{
     callbacks::Callbacks,
     errors::ProgrammingError,
-    fork, signals,
+    fork, log, signals,
     state::{RunId, State},
     turns::{Turn, Turns},
 };
@@ -91,6 +91,16 @@ impl Core {
         ))
     }
 
+    /// Fails where a wait could be one for this very thread.
+    fn check_may_wait(&self) -> PyResult<()> {
+        match log::is_logging() {
+            true => Err(ProgrammingError::new_err(
+                "a logging handler runs in the middle of a call of the engine and cannot use a connection",
+            )),
+            false => self.check_process(),
+        }
+    }
+
     /// Waits for this thread's turn.
     pub(crate) fn lock(&self, py: Python<'_>) -> PyResult<Locked<'_>> {
         let mut locked = self.take_turn(py)?;
@@ -103,7 +113,7 @@ impl Core {
     }
 
     fn take_turn(&self, py: Python<'_>) -> PyResult<Locked<'_>> {
-        self.check_process()?;
+        self.check_may_wait()?;
         signals::watch_on_this_thread(py)?;
         let turn = match self.turns.try_take() {
             Some(turn) => turn,
@@ -147,7 +157,7 @@ impl Core {
 
     /// The database, for pulls and the like, which wait for no statement of this connection.
     pub(crate) fn database(&self) -> PyResult<Database> {
-        self.check_process()?;
+        self.check_may_wait()?;
         if self.callbacks.is_waited_for() {
             return Err(ProgrammingError::new_err(
                 "this function is called in the middle of a request of the same database: it cannot pull, push or the like",

@@ -1,9 +1,10 @@
 //! The engine's messages as records of a Python logger.
 //!
-//! A message may come from any thread, with locks of the engine held; that is fine, because who has the GIL never waits
-//! for those.
+//! A message may come from any thread, with locks of the engine held. So what runs for it, also a destructor that happens to,
+//! cannot use a connection: it would wait for those.
 
 use std::{
+    cell::Cell,
     fmt::{self, Write},
     sync::atomic::{AtomicU8, Ordering},
 };
@@ -19,6 +20,15 @@ use tracing::{
 static LOGGER: Mutex<Option<Py<PyAny>>> = Mutex::new(None);
 /// The least important level that is passed on, as Python has it.
 static LEAST: AtomicU8 = AtomicU8::new(u8::MAX);
+
+thread_local! {
+    static LOGS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread runs something for a message.
+pub(crate) fn is_logging() -> bool {
+    LOGS.get()
+}
 
 /// Passes messages of `level` and above on to a logger.
 #[pyfunction]
@@ -53,6 +63,7 @@ impl Subscriber for ToPython {
     fn event(&self, event: &Event<'_>) {
         let mut text = Text::default();
         event.record(&mut text);
+        let before = LOGS.replace(true);
         // None: the interpreter is shutting down.
         Python::try_attach(|py| {
             let logger = LOGGER.lock().as_ref().map(|logger| logger.clone_ref(py));
@@ -65,6 +76,7 @@ impl Subscriber for ToPython {
                 }
             }
         });
+        LOGS.set(before);
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {

@@ -208,15 +208,19 @@ impl State {
             state.check_interrupted()?;
             state.execute_now(prepared)
         });
-        // Of a transaction that was begun for this statement the error says all, and a conflict clause that says ROLLBACK ends
-        // the transaction, as it does in the standard library.
-        let ends = |error: &EngineError| {
-            is_first || matches!(error, EngineError::Sqlite(e) if e.code() == codes::CONSTRAINT)
-        };
-        if executed.as_ref().is_err_and(ends) {
+        // Of a transaction that was begun for this statement the error says all.
+        if is_first && executed.is_err() {
             self.connection.end_lost_transaction();
         }
-        executed
+        self.end_rolled_back(executed)
+    }
+
+    /// A conflict clause that says ROLLBACK ends the transaction, as it does in the standard library.
+    fn end_rolled_back<T>(&self, result: Result<T, EngineError>) -> Result<T, EngineError> {
+        if matches!(&result, Err(EngineError::Sqlite(e)) if e.code() == codes::CONSTRAINT) {
+            self.connection.end_lost_transaction();
+        }
+        result
     }
 
     fn execute_now(&mut self, mut prepared: Prepared) -> Result<Executed, EngineError> {
@@ -412,14 +416,17 @@ impl State {
     pub(crate) fn script(&mut self, sql: &str) -> Result<(), EngineError> {
         self.timed(|state| {
             let mut rest = sql;
-            while !rest.is_empty() {
+            // An empty script, too, is told of an interrupt that lasts.
+            loop {
                 let (statement, tail) = state.prepare_next_now(rest)?;
                 if let Some(prepared) = statement {
                     state.run_next_now(prepared)?;
                 }
                 rest = &rest[tail..];
+                if rest.is_empty() {
+                    return Ok(());
+                }
             }
-            Ok(())
         })
     }
 
@@ -443,11 +450,12 @@ impl State {
     }
 
     fn run_next_now(&mut self, mut prepared: Prepared) -> Result<(), EngineError> {
-        match prepared.reads {
-            true => while prepared.step(&self.callbacks)? {},
-            false => drop(self.in_order(&mut prepared)?),
+        if prepared.reads {
+            while prepared.step(&self.callbacks)? {}
+            return Ok(());
         }
-        Ok(())
+        let done = self.in_order(&mut prepared).map(drop);
+        self.end_rolled_back(done)
     }
 }
 

@@ -222,6 +222,20 @@ class Aggregate:
         return self.sum
 
 
+class Raised(str):
+    """The class of an exception, with what else is known of it."""
+
+    text: str
+    #: The class of the exception in whose place it was raised.
+    over: str
+
+    @classmethod
+    def of(cls, error: Exception) -> Raised:
+        made = cls(type(error).__name__)
+        made.text, made.over = str(error), type(error.__context__).__name__
+        return made
+
+
 class Player:
     """Runs a program with one of the modules and writes down what it sees."""
 
@@ -250,7 +264,7 @@ class Player:
         try:
             answer = getattr(self, "do_" + step[0])(*step[1:])
         except Exception as error:
-            answer = ("raised", type(error).__name__)
+            answer = ("raised", Raised.of(error))
             if SHOW:
                 print(self.module.__name__, step, repr(error))
         connection = self.connections.get(step[1])
@@ -423,7 +437,7 @@ def contents(path: Path) -> Any:
 Explains = Callable[[Step, Any, Any], bool]
 
 
-def _raised(answer: Any) -> str | None:
+def _raised(answer: Any) -> Raised | None:
     return answer[0][1] if isinstance(answer[0], tuple) and answer[0][:1] == ("raised",) else None
 
 
@@ -441,12 +455,32 @@ def known(name: str) -> Callable[[Explains], Explains]:
 
 @known("returning")
 def _returning(step: Step, theirs: Any, ours: Any) -> bool:
-    return "RETURNING" in repr(step)
+    # Not where the rows are read at once.
+    return step[0] == "execute" and "RETURNING" in step[3] and theirs[1][0] == ours[1][0]
 
 
 @known("locked-schema")
 def _locked_schema(step: Step, theirs: Any, ours: Any) -> bool:
-    return _raised(theirs) == _raised(ours) == "OperationalError" and not theirs[1][0] and ours[1][0]
+    there, here = _raised(theirs), _raised(ours)
+    if here != "OperationalError" or here.text != "database is locked":
+        return False
+    if there == here and there.text == here.text:
+        # The schema had been read by a statement that needs none, so this one got as far as its transaction.
+        return ours[1][0] and not theirs[1][0]
+    sql = step[3] if step[0] == "execute" else step[2] if step[0] == "script" else "t"
+    return re.search(r"\b(t|u|child|extra)\b", sql) is None and theirs[1] == ours[1]
+
+
+@known("lost-transaction")
+def _lost_transaction(step: Step, theirs: Any, ours: Any) -> bool:
+    there, here = _raised(theirs), _raised(ours)
+    return there == here == "OperationalError" and there.text == "interrupted" and ours[1][0] and not theirs[1][0]
+
+
+@known("error-before")
+def _error_before(step: Step, theirs: Any, ours: Any) -> bool:
+    there, here = _raised(theirs), _raised(ours)
+    return there is not None and here is not None and there.over == here and theirs[1] == ours[1]
 
 
 @known("counts-failed")

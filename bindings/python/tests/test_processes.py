@@ -67,7 +67,7 @@ print(status, local.execute("SELECT a FROM t").fetchall(), own.execute("SELECT a
 """
 
 
-def test_a_child_process_is_told_to_open_its_own_connection(url: str, tmp_path: Path) -> None:
+def test_b7_a_child_process_is_told_to_open_its_own_connection_and_refused_its_parents_files(url: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORK, str(tmp_path / "a.db"), url],
         capture_output=True,

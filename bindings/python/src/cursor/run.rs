@@ -175,7 +175,7 @@ impl Cursor {
             return owner.wait(py, || state.script(sql));
         };
         let mut rest = sql;
-        while !rest.is_empty() {
+        loop {
             let (statement, tail) = owner.wait(py, || state.prepare_next(rest))?;
             if let Some(prepared) = statement {
                 Connection::trace(
@@ -186,7 +186,9 @@ impl Cursor {
                 owner.wait(py, || state.run_next(prepared))?;
             }
             rest = &rest[tail..];
+            if rest.is_empty() {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 }

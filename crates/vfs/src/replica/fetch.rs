@@ -288,35 +288,17 @@ impl Replica {
         page: PageNo,
         deadline: Instant,
     ) -> Result<Option<Arc<[u8]>>, ReadError> {
-        let mut state = flight.state.lock();
         loop {
-            if let Some(bytes) = state.private.get(&page) {
-                return Ok(Some(bytes.clone()));
+            if let Some(came) = self.has_come(flight, &flight.state.lock(), epoch, page) {
+                return came;
             }
-            if self.map.state(page).visible_to(epoch) {
-                return Ok(None);
-            }
-            match &state.done {
-                Some(Err(source)) => {
-                    return Err(ReadError::Source {
-                        page,
-                        source: source.clone(),
-                    });
-                }
-                Some(Ok(())) => {
-                    // A pull takes pages out of the map before it moves the epoch; wait until it has done both.
-                    drop(self.fill.lock());
-                    let moved = flight.fills && epoch != self.epoch();
-                    if moved || self.map.state(page).visible_to(epoch) {
-                        // When it moved after the page had filled the map: start over at this reader's own revision.
-                        return Ok(None);
-                    }
-                    return Err(ReadError::NotSent { page });
-                }
-                None => {}
-            }
+            // Asked without the lock: what answers may run a signal handler of the program, which may read pages.
             if context::is_interrupted() {
                 return Err(ReadError::Interrupted { page });
+            }
+            let mut state = flight.state.lock();
+            if let Some(came) = self.has_come(flight, &state, epoch, page) {
+                return came;
             }
             let now = Instant::now();
             if now >= deadline {
@@ -328,6 +310,38 @@ impl Replica {
             flight
                 .arrived
                 .wait_until(&mut state, deadline.min(now + INTERRUPT_POLL));
+        }
+    }
+
+    /// What a fetch has come to for a reader of one of its pages; `None` while it goes on without that page.
+    fn has_come(
+        &self,
+        flight: &Flight,
+        state: &FlightState,
+        epoch: Epoch,
+        page: PageNo,
+    ) -> Option<Result<Option<Arc<[u8]>>, ReadError>> {
+        if let Some(bytes) = state.private.get(&page) {
+            return Some(Ok(Some(bytes.clone())));
+        }
+        if self.map.state(page).visible_to(epoch) {
+            return Some(Ok(None));
+        }
+        match state.done.as_ref()? {
+            Err(source) => Some(Err(ReadError::Source {
+                page,
+                source: source.clone(),
+            })),
+            Ok(()) => {
+                // A pull takes pages out of the map before it moves the epoch; wait until it has done both.
+                drop(self.fill.lock());
+                let moved = flight.fills && epoch != self.epoch();
+                // When it moved after the page had filled the map: start over at this reader's own revision.
+                match moved || self.map.state(page).visible_to(epoch) {
+                    true => Some(Ok(None)),
+                    false => Some(Err(ReadError::NotSent { page })),
+                }
+            }
         }
     }
 }

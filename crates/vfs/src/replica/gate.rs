@@ -69,22 +69,29 @@ pub struct NextBase {
 impl Replica {
     /// A connection takes a read mark: its snapshot begins, in the current epoch. `Ok(false)` = busy.
     pub(crate) fn begin_snapshot(&self, held: &mut HeldSlots, slot: usize) -> Result<bool, ReadError> {
-        let mut index = self.wal_index.lock();
         let deadline = Instant::now() + self.wait;
         // Who holds the write lock only takes another mark, because it restarts the WAL: it began long ago.
-        while index.gate_closed && !WalIndex::holds_write_lock(held) {
+        let must_wait =
+            |index: &WalIndex, held: &HeldSlots| index.gate_closed && !WalIndex::holds_write_lock(held);
+        let mut index = self.wal_index.lock();
+        while must_wait(&index, held) {
             if context::must_not_wait() {
                 return Err(ReadError::WouldWait { what: "a pull" });
             }
+            // Asked without the lock: what answers may run a signal handler of the program, which may read pages.
+            drop(index);
             if context::is_interrupted() {
                 return Err(ReadError::InterruptedByUser);
             }
-            let now = Instant::now();
-            if now >= deadline {
-                return Err(ReadError::PullUnderWay { waited: self.wait });
+            index = self.wal_index.lock();
+            if must_wait(&index, held) {
+                let now = Instant::now();
+                if now >= deadline {
+                    return Err(ReadError::PullUnderWay { waited: self.wait });
+                }
+                self.gate_opened
+                    .wait_until(&mut index, deadline.min(now + INTERRUPT_POLL));
             }
-            self.gate_opened
-                .wait_until(&mut index, deadline.min(now + INTERRUPT_POLL));
         }
         Ok(index.lock_shared(held, slot, self.epoch()))
     }

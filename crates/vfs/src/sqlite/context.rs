@@ -118,7 +118,8 @@ pub fn is_interrupted() -> bool {
 }
 
 /// From now on a wait on this thread asks `watch` too, every few milliseconds, whether it should stop: for a language
-/// whose signal handlers run on one certain thread. It may be called with locks held and must not use a connection.
+/// whose signal handlers run on one certain thread. No lock of this crate is held then, but the connection is in the middle
+/// of a call.
 pub fn set_watch(watch: Option<fn() -> bool>) {
     let _ = WATCH.try_with(|current| current.set(watch));
 }
