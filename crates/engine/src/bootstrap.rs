@@ -21,7 +21,7 @@ use crate::{
     error::{Error, Result},
     info::Info,
     options::{Bootstrap, Builder},
-    source::pinned,
+    request::pinned,
 };
 
 /// Most pages of the first request, when the size of the database is not known: 256 MiB of 4096 bytes each. The rest is

@@ -4,9 +4,7 @@
 //! ([`crate::capture`]); nothing here may run a user's statement past it.
 
 use std::{
-    any::Any,
     fmt,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,23 +12,10 @@ use std::{
 use partial_sync_vfs::sqlite::{self, Conn};
 
 use crate::{
-    capture::{Capture, CaptureOptions, classify::Plan},
     error::{Error, Result},
+    recorded::{ConnectionOptions, Recorded},
     statement::{FromRow, Params, Row, Statement},
-    transaction::{Control, Transactions},
 };
-
-/// How to open a [`Connection`].
-pub(crate) struct ConnectionOptions {
-    pub path: PathBuf,
-    /// Name of a registered VFS.
-    pub vfs: Option<String>,
-    /// Record local changes.
-    pub capture: Option<CaptureOptions>,
-    pub busy_timeout: Duration,
-    /// Lives at least as long as the connection.
-    pub keep_alive: Option<Arc<dyn Any + Send + Sync>>,
-}
 
 /// A connection. Clones are the same connection. It closes when the last clone and the last of its statements are gone,
 /// and an open transaction is then rolled back.
@@ -39,15 +24,7 @@ pub(crate) struct ConnectionOptions {
 /// transactions of their own, take a connection each.
 #[derive(Clone)]
 pub struct Connection {
-    inner: Arc<Inner>,
-}
-
-pub(crate) struct Inner {
-    // Statements inside `capture` go before the connection, the connection before what keeps its VFS alive.
-    pub(crate) capture: Option<Capture>,
-    pub(crate) transactions: Transactions,
-    pub(crate) conn: Conn,
-    _keep_alive: Option<Arc<dyn Any + Send + Sync>>,
+    inner: Arc<Recorded>,
 }
 
 impl fmt::Debug for Connection {
@@ -56,33 +33,10 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// Loads what SQLite's library does not have built in and users expect: `generate_series`.
-pub(crate) fn load_extras(conn: &Conn) -> Result<()> {
-    Ok(conn.with_rusqlite(|c| rusqlite::vtab::series::load_module(c))?)
-}
-
 impl Connection {
     pub(crate) fn open(options: ConnectionOptions) -> Result<Self> {
-        let open = sqlite::OpenOptions {
-            vfs: options.vfs,
-            busy_timeout: options.busy_timeout,
-            ..sqlite::OpenOptions::default()
-        };
-        let conn = Conn::open(&options.path, &open)?;
-        // The library is built with foreign keys on; SQLite's own default, which users know, is off.
-        conn.execute_batch("PRAGMA foreign_keys = OFF")?;
-        load_extras(&conn)?;
-        let capture = match options.capture {
-            Some(options) => Some(Capture::install(&conn, options)?),
-            None => None,
-        };
         Ok(Self {
-            inner: Arc::new(Inner {
-                capture,
-                transactions: Transactions::default(),
-                conn,
-                _keep_alive: options.keep_alive,
-            }),
+            inner: Arc::new(Recorded::open(options)?),
         })
     }
 
@@ -105,17 +59,7 @@ impl Connection {
     }
 
     fn prepare_next(&self, sql: &str, persistent: bool) -> Result<(Option<Statement>, usize)> {
-        let (prepared, tail) = match &self.inner.capture {
-            Some(capture) => capture.prepare(&self.inner.conn, sql, persistent)?,
-            None => {
-                let (stmt, tail) = self.inner.conn.prepare(sql, persistent)?;
-                let prepared = stmt.map(|stmt| {
-                    let plan = Control::of(&stmt).map_or(Plan::Plain, Plan::Control);
-                    (stmt, plan)
-                });
-                (prepared, tail)
-            }
-        };
+        let (prepared, tail) = self.inner.prepare(sql, persistent)?;
         let statement = prepared.map(|(stmt, plan)| Statement::new(self.inner.clone(), stmt, plan));
         Ok((statement, tail))
     }
@@ -169,18 +113,12 @@ impl Connection {
 
     /// Rows that the last finished INSERT, UPDATE or DELETE changed itself.
     pub fn changes(&self) -> u64 {
-        match &self.inner.capture {
-            Some(capture) => capture.changes(&self.inner.conn),
-            None => self.inner.conn.changes(),
-        }
+        self.inner.changes()
     }
 
     /// Rows changed since the connection was opened, trigger and foreign-key effects included.
     pub fn total_changes(&self) -> u64 {
-        match &self.inner.capture {
-            Some(capture) => capture.total_changes(&self.inner.conn),
-            None => self.inner.conn.total_changes(),
-        }
+        self.inner.total_changes()
     }
 
     /// Rowid of the last row inserted into a table with rowids.

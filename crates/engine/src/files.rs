@@ -10,25 +10,84 @@ use std::{
     },
 };
 
-use partial_sync_core::{PageSize, SegmentSize};
+use partial_sync_core::{Epoch, PageMap, PageSize};
 use partial_sync_transport::{Remote, RemoteErrorKind};
 use partial_sync_vfs::{Base, HeaderKind, Replica, Storage, StorageFile, WalMark, header_kind, hide_file};
 
 use crate::{
     bootstrap::{self, Plan},
-    database::check_url,
     error::{Error, Result},
-    info::{self, Info, beside},
+    info::{self, Info},
     options::{Builder, PartialSync},
-    pull,
     runtime::Moment,
+    side_files::{beside, temporary_files},
 };
 
 /// What is known of it, which pages are here, and how far the WAL was looked at.
-type Opened = (Info, partial_sync_core::PageMap, Option<WalMark>);
+type Opened = (Info, PageMap, Option<WalMark>);
+
+/// The files of a replica, which are this process's for as long as the lock lives.
+pub(crate) struct Files {
+    pub storage: Arc<dyn Storage>,
+    pub path: PathBuf,
+    pub info: Info,
+    /// Which pages are here.
+    pub map: PageMap,
+    /// How far the WAL was looked at.
+    pub wal_mark: Option<WalMark>,
+    pub lock: Box<dyn Any + Send + Sync>,
+    /// Whether there was no database file before.
+    pub is_new: bool,
+}
+
+/// Reads the replica that is there, or makes it from the remote.
+pub(crate) fn open_or_make(
+    storage: Arc<dyn Storage>,
+    path: PathBuf,
+    remote: &Arc<dyn Remote>,
+    options: &Builder,
+    begun: Moment,
+) -> Result<Files> {
+    let is_new = !storage
+        .exists(&path)
+        .map_err(|e| Error::storage("look for", &path, e))?;
+    let lock = take_lock(&*storage, &path)?;
+    // Only now, that nobody else writes it: another process may just have finished its first connect.
+    let opened = match Info::load(&*storage, &path)? {
+        Some(info) if info.ready => open_existing(&storage, &path, info, remote, options),
+        unfinished => {
+            let begun_before = unfinished.is_some();
+            make_new(&storage, &path, unfinished, remote, options, begun).inspect_err(|error| {
+                if (is_new || begun_before) && !is_worth_keeping(&*storage, &path, error) {
+                    remove_files(&*storage, &path);
+                }
+            })
+        }
+    };
+    let (info, map, wal_mark) = opened.inspect_err(|_| {
+        // Taking the lock made an empty file where there was none.
+        let is_empty = || {
+            storage
+                .open(&path, false)
+                .is_ok_and(|f| f.is_empty().unwrap_or(false))
+        };
+        if is_new && is_empty() {
+            let _ = storage.remove(&path);
+        }
+    })?;
+    Ok(Files {
+        storage,
+        path,
+        info,
+        map,
+        wal_mark,
+        lock,
+        is_new,
+    })
+}
 
 /// Reads the replica that is there.
-pub(crate) fn open_existing(
+fn open_existing(
     storage: &Arc<dyn Storage>,
     path: &Path,
     mut info: Info,
@@ -36,7 +95,7 @@ pub(crate) fn open_existing(
     options: &Builder,
 ) -> Result<Opened> {
     if !options.accept_new_url {
-        check_url(remote.known_url().as_deref(), &info, path)?;
+        info.check_url(remote.known_url().as_deref(), path)?;
     }
     let main = storage
         .open(path, false)
@@ -83,7 +142,7 @@ pub(crate) fn open_existing(
         saved.dirty.remove_range(u32::try_from(end).unwrap_or(u32::MAX)..);
         mark = None;
     }
-    Ok((info, saved.to_map(partial_sync_core::Epoch(0)), mark))
+    Ok((info, saved.to_map(Epoch(0)), mark))
 }
 
 /// Makes the files of a replica of version 0.1.0 what this version expects. Can be done again after a kill at any point.
@@ -143,13 +202,12 @@ fn changed(path: &Path, how: &'static str, unpushed: Option<u64>) -> Error {
 
 /// Makes a replica where there is none, or where a first connect was cut off: then it goes on where that was, if what it
 /// left is of this remote and the revision is still kept.
-pub(crate) fn make_new(
+fn make_new(
     storage: &Arc<dyn Storage>,
     path: &Path,
     unfinished: Option<Info>,
     remote: &Arc<dyn Remote>,
     options: &Builder,
-    segment: Option<SegmentSize>,
     begun: Moment,
 ) -> Result<Opened> {
     let main = storage
@@ -176,7 +234,7 @@ pub(crate) fn make_new(
     info.client_id = format!("{}-{:032x}", options.client_name, random.u128(..));
     let partial = options.partial.clone();
     info.bootstrap = partial.as_ref().and_then(|p| p.bootstrap.clone());
-    info.segment_size = u64::from(segment.unwrap_or_default().bytes());
+    info.segment_size = u64::from(options.checked_segment()?.unwrap_or_default().bytes());
     info.prefetch = partial.as_ref().and_then(|p| p.prefetch).unwrap_or(false);
     let made = loop {
         // What an earlier replica of this name left must not be taken for this one's: the page map before the info file
@@ -253,12 +311,12 @@ fn note(info: &mut Info, base: &Base, page_size: PageSize) {
 
 /// Whether what a first connect that failed has left is worth going on from: the network failed, and not everything was in
 /// vain.
-pub(crate) fn is_worth_keeping(storage: &dyn Storage, path: &Path, error: &Error) -> bool {
+fn is_worth_keeping(storage: &dyn Storage, path: &Path, error: &Error) -> bool {
     error.is_transient() && storage.exists(&beside(path, "-pages")).unwrap_or(false)
 }
 
 /// The lock of the database file, which is made (empty) when it is not there.
-pub(crate) fn take_lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Any + Send + Sync>> {
+fn take_lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Any + Send + Sync>> {
     storage
         .open(path, true)
         .map_err(|e| Error::storage("open", path, e))?;
@@ -287,7 +345,7 @@ pub(crate) fn remove_files(storage: &dyn Storage, path: &Path) {
     .map(|suffix| beside(path, suffix))
     .to_vec();
     files.push(Replica::wal_path(path));
-    files.extend(pull::temporary_files(path));
+    files.extend(temporary_files(path));
     // Only making the name of a complete info file durable can have failed: as long as it is there all must stay.
     files.insert(if said_ready { 0 } else { files.len() }, info);
     for file in files {

@@ -8,17 +8,15 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 
 use partial_sync_core::{PageCount, PageId, PageNo};
 use partial_sync_transport::{PageSelector, PagesRequest, RemoteError, RemoteErrorKind};
-use partial_sync_vfs::{
-    Base, PageSink, SourceError,
-    sqlite::{Conn, Step, ValueRef},
-};
+use partial_sync_vfs::{Base, PageSink, SourceError};
 use roaring::RoaringBitmap;
 
 use crate::{
-    database::{Database, open_plain},
+    database::Database,
     error::{Error, PageFetchError, Result},
+    plain::{PageReader, open_plain},
+    request::{pinned, stream},
     session::Session,
-    source::{pinned, stream},
 };
 
 const DOING: &str = "a hydration";
@@ -236,31 +234,4 @@ fn touched_by(
 fn not_stored(page: PageNo, path: &Path) -> Error {
     let why = format!("page {page} was fetched but could not be stored; is the disk full?");
     Error::storage("hydrate", path, io::Error::new(io::ErrorKind::StorageFull, why))
-}
-
-/// Reads pages as a connection sees them, the WAL included, through the virtual table `sqlite_dbpage`. An absent page is
-/// fetched; ask the page map first where that must not be.
-pub(crate) struct PageReader {
-    read: partial_sync_vfs::sqlite::Stmt,
-}
-
-impl PageReader {
-    pub(crate) fn new(conn: &Conn) -> Result<Self> {
-        Ok(Self {
-            read: conn.prepare_one("SELECT data FROM sqlite_dbpage WHERE pgno = ?1")?,
-        })
-    }
-
-    /// The page's bytes; `None` beyond the end of the database as the connection sees it.
-    pub(crate) fn read(&mut self, page: PageNo) -> Result<Option<&[u8]>> {
-        self.read.reset()?;
-        self.read.bind(1, ValueRef::Integer(i64::from(page.get())))?;
-        match self.read.step()? {
-            Step::Done => Ok(None),
-            Step::Row => match self.read.value(0)? {
-                ValueRef::Blob(bytes) => Ok(Some(bytes)),
-                _ => Ok(None),
-            },
-        }
-    }
 }

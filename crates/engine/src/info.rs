@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Result},
     options::Bootstrap,
+    side_files::{INFO, beside},
 };
 
 /// The format that this version writes.
@@ -210,6 +211,18 @@ impl Info {
         url.is_some_and(|url| !self.remote_url.is_empty() && plain(url) != plain(&self.remote_url))
     }
 
+    /// Refuses the url of another remote than the replica's, as far as both are known.
+    pub(crate) fn check_url(&self, url: Option<&str>, path: &Path) -> Result<()> {
+        match url.filter(|_| self.is_elsewhere(url)) {
+            Some(url) => Err(Error::OtherRemote {
+                path: path.to_owned(),
+                replica: self.remote_url.clone(),
+                asked: url.to_owned(),
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// Whether the base is of another remote than the one at this url, so that the two must not be mixed.
     pub(crate) fn base_is_elsewhere(&self, url: Option<&str>) -> bool {
         !self.is_unpulled() && (self.moved || self.is_elsewhere(url))
@@ -277,14 +290,7 @@ pub(crate) fn revision(text: &str, path: &Path) -> Result<Revision> {
 
 /// The info file of the replica at `path`.
 pub(crate) fn file(path: &Path) -> PathBuf {
-    beside(path, "-info")
-}
-
-/// A side file's name.
-pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
+    beside(path, INFO)
 }
 
 /// Seconds since 1970.

@@ -7,7 +7,7 @@ use partial_sync_transport::{AuthToken, HttpClient, Remote};
 use partial_sync_vfs::Storage;
 use serde::{Deserialize, Serialize};
 
-use crate::{change::transform::TransformFn, database::Database, error::Result, runtime::CancelHandle};
+use crate::{change::transform::TransformFn, error::Result, runtime::CancelHandle};
 
 /// How long a page is waited for when nothing else is said.
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -243,12 +243,6 @@ impl Builder {
     pub fn cancel_handle(mut self, handle: CancelHandle) -> Self {
         self.cancel = handle;
         self
-    }
-
-    /// Opens the database, bootstrapping it from the remote when it is not here yet. A replica that is here is opened
-    /// without asking the remote for anything.
-    pub fn connect(self) -> Result<Database> {
-        Database::connect(self)
     }
 
     pub(crate) fn checked_segment(&self) -> Result<Option<SegmentSize>> {

@@ -26,6 +26,7 @@ use crate::{
     error::{Error, Result},
     info::{Info, now},
     log::Log,
+    pull::finish::finish_earlier,
     putback,
     session::Session,
 };
@@ -39,7 +40,7 @@ const ATTEMPTS: usize = 5;
 /// See [`crate::Database::push`].
 pub(crate) fn push(open: &Session<'_>) -> Result<()> {
     let _sync = open.lock_sync(DOING)?;
-    crate::pull::finish_earlier(open)?;
+    finish_earlier(open)?;
     let log = Log::new(&open.keeper);
     let info = open.info.lock().clone();
     if !open.may_have_log() || log.last()?.is_none() {
@@ -281,7 +282,7 @@ fn ask_remote(open: &Session<'_>, log: &Log, url: Option<&String>, in_doubt: boo
     // Before it is held against what was acknowledged, by another remote perhaps.
     open.adopt(url.cloned())?;
     let acknowledged = Some(ChangeId(open.info.lock().acknowledged)).filter(|id| id.0 > 0);
-    resume_after(position.change_id, acknowledged, newest_sent(open, log.last()?))?;
+    resume_after(position.change_id, acknowledged, open.newest_sent(log.last()?))?;
     if let Some(id) = position.change_id {
         confirm(open, id)?;
     }
@@ -459,14 +460,6 @@ fn integer(value: &hrana::Value) -> Option<i64> {
     }
 }
 
-/// The highest change that was ever sent, or at least given a number. Newer ones than those in the log may have left it:
-/// discarded ones.
-pub(crate) fn newest_sent(open: &Session<'_>, in_log: Option<ChangeId>) -> Option<ChangeId> {
-    let floor = open.floor.load(Ordering::Acquire);
-    let given = in_log.map_or(floor, |id| id.0.max(floor));
-    Some(ChangeId(given.min(open.info.lock().sent))).filter(|id| id.0 > 0)
-}
-
 /// The remote has every change up to `id`.
 fn confirm(open: &Session<'_>, id: ChangeId) -> Result<()> {
     if open.info.lock().acknowledged < id.0 {
@@ -477,7 +470,7 @@ fn confirm(open: &Session<'_>, id: ChangeId) -> Result<()> {
     }
     open.confirmed.fetch_add(1, Ordering::AcqRel);
     let keeper = &open.keeper;
-    let deleted = begin_immediate(open).and_then(|()| {
+    let deleted = open.begin_immediate().and_then(|()| {
         Log::new(keeper).delete_through(id)?;
         Ok(keeper.execute_batch("COMMIT")?)
     });
@@ -492,12 +485,6 @@ fn confirm(open: &Session<'_>, id: ChangeId) -> Result<()> {
         }
         other => other,
     }
-}
-
-/// Begins a transaction of the keeper's. An application may have the write lock for long: a cancel ends the wait.
-pub(crate) fn begin_immediate(open: &Session<'_>) -> Result<()> {
-    let _broken_by_cancel = open.interrupts(&open.keeper);
-    Ok(open.keeper.execute_batch("BEGIN IMMEDIATE")?)
 }
 
 /// The next transactions of the log, each as its changes, and how they are to be run on a remote that takes rows as they

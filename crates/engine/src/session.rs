@@ -11,10 +11,10 @@ use partial_sync_transport::{RemoteError, RemoteErrorKind};
 use partial_sync_vfs::sqlite::Conn;
 
 use crate::{
-    database::{OpenReplica, check_url},
     error::{Error, Result},
     info::Info,
     options::Builder,
+    replica::OpenReplica,
     runtime::{Interrupting, LOOK, Moment},
 };
 
@@ -74,7 +74,10 @@ impl<'a> Session<'a> {
     pub(crate) fn checked_url(&self) -> Result<Option<String>> {
         let url = self.open.remote.known_url();
         if !self.open.accepts_new_url {
-            check_url(url.as_deref(), &self.open.info.lock(), self.open.replica.name())?;
+            self.open
+                .info
+                .lock()
+                .check_url(url.as_deref(), self.open.replica.name())?;
         }
         Ok(url)
     }
@@ -118,6 +121,12 @@ impl<'a> Session<'a> {
         self.options
             .cancel
             .interrupts(connection.interrupt_handle(), self.begun)
+    }
+
+    /// Begins a transaction of the keeper's. An application may have the write lock for long: a cancel ends the wait.
+    pub(crate) fn begin_immediate(&self) -> Result<()> {
+        let _broken_by_cancel = self.interrupts(&self.open.keeper);
+        Ok(self.open.keeper.execute_batch("BEGIN IMMEDIATE")?)
     }
 
     /// Runs a future of the remote, which this handle's [`CancelHandle`](crate::CancelHandle) breaks.

@@ -14,84 +14,96 @@ use parking_lot::{Condvar, Mutex};
 use partial_sync_vfs::ReadError;
 
 use crate::{
-    database::Inner,
     error::{Error, Result},
     options::Builder,
     runtime::{LOOK, Moment},
 };
 
-type Opened = (u32, Weak<Inner>);
+/// What this process has open.
+pub(crate) struct Sharing<T: 'static> {
+    /// By path: what is there, and in which process it was opened; an empty reference while it is being opened or closed.
+    open: LazyLock<Mutex<Opened<T>>>,
+    changed: Condvar,
+}
 
-/// By path: what is there, and in which process it was opened; an empty reference while it is being opened or closed.
-static OPEN: LazyLock<Mutex<HashMap<PathBuf, Opened>>> = LazyLock::new(Mutex::default);
-static CHANGED: Condvar = Condvar::new();
+type Opened<T> = HashMap<PathBuf, (u32, Weak<T>)>;
 
 /// What a connect finds.
-pub(crate) enum Turn {
+pub(crate) enum Turn<T: 'static> {
     /// The replica is open: join it.
-    Join(Arc<Inner>),
+    Join(Arc<T>),
     /// It is this caller's to open. Others wait until the place is filled or given back.
-    Open(Place),
+    Open(Place<T>),
 }
 
 /// The right to have the replica at a path open; given back when dropped, which must be after its files are closed.
-#[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Place<T: 'static> {
+    sharing: &'static Sharing<T>,
     path: PathBuf,
 }
 
-impl Place {
+impl<T> Place<T> {
     /// Says that it is open, for others to join.
-    pub(crate) fn fill(&self, inner: &Arc<Inner>) {
-        let open = (std::process::id(), Arc::downgrade(inner));
-        OPEN.lock().insert(self.path.clone(), open);
-        CHANGED.notify_all();
+    pub(crate) fn fill(&self, opened: &Arc<T>) {
+        let opened = (std::process::id(), Arc::downgrade(opened));
+        self.sharing.open.lock().insert(self.path.clone(), opened);
+        self.sharing.changed.notify_all();
     }
 }
 
-impl Drop for Place {
+impl<T> Drop for Place<T> {
     fn drop(&mut self) {
-        OPEN.lock().remove(&self.path);
-        CHANGED.notify_all();
+        self.sharing.open.lock().remove(&self.path);
+        self.sharing.changed.notify_all();
     }
 }
 
-/// Whether this replica's files are not given back yet.
-pub(crate) fn is_there(replica: &Weak<Inner>) -> bool {
-    OPEN.lock().values().any(|(_, open)| open.ptr_eq(replica))
-}
+impl<T> Sharing<T> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            open: LazyLock::new(Mutex::default),
+            changed: Condvar::new(),
+        }
+    }
 
-/// Waits for a turn at a path, as long as the options let a connect wait.
-pub(crate) fn take_turn(path: &Path, options: &Builder, begun: Moment) -> Result<Turn> {
-    let deadline = Instant::now() + options.timeout;
-    let mut open = OPEN.lock();
-    loop {
-        match open.get(path).map(|(process, open)| (*process, open.upgrade())) {
-            None => {
-                open.insert(path.to_owned(), (std::process::id(), Weak::new()));
-                return Ok(Turn::Open(Place {
-                    path: path.to_owned(),
-                }));
-            }
-            // The threads that work for it are the parent's.
-            Some((process, _)) if process != std::process::id() => {
-                return Err(ReadError::OpenInParent {
-                    path: path.to_owned(),
+    /// Whether this replica's files are not given back yet.
+    pub(crate) fn has(&self, replica: &Weak<T>) -> bool {
+        self.open.lock().values().any(|(_, open)| open.ptr_eq(replica))
+    }
+
+    /// Waits for a turn at a path, as long as the options let a connect wait.
+    pub(crate) fn take_turn(&'static self, path: &Path, options: &Builder, begun: Moment) -> Result<Turn<T>> {
+        let deadline = Instant::now() + options.timeout;
+        let mut open = self.open.lock();
+        loop {
+            match open.get(path).map(|(process, open)| (*process, open.upgrade())) {
+                None => {
+                    open.insert(path.to_owned(), (std::process::id(), Weak::new()));
+                    return Ok(Turn::Open(Place {
+                        sharing: self,
+                        path: path.to_owned(),
+                    }));
                 }
-                .into());
+                // The threads that work for it are the parent's.
+                Some((process, _)) if process != std::process::id() => {
+                    return Err(ReadError::OpenInParent {
+                        path: path.to_owned(),
+                    }
+                    .into());
+                }
+                Some((_, Some(opened))) => return Ok(Turn::Join(opened)),
+                Some((_, None)) => {}
             }
-            Some((_, Some(inner))) => return Ok(Turn::Join(inner)),
-            Some((_, None)) => {}
+            if options.cancel.is_cancelled_since(begun) {
+                return Err(Error::Interrupted { doing: "the connect" });
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(Error::InUse {
+                    path: path.to_owned(),
+                });
+            }
+            self.changed.wait_until(&mut open, deadline.min(now + LOOK));
         }
-        if options.cancel.is_cancelled_since(begun) {
-            return Err(Error::Interrupted { doing: "the connect" });
-        }
-        let now = Instant::now();
-        if now >= deadline {
-            return Err(Error::InUse {
-                path: path.to_owned(),
-            });
-        }
-        CHANGED.wait_until(&mut open, deadline.min(now + LOOK));
     }
 }

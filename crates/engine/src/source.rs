@@ -5,15 +5,15 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use parking_lot::Mutex;
-use partial_sync_core::{PageNo, PageSize};
-use partial_sync_transport::{PageSelector, PagesRequest, Remote, RemoteError, RemoteErrorKind, RemotePage};
-use partial_sync_vfs::{Base, Miss, PageSink, PageSource, SourceError};
-use roaring::RoaringBitmap;
+use partial_sync_core::PageSize;
+use partial_sync_transport::{PageSelector, PagesRequest, Remote, RemoteError, RemoteErrorKind};
+use partial_sync_vfs::{Miss, PageSink, PageSource, SourceError};
 
 use crate::{
     error::PageFetchError,
     hydration::{Hydration, Turn},
     info::Info,
+    request::{pinned, put},
     runtime::runtime,
 };
 
@@ -121,36 +121,4 @@ fn narrow(request: &mut PagesRequest, miss: &Miss, sink: &PageSink) -> bool {
         *ids -= sink.present();
     }
     !sink.has(miss.wanted)
-}
-
-pub(crate) fn put(sink: &PageSink, page: &RemotePage) -> Result<(), RemoteError> {
-    let Some(number) = page.id.no() else { return Ok(()) };
-    sink.page(number, &page.data)
-        .map_err(|e| RemoteError::new(RemoteErrorKind::Protocol, e.to_string()))
-}
-
-/// A request for exactly these pages at a base.
-pub(crate) fn pinned(base: &Base, pages: &[PageNo], page_size: PageSize, deadline: Duration) -> PagesRequest {
-    PagesRequest {
-        revision: Some(base.revision.clone()),
-        select: PageSelector::Ids(pages.iter().map(|p| p.id().0).collect::<RoaringBitmap>()),
-        page_size: Some(page_size),
-        deadline: Some(deadline),
-        ..PagesRequest::default()
-    }
-}
-
-/// Runs a request to its end and hands out each page.
-pub(crate) async fn stream(
-    remote: &dyn Remote,
-    request: PagesRequest,
-    mut page: impl FnMut(PageNo, &[u8]) -> Result<(), RemoteError>,
-) -> Result<(), RemoteError> {
-    let mut answer = remote.pages(request).await?;
-    while let Some(next) = answer.pages.next().await {
-        let next = next?;
-        let Some(number) = next.id.no() else { continue };
-        page(number, &next.data)?;
-    }
-    Ok(())
 }

@@ -5,19 +5,15 @@
 
 use std::{fmt, sync::Arc};
 
-use partial_sync_vfs::sqlite::{self, Step, Stmt, codes};
+use partial_sync_vfs::sqlite::{self, Stmt, codes};
 use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
 use crate::{
-    capture::{
-        Arguments,
-        classify::{self, Plan},
-    },
+    capture::{Arguments, classify::Plan},
     change::Value,
-    connection::Inner,
     error::{Error, Result},
     kept::Kept,
-    transaction::Admitted,
+    recorded::{Ran, Recorded},
 };
 
 impl FromSql for Value {
@@ -34,7 +30,7 @@ pub struct Statement {
     arguments: Option<Arguments>,
     /// The rows of a statement that writes and has ended.
     kept: Option<Kept>,
-    connection: Arc<Inner>,
+    connection: Arc<Recorded>,
 }
 
 impl fmt::Debug for Statement {
@@ -43,83 +39,27 @@ impl fmt::Debug for Statement {
     }
 }
 
-/// How a statement came out.
-enum Ran {
-    /// It stands on a row.
-    Row,
-    /// It is at its end.
-    Done,
-    /// It is at its end, and these are its rows.
-    Kept(Kept),
-}
-
-fn run(connection: &Inner, stmt: &mut Stmt, plan: &Plan, arguments: Option<&Arguments>) -> Result<Ran> {
-    match &connection.capture {
-        Some(capture) if !plan.is_plain() => {
-            let none = Arguments::default();
-            let arguments = arguments.unwrap_or(&none);
-            capture
-                .run(&connection.conn, stmt, plan, arguments)
-                .map(Ran::Kept)
-        }
-        _ if stmt.readonly() => Ok(match stmt.step()? {
-            Step::Row => Ran::Row,
-            Step::Done => Ran::Done,
-        }),
-        Some(_) => run_beside(stmt).map(Ran::Kept),
-        None => Kept::drain(stmt).map(Ran::Kept),
-    }
-}
-
-/// Runs a statement that writes, but nothing that is recorded.
-fn run_beside(stmt: &mut Stmt) -> Result<Kept> {
-    match classify::beside(|| Kept::drain(stmt)) {
-        Some(rows) => rows,
-        None => {
-            let _ = stmt.reset();
-            let message = "the statement would write to the replica now, and did not when it was prepared: the schema has \
-                           changed; prepare it again";
-            Err(sqlite::Error::new(codes::SCHEMA, message).into())
-        }
-    }
-}
-
 impl Statement {
-    pub(crate) fn new(connection: Arc<Inner>, stmt: Stmt, plan: Plan) -> Self {
+    pub(crate) fn new(connection: Arc<Recorded>, stmt: Stmt, plan: Plan) -> Self {
         let keeps = matches!(&plan, Plan::Write(targets) if targets.iter().any(|t| t.main && t.trigger.is_none()))
             && stmt.parameter_count() > 0;
-        let mut statement = Self {
+        Self {
+            arguments: keeps.then(|| Arguments::of(&stmt)),
             stmt,
             plan,
-            arguments: None,
             kept: None,
             connection,
-        };
-        if keeps {
-            statement.arguments = Some(statement.no_arguments());
         }
-        statement
-    }
-
-    fn no_arguments(&self) -> Arguments {
-        let mut arguments = Arguments::default();
-        for index in 1..=self.stmt.parameter_count() {
-            match self.stmt.parameter_name(index) {
-                Some(name) if !name.starts_with('?') => arguments.named.push((name, Value::Null)),
-                _ => arguments.positional.resize(index, Value::Null),
-            }
-        }
-        arguments
     }
 
     /// Binds the values, runs to the end, and gives the number of rows changed (0 for statements that change none).
     pub fn execute(&mut self, params: impl Params) -> Result<u64> {
         self.start(params)?;
-        let before = self.total_changes();
+        let before = self.connection.total_changes();
         while self.step()? {}
         self.reset()?;
-        let changed = self.total_changes() != before;
-        Ok(if changed { self.changes() } else { 0 })
+        let changed = self.connection.total_changes() != before;
+        Ok(if changed { self.connection.changes() } else { 0 })
     }
 
     /// Binds the values and gives the rows, read one at a time.
@@ -149,20 +89,6 @@ impl Statement {
         params.bind(self)
     }
 
-    fn changes(&self) -> u64 {
-        match &self.connection.capture {
-            Some(capture) => capture.changes(&self.connection.conn),
-            None => self.connection.conn.changes(),
-        }
-    }
-
-    fn total_changes(&self) -> u64 {
-        match &self.connection.capture {
-            Some(capture) => capture.total_changes(&self.connection.conn),
-            None => self.connection.conn.total_changes(),
-        }
-    }
-
     /// Binds parameter `index` (from 1).
     pub fn bind(&mut self, index: usize, value: impl ToSql) -> Result<()> {
         let value = value
@@ -179,21 +105,7 @@ impl Statement {
         };
         self.stmt.bind(index, value)?;
         if let Some(arguments) = &mut self.arguments {
-            let name = self
-                .stmt
-                .parameter_name(index)
-                .filter(|name| !name.starts_with('?'));
-            let slot = match name {
-                Some(name) => arguments
-                    .named
-                    .iter_mut()
-                    .find(|(n, _)| *n == name)
-                    .map(|(_, value)| value),
-                None => arguments.positional.get_mut(index - 1),
-            };
-            if let Some(slot) = slot {
-                *slot = value.into();
-            }
+            arguments.set(&self.stmt, index, value.into());
         }
         Ok(())
     }
@@ -212,7 +124,7 @@ impl Statement {
     pub fn clear_bindings(&mut self) {
         self.stmt.clear_bindings();
         if self.arguments.is_some() {
-            self.arguments = Some(self.no_arguments());
+            self.arguments = Some(Arguments::of(&self.stmt));
         }
     }
 
@@ -227,17 +139,7 @@ impl Statement {
             connection,
         } = self;
         if kept.is_none() {
-            let Inner {
-                transactions, conn, ..
-            } = &**connection;
-            // What is seen of the transaction before and after is this statement's doing.
-            let _held = conn.hold();
-            let Admitted::Run(before) = transactions.admit(conn, stmt, plan.control())? else {
-                return Ok(false);
-            };
-            let ran = run(connection, stmt, plan, arguments.as_ref());
-            transactions.ran(conn, &before, plan.control(), &ran);
-            match ran? {
+            match connection.run(stmt, plan, arguments.as_ref())? {
                 Ran::Row => return Ok(true),
                 Ran::Done => return Ok(false),
                 Ran::Kept(rows) => *kept = Some(rows),

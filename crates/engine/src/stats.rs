@@ -5,9 +5,10 @@ use std::io::ErrorKind;
 use serde::Serialize;
 
 use crate::{
-    database::{Database, Inner},
     error::{Error, Result},
     log::Log,
+    replica::OpenReplica,
+    side_files::{STAGED, beside},
 };
 
 /// Counters and sizes of a database. A plain local database has zeros.
@@ -46,15 +47,12 @@ pub struct Stats {
     pub prefetch_wasted: u64,
 }
 
-pub(crate) fn stats(database: &Database) -> Result<Stats> {
-    let Inner::Replica(open) = &*database.inner else {
-        return Ok(Stats::default());
-    };
+pub(crate) fn stats(open: &OpenReplica) -> Result<Stats> {
     let path = open.replica.name();
     let info = open.info.lock().clone();
     let counts = open.replica.counts();
     let transferred = open.remote.transferred();
-    let staged = crate::info::beside(path, crate::pull::STAGED);
+    let staged = beside(path, STAGED);
     // A pull may remove it at any moment.
     let staged_bytes = || match open.storage.open(&staged, false) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),

@@ -12,11 +12,11 @@ use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
-    database::{Database, open_plain},
+    database::Database,
     error::{Error, Result},
-    hydrate::PageReader,
+    plain::{PageReader, open_plain},
+    request::{pinned, stream},
     session::Session,
-    source::{pinned, stream},
 };
 
 const DOING: &str = "a verification";

@@ -19,6 +19,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::{
     error::ReadError,
     replica::{Instance, Replica},
+    storage::beside,
 };
 
 static REPLICAS: LazyLock<Mutex<HashMap<PathBuf, Registered>>> = LazyLock::new(Mutex::default);
@@ -112,12 +113,6 @@ pub(crate) fn is_replica(path: &Path) -> bool {
         .map(|(path, _)| path.clone())
         .collect();
     open.iter().any(|open| file_id(open).as_ref() == Some(&file))
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 /// What a file is, whatever its name.

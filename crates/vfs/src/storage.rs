@@ -6,7 +6,7 @@ use std::{
     any::Any,
     fs::{File, OpenOptions},
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -43,6 +43,13 @@ pub trait Storage: Send + Sync {
     /// Takes the lock that keeps other processes (and other replicas of this one) away from `path`, which exists.
     /// Held until the value is dropped. [`io::ErrorKind::WouldBlock`] when somebody else has it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>>;
+}
+
+/// The name of the file beside `path` that has this at its end.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// Reads a whole file of at most `limit` bytes; `None` when it is not there.

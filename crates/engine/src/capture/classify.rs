@@ -9,32 +9,15 @@ use std::cell::{Cell, RefCell};
 use partial_sync_transport::bookkeeping::{LAST_CHANGE_ID, is_own};
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
-use super::pragma;
+use super::{pragma, refusal::Refusal};
 use crate::{
     change::{
         StatementKind,
         migration::Migration,
         tokens::{Token, TokenKind, own_table, tokens},
     },
-    error::Error,
     transaction::Control,
 };
-
-/// Why a statement is refused on a replica: what it is, and what to do instead.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    pub what: String,
-    pub advice: &'static str,
-}
-
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Self {
-        Self::Unsupported {
-            what: refusal.what,
-            why: refusal.advice,
-        }
-    }
-}
 
 /// An INSERT, UPDATE or DELETE inside a statement.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 //! written down or bound as a value; it is given when its column is left out, is NULL, or is computed: then nobody can
 //! tell by looking, and a key that is taken for a given one overwrites no row of another client.
 
-use super::Arguments;
+use super::arguments::Arguments;
 use crate::change::{
     StatementChange, Table, Value,
     tokens::{Token, TokenKind},

@@ -3,7 +3,7 @@
 //!
 //! Reading a pragma is always plain, and so is setting one of an attached or temporary database.
 
-use super::classify::Refusal;
+use super::refusal::Refusal;
 
 /// What happens when a pragma is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,12 +6,12 @@ use partial_sync_core::ChangeId;
 use partial_sync_vfs::sqlite::{self, Step, Stmt, ValueRef};
 
 use super::{
-    Arguments,
+    arguments::Arguments,
     cause::Nesting,
-    classify::{Ddl, Target, WriteOp, internal},
+    classify::{Ddl, Target, internal},
     given,
     hook::{self, Nested, SEQUENCE},
-    run::{Run, lost_transaction},
+    run::{Run, Statement, lost_transaction},
     schema::Known,
     units::{Recorded, Units},
     virtual_rows::VirtualRows,
@@ -23,43 +23,6 @@ use crate::{
     },
     error::{Error, Result},
 };
-
-/// The statement whose rows are recorded.
-#[derive(Clone, Copy)]
-pub struct Statement<'s> {
-    pub sql: &'s str,
-    pub targets: &'s [Target],
-    pub arguments: &'s Arguments,
-    /// 1 for a statement on a view.
-    pub base: u32,
-    /// It failed, and what it did before stays.
-    pub failed: bool,
-}
-
-impl Statement<'_> {
-    /// Whether the statement itself, not a trigger, inserts into `table`.
-    fn inserts_itself(&self, table: &str) -> bool {
-        self.targets.iter().any(|t| {
-            t.main && t.trigger.is_none() && t.op == WriteOp::Insert && t.table.eq_ignore_ascii_case(table)
-        })
-    }
-
-    /// Whether the statement itself sets this column.
-    fn updates(&self, table: &str, column: &str) -> bool {
-        self.targets.iter().any(|t| {
-            t.trigger.is_none()
-                && t.table.eq_ignore_ascii_case(table)
-                && t.column
-                    .as_deref()
-                    .is_some_and(|c| c.eq_ignore_ascii_case(column))
-        })
-    }
-
-    /// The triggers whose programs may have run.
-    fn triggers(&self) -> HashSet<&str> {
-        self.targets.iter().filter_map(|t| t.trigger.as_deref()).collect()
-    }
-}
 
 impl Run<'_> {
     pub fn record_write(
@@ -451,7 +414,7 @@ impl Run<'_> {
         // The id is given when the change is written: what is rolled back before that uses none.
         self.state.waiting.push(Change {
             id: ChangeId(0),
-            time: (self.capture.options.clock)(),
+            time: (self.shared.options.clock)(),
             back,
             kind,
         });

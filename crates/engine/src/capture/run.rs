@@ -1,11 +1,14 @@
 //! Runs one statement so that what it changes and the record of it commit or vanish together.
 
+use std::collections::HashSet;
+
 use partial_sync_vfs::sqlite::{self, Conn, Stmt, TxnState, codes};
 
 use super::{
-    Arguments, Capture, State,
-    classify::{self, Ddl, Target, internal},
+    arguments::Arguments,
+    classify::{self, Ddl, Target, WriteOp, internal},
     failed,
+    state::{Shared, State},
 };
 use crate::{
     error::{Error, Result},
@@ -15,10 +18,47 @@ use crate::{
 /// Changes wait in memory, inside an explicit transaction, until they hold this many bytes.
 const WAITING_BYTES: usize = 64 << 10;
 
+/// The statement whose rows are recorded.
+#[derive(Clone, Copy)]
+pub struct Statement<'s> {
+    pub sql: &'s str,
+    pub targets: &'s [Target],
+    pub arguments: &'s Arguments,
+    /// 1 for a statement on a view.
+    pub base: u32,
+    /// It failed, and what it did before stays.
+    pub failed: bool,
+}
+
+impl Statement<'_> {
+    /// Whether the statement itself, not a trigger, inserts into `table`.
+    pub fn inserts_itself(&self, table: &str) -> bool {
+        self.targets.iter().any(|t| {
+            t.main && t.trigger.is_none() && t.op == WriteOp::Insert && t.table.eq_ignore_ascii_case(table)
+        })
+    }
+
+    /// Whether the statement itself sets this column.
+    pub fn updates(&self, table: &str, column: &str) -> bool {
+        self.targets.iter().any(|t| {
+            t.trigger.is_none()
+                && t.table.eq_ignore_ascii_case(table)
+                && t.column
+                    .as_deref()
+                    .is_some_and(|c| c.eq_ignore_ascii_case(column))
+        })
+    }
+
+    /// The triggers whose programs may have run.
+    pub fn triggers(&self) -> HashSet<&str> {
+        self.targets.iter().filter_map(|t| t.trigger.as_deref()).collect()
+    }
+}
+
 /// One recorded run, with everything at hand.
 pub struct Run<'r> {
     pub conn: &'r Conn,
-    pub capture: &'r Capture,
+    pub shared: &'r Shared,
     pub state: &'r mut State,
 }
 
@@ -57,12 +97,12 @@ impl Run<'_> {
             Some(ddl) if self.conn.txn_state() == TxnState::Write => Some(self.number(ddl)?),
             _ => None,
         };
-        self.capture.buffer.lock().start();
+        self.shared.buffer.lock().start();
         classify::start();
         let outcome = Kept::drain(stmt);
         let recompiled = classify::finish().into_targets();
         let changed = self.conn.changes();
-        let nested = self.capture.buffer.lock().finish();
+        let nested = self.shared.buffer.lock().finish();
         let nothing_seen = nested.as_ref().map_or(true, Vec::is_empty);
         if self.conn.is_autocommit() {
             // The transaction is gone: OR ROLLBACK, a full disk, an interrupt.

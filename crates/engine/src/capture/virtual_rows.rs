@@ -11,8 +11,7 @@ use partial_sync_vfs::sqlite::{Step, ValueRef};
 use super::{
     classify::internal,
     given,
-    record::Statement,
-    run::Run,
+    run::{Run, Statement},
     schema::Known,
     units::{Recorded, Units},
     virtual_tables::{Kind, Part, Spatial, VirtualTable, reindex},

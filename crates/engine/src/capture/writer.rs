@@ -27,13 +27,13 @@ impl Run<'_> {
             Err(e) if log::is_no_such_table(&e) => {
                 self.state.max_id = None;
                 self.state.insert = None;
-                (self.capture.options.before_log)()?;
+                (self.shared.options.before_log)()?;
                 self.batch(log::CREATE_CHANGES)?;
                 internal(|| self.max_id())?
             }
             max => max?,
         };
-        let next = max.max(self.capture.options.floor.load(Ordering::SeqCst)) + 1;
+        let next = max.max(self.shared.options.floor.load(Ordering::SeqCst)) + 1;
         self.state.next_id = Some(next);
         Ok(next)
     }
@@ -64,7 +64,7 @@ impl Run<'_> {
         if self.state.waiting.is_empty() {
             return Ok(());
         }
-        let counters = &self.capture.counters;
+        let counters = &self.shared.counters;
         let (seen, rowid) = (counters.changes(self.conn), self.conn.last_insert_rowid());
         let before = self.conn.total_changes();
         let written = internal(|| self.write_waiting());

@@ -8,11 +8,14 @@ mod bind;
 pub mod codec;
 pub mod keys;
 pub(crate) mod migration;
+mod outcome;
 pub mod position;
 pub mod push;
+pub(crate) mod refused;
 pub mod sql;
 mod statement;
 pub mod transform;
+mod written;
 
 #[cfg(test)]
 mod tests;

@@ -5,8 +5,8 @@
 
 use super::{
     Mode, StatementChange, StatementKind, Value,
-    sql::{MAX_PARAMETERS, SqlError, SqlStatement, written},
     tokens::{Token, TokenKind, tokens},
+    written::{MAX_PARAMETERS, SqlError, SqlStatement, excerpt, written},
 };
 
 /// The SQL of a statement change; none for what exists on one connection only (`CREATE TEMP ..`).
@@ -82,15 +82,6 @@ fn sequence(args: &[Value]) -> Result<Vec<SqlStatement>, SqlError> {
 /// A statement as it is, but for its parameters.
 pub(super) fn plain(sql: &str, args: &[Value], named: &[(String, Value)]) -> Result<SqlStatement, SqlError> {
     Text::new(sql, false)?.finish(args, named)
-}
-
-/// The beginning of a statement, for messages.
-pub(super) fn excerpt(sql: &str) -> String {
-    const LONGEST: usize = 200;
-    match sql.trim().char_indices().nth(LONGEST) {
-        None => sql.trim().to_owned(),
-        Some((end, _)) => format!("{}...", &sql.trim()[..end]),
-    }
 }
 
 struct Text<'a> {

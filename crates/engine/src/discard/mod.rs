@@ -6,20 +6,20 @@
 
 mod given_up;
 mod names;
+mod rows;
+mod text;
 
 use std::collections::BTreeSet;
 
 use partial_sync_core::ChangeId;
 use partial_sync_vfs::sqlite::Conn;
 
-use self::{
-    given_up::{GivenUp, objects},
-    names::Names,
-};
+use self::{given_up::GivenUp, names::Names, text::objects};
 use crate::{
-    change::{Cause, Change, ChangeKind, StatementKind, push::what},
+    change::{Cause, Change, ChangeKind, StatementKind, refused::what},
     error::Result,
     log::{Log, LogError},
+    pull::finish::finish_earlier,
     session::Session,
 };
 
@@ -70,12 +70,12 @@ pub(crate) fn list(open: &Session<'_>, after: ChangeId, limit: usize) -> Result<
 /// left the log.
 pub(crate) fn discard(open: &Session<'_>, change: ChangeId, with_dependents: bool) -> Result<Vec<ChangeId>> {
     let _sync = open.lock_sync(DOING)?;
-    crate::pull::finish_earlier(open)?;
+    finish_earlier(open)?;
     if !open.may_have_log() {
         return Ok(vec![]);
     }
     let keeper = &open.keeper;
-    crate::push::begin_immediate(open)?;
+    open.begin_immediate()?;
     let done = in_transaction(open, change, with_dependents);
     if done.is_err() {
         let _ = keeper.execute_batch("ROLLBACK");

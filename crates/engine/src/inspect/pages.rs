@@ -9,10 +9,10 @@ use std::{collections::HashMap, sync::Arc};
 use partial_sync_core::PageNo;
 use partial_sync_vfs::{Replica, StorageFile};
 
-use super::ReadPage;
+use super::view::ReadPage;
 use crate::{
-    database::OpenReplica,
     error::{Error, Result},
+    replica::OpenReplica,
 };
 
 const HEADER: u64 = 32;

@@ -3,7 +3,7 @@
 
 use partial_sync_core::btree::take_varint;
 
-use super::OwnerKind;
+use super::view::OwnerKind;
 
 /// Bytes of a row that are looked at: type, name, table and root page come first, the SQL text last.
 pub(super) const PREFIX: usize = 4096;

@@ -10,8 +10,8 @@ use partial_sync_core::{
 };
 
 use super::{
-    NO_OWNER, Owner, OwnerKind, PageAt, PageRole, PageView, ReadPage,
     schema::{self, Encoding, SchemaRow},
+    view::{NO_OWNER, Owner, OwnerKind, PageAt, PageRole, PageView, ReadPage},
 };
 
 /// Fills in owner and role of every page that the pages here lead to; gives the owners with their counts.

@@ -1,38 +1,22 @@
 //! The question of a pull: what changed since the base, of the pages that are here. The answer is staged. No lock is held
 //! meanwhile, so a long poll keeps nobody waiting.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use partial_sync_core::{PageCount, PageId, PageNo};
 use partial_sync_transport::{ApplyMode, PageSelector, PagesRequest, RemoteError, RemoteErrorKind};
 use partial_sync_vfs::Base;
 use roaring::RoaringBitmap;
 
-use super::{DOING, STAGED, first, staged::Staged};
+use super::{
+    first,
+    staged::{Asked, DOING, Staged},
+};
 use crate::{
     error::{Error, Result},
-    info::beside,
+    request::{pinned, stream},
     session::Session,
-    source::{pinned, stream},
 };
-
-/// An answer that is staged.
-pub(crate) struct Asked {
-    /// The new revision.
-    pub base: Base,
-    pub mode: ApplyMode,
-    /// Pages that were here when the question was asked (0-based ids): those of them that did not come are unchanged, unless
-    /// everything was replaced.
-    pub present: RoaringBitmap,
-    pub staged: Staged,
-}
-
-impl Asked {
-    /// Whether pages came here that the question did not speak of.
-    pub(super) fn is_late(&self, session: &Session<'_>) -> bool {
-        self.mode == ApplyMode::Incremental && !session.replica.map().present().is_subset(&self.present)
-    }
-}
 
 /// Asks the remote at `url` and stages. `None`: nothing changed.
 pub(crate) fn ask(
@@ -105,7 +89,7 @@ fn ask_what_changed(
         if header.revision == old.revision && !rebuild && !moved {
             return Ok(None);
         }
-        let staged = Staged::begin(&session.storage, staged_path(session), replica.page_size())?;
+        let staged = Staged::begin(session)?;
         while let Some(page) = futures_util::StreamExt::next(&mut answer.pages).await {
             let page = page?;
             // The last page comes along when the database grew; anything else that was not asked for is not wanted.
@@ -171,8 +155,4 @@ pub(crate) fn fetch(session: &Session<'_>, base: &Base, staged: &Staged, ids: &R
             )))
         }
     }
-}
-
-pub(crate) fn staged_path(session: &Session<'_>) -> PathBuf {
-    beside(session.replica.name(), STAGED)
 }

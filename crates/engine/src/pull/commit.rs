@@ -8,17 +8,17 @@
 use partial_sync_core::{PageCount, PageId, PageNo};
 use partial_sync_vfs::{
     NextBase,
-    sqlite::{Conn, Step, Stmt, ValueRef},
+    sqlite::{Conn, Stmt, ValueRef},
 };
 
 use super::{
-    Unfinished,
     intent::{self, Intent, cookie_after},
     next::Next,
 };
 use crate::{
-    database::open_without_fetching,
     error::{Error, Result},
+    plain::{integer, open_without_fetching},
+    replica::Unfinished,
     session::Session,
 };
 
@@ -180,16 +180,5 @@ fn cut(session: &Session<'_>, size: PageCount) {
     };
     if let Err(error) = cut() {
         tracing::debug!(%error, "the database file keeps its length for now");
-    }
-}
-
-pub(super) fn integer(conn: &Conn, sql: &str) -> Result<i64> {
-    let mut stmt = conn.prepare_one(sql)?;
-    match (stmt.step()?, stmt.value(0)?) {
-        (Step::Row, ValueRef::Integer(n)) => Ok(n),
-        (_, other) => Err(Error::Damaged {
-            what: "the database",
-            why: format!("{sql} answered {other:?}"),
-        }),
     }
 }

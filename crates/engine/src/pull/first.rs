@@ -5,11 +5,7 @@ use partial_sync_core::{PageId, PageNo};
 use partial_sync_transport::ApplyMode;
 use roaring::RoaringBitmap;
 
-use super::{
-    DOING,
-    ask::{Asked, staged_path},
-    staged::Staged,
-};
+use super::staged::{Asked, DOING, Staged};
 use crate::{
     bootstrap::{self, Plan},
     error::{Error, Result},
@@ -22,7 +18,7 @@ const UTF_8: [u8; 4] = [0, 0, 0, 1];
 /// Fetches and stages.
 pub(crate) fn ask(session: &Session<'_>) -> Result<Option<Asked>> {
     let page_size = session.replica.page_size();
-    let staged = Staged::begin(&session.storage, staged_path(session), page_size)?;
+    let staged = Staged::begin(session)?;
     let plan = Plan::of(session.options);
     let fetched = session.wait(DOING, async {
         let mut put = |page: PageNo, data: &[u8]| {

@@ -17,8 +17,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     error::{Error, Result},
-    info::{self, beside},
+    info,
     session::Session,
+    side_files::{CHANGES, beside},
 };
 
 const MAGIC: &[u8; 8] = b"PSintent";
@@ -131,5 +132,5 @@ pub(crate) fn remove(session: &Session<'_>) -> Result<()> {
 
 /// Where it is.
 pub(crate) fn path(session: &Session<'_>) -> PathBuf {
-    beside(session.replica.name(), "-changes")
+    beside(session.replica.name(), CHANGES)
 }

@@ -14,13 +14,16 @@ use roaring::RoaringBitmap;
 use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{commit::integer, finish, intent, move_base_at_open};
+use super::{
+    finish::{finish, move_base_at_open},
+    intent,
+};
 use crate::{
     change::Value,
-    database::open_plain,
     error::{Error, Result},
     info,
     log::{Chunk, Log},
+    plain::{integer, open_plain},
     putback,
     session::Session,
 };

@@ -9,63 +9,20 @@ use partial_sync_vfs::{Base, sqlite::Conn};
 use roaring::RoaringBitmap;
 
 use super::{
-    ask::{self, Asked},
-    commit,
-    preview::{self, Preview, SharedReader},
-    staged::Staged,
+    ask,
+    preview::Preview,
+    staged::{Asked, Staged},
+    unchanged::Unchanged,
 };
 use crate::{
     change::position::resume_after,
-    database::{open_plain, open_without_fetching},
     error::{Error, Result},
-    hydrate::PageReader,
     log::Log,
-    push::newest_sent,
+    plain::{PageReader, open_plain},
     putback,
     runtime::Interrupting,
     session::Session,
 };
-
-/// Pages of the replica that are as at the new revision: here when the question was asked, not in the answer, and clean.
-/// They are read from a snapshot, so later local writes do not touch them, and never fetched.
-pub(super) struct Unchanged {
-    ids: RoaringBitmap,
-    reader: SharedReader,
-}
-
-impl Unchanged {
-    /// Of a replica that is being pulled.
-    fn of(session: &Session<'_>, asked: &Asked) -> Result<Self> {
-        let snapshot = open_without_fetching(&session.replica, session.options.timeout)?;
-        snapshot.execute_batch("BEGIN; PRAGMA schema_version")?;
-        // What is wrong with a schema that is not all here comes out once.
-        let reader = PageReader::new(&snapshot).or_else(|_| PageReader::new(&snapshot))?;
-        let reader = SharedReader::new(reader);
-        let size = commit::integer(&snapshot, "PRAGMA page_count")?;
-        // After the snapshot began: whatever it shows of local writes is dirty by now.
-        let map = session.replica.map();
-        let mut ids = match asked.mode {
-            ApplyMode::Incremental => (&asked.present & map.present()) - map.dirty(),
-            ApplyMode::ReplaceBase => RoaringBitmap::new(),
-        };
-        ids -= asked.staged.ids();
-        // Pages that were cut off locally are there no more as the snapshot sees it.
-        ids.remove_range(u32::try_from(size).unwrap_or(u32::MAX).min(asked.base.size.0)..);
-        Ok(Self { ids, reader })
-    }
-
-    pub(super) fn has(&self, id: PageId) -> bool {
-        self.ids.contains(id.0)
-    }
-
-    pub(super) fn read(&self, id: PageId) -> Result<Option<Vec<u8>>> {
-        match self.has(id) {
-            // Through SQLite, because the newest copy of a page may be in the WAL: an earlier pull wrote it there.
-            true => preview::read(&self.reader, id),
-            false => Ok(None),
-        }
-    }
-}
 
 /// The local changes that are being put back.
 struct PutBack<'s> {
@@ -163,7 +120,7 @@ impl<'s> Next<'s> {
         let position = resume_after(
             putback::position(preview.conn(), &info.client_id)?,
             (info.acknowledged > 0).then_some(ChangeId(info.acknowledged)),
-            newest_sent(session, Some(newest)),
+            session.newest_sent(Some(newest)),
         )?;
         let client = putback::Client {
             id: &info.client_id,

@@ -7,24 +7,24 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use partial_sync_core::{PageCount, PageId, PageMap, PageNo};
+use partial_sync_core::{PageCount, PageMap, PageNo};
 use partial_sync_transport::{RemoteError, RemoteErrorKind};
 use partial_sync_vfs::{
-    Base, Miss, PageSink, PageSource, Replica, ReplicaConfig, SourceError, Storage,
-    sqlite::{Conn, Step, ValueRef},
+    Base, Miss, PageSink, PageSource, Replica, ReplicaConfig, SourceError, Storage, sqlite::Conn,
 };
 use roaring::RoaringBitmap;
 
-use super::{PREVIEW, next::Unchanged, staged::Staged};
+use super::{
+    staged::{DOING, Staged},
+    unchanged::Unchanged,
+};
 use crate::{
-    database::open_plain,
     error::{Error, PageFetchError, Result},
-    hydrate::PageReader,
-    info::beside,
+    plain::{PageReader, integer, open_plain},
+    request::{pinned, stream},
     runtime::runtime,
     session::Session,
-    source::{pinned, stream},
+    side_files::{PREVIEW, beside, preview_files},
 };
 
 /// See the module. Its files go with it.
@@ -97,14 +97,8 @@ impl Preview {
 
     /// How many pages the database has now.
     pub(super) fn size(&self) -> Result<PageCount> {
-        let mut count = self.conn.prepare_one("PRAGMA page_count")?;
-        match (count.step()?, count.value(0)?) {
-            (Step::Row, ValueRef::Integer(n)) => Ok(PageCount(u32::try_from(n).unwrap_or(u32::MAX))),
-            _ => Err(Error::Damaged {
-                what: "the pull",
-                why: "the database that it builds has no size".into(),
-            }),
-        }
+        let pages = integer(&self.conn, "PRAGMA page_count")?;
+        Ok(PageCount(u32::try_from(pages).unwrap_or(u32::MAX)))
     }
 
     /// Reads the pages that it has written.
@@ -132,7 +126,7 @@ impl Files {
     fn new(session: &Session<'_>) -> Result<Self> {
         let files = Self {
             storage: session.storage.clone(),
-            paths: super::preview_files(session.replica.name()),
+            paths: preview_files(session.replica.name()),
         };
         for path in &files.paths {
             files
@@ -201,7 +195,7 @@ impl PageSource for Source {
                 // Staged first: the put-back goes on, and may end, as soon as it has its page.
                 staged
                     .upgrade()
-                    .ok_or(Error::Interrupted { doing: super::DOING })
+                    .ok_or(Error::Interrupted { doing: DOING })
                     .and_then(|staged| staged.put(page.id(), data))
                     .map_err(|e| RemoteError::new(RemoteErrorKind::Client, e.to_string()))?;
                 sink.page(page, data)
@@ -210,16 +204,5 @@ impl PageSource for Source {
             .await;
             sink.finish(result.map_err(|source| Arc::new(PageFetchError { source }) as SourceError));
         });
-    }
-}
-
-/// For [`Unchanged`]: reads through a connection that is shared by threads.
-pub(super) type SharedReader = Mutex<PageReader>;
-
-/// Reads one page through a shared reader.
-pub(super) fn read(reader: &SharedReader, id: PageId) -> Result<Option<Vec<u8>>> {
-    match id.no() {
-        Some(page) => Ok(reader.lock().read(page)?.map(<[u8]>::to_vec)),
-        None => Ok(None),
     }
 }

@@ -5,10 +5,36 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use parking_lot::Mutex;
 use partial_sync_core::{PageId, PageSize};
-use partial_sync_vfs::{Storage, StorageFile, as_wal_mode};
+use partial_sync_transport::ApplyMode;
+use partial_sync_vfs::{Base, Storage, StorageFile, as_wal_mode};
 use roaring::RoaringBitmap;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    session::Session,
+    side_files::{STAGED, beside},
+};
+
+/// What errors say was going on.
+pub(super) const DOING: &str = "a pull";
+
+/// An answer that is staged.
+pub(crate) struct Asked {
+    /// The new revision.
+    pub base: Base,
+    pub mode: ApplyMode,
+    /// Pages that were here when the question was asked (0-based ids): those of them that did not come are unchanged, unless
+    /// everything was replaced.
+    pub present: RoaringBitmap,
+    pub staged: Staged,
+}
+
+impl Asked {
+    /// Whether pages came here that the question did not speak of.
+    pub(super) fn is_late(&self, session: &Session<'_>) -> bool {
+        self.mode == ApplyMode::Incremental && !session.replica.map().present().is_subset(&self.present)
+    }
+}
 
 /// See the module. Shared by the pull and by the fetches that its preview starts.
 pub(crate) struct Staged {
@@ -21,7 +47,9 @@ pub(crate) struct Staged {
 }
 
 impl Staged {
-    pub(crate) fn begin(storage: &Arc<dyn Storage>, path: PathBuf, page_size: PageSize) -> Result<Self> {
+    pub(crate) fn begin(session: &Session<'_>) -> Result<Self> {
+        let storage = &session.storage;
+        let path = beside(session.replica.name(), STAGED);
         storage
             .remove(&path)
             .map_err(|e| Error::storage("remove", &path, e))?;
@@ -31,7 +59,7 @@ impl Staged {
         Ok(Self {
             storage: storage.clone(),
             path,
-            page_size,
+            page_size: session.replica.page_size(),
             file,
             at: Mutex::default(),
         })

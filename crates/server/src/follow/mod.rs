@@ -13,4 +13,4 @@ mod source;
 pub use follower::{Current, Follower};
 pub use header::WalIndexHeader;
 pub use snapshot::Snapshot;
-pub use source::{FileStamp, SourceFiles, beside};
+pub use source::{FileStamp, SourceFiles};

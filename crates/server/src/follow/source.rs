@@ -14,6 +14,7 @@ use std::{
 
 use parking_lot::Mutex;
 use partial_sync_core::PageSize;
+use partial_sync_vfs::beside;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{descriptors::Descriptor, header::WalIndexHeader};
@@ -311,11 +312,4 @@ fn immutable(path: &Path) -> String {
         }
     }
     uri + "?immutable=1"
-}
-
-/// The file with `suffix` appended to its name.
-pub fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }

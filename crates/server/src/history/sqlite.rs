@@ -23,14 +23,14 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use partial_sync_core::{PageCount, PageNo, PageSize};
-use partial_sync_vfs::{Replica, Storage, VFS_NAME};
+use partial_sync_vfs::{Replica, Storage, VFS_NAME, beside};
 use roaring::RoaringBitmap;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use super::{
     Before, Changes, Generation, History, HistorySize, Kept, Position, Retention, RevisionRecord, Seq,
 };
-use crate::{error::HistoryError, follow::beside};
+use crate::error::HistoryError;
 
 const FORMAT: i64 = 1;
 const PRUNE_STEP: u32 = 512;

@@ -9,10 +9,10 @@ use std::{
 
 use partial_sync_core::{PageNo, SavedPageMap};
 
-use super::{Replica, beside};
+use super::Replica;
 use crate::{
     error::ReadError,
-    storage::{Storage, StorageFile, read_whole, write_whole},
+    storage::{Storage, StorageFile, beside, read_whole, write_whole},
 };
 
 /// A page map larger than this is no page map.

@@ -477,12 +477,6 @@ impl Replica {
     }
 }
 
-pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
 impl Drop for Replica {
     fn drop(&mut self) {
         registry::unregister(&self.path);

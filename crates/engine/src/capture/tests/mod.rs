@@ -24,8 +24,9 @@ use tempfile::TempDir;
 use crate::{
     capture::CaptureOptions,
     change::{Cause, ChangeKind, RowOp, Value},
-    connection::{Connection, ConnectionOptions},
+    connection::Connection,
     log::{Chunk, Log},
+    recorded::ConnectionOptions,
 };
 
 /// A database file with a schema, whose changes are recorded.

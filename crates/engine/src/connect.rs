@@ -1,0 +1,122 @@
+//! [`Builder::connect`]: a plain local database, a replica that this process has open already, one that is in its files, or one
+//! that is made from the remote.
+
+use std::{path::PathBuf, sync::Arc};
+
+use partial_sync_transport::{Remote, ReplaceableToken};
+use partial_sync_vfs::{
+    MemoryStorage, OsStorage, Storage, register_vfs,
+    sqlite::{Conn, OpenOptions, check_build},
+};
+
+use crate::{
+    database::{Database, Local, SHARED_MEMORY},
+    error::{Error, Result},
+    files::{absolute, memory_path, open_or_make},
+    info::Info,
+    options::{Builder, DEFAULT_TIMEOUT},
+    pull,
+    remote::{self, Access},
+    replica::{OPEN, OpenReplica},
+    runtime::runtime,
+    session::Session,
+    sharing::Turn,
+};
+
+impl Builder {
+    /// Opens the database, bootstrapping it from the remote when it is not here yet. A replica that is here is opened
+    /// without asking the remote for anything.
+    pub fn connect(self) -> Result<Database> {
+        let begun = self.cancel.moment();
+        check_build()?;
+        self.checked_segment()?;
+        let in_memory = self.path.as_os_str() == ":memory:";
+        let storage: Arc<dyn Storage> = match &self.storage {
+            Some(storage) => storage.clone(),
+            None if in_memory => Arc::new(MemoryStorage::default()),
+            None => Arc::new(OsStorage),
+        };
+        let path = match in_memory {
+            true => memory_path(),
+            false => absolute(&self.path)?,
+        };
+        let token = ReplaceableToken::new(self.token.clone());
+        let given = remote::given(&self, &token)?;
+        let info = Info::load(&*storage, &path)?;
+        if given.is_none() && info.is_none() {
+            return open_local(self, path, in_memory);
+        }
+        let mut place = None;
+        if self.storage.is_none() && !in_memory {
+            match OPEN.take_turn(&path, &self, begun)? {
+                Turn::Join(open) => {
+                    join(&open, &self, given)?;
+                    return Ok(Database::replica(open, self));
+                }
+                Turn::Open(ours) => place = Some(ours),
+            }
+        }
+        let access = Access::of(given, info.as_ref(), &self, token);
+        // Now and not at the first request: its threads inherit the signal mask of this one, which the C ABI relies on.
+        runtime();
+        let files = open_or_make(storage, path, &access.remote, &self, begun)?;
+        let open = Arc::new(OpenReplica::open(&self, files, access, place)?);
+        pull::recover(&Session::since(&open, &self, begun))?;
+        open.share();
+        Ok(Database::replica(open, self))
+    }
+}
+
+fn open_local(options: Builder, path: PathBuf, in_memory: bool) -> Result<Database> {
+    let mut local = Local { path, memory: None };
+    if in_memory && options.shared_memory {
+        let shared = OpenOptions {
+            vfs: Some(SHARED_MEMORY.into()),
+            ..OpenOptions::default()
+        };
+        local.memory = Some(Conn::open(&local.path, &shared)?);
+    } else if in_memory {
+        local.path.clone_from(&options.path);
+    }
+    register_vfs().map_err(|e| Error::storage("open", &local.path, e))?;
+    Ok(Database::local(local, options))
+}
+
+/// Makes ready for a further handle of a replica that this process has open: of what belongs to the replica it must have the
+/// same, and its token is used from now on.
+fn join(open: &OpenReplica, options: &Builder, given: Option<Arc<dyn Remote>>) -> Result<()> {
+    let path = || open.replica.name().to_owned();
+    let otherwise = |option| Err(Error::OpenedOtherwise { path: path(), option });
+    let info = open.info.lock().clone();
+    if let Some(own) = &options.remote {
+        if !Arc::ptr_eq(own, &open.remote) {
+            return Err(Error::InUse { path: path() });
+        }
+    } else if let Some(url) = given.and_then(|remote| remote.known_url()) {
+        // The one that is in use, which may be a new one that has not answered yet.
+        let used = open.remote.known_url();
+        if used.as_ref() != Some(&url) && !options.accept_new_url {
+            info.check_url(Some(&url), &path())?;
+        }
+        if open.is_offline || used.is_some_and(|used| used != url) {
+            return otherwise("url");
+        }
+    }
+    let partial = options.partial.clone().unwrap_or_default();
+    if partial.segment_size.is_some_and(|s| s != info.segment_size) {
+        return otherwise("segment size");
+    }
+    if partial.prefetch.is_some_and(|p| p != info.prefetch) {
+        return otherwise("choice of prefetch");
+    }
+    if options.encryption.is_some() && options.encryption != open.encryption {
+        return otherwise("remote encryption");
+    }
+    if ![DEFAULT_TIMEOUT, open.timeout].contains(&options.timeout) {
+        return otherwise("timeout");
+    }
+    if let Some(token) = &options.token {
+        open.token.replace(token.clone());
+    }
+    Ok(())
+}

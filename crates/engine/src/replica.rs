@@ -1,0 +1,356 @@
+//! A replica that is open: what it is made of, what it knows of itself, and how it is given back. What can be done with it is
+//! in [`crate::push`], [`crate::pull`] and the rest; each does it on a [`Session`](crate::session::Session).
+
+use std::{
+    any::Any,
+    io::ErrorKind,
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use partial_sync_core::{ChangeId, PageSize, SegmentSize};
+use partial_sync_transport::{Remote, ReplaceableToken};
+use partial_sync_vfs::{OrdinaryMark, Replica, ReplicaConfig, Storage, sqlite::Conn};
+
+use crate::{
+    error::{Error, Result},
+    files::{Files, not_a_replica, remove_files},
+    hydration::Hydration,
+    info::{Info, SavedOrdinaryMark},
+    log::Log,
+    options::Builder,
+    plain::open_plain,
+    remote::Access,
+    sharing::{Place, Sharing},
+    source::{RemoteSource, base_is_elsewhere},
+};
+
+/// The replicas that this process has open.
+pub(crate) static OPEN: Sharing<OpenReplica> = Sharing::new();
+
+/// How long closing waits for what is still there.
+pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(5);
+
+/// A replica that is open. [`OpenReplica::give_back`] says how it ends; then the lock goes.
+pub(crate) struct OpenReplica {
+    /// Keeps the WAL alive between connections, and does the engine's own reads and writes. No capture.
+    pub(crate) keeper: Keeper,
+    /// For statistics, which must disturb nothing: a checkpoint fails on a connection that is reading. No capture.
+    pub(crate) reader: Keeper,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) remote: Arc<dyn Remote>,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) info: Arc<Mutex<Info>>,
+    /// Held by a pull, also while it asks and waits for news.
+    pub(crate) pulling: Mutex<()>,
+    /// Held by a push, checkpoint or hydration, and by a pull that has news.
+    pub(crate) sync: Mutex<()>,
+    /// Whether a connection began the change log since a pull last looked; changes together with `info`.
+    log_began: AtomicBool,
+    /// A pull that has committed (or is about to) and is not in the files yet.
+    pub(crate) unfinished: Mutex<Option<Unfinished>>,
+    /// How many batches the remote has confirmed.
+    pub(crate) confirmed: AtomicU64,
+    /// No change id up to this one is given again.
+    pub(crate) floor: Arc<AtomicI64>,
+    pub(crate) random: Mutex<fastrand::Rng>,
+    /// What every request of the remote is authorized with.
+    pub(crate) token: ReplaceableToken,
+    /// What it was opened with; of this, every other handle must have the same.
+    pub(crate) timeout: Duration,
+    pub(crate) is_offline: bool,
+    pub(crate) accepts_new_url: bool,
+    pub(crate) encryption: Option<(String, Option<String>)>,
+    _lock: Box<dyn Any + Send + Sync>,
+    /// Last: who waits for it finds the files closed.
+    place: Option<Place<OpenReplica>>,
+}
+
+/// A pull that has committed and is not in the files yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unfinished {
+    /// Schema cookie of its commit.
+    pub cookie: u32,
+    /// Whether local changes were put back.
+    pub has_log: bool,
+}
+
+/// A connection that is closed before the rest of what it stands on.
+pub(crate) struct Keeper(Option<Conn>);
+
+impl Deref for Keeper {
+    type Target = Conn;
+
+    fn deref(&self) -> &Conn {
+        self.0
+            .as_ref()
+            .expect("only OpenReplica::give_back takes it, and nothing is done after that")
+    }
+}
+
+impl OpenReplica {
+    /// Registers the files with the VFS and opens the engine's own connections.
+    pub(crate) fn open(
+        options: &Builder,
+        files: Files,
+        access: Access,
+        place: Option<Place<Self>>,
+    ) -> Result<Self> {
+        let Files {
+            storage,
+            path,
+            info,
+            map,
+            wal_mark,
+            lock,
+            is_new,
+        } = files;
+        let Access {
+            remote,
+            token,
+            is_offline,
+        } = access;
+        let page_size = PageSize::new(info.page_size).map_err(|e| not_a_replica(&path, e.to_string()))?;
+        let base = info.base(&path)?;
+        let (segment, prefetch) = (SegmentSize::new(info.segment_size)?, info.prefetch);
+        let hydrates = prefetch.then_some(info.remote_hydrates);
+        let floor = info.change_floor.max(info.acknowledged);
+        let info = Arc::new(Mutex::new(info));
+        let source = Arc::new(RemoteSource {
+            remote: remote.clone(),
+            info: info.clone(),
+            page_size,
+            deadline: options.timeout,
+            hydration: hydrates.map(|hydrates| Arc::new(Hydration::new(hydrates))),
+        });
+        let replica = Replica::register(ReplicaConfig {
+            storage: storage.clone(),
+            path: path.clone(),
+            page_size,
+            base,
+            map,
+            source,
+            segment,
+            prefetch,
+            wait: options.timeout,
+            temporary: false,
+        })
+        .map_err(|e| match e.kind() {
+            ErrorKind::WouldBlock => Error::InUse { path: path.clone() },
+            ErrorKind::ResourceBusy => Error::LeftOpen {
+                path: path.clone(),
+                what: "connections of an earlier open",
+            },
+            _ => Error::storage("open", &path, e),
+        })?;
+        let keep = || {
+            replica
+                .account_for_wal(wal_mark)
+                .map_err(|e| Error::storage("read the WAL of", &path, e))?;
+            Ok((
+                open_plain(&replica, options.timeout)?,
+                open_plain(&replica, options.timeout)?,
+            ))
+        };
+        // Who tries again must not find it open.
+        let (keeper, reader) = keep().inspect_err(|error: &Error| {
+            replica.close();
+            if is_new && error.is_interrupted() {
+                // A connect that was cancelled leaves nothing, however far it had come.
+                remove_files(&*storage, &path);
+            }
+        })?;
+        Ok(Self {
+            keeper: Keeper(Some(keeper)),
+            reader: Keeper(Some(reader)),
+            replica,
+            remote,
+            storage,
+            floor: Arc::new(AtomicI64::new(floor)),
+            info,
+            pulling: Mutex::default(),
+            sync: Mutex::default(),
+            log_began: AtomicBool::new(false),
+            unfinished: Mutex::default(),
+            confirmed: AtomicU64::new(0),
+            random: Mutex::new(
+                options
+                    .seed
+                    .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed),
+            ),
+            token,
+            timeout: options.timeout,
+            is_offline,
+            accepts_new_url: options.accept_new_url,
+            encryption: options.encryption.clone(),
+            _lock: lock,
+            place,
+        })
+    }
+
+    /// Says that it can be joined.
+    pub(crate) fn share(self: &Arc<Self>) {
+        if let Some(place) = &self.place {
+            place.fill(self);
+        }
+    }
+
+    /// The highest change that was ever sent, or at least given a number. Newer ones than those in the log may have left it:
+    /// discarded ones.
+    pub(crate) fn newest_sent(&self, in_log: Option<ChangeId>) -> Option<ChangeId> {
+        let floor = self.floor.load(Ordering::Acquire);
+        let given = in_log.map_or(floor, |id| id.0.max(floor));
+        Some(ChangeId(given.min(self.info.lock().sent))).filter(|id| id.0 > 0)
+    }
+
+    /// Refuses what only makes sense once something of this remote's database is here.
+    pub(crate) fn check_pulled(&self, doing: &'static str) -> Result<()> {
+        let info = self.info.lock();
+        if info.is_unpulled() {
+            return Err(Error::NotPulledYet { doing });
+        }
+        match base_is_elsewhere(&*self.remote, &info) {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// The first local change is about to be recorded, in a transaction that is open: from now on a pull reads the log, for
+    /// which the pages of the schema must be here, also after a crash.
+    pub(crate) fn begin_log(&self) -> Result<()> {
+        self.replica
+            .save_map()
+            .map_err(|e| Error::storage("save the page map of", self.replica.name(), e))?;
+        self.log_began.store(true, Ordering::Release);
+        // The pull that dropped the log before may still be unfinished; after a crash it must not say that there is none.
+        let since = self.unfinished.lock().as_ref().map(|pull| pull.cookie);
+        self.update_info_if(
+            |info| !info.has_log || (since.is_some() && info.log_since != since),
+            |info| {
+                info.has_log = true;
+                info.log_since = since;
+            },
+        )
+    }
+
+    /// Whether there may be a change log. While not, nobody looks: the schema need not be here.
+    pub(crate) fn may_have_log(&self) -> bool {
+        self.info.lock().has_log
+    }
+
+    /// Whether a log was begun since [`forget_log_began`](Self::forget_log_began).
+    pub(crate) fn log_began(&self) -> bool {
+        self.log_began.load(Ordering::Acquire)
+    }
+
+    /// For a pull that holds the write lock, when it has seen the whole log.
+    pub(crate) fn forget_log_began(&self) {
+        self.log_began.store(false, Ordering::Release);
+    }
+
+    /// Changes the info file where `needed` says so.
+    pub(crate) fn update_info_if(
+        &self,
+        needed: impl FnOnce(&Info) -> bool,
+        change: impl FnOnce(&mut Info),
+    ) -> Result<()> {
+        let is_needed = needed(&self.info.lock());
+        match is_needed {
+            true => self.update_info(change),
+            false => Ok(()),
+        }
+    }
+
+    /// Changes the info file and then what is known of it.
+    pub(crate) fn update_info(&self, change: impl FnOnce(&mut Info)) -> Result<()> {
+        let mut info = self.info.lock();
+        let mut next = info.clone();
+        change(&mut next);
+        next.save(&*self.storage, self.replica.name())?;
+        self.floor
+            .fetch_max(next.change_floor.max(next.acknowledged), Ordering::AcqRel);
+        *info = next;
+        Ok(())
+    }
+}
+
+impl OpenReplica {
+    /// How many local changes were not pushed, if the file may become an ordinary one; else nobody asks.
+    pub(crate) fn unpushed(&self) -> Option<u64> {
+        if !self.may_have_log() {
+            return self.replica.may_be_whole().then_some(0);
+        }
+        let count = || Log::new(&self.keeper).count();
+        match self
+            .replica
+            .may_be_whole()
+            .then(|| self.keeper.without_waiting(u32::MAX, count))
+        {
+            Some(Ok((Ok(unpushed), _))) => Some(unpushed),
+            _ => None,
+        }
+    }
+
+    /// Makes the database file an ordinary one for other programs, if every page of it is here and the WAL is empty.
+    pub(crate) fn make_ordinary(&self, unpushed: Option<u64>) -> Result<()> {
+        let Some(unpushed) = unpushed else { return Ok(()) };
+        let note = |mark: OrdinaryMark| {
+            let mark = SavedOrdinaryMark {
+                change_counter: mark.change_counter,
+                bytes: mark.bytes,
+                unpushed,
+            };
+            self.update_info(|info| info.ordinary = Some(mark))
+                .map_err(std::io::Error::other)
+        };
+        self.replica
+            .make_ordinary(note)
+            .map_err(|e| Error::storage("finish", self.replica.name(), e))?;
+        Ok(())
+    }
+
+    /// Closes every file: the last connection checkpoints, what a pull left behind is waited for, the page map is saved.
+    /// Whatever is still there after that can do nothing to the files any more. The caller drops the lock and the place
+    /// by dropping this.
+    pub(crate) fn give_back(&mut self) -> Result<()> {
+        // The keeper last: it checkpoints.
+        drop(self.reader.0.take());
+        if self.keeper.0.is_none() {
+            return Ok(());
+        }
+        let unpushed = self.unpushed();
+        self.keeper.0 = None;
+        let left = self.replica.wait_until_unused(CLOSE_WAIT);
+        let path = self.replica.name();
+        let saved = self
+            .replica
+            .save_map()
+            .map_err(|e| Error::storage("save the page map of", path, e))
+            .and_then(|()| match left {
+                0 => self.make_ordinary(unpushed),
+                _ => Ok(()),
+            });
+        self.replica.close();
+        saved?;
+        match left {
+            0 => Ok(()),
+            _ => Err(Error::LeftOpen {
+                path: path.to_owned(),
+                what: "a pull that was given up",
+            }),
+        }
+    }
+}
+
+impl Drop for OpenReplica {
+    fn drop(&mut self) {
+        if let Err(error) = self.give_back() {
+            tracing::warn!(%error, "a replica could not be closed as it should; pages fetched lately may be fetched again");
+        }
+    }
+}
