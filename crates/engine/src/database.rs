@@ -12,16 +12,17 @@ use partial_sync_vfs::{OpenFile, VFS_NAME, sqlite::Conn};
 
 use crate::{
     capture::CaptureOptions,
-    connection::Connection,
     discard::{self, LocalChange},
     error::{Error, Result},
-    options::Builder,
+    look::stats::{Stats, stats},
+    open::{
+        options::Builder,
+        replica::{CLOSE_WAIT, OPEN, OpenReplica},
+        session::Session,
+    },
     pull, push,
-    recorded::ConnectionOptions,
-    replica::{CLOSE_WAIT, OPEN, OpenReplica},
     runtime::CancelHandle,
-    session::Session,
-    stats::{Stats, stats},
+    sql::{connection::Connection, recorded::ConnectionOptions},
 };
 
 /// SQLite's VFS of databases in memory that connections share by name.

@@ -5,12 +5,12 @@ use std::path::Path;
 use partial_sync_core::{PageNo, PageSize};
 use partial_sync_vfs::{MemoryStorage, write_whole};
 
-pub use crate::inspect::{Owner, PageAt, PageView};
+pub use crate::look::inspect::{Owner, PageAt, PageView};
 use crate::{
     capture,
     change::tokens::{self, TokenKind},
-    info::{self, Info},
-    inspect::{self, ReadPage},
+    look::inspect::{self, ReadPage},
+    open::info::{self, Info},
 };
 
 /// A token of a statement.

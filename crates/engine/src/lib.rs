@@ -27,57 +27,40 @@
 //! an async runtime. A [`Connection`] belongs to one thread at a time; open as many as there are threads.
 #![forbid(unsafe_code)]
 
-mod bootstrap;
 mod capture;
 pub mod change;
-mod connect;
-mod connection;
 mod database;
 mod discard;
 mod error;
-mod files;
-mod functions;
+mod fetch;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-mod hydrate;
-mod hydration;
-mod info;
-mod inspect;
-mod kept;
 pub mod log;
-mod options;
-mod plain;
+mod look;
+mod open;
 mod pull;
 mod push;
-mod putback;
-mod recorded;
-mod remote;
-mod replica;
-mod request;
 mod runtime;
-mod session;
-mod sharing;
-mod side_files;
-mod source;
-mod statement;
-mod stats;
-mod transaction;
-mod verify;
+mod sql;
 
-pub use connection::{Connection, OptionalRow, Transaction, TransactionBehavior};
 pub use database::Database;
 pub use discard::LocalChange;
 pub use error::{Error, Result, SqliteError};
-pub use hydrate::{HydrateProgress, Hydrated};
-pub use inspect::{Owner, OwnerKind, PageAt, PageMapView, PageRole, PageView};
-pub use options::{Bootstrap, Builder, PartialSync};
+pub use fetch::source::is_asked_for_a_statement;
+pub use look::{
+    hydrate::{HydrateProgress, Hydrated},
+    inspect::{Owner, OwnerKind, PageAt, PageMapView, PageRole, PageView},
+    stats::Stats,
+    verify::{PageDifference, Verified, VerifyProgress},
+};
+pub use open::options::{Bootstrap, Builder, PartialSync};
 pub use partial_sync_core::ChangeId;
 pub use runtime::CancelHandle;
-pub use source::is_asked_for_a_statement;
-pub use statement::{ColumnIndex, FromRow, Named, Params, Row, Rows, Statement};
-pub use stats::Stats;
-pub use verify::{PageDifference, Verified, VerifyProgress};
+pub use sql::{
+    connection::{Connection, OptionalRow, Transaction, TransactionBehavior},
+    statement::{ColumnIndex, FromRow, Named, Params, Row, Rows, Statement},
+};
 
 /// The program in docs/rust.md compiles.
 #[cfg(doctest)]

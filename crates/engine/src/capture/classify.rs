@@ -16,7 +16,7 @@ use crate::{
         migration::Migration,
         tokens::{Token, TokenKind, own_table, tokens},
     },
-    transaction::Control,
+    sql::transaction::Control,
 };
 
 /// An INSERT, UPDATE or DELETE inside a statement.

@@ -14,7 +14,10 @@ use super::{
     run::Run,
     state::{CaptureOptions, Counters, Shared, State},
 };
-use crate::{error::Result, kept::Kept, transaction::Control};
+use crate::{
+    error::Result,
+    sql::{kept::Kept, transaction::Control},
+};
 
 /// The recorder of one connection.
 pub struct Capture {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    kept::Kept,
+    sql::kept::Kept,
 };
 
 /// Changes wait in memory, inside an explicit transaction, until they hold this many bytes.

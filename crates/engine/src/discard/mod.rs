@@ -19,8 +19,8 @@ use crate::{
     change::{Cause, Change, ChangeKind, StatementKind, refused::what},
     error::Result,
     log::{Log, LogError},
+    open::session::Session,
     pull::finish::finish_earlier,
-    session::Session,
 };
 
 const DOING: &str = "discarding a change";
@@ -43,12 +43,12 @@ pub struct LocalChange {
 }
 
 /// See [`crate::Database::local_changes`].
-pub(crate) fn list(open: &Session<'_>, after: ChangeId, limit: usize) -> Result<Vec<LocalChange>> {
+pub(crate) fn list(session: &Session<'_>, after: ChangeId, limit: usize) -> Result<Vec<LocalChange>> {
     let mut found = vec![];
-    if !open.may_have_log() {
+    if !session.may_have_log() {
         return Ok(found);
     }
-    let mut chunks = Log::new(&open.reader).chunks_after(after)?;
+    let mut chunks = Log::new(&session.reader).chunks_after(after)?;
     while found.len() < limit
         && let Some(chunk) = chunks.next()?
     {
@@ -68,29 +68,33 @@ pub(crate) fn list(open: &Session<'_>, after: ChangeId, limit: usize) -> Result<
 
 /// See [`crate::Database::discard_change`] and [`crate::Database::discard_change_with_dependents`]. The changes that have
 /// left the log.
-pub(crate) fn discard(open: &Session<'_>, change: ChangeId, with_dependents: bool) -> Result<Vec<ChangeId>> {
-    let _sync = open.lock_sync(DOING)?;
-    finish_earlier(open)?;
-    if !open.may_have_log() {
+pub(crate) fn discard(
+    session: &Session<'_>,
+    change: ChangeId,
+    with_dependents: bool,
+) -> Result<Vec<ChangeId>> {
+    let _sync = session.lock_sync(DOING)?;
+    finish_earlier(session)?;
+    if !session.may_have_log() {
         return Ok(vec![]);
     }
-    let keeper = &open.keeper;
-    open.begin_immediate()?;
-    let done = in_transaction(open, change, with_dependents);
+    let keeper = &session.keeper;
+    session.begin_immediate()?;
+    let done = in_transaction(session, change, with_dependents);
     if done.is_err() {
         let _ = keeper.execute_batch("ROLLBACK");
     }
     done
 }
 
-fn in_transaction(open: &Session<'_>, change: ChangeId, with_dependents: bool) -> Result<Vec<ChangeId>> {
-    let keeper = &open.keeper;
+fn in_transaction(session: &Session<'_>, change: ChangeId, with_dependents: bool) -> Result<Vec<ChangeId>> {
+    let keeper = &session.keeper;
     let log = Log::new(keeper);
     let wanted = units(keeper, &log, change, with_dependents)?;
     let gone: Vec<ChangeId> = log.discard(&wanted)?.into_iter().map(|c| c.id).collect();
     if !gone.is_empty() {
         let newest = log.last()?.max(gone.last().copied());
-        open.update_info(|info| {
+        session.update_info(|info| {
             // So that its number is not given again when it was the newest one.
             info.change_floor = info.change_floor.max(newest.map_or(0, |id| id.0));
             info.rebuild = true;

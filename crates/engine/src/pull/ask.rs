@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    request::{pinned, stream},
-    session::Session,
+    fetch::request::{pinned, stream},
+    open::session::Session,
 };
 
 /// Asks the remote at `url` and stages. `None`: nothing changed.

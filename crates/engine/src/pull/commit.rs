@@ -17,9 +17,11 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    plain::{integer, open_without_fetching},
-    replica::Unfinished,
-    session::Session,
+    open::{
+        plain::{integer, open_without_fetching},
+        replica::Unfinished,
+        session::Session,
+    },
 };
 
 /// How often a pull gives way to local writers before it catches up under the write lock.

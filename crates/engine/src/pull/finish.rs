@@ -8,8 +8,7 @@ use roaring::RoaringBitmap;
 use super::intent;
 use crate::{
     error::{Error, Result},
-    info::now,
-    session::Session,
+    open::{info::now, session::Session},
 };
 
 /// Writes down where a pull that has committed has brought the replica; for the holder of the turn of `lock_sync`. Where that

@@ -1,4 +1,4 @@
-//! The first pull of a replica that was made without the remote ([`crate::bootstrap::empty`]): fetches what the first connect
+//! The first pull of a replica that was made without the remote ([`crate::open::bootstrap::empty`]): fetches what the first connect
 //! would have fetched. From there on it is a pull like any other, of a remote that replaced everything.
 
 use partial_sync_core::{PageId, PageNo};
@@ -7,9 +7,11 @@ use roaring::RoaringBitmap;
 
 use super::staged::{Asked, DOING, Staged};
 use crate::{
-    bootstrap::{self, Plan},
     error::{Error, Result},
-    session::Session,
+    open::{
+        bootstrap::{self, Plan},
+        session::Session,
+    },
 };
 
 /// UTF-8, in bytes 56 to 59 of page 1.

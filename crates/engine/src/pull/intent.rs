@@ -17,9 +17,11 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     error::{Error, Result},
-    info,
-    session::Session,
-    side_files::{CHANGES, beside},
+    open::{
+        info,
+        session::Session,
+        side_files::{CHANGES, beside},
+    },
 };
 
 const MAGIC: &[u8; 8] = b"PSintent";

@@ -21,11 +21,13 @@ use super::{
 use crate::{
     change::Value,
     error::{Error, Result},
-    info,
     log::{Chunk, Log},
-    plain::{integer, open_plain},
-    putback,
-    session::Session,
+    open::{
+        info,
+        plain::{integer, open_plain},
+        session::Session,
+    },
+    pull::putback,
 };
 
 const FRAME: u64 = 1 + 4 + 8;

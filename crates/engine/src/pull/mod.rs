@@ -22,6 +22,7 @@ mod intent;
 mod legacy;
 mod next;
 mod preview;
+mod putback;
 mod recover;
 mod staged;
 mod unchanged;
@@ -32,9 +33,8 @@ pub(crate) use self::recover::recover;
 use self::{finish::finish_earlier, staged::DOING};
 use crate::{
     error::{Error, Result},
-    info::now,
+    open::{info::now, session::Session},
     push,
-    session::Session,
 };
 
 /// See [`crate::Database::pull`].

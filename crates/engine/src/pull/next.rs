@@ -18,10 +18,12 @@ use crate::{
     change::position::resume_after,
     error::{Error, Result},
     log::Log,
-    plain::{PageReader, open_plain},
-    putback,
+    open::{
+        plain::{PageReader, open_plain},
+        session::Session,
+    },
+    pull::putback,
     runtime::Interrupting,
-    session::Session,
 };
 
 /// The local changes that are being put back.

@@ -20,11 +20,13 @@ use super::{
 };
 use crate::{
     error::{Error, PageFetchError, Result},
-    plain::{PageReader, integer, open_plain},
-    request::{pinned, stream},
+    fetch::request::{pinned, stream},
+    open::{
+        plain::{PageReader, integer, open_plain},
+        session::Session,
+        side_files::{PREVIEW, beside, preview_files},
+    },
     runtime::runtime,
-    session::Session,
-    side_files::{PREVIEW, beside, preview_files},
 };
 
 /// See the module. Its files go with it.

@@ -6,9 +6,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    plain::integer,
-    session::Session,
-    side_files::temporary_files,
+    open::{plain::integer, session::Session, side_files::temporary_files},
 };
 
 /// Sees to what a pull left that was cut off. For a replica that is being opened; needs no network.

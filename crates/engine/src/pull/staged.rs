@@ -11,8 +11,10 @@ use roaring::RoaringBitmap;
 
 use crate::{
     error::{Error, Result},
-    session::Session,
-    side_files::{STAGED, beside},
+    open::{
+        session::Session,
+        side_files::{STAGED, beside},
+    },
 };
 
 /// What errors say was going on.

@@ -9,8 +9,10 @@ use roaring::RoaringBitmap;
 use super::staged::Asked;
 use crate::{
     error::Result,
-    plain::{PageReader, integer, open_without_fetching},
-    session::Session,
+    open::{
+        plain::{PageReader, integer, open_without_fetching},
+        session::Session,
+    },
 };
 
 /// See the module. The put-back and the fetches of its preview share it.

@@ -24,9 +24,8 @@ use tempfile::TempDir;
 use crate::{
     capture::CaptureOptions,
     change::{Cause, ChangeKind, RowOp, Value},
-    connection::Connection,
     log::{Chunk, Log},
-    recorded::ConnectionOptions,
+    sql::{connection::Connection, recorded::ConnectionOptions},
 };
 
 /// A database file with a schema, whose changes are recorded.

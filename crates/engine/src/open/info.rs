@@ -12,13 +12,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
-    options::Bootstrap,
-    side_files::{INFO, beside},
+    open::{
+        options::Bootstrap,
+        side_files::{INFO, beside},
+    },
 };
 
 /// The format that this version writes.
 const FORMAT: u32 = 2;
-/// What version 0.1.0 wrote: the files were otherwise then, see [`crate::files`].
+/// What version 0.1.0 wrote: the files were otherwise then, see [`crate::open::files`].
 const FORMAT_0_1: u32 = 1;
 /// Shown as the revision of a replica that was never pulled; no remote is ever asked for it.
 const NO_REVISION: &str = "none yet";

@@ -14,9 +14,11 @@ use roaring::RoaringBitmap;
 use crate::{
     database::Database,
     error::{Error, PageFetchError, Result},
-    plain::{PageReader, open_plain},
-    request::{pinned, stream},
-    session::Session,
+    fetch::request::{pinned, stream},
+    open::{
+        plain::{PageReader, open_plain},
+        session::Session,
+    },
 };
 
 const DOING: &str = "a hydration";
@@ -58,10 +60,10 @@ impl Database {
     /// [`is_revision_expired`](Error::is_revision_expired) is true: pull, then hydrate again. What was fetched before a
     /// failure stays.
     pub fn hydrate(&self, progress: impl FnMut(HydrateProgress) + Send) -> Result<Hydrated> {
-        let open = &self.session(DOING)?;
-        let _sync = open.lock_sync(DOING)?;
-        open.check_pulled(DOING)?;
-        saved(open, everything(open, progress))
+        let session = &self.session(DOING)?;
+        let _sync = session.lock_sync(DOING)?;
+        session.check_pulled(DOING)?;
+        saved(session, everything(session, progress))
     }
 
     /// Waits for pages that are still streaming in: a query goes on as soon as its own page has come, and the pages around
@@ -77,39 +79,40 @@ impl Database {
     /// Fetches the pages that a `SELECT` touches when the remote runs it at the base revision, as far as they are absent:
     /// afterwards that query needs no request.
     pub fn hydrate_query(&self, sql: &str, progress: impl FnMut(HydrateProgress) + Send) -> Result<Hydrated> {
-        let open = &self.session(DOING)?;
-        let _sync = open.lock_sync(DOING)?;
-        open.check_pulled(DOING)?;
-        saved(open, touched_by(open, sql, progress))
+        let session = &self.session(DOING)?;
+        let _sync = session.lock_sync(DOING)?;
+        session.check_pulled(DOING)?;
+        saved(session, touched_by(session, sql, progress))
     }
 }
 
 /// Saves the page map whatever the outcome was, and adds what is still absent.
-fn saved(open: &Session<'_>, outcome: Result<u32>) -> Result<Hydrated> {
-    let saved = save(open);
+fn saved(session: &Session<'_>, outcome: Result<u32>) -> Result<Hydrated> {
+    let saved = save(session);
     let fetched = outcome?;
     saved?;
-    let absent = absent(open, open.replica.base().size).len();
+    let absent = absent(session, session.replica.base().size).len();
     Ok(Hydrated {
         fetched,
         absent: u32::try_from(absent).unwrap_or(u32::MAX),
     })
 }
 
-fn save(open: &Session<'_>) -> Result<()> {
-    open.replica
+fn save(session: &Session<'_>) -> Result<()> {
+    session
+        .replica
         .save_map()
-        .map_err(|e| Error::storage("save the page map of", open.replica.name(), e))
+        .map_err(|e| Error::storage("save the page map of", session.replica.name(), e))
 }
 
 /// Ids of the base's pages that are neither here nor written locally.
-fn absent(open: &Session<'_>, size: PageCount) -> RoaringBitmap {
-    let map = open.replica.map();
+fn absent(session: &Session<'_>, size: PageCount) -> RoaringBitmap {
+    let map = session.replica.map();
     let mut ids = RoaringBitmap::new();
     ids.insert_range(..size.0);
     ids -= map.present();
     ids -= map.dirty();
-    let page_size = open.replica.page_size();
+    let page_size = session.replica.page_size();
     if let Some(lock_byte) = PageNo::containing(1 << 30, page_size) {
         ids.remove(lock_byte.id().0);
     }
@@ -117,16 +120,16 @@ fn absent(open: &Session<'_>, size: PageCount) -> RoaringBitmap {
 }
 
 /// Takes out the pages whose bytes in the file are those of an older state that somebody still reads.
-fn storable(open: &Session<'_>, ids: &RoaringBitmap) -> Vec<PageNo> {
-    let map = open.replica.map();
+fn storable(session: &Session<'_>, ids: &RoaringBitmap) -> Vec<PageNo> {
+    let map = session.replica.map();
     let pages = ids.iter().filter_map(|id| PageId(id).no());
     pages.filter(|page| !map.state(*page).is_retired()).collect()
 }
 
-fn everything(open: &Session<'_>, mut progress: impl FnMut(HydrateProgress) + Send) -> Result<u32> {
-    let replica = &open.replica;
+fn everything(session: &Session<'_>, mut progress: impl FnMut(HydrateProgress) + Send) -> Result<u32> {
+    let replica = &session.replica;
     let page_size = replica.page_size();
-    let wanted = storable(open, &absent(open, replica.base().size));
+    let wanted = storable(session, &absent(session, replica.base().size));
     let mut at = HydrateProgress {
         fetched: 0,
         total: u32::try_from(wanted.len()).unwrap_or(u32::MAX),
@@ -140,8 +143,8 @@ fn everything(open: &Session<'_>, mut progress: impl FnMut(HydrateProgress) + Se
             sink.finish(Ok(()));
             continue;
         }
-        let request = pinned(&base, &pages, page_size, open.options.timeout);
-        receive(open, request, sink, |_| {
+        let request = pinned(&base, &pages, page_size, session.options.timeout);
+        receive(session, request, sink, |_| {
             at.fetched += 1;
             progress(at);
         })?;
@@ -149,22 +152,22 @@ fn everything(open: &Session<'_>, mut progress: impl FnMut(HydrateProgress) + Se
             return Err(not_stored(page, replica.name()));
         }
         if (n + 1) % REQUESTS_PER_SAVE == 0 {
-            save(open)?;
+            save(session)?;
         }
     }
-    rest(open, &replica.base())?;
+    rest(session, &replica.base())?;
     Ok(at.fetched)
 }
 
 /// Runs one request into a sink. Cancelled, the sink is dropped with the future, and whoever waits for a page is told.
 fn receive(
-    open: &Session<'_>,
+    session: &Session<'_>,
     request: PagesRequest,
     sink: PageSink,
     mut arrived: impl FnMut(PageNo) + Send,
 ) -> Result<()> {
-    open.wait(DOING, async move {
-        let result = stream(&*open.remote, request, |page, data| {
+    session.wait(DOING, async move {
+        let result = stream(&*session.remote, request, |page, data| {
             sink.page(page, data)
                 .map_err(|e| RemoteError::new(RemoteErrorKind::Protocol, e.to_string()))?;
             arrived(page);
@@ -181,34 +184,34 @@ fn receive(
 
 /// Pages that a query had under way, and pages whose local write was rolled back: reads them, which waits for the one and
 /// fetches the other.
-fn rest(open: &Session<'_>, base: &Base) -> Result<()> {
-    let map = open.replica.map();
-    let mut left = absent(open, base.size);
+fn rest(session: &Session<'_>, base: &Base) -> Result<()> {
+    let map = session.replica.map();
+    let mut left = absent(session, base.size);
     let mut written = map.dirty() - map.present();
     written.remove_range(base.size.0..);
     left |= written;
-    let left = storable(open, &left);
+    let left = storable(session, &left);
     if left.is_empty() {
         return Ok(());
     }
-    let conn = open_plain(&open.replica, open.options.timeout)?;
-    let _broken_by_cancel = open.interrupts(&conn);
+    let conn = open_plain(&session.replica, session.options.timeout)?;
+    let _broken_by_cancel = session.interrupts(&conn);
     let mut reader = PageReader::new(&conn)?;
     for page in left {
         reader.read(page)?;
         if map.state(page).is_absent() && !map.is_dirty(page) {
-            return Err(not_stored(page, open.replica.name()));
+            return Err(not_stored(page, session.replica.name()));
         }
     }
     Ok(())
 }
 
 fn touched_by(
-    open: &Session<'_>,
+    session: &Session<'_>,
     sql: &str,
     mut progress: impl FnMut(HydrateProgress) + Send,
 ) -> Result<u32> {
-    let replica = &open.replica;
+    let replica = &session.replica;
     let (base, _, sink) = replica.begin_fetch([])?;
     let have = replica.map().present();
     let request = PagesRequest {
@@ -218,11 +221,11 @@ fn touched_by(
         have: Some(have.clone()),
         query: Some(sql.to_owned()),
         page_size: Some(replica.page_size()),
-        deadline: Some(open.options.timeout),
+        deadline: Some(session.options.timeout),
         ..PagesRequest::default()
     };
     let mut at = HydrateProgress { fetched: 0, total: 0 };
-    receive(open, request, sink, |page| {
+    receive(session, request, sink, |page| {
         if !have.contains(page.id().0) {
             at.fetched += 1;
             progress(at);

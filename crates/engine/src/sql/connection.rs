@@ -13,8 +13,10 @@ use partial_sync_vfs::sqlite::{self, Conn};
 
 use crate::{
     error::{Error, Result},
-    recorded::{ConnectionOptions, Recorded},
-    statement::{FromRow, Params, Row, Statement},
+    sql::{
+        recorded::{ConnectionOptions, Recorded},
+        statement::{FromRow, Params, Row, Statement},
+    },
 };
 
 /// A connection. Clones are the same connection. It closes when the last clone and the last of its statements are gone,

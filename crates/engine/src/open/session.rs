@@ -12,9 +12,7 @@ use partial_sync_vfs::sqlite::Conn;
 
 use crate::{
     error::{Error, Result},
-    info::Info,
-    options::Builder,
-    replica::OpenReplica,
+    open::{info::Info, options::Builder, replica::OpenReplica},
     runtime::{Interrupting, LOOK, Moment},
 };
 

@@ -12,8 +12,10 @@ use crate::{
     capture::{Arguments, classify::Plan},
     change::Value,
     error::{Error, Result},
-    kept::Kept,
-    recorded::{Ran, Recorded},
+    sql::{
+        kept::Kept,
+        recorded::{Ran, Recorded},
+    },
 };
 
 impl FromSql for Value {

@@ -9,7 +9,10 @@ use partial_sync_transport::{
     hrana::{Batch, BatchResult},
 };
 
-use crate::{error::Result, info::Info, options::Builder};
+use crate::{
+    error::Result,
+    open::{info::Info, options::Builder},
+};
 
 /// A remote and what goes with it.
 pub(crate) struct Access {

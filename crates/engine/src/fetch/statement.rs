@@ -19,7 +19,7 @@ use partial_sync_vfs::{Miss, PageSink};
 use roaring::RoaringBitmap;
 use tokio::sync::watch;
 
-use crate::request::put;
+use crate::fetch::request::put;
 
 /// How long the remote may think about a statement before the page is asked for without it.
 const PATIENCE: Duration = Duration::from_secs(2);

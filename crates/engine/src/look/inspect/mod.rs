@@ -17,7 +17,7 @@ pub use self::view::{Owner, OwnerKind, PageAt, PageMapView, PageRole, PageView};
 use crate::{
     database::Database,
     error::{Error, Result},
-    info::Info,
+    open::info::Info,
 };
 
 /// A database larger than this (128 GiB of 4 KiB pages) is not drawn page by page.

@@ -11,8 +11,10 @@ use crate::{
         classify::{self, Plan},
     },
     error::Result,
-    kept::Kept,
-    transaction::{Admitted, Control, Transactions},
+    sql::{
+        kept::Kept,
+        transaction::{Admitted, Control, Transactions},
+    },
 };
 
 /// How to open a [`Connection`](crate::Connection).

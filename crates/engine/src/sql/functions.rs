@@ -8,7 +8,7 @@ use std::{
 
 use rusqlite::functions::{Aggregate, Context, FunctionFlags, SqlFnOutput, WindowAggregate};
 
-use crate::{connection::Connection, error::Result};
+use crate::{error::Result, sql::connection::Connection};
 
 impl Connection {
     /// Adds a function of `arguments` arguments (-1: any number). It must not use this connection.

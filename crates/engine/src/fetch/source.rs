@@ -1,5 +1,5 @@
 //! Absent pages from a remote: one request for each miss, pinned to the reader's revision, streamed into the sink. With
-//! prefetch, and where the remote can, the request names the statement too ([`crate::hydration`]).
+//! prefetch, and where the remote can, the request names the statement too ([`crate::fetch::statement`]).
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,9 +11,11 @@ use partial_sync_vfs::{Miss, PageSink, PageSource, SourceError};
 
 use crate::{
     error::PageFetchError,
-    hydration::{Hydration, Turn},
-    info::Info,
-    request::{pinned, put},
+    fetch::{
+        request::{pinned, put},
+        statement::{Hydration, Turn},
+    },
+    open::info::Info,
     runtime::runtime,
 };
 

@@ -14,9 +14,11 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::{
     database::Database,
     error::{Error, Result},
-    plain::{PageReader, open_plain},
-    request::{pinned, stream},
-    session::Session,
+    fetch::request::{pinned, stream},
+    open::{
+        plain::{PageReader, open_plain},
+        session::Session,
+    },
 };
 
 const DOING: &str = "a verification";
@@ -69,15 +71,15 @@ impl Database {
     /// Compares every page that is here and not written locally with the remote's copy at the base revision. Pages that
     /// differ are found and not changed: delete the replica and connect anew to replace them.
     pub fn verify(&self, progress: impl FnMut(VerifyProgress) + Send) -> Result<Verified> {
-        let open = &self.session(DOING)?;
-        let _sync = open.lock_sync(DOING)?;
-        open.check_pulled(DOING)?;
-        verify(open, progress)
+        let session = &self.session(DOING)?;
+        let _sync = session.lock_sync(DOING)?;
+        session.check_pulled(DOING)?;
+        verify(session, progress)
     }
 }
 
-fn verify(open: &Session<'_>, mut progress: impl FnMut(VerifyProgress) + Send) -> Result<Verified> {
-    let replica = &open.replica;
+fn verify(session: &Session<'_>, mut progress: impl FnMut(VerifyProgress) + Send) -> Result<Verified> {
+    let replica = &session.replica;
     let base = replica.base();
     let present = within(replica.map().present(), base.size);
     let dirty = within(replica.map().dirty(), base.size);
@@ -101,16 +103,16 @@ fn verify(open: &Session<'_>, mut progress: impl FnMut(VerifyProgress) + Send) -
     let total = here.len() as u32;
     progress(VerifyProgress { compared: 0, total });
     for chunk in here.chunks(PAGES_PER_REQUEST) {
-        let local = hash(open, chunk)?;
+        let local = hash(session, chunk)?;
         verified.dirty_skipped += (chunk.len() - local.len()) as u32;
         let pages: Vec<PageNo> = chunk.iter().copied().filter(|p| local.contains_key(p)).collect();
         if pages.is_empty() {
             continue;
         }
-        let request = pinned(&base, &pages, replica.page_size(), open.options.timeout);
+        let request = pinned(&base, &pages, replica.page_size(), session.options.timeout);
         let (verified, progress) = (&mut verified, &mut progress);
-        open.wait(DOING, async move {
-            let compared = stream(&*open.remote, request, |page, data| {
+        session.wait(DOING, async move {
+            let compared = stream(&*session.remote, request, |page, data| {
                 let Some(&here) = local.get(&page) else {
                     return Ok(());
                 };
@@ -138,17 +140,17 @@ fn verify(open: &Session<'_>, mut progress: impl FnMut(VerifyProgress) + Send) -
 }
 
 /// The hashes of the pages that are still clean in a snapshot that is taken here.
-fn hash(open: &Session<'_>, pages: &[PageNo]) -> Result<HashMap<PageNo, u128>> {
-    let conn = open_plain(&open.replica, open.options.timeout)?;
-    let _broken_by_cancel = open.interrupts(&conn);
+fn hash(session: &Session<'_>, pages: &[PageNo]) -> Result<HashMap<PageNo, u128>> {
+    let conn = open_plain(&session.replica, session.options.timeout)?;
+    let _broken_by_cancel = session.interrupts(&conn);
     conn.execute_batch("BEGIN")?;
     let mut reader = PageReader::new(&conn)?;
     // The snapshot first, then what is dirty: a page that is clean after the snapshot began is clean in it.
     reader.read(PageNo::FIRST)?;
-    let dirty = open.replica.map().dirty();
+    let dirty = session.replica.map().dirty();
     let mut hashes = HashMap::with_capacity(pages.len());
     for &page in pages {
-        if dirty.contains(page.id().0) || open.replica.map().state(page).is_absent() {
+        if dirty.contains(page.id().0) || session.replica.map().state(page).is_absent() {
             continue;
         }
         if let Some(bytes) = reader.read(page)? {

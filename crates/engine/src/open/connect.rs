@@ -12,15 +12,17 @@ use partial_sync_vfs::{
 use crate::{
     database::{Database, Local, SHARED_MEMORY},
     error::{Error, Result},
-    files::{absolute, memory_path, open_or_make},
-    info::Info,
-    options::{Builder, DEFAULT_TIMEOUT},
+    open::{
+        files::{absolute, memory_path, open_or_make},
+        info::Info,
+        options::{Builder, DEFAULT_TIMEOUT},
+        remote::{self, Access},
+        replica::{OPEN, OpenReplica},
+        session::Session,
+        sharing::Turn,
+    },
     pull,
-    remote::{self, Access},
-    replica::{OPEN, OpenReplica},
     runtime::runtime,
-    session::Session,
-    sharing::Turn,
 };
 
 impl Builder {

@@ -1,5 +1,5 @@
 //! A replica that is open: what it is made of, what it knows of itself, and how it is given back. What can be done with it is
-//! in [`crate::push`], [`crate::pull`] and the rest; each does it on a [`Session`](crate::session::Session).
+//! in [`crate::push`], [`crate::pull`] and the rest; each does it on a [`Session`](crate::open::session::Session).
 
 use std::{
     any::Any,
@@ -19,15 +19,19 @@ use partial_sync_vfs::{OrdinaryMark, Replica, ReplicaConfig, Storage, sqlite::Co
 
 use crate::{
     error::{Error, Result},
-    files::{Files, not_a_replica, remove_files},
-    hydration::Hydration,
-    info::{Info, SavedOrdinaryMark},
+    fetch::{
+        source::{RemoteSource, base_is_elsewhere},
+        statement::Hydration,
+    },
     log::Log,
-    options::Builder,
-    plain::open_plain,
-    remote::Access,
-    sharing::{Place, Sharing},
-    source::{RemoteSource, base_is_elsewhere},
+    open::{
+        files::{Files, not_a_replica, remove_files},
+        info::{Info, SavedOrdinaryMark},
+        options::Builder,
+        plain::open_plain,
+        remote::Access,
+        sharing::{Place, Sharing},
+    },
 };
 
 /// The replicas that this process has open.

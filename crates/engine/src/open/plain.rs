@@ -10,7 +10,7 @@ use partial_sync_vfs::{
 
 use crate::{
     error::{Error, Result},
-    recorded::load_extras,
+    sql::recorded::load_extras,
 };
 
 /// A connection to the replica without capture, whose commits are durable when they return (SQLite's default). Reads nothing

@@ -7,8 +7,10 @@ use serde::Serialize;
 use crate::{
     error::{Error, Result},
     log::Log,
-    replica::OpenReplica,
-    side_files::{STAGED, beside},
+    open::{
+        replica::OpenReplica,
+        side_files::{STAGED, beside},
+    },
 };
 
 /// Counters and sizes of a database. A plain local database has zeros.

@@ -15,12 +15,14 @@ use partial_sync_transport::{Remote, RemoteErrorKind};
 use partial_sync_vfs::{Base, HeaderKind, Replica, Storage, StorageFile, WalMark, header_kind, hide_file};
 
 use crate::{
-    bootstrap::{self, Plan},
     error::{Error, Result},
-    info::{self, Info},
-    options::{Builder, PartialSync},
+    open::{
+        bootstrap::{self, Plan},
+        info::{self, Info},
+        options::{Builder, PartialSync},
+        side_files::{beside, temporary_files},
+    },
     runtime::Moment,
-    side_files::{beside, temporary_files},
 };
 
 /// What is known of it, which pages are here, and how far the WAL was looked at.

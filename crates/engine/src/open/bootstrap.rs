@@ -19,9 +19,11 @@ use roaring::RoaringBitmap;
 
 use crate::{
     error::{Error, Result},
-    info::Info,
-    options::{Bootstrap, Builder},
-    request::pinned,
+    fetch::request::pinned,
+    open::{
+        info::Info,
+        options::{Bootstrap, Builder},
+    },
 };
 
 /// Most pages of the first request, when the size of the database is not known: 256 MiB of 4096 bytes each. The rest is

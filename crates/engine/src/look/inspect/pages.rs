@@ -12,7 +12,7 @@ use partial_sync_vfs::{Replica, StorageFile};
 use super::view::ReadPage;
 use crate::{
     error::{Error, Result},
-    replica::OpenReplica,
+    open::replica::OpenReplica,
 };
 
 const HEADER: u64 = 32;

@@ -15,7 +15,7 @@ use partial_sync_vfs::ReadError;
 
 use crate::{
     error::{Error, Result},
-    options::Builder,
+    open::options::Builder,
     runtime::{LOOK, Moment},
 };
 
