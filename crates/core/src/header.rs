@@ -1,7 +1,8 @@
 //! The database header: the first 100 bytes of page 1 (<https://www.sqlite.org/fileformat2.html#database_header>).
 //!
-//! It tells the page size and the usable size that every other page is read with. Bytes from a remote go through here
-//! before anything trusts them. What this file must never do: accept what SQLite itself would call "not a database".
+//! It tells the page size and the usable size that every other page is read with. Its fields are read and written here and
+//! nowhere else: single ones through [`Page1`], all of them, checked, through [`DatabaseHeader`]. What this file must never do:
+//! let [`DatabaseHeader::parse`] accept what SQLite itself would call "not a database".
 
 use crate::types::{InvalidPageSize, PageCount, PageSize};
 
@@ -11,11 +12,17 @@ pub const HEADER_LEN: usize = 100;
 /// The first 16 bytes of every database.
 pub const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
-/// Offset of the write version (1 = rollback journal, 2 = WAL).
-pub const WRITE_VERSION_AT: usize = 18;
+/// Offset of the page size, as [`PageSize::of_header`] reads it.
+pub const PAGE_SIZE_AT: usize = 16;
 
-/// Offset of the read version, with the same values.
-pub const READ_VERSION_AT: usize = 19;
+/// Offset of the write version and, after it, of the read version: 1 = rollback journal, 2 = WAL.
+pub const VERSIONS_AT: usize = 18;
+
+/// Write and read version of a database in WAL mode, as every replica is for SQLite.
+pub const WAL_MODE: [u8; 2] = [2, 2];
+
+/// Offset of the file change counter, 4 bytes, big-endian.
+pub const CHANGE_COUNTER_AT: usize = 24;
 
 /// Offset of the schema cookie, 4 bytes, big-endian.
 pub const SCHEMA_COOKIE_AT: usize = 40;
@@ -91,6 +98,82 @@ pub enum HeaderError {
     Fractions,
 }
 
+/// Single fields of a header of which nothing but the first 16 bytes is checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Page1<'a>(&'a [u8; HEADER_LEN]);
+
+impl<'a> Page1<'a> {
+    /// The header at the start of `page_1`.
+    pub fn of(page_1: &'a [u8]) -> Result<Self, HeaderError> {
+        let header: &[u8; HEADER_LEN] = page_1.first_chunk().ok_or(HeaderError::Short(page_1.len()))?;
+        match header.starts_with(MAGIC) {
+            true => Ok(Self(header)),
+            false => Err(HeaderError::Magic),
+        }
+    }
+
+    const fn number(self, at: usize) -> u32 {
+        u32::from_be_bytes([self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]])
+    }
+
+    /// Write and read version.
+    pub const fn versions(self) -> [u8; 2] {
+        [self.0[VERSIONS_AT], self.0[VERSIONS_AT + 1]]
+    }
+
+    /// See [`DatabaseHeader::change_counter`].
+    pub const fn change_counter(self) -> u32 {
+        self.number(CHANGE_COUNTER_AT)
+    }
+
+    /// The size of the database, if the header knows: programs older than SQLite 3.7.0 leave a stale one behind.
+    pub fn db_size(self) -> Option<PageCount> {
+        valid_size(self.number(28), self.change_counter(), self.number(92))
+    }
+
+    /// See [`DatabaseHeader::schema_cookie`].
+    pub const fn schema_cookie(self) -> u32 {
+        self.number(SCHEMA_COOKIE_AT)
+    }
+
+    /// See [`DatabaseHeader::text_encoding`].
+    pub const fn text_encoding(self) -> u32 {
+        self.number(56)
+    }
+}
+
+fn valid_size(stored: u32, change_counter: u32, valid_for: u32) -> Option<PageCount> {
+    (stored > 0 && change_counter == valid_for).then_some(PageCount(stored))
+}
+
+/// Writes the versions into `bytes`, which begin at `offset` of a database file; only those of the two that they contain.
+pub fn set_versions(bytes: &mut [u8], offset: u64, versions: [u8; 2]) {
+    for (at, version) in (VERSIONS_AT as u64..).zip(versions) {
+        if let Some(byte) = at
+            .checked_sub(offset)
+            .and_then(|at| bytes.get_mut(usize::try_from(at).ok()?))
+        {
+            *byte = version;
+        }
+    }
+}
+
+/// Page 1 of a database without tables, in WAL mode.
+pub fn empty_page_1(size: PageSize) -> Vec<u8> {
+    let mut page = vec![0; size.as_usize()];
+    page[..16].copy_from_slice(MAGIC);
+    page[PAGE_SIZE_AT..PAGE_SIZE_AT + 2].copy_from_slice(&size.in_header());
+    page[18..20].copy_from_slice(&WAL_MODE);
+    page[20..24].copy_from_slice(&[0, 64, 32, 32]);
+    for (at, value) in [(24, 1u32), (28, 1), (44, 4), (56, 1), (92, 1), (96, 3_045_000)] {
+        page[at..at + 4].copy_from_slice(&value.to_be_bytes());
+    }
+    // An empty leaf of a table: no cells, content from the page's end, where 65536 does not fit into 2 bytes and is 0.
+    page[100] = 13;
+    page[105..107].copy_from_slice(&(size.bytes() as u16).to_be_bytes());
+    page
+}
+
 impl DatabaseHeader {
     /// Reads the header at the start of `page_1`.
     ///
@@ -99,21 +182,15 @@ impl DatabaseHeader {
     /// assert_eq!(DatabaseHeader::parse(b"no database"), Err(HeaderError::Short(11)));
     /// ```
     pub fn parse(page_1: &[u8]) -> Result<Self, HeaderError> {
-        let header: &[u8; HEADER_LEN] = page_1.first_chunk().ok_or(HeaderError::Short(page_1.len()))?;
-        if !header.starts_with(MAGIC) {
-            return Err(HeaderError::Magic);
-        }
-        let number =
-            |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        let page_size = PageSize::new(match u16::from_be_bytes([header[16], header[17]]) {
-            1 => 65536,
-            bytes => u32::from(bytes),
-        })?;
+        let page_1 = Page1::of(page_1)?;
+        let header = page_1.0;
+        let number = |at| page_1.number(at);
+        let page_size = PageSize::of_header([header[PAGE_SIZE_AT], header[PAGE_SIZE_AT + 1]])?;
         let reserved = header[20];
         if page_size.bytes() - u32::from(reserved) < MIN_USABLE_SIZE {
             return Err(HeaderError::Reserved { page_size, reserved });
         }
-        let read_version = header[READ_VERSION_AT];
+        let [write_version, read_version] = page_1.versions();
         if !(1..=2).contains(&read_version) {
             return Err(HeaderError::ReadVersion(read_version));
         }
@@ -123,15 +200,15 @@ impl DatabaseHeader {
         Ok(Self {
             page_size,
             reserved,
-            write_version: header[WRITE_VERSION_AT],
+            write_version,
             read_version,
-            change_counter: number(24),
+            change_counter: page_1.change_counter(),
             stored_db_size: number(28),
             first_free_page: number(32),
             free_page_count: number(36),
-            schema_cookie: number(SCHEMA_COOKIE_AT),
+            schema_cookie: page_1.schema_cookie(),
             largest_root: number(52),
-            text_encoding: number(56),
+            text_encoding: page_1.text_encoding(),
             user_version: number(60),
             application_id: number(68),
             version_valid_for: number(92),
@@ -145,8 +222,7 @@ impl DatabaseHeader {
 
     /// The size of the database, if the header knows: programs older than SQLite 3.7.0 leave a stale one behind.
     pub fn db_size(&self) -> Option<PageCount> {
-        (self.stored_db_size > 0 && self.change_counter == self.version_valid_for)
-            .then_some(PageCount(self.stored_db_size))
+        valid_size(self.stored_db_size, self.change_counter, self.version_valid_for)
     }
 
     /// Whether the database says that it is in WAL mode.
@@ -154,12 +230,9 @@ impl DatabaseHeader {
         self.write_version == 2 && self.read_version == 2
     }
 
-    /// Makes the header at the start of `page_1` say WAL, as every replica is; a remote may be in rollback mode. Does
-    /// nothing to bytes too short for a header.
+    /// Makes the header at the start of `page_1` say WAL, as every replica is; a remote may be in rollback mode.
     pub fn set_wal(page_1: &mut [u8]) {
-        if let Some(versions) = page_1.get_mut(WRITE_VERSION_AT..=READ_VERSION_AT) {
-            versions.fill(2);
-        }
+        set_versions(page_1, 0, WAL_MODE);
     }
 
     /// Writes a schema cookie into the header at the start of `page_1`. Does nothing to bytes too short for a header.
@@ -240,11 +313,54 @@ mod tests {
         let header = DatabaseHeader::parse(&bytes).unwrap();
         assert!(header.is_wal());
         assert_eq!(header.schema_cookie, 0x0102_0304);
-        DatabaseHeader::set_wal(&mut [0; 19]);
+        let mut short = [0; 19];
+        DatabaseHeader::set_wal(&mut short);
+        assert_eq!(short[17..], [0, 2]);
         DatabaseHeader::set_schema_cookie(&mut [0; 43], 1);
     }
 
+    #[test]
+    fn versions_are_written_into_the_bytes_that_hold_them_and_into_no_others() {
+        let whole: Vec<u8> = (0..40).map(|n| n + 100).collect();
+        let mut expected = whole.clone();
+        expected[18..20].copy_from_slice(&[7, 8]);
+        for from in 0..whole.len() {
+            for to in from..whole.len() {
+                let mut part = whole[from..to].to_vec();
+                set_versions(&mut part, from as u64, [7, 8]);
+                assert_eq!(part, expected[from..to], "{from}..{to}");
+            }
+        }
+    }
+
+    #[test]
+    fn page_1_of_an_empty_database_is_one_for_every_page_size() {
+        for power in 9..=16 {
+            let size = PageSize::new(1 << power).unwrap();
+            let page_1 = empty_page_1(size);
+            let header = DatabaseHeader::parse(&page_1).unwrap();
+            assert_eq!((header.page_size, header.db_size()), (size, Some(PageCount(1))));
+            assert!(header.is_wal());
+            assert_eq!(page_1.len(), size.as_usize());
+        }
+    }
+
     proptest! {
+        #[test]
+        fn one_field_is_read_as_all_of_them_are(mut bytes in prop::collection::vec(any::<u8>(), HEADER_LEN), same: bool) {
+            bytes[..24].copy_from_slice(&header()[..24]);
+            if same {
+                bytes.copy_within(24..28, 92);
+            }
+            let all = DatabaseHeader::parse(&bytes).unwrap();
+            let page_1 = Page1::of(&bytes).unwrap();
+            prop_assert_eq!(page_1.versions(), [all.write_version, all.read_version]);
+            prop_assert_eq!(page_1.change_counter(), all.change_counter);
+            prop_assert_eq!(page_1.schema_cookie(), all.schema_cookie);
+            prop_assert_eq!(page_1.text_encoding(), all.text_encoding);
+            prop_assert_eq!(page_1.db_size(), all.db_size());
+        }
+
         #[test]
         fn invariant_11_any_bytes_are_a_header_or_an_error(mut bytes in prop::collection::vec(any::<u8>(), 0..200), magic: bool) {
             if magic && bytes.len() >= 16 {

@@ -4,6 +4,7 @@
 //! Nothing here does I/O, waits, or is unsafe; everything can be tested with values alone.
 #![forbid(unsafe_code)]
 
+pub mod admit;
 pub mod btree;
 pub mod header;
 mod known_trees;

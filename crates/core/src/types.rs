@@ -49,10 +49,16 @@ impl PageNo {
         self.0.checked_add(1).map(Self)
     }
 
-    /// True for the page that holds byte 2^30, where SQLite takes its locks; it never holds data, is never stored and
-    /// never fetched.
+    /// The page that holds byte 2^30, where SQLite takes its locks; it never holds data, is never stored and never fetched.
+    pub const fn lock_byte(size: PageSize) -> Self {
+        PageId((1 << 30) / size.bytes())
+            .no()
+            .expect("2^30 is far before the last page")
+    }
+
+    /// True for the page of [`lock_byte`](Self::lock_byte).
     pub const fn is_lock_byte_page(self, size: PageSize) -> bool {
-        self.get() == (1 << 30) / size.bytes() + 1
+        self.get() == Self::lock_byte(size).get()
     }
 }
 
@@ -113,9 +119,9 @@ impl PageCount {
 
     /// How many of them can be here: all but the page of SQLite's locks, which is never stored.
     pub const fn with_content(self, size: PageSize) -> Self {
-        match PageNo::new((1 << 30) / size.bytes() + 1) {
-            Some(lock_byte) if self.contains(lock_byte) => Self(self.0 - 1),
-            _ => self,
+        match self.contains(PageNo::lock_byte(size)) {
+            true => Self(self.0 - 1),
+            false => self,
         }
     }
 
@@ -150,6 +156,22 @@ impl PageSize {
             Ok(Self(bytes))
         } else {
             Err(InvalidPageSize(bytes as u64))
+        }
+    }
+
+    /// The size that a database header says: 1 stands for 65536.
+    pub const fn of_header(raw: [u8; 2]) -> Result<Self, InvalidPageSize> {
+        match u16::from_be_bytes(raw) {
+            1 => Ok(Self(65536)),
+            bytes => Self::new(bytes as u32),
+        }
+    }
+
+    /// As a database header says it.
+    pub const fn in_header(self) -> [u8; 2] {
+        match self.0 {
+            65536 => [0, 1],
+            bytes => (bytes as u16).to_be_bytes(),
         }
     }
 

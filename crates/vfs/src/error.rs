@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use partial_sync_core::{PageNo, PageSize};
+use partial_sync_core::{PageNo, admit::WrongLength};
 
 use crate::source::SourceError;
 
@@ -87,15 +87,8 @@ pub enum ReadError {
     #[error("the fetch was abandoned; run the query again")]
     Abandoned,
     /// A page of the wrong length.
-    #[error("page {page} came with {got} bytes where the database has {expected} bytes a page")]
-    PageSize {
-        /// The page.
-        page: PageNo,
-        /// Its length.
-        got: usize,
-        /// What it should be.
-        expected: PageSize,
-    },
+    #[error(transparent)]
+    PageSize(#[from] WrongLength),
     /// The offset lies where no SQLite database goes.
     #[error("the offset lies beyond the largest database that SQLite allows")]
     BeyondEnd,

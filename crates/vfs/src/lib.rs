@@ -27,8 +27,8 @@ pub use error::ReadError;
 pub use forks::OpenFile;
 pub use memory::MemoryStorage;
 pub use replica::{
-    HeaderKind, NextBase, OrdinaryMark, PageCounts, PageSink, Replica, ReplicaConfig, WalMark, as_wal_mode,
-    header_kind, hidden, hide_file,
+    HeaderKind, NextBase, OrdinaryMark, PageCounts, PageSink, Replica, ReplicaConfig, WalMark, header_kind,
+    hidden, hide_file,
 };
 pub use shim::{VFS_NAME, register_vfs};
 pub use source::{Base, Miss, PageSource, SourceError};

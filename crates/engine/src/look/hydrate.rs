@@ -112,10 +112,7 @@ fn absent(session: &Session<'_>, size: PageCount) -> RoaringBitmap {
     ids.insert_range(..size.0);
     ids -= map.present();
     ids -= map.dirty();
-    let page_size = session.replica.page_size();
-    if let Some(lock_byte) = PageNo::containing(1 << 30, page_size) {
-        ids.remove(lock_byte.id().0);
-    }
+    ids.remove(PageNo::lock_byte(session.replica.page_size()).id().0);
     ids
 }
 

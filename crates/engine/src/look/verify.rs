@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 
-use partial_sync_core::{PageCount, PageId, PageNo};
-use partial_sync_vfs::as_wal_mode;
+use partial_sync_core::{PageCount, PageId, PageNo, admit::admit};
+use partial_sync_transport::{RemoteError, RemoteErrorKind};
 use roaring::RoaringBitmap;
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_128;
@@ -87,8 +87,7 @@ fn verify(session: &Session<'_>, mut progress: impl FnMut(VerifyProgress) + Send
         .iter()
         .filter_map(|id| PageId(id).no())
         .collect();
-    let lock_byte =
-        u32::from(PageNo::containing(1 << 30, replica.page_size()).is_some_and(|p| base.size.contains(p)));
+    let lock_byte = u32::from(base.size.contains(PageNo::lock_byte(replica.page_size())));
     let mut verified = Verified {
         revision: base.revision.as_str().to_owned(),
         compared: 0,
@@ -109,14 +108,18 @@ fn verify(session: &Session<'_>, mut progress: impl FnMut(VerifyProgress) + Send
         if pages.is_empty() {
             continue;
         }
-        let request = pinned(&base, &pages, replica.page_size(), session.options.timeout);
+        let page_size = replica.page_size();
+        let request = pinned(&base, &pages, page_size, session.options.timeout);
         let (verified, progress) = (&mut verified, &mut progress);
         session.wait(DOING, async move {
             let compared = stream(&*session.remote, request, |page, data| {
                 let Some(&here) = local.get(&page) else {
                     return Ok(());
                 };
-                let remote = hash_of(page, data);
+                let admitted = admit(page, data, page_size)
+                    .map_err(|e| RemoteError::new(RemoteErrorKind::Protocol, e.to_string()))?;
+                let Some(data) = admitted else { return Ok(()) };
+                let remote = xxh3_128(&data);
                 if here != remote {
                     let (here, remote) = (format!("{here:032x}"), format!("{remote:032x}"));
                     verified.differing.push(PageDifference {
@@ -154,19 +157,10 @@ fn hash(session: &Session<'_>, pages: &[PageNo]) -> Result<HashMap<PageNo, u128>
             continue;
         }
         if let Some(bytes) = reader.read(page)? {
-            hashes.insert(page, hash_of(page, bytes));
+            hashes.insert(page, xxh3_128(bytes));
         }
     }
     Ok(hashes)
-}
-
-/// Page 1 says "WAL mode" here whatever the remote's says.
-fn hash_of(page: PageNo, bytes: &[u8]) -> u128 {
-    if page == PageNo::FIRST {
-        xxh3_128(&as_wal_mode(bytes))
-    } else {
-        xxh3_128(bytes)
-    }
 }
 
 fn within(mut ids: RoaringBitmap, size: PageCount) -> RoaringBitmap {

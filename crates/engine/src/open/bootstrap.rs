@@ -12,9 +12,13 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use partial_sync_core::{Epoch, PageCount, PageMap, PageNo, PageSize, SavedPageMap};
+use partial_sync_core::{
+    Epoch, PageCount, PageMap, PageNo, PageSize, SavedPageMap,
+    admit::admit,
+    header::{Page1, empty_page_1},
+};
 use partial_sync_transport::{PageSelector, PagesRequest, Remote, RemoteError, RemoteErrorKind};
-use partial_sync_vfs::{Base, Replica, Storage, StorageFile, as_wal_mode, hidden, write_whole};
+use partial_sync_vfs::{Base, Replica, Storage, StorageFile, hidden, write_whole};
 use roaring::RoaringBitmap;
 
 use crate::{
@@ -405,23 +409,14 @@ impl Filling<'_> {
     }
 
     fn put(&mut self, page: PageNo, data: &[u8], size: PageSize) -> Result<()> {
-        if data.len() != size.as_usize() {
-            return Err(unusable(format!(
-                "page {page} came with {} bytes where the pages before it have {size}",
-                data.len()
-            )));
-        }
-        if page.is_lock_byte_page(size) {
-            return Ok(());
-        }
-        let patched = (page == PageNo::FIRST).then(|| as_wal_mode(data));
-        let data = patched.as_deref().unwrap_or(data);
-        if page == PageNo::FIRST && !data.starts_with(b"SQLite format 3\0") {
+        let admitted = admit(page, data, size).map_err(|e| unusable(e.to_string()))?;
+        let Some(data) = admitted else { return Ok(()) };
+        if page == PageNo::FIRST && Page1::of(&data).is_err() {
             return Err(unusable(
                 "its first page has no SQLite header; is it encrypted, or no database?".into(),
             ));
         }
-        self.sink.page(page, data)?;
+        self.sink.page(page, &data)?;
         self.came.insert(page.id().0);
         Ok(())
     }
@@ -494,29 +489,4 @@ fn page_1(deadline: Duration) -> PagesRequest {
 
 fn unusable(why: String) -> Error {
     Error::UnusableDatabase { why }
-}
-
-/// Page 1 of a database without tables, in WAL mode; <https://www.sqlite.org/fileformat2.html#the_database_header>.
-fn empty_page_1(size: PageSize) -> Vec<u8> {
-    let mut page = vec![0; size.as_usize()];
-    page[..16].copy_from_slice(b"SQLite format 3\0");
-    let raw_size = if size.bytes() == 65536 {
-        1
-    } else {
-        size.bytes() as u16
-    };
-    page[16..18].copy_from_slice(&raw_size.to_be_bytes());
-    page[18..24].copy_from_slice(&[2, 2, 0, 64, 32, 32]);
-    for (at, value) in [(24, 1u32), (28, 1), (44, 4), (56, 1), (92, 1), (96, 3_045_000)] {
-        page[at..at + 4].copy_from_slice(&value.to_be_bytes());
-    }
-    // An empty leaf of a table: no cells, content from the page's end.
-    page[100] = 13;
-    let content = if size.bytes() == 65536 {
-        0
-    } else {
-        size.bytes() as u16
-    };
-    page[105..107].copy_from_slice(&content.to_be_bytes());
-    page
 }

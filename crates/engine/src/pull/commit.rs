@@ -5,7 +5,7 @@
 //! are about to be overwritten are read from the remote. All but page 1 are in the WAL and synced before the gate for new
 //! snapshots closes; what is left to do then does not depend on what was pulled.
 
-use partial_sync_core::{PageCount, PageId, PageNo};
+use partial_sync_core::{PageCount, PageId, PageNo, header::DatabaseHeader};
 use partial_sync_vfs::{
     NextBase,
     sqlite::{Conn, Stmt, ValueRef},
@@ -102,7 +102,7 @@ fn write(session: &Session<'_>, writer: &Conn, next: &Next<'_>, old_size: PageCo
         session.random.lock().u32(..),
     );
     let mut page_1 = pages.read(PageNo::FIRST)?;
-    page_1[40..44].copy_from_slice(&cookie.to_be_bytes());
+    DatabaseHeader::set_schema_cookie(&mut page_1, cookie);
     let mut dirty = next.written();
     // Its cookie is ours.
     dirty.insert(0);

@@ -1,7 +1,7 @@
 //! The first pull of a replica that was made without the remote ([`crate::open::bootstrap::empty`]): fetches what the first connect
 //! would have fetched. From there on it is a pull like any other, of a remote that replaced everything.
 
-use partial_sync_core::{PageId, PageNo};
+use partial_sync_core::{PageId, PageNo, header::Page1};
 use partial_sync_transport::ApplyMode;
 use roaring::RoaringBitmap;
 
@@ -14,8 +14,8 @@ use crate::{
     },
 };
 
-/// UTF-8, in bytes 56 to 59 of page 1.
-const UTF_8: [u8; 4] = [0, 0, 0, 1];
+/// As page 1 says it; 0 says that there is no text yet.
+const UTF_8: u32 = 1;
 
 /// Fetches and stages.
 pub(crate) fn ask(session: &Session<'_>) -> Result<Option<Asked>> {
@@ -55,8 +55,14 @@ pub(super) fn check(page: PageId, data: &[u8], page_size: u32) -> Result<()> {
         let theirs = format!("pages of {} bytes", data.len());
         return refuse(&theirs, &format!("pages of {page_size}"));
     }
-    if page.0 == 0 && data[56..60] != UTF_8 && data[56..60] != [0; 4] {
-        return refuse("text in UTF-16", "text in UTF-8");
+    if page.0 != 0 {
+        return Ok(());
     }
-    Ok(())
+    match Page1::of(data).map(Page1::text_encoding) {
+        Ok(0 | UTF_8) => Ok(()),
+        Ok(_) => refuse("text in UTF-16", "text in UTF-8"),
+        Err(error) => Err(Error::UnusableDatabase {
+            why: error.to_string(),
+        }),
+    }
 }

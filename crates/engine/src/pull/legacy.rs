@@ -8,7 +8,7 @@
 
 use std::path::Path;
 
-use partial_sync_core::{ChangeId, PageCount};
+use partial_sync_core::{ChangeId, PageCount, header::Page1};
 use partial_sync_vfs::{Base, Storage, StorageFile, sqlite::ValueRef};
 use roaring::RoaringBitmap;
 use serde::Deserialize;
@@ -100,9 +100,7 @@ fn load(storage: &dyn Storage, path: &Path) -> std::io::Result<Option<Legacy>> {
         at += FRAME + body.len() as u64;
         match (kind, &body[..]) {
             (1, [0, 0, 0, 0, page_1 @ ..]) => {
-                cookie = page_1
-                    .get(40..44)
-                    .map(|c| u32::from_be_bytes([c[0], c[1], c[2], c[3]]));
+                cookie = Page1::of(page_1).ok().map(Page1::schema_cookie);
             }
             (1, _) => {}
             (2, json) => base = serde_json::from_slice::<LegacyBase>(json).ok(),

@@ -4,9 +4,9 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use parking_lot::Mutex;
-use partial_sync_core::{PageId, PageSize};
+use partial_sync_core::{PageId, PageSize, admit::admit};
 use partial_sync_transport::ApplyMode;
-use partial_sync_vfs::{Base, Storage, StorageFile, as_wal_mode};
+use partial_sync_vfs::{Base, Storage, StorageFile};
 use roaring::RoaringBitmap;
 
 use crate::{
@@ -69,21 +69,19 @@ impl Staged {
 
     /// Stages a page; of one that comes twice the later copy counts.
     pub(crate) fn put(&self, id: PageId, data: &[u8]) -> Result<()> {
-        if data.len() != self.page_size.as_usize() {
-            return Err(Error::UnusableDatabase {
-                why: format!(
-                    "its pages now have {} bytes, the replica's have {}; delete the replica and connect anew",
-                    data.len(),
-                    self.page_size.bytes()
-                ),
-            });
-        }
-        let patched = (id.0 == 0).then(|| as_wal_mode(data));
+        let Some(page) = id.no() else { return Ok(()) };
+        let admitted = admit(page, data, self.page_size).map_err(|e| Error::UnusableDatabase {
+            why: format!(
+                "its pages now have {} bytes, the replica's have {}; delete the replica and connect anew",
+                e.got, e.expected
+            ),
+        })?;
+        let Some(data) = admitted else { return Ok(()) };
         let mut at = self.at.lock();
         let end = at.len() as u64 * u64::from(self.page_size.bytes());
         let offset = at.get(&id.0).copied().unwrap_or(end);
         self.file
-            .write_at(patched.as_deref().unwrap_or(data), offset)
+            .write_at(&data, offset)
             .map_err(|e| self.failed("write", e))?;
         at.insert(id.0, offset);
         Ok(())

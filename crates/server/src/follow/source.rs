@@ -13,7 +13,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use partial_sync_core::PageSize;
+use partial_sync_core::{PageSize, header::PAGE_SIZE_AT};
 use partial_sync_vfs::beside;
 use rusqlite::{Connection, OpenFlags};
 
@@ -162,16 +162,12 @@ impl SourceFiles {
     /// The page size in the main file's header; the default for a file that is still empty.
     pub(super) fn page_size(&self) -> Result<PageSize, ServerError> {
         let mut bytes = [0; 2];
-        match self.main().read_exact_at(&mut bytes, 16) {
+        match self.main().read_exact_at(&mut bytes, PAGE_SIZE_AT as u64) {
             Ok(()) => {}
             Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(PageSize::DEFAULT),
             Err(e) => return Err(self.io("read", e)),
         }
-        let raw = match u16::from_be_bytes(bytes) {
-            1 => 65536,
-            n => u32::from(n),
-        };
-        PageSize::new(raw).map_err(|e| ServerError::BadPath {
+        PageSize::of_header(bytes).map_err(|e| ServerError::BadPath {
             path: self.path.as_ref().clone(),
             reason: e.to_string(),
         })

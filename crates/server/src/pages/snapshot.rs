@@ -16,10 +16,13 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use partial_sync_core::{PageMap, PageNo, Revision, SegmentSize};
+use partial_sync_core::{
+    PageMap, PageNo, Revision, SegmentSize,
+    header::{WAL_MODE, set_versions},
+};
 use partial_sync_vfs::{
     Base, MemoryStorage, Miss, PageSink, PageSource, Replica, ReplicaConfig, SourceError, Storage,
-    StorageFile, VFS_NAME, as_wal_mode,
+    StorageFile, VFS_NAME,
     sqlite::{Conn, OpenOptions, Step, Stmt},
 };
 use roaring::RoaringBitmap;
@@ -252,13 +255,12 @@ impl StorageFile for RevisionFile {
             let Some(page) = page else { break };
             let data = self.0.read(&[page]).map_err(io::Error::other)?;
             let Some(data) = data.first() else { break };
-            let patched = (page == PageNo::FIRST).then(|| as_wal_mode(data));
-            let data = patched.as_deref().unwrap_or(data);
             let within = (position % u64::from(size.bytes())) as usize;
             let n = (data.len() - within).min(buf.len() - done);
             buf[done..done + n].copy_from_slice(&data[within..within + n]);
             done += n;
         }
+        set_versions(&mut buf[..done], offset, WAL_MODE);
         Ok(done)
     }
 

@@ -10,7 +10,7 @@ use futures_util::{
     StreamExt,
     stream::{self, BoxStream},
 };
-use partial_sync_core::{PageId, PageSize, Revision};
+use partial_sync_core::{InvalidPageSize, PageId, PageNo, PageSize, Revision, header::PAGE_SIZE_AT};
 use prost::Message;
 use roaring::RoaringBitmap;
 use tokio::time::{Instant, sleep, timeout};
@@ -324,12 +324,11 @@ impl PageReader {
             )));
         }
         if id == 0 {
-            // Bytes 16 and 17 of page 1 hold the page size, with 1 for 65536.
-            let stored = match u16::from_be_bytes([data[16], data[17]]) {
-                1 => 65536,
-                n => u32::from(n),
+            let stored: u64 = match PageSize::of_header([data[PAGE_SIZE_AT], data[PAGE_SIZE_AT + 1]]) {
+                Ok(size) => size.bytes().into(),
+                Err(InvalidPageSize(bytes)) => bytes,
             };
-            if stored != size.bytes() {
+            if stored != u64::from(size.bytes()) {
                 return Err(self.wrong(&format!(
                     "page 1 says that pages have {stored} bytes, and it has {size} itself"
                 )));
@@ -357,7 +356,7 @@ impl PageReader {
         let mut missing = self.must.as_ref()? - &self.seen;
         if let Some(size) = self.page_size {
             // The page of SQLite's locks holds nothing; a remote may or may not send it.
-            missing.remove((1 << 30) / size.bytes());
+            missing.remove(PageNo::lock_byte(size).id().0);
         }
         Some(missing)
     }

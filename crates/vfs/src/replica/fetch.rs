@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partial_sync_core::{Epoch, FetchView, PageCount, PageId, PageNo, Planner, segment_of};
+use partial_sync_core::{Epoch, FetchView, PageCount, PageId, PageNo, Planner, admit::admit, segment_of};
 use roaring::RoaringBitmap;
 
 use super::{Replica, hidden};
@@ -366,22 +366,11 @@ impl PageSink {
     /// refuses it: then only the readers that wait for it get it.
     pub fn page(&self, page: PageNo, data: &[u8]) -> Result<(), ReadError> {
         let replica = &*self.replica.upgrade().ok_or(ReadError::Closed)?;
-        if data.len() != replica.page_size.as_usize() {
-            return Err(ReadError::PageSize {
-                page,
-                got: data.len(),
-                expected: replica.page_size,
-            });
-        }
-        if page.is_lock_byte_page(replica.page_size) {
+        let Some(data) = admit(page, data, replica.page_size)? else {
             return Ok(());
-        }
-        let patched = if page == PageNo::FIRST {
-            Some(hidden(data))
-        } else {
-            None
         };
-        let data = patched.as_deref().unwrap_or(data);
+        let hidden = (page == PageNo::FIRST).then(|| hidden(&data));
+        let stored = hidden.as_deref().unwrap_or(&data);
         let mut is_new = false;
         let filled = replica.writing(|| {
             let _fill = replica.fill.lock();
@@ -393,7 +382,7 @@ impl PageSink {
                 // It became present meanwhile; that copy is at least as good as this one.
                 true
             } else {
-                match replica.main.write_at(data, page.offset(replica.page_size)) {
+                match replica.main.write_at(stored, page.offset(replica.page_size)) {
                     Ok(()) => {
                         replica.map.set_present(page, self.epoch);
                         is_new = true;
@@ -407,8 +396,8 @@ impl PageSink {
             })
         })?;
         if filled && replica.prefetch.load(Ordering::Relaxed) {
-            if Planner::is_interesting(page, data) {
-                replica.planner.lock().observe_page(page, data);
+            if Planner::is_interesting(page, &data) {
+                replica.planner.lock().observe_page(page, &data);
             }
             if is_new && !self.asked.contains(page.id().0) {
                 if replica.extra.lock().insert(page.id().0) {
@@ -424,7 +413,7 @@ impl PageSink {
         }
         if !filled {
             let mut state = self.flight.state.lock();
-            let bytes: Arc<[u8]> = data.into();
+            let bytes: Arc<[u8]> = (&*data).into();
             state.private.insert(page, bytes.clone());
             drop(state);
             replica.keep_private(self.epoch, page, bytes);

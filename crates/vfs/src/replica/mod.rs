@@ -59,7 +59,7 @@ use gate::Bases;
 pub use gate::NextBase;
 pub(crate) use instance::Instance;
 use instance::Standing;
-pub use ordinary::{HeaderKind, OrdinaryMark, as_wal_mode, header_kind, hidden, hide_file};
+pub use ordinary::{HeaderKind, OrdinaryMark, header_kind, hidden, hide_file};
 
 /// What a replica is opened with.
 pub struct ReplicaConfig {

@@ -9,16 +9,16 @@
 
 use std::io;
 
-use partial_sync_core::{PageId, PageNo};
+use partial_sync_core::{
+    PageId, PageNo,
+    header::{CHANGE_COUNTER_AT, HEADER_LEN, Page1, VERSIONS_AT, WAL_MODE, set_versions},
+};
 use roaring::RoaringBitmap;
 
 use super::{Replica, Standing};
 use crate::{error::ReadError, storage::StorageFile};
 
-/// Where the versions are in the file.
-const AT: u64 = 18;
 const HIDDEN: [u8; 2] = [3, 3];
-const WAL_MODE: [u8; 2] = [2, 2];
 const ORDINARY: [u8; 2] = [1, 1];
 
 /// The part of a database header that tells whose file it is.
@@ -43,14 +43,15 @@ pub struct OrdinaryMark {
 
 /// Reads what the header of a database file says; `None` when it has no SQLite header.
 pub fn header_kind(file: &dyn StorageFile) -> io::Result<Option<HeaderKind>> {
-    let mut header = [0; 100];
-    if file.read_at(&mut header, 0)? < header.len() || !header.starts_with(b"SQLite format 3\0") {
+    let mut header = [0; HEADER_LEN];
+    let read = file.read_at(&mut header, 0)?;
+    let Ok(page_1) = Page1::of(&header[..read]) else {
         return Ok(None);
-    }
-    Ok(Some(match [header[18], header[19]] {
+    };
+    Ok(Some(match page_1.versions() {
         HIDDEN => HeaderKind::Hidden,
         ORDINARY => HeaderKind::Ordinary(OrdinaryMark {
-            change_counter: be32(&header, 24),
+            change_counter: page_1.change_counter(),
             bytes: file.len()?,
         }),
         _ => HeaderKind::Other,
@@ -59,51 +60,30 @@ pub fn header_kind(file: &dyn StorageFile) -> io::Result<Option<HeaderKind>> {
 
 /// Makes other programs refuse the file, durably.
 pub fn hide_file(file: &dyn StorageFile) -> io::Result<()> {
-    file.write_at(&HIDDEN, AT)?;
+    file.write_at(&HIDDEN, VERSIONS_AT as u64)?;
     file.sync()
 }
 
-/// Page 1 as other programs refuse it.
+/// Page 1 as other programs refuse it, which is how it is stored.
 pub fn hidden(page_1: &[u8]) -> Vec<u8> {
     let mut page = page_1.to_vec();
-    put(&mut page, 0, HIDDEN);
+    set_versions(&mut page, 0, HIDDEN);
     page
 }
 
-/// Page 1 as SQLite is to see it: of a database in WAL mode, which every replica is in.
-pub fn as_wal_mode(page_1: &[u8]) -> Vec<u8> {
-    let mut page = page_1.to_vec();
-    show(&mut page, 0);
-    page
-}
-
-/// The same for any bytes of the main file.
+/// Bytes of the main file as SQLite is to see them: of a database in WAL mode, which every replica is in.
 pub(super) fn show(bytes: &mut [u8], offset: u64) {
-    put(bytes, offset, WAL_MODE);
+    set_versions(bytes, offset, WAL_MODE);
 }
 
 /// The same as [`hidden`] for any bytes of the main file; `None` when they do not hold the versions.
 pub(super) fn hide(bytes: &[u8], offset: u64) -> Option<Vec<u8>> {
-    (offset < AT + 2 && offset + bytes.len() as u64 > AT).then(|| {
+    let at = VERSIONS_AT as u64;
+    (offset < at + 2 && offset + bytes.len() as u64 > at).then(|| {
         let mut bytes = bytes.to_vec();
-        put(&mut bytes, offset, HIDDEN);
+        set_versions(&mut bytes, offset, HIDDEN);
         bytes
     })
-}
-
-fn put(bytes: &mut [u8], offset: u64, versions: [u8; 2]) {
-    for (at, version) in (AT..).zip(versions) {
-        if let Some(byte) = at
-            .checked_sub(offset)
-            .and_then(|at| bytes.get_mut(usize::try_from(at).ok()?))
-        {
-            *byte = version;
-        }
-    }
-}
-
-fn be32(bytes: &[u8], at: usize) -> u32 {
-    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 impl Replica {
@@ -116,18 +96,20 @@ impl Replica {
     /// Whether pages of the database, as long as its file says that it is, are not among these; `None` when the file does
     /// not have them all.
     fn lacks(&self, here: &RoaringBitmap) -> io::Result<Option<bool>> {
-        let mut header = [0; 100];
+        let mut header = [0; HEADER_LEN];
         if self.whole || self.map.state(PageNo::FIRST).is_absent() {
             return Ok(None);
         }
-        self.main.read_at(&mut header, 0)?;
+        let read = self.main.read_at(&mut header, 0)?;
+        let Ok(page_1) = Page1::of(&header[..read]) else {
+            return Ok(None);
+        };
         let (len, page_len) = (self.main.len()?, u64::from(self.page_size.bytes()));
         let in_file = len / page_len;
-        // The header's count of pages is valid when it was written with the change counter, as SQLite has it; the file may
-        // be longer.
-        let pages = match (be32(&header, 24) == be32(&header, 92), be32(&header, 28)) {
-            (true, counted) if counted > 0 => counted,
-            _ => u32::try_from(in_file).unwrap_or(u32::MAX),
+        // The file may be longer than the header says.
+        let pages = match page_1.db_size() {
+            Some(counted) => counted.0,
+            None => u32::try_from(in_file).unwrap_or(u32::MAX),
         };
         if !len.is_multiple_of(page_len) || u64::from(pages) > in_file {
             return Ok(None);
@@ -156,14 +138,14 @@ impl Replica {
             self.storage.open(&wal, false)?.sync()?;
         }
         let mut counter = [0; 4];
-        self.main.read_at(&mut counter, 24)?;
+        self.main.read_at(&mut counter, CHANGE_COUNTER_AT as u64)?;
         note(OrdinaryMark {
             change_counter: u32::from_be_bytes(counter),
             bytes: self.main.len()?,
         })?;
         // Whatever of this is durable when it fails, nothing is written before it was claimed.
         *standing = Standing::Ordinary;
-        self.main.write_at(&ORDINARY, AT)?;
+        self.main.write_at(&ORDINARY, VERSIONS_AT as u64)?;
         self.main.sync()?;
         Ok(true)
     }

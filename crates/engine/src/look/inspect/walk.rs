@@ -212,7 +212,7 @@ impl Walk<'_> {
     /// lock-byte page at another.
     fn housekeeping(&mut self, header: &DatabaseHeader, page_size: PageSize) {
         let size = PageCount(self.pages.len() as u32);
-        let lock_byte = PageNo::containing(1 << 30, page_size).filter(|&page| size.contains(page));
+        let lock_byte = Some(PageNo::lock_byte(page_size)).filter(|&page| size.contains(page));
         let mut places: Vec<(PageNo, PageRole)> =
             lock_byte.iter().map(|&p| (p, PageRole::LockByte)).collect();
         if header.largest_root != 0 {
