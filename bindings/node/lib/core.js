@@ -346,8 +346,10 @@ class Core {
       return await this.root.turn(async () => {
         const session = new TransactionSession(this, ambient ? this.root : undefined);
         this.#transaction = session;
-        await this.exec(`BEGIN ${word}`);
+        let begun = false;
         try {
+          await this.exec(`BEGIN ${word}`);
+          begun = true;
           const result = await within({ session, ambient }, () => body(session));
           await session.finish(async () => {
             session.assertWhole();
@@ -356,7 +358,7 @@ class Core {
           return result;
         } catch (error) {
           if (session.open) await session.finish(() => {});
-          await this.rollBack('ROLLBACK');
+          if (begun) await this.rollBack('ROLLBACK');
           throw session.failure(error);
         }
       });
@@ -379,7 +381,6 @@ class Core {
       this.#native.interrupt();
       this.#native.cancel();
     };
-    this.#native.interruptReads();
     this.#strike(strike, () => turn !== undefined && lane.turn === turn);
   }
 

@@ -25,16 +25,21 @@ const ABORT_ROLLBACK = 516;
 
 const sqliteError = (message, rawCode) => new SqliteError(message, native.codeName(rawCode), rawCode);
 
+/** What went wrong in a job, if anything. Its stack begins at the caller of `maker`: it has room for ten frames. */
+function failureOf(outcome, maker = failureOf) {
+  if (!outcome.error) return undefined;
+  const error = sqliteError(outcome.error.message, outcome.error.rawCode);
+  Error.captureStackTrace(error, maker);
+  if (outcome.error.change != null) error.change = outcome.error.change;
+  return error;
+}
+
 /** Throws what went wrong in a job, so that the stack names who awaits it. */
 function check(outcome) {
-  if (outcome.error) {
-    const error = sqliteError(outcome.error.message, outcome.error.rawCode);
-    if (outcome.error.change != null) error.change = outcome.error.change;
-    throw error;
-  }
+  if (outcome.error) throw failureOf(outcome, check);
   return outcome;
 }
 
 const notOpen = () => new TypeError('The database connection is not open');
 
-module.exports = { SqliteError, sqliteError, check, notOpen, ERROR, BUSY, INTERRUPT, ABORT_ROLLBACK };
+module.exports = { SqliteError, sqliteError, check, failureOf, notOpen, ERROR, BUSY, INTERRUPT, ABORT_ROLLBACK };

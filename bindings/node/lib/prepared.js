@@ -6,7 +6,7 @@
 'use strict';
 
 const { HEADER, encode, encodeRead, reserve, Rows, decode, header } = require('./codec.js');
-const { check, sqliteError, INTERRUPT } = require('./error.js');
+const { check, failureOf, sqliteError, INTERRUPT } = require('./error.js');
 const { Parameters } = require('./parameters.js');
 
 const DONE = 0;
@@ -131,8 +131,8 @@ class Prepared {
     });
   }
 
-  #decode(outcome, shape, rows) {
-    const { batch } = check(outcome);
+  /** Appends a batch's rows; gives whether they were the last. */
+  #decode({ batch }, shape, rows) {
     if (batch.columns) this.#use(batch.columns);
     if (batch.rows > 0) {
       const text = this.#native.takeBatch(reserve(batch.words));
@@ -145,7 +145,7 @@ class Prepared {
   /** The first row, by way of a worker. */
   async get(values, shape, timeout) {
     const rows = [];
-    const done = this.#decode(await this.#ask(values, shape, 1, timeout), shape, rows);
+    const done = this.#decode(check(await this.#ask(values, shape, 1, timeout)), shape, rows);
     if (!done) this.#native.reset();
     return rows[0];
   }
@@ -156,7 +156,7 @@ class Prepared {
     const end = timeout === undefined || !this.readonly ? undefined : performance.now() + timeout;
     const left = () => (end === undefined ? undefined : Math.max(0, Math.ceil(end - performance.now())));
     const rows = [];
-    if (this.#decode(await this.#ask(values, shape, FIRST_BATCH, timeout), shape, rows)) return rows;
+    if (this.#decode(check(await this.#ask(values, shape, FIRST_BATCH, timeout)), shape, rows)) return rows;
     const more = () => this.#ask(undefined, shape, BATCH, left());
     const ahead = Array.from({ length: AHEAD }, more);
     try {
@@ -164,7 +164,7 @@ class Prepared {
         const outcome = await ahead[0];
         ahead.shift();
         if (outcome.batch?.done === false) ahead.push(more());
-        if (this.#decode(outcome, shape, rows)) return rows;
+        if (this.#decode(check(outcome), shape, rows)) return rows;
         if (end !== undefined && performance.now() > end) throw timedOut();
       }
     } finally {
@@ -173,7 +173,7 @@ class Prepared {
     }
   }
 
-  /** Rows a batch at a time: gives them, and whether they were the last. */
+  /** Rows a batch at a time: gives them, and whether they were the last, or else the failure that came after them. */
   async batch(values, shape, limit, timeout) {
     const rows = [];
     if (values !== undefined) {
@@ -183,8 +183,10 @@ class Prepared {
         return { rows, done: status === DONE };
       }
     }
-    const done = this.#decode(await this.#ask(values, shape, limit, timeout), shape, rows);
-    return { rows, done };
+    const outcome = await this.#ask(values, shape, limit, timeout);
+    if (!outcome.batch) check(outcome);
+    const done = this.#decode(outcome, shape, rows);
+    return { rows, done, error: failureOf(outcome) };
   }
 
   /** Runs it to its end. */

@@ -185,8 +185,13 @@ class Session {
     try {
       let from = values;
       for (let limit = ITERATE_FIRST; ; limit = Math.min(limit * 4, ITERATE_MOST)) {
-        const { rows, done } = await this.turn(() => prepared.batch(from, shape, limit, timeout));
+        const { rows, done, error } = await this.turn(async () => {
+          const batch = await prepared.batch(from, shape, limit, timeout);
+          if (batch.error !== undefined) this.ended(batch.error);
+          return batch;
+        });
         yield* rows;
+        if (error !== undefined) throw error;
         if (done) return;
         from = undefined;
       }

@@ -5,7 +5,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -105,6 +105,8 @@ pub(crate) struct Shared {
     cancel: CancelHandle,
     statements: Mutex<HashMap<u32, Weak<Slot>>>,
     next: AtomicU32,
+    /// How many reads JavaScript has begun.
+    reads: AtomicU64,
 }
 
 impl Shared {
@@ -124,6 +126,11 @@ impl Shared {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.statements.lock().insert(id, Arc::downgrade(slot));
         id
+    }
+
+    /// The number of a read that begins.
+    pub(crate) fn next_read(&self) -> u64 {
+        self.reads.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// The statement is closed.
@@ -158,14 +165,15 @@ impl Shared {
     }
 
     fn settle(&self, job: u32, work: impl FnOnce() -> Result<Outcome, Failure>) {
-        let mut outcome = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Failure::panicked()));
-        if let Err(failure) = &mut outcome
+        let outcome = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Failure::panicked()));
+        let mut outcome = outcome.unwrap_or_else(Outcome::failed);
+        if let Some(failure) = &mut outcome.error
             && failure.paused
             && let Some(problem) = &*self.mailbox.url_problem.lock()
         {
             failure.message = format!("the url function failed: {problem} ({})", failure.message);
         }
-        self.mailbox.settle(job, outcome.unwrap_or_else(Outcome::failed));
+        self.mailbox.settle(job, outcome);
     }
 
     /// Gives everything back, on the calling thread.
@@ -209,6 +217,7 @@ impl NativeDatabase {
                 cancel: CancelHandle::new(),
                 statements: Mutex::default(),
                 next: AtomicU32::new(0),
+                reads: AtomicU64::new(0),
             }),
             options: Mutex::new(Some(options)),
         })
@@ -330,19 +339,16 @@ impl NativeDatabase {
         }));
     }
 
-    /// Breaks what runs on the connection now.
+    /// Breaks what runs on the connection now, and ends the reads that are in the middle of their rows, after what runs now.
+    /// SQLite takes an interrupt to be for all that begins until everything has ended that had begun before: a read that goes
+    /// on later, or never, would break the rest. A read that is begun from now on is left alone.
     #[napi]
     pub fn interrupt(&self) {
         if let Some(connection) = self.shared.connection() {
             connection.interrupt();
         }
-    }
-
-    /// Ends the reads that are in the middle of their rows, after what runs now. SQLite takes an interrupt to be for all that
-    /// begins until everything has ended that had begun before: a read that goes on later, or never, would break the rest.
-    #[napi]
-    pub fn interrupt_reads(&self) {
         let shared = self.shared.clone();
+        let last = shared.reads.load(Ordering::Relaxed);
         self.shared.aside(move || {
             let slots: Vec<_> = shared
                 .statements
@@ -352,7 +358,7 @@ impl NativeDatabase {
                 .collect();
             for slot in slots {
                 if let Some(compiled) = &mut *slot.lock() {
-                    compiled.interrupt();
+                    compiled.interrupt(last);
                 }
             }
         });

@@ -28,6 +28,8 @@ pub(crate) type Slot = Mutex<Option<Compiled>>;
 pub(crate) struct Compiled {
     statement: partial_sync::Statement,
     rows: Reading,
+    /// The number of the read that was begun last.
+    read: u64,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -41,8 +43,9 @@ enum Reading {
 }
 
 impl Compiled {
-    fn begin(&mut self, values: Vec<Value>) -> partial_sync::Result<()> {
+    fn begin(&mut self, values: Vec<Value>, read: u64) -> partial_sync::Result<()> {
         self.rows = Reading::Ended;
+        self.read = read;
         self.statement.reset()?;
         for (i, value) in values.into_iter().enumerate() {
             self.statement.bind(i + 1, value)?;
@@ -72,10 +75,10 @@ impl Compiled {
         let _ = self.statement.reset();
     }
 
-    /// Ends it when it is in the middle of its rows. What a statement has changed is not undone by that, so the rows that
-    /// tell of it come.
-    pub(crate) fn interrupt(&mut self) {
-        if self.rows == Reading::Midway && self.statement.readonly() {
+    /// Ends it when it is in the middle of the rows of a read up to this number. What a statement has changed is not undone by
+    /// that, so the rows that tell of it come.
+    pub(crate) fn interrupt(&mut self, last: u64) {
+        if self.rows == Reading::Midway && self.read <= last && self.statement.readonly() {
             self.reset();
             self.rows = Reading::Interrupted;
         }
@@ -192,6 +195,7 @@ impl Statement {
         let slot = Arc::new(Mutex::new(Some(Compiled {
             statement,
             rows: Reading::Ended,
+            read: 0,
         })));
         Ok(Self {
             id: shared.register(&slot),
@@ -270,10 +274,10 @@ impl Statement {
         };
         let mut heap = Heap::default();
         let mut out = Scratch { words, at: 2 };
+        let mut rows = 0;
         let read = connection.without_waiting(STEPS_HERE, || {
             let _held = connection.hold();
-            compiled.begin(values)?;
-            let mut rows = 0;
+            compiled.begin(values, self.shared.next_read())?;
             let mut columns = 0;
             loop {
                 if rows == limit || (rows > 0 && out.room() < WIDEST * columns) {
@@ -314,8 +318,12 @@ impl Statement {
             Err(error) => {
                 compiled.reset();
                 let failure = Failure::from(&error);
-                // Nothing interrupts this thread: what is left of an interrupt goes with the statements that it was for.
-                words[0] = if matches!(error, partial_sync::Error::WouldWait) || error.is_interrupted() {
+                // Nothing interrupts this thread: what is left of an interrupt goes with the statements that it was for. A
+                // worker tells a failure together with the rows that came before it.
+                words[0] = if matches!(error, partial_sync::Error::WouldWait)
+                    || error.is_interrupted()
+                    || rows > 0
+                {
                     status::WOULD_WAIT
                 } else {
                     status::FAILED
@@ -375,13 +383,17 @@ impl Statement {
         };
         let shape = shape(bits);
         let (seen, batches) = (self.seen.clone(), self.batches.clone());
+        let number = self.shared.next_read();
         self.job(job, timeout, move |compiled| {
-            let batch = read_batch(compiled, values, shape, limit, &seen, &batches);
-            if batch.is_err() {
+            let from = values.map(|values| (values, number));
+            let read = read_batch(compiled, from, shape, limit, &seen, &batches);
+            if !matches!(read, Ok((_, None))) {
                 compiled.reset();
             }
+            let (batch, failure) = read?;
             Ok(Outcome {
-                batch: Some(batch?),
+                batch: Some(batch),
+                error: failure.map(Failure::from),
                 ..Outcome::default()
             })
         });
@@ -444,27 +456,37 @@ impl Drop for Statement {
     }
 }
 
+/// The next rows, and what ended them before the end: rows that came before a failure are told with it.
 fn read_batch(
     compiled: &mut Compiled,
-    values: Option<Vec<Value>>,
+    from: Option<(Vec<Value>, u64)>,
     shape: Shape,
     limit: u32,
     seen: &Mutex<i32>,
     batches: &Mutex<Batches>,
-) -> partial_sync::Result<Batch> {
-    let from_start = values.is_some();
-    if let Some(values) = values {
+) -> partial_sync::Result<(Batch, Option<partial_sync::Error>)> {
+    let from_start = from.is_some();
+    if let Some((values, number)) = from {
         *batches.lock() = Batches::default();
-        compiled.begin(values)?;
+        compiled.begin(values, number)?;
     }
     let mut words = batches.lock().spare.pop().unwrap_or_default();
     let mut heap = Heap::default();
     let mut rows = 0;
     let mut done = false;
+    let mut failure = None;
     while rows < limit && words.len() * 8 + heap.text.len() + heap.bytes.len() < BATCH_BYTES {
-        if !compiled.step()? {
-            done = true;
-            break;
+        match compiled.step() {
+            Ok(true) => {}
+            Ok(false) => {
+                done = true;
+                break;
+            }
+            Err(error) if rows > 0 => {
+                failure = Some(error);
+                break;
+            }
+            Err(error) => return Err(error),
         }
         let columns = width(&compiled.statement, shape);
         if rows == 0 {
@@ -490,5 +512,5 @@ fn read_batch(
     if rows > 0 {
         batches.ready.push_back((words, heap));
     }
-    Ok(batch)
+    Ok((batch, failure))
 }

@@ -179,6 +179,59 @@ test('b1: a call that writes succeeds after its commit, whose error is its own',
   assert.equal(rest, 5999, 'what was kept is told, whatever comes in between');
 });
 
+test('b1: an iterator gives the rows that come before a failure, and then fails', async (t) => {
+  const db = await empty(t);
+  await db.exec(`INSERT INTO t ${endless} SELECT x, x FROM c LIMIT 5000`);
+  // The largest negative number has no absolute value.
+  const sql = 'SELECT id, abs(CASE id WHEN ? THEN -9223372036854775807 - 1 ELSE id END) AS a FROM t ORDER BY id';
+  const statement = await db.prepare(sql);
+  for (const last of [1, 3, 17, 300, 3000]) {
+    for (const [name, rows] of [
+      ['iterate', db.iterate(sql, last)],
+      ['statement.iterate', statement.iterate(last)],
+      ['in a batch of a worker', db.iterate(`${sql} LIMIT (SELECT count(*) FROM generate_series(1, 30000))`, last)],
+    ]) {
+      const seen = [];
+      await assert.rejects(async () => {
+        for await (const { id } of rows) seen.push(id);
+      }, { name: 'SqliteError', code: 'SQLITE_ERROR', message: /overflow/ }, name);
+      assert.deepEqual(seen, Array.from({ length: last - 1 }, (_, i) => i + 1), `${name}, ${last}`);
+      assert.equal((await rows.next()).done, true);
+    }
+  }
+});
+
+test('b3: a page that an iterator could not fetch ends its transaction, and is named as the cause', async (t) => {
+  const { url } = await messages(t);
+  const net = await network(t, url);
+  for (const kind of ['transaction', 'transactionAsync']) {
+    const db = await open(t, { path: ':memory:', url: net.url, partialSyncExperimental: little });
+    await db.get('SELECT body FROM messages WHERE id = 1');
+    let first;
+    const work = db[kind](async (handle) => {
+      const to = kind === 'transaction' ? db : handle;
+      await to.run("INSERT INTO messages (user_id, body) VALUES ('me', 'mine')");
+      net.down = true;
+      let rows = 0;
+      await assert.rejects(async () => {
+        for await (const _ of to.iterate('SELECT body FROM messages')) rows += 1;
+      }, (error) => {
+        first = error;
+        return error.code.startsWith('SQLITE_IOERR');
+      });
+      assert.ok(rows > 0, 'what was here is told');
+      await assert.rejects(to.run("INSERT INTO messages (user_id, body) VALUES ('me', 'more')"), {
+        code: 'SQLITE_ABORT_ROLLBACK',
+        cause: first,
+      });
+    });
+    await assert.rejects(work(), (error) => error === first, kind);
+    net.down = false;
+    assert.equal(db.inTransaction, false);
+    assert.deepEqual(await db.get("SELECT count(*) AS n FROM messages WHERE user_id = 'me'"), { n: 0 });
+  }
+});
+
 test('b9: a transactionAsync that awaits its database is told at once which handle to use', async (t) => {
   const db = await empty(t);
   const prepared = await db.prepare('SELECT 1');
@@ -453,6 +506,48 @@ test('b9: an interrupt ends iterators that are halfway, and nothing else than wh
     assert.equal((await iterator.next()).done, true);
   }
   await db.exec('DROP TABLE t');
+});
+
+test('b9: an interrupt leaves alone what is begun after it, also in the same moment', async (t) => {
+  const db = await empty(t);
+  await db.exec(`INSERT INTO t ${endless} SELECT x, x FROM c LIMIT 500`);
+  for (let round = 0; round < 40; round++) {
+    // With and without a read that it ends.
+    const before = round % 2 === 0 ? db.iterate('SELECT id FROM t') : undefined;
+    await before?.next();
+    db.interrupt();
+    let rows = 0;
+    for await (const _ of db.iterate('SELECT id FROM t')) rows += 1;
+    assert.equal(rows, 500, `round ${round}`);
+    if (before === undefined) continue;
+    await assert.rejects(async () => {
+      for await (const _ of before);
+    }, { code: 'SQLITE_INTERRUPT' });
+  }
+});
+
+test('b9: an interrupt finds what runs after a transaction that could not begin', async (t) => {
+  const file = path.join(scratch(t), 'local.db');
+  const db = await open(t, { path: file, timeout: 0 });
+  const other = await open(t, { path: file });
+  for (const kind of ['transaction', 'transactionAsync']) {
+    await other.exec('BEGIN IMMEDIATE');
+    await assert.rejects(db[kind](() => {}).immediate(), { code: 'SQLITE_BUSY' });
+    await other.exec('ROLLBACK');
+    const running = db.all(`${endless} SELECT x FROM c`, { queryTimeout: 15_000 });
+    db.interrupt();
+    await assert.rejects(running, (error) => error.code === 'SQLITE_INTERRUPT' && !/queryTimeout/.test(error.message));
+    // One that waits for the lock is broken off, and leaves nothing behind either.
+    await other.exec('BEGIN IMMEDIATE');
+    const waits = await open(t, { path: file, timeout: 15_000 });
+    const beginning = waits[kind](() => {}).immediate();
+    beginning.catch(() => {});
+    await new Promise(setImmediate);
+    waits.interrupt();
+    await assert.rejects(beginning, { code: 'SQLITE_INTERRUPT' });
+    await other.exec('ROLLBACK');
+    assert.equal(await waits[kind](() => 'well')(), 'well');
+  }
 });
 
 test('b9: iterators that nobody reads on are given back when they are collected', async () => {
