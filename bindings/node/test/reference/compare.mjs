@@ -25,7 +25,7 @@ export function reference() {
 export const DIFFERENCES = {
   integers: (value) => (Number.isInteger(value) && !Object.is(value, -0) && Math.abs(value) < 2 ** 63 ? BigInt(value) : value),
   'booleans and dates': (value) => (typeof value === 'boolean' ? BigInt(value) : value instanceof Date ? String(value) : value),
-  lists: (list) => new TypeError(`a list among the values: ${list}`),
+  lists: (list) => Symbol(`a list among the values: ${list}`),
   'numbered parameters': 'the programs have none',
   'any method': 'the reference uses the method that it allows',
   'the first statement': 'the programs have one statement in a text, except for exec',
@@ -36,6 +36,7 @@ export const DIFFERENCES = {
   'the whole statement': 'the reference reads all rows',
   'as SQLite has it': (db) => db.exec('PRAGMA foreign_keys = OFF; PRAGMA recursive_triggers = OFF'),
   'a changed schema': 'the reference leaves out what has failed so',
+  'rows read ahead': (rows) => new ReadAhead(rows),
   columns: 'not compared',
   'not there': 'not compared',
 };
@@ -53,6 +54,9 @@ function shown(value) {
 
 const failed = (error) => ({ error: [error.name, error.code ?? null].join(' '), message: error.message });
 const outcomeOf = (value) => ({ value: value === undefined ? 'nothing' : shown(value) });
+
+/** What an interrupt, a limit of time or a fault makes of a call. */
+const BROKEN_OFF = /^SQLITE_(?:INTERRUPT|IOERR)/;
 
 class Stopped extends Error {}
 
@@ -92,7 +96,7 @@ class Package {
   async start() {
     await this.open();
     if (this.given.kind === 'wal') await this.db.pragma('journal_mode = WAL');
-    if (this.options.url === undefined) await this.db.exec(SCHEMA);
+    if (this.given.kind === 'memory') await this.db.exec(SCHEMA);
     await this.db.pragma(`foreign_keys = ${this.given.foreignKeys ? 'ON' : 'OFF'}`);
     for (const step of this.given.steps) await this.step(step, this.db).catch(() => {});
     return this.trace;
@@ -108,6 +112,8 @@ class Package {
     } catch (error) {
       Object.assign(entry, failed(error));
       if (this.options.url !== undefined && error.code === 'SQLITE_SCHEMA') entry.mayFail = true;
+      // What is wrong by itself is so with the reference too, and may leave something: `OR FAIL` does.
+      else if (!BROKEN_OFF.test(error.code)) entry.mayFail = false;
       // Whether SQLite has rolled back shows in the next statement.
       if (entry.mayFail) entry.lost = await to.all('SELECT 1').then(() => false, ({ code }) => code === 'SQLITE_ABORT_ROLLBACK');
       throw error;
@@ -219,6 +225,61 @@ class Package {
 
 // ---- the reference ----
 
+/** An iterator that reads ahead as this package does: so many rows at a time, and what went wrong after them comes last. */
+class ReadAhead {
+  #rows;
+  #most = 16;
+  #read = [];
+  /** What there is instead of more rows; undefined while there may be more. */
+  #end;
+
+  constructor(rows) {
+    this.#rows = rows;
+  }
+
+  #fill() {
+    try {
+      while (this.#read.length < this.#most) {
+        const { value, done } = this.#rows.next();
+        if (done) {
+          this.#end = () => {};
+          break;
+        }
+        this.#read.push(value);
+      }
+    } catch (error) {
+      this.#fail(error);
+    }
+    this.#most = Math.min(this.#most * 4, 1024);
+  }
+
+  #fail(error) {
+    this.#end = () => {
+      this.#end = () => {};
+      throw error;
+    };
+  }
+
+  next() {
+    if (this.#read.length === 0 && this.#end === undefined) this.#fill();
+    if (this.#read.length === 0) this.#end();
+    return { value: this.#read.shift() };
+  }
+
+  /** Ends it, as an interrupt does when it has not read to its end. */
+  interrupt() {
+    if (this.#end !== undefined) return;
+    this.#rows.return();
+    this.#fail(Object.assign(new Error('interrupted'), { entry: { error: 'SqliteError SQLITE_INTERRUPT', message: 'interrupted' } }));
+  }
+
+  return() {
+    this.#rows.return();
+    this.#read = [];
+    this.#end = () => {};
+  }
+}
+
 const hasRows = (statement) => statement.reader;
 
 class Reference {
@@ -246,7 +307,7 @@ class Reference {
   start() {
     this.open();
     if (this.given.kind === 'wal') this.db.pragma('journal_mode = WAL');
-    if (this.options.url === undefined) this.db.exec(SCHEMA);
+    if (this.given.kind === 'memory') this.db.exec(SCHEMA);
     this.bigints = false;
     this.db.pragma(`foreign_keys = ${this.given.foreignKeys ? 'ON' : 'OFF'}`);
     for (const step of this.given.steps) {
@@ -283,12 +344,10 @@ class Reference {
     if (this.depth === 0 && this.lost && !this.isPure(step)) return this.followLost(step, ours);
     if (this.depth > 0 && this.gone !== undefined && !this.isPure(step)) {
       if (step.do === 'prepare') this.slots.delete(step.slot);
-      // The values of a statement are looked at first.
-      if (step.do.startsWith('statement.') && /^(?:Type|Range)Error/.test(ours?.error)) {
-        throw Object.assign(new Error(ours.message), { entry: { error: ours.error, message: ours.message } });
-      }
+      if (step.do.startsWith('statement.')) this.lookAtValues(this.slots.get(step.slot));
       throw this.refused();
     }
+    if (step.do === 'limited' && step.how === 'interrupt') for (const iterator of this.iterators.values()) iterator.interrupt();
     if (ours?.mayFail && ours.error !== undefined) {
       const open = this.db.inTransaction;
       const value = { entry: { error: ours.error, message: ours.message } };
@@ -303,7 +362,7 @@ class Reference {
     // A text without a statement has nothing to refuse.
     if (step.do === 'prepare' || (step.do === 'exec' && step.sql === '')) return this.perform(step);
     if (step.do === 'reopen') {
-      this.lost = false;
+      this.lost = this.given.kind === 'memory';
       return this.perform(step);
     }
     if (step.do === 'open') {
@@ -343,7 +402,7 @@ class Reference {
 
   args(args) {
     return args.map((value) => {
-      if (args.length > 1 && Array.isArray(value)) throw DIFFERENCES.lists(value);
+      if (args.length > 1 && Array.isArray(value)) return DIFFERENCES.lists(value);
       if (typeof value === 'object' && value?.constructor === Object) {
         return Object.fromEntries(Object.entries(value).map(([name, content]) => [name, this.value(content)]));
       }
@@ -355,6 +414,18 @@ class Reference {
     const statement = this.db.prepare(sql);
     statement.safeIntegers(this.bigints);
     return statement;
+  }
+
+  /** Throws when a kept statement was given too few or too many values, or wrong names, which is told before what else is. */
+  lookAtValues({ sql, args }) {
+    const nulls = (of) => Object.fromEntries(Object.keys(of).map((name) => [name, null]));
+    const blank = (value) => (Array.isArray(value) ? value.map(() => null) : value?.constructor === Object ? nulls(value) : null);
+    try {
+      this.db.prepare(sql).bind(...(args.length === 1 ? args.map(blank) : args.map(() => null)));
+    } catch (error) {
+      if (error instanceof this.Database.SqliteError) return;
+      throw error;
+    }
   }
 
   rows(statement, method, take, given) {
@@ -392,12 +463,15 @@ class Reference {
         return void db.exec(step.sql);
       case 'prepare':
         slots.delete(step.slot);
-        slots.set(step.slot, { statement: this.prepare(step.sql), args: step.args, handle: this.handle });
+        slots.set(step.slot, { statement: this.prepare(step.sql), sql: step.sql, args: step.args, handle: this.handle });
         return undefined;
       case 'statement.run': case 'statement.get': case 'statement.all': case 'statement.iterate': {
         if (this.noStatement(step)) return 'no statement';
         const slot = slots.get(step.slot);
-        if (slot.handle !== this.handle) throw new TypeError('The transaction has already completed');
+        if (slot.handle !== this.handle) {
+          this.lookAtValues(slot);
+          throw new TypeError('The transaction has already completed');
+        }
         return this.rows(slot.statement, step.do.slice(10), step.take, slot.args);
       }
       case 'raw': case 'pluck': case 'safeIntegers': {
@@ -418,7 +492,8 @@ class Reference {
         const inside = db.inTransaction;
         db.exec(inside ? 'SAVEPOINT batch' : `BEGIN ${step.mode}`);
         try {
-          const all = step.items.map(({ sql, args }) => this.call(sql, 'all', undefined, args));
+          const lists = (args) => args.map((value) => (Array.isArray(value) ? DIFFERENCES.lists(value) : value));
+          const all = step.items.map(({ sql, args }) => this.call(sql, 'all', undefined, lists(args)));
           db.exec(inside ? 'RELEASE batch' : 'COMMIT');
           return all;
         } catch (error) {
@@ -434,7 +509,7 @@ class Reference {
         return this.transaction(step);
       case 'open': {
         iterators.get(step.slot)?.return();
-        iterators.set(step.slot, this.prepare(step.sql).iterate(...this.args(step.args)));
+        iterators.set(step.slot, DIFFERENCES['rows read ahead'](this.prepare(step.sql).iterate(...this.args(step.args))));
         return iterators.get(step.slot).next().value;
       }
       case 'next':
@@ -511,6 +586,11 @@ const TABLES = "SELECT name, sql FROM sqlite_schema WHERE type = 'table' AND nam
 export async function contents(all) {
   const dump = {};
   for (const [name, sql] of await all(TABLES)) {
+    // No program writes to it, and it is large.
+    if (name === 'fixed') {
+      dump[name] = [sql, await all('SELECT count(*), sum(i), sum(length(s)) FROM fixed')];
+      continue;
+    }
     const columns = (await all(`SELECT name FROM pragma_table_info('${name}')`)).map(([column]) => `quote("${column}")`);
     const rowid = /WITHOUT ROWID/i.test(sql) ? '' : 'rowid, ';
     dump[name] = [sql, ...(await all(`SELECT ${rowid}${columns.join(', ')} FROM "${name}" ORDER BY 1, 2`))];
@@ -526,11 +606,12 @@ const clear = ({ message: _, mayFail: __, lost: ___, ...entry } = {}, rowids) =>
   return rowids ? text : text.replaceAll(/\["lastInsertRowid",-?\d+\]/g, '');
 };
 
-/** Runs a program both ways. Gives undefined, or what differs. */
-export async function compare(Database, given, { folder, remote }) {
+/** Runs a program both ways; `start.copy` makes what it starts from. Gives undefined, or what differs. */
+export async function compare(Database, given, { folder, start }) {
   const replica = given.kind === 'replica';
   const local = (name) => (given.kind === 'memory' ? ':memory:' : path.join(folder, `${given.seed}-${name}.db`));
-  const ours = new Package(given, { path: local('ours'), url: replica ? remote.url : undefined });
+  const ours = new Package(given, { path: local('ours'), url: replica ? start.url : undefined });
+  if (given.kind === 'file' || given.kind === 'wal') start.copy(local('ours'));
   const trace = await ours.start();
   for (const iterator of ours.iterators.values()) await iterator.return();
   // A transaction that was left open is not part of what is left.
@@ -540,8 +621,8 @@ export async function compare(Database, given, { folder, remote }) {
   const isOpen = ours.db;
   await isOpen.close();
 
-  const options = { path: local('reference'), url: replica ? remote.url : undefined };
-  if (replica) remote.copy(options.path);
+  const options = { path: local('reference') };
+  if (given.kind !== 'memory') start.copy(options.path);
   const theirs = new Reference(Database, given, options, trace);
   const wanted = theirs.start();
   for (const iterator of theirs.iterators.values()) iterator.return();

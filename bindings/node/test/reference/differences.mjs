@@ -12,8 +12,8 @@ const AT_ONCE = 16;
 // So many at a time wait for each other's work too.
 patient(undefined, 6);
 
-/** Runs so many programs from a seed on, for so many seconds at most, until `most` of them came out otherwise. */
-export async function differences({ first, programs, seconds = Infinity, most = 1, log = () => {} }) {
+/** Runs so many programs from a seed on, for so many seconds at most, until `most` of them came out otherwise, each of which `tell` is told. */
+export async function differences({ first, programs, seconds = Infinity, most = 1, log = () => {}, tell = () => {} }) {
   const Database = reference();
   if (Database === undefined) throw new Error('better-sqlite3 is not here: scripts/test-node installs it');
   const folder = mkdtempSync(path.join(tmpdir(), 'turso-sync-reference-'));
@@ -28,7 +28,7 @@ export async function differences({ first, programs, seconds = Infinity, most = 
     const copy = path.join(folder, 'copy.db');
     copyFileSync(file, copy);
     const url = await serve({ after: (end) => after.unshift(end) }, file);
-    const remote = { url, copy: (to) => copyFileSync(copy, to) };
+    const start = { url, copy: (to) => copyFileSync(copy, to) };
     const end = performance.now() + seconds * 1000;
     let next = first;
     const one = async () => {
@@ -37,9 +37,12 @@ export async function differences({ first, programs, seconds = Infinity, most = 
         const given = program(seed);
         // Folders with very many files are slow.
         const here = mkdtempSync(path.join(folder, 'program-'));
-        const difference = await compare(Database, given, { folder: here, remote }).catch((error) => ({ failed: error.stack }));
+        const difference = await compare(Database, given, { folder: here, start }).catch((error) => ({ failed: error.stack }));
         rmSync(here, { recursive: true, force: true });
-        if (difference !== undefined) found.push({ seed, difference, steps: inspect(given, { depth: 9, breakLength: 160 }) });
+        if (difference !== undefined) {
+          found.push({ seed, difference, steps: inspect(given, { depth: 9, breakLength: 160 }) });
+          tell(found.at(-1));
+        }
         log(++ran, seed);
       }
     };
