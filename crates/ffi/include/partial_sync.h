@@ -220,7 +220,7 @@ typedef void (*PartialSyncTransformFunction)(void *user_data,
                                              const struct PartialSyncMutation *mutation,
                                              struct PartialSyncAnswer *answer);
 
-// Told that nothing will use `user_data` any more.
+// Told that nothing will use `user_data` any more. It cannot use the database, which is being closed.
 typedef void (*PartialSyncReleaseFunction)(void *user_data);
 
 // What to open. Set `size` and `path`, leave zero what shall be as usual:
@@ -278,8 +278,9 @@ typedef struct PartialSyncConfig {
   //
   // The functions are called during calls that you make, and on threads of the library; also several at a time. They
   // must return soon and normally: no `longjmp`, no C++ exception. What they call of their own database, of its
-  // connections and statements fails with `PARTIAL_SYNC_CODE_MISUSE` at once: it could wait for them. They are called as
-  // long as the database, or a connection to it, is open.
+  // connections and statements fails with `PARTIAL_SYNC_CODE_MISUSE` at once, or gives nothing: it could wait for them.
+  // They may release handles. On a thread of yours for which a function waits they are not known: what is called there
+  // waits for the function, until the timeout. They are called as long as the database, or a connection to it, is open.
   PartialSyncTransformFunction transform;
   // What the functions are given as their first argument.
   void *user_data;
@@ -296,7 +297,8 @@ typedef struct PartialSyncConfig {
 } PartialSyncConfig;
 
 // Told how far a hydration or verification is: `done` pages of `total` (0: not known). It runs during the call, perhaps
-// on another thread, and must return soon. It may call `partial_sync_cancel`, and nothing else that takes the database.
+// on another thread, and must return soon. It may call `partial_sync_cancel`; what else it calls of the database fails with
+// `PARTIAL_SYNC_CODE_MISUSE`, as for the functions of `PartialSyncConfig`.
 // It must return normally: no `longjmp`, no C++ exception.
 typedef void (*PartialSyncProgress)(void *user_data, uint32_t done, uint32_t total);
 
@@ -475,12 +477,13 @@ enum PartialSyncCode partial_sync_open(const struct PartialSyncConfig *config,
                                        struct PartialSyncError **error);
 
 // Closes the database in `*database` and sets `*database` to NULL. Connections and statements that are still there go
-// on working; the files are given back when they are gone. No other thread may be using the handle.
+// on working; the files are given back when they are gone. No other thread may be using the handle. A function of the
+// database may call it, as `partial_sync_finalize`.
 void partial_sync_close(struct PartialSyncDatabase **database);
 
 // Waits, for at most `wait_ms` milliseconds, for pages that are still streaming in: a query goes on as soon as its own page
 // has come, and the pages around it come later. For programs that end after a query, before closing. False when they have
-// not come in time, and for NULL.
+// not come in time, at once for a function of the database, and for NULL.
 bool partial_sync_settle(const struct PartialSyncDatabase *database,
                          uint64_t wait_ms);
 
@@ -571,7 +574,8 @@ enum PartialSyncCode partial_sync_stats(const struct PartialSyncDatabase *databa
                                         struct PartialSyncError **error);
 
 // Closes the connection in `*connection` and sets `*connection` to NULL. An open transaction is rolled back once the
-// connection's statements are finalized too. No other thread may be using the handle.
+// connection's statements are finalized too. No other thread may be using the handle. A function of its database may call
+// it, as `partial_sync_finalize`.
 void partial_sync_connection_close(struct PartialSyncConnection **connection);
 
 // Runs every statement of `sql` and throws rows away; stops at the first error. `length` is in bytes, or negative: up
@@ -591,17 +595,18 @@ enum PartialSyncCode partial_sync_prepare(const struct PartialSyncConnection *co
                                           size_t *tail,
                                           struct PartialSyncError **error);
 
-// Rows that the last finished INSERT, UPDATE or DELETE changed itself. 0 for NULL.
+// Rows that the last finished INSERT, UPDATE or DELETE changed itself. 0 for NULL, and for a function of its database.
 uint64_t partial_sync_changes(const struct PartialSyncConnection *connection);
 
-// Rows changed since the connection was opened, by triggers and foreign keys too. 0 for NULL.
+// Rows changed since the connection was opened, by triggers and foreign keys too. 0 for NULL, and for a function of its
+// database.
 uint64_t partial_sync_total_changes(const struct PartialSyncConnection *connection);
 
-// Rowid of the last row inserted into a table with rowids. 0 for NULL.
+// Rowid of the last row inserted into a table with rowids. 0 for NULL, and for a function of its database.
 int64_t partial_sync_last_insert_rowid(const struct PartialSyncConnection *connection);
 
-// True outside of transactions, and for NULL. A transaction that SQLite has rolled back by itself counts until it is ended,
-// see `PARTIAL_SYNC_CODE_TRANSACTION_LOST`.
+// True outside of transactions, for NULL, and for a function of its database. A transaction that SQLite has rolled back by
+// itself counts until it is ended, see `PARTIAL_SYNC_CODE_TRANSACTION_LOST`.
 bool partial_sync_is_autocommit(const struct PartialSyncConnection *connection);
 
 // Sets how many milliseconds a statement waits for a lock that another connection holds. 0 and -1: not at all.
@@ -628,7 +633,8 @@ void partial_sync_interrupt_now(const struct PartialSyncInterrupt *interrupt);
 void partial_sync_interrupt_free(struct PartialSyncInterrupt **interrupt);
 
 // Releases the statement in `*statement` and sets `*statement` to NULL, also when it fails: with what ending its current
-// execution failed with, which `partial_sync_step` has not told. No other thread may be using the handle.
+// execution failed with, which `partial_sync_step` has not told. No other thread may be using the handle. A function of its
+// database may call it: the statement is then released as soon as the database does not wait for the function any more.
 enum PartialSyncCode partial_sync_finalize(struct PartialSyncStatement **statement);
 
 // Runs until the next row: `*row` is true when there is one, false at the end. After the end it begins anew. After an

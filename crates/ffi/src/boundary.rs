@@ -14,10 +14,12 @@ use std::{
     ffi::{CStr, c_char},
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
     ptr, slice,
 };
 
 use crate::{
+    callback::is_asked,
     error::{PartialSyncCode, PartialSyncError},
     pipe,
 };
@@ -113,19 +115,40 @@ pub(crate) unsafe fn handle<'a, T>(handle: *const T, what: &str) -> Result<&'a T
 /// # Safety
 /// `variable` is null, or holds null or a handle that [`give`] made and that nobody uses any more.
 pub(crate) unsafe fn release<T>(variable: *mut *mut T) {
-    if variable.is_null() {
-        return;
-    }
-    // SAFETY: not null; what it holds was made by Box::into_raw and is taken out before it is dropped, so that it is
-    // dropped once.
-    let owned = unsafe {
-        let raw = variable.replace(ptr::null_mut());
-        if raw.is_null() {
-            return;
-        }
-        Box::from_raw(raw)
-    };
+    // SAFETY: the caller says so.
+    let owned = unsafe { taken(variable) };
     quietly((), || drop(owned));
+}
+
+/// The same for what is a part of a database. A function of that database only begins it: the database is in the middle of
+/// something, and closing what it uses could wait for that. Another thread does it as soon as it can be done.
+///
+/// # Safety
+/// As for [`release`].
+pub(crate) unsafe fn release_of<T: Send + 'static>(variable: *mut *mut T, database: impl Fn(&T) -> &Path) {
+    // SAFETY: the caller says so.
+    let owned = unsafe { taken(variable) };
+    quietly((), || match owned {
+        Some(owned) if is_asked(database(&owned)) => {
+            let later = std::thread::Builder::new().name("partial-sync-release".to_owned());
+            // Where there can be no thread, it is dropped here.
+            let _ = later.spawn(move || quietly((), || drop(owned)));
+        }
+        owned => drop(owned),
+    });
+}
+
+/// # Safety
+/// As for [`release`].
+unsafe fn taken<T>(variable: *mut *mut T) -> Option<Box<T>> {
+    if variable.is_null() {
+        return None;
+    }
+    // SAFETY: not null; what it holds was made by Box::into_raw and is taken out here, so that it is dropped once.
+    unsafe {
+        let raw = variable.replace(ptr::null_mut());
+        (!raw.is_null()).then(|| Box::from_raw(raw))
+    }
 }
 
 /// Makes a place for an answer null (or zero) before anything can fail.

@@ -59,7 +59,7 @@ pub type PartialSyncTransformFunction = Option<
     ),
 >;
 
-/// Told that nothing will use `user_data` any more.
+/// Told that nothing will use `user_data` any more. It cannot use the database, which is being closed.
 pub type PartialSyncReleaseFunction = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 
 /// What happened to a row.
@@ -189,6 +189,7 @@ unsafe fn say(answer: *mut PartialSyncAnswer, said: impl FnOnce() -> Result<Said
 struct UserData {
     data: *mut c_void,
     release: PartialSyncReleaseFunction,
+    database: Arc<Path>,
 }
 
 // SAFETY: the header says that the functions are called from any thread, several at a time; the pointer is only handed on.
@@ -200,7 +201,7 @@ impl Drop for UserData {
     fn drop(&mut self) {
         if let Some(release) = self.release {
             // SAFETY: the caller gave a function of this type, to be called once with this data.
-            unsafe { release(self.data) };
+            ask(&self.database, || unsafe { release(self.data) });
         }
     }
 }
@@ -210,16 +211,27 @@ thread_local! {
     static ASKED: RefCell<Vec<Arc<Path>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Fails when this thread runs a function of this database: what the function is asked for waits for the function, and the
-/// call could wait for that.
-pub(crate) fn refuse_when_asked(database: &Path) -> Result<()> {
-    let is_asked = ASKED
+/// Runs a function of a database.
+pub(crate) fn ask(database: &Arc<Path>, function: impl FnOnce()) {
+    ASKED.with_borrow_mut(|asked| asked.push(database.clone()));
+    function();
+    ASKED.with_borrow_mut(|asked| asked.pop());
+}
+
+/// Whether this thread runs a function of this database: the database waits for the function, and a call of the function
+/// could wait for that.
+pub(crate) fn is_asked(database: &Path) -> bool {
+    ASKED
         .try_with(|asked| asked.borrow().iter().any(|asked| **asked == *database))
-        .unwrap_or(false);
-    match is_asked {
+        .unwrap_or(false)
+}
+
+/// Fails when this thread runs a function of this database.
+pub(crate) fn refuse_when_asked(database: &Path) -> Result<()> {
+    match is_asked(database) {
         true => misuse(
-            "a url, token or transform function has called its own database, which is waiting for the function's answer: use \
-             another database there, or get what is needed before",
+            "a url, token, transform, progress or release function has called its own database, which is waiting for the \
+             function: use another database there, or get what is needed before",
         ),
         false => Ok(()),
     }
@@ -237,17 +249,15 @@ pub(crate) fn name_of(path: &str) -> Arc<Path> {
 
 /// The caller's functions that share their data.
 #[derive(Clone)]
-pub(crate) struct Callbacks {
-    user: Arc<UserData>,
-    database: Arc<Path>,
-}
+pub(crate) struct Callbacks(Arc<UserData>);
 
 impl Callbacks {
     pub(crate) fn new(data: *mut c_void, release: PartialSyncReleaseFunction, database: Arc<Path>) -> Self {
-        Self {
-            user: Arc::new(UserData { data, release }),
+        Self(Arc::new(UserData {
+            data,
+            release,
             database,
-        }
+        }))
     }
 
     pub(crate) fn url(&self, function: PartialSyncUrlFunction) -> Option<UrlSource> {
@@ -293,9 +303,7 @@ impl Callbacks {
 
     fn ask(&self, function: impl FnOnce(*mut c_void, *mut PartialSyncAnswer)) -> Option<Said> {
         let mut answer = PartialSyncAnswer::default();
-        ASKED.with_borrow_mut(|asked| asked.push(self.database.clone()));
-        function(self.user.data, &mut answer);
-        ASKED.with_borrow_mut(|asked| asked.pop());
+        ask(&self.0.database, || function(self.0.data, &mut answer));
         answer.said
     }
 }

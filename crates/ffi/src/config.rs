@@ -80,8 +80,9 @@ pub struct PartialSyncConfig {
     ///
     /// The functions are called during calls that you make, and on threads of the library; also several at a time. They
     /// must return soon and normally: no `longjmp`, no C++ exception. What they call of their own database, of its
-    /// connections and statements fails with `PARTIAL_SYNC_CODE_MISUSE` at once: it could wait for them. They are called as
-    /// long as the database, or a connection to it, is open.
+    /// connections and statements fails with `PARTIAL_SYNC_CODE_MISUSE` at once, or gives nothing: it could wait for them.
+    /// They may release handles. On a thread of yours for which a function waits they are not known: what is called there
+    /// waits for the function, until the timeout. They are called as long as the database, or a connection to it, is open.
     pub transform: PartialSyncTransformFunction,
     /// What the functions are given as their first argument.
     pub user_data: *mut c_void,

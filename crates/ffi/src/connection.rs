@@ -46,11 +46,12 @@ impl PartialSyncConnection {
 }
 
 /// Closes the connection in `*connection` and sets `*connection` to NULL. An open transaction is rolled back once the
-/// connection's statements are finalized too. No other thread may be using the handle.
+/// connection's statements are finalized too. No other thread may be using the handle. A function of its database may call
+/// it, as `partial_sync_finalize`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn partial_sync_connection_close(connection: *mut *mut PartialSyncConnection) {
     // SAFETY: by the rules of the boundary.
-    quietly((), || unsafe { boundary::release(connection) });
+    unsafe { boundary::release_of(connection, |c| &c.database) };
 }
 
 /// Runs every statement of `sql` and throws rows away; stops at the first error. `length` is in bytes, or negative: up
@@ -108,37 +109,50 @@ pub unsafe extern "C" fn partial_sync_prepare(
     unsafe { call(error, body) }
 }
 
-/// Rows that the last finished INSERT, UPDATE or DELETE changed itself. 0 for NULL.
+/// What a connection says of itself, where it can be asked.
+///
+/// # Safety
+/// By the rules of the boundary.
+unsafe fn told<T: Copy>(
+    connection: *const PartialSyncConnection,
+    otherwise: T,
+    what: impl FnOnce(&Connection) -> T,
+) -> T {
+    // SAFETY: null or live, by the rules of the boundary.
+    let connection = unsafe { connection.as_ref() };
+    quietly(otherwise, || {
+        connection.and_then(|c| c.enter().ok()).map_or(otherwise, what)
+    })
+}
+
+/// Rows that the last finished INSERT, UPDATE or DELETE changed itself. 0 for NULL, and for a function of its database.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn partial_sync_changes(connection: *const PartialSyncConnection) -> u64 {
-    // SAFETY: null or live, by the rules of the boundary.
-    let connection = unsafe { connection.as_ref() };
-    quietly(0, || connection.map_or(0, |c| c.connection.changes()))
+    // SAFETY: by the rules of the boundary.
+    unsafe { told(connection, 0, Connection::changes) }
 }
 
-/// Rows changed since the connection was opened, by triggers and foreign keys too. 0 for NULL.
+/// Rows changed since the connection was opened, by triggers and foreign keys too. 0 for NULL, and for a function of its
+/// database.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn partial_sync_total_changes(connection: *const PartialSyncConnection) -> u64 {
-    // SAFETY: null or live, by the rules of the boundary.
-    let connection = unsafe { connection.as_ref() };
-    quietly(0, || connection.map_or(0, |c| c.connection.total_changes()))
+    // SAFETY: by the rules of the boundary.
+    unsafe { told(connection, 0, Connection::total_changes) }
 }
 
-/// Rowid of the last row inserted into a table with rowids. 0 for NULL.
+/// Rowid of the last row inserted into a table with rowids. 0 for NULL, and for a function of its database.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn partial_sync_last_insert_rowid(connection: *const PartialSyncConnection) -> i64 {
-    // SAFETY: null or live, by the rules of the boundary.
-    let connection = unsafe { connection.as_ref() };
-    quietly(0, || connection.map_or(0, |c| c.connection.last_insert_rowid()))
+    // SAFETY: by the rules of the boundary.
+    unsafe { told(connection, 0, Connection::last_insert_rowid) }
 }
 
-/// True outside of transactions, and for NULL. A transaction that SQLite has rolled back by itself counts until it is ended,
-/// see `PARTIAL_SYNC_CODE_TRANSACTION_LOST`.
+/// True outside of transactions, for NULL, and for a function of its database. A transaction that SQLite has rolled back by
+/// itself counts until it is ended, see `PARTIAL_SYNC_CODE_TRANSACTION_LOST`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn partial_sync_is_autocommit(connection: *const PartialSyncConnection) -> bool {
-    // SAFETY: null or live, by the rules of the boundary.
-    let connection = unsafe { connection.as_ref() };
-    quietly(true, || connection.is_none_or(|c| c.connection.is_autocommit()))
+    // SAFETY: by the rules of the boundary.
+    unsafe { told(connection, true, Connection::is_autocommit) }
 }
 
 /// Sets how many milliseconds a statement waits for a lock that another connection holds. 0 and -1: not at all.

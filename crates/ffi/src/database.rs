@@ -21,7 +21,7 @@ use crate::{
 #[derive(Debug)]
 pub struct PartialSyncDatabase {
     pub(crate) database: Database,
-    name: Arc<Path>,
+    pub(crate) name: Arc<Path>,
     token: Option<Token>,
 }
 
@@ -64,22 +64,25 @@ pub unsafe extern "C" fn partial_sync_open(
 }
 
 /// Closes the database in `*database` and sets `*database` to NULL. Connections and statements that are still there go
-/// on working; the files are given back when they are gone. No other thread may be using the handle.
+/// on working; the files are given back when they are gone. No other thread may be using the handle. A function of the
+/// database may call it, as `partial_sync_finalize`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn partial_sync_close(database: *mut *mut PartialSyncDatabase) {
     // SAFETY: by the rules of the boundary.
-    quietly((), || unsafe { boundary::release(database) });
+    unsafe { boundary::release_of(database, |d| &d.name) };
 }
 
 /// Waits, for at most `wait_ms` milliseconds, for pages that are still streaming in: a query goes on as soon as its own page
 /// has come, and the pages around it come later. For programs that end after a query, before closing. False when they have
-/// not come in time, and for NULL.
+/// not come in time, at once for a function of the database, and for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn partial_sync_settle(database: *const PartialSyncDatabase, wait_ms: u64) -> bool {
     // SAFETY: null or live, by the rules of the boundary.
     let database = unsafe { database.as_ref() };
     let wait = millis(wait_ms).unwrap_or_default();
-    quietly(false, || database.is_some_and(|d| d.database.settle(wait)))
+    quietly(false, || {
+        database.is_some_and(|d| d.enter().is_ok_and(|d| d.settle(wait)))
+    })
 }
 
 /// Opens a connection and puts its handle in `*connection`; close it with `partial_sync_connection_close`. Take one for

@@ -16,7 +16,7 @@ use partial_sync::{Connection, Statement};
 use crate::{
     batch::Execution,
     boundary::{self, Result, answer, bytes, call, handle, misuse, quietly, sized_text, text},
-    callback::refuse_when_asked,
+    callback::{is_asked, refuse_when_asked},
     error::{PartialSyncCode, PartialSyncError},
 };
 
@@ -104,6 +104,12 @@ impl PartialSyncStatement {
             ),
         }
     }
+
+    fn reset(&self) -> Result<()> {
+        let mut s = self.enter()?;
+        s.leave();
+        Ok(s.statement.reset()?)
+    }
 }
 
 /// The statement, for functions that cannot fail.
@@ -129,18 +135,21 @@ pub(crate) unsafe fn with(
 }
 
 /// Releases the statement in `*statement` and sets `*statement` to NULL, also when it fails: with what ending its current
-/// execution failed with, which `partial_sync_step` has not told. No other thread may be using the handle.
+/// execution failed with, which `partial_sync_step` has not told. No other thread may be using the handle. A function of its
+/// database may call it: the statement is then released as soon as the database does not wait for the function any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn partial_sync_finalize(statement: *mut *mut PartialSyncStatement) -> PartialSyncCode {
-    // SAFETY: by the rules of the boundary.
+    let body = || {
+        // SAFETY: null, or a variable that holds null or a live statement, by the rules of the boundary.
+        match unsafe { statement.as_ref().and_then(|held| held.as_ref()) } {
+            Some(held) if !is_asked(&held.database) => held.reset(),
+            _ => Ok(()),
+        }
+    };
+    // SAFETY: by the rules of the boundary; no error object is asked for.
     unsafe {
-        let held = if statement.is_null() {
-            ptr::null_mut()
-        } else {
-            *statement
-        };
-        let code = partial_sync_reset(held);
-        quietly((), || boundary::release(statement));
+        let code = call(ptr::null_mut(), body);
+        boundary::release_of(statement, |s| &s.database);
         code
     }
 }
@@ -203,12 +212,7 @@ impl partial_sync::Params for Bound {
 pub unsafe extern "C" fn partial_sync_reset(statement: *const PartialSyncStatement) -> PartialSyncCode {
     let body = || {
         // SAFETY: null or live, by the rules of the boundary.
-        let Some(statement) = (unsafe { statement.as_ref() }) else {
-            return Ok(());
-        };
-        let mut s = statement.enter()?;
-        s.leave();
-        Ok(s.statement.reset()?)
+        unsafe { statement.as_ref() }.map_or(Ok(()), PartialSyncStatement::reset)
     };
     // SAFETY: no error object is asked for.
     unsafe { call(ptr::null_mut(), body) }

@@ -2,19 +2,25 @@
 //!
 //! One of them runs at a time for each database; another one waits for it, as long as the database's timeout.
 
-use std::ffi::{c_char, c_void};
+use std::{
+    ffi::{c_char, c_void},
+    path::Path,
+    sync::Arc,
+};
 
 use partial_sync_core::ChangeId;
 
 use crate::{
     boundary::{answer, call_network, handle, optional_text, quietly, tell},
+    callback::ask,
     config::millis,
     database::PartialSyncDatabase,
     error::{PartialSyncCode, PartialSyncError},
 };
 
 /// Told how far a hydration or verification is: `done` pages of `total` (0: not known). It runs during the call, perhaps
-/// on another thread, and must return soon. It may call `partial_sync_cancel`, and nothing else that takes the database.
+/// on another thread, and must return soon. It may call `partial_sync_cancel`; what else it calls of the database fails with
+/// `PARTIAL_SYNC_CODE_MISUSE`, as for the functions of `PartialSyncConfig`.
 /// It must return normally: no `longjmp`, no C++ exception.
 pub type PartialSyncProgress = Option<unsafe extern "C" fn(user_data: *mut c_void, done: u32, total: u32)>;
 
@@ -45,18 +51,31 @@ pub struct PartialSyncVerified {
 }
 
 /// The caller's function with its data, which the engine may call from one other thread.
-#[derive(Clone, Copy)]
-struct Progress(PartialSyncProgress, *mut c_void);
+struct Progress {
+    function: PartialSyncProgress,
+    user_data: *mut c_void,
+    database: Arc<Path>,
+}
 
 // SAFETY: the header says that the function may be called from another thread during the call; the pointer is only
 // handed on.
 unsafe impl Send for Progress {}
 
 impl Progress {
-    fn tell(self, done: u32, total: u32) {
-        if let Some(function) = self.0 {
+    fn of(database: &PartialSyncDatabase, function: PartialSyncProgress, user_data: *mut c_void) -> Self {
+        Self {
+            function,
+            user_data,
+            database: database.name.clone(),
+        }
+    }
+
+    fn tell(&self, done: u32, total: u32) {
+        if let Some(function) = self.function {
             // SAFETY: the caller gave a function of this type, to be called with this data.
-            unsafe { function(self.1, done, total) };
+            ask(&self.database, || unsafe {
+                function(self.user_data, done, total)
+            });
         }
     }
 }
@@ -186,12 +205,13 @@ pub unsafe extern "C" fn partial_sync_hydrate(
     hydrated: *mut PartialSyncHydrated,
     error: *mut *mut PartialSyncError,
 ) -> PartialSyncCode {
-    let progress = Progress(progress, user_data);
     let body = || {
         // SAFETY: by the rules of the boundary.
         unsafe {
             tell(hydrated, PartialSyncHydrated::default());
-            let database = handle(database, "database")?.enter()?;
+            let handle = handle(database, "database")?;
+            let progress = Progress::of(handle, progress, user_data);
+            let database = handle.enter()?;
             let progress = move |at: partial_sync::HydrateProgress| progress.tell(at.fetched, at.total);
             let done = match optional_text(query, "the query")? {
                 None => database.hydrate(progress)?,
@@ -216,12 +236,13 @@ pub unsafe extern "C" fn partial_sync_verify(
     verified: *mut PartialSyncVerified,
     error: *mut *mut PartialSyncError,
 ) -> PartialSyncCode {
-    let progress = Progress(progress, user_data);
     let body = || {
         // SAFETY: by the rules of the boundary.
         let verified = unsafe { answer(verified, PartialSyncVerified::default(), "verified")? };
         // SAFETY: by the rules of the boundary.
-        let database = unsafe { handle(database, "database")? }.enter()?;
+        let handle = unsafe { handle(database, "database")? };
+        let progress = Progress::of(handle, progress, user_data);
+        let database = handle.enter()?;
         let found = database.verify(move |at| progress.tell(at.compared, at.total))?;
         *verified = PartialSyncVerified {
             compared: found.compared,

@@ -25,6 +25,9 @@ const SCRIPT: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT);
     WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 5000)
     INSERT INTO t SELECT x, printf('%0100d', x) FROM c;";
 
+/// The program that checks everything.
+const MAIN: &[&str] = &["tests/c/main.c", "tests/c/support.c", "tests/c/callbacks.c"];
+
 /// A folder with a database, which is served, and room for replicas and programs.
 struct World {
     folder: TempDir,
@@ -65,17 +68,17 @@ impl World {
     }
 
     /// Compiles a C program with every warning an error.
-    fn compile(&self, source: &str) -> PathBuf {
+    fn compile(&self, name: &str, sources: &[&str]) -> PathBuf {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let program = self.path(Path::new(source).file_stem().unwrap().to_str().unwrap());
+        let program = self.path(name);
         let output = Command::new(env::var_os("CC").unwrap_or("cc".into()))
             .args(["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g"])
-            .arg("-D_POSIX_C_SOURCE=200809L")
+            .args(["-D_GNU_SOURCE", "-rdynamic"])
             .arg("-I")
             .arg(root.join("include"))
             .arg("-o")
             .arg(&program)
-            .arg(root.join(source))
+            .args(sources.iter().map(|source| root.join(source)))
             .arg(library())
             .args(["-lpthread", "-ldl", "-lm"])
             .output()
@@ -153,7 +156,7 @@ fn converse(world: &World, mut command: Command) {
 #[test]
 fn a_c_program_opens_reads_writes_syncs_fails_and_interrupts() {
     let world = World::new();
-    let program = world.compile("tests/c/main.c");
+    let program = world.compile("main", MAIN);
     converse(&world, Command::new(program));
 }
 
@@ -169,7 +172,7 @@ fn valgrind_finds_no_bad_access_and_no_leak() {
         return;
     }
     let world = World::new();
-    let program = world.compile("tests/c/main.c");
+    let program = world.compile("main", MAIN);
     let mut command = Command::new("valgrind");
     command
         .env("UNDER_VALGRIND", "1")
@@ -182,7 +185,7 @@ fn valgrind_finds_no_bad_access_and_no_leak() {
 #[test]
 fn the_quickstart_prints_the_row_and_pushes_its_change() {
     let world = World::new();
-    let program = world.compile("../../examples/c/quickstart.c");
+    let program = world.compile("quickstart", &["../../examples/c/quickstart.c"]);
     let output = Command::new(&program)
         .arg(world.url())
         .arg(world.path("app.db"))

@@ -1,109 +1,19 @@
 /*
- * The C ABI as a C program sees it. Run by tests/c_abi.rs, which serves two urls: one of a database that answers, and
- * one behind a proxy that can be told to keep silent. What to do is asked for on stdout, line by line; each line is
- * answered on stdin when it is done.
+ * The C ABI as a C program sees it; functions of the caller are in callbacks.c, what a program can do wrong in hostile.c.
+ * Run by tests/c_abi.rs, which serves two urls: one of a database that answers, and one behind a proxy that can be told to
+ * keep silent. What to do is asked for on stdout, line by line; each line is answered on stdin when it is done.
  *
  *     main URL HANGING-URL UNREACHABLE-URL GUARDED-URL FOLDER
  */
-#include <unistd.h>
-#include <sys/wait.h>
-#include <sys/types.h>
+#include "support.h"
+
 #include <dirent.h>
-#include <inttypes.h>
 #include <math.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "partial_sync.h"
-
-static PartialSyncError *error;
-static const char *folder;
-
-#define EXPECT(condition)                                                                     \
-    do {                                                                                      \
-        if (!(condition)) {                                                                   \
-            fprintf(stderr, "%s:%d: not so: %s (error: %s)\n", __FILE__, __LINE__, #condition, \
-                    error ? partial_sync_error_message(error) : "none");                      \
-            exit(1);                                                                          \
-        }                                                                                     \
-    } while (0)
-#define OK(call) EXPECT((call) == PARTIAL_SYNC_CODE_OK && error == NULL)
-/* Fails with this code, and the message has this part. */
-#define FAILS(call, expected, part)                                              \
-    do {                                                                         \
-        EXPECT((call) == (expected));                                            \
-        EXPECT(partial_sync_error_code(error) == (expected));                    \
-        EXPECT(strstr(partial_sync_error_message(error), (part)) != NULL);       \
-        partial_sync_error_free(&error);                                         \
-        EXPECT(error == NULL);                                                   \
-    } while (0)
-
-/* Asks the test around this program to do something and waits until it is done. */
-static void ask(const char *what)
-{
-    char answer[64];
-    printf("%s\n", what);
-    fflush(stdout);
-    EXPECT(fgets(answer, sizeof answer, stdin) != NULL);
-}
-
-static const char *in_folder(const char *name)
-{
-    static char path[4096];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return path;
-}
-
-static PartialSyncDatabase *open_prefix(const char *url, const char *name)
-{
-    PartialSyncConfig config = {
-        .size = sizeof config,
-        .path = in_folder(name),
-        .url = url,
-        .client_name = "c",
-        .bootstrap_prefix = 16 * 1024,
-        .segment_size = 16 * 1024,
-    };
-    PartialSyncDatabase *db = NULL;
-    OK(partial_sync_open(&config, &db, &error));
-    EXPECT(db != NULL);
-    return db;
-}
-
-static PartialSyncConnection *connect_to(PartialSyncDatabase *db)
-{
-    PartialSyncConnection *conn = NULL;
-    OK(partial_sync_connect(db, &conn, &error));
-    return conn;
-}
-
-static PartialSyncStatement *prepare(PartialSyncConnection *conn, const char *sql)
-{
-    PartialSyncStatement *stmt = NULL;
-    size_t tail = 0;
-    OK(partial_sync_prepare(conn, sql, -1, &stmt, &tail, &error));
-    EXPECT(stmt != NULL && tail == strlen(sql));
-    return stmt;
-}
-
-static bool step(PartialSyncStatement *stmt)
-{
-    bool row;
-    OK(partial_sync_step(stmt, &row, &error));
-    return row;
-}
-
-static int64_t number(PartialSyncConnection *conn, const char *sql)
-{
-    PartialSyncStatement *stmt = prepare(conn, sql);
-    EXPECT(step(stmt));
-    int64_t value = partial_sync_column_int64(stmt, 0);
-    partial_sync_finalize(&stmt);
-    return value;
-}
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static void versions(void)
 {
@@ -253,7 +163,7 @@ static void b1_a_statement_that_writes_is_committed_before_its_first_row(void)
 /* SQLite's locks are the parent's: what a forked child writes to a file that the parent has open would be lost. */
 static void b7_a_forked_child_does_not_open_what_its_parent_has_open(const char *url)
 {
-    if (getenv("UNDER_VALGRIND"))
+    if (under_valgrind())
         return; /* It would check the child for leaks too. */
     char path[4096];
     for (int replica = 0; replica < 2; replica++) {
@@ -761,7 +671,7 @@ static void sigpipe_reaches_no_thread_that_writes_to_the_network(void)
     sigset_t mask;
     EXPECT(pthread_sigmask(SIG_BLOCK, NULL, &mask) == 0 && !sigismember(&mask, SIGPIPE));
     /* Valgrind keeps masks of its own. */
-    DIR *tasks = getenv("UNDER_VALGRIND") ? NULL : opendir("/proc/self/task");
+    DIR *tasks = under_valgrind() ? NULL : opendir("/proc/self/task");
     if (!tasks)
         return;
     int found = 0;
@@ -784,27 +694,6 @@ static void sigpipe_reaches_no_thread_that_writes_to_the_network(void)
     }
     closedir(tasks);
     EXPECT(found >= 2);
-}
-
-/* Appends a text in the format of PartialSyncBatch. */
-static uint8_t *put_text(uint8_t *to, const char *text)
-{
-    uint32_t length = (uint32_t)strlen(text);
-    *to++ = PARTIAL_SYNC_TYPE_TEXT;
-    for (int i = 0; i < 4; i++)
-        *to++ = (uint8_t)(length >> 8 * i);
-    memcpy(to, text, length);
-    return to + length;
-}
-
-/* Takes an integer in the format of PartialSyncBatch. */
-static int64_t take_integer(const uint8_t **from)
-{
-    uint64_t value = 0;
-    EXPECT(*(*from)++ == PARTIAL_SYNC_TYPE_INTEGER);
-    for (int i = 0; i < 8; i++)
-        value |= (uint64_t) * (*from)++ << 8 * i;
-    return (int64_t)value;
 }
 
 static void many_rows_come_in_one_call(void)
@@ -876,188 +765,6 @@ static void many_rows_come_in_one_call(void)
     partial_sync_close(&db);
 }
 
-/* A function that uses its own database in the middle of a request. */
-struct nosy {
-    const char *path;
-    PartialSyncDatabase *db;
-    PartialSyncConnection *conn;
-    PartialSyncStatement *stmt;
-    int refused, called;
-};
-
-static void refused_at_once(struct nosy *nosy, PartialSyncCode code, PartialSyncError **why)
-{
-    EXPECT(code == PARTIAL_SYNC_CODE_MISUSE && strstr(partial_sync_error_message(*why), "its own database"));
-    partial_sync_error_free(why);
-    __atomic_add_fetch(&nosy->refused, 1, __ATOMIC_SEQ_CST);
-}
-
-static void nosy_token(void *user_data, PartialSyncAnswer *answer)
-{
-    struct nosy *nosy = user_data;
-    PartialSyncError *why = NULL;
-    PartialSyncDatabase *db = NULL;
-    bool row;
-    __atomic_add_fetch(&nosy->called, 1, __ATOMIC_SEQ_CST);
-    PartialSyncConfig again = {.size = sizeof again, .path = nosy->path};
-    refused_at_once(nosy, partial_sync_open(&again, &db, &why), &why);
-    if (nosy->conn) {
-        refused_at_once(nosy, partial_sync_execute_batch(nosy->conn, "SELECT * FROM t", -1, &why), &why);
-        refused_at_once(nosy, partial_sync_step(nosy->stmt, &row, &why), &why);
-        refused_at_once(nosy, partial_sync_pull(nosy->db, NULL, &why), &why);
-        refused_at_once(nosy, partial_sync_push(nosy->db, &why), &why);
-        EXPECT(partial_sync_column_count(nosy->stmt) == 0);
-    }
-    /* Another database may be used. */
-    PartialSyncConfig other = {.size = sizeof other, .path = ":memory:"};
-    PartialSyncConnection *conn = NULL;
-    EXPECT(partial_sync_open(&other, &db, NULL) == PARTIAL_SYNC_CODE_OK);
-    EXPECT(partial_sync_connect(db, &conn, NULL) == PARTIAL_SYNC_CODE_OK);
-    EXPECT(partial_sync_execute_batch(conn, "SELECT 1", -1, NULL) == PARTIAL_SYNC_CODE_OK);
-    partial_sync_connection_close(&conn);
-    partial_sync_close(&db);
-    partial_sync_answer_text(answer, "any", -1);
-}
-
-static void nosy_transform(void *user_data, const PartialSyncMutation *mutation, PartialSyncAnswer *answer)
-{
-    struct nosy *nosy = user_data;
-    PartialSyncError *why = NULL;
-    (void)mutation, (void)answer;
-    refused_at_once(nosy, partial_sync_execute_batch(nosy->conn, "DELETE FROM t", -1, &why), &why);
-}
-
-static void b8_a_function_that_uses_its_own_database_is_refused_at_once(const char *url)
-{
-    char path[4096];
-    snprintf(path, sizeof path, "%s", in_folder("nosy.db"));
-    struct nosy nosy = {.path = path};
-    PartialSyncConfig config = {
-        .size = sizeof config, .path = nosy.path, .url = url, .bootstrap_prefix = 4096, .segment_size = 4096,
-        .token_function = nosy_token, .transform = nosy_transform, .user_data = &nosy};
-    OK(partial_sync_open(&config, &nosy.db, &error));
-    EXPECT(nosy.called > 0 && nosy.refused == nosy.called);
-    PartialSyncConnection *conn = connect_to(nosy.db), *its = connect_to(nosy.db);
-    nosy.stmt = prepare(its, "SELECT 1");
-    nosy.conn = its;
-    EXPECT(number(conn, "SELECT count(*) FROM t") >= 5000);
-    OK(partial_sync_execute_batch(conn, "INSERT INTO t VALUES (700000, 'nosy')", -1, &error));
-    OK(partial_sync_push(nosy.db, &error));
-    EXPECT(nosy.refused > nosy.called);
-    EXPECT(number(its, "SELECT count(*) FROM t WHERE id = 700000") == 1);
-    OK(partial_sync_execute_batch(conn, "DELETE FROM t WHERE id = 700000", -1, &error));
-    OK(partial_sync_push(nosy.db, &error));
-    partial_sync_finalize(&nosy.stmt);
-    partial_sync_connection_close(&its);
-    partial_sync_connection_close(&conn);
-    partial_sync_close(&nosy.db);
-}
-
-struct asked {
-    const char *url, *token;
-    int urls, tokens, inserts, updates, released;
-};
-
-static void answer_url(void *user_data, PartialSyncAnswer *answer)
-{
-    struct asked *asked = user_data;
-    asked->urls++;
-    if (asked->url)
-        partial_sync_answer_text(answer, asked->url, -1);
-}
-
-static void answer_token(void *user_data, PartialSyncAnswer *answer)
-{
-    struct asked *asked = user_data;
-    asked->tokens++;
-    if (asked->token)
-        partial_sync_answer_text(answer, asked->token, -1);
-    else
-        partial_sync_answer_fail(answer, "nobody is signed in");
-}
-
-static void transform(void *user_data, const PartialSyncMutation *mutation, PartialSyncAnswer *answer)
-{
-    struct asked *asked = user_data;
-    EXPECT(mutation->change_time > 1600000000);
-    if (strcmp(mutation->table_name, "names") != 0)
-        return;
-    if (mutation->change == PARTIAL_SYNC_CHANGE_INSERT) {
-        asked->inserts++;
-        EXPECT(mutation->before == NULL && mutation->updates == NULL && mutation->after_count == 2);
-        EXPECT(mutation->has_id && mutation->id == mutation->after[0].value.integer);
-        EXPECT(strcmp(mutation->after[0].name, "id") == 0 && strcmp(mutation->after[1].name, "name") == 0);
-        if (mutation->after[1].value.length == 6 && memcmp(mutation->after[1].value.bytes, "secret", 6) == 0)
-            partial_sync_answer_skip(answer);
-        if (mutation->after[1].value.length == 4 && memcmp(mutation->after[1].value.bytes, "loud", 4) == 0) {
-            uint8_t values[32];
-            size_t length = (size_t)(put_text(values, "LOUD") - values);
-            partial_sync_answer_rewrite(answer, "INSERT INTO names VALUES (901, ?)", -1, values, length);
-        }
-        if (mutation->after[1].value.length == 3)
-            partial_sync_answer_fail(answer, "three letters are not enough");
-    } else {
-        asked->updates++;
-        EXPECT(mutation->change == PARTIAL_SYNC_CHANGE_DELETE && mutation->after == NULL);
-        EXPECT(mutation->before_count == 2);
-    }
-}
-
-static void release(void *user_data)
-{
-    struct asked *asked = user_data;
-    asked->released++;
-}
-
-static void functions_of_the_caller_are_asked(const char *url)
-{
-    struct asked asked = {.url = url, .token = "none-is-needed"};
-    PartialSyncConfig config = {
-        .size = sizeof config,
-        .path = in_folder("asks.db"),
-        .bootstrap_prefix = 16 * 1024,
-        .url_function = answer_url,
-        .token_function = answer_token,
-        .transform = transform,
-        .user_data = &asked,
-        .release = release,
-    };
-    PartialSyncDatabase *db = NULL;
-    OK(partial_sync_open(&config, &db, &error));
-    EXPECT(asked.urls > 0 && asked.tokens > 0 && asked.released == 0);
-    PartialSyncConnection *conn = connect_to(db);
-    OK(partial_sync_execute_batch(
-        conn, "INSERT INTO names VALUES (900, 'secret'), (902, 'loud'), (903, 'plain'); DELETE FROM names WHERE id = 903",
-        -1, &error));
-    asked.url = NULL;
-    EXPECT(partial_sync_push(db, &error) != PARTIAL_SYNC_CODE_OK);
-    EXPECT(strstr(partial_sync_error_message(error), "paused") != NULL);
-    partial_sync_error_free(&error);
-    asked.url = url;
-    asked.token = NULL;
-    EXPECT(partial_sync_push(db, &error) != PARTIAL_SYNC_CODE_OK);
-    EXPECT(strstr(partial_sync_error_message(error), "nobody is signed in") != NULL);
-    partial_sync_error_free(&error);
-    asked.token = "none-is-needed";
-    OK(partial_sync_push(db, &error));
-    EXPECT(asked.inserts >= 3 && asked.updates >= 1);
-    OK(partial_sync_pull(db, NULL, &error));
-    EXPECT(number(conn, "SELECT count(*) FROM names WHERE id BETWEEN 900 AND 910") == 1);
-    EXPECT(number(conn, "SELECT id FROM names WHERE name = 'LOUD'") == 901);
-    OK(partial_sync_execute_batch(conn, "INSERT INTO names VALUES (904, 'abc')", -1, &error));
-    EXPECT(partial_sync_push(db, &error) != PARTIAL_SYNC_CODE_OK);
-    EXPECT(strstr(partial_sync_error_message(error), "three letters") != NULL);
-    partial_sync_error_free(&error);
-    partial_sync_close(&db);
-    EXPECT(asked.released == 0);
-    partial_sync_connection_close(&conn);
-    EXPECT(asked.released == 1);
-
-    config.url = url;
-    FAILS(partial_sync_open(&config, &db, &error), PARTIAL_SYNC_CODE_MISUSE, "url_function: set one of them");
-    EXPECT(asked.released == 2);
-}
-
 /* A first connect has no database yet that could be told to stop. */
 static void *cancel_it(void *argument)
 {
@@ -1089,6 +796,7 @@ int main(int argc, char **argv)
     EXPECT(argc == 6);
     const char *url = argv[1], *hanging = argv[2], *unreachable = argv[3], *guarded = argv[4];
     folder = argv[5];
+    start_watchdog();
     versions();
     null_is_an_error_and_never_a_crash();
     a_config_of_another_version_is_read_as_what_it_is();
@@ -1100,6 +808,7 @@ int main(int argc, char **argv)
     many_rows_come_in_one_call();
     functions_of_the_caller_are_asked(url);
     b8_a_function_that_uses_its_own_database_is_refused_at_once(url);
+    b8_the_function_that_is_told_of_the_end_cannot_use_the_database(url);
     what_one_replica_pushes_another_one_pulls(url);
     sigpipe_reaches_no_thread_that_writes_to_the_network();
     a_query_bootstrap_brings_its_pages(url);
