@@ -40,7 +40,9 @@ func TestWithoutCgoTheBuildSaysWhatIsMissing(t *testing.T) {
 	build := exec.Command("go", "build", ".")
 	build.Dir = inRepository(t, "bindings/go")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	output, err := build.CombinedOutput()
+	var output []byte
+	var err error
+	patiently(func() { output, err = build.CombinedOutput() })
 	if err == nil || strings.Count(string(output), "undefined") != 1 ||
 		!strings.Contains(string(output), "turso_needs_cgo_set_CGO_ENABLED_1_and_install_a_C_compiler") {
 		t.Fatalf("%v: %s", err, output)

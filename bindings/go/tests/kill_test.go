@@ -17,6 +17,13 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv("WRITES_UNTIL_IT_IS_KILLED"); path != "" {
 		writeUntilKilled(path, os.Getenv("ITS_REMOTE"))
 	}
+	if url := os.Getenv("HANGS_AT"); url != "" {
+		hang(url, os.Getenv("HANGS_IN"))
+	}
+	if path := os.Getenv("OPENS_WHAT_ITS_PARENT_HAS_OPEN"); path != "" {
+		openWhatTheParentHasOpen(path, os.Getenv("ITS_REMOTE"))
+	}
+	startWatchdog()
 	os.Exit(m.Run())
 }
 

@@ -15,9 +15,11 @@ func TestTheExamplesRun(t *testing.T) {
 	url, programs := serve(t, messages), t.TempDir()
 	build := exec.Command("go", "build", "-o", programs, "./...")
 	build.Dir = inRepository(t, "examples/go")
-	if output, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, output)
-	}
+	patiently(func() {
+		if output, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, output)
+		}
+	})
 	for _, example := range []struct{ name, prints string }{
 		{"prefix", "message 1: 000"},
 		{"query", "100 messages, with 0 more requests"},
@@ -77,7 +79,9 @@ func main() {
 	run.Dir = folder
 	// No network: nothing may have to be downloaded.
 	run.Env = append(os.Environ(), "GOPROXY=off", "GOFLAGS=-mod=mod")
-	output, err := run.CombinedOutput()
+	var output []byte
+	var err error
+	patiently(func() { output, err = run.CombinedOutput() })
 	if err != nil || string(output) != "<nil> 20000\n" {
 		t.Fatalf("%v: %s", err, output)
 	}

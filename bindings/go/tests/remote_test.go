@@ -136,6 +136,7 @@ func inFolder(t testing.TB, name string) string {
 
 func must(t testing.TB, err error) {
 	t.Helper()
+	alive()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,6 +162,7 @@ func one[T any](t testing.TB, db interface {
 
 func equal[T comparable](t testing.TB, what string, got, want T) {
 	t.Helper()
+	alive()
 	if got != want {
 		t.Fatalf("%s: got %v, want %v", what, got, want)
 	}
@@ -177,6 +179,7 @@ func statsOf(t testing.TB, db *turso.TursoSyncDb) turso.TursoSyncDbStats {
 func eventually(t testing.TB, what string, isSo func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !isSo(); time.Sleep(5 * time.Millisecond) {
+		alive() // It has a limit of its own.
 		if time.Now().After(end) {
 			t.Fatalf("never: %s", what)
 		}

@@ -78,10 +78,12 @@ func TestABlobOf100MegabytesGoesThroughAPushAndAPull(t *testing.T) {
 		blob[i] = byte(i * i >> 7)
 	}
 	exec1(t, conn, "INSERT INTO v VALUES (1, ?)", blob)
-	must(t, here.Push(ctx))
+	patiently(func() { must(t, here.Push(ctx)) })
 	there, other := replica(t, prefix(url, inFolder(t, "there.db")))
-	_, err := there.Pull(ctx)
-	must(t, err)
+	patiently(func() {
+		_, err := there.Pull(ctx)
+		must(t, err)
+	})
 	if !bytes.Equal(one[[]byte](t, other, "SELECT value FROM v"), blob) {
 		t.Fatal("the blob is another one")
 	}

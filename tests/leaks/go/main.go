@@ -1,10 +1,14 @@
 // Cycles opens a replica, asks it and closes it, again and again; it prints resident memory (KiB) as it goes.
 //
+// Each cycle also gives up what is under way: a query whose context ends in the middle of a page fetch, by itself and in a
+// goroutine that nobody waits for; rows that nobody closes, with their transaction; a pull that is cancelled.
+//
 // cycles PATH URL CYCLES
 package main
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"log"
 	"os"
@@ -42,8 +46,32 @@ func once(path, url string) {
 	if n != 1000 {
 		log.Fatalf("%d rows", n)
 	}
+	giveUp(ctx, db, conn)
 	check(conn.Close())
 	check(db.Close())
+}
+
+// giveUp begins what it does not end.
+func giveUp(ctx context.Context, db *turso.TursoSyncDb, conn *sql.DB) {
+	until, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		var n int
+		_ = conn.QueryRowContext(until, "SELECT count(*) FROM t AS a JOIN t AS b ON a.v < b.v").Scan(&n)
+	}()
+	tx, err := conn.BeginTx(until, nil)
+	check(err)
+	rows, err := tx.QueryContext(until, "SELECT v FROM t")
+	check(err)
+	rows.Next()
+	cancel()
+	_, _ = db.Pull(until)
+	_, err = conn.QueryContext(until, "SELECT * FROM t")
+	if err == nil {
+		log.Fatal("a context that has ended was not looked at")
+	}
+	<-ended
 }
 
 func resident() string {

@@ -31,10 +31,14 @@ const schema = `
 	CREATE TABLE c(id INTEGER PRIMARY KEY, p REFERENCES p DEFERRABLE INITIALLY DEFERRED);
 	CREATE TABLE t(id INTEGER PRIMARY KEY, u UNIQUE, v NOT NULL DEFAULT 'x', CHECK (v <> 'bad'));
 	CREATE TABLE log(what, id);
+	CREATE TABLE many(i PRIMARY KEY) WITHOUT ROWID; -- Rowids are compared, and a lost interrupt inserts more.
 	CREATE TRIGGER tr AFTER DELETE ON t BEGIN INSERT INTO log VALUES ('deleted', old.id); END;`
 
 // long takes long; it is run with a context that ends. It ends by itself, since the reference may lose the interrupt.
 const long = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000) SELECT count(*) FROM n"
+
+// longWrite is the same for a write. A program takes its rows away again: with a lost interrupt they are there.
+const longWrite = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) INSERT INTO many SELECT i FROM n"
 
 // leftOpen has more rows than a driver reads ahead.
 const leftOpen = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9999) SELECT i FROM n, (SELECT count(*) FROM t)"
@@ -151,6 +155,7 @@ func (p *program) read() (string, []any) {
 type executor interface {
 	ExecContext(context.Context, string, ...any) (sql.Result, error)
 	QueryContext(context.Context, string, ...any) (*sql.Rows, error)
+	QueryRowContext(context.Context, string, ...any) *sql.Row
 	PrepareContext(context.Context, string) (*sql.Stmt, error)
 }
 
@@ -166,7 +171,7 @@ func (p *program) on() (executor, int) {
 func (p *program) step() {
 	ctx := context.Background()
 	e, i := p.on()
-	switch p.Intn(16) {
+	switch p.Intn(18) {
 	case 0, 1, 2:
 		text, args := p.write()
 		text, _, _ = strings.Cut(text, " RETURNING")
@@ -186,8 +191,15 @@ func (p *program) step() {
 		p.note("%d query %s %v: %s", i, text, args, seen)
 	case 7: // A query that is left open.
 		rows, err := e.QueryContext(ctx, leftOpen)
-		// The reference begins it with its first row.
-		if p.note("%d left open: %s", i, p.class(err)); err == nil && rows.Next() {
+		began, next := p.class(err), false
+		if err == nil {
+			if next = rows.Next(); !next {
+				err = rows.Err()
+				rows.Close()
+			}
+		}
+		p.note("%d left open {first-row: %s}: %s", i, began, p.class(err))
+		if next {
 			p.open, p.owner = append(p.open, rows), append(p.owner, i)
 		}
 	case 8:
@@ -223,8 +235,12 @@ func (p *program) step() {
 			for n := range args {
 				args[n] = p.id()
 			}
-			result, err := p.stmts[at].Exec(args...)
-			p.note("prepared %s %v: %s", p.texts[at], args, p.executed(result, err))
+			stmt, where := p.stmts[at], "prepared"
+			if p.txs[i] != nil && p.Intn(2) == 0 { // As a part of a transaction, also of the other connection.
+				stmt, where = p.txs[i].StmtContext(ctx, stmt), "prepared in it"
+			}
+			result, err := stmt.Exec(args...)
+			p.note("%d %s %s %v: %s", i, where, p.texts[at], args, p.executed(result, err))
 		}
 	case 11: // A transaction by the helper.
 		if p.txs[i] == nil {
@@ -267,6 +283,24 @@ func (p *program) step() {
 			cancel()
 			p.note("%d timeout {lost-interrupt: %s}", i, p.class(err))
 		}
+	case 16: // A context that ends in the middle of a write, which rolls its transaction back.
+		if p.Intn(4) == 0 && !p.isReading(i) {
+			until, cancel := context.WithTimeout(ctx, time.Duration(p.Intn(3000))*time.Microsecond)
+			_, err := e.ExecContext(until, longWrite)
+			cancel()
+			p.note("%d timeout of a write {lost-interrupt: %s}", i, p.class(err))
+			p.lost(i)
+			_, err = p.conns[i].ExecContext(ctx, "DELETE FROM many")
+			p.note("%d after it: %s", i, p.class(err))
+		}
+	case 17: // One row, also of a statement that writes more.
+		text, args := p.write()
+		if strings.HasSuffix(text, ", v") {
+			var id, v any
+			err := e.QueryRowContext(ctx, text, args...).Scan(&id, &v)
+			p.note("%d row of %s %v: {rows-before-failure: %s %s} %s", i, text, args, show(id), show(v), p.class(err))
+			p.afterWrite(i, text, err)
+		}
 	}
 }
 
@@ -275,16 +309,20 @@ func (p *program) isReading(i int) bool { return slices.Contains(p.owner, i) }
 
 // afterWrite ends a transaction that a conflict clause may have rolled back: what follows in it is a deliberate difference.
 func (p *program) afterWrite(i int, text string, err error) {
-	if err == nil || !strings.Contains(text, " OR ROLLBACK") {
-		return
+	if err != nil && strings.Contains(text, " OR ROLLBACK") {
+		p.lost(i)
 	}
+}
+
+// lost ends a transaction that SQLite may have rolled back by itself.
+func (p *program) lost(i int) {
 	if p.txs[i] != nil {
 		err := p.txs[i].Rollback()
 		p.note("%d rolled back {transaction-lost: %s}", i, p.class(err))
 		p.txs[i] = nil
 		return
 	}
-	_, err = p.conns[i].ExecContext(context.Background(), "ROLLBACK")
+	_, err := p.conns[i].ExecContext(context.Background(), "ROLLBACK")
 	p.note("%d ended {transaction-lost: %s}", i, p.class(err))
 }
 
