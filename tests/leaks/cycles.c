@@ -58,7 +58,7 @@ static void once(const char *path, const char *url)
     pthread_t thread;
     if (pthread_create(&thread, NULL, interrupt, breaking) != 0)
         abort();
-    partial_sync_execute_batch(other, "SELECT count(*) FROM t AS a JOIN t AS b ON a.v < b.v", -1, NULL);
+    partial_sync_execute_batch(other, "SELECT count(*) FROM t AS a JOIN t AS b ON a.v < b.v WHERE a.id < 20", -1, NULL);
     pthread_join(thread, NULL);
     /* In the wrong order. */
     partial_sync_close(&db);
