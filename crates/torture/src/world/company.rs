@@ -191,7 +191,8 @@ fn beside(database: &Database, step: &Step, stop: &AtomicBool) -> Beside {
 fn read_twice(database: &Database, table: &str) -> Outcome<Result<Option<Rows>, Error>> {
     let begun = guarded(|| {
         let conn = database.connection()?;
-        conn.execute_batch("BEGIN")?;
+        // The snapshot begins with the first statement that is compiled, and one that says "no such table" is not.
+        conn.execute_batch("BEGIN; SELECT 1 FROM sqlite_schema")?;
         Ok(conn)
     })?;
     let conn = match begun {

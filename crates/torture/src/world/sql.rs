@@ -255,6 +255,8 @@ impl World {
     }
 
     pub(super) fn end(&mut self, r: usize, c: usize, commit: bool) -> Outcome {
+        let faults = self.replicas[r].line.faults();
+        let excuses = self.excuses(r, c, faults);
         let replica = &mut self.replicas[r];
         let Some(slot) = replica.slots.get_mut(&c) else {
             return Ok(());
@@ -292,7 +294,22 @@ impl World {
                 replica.maybe = commit.then_some(statements);
                 Ok(())
             }
-            Err(e) => Err(refused("end", &e)),
+            Err(e) => {
+                // FTS5 writes at the commit, and may need pages for it. Then SQLite has rolled back.
+                let excuses = Excuses {
+                    line: replica.line.faults() != faults,
+                    ..excuses
+                };
+                if !commit || !is_allowed(&e, excuses) {
+                    return Err(refused("end", &e));
+                }
+                end_lost(&conn)?;
+                if !conn.is_autocommit() {
+                    guarded(|| conn.execute_batch("ROLLBACK"))?.map_err(|e| refused("rollback", &e))?;
+                }
+                replica.view.run("ROLLBACK").map_err(lab)?;
+                Ok(())
+            }
         }
     }
 
