@@ -196,8 +196,8 @@ impl Database {
         pull::pull(&self.session("a pull")?, Some(wait))
     }
 
-    /// Sends local changes to the remote, whole transactions in order. What the remote confirmed leaves the change log,
-    /// also when a later batch fails.
+    /// Sends the local changes that were committed before it began to the remote, whole transactions in order; what is committed
+    /// meanwhile may wait for the next push. What the remote confirmed leaves the change log, also when a later batch fails.
     pub fn push(&self) -> Result<()> {
         push::push(&self.session("a push")?)
     }

@@ -38,12 +38,15 @@ pub(crate) fn push(session: &Session<'_>) -> Result<()> {
     finish_earlier(session)?;
     let log = Log::new(&session.keeper);
     let info = session.info.lock().clone();
-    if !session.may_have_log() || log.last()?.is_none() {
+    if !session.may_have_log() {
         return Ok(());
     }
+    let Some(until) = log.last()? else {
+        return Ok(());
+    };
     let url = session.checked_url()?;
     let mut there = ask_remote(session, &log, url.as_ref(), info.is_unsettled())?;
-    let pushed = send(session, &log, url.as_ref(), &mut there);
+    let pushed = send(session, &log, until, url.as_ref(), &mut there);
     if pushed.is_err() && !there.in_doubt {
         // Where that cannot be noted, the next pull settles what is settled.
         let noted = session.update_info_if(Info::is_unsettled, |info| info.in_doubt = false);
@@ -54,8 +57,15 @@ pub(crate) fn push(session: &Session<'_>) -> Result<()> {
     pushed
 }
 
-/// Sends what is in the log, batch by batch.
-fn send(session: &Session<'_>, log: &Log, url: Option<&String>, there: &mut There) -> Result<()> {
+/// Sends what is in the log up to change `until`, batch by batch. The last batch takes along what was committed meanwhile; more
+/// would keep a push going for as long as somebody writes.
+fn send(
+    session: &Session<'_>,
+    log: &Log,
+    until: ChangeId,
+    url: Option<&String>,
+    there: &mut There,
+) -> Result<()> {
     let info = session.info.lock().clone();
     let limits = PushLimits {
         statements: session
@@ -139,6 +149,9 @@ fn send(session: &Session<'_>, log: &Log, url: Option<&String>, there: &mut Ther
                     change_id: Some(plan.last),
                 };
                 confirm(session, plan.last)?;
+                if plan.last >= until {
+                    return Ok(());
+                }
             }
             PushOutcome::Skip(change) => {
                 skip.insert(change);

@@ -1,7 +1,21 @@
 //! Where pushes meet what else can be wrong with a replica, a schema or a key.
 
-use crate::{late_batches::Slow, support::*};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
 use partial_sync::{Connection, Database, Error};
+use partial_sync_transport::{
+    PageStream, PagesRequest, Remote, RemoteError, TransferStats,
+    hrana::{Batch, BatchResult},
+};
+
+use crate::{late_batches::Slow, support::*};
 
 const T: &str = "create table t(id integer primary key, v); insert into t values (9, 'base');";
 
@@ -405,4 +419,82 @@ fn h7_a_pull_that_may_not_settle_a_push_says_which_token_it_needs() {
     drop((_ca, a));
     let (_slow, a, _ca) = with("reader");
     a.pull().unwrap();
+}
+
+/// A remote while which is asked to commit, somebody commits here.
+#[derive(Debug)]
+struct Meanwhile {
+    inner: Arc<dyn Remote>,
+    writer: Mutex<Option<Connection>>,
+    batches: AtomicUsize,
+}
+
+impl Remote for Meanwhile {
+    fn pages(&self, request: PagesRequest) -> BoxFuture<'_, Result<PageStream, RemoteError>> {
+        self.inner.pages(request)
+    }
+
+    fn execute(
+        &self,
+        batch: Batch,
+        deadline: Option<Duration>,
+    ) -> BoxFuture<'_, Result<BatchResult, RemoteError>> {
+        let commits = (batch.steps.iter()).any(|step| step.stmt.sql.as_deref() == Some("COMMIT"));
+        if commits && self.batches.fetch_add(1, Ordering::Relaxed) < 50 {
+            let writer = self.writer.lock().unwrap();
+            writer
+                .as_ref()
+                .unwrap()
+                .execute("insert into t(v) values ('meanwhile')", ())
+                .unwrap();
+        }
+        self.inner.execute(batch, deadline)
+    }
+
+    fn url(&self) -> String {
+        self.inner.url()
+    }
+
+    fn transferred(&self) -> TransferStats {
+        self.inner.transferred()
+    }
+}
+
+#[test]
+fn a_push_beside_somebody_who_writes_without_a_pause_ends() {
+    let s = Served::new(T);
+    let r = Replicas::new();
+    let meanwhile = Arc::new(Meanwhile {
+        inner: s.http(),
+        writer: Mutex::default(),
+        batches: AtomicUsize::new(0),
+    });
+    let db = r
+        .builder("a.db")
+        .remote_with(meanwhile.clone())
+        .partial(prefix(4096, 4096))
+        .push_operations_threshold(2)
+        .connect()
+        .unwrap();
+    let conn = db.connection().unwrap();
+    *meanwhile.writer.lock().unwrap() = Some(db.connection().unwrap());
+    for n in 0..6 {
+        conn.execute("insert into t(v) values (?)", [format!("{n}")])
+            .unwrap();
+    }
+    db.push().unwrap();
+    let batches = meanwhile.batches.load(Ordering::Relaxed);
+    assert!(batches <= 6, "{batches} batches");
+    let before = remote(
+        &s,
+        "select v from t where v not in ('meanwhile', 'base') order by v",
+    );
+    assert_eq!(before, texts(&["0", "1", "2", "3", "4", "5"]));
+    // What came later is pushed by the next ones.
+    meanwhile.batches.store(50, Ordering::Relaxed);
+    db.push().unwrap();
+    assert_eq!(
+        remote(&s, "select v from t order by id"),
+        rows(&conn, "select v from t order by id").unwrap()
+    );
 }

@@ -58,8 +58,8 @@ impl World {
         self.note_revision()
     }
 
-    /// After a push: everything that replica `r` has committed is on the remote (`whole`), or some of it.
-    pub(super) fn settle(&mut self, r: usize, whole: bool) -> Outcome {
+    /// After a push: what replica `r` has committed is on the remote, its first `least` transactions at least.
+    pub(super) fn settle(&mut self, r: usize, least: usize) -> Outcome {
         let actual = self.remote.state().map_err(lab)?;
         let before = self.model.image().map_err(lab)?;
         let (from, to) = (self.replicas[r].landed, self.replicas[r].log.len());
@@ -70,17 +70,16 @@ impl World {
                     "a transaction does not do the same on the remote",
                 ));
             }
-            if (!whole || landed == to) && self.model.state().map_err(lab)? == actual {
+            if landed >= least && self.model.state().map_err(lab)? == actual {
                 self.replicas[r].landed = landed;
                 return self.note_revision();
             }
         }
-        let what = if whole {
-            "the remote differs after a push"
-        } else {
-            "the remote differs after a failed push"
+        let what = match least {
+            0 => "the remote differs after a failed push",
+            _ => "the remote differs after a push",
         };
-        if !whole {
+        if least == 0 {
             self.model = Stock::from_image(&before, &self.case.pragmas).map_err(lab)?;
         }
         let expected = self.model.state().map_err(lab)?;
@@ -93,7 +92,7 @@ impl World {
         let revision = self.remote.revision().map_err(lab)?;
         match self.states.last().is_some_and(|last| last.revision == revision) {
             true => Ok(()),
-            false => self.settle(r, false),
+            false => self.settle(r, 0),
         }
     }
 
@@ -116,7 +115,7 @@ impl World {
                 break;
             }
             let last = r + 1 == self.replicas.len();
-            match self.settle(r, false) {
+            match self.settle(r, 0) {
                 Err(failure) if last => return Err(failure),
                 _ => {}
             }

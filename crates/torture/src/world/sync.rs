@@ -20,6 +20,8 @@ const POLL: Duration = Duration::from_millis(20);
 pub(super) struct Before {
     pub(super) faults: u64,
     pub(super) latest: usize,
+    /// How many transactions of the replica's there were.
+    pub(super) committed: usize,
     /// The caller cancelled it.
     pub(super) cancelled: bool,
     /// A request was kept waiting.
@@ -41,6 +43,7 @@ impl World {
         Before {
             faults: self.replicas[r].line.faults(),
             latest: self.states.len() - 1,
+            committed: self.replicas[r].log.len(),
             cancelled: false,
             slow: false,
         }
@@ -85,8 +88,8 @@ impl World {
         let replica = &self.replicas[r];
         let stopped = replica.has_stopped();
         let line = before.slow || replica.line.faults() != before.faults;
-        let expired =
-            matches!(step, Step::Hydrate(_)) && replica.base.is_some_and(|base| self.states[base].expired);
+        let expired = matches!(step, Step::Hydrate(_) | Step::Push(_))
+            && replica.base.is_some_and(|base| self.states[base].expired);
         let excuses = Excuses {
             line,
             expired,
@@ -104,7 +107,7 @@ impl World {
             return Err(refused(what.split(' ').next().unwrap_or_default(), error));
         }
         if matches!(step, Step::Push(_)) {
-            self.settle(r, !failed)?;
+            self.settle(r, if failed { 0 } else { before.committed })?;
         }
         if matches!(step, Step::Pull(..)) {
             self.note_settled(r)?;
