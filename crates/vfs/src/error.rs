@@ -2,14 +2,17 @@
 //! [`crate::sqlite::context`].
 
 use std::{
+    error::Error,
     io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use partial_sync_core::{PageNo, admit::WrongLength};
 
-use crate::source::SourceError;
+/// What a source failed with; it reaches the SQL caller unchanged, as the source of the query's error.
+pub type SourceError = Arc<dyn Error + Send + Sync>;
 
 /// Why a page could not be read.
 #[derive(Debug, thiserror::Error)]

@@ -14,6 +14,7 @@ mod error;
 mod forks;
 mod locks;
 pub mod memory;
+mod register;
 mod registry;
 pub mod replica;
 mod shim;
@@ -27,9 +28,9 @@ pub use error::ReadError;
 pub use forks::OpenFile;
 pub use memory::MemoryStorage;
 pub use replica::{
-    HeaderKind, NextBase, OrdinaryMark, PageCounts, PageSink, Replica, ReplicaConfig, WalMark, header_kind,
-    hidden, hide_file,
+    HeaderKind, NextBase, OrdinaryMark, PageCounts, Replica, ReplicaConfig, WalMark, header_kind, hidden,
+    hide_file,
 };
 pub use shim::{VFS_NAME, register_vfs};
-pub use source::{Base, Miss, PageSource, SourceError};
+pub use source::{Base, Miss, PageSink, PageSource, SourceError};
 pub use storage::{OsStorage, Storage, StorageFile, beside, read_whole, write_whole};

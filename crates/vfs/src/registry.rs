@@ -7,10 +7,7 @@ use std::{
     ffi::OsStr,
     io,
     path::{Path, PathBuf},
-    sync::{
-        Arc, LazyLock, Weak,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, LazyLock, Weak, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -39,7 +36,7 @@ pub(crate) fn register(replica: &Arc<Replica>, wait: Duration) -> io::Result<()>
     let deadline = Instant::now() + wait;
     let mut replicas = REPLICAS.lock();
     while let Some(other) = replicas.get(path).filter(|r| r.replica.strong_count() > 0) {
-        let handles = other.instance.handles.count();
+        let handles = other.instance.handles();
         if !other.instance.is_closed() {
             let message = format!("{} is open already in this process", path.display());
             return Err(io::Error::new(io::ErrorKind::WouldBlock, message));
@@ -57,22 +54,19 @@ pub(crate) fn register(replica: &Arc<Replica>, wait: Duration) -> io::Result<()>
         replica: Arc::downgrade(replica),
         instance: replica.instance.clone(),
     };
+    replicas.retain(|_, other| other.replica.strong_count() > 0);
     replicas.insert(path.to_owned(), registered);
     Ok(())
 }
 
-pub(crate) fn unregister(path: &Path) {
-    let mut replicas = REPLICAS.lock();
-    if replicas.get(path).is_some_and(|r| r.replica.strong_count() == 0) {
-        replicas.remove(path);
+impl Replica {
+    /// Waits until no connection has a file of the replica open, at most so long. How many files there are still.
+    pub fn wait_until_unused(&self, wait: Duration) -> usize {
+        let deadline = Instant::now() + wait;
+        let mut replicas = REPLICAS.lock();
+        while self.instance.handles() > 0 && !CLOSED.wait_until(&mut replicas, deadline).timed_out() {}
+        self.instance.handles()
     }
-}
-
-/// Waits until SQLite has no file of the instance open; how many there are when the time is over.
-pub(crate) fn wait_until_unused(instance: &Instance, deadline: Instant) -> usize {
-    let mut replicas = REPLICAS.lock();
-    while instance.handles.count() > 0 && !CLOSED.wait_until(&mut replicas, deadline).timed_out() {}
-    instance.handles.count()
 }
 
 pub(crate) fn registered(path: &Path) -> Option<Arc<Replica>> {
@@ -148,16 +142,6 @@ impl Side {
     }
 }
 
-/// How many files of an instance SQLite has open.
-#[derive(Default)]
-pub(crate) struct Handles(AtomicUsize);
-
-impl Handles {
-    fn count(&self) -> usize {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
 /// A file that SQLite has open.
 pub(crate) struct InUse(Arc<Instance>);
 
@@ -169,7 +153,7 @@ impl InUse {
         if instance.is_closed() {
             return Err(ReadError::Closed);
         }
-        instance.handles.0.fetch_add(1, Ordering::AcqRel);
+        instance.handles.fetch_add(1, Ordering::AcqRel);
         Ok(Self(instance.clone()))
     }
 }
@@ -177,7 +161,7 @@ impl InUse {
 impl Drop for InUse {
     fn drop(&mut self) {
         let _replicas = REPLICAS.lock();
-        self.0.handles.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.handles.fetch_sub(1, Ordering::AcqRel);
         CLOSED.notify_all();
     }
 }

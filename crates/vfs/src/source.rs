@@ -1,14 +1,11 @@
-//! Where absent pages come from, as the VFS sees it. The VFS never names HTTP: it hands a [`Miss`] and a
-//! [`PageSink`](crate::replica::PageSink) to a [`PageSource`] and waits, with a deadline, for its own page.
-
-use std::{error::Error, sync::Arc};
+//! Where absent pages come from, as the VFS sees it. The VFS never names HTTP: it hands a [`Miss`] and a [`PageSink`] to a
+//! [`PageSource`] and waits, with a deadline, for its own page.
 
 use partial_sync_core::{Epoch, PageCount, PageNo, Revision};
+use roaring::RoaringBitmap;
 
-use crate::replica::PageSink;
-
-/// What a source failed with; it reaches the SQL caller unchanged, as the source of the query's error.
-pub type SourceError = Arc<dyn Error + Send + Sync>;
+use crate::error::ReadError;
+pub use crate::error::SourceError;
 
 /// The remote state at which absent pages are fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,5 +36,24 @@ pub struct Miss {
 pub trait PageSource: Send + Sync {
     /// Starts (or does) the fetch: gives each page to `sink` as it arrives, and ends with [`PageSink::finish`]. May
     /// return before that. Must end by itself: the readers' deadlines do not stop it.
-    fn fetch(&self, miss: Miss, sink: PageSink);
+    fn fetch(&self, miss: Miss, sink: Box<dyn PageSink>);
+}
+
+/// Takes the pages of one [`Miss`] as they arrive. Dropped without [`PageSink::finish`], the readers get an error.
+pub trait PageSink: Send + Sync {
+    /// A page has arrived, asked for or not. It becomes present unless it is already, or the epoch moved on, or the disk
+    /// refuses it: then only the readers that wait for it get it.
+    fn page(&self, page: PageNo, data: &[u8]) -> Result<(), ReadError>;
+
+    /// The pages that are here (0-based ids), and need not be sent.
+    fn present(&self) -> RoaringBitmap;
+
+    /// Whether a page is here and stays.
+    fn has(&self, page: PageNo) -> bool;
+
+    /// Whether pages that come now stay, for the epoch has not moved since they were asked for.
+    fn fills(&self) -> bool;
+
+    /// The fetch is over. Readers whose page did not come fail with the error, or, after `Ok`, with one that says so.
+    fn finish(self: Box<Self>, result: Result<(), SourceError>);
 }

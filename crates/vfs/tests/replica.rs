@@ -28,11 +28,11 @@ struct Recorded {
     fetched: Mutex<Vec<PageNo>>,
     broken: AtomicBool,
     silent: AtomicBool,
-    kept: Mutex<Vec<PageSink>>,
+    kept: Mutex<Vec<Box<dyn PageSink>>>,
 }
 
 impl PageSource for Recorded {
-    fn fetch(&self, miss: Miss, sink: PageSink) {
+    fn fetch(&self, miss: Miss, sink: Box<dyn PageSink>) {
         self.fetches.fetch_add(1, Ordering::SeqCst);
         self.fetched.lock().extend(&miss.pages);
         if self.silent.load(Ordering::SeqCst) {

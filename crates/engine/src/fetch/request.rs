@@ -9,7 +9,7 @@ use partial_sync_vfs::{Base, PageSink};
 use roaring::RoaringBitmap;
 
 /// Gives a page to those who wait for it.
-pub(crate) fn put(sink: &PageSink, page: &RemotePage) -> Result<(), RemoteError> {
+pub(crate) fn put(sink: &dyn PageSink, page: &RemotePage) -> Result<(), RemoteError> {
     let Some(number) = page.id.no() else { return Ok(()) };
     sink.page(number, &page.data)
         .map_err(|e| RemoteError::new(RemoteErrorKind::Protocol, e.to_string()))

@@ -41,7 +41,7 @@ pub(crate) struct RemoteSource {
 }
 
 impl PageSource for RemoteSource {
-    fn fetch(&self, miss: Miss, sink: PageSink) {
+    fn fetch(&self, miss: Miss, sink: Box<dyn PageSink>) {
         let (remote, page_size, deadline) = (self.remote.clone(), self.page_size, self.deadline);
         tracing::debug!(
             wanted = %miss.wanted, pages = miss.pages.len(), revision = %miss.base.revision, statement = miss.statement,
@@ -54,7 +54,7 @@ impl PageSource for RemoteSource {
         }
         let hydration = self.hydration.clone();
         runtime().spawn(FOR_A_STATEMENT.scope((), async move {
-            let result = fetch(&*remote, hydration.as_deref(), &miss, &sink, page_size, deadline).await;
+            let result = fetch(&*remote, hydration.as_deref(), &miss, &*sink, page_size, deadline).await;
             sink.finish(result.map_err(|source| Arc::new(PageFetchError { source }) as SourceError));
         }));
     }
@@ -77,7 +77,7 @@ async fn fetch(
     remote: &dyn Remote,
     hydration: Option<&Hydration>,
     miss: &Miss,
-    sink: &PageSink,
+    sink: &dyn PageSink,
     page_size: PageSize,
     deadline: Duration,
 ) -> Result<(), RemoteError> {
@@ -116,7 +116,7 @@ async fn fetch(
 
 /// Takes out of a request what has come by other ways since it was made. False when the page that it was made for has:
 /// whoever waits for another one asks again.
-fn narrow(request: &mut PagesRequest, miss: &Miss, sink: &PageSink) -> bool {
+fn narrow(request: &mut PagesRequest, miss: &Miss, sink: &dyn PageSink) -> bool {
     if let PageSelector::Ids(ids) = &mut request.select
         && sink.fills()
     {

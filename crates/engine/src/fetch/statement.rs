@@ -132,7 +132,7 @@ impl Hydration {
         remote: &dyn Remote,
         plain: &PagesRequest,
         statement: &Statement,
-        sink: &PageSink,
+        sink: &dyn PageSink,
     ) -> Result<bool, RemoteError> {
         let PageSelector::Ids(asked) = &plain.select else {
             return Ok(false);

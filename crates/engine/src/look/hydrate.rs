@@ -160,7 +160,7 @@ fn everything(session: &Session<'_>, mut progress: impl FnMut(HydrateProgress) +
 fn receive(
     session: &Session<'_>,
     request: PagesRequest,
-    sink: PageSink,
+    sink: Box<dyn PageSink>,
     mut arrived: impl FnMut(PageNo) + Send,
 ) -> Result<()> {
     session.wait(DOING, async move {

@@ -173,7 +173,7 @@ impl Source {
 }
 
 impl PageSource for Source {
-    fn fetch(&self, miss: Miss, sink: PageSink) {
+    fn fetch(&self, miss: Miss, sink: Box<dyn PageSink>) {
         match self.local(miss.wanted) {
             Ok(None) => {}
             Ok(Some(bytes)) => {

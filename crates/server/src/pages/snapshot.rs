@@ -174,7 +174,7 @@ struct Touching {
 }
 
 impl Touching {
-    fn touch(&self, page: PageNo, sink: &PageSink) -> Result<(), QueryError> {
+    fn touch(&self, page: PageNo, sink: &dyn PageSink) -> Result<(), QueryError> {
         if Instant::now() >= self.watch.deadline {
             return Err(QueryError::Sql("out of time".into()));
         }
@@ -194,8 +194,8 @@ impl Touching {
 }
 
 impl PageSource for Touching {
-    fn fetch(&self, miss: Miss, sink: PageSink) {
-        let touched = miss.pages.iter().try_for_each(|&page| self.touch(page, &sink));
+    fn fetch(&self, miss: Miss, sink: Box<dyn PageSink>) {
+        let touched = miss.pages.iter().try_for_each(|&page| self.touch(page, &*sink));
         sink.finish(touched.map_err(|error| {
             let text = io::Error::other(error.to_string());
             if matches!(error, QueryError::TooMany(_) | QueryError::Pages(_)) {

@@ -3,10 +3,28 @@
 
 use std::{collections::BTreeMap, io};
 
-use super::{Survives, Trouble};
-
 /// Power loss tears writes at sectors of this size.
 const SECTOR: usize = 512;
+
+/// What a crash leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Survives {
+    /// The process was killed: everything written.
+    Written,
+    /// The power failed: what was synced and nothing else.
+    Synced,
+    /// The power failed: what was synced, and by chance parts of the rest.
+    SyncedAndSome(u64),
+}
+
+/// What happens at an operation instead of it.
+#[derive(Clone, Copy, Debug)]
+pub enum Trouble {
+    /// This operation and every later one fail.
+    Stop(u64),
+    /// Operations from the first up to (not including) the second fail with this kind; then all is well again.
+    Fail(u64, u64, io::ErrorKind),
+}
 
 #[derive(Clone)]
 pub(super) enum Change {

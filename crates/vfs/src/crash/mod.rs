@@ -19,27 +19,7 @@ use disk::{Change, Contents, Disk, Event, Inode, Name};
 
 mod disk;
 
-pub use disk::{Film, Remains};
-
-/// What a crash leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Survives {
-    /// The process was killed: everything written.
-    Written,
-    /// The power failed: what was synced and nothing else.
-    Synced,
-    /// The power failed: what was synced, and by chance parts of the rest.
-    SyncedAndSome(u64),
-}
-
-/// What happens at an operation instead of it.
-#[derive(Clone, Copy, Debug)]
-pub enum Trouble {
-    /// This operation and every later one fail.
-    Stop(u64),
-    /// Operations from the first up to (not including) the second fail with this kind; then all is well again.
-    Fail(u64, u64, io::ErrorKind),
-}
+pub use disk::{Film, Remains, Survives, Trouble};
 
 /// See the head of this file. Clones are the same disk.
 #[derive(Clone)]

@@ -9,7 +9,7 @@ use std::{
 
 use partial_sync_core::{PageNo, SavedPageMap};
 
-use super::Replica;
+use super::state::Replica;
 use crate::{
     error::ReadError,
     storage::{Storage, StorageFile, beside, read_whole, write_whole},

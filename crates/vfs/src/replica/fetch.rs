@@ -1,51 +1,25 @@
-//! How a replica gets a page that is not here: single flight, what the planner adds, the wait with its deadline, and the
-//! sink that takes the pages as they arrive. A fetch never overwrites a page that is present.
+//! How a replica gets a page that is not here: single flight, what the planner adds, and the wait with its deadline.
 
 use std::{
-    collections::HashMap,
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use partial_sync_core::{Epoch, FetchView, PageCount, PageId, PageNo, Planner, admit::admit, segment_of};
-use roaring::RoaringBitmap;
+use partial_sync_core::{Epoch, FetchView, PageCount, PageNo, Planner, segment_of};
 
-use super::{Replica, hidden};
+use super::{
+    flight::{Flight, FlightState, Flights, INTERRUPT_POLL},
+    sink::Landing,
+    state::Replica,
+};
 use crate::{
     error::ReadError,
-    source::{Base, Miss, SourceError},
+    source::{Base, Miss, PageSink},
     sqlite::context,
-    sync::{Condvar, Mutex},
 };
-
-/// Most bytes kept of pages that cannot go to the main file.
-const PRIVATE_BYTES: usize = 32 << 20;
-/// How often a wait looks whether its statement was interrupted.
-pub(super) const INTERRUPT_POLL: Duration = Duration::from_millis(10);
-
-/// One request under way.
-#[derive(Default)]
-pub(super) struct Flight {
-    /// Whether its pages were to fill the map when it started.
-    fills: bool,
-    /// Who wants its pages; counted under the lock of [`Flights`].
-    wanted_by: AtomicU32,
-    state: Mutex<FlightState>,
-    arrived: Condvar,
-}
-
-#[derive(Default)]
-struct FlightState {
-    /// Pages that came but may not fill the map.
-    private: HashMap<PageNo, Arc<[u8]>>,
-    done: Option<Result<(), SourceError>>,
-}
-
-pub(super) type PrivatePages = HashMap<(Epoch, PageNo), Arc<[u8]>>;
-pub(super) type Flights = HashMap<(Epoch, PageNo), Arc<Flight>>;
 
 /// What the planner sees of a replica while it plans.
 struct View<'a> {
@@ -67,6 +41,9 @@ impl FetchView for View<'_> {
             && !self.flights.contains_key(&(self.epoch, page))
     }
 }
+
+/// A fetch that no query waits for: the base to fetch at, what to fetch, and where it goes.
+pub type Begun = (Base, Vec<PageNo>, Box<dyn PageSink>);
 
 impl Replica {
     /// Tells the planner, where it is in use, what SQLite reads.
@@ -134,13 +111,7 @@ impl Replica {
         let joined = to_fetch.is_none();
         if let Some(pages) = to_fetch {
             self.note_extra(page, &pages, &base);
-            let sink = PageSink {
-                replica: self.me.clone(),
-                flight: flight.clone(),
-                epoch,
-                asked: ids_of(&pages),
-                finished: false,
-            };
+            let sink = Landing::of(self.me.clone(), flight.clone(), epoch, &pages);
             let statement = context::current_statement_sql();
             self.source.fetch(
                 Miss {
@@ -215,10 +186,7 @@ impl Replica {
 
     /// Begins a fetch that no query waits for: of `pages`, those that are absent and not in flight are to be fetched at
     /// the base that is returned, and given to the sink.
-    pub fn begin_fetch(
-        &self,
-        pages: impl IntoIterator<Item = PageNo>,
-    ) -> Result<(Base, Vec<PageNo>, PageSink), ReadError> {
+    pub fn begin_fetch(&self, pages: impl IntoIterator<Item = PageNo>) -> Result<Begun, ReadError> {
         let epoch = self.epoch();
         let base = self.base_of(epoch).ok_or(ReadError::NoBase)?;
         let flight = Arc::new(Flight {
@@ -241,13 +209,7 @@ impl Replica {
         };
         flights.extend(pages.iter().map(|&p| ((epoch, p), flight.clone())));
         drop(flights);
-        let sink = PageSink {
-            replica: self.me.clone(),
-            flight,
-            epoch,
-            asked: ids_of(&pages),
-            finished: false,
-        };
+        let sink = Landing::of(self.me.clone(), flight, epoch, &pages);
         Ok((base, pages, sink))
     }
 
@@ -268,17 +230,6 @@ impl Replica {
             }
             true
         })
-    }
-
-    /// Keeps a page that could not go to the main file for the readers of an epoch, as long as it has any.
-    fn keep_private(&self, epoch: Epoch, page: PageNo, bytes: Arc<[u8]>) {
-        let index = self.wal_index.lock();
-        if epoch == self.epoch() || index.has_readers(epoch) {
-            let mut private = self.private_pages.lock();
-            if private.len() * bytes.len() < PRIVATE_BYTES {
-                private.insert((epoch, page), bytes);
-            }
-        }
     }
 
     fn wait_for(
@@ -346,158 +297,29 @@ impl Replica {
     }
 }
 
-/// Takes the pages of one [`Miss`] as they arrive. Dropped without [`PageSink::finish`], the readers get an error. Keeps
-/// nothing open: an answer that never comes must not hold the files of a replica that was given back.
-pub struct PageSink {
-    replica: Weak<Replica>,
-    flight: Arc<Flight>,
-    epoch: Epoch,
-    /// 0-based ids.
-    asked: RoaringBitmap,
-    finished: bool,
-}
-
-fn ids_of(pages: &[PageNo]) -> RoaringBitmap {
-    pages.iter().map(|page| page.id().0).collect()
-}
-
-impl PageSink {
-    /// A page has arrived, asked for or not. It becomes present unless it is already, or the epoch moved on, or the disk
-    /// refuses it: then only the readers that wait for it get it.
-    pub fn page(&self, page: PageNo, data: &[u8]) -> Result<(), ReadError> {
-        let replica = &*self.replica.upgrade().ok_or(ReadError::Closed)?;
-        let Some(data) = admit(page, data, replica.page_size)? else {
-            return Ok(());
-        };
-        let hidden = (page == PageNo::FIRST).then(|| hidden(&data));
-        let stored = hidden.as_deref().unwrap_or(&data);
-        let mut is_new = false;
-        let filled = replica.writing(|| {
-            let _fill = replica.fill.lock();
-            let state = replica.map.state(page);
-            Ok(if self.epoch != replica.epoch() || state.is_retired() {
-                // A reader from before a pull may need the copy that is in the file.
-                false
-            } else if state.is_present() {
-                // It became present meanwhile; that copy is at least as good as this one.
-                true
-            } else {
-                match replica.main.write_at(stored, page.offset(replica.page_size)) {
-                    Ok(()) => {
-                        replica.map.set_present(page, self.epoch);
-                        is_new = true;
-                        true
-                    }
-                    Err(error) => {
-                        tracing::warn!(%page, %error, "a fetched page could not be stored; the query goes on without");
-                        false
-                    }
-                }
-            })
-        })?;
-        if filled && replica.prefetch.load(Ordering::Relaxed) {
-            if Planner::is_interesting(page, &data) {
-                replica.planner.lock().observe_page(page, &data);
-            }
-            if is_new && !self.asked.contains(page.id().0) {
-                if replica.extra.lock().insert(page.id().0) {
-                    replica.fetched_extra.fetch_add(1, Ordering::Relaxed);
-                }
-                // Somebody else's fetch may be waiting for what came along with this one.
-                let waiting = replica.flights.lock().get(&(self.epoch, page)).cloned();
-                if let Some(waiting) = waiting {
-                    drop(waiting.state.lock());
-                    waiting.arrived.notify_all();
-                }
-            }
-        }
-        if !filled {
-            let mut state = self.flight.state.lock();
-            let bytes: Arc<[u8]> = (&*data).into();
-            state.private.insert(page, bytes.clone());
-            drop(state);
-            replica.keep_private(self.epoch, page, bytes);
-        } else {
-            // Whoever looked at the map before the page was set present waits by now.
-            drop(self.flight.state.lock());
-        }
-        self.flight.arrived.notify_all();
-        Ok(())
-    }
-
-    /// The pages that are here (0-based ids), and need not be sent.
-    pub fn present(&self) -> RoaringBitmap {
-        self.replica
-            .upgrade()
-            .map_or_else(RoaringBitmap::new, |replica| replica.map.present())
-    }
-
-    /// Whether a page is here and stays.
-    pub fn has(&self, page: PageNo) -> bool {
-        self.replica.upgrade().is_some_and(|replica| {
-            self.epoch == replica.epoch() && replica.map.state(page).visible_to(self.epoch)
-        })
-    }
-
-    /// Whether pages that come now stay, for the epoch has not moved since they were asked for.
-    pub fn fills(&self) -> bool {
-        self.replica
-            .upgrade()
-            .is_some_and(|replica| self.epoch == replica.epoch())
-    }
-
-    /// The fetch is over. Readers whose page did not come fail with the error, or, after `Ok`, with one that says so.
-    pub fn finish(mut self, result: Result<(), SourceError>) {
-        self.land(result);
-    }
-
-    fn land(&mut self, result: Result<(), SourceError>) {
-        self.finished = true;
-        if let Some(replica) = self.replica.upgrade() {
-            let mut flights = replica.flights.lock();
-            for page in self.asked.iter().filter_map(|id| PageId(id).no()) {
-                if flights
-                    .get(&(self.epoch, page))
-                    .is_some_and(|f| Arc::ptr_eq(f, &self.flight))
-                {
-                    flights.remove(&(self.epoch, page));
-                }
-            }
-        }
-        self.flight.state.lock().done = Some(result);
-        self.flight.arrived.notify_all();
-    }
-}
-
-impl Drop for PageSink {
-    fn drop(&mut self) {
-        if !self.finished {
-            self.land(Err(Arc::new(ReadError::Abandoned)));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
 
     use partial_sync_core::{PageMap, PageSize, Revision, SegmentSize};
 
+    use roaring::RoaringBitmap;
+
     use super::*;
-    use crate::{MemoryStorage, PageSource, replica::ReplicaConfig};
+    use crate::{MemoryStorage, PageSource, replica::ReplicaConfig, sync::Mutex};
 
     struct NoSource;
 
     impl PageSource for NoSource {
-        fn fetch(&self, _miss: Miss, _sink: PageSink) {}
+        fn fetch(&self, _miss: Miss, _sink: Box<dyn PageSink>) {}
     }
 
     /// Never answers, and keeps the fetches open.
     #[derive(Default)]
-    struct Silent(Mutex<Vec<PageSink>>);
+    struct Silent(Mutex<Vec<Box<dyn PageSink>>>);
 
     impl PageSource for Silent {
-        fn fetch(&self, _miss: Miss, sink: PageSink) {
+        fn fetch(&self, _miss: Miss, sink: Box<dyn PageSink>) {
             self.0.lock().push(sink);
         }
     }

@@ -7,49 +7,18 @@
 //!
 //! [`PageMap::retire`]: partial_sync_core::PageMap::retire
 
-use std::{collections::HashMap, sync::atomic::Ordering, time::Instant};
+use std::{sync::atomic::Ordering, time::Instant};
 
 use partial_sync_core::{Epoch, PageCount, PageId, PageNo, PageState};
 use roaring::RoaringBitmap;
 
-use super::{Replica, fetch::INTERRUPT_POLL};
+use super::{flight::INTERRUPT_POLL, state::Replica};
 use crate::{
     error::ReadError,
     locks::{HeldSlots, WalIndex},
     source::Base,
     sqlite::context,
 };
-
-/// The current epoch and its base, and those of older epochs that still have readers.
-pub(super) struct Bases {
-    pub(super) epoch: Epoch,
-    pub(super) base: Base,
-    older: HashMap<Epoch, Base>,
-}
-
-impl Bases {
-    pub(super) fn new(base: Base) -> Self {
-        Self {
-            epoch: Epoch(0),
-            base,
-            older: HashMap::new(),
-        }
-    }
-
-    pub(super) fn of(&self, epoch: Epoch) -> Option<&Base> {
-        match epoch == self.epoch {
-            true => Some(&self.base),
-            false => self.older.get(&epoch),
-        }
-    }
-
-    fn move_to(&mut self, base: Base, index: &WalIndex) {
-        let old = std::mem::replace(&mut self.base, base);
-        self.older.insert(self.epoch, old);
-        self.older.retain(|&epoch, _| index.has_readers(epoch));
-        self.epoch = self.epoch.next();
-    }
-}
 
 /// What a replica is based on once a pull has committed.
 #[derive(Clone, Debug)]

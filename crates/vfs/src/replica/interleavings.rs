@@ -17,12 +17,12 @@ use std::{
 use partial_sync_core::{Epoch, PageCount, PageMap, PageNo, PageSize, Revision, SegmentSize};
 use shuttle::thread;
 
-use super::{Absent, NextBase, PageSink, Replica, ReplicaConfig};
+use super::{Absent, NextBase, Replica, ReplicaConfig};
 use crate::{
     error::ReadError,
     locks::{FIRST_READ_SLOT, HeldSlots},
     memory::MemoryStorage,
-    source::{Base, Miss, PageSource},
+    source::{Base, Miss, PageSink, PageSource},
     storage::{Storage, StorageFile},
 };
 
@@ -131,7 +131,7 @@ struct Remote {
 }
 
 impl PageSource for Remote {
-    fn fetch(&self, miss: Miss, sink: PageSink) {
+    fn fetch(&self, miss: Miss, sink: Box<dyn PageSink>) {
         let n = self.fetches.fetch_add(1, Ordering::SeqCst);
         for page in &miss.pages {
             self.asked[page.get() as usize].fetch_add(1, Ordering::SeqCst);

@@ -1,12 +1,11 @@
-//! An owned connection that can be shared between threads, and the error type of this folder.
+//! An owned connection that can be shared between threads.
 //!
 //! A [`Conn`] is opened in SQLite's serialized mode (`SQLITE_OPEN_FULLMUTEX`), which is what makes sharing it sound. The
 //! `rusqlite::Connection` inside is not shareable, so it stays behind a lock and is lent out for set-up work only
 //! (functions, authorizer, modules); statements go through [`Stmt`](super::Stmt).
 
 use std::{
-    error::Error as StdError,
-    ffi::{CStr, c_int},
+    ffi::c_int,
     fmt,
     marker::PhantomData,
     mem::ManuallyDrop,
@@ -21,131 +20,11 @@ use parking_lot::Mutex;
 
 use super::{
     context,
+    error::{Error, Result, codes},
     limits::Limits,
     preupdate::{HookSlot, PreUpdateHook},
-    stmt::Stmt,
     turns::Turns,
 };
-
-/// SQLite's result codes, as far as callers tell them apart: primary ones, but for ABORT_ROLLBACK.
-pub mod codes {
-    pub use libsqlite3_sys::{
-        SQLITE_ABORT as ABORT, SQLITE_ABORT_ROLLBACK as ABORT_ROLLBACK, SQLITE_AUTH as AUTH,
-        SQLITE_BUSY as BUSY, SQLITE_CANTOPEN as CANTOPEN, SQLITE_CONSTRAINT as CONSTRAINT,
-        SQLITE_CORRUPT as CORRUPT, SQLITE_ERROR as ERROR, SQLITE_FULL as FULL, SQLITE_INTERNAL as INTERNAL,
-        SQLITE_INTERRUPT as INTERRUPT, SQLITE_IOERR as IOERR, SQLITE_LOCKED as LOCKED,
-        SQLITE_MISMATCH as MISMATCH, SQLITE_MISUSE as MISUSE, SQLITE_NOMEM as NOMEM, SQLITE_NOTADB as NOTADB,
-        SQLITE_PROTOCOL as PROTOCOL, SQLITE_RANGE as RANGE, SQLITE_READONLY as READONLY,
-        SQLITE_SCHEMA as SCHEMA, SQLITE_TOOBIG as TOOBIG,
-    };
-}
-
-/// The result of a call into SQLite.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// What SQLite said, and what the VFS below it said when that is where the failure came from.
-#[derive(Clone, Debug)]
-pub struct Error {
-    /// The primary result code, one of [`codes`].
-    pub code: i32,
-    /// The extended result code; its low byte is `code`.
-    pub extended_code: i32,
-    /// SQLite's message, for example `no such table: t`.
-    pub message: String,
-    /// The byte of the SQL text that the message is about, if SQLite knows.
-    pub offset: Option<usize>,
-    /// The VFS error behind an I/O error.
-    pub source: Option<context::SharedError>,
-}
-
-impl Error {
-    /// An error of this folder's own, in SQLite's terms.
-    pub fn new(extended_code: i32, message: impl Into<String>) -> Self {
-        Self {
-            code: extended_code & 0xff,
-            extended_code,
-            message: message.into(),
-            offset: None,
-            source: None,
-        }
-    }
-
-    /// Reads the connection's last error after a call on this thread returned `rc`. The text belongs to the connection and
-    /// is freed by the next call on it, from whichever thread: see [`Conn::call`].
-    ///
-    /// # Safety
-    /// `db` must be a live connection whose mutex this thread has held since before that call.
-    pub(super) unsafe fn last(db: *mut ffi::sqlite3, rc: c_int) -> Self {
-        // SAFETY: the connection is live, and no other thread can run anything on it until the message is copied.
-        let (message, offset) = unsafe {
-            // A call that fails without setting the connection's error leaves an older one there.
-            let text = if ffi::sqlite3_extended_errcode(db) & 0xff == rc & 0xff {
-                ffi::sqlite3_errmsg(db)
-            } else {
-                ffi::sqlite3_errstr(rc)
-            };
-            let message = match text.is_null() {
-                true => format!("SQLite error {rc}"),
-                false => CStr::from_ptr(text).to_string_lossy().into_owned(),
-            };
-            (message, ffi::sqlite3_error_offset(db))
-        };
-        let left_by_vfs = matches!(
-            rc & 0xff,
-            codes::IOERR
-                | codes::CANTOPEN
-                | codes::BUSY
-                | codes::PROTOCOL
-                | codes::INTERRUPT
-                | codes::NOTADB
-                | codes::CORRUPT
-                | codes::FULL
-                | codes::READONLY
-                | codes::SCHEMA
-                | codes::ERROR
-        );
-        Self {
-            code: rc & 0xff,
-            extended_code: rc,
-            message,
-            offset: usize::try_from(offset).ok(),
-            source: left_by_vfs.then(context::take_last_error).flatten(),
-        }
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.source {
-            // SQLite's "disk I/O error" would send people to look at their disk.
-            Some(source) if self.code == codes::IOERR => write!(f, "{source}"),
-            Some(source) => write!(f, "{}: {source}", self.message),
-            None => f.write_str(&self.message),
-        }
-    }
-}
-
-impl StdError for Error {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source
-            .as_ref()
-            .map(|source| &**source as &(dyn StdError + 'static))
-    }
-}
-
-impl From<rusqlite::Error> for Error {
-    fn from(error: rusqlite::Error) -> Self {
-        let extended = error.sqlite_error().map_or(codes::ERROR, |e| e.extended_code);
-        let message = match error {
-            rusqlite::Error::SqliteFailure(_, Some(message)) => message,
-            other => other.to_string(),
-        };
-        Self {
-            source: context::take_last_error(),
-            ..Self::new(extended, message)
-        }
-    }
-}
 
 /// How to open a [`Conn`].
 #[derive(Clone, Debug)]
@@ -196,7 +75,7 @@ impl Drop for Inner {
         // SAFETY: `db` is live until `rusqlite` is dropped, which happens here, once, and last. The hook goes first, so
         // that closing cannot call it.
         unsafe {
-            let _entered = context::enter(self.db, ptr::null_mut(), &*self.limits);
+            let _entered = context::enter(self.db, ptr::null_mut(), &self.limits.deadline);
             self.hook.replace(self.db, None);
             ManuallyDrop::drop(&mut self.rusqlite);
         }
@@ -262,35 +141,10 @@ impl Conn {
         let _held = self.hold();
         let mut connection = self.0.rusqlite.lock();
         // SAFETY: `self` keeps the connection alive past the guard.
-        let _entered = unsafe { context::enter(self.0.db, ptr::null_mut(), self.limits()) };
+        let _entered = unsafe { context::enter(self.0.db, ptr::null_mut(), &self.limits().deadline) };
         let done = work(&mut connection);
         self.limits().end_to_wait();
         Ok(done?)
-    }
-
-    /// Compiles the first statement of `sql`. Gives the statement (`None` for white space and comments) and the byte at
-    /// which the rest begins. `persistent` tells SQLite that the statement will be kept and reused.
-    pub fn prepare(&self, sql: &str, persistent: bool) -> Result<(Option<Stmt>, usize)> {
-        Stmt::prepare(self, sql, persistent)
-    }
-
-    /// Compiles exactly one statement.
-    pub fn prepare_one(&self, sql: &str) -> Result<Stmt> {
-        let (stmt, _) = self.prepare(sql, true)?;
-        stmt.ok_or_else(|| Error::new(codes::MISUSE, "the SQL text holds no statement"))
-    }
-
-    /// Runs every statement of `sql`, throwing rows away; stops at the first error.
-    pub fn execute_batch(&self, sql: &str) -> Result<()> {
-        let mut rest = sql;
-        while !rest.is_empty() {
-            let (stmt, tail) = self.prepare(rest, false)?;
-            if let Some(mut stmt) = stmt {
-                stmt.execute()?;
-            }
-            rest = &rest[tail..];
-        }
-        Ok(())
     }
 
     /// Rows that the last finished INSERT, UPDATE or DELETE changed itself.
@@ -336,7 +190,7 @@ impl Conn {
         if deadline.is_some() {
             self.watch()?;
         }
-        self.0.limits.set_deadline(deadline);
+        self.0.limits.deadline.set(deadline);
         Ok(())
     }
 
@@ -486,7 +340,7 @@ impl Conn {
         }
         let (rc, interrupted) = {
             // SAFETY: `self` keeps the connection alive past the frame; the caller's statement is.
-            let _entered = unsafe { context::enter(self.0.db, stmt, self.limits()) };
+            let _entered = unsafe { context::enter(self.0.db, stmt, &self.limits().deadline) };
             let rc = call();
             (rc, rc & 0xff == codes::BUSY && context::is_interrupted())
         };
@@ -518,7 +372,7 @@ impl Conn {
         Err(match rc & 0xff {
             // The wait for a lock was what the interrupt ended.
             codes::BUSY if interrupted => self.interrupted("while another connection had the lock"),
-            codes::INTERRUPT if error.source.is_none() && self.limits().deadline_has_passed() => {
+            codes::INTERRUPT if error.source.is_none() && self.limits().deadline.has_passed() => {
                 self.interrupted("while it ran")
             }
             _ => error,
@@ -526,7 +380,7 @@ impl Conn {
     }
 
     fn interrupted(&self, when: &str) -> Error {
-        let why = match self.limits().deadline_has_passed() {
+        let why = match self.limits().deadline.has_passed() {
             true => "interrupted by its deadline",
             false => "interrupted",
         };

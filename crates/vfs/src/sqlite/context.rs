@@ -20,7 +20,7 @@ use std::{
 
 use libsqlite3_sys as ffi;
 
-use super::limits::Limits;
+use super::deadline::Deadline;
 
 /// The error a VFS leaves behind for the SQL caller.
 pub type SharedError = Arc<dyn Error + Send + Sync>;
@@ -30,14 +30,14 @@ struct Frame {
     db: *mut ffi::sqlite3,
     /// Null while preparing or closing: there is no statement that could be named.
     stmt: *mut ffi::sqlite3_stmt,
-    /// What the connection may take; null when `db` is.
-    limits: *const Limits,
+    /// Until when the connection runs; null when `db` is.
+    deadline: *const Deadline,
 }
 
 const IDLE: Frame = Frame {
     db: ptr::null_mut(),
     stmt: ptr::null_mut(),
-    limits: ptr::null(),
+    deadline: ptr::null(),
 };
 
 /// How a thread that must not wait is getting on.
@@ -75,10 +75,10 @@ impl Drop for Entered {
 pub(super) unsafe fn enter(
     db: *mut ffi::sqlite3,
     stmt: *mut ffi::sqlite3_stmt,
-    limits: *const Limits,
+    deadline: *const Deadline,
 ) -> Entered {
     let outer = FRAME
-        .try_with(|frame| frame.replace(Frame { db, stmt, limits }))
+        .try_with(|frame| frame.replace(Frame { db, stmt, deadline }))
         .unwrap_or(IDLE);
     if outer.db.is_null() {
         // What an earlier call left behind and nobody took is not this call's error.
@@ -110,9 +110,9 @@ pub(crate) fn runs_statement() -> bool {
 /// this thread's [watch](set_watch) wants it to stop. Code that waits inside a VFS callback asks this now and then.
 pub fn is_interrupted() -> bool {
     let interrupted = FRAME.try_with(Cell::get).is_ok_and(|frame| {
-        // SAFETY: `enter` promises that the connection and its limits outlive its frame.
+        // SAFETY: `enter` promises that the connection and its deadline outlive its frame.
         !frame.db.is_null()
-            && unsafe { ffi::sqlite3_is_interrupted(frame.db) != 0 || (*frame.limits).deadline_has_passed() }
+            && unsafe { ffi::sqlite3_is_interrupted(frame.db) != 0 || (*frame.deadline).has_passed() }
     });
     interrupted || is_stopped()
 }

@@ -12,7 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{context, turns::Turns};
+use super::{
+    context,
+    deadline::{Deadline, nanos},
+    turns::Turns,
+};
 
 /// How many steps of the virtual machine SQLite takes between two looks at the limits.
 const STEPS_BETWEEN_LOOKS: u32 = 1000;
@@ -20,15 +24,12 @@ const STEPS_BETWEEN_LOOKS: u32 = 1000;
 const LOOKS_BETWEEN_QUESTIONS: u32 = 100;
 /// The longest sleep between two tries for a lock.
 const LONGEST_SLEEP: Duration = Duration::from_millis(10);
-/// No deadline.
-const NEVER: u64 = u64::MAX;
 
 /// The limits of one connection, which any thread may change while another one runs it.
 pub(super) struct Limits {
+    pub(super) deadline: Deadline,
     /// What the times below count from.
     opened: Instant,
-    /// Nanoseconds, or `NEVER`.
-    deadline: AtomicU64,
     /// Milliseconds.
     busy_timeout: AtomicU64,
     /// Nanoseconds at which the wait for a lock that is under way began.
@@ -51,8 +52,8 @@ impl Drop for Limits {
 impl Limits {
     pub(super) fn new(busy_timeout: Duration, turns: Arc<Turns>) -> Self {
         let limits = Self {
+            deadline: Deadline::none(),
             opened: Instant::now(),
-            deadline: AtomicU64::new(NEVER),
             busy_timeout: AtomicU64::default(),
             waiting_since: AtomicU64::default(),
             watched: AtomicBool::default(),
@@ -67,16 +68,6 @@ impl Limits {
     pub(super) fn set_busy_timeout(&self, timeout: Duration) {
         let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         self.busy_timeout.store(millis, Ordering::Relaxed);
-    }
-
-    pub(super) fn set_deadline(&self, deadline: Option<Instant>) {
-        let nanos = deadline.map_or(NEVER, |at| nanos(at.saturating_duration_since(self.opened)));
-        self.deadline.store(nanos, Ordering::Relaxed);
-    }
-
-    pub(super) fn deadline_has_passed(&self) -> bool {
-        let deadline = self.deadline.load(Ordering::Relaxed);
-        deadline != NEVER && nanos(self.opened.elapsed()) >= deadline
     }
 
     /// Makes SQLite wait for locks here.
@@ -98,7 +89,7 @@ impl Limits {
         let stop = move || {
             looks = looks.wrapping_add(1);
             context::spend(STEPS_BETWEEN_LOOKS)
-                || watcher.deadline_has_passed()
+                || watcher.deadline.has_passed()
                 || (looks.is_multiple_of(LOOKS_BETWEEN_QUESTIONS) && context::is_stopped())
         };
         conn.progress_handler(STEPS_BETWEEN_LOOKS as i32, Some(stop))
@@ -149,8 +140,4 @@ impl Limits {
         thread::sleep(sleep.min(left));
         true
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(NEVER - 1)
 }

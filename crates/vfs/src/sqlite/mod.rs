@@ -8,6 +8,8 @@
 pub mod code_names;
 mod conn;
 pub mod context;
+mod deadline;
+mod error;
 pub mod foreign_keys;
 mod limits;
 mod preupdate;
@@ -16,7 +18,8 @@ mod stmt;
 mod tests;
 mod turns;
 
-pub use conn::{Conn, Error, Held, InterruptHandle, OpenOptions, Result, TxnState, WeakConn, codes};
+pub use conn::{Conn, Held, InterruptHandle, OpenOptions, TxnState, WeakConn};
+pub use error::{Error, Result, codes};
 pub use preupdate::{PreUpdate, PreUpdateHook, RowChange, check_build};
 pub use rusqlite::types::ValueRef;
 pub use stmt::{Step, Stmt};

@@ -18,7 +18,7 @@ use libsqlite3_sys as ffi;
 use parking_lot::Mutex;
 use rusqlite::types::ValueRef;
 
-use super::conn::{Error, Result, codes};
+use super::error::{Error, Result, codes};
 
 /// Checks that the SQLite in this program has the features that the project stands on. They are set by
 /// `LIBSQLITE3_FLAGS` in `.cargo/config.toml`, which a program that depends on this crate must repeat.

@@ -14,8 +14,9 @@ use libsqlite3_sys as ffi;
 use rusqlite::types::ValueRef;
 
 use super::{
-    conn::{Conn, Error, Result, codes},
+    conn::Conn,
     context,
+    error::{Error, Result, codes},
 };
 
 /// What a step did.
@@ -39,6 +40,33 @@ pub struct Stmt {
     not_sync: PhantomData<std::cell::Cell<()>>,
 }
 
+impl Conn {
+    /// Compiles the first statement of `sql`. Gives the statement (`None` for white space and comments) and the byte at
+    /// which the rest begins. `persistent` tells SQLite that the statement will be kept and reused.
+    pub fn prepare(&self, sql: &str, persistent: bool) -> Result<(Option<Stmt>, usize)> {
+        Stmt::prepare(self, sql, persistent)
+    }
+
+    /// Compiles exactly one statement.
+    pub fn prepare_one(&self, sql: &str) -> Result<Stmt> {
+        let (stmt, _) = self.prepare(sql, true)?;
+        stmt.ok_or_else(|| Error::new(codes::MISUSE, "the SQL text holds no statement"))
+    }
+
+    /// Runs every statement of `sql`, throwing rows away; stops at the first error.
+    pub fn execute_batch(&self, sql: &str) -> Result<()> {
+        let mut rest = sql;
+        while !rest.is_empty() {
+            let (stmt, tail) = self.prepare(rest, false)?;
+            if let Some(mut stmt) = stmt {
+                stmt.execute()?;
+            }
+            rest = &rest[tail..];
+        }
+        Ok(())
+    }
+}
+
 // SAFETY: SQLite in serialized mode lets a statement be used from any thread; only its borrowed values forbid use from
 // two at once, which `!Sync` and `&mut self` rule out.
 unsafe impl Send for Stmt {}
@@ -48,7 +76,7 @@ impl Drop for Stmt {
         // SAFETY: `raw` is ours and live, and `conn` keeps the connection alive; finalizing can finish a transaction and so
         // do I/O, hence the frame.
         unsafe {
-            let _entered = context::enter(self.conn.raw(), ptr::null_mut(), self.conn.limits());
+            let _entered = context::enter(self.conn.raw(), ptr::null_mut(), &self.conn.limits().deadline);
             ffi::sqlite3_finalize(self.raw);
         }
     }

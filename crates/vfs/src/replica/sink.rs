@@ -1,0 +1,167 @@
+//! Where the pages of a fetch land. A page never overwrites one that is present.
+
+use std::sync::{Arc, Weak, atomic::Ordering};
+
+use partial_sync_core::{Epoch, PageId, PageNo, Planner, admit::admit};
+use roaring::RoaringBitmap;
+
+use super::{flight::Flight, hidden::hidden, state::Replica};
+use crate::{
+    error::ReadError,
+    source::{PageSink, SourceError},
+};
+
+/// Most bytes kept of pages that cannot go to the main file.
+const PRIVATE_BYTES: usize = 32 << 20;
+
+/// The [`PageSink`] of a replica. Keeps nothing open: an answer that never comes must not hold the files of a replica that was
+/// given back.
+pub(super) struct Landing {
+    pub(super) replica: Weak<Replica>,
+    pub(super) flight: Arc<Flight>,
+    pub(super) epoch: Epoch,
+    /// 0-based ids.
+    asked: RoaringBitmap,
+    finished: bool,
+}
+
+impl Landing {
+    /// For these pages.
+    pub(super) fn of(
+        replica: Weak<Replica>,
+        flight: Arc<Flight>,
+        epoch: Epoch,
+        pages: &[PageNo],
+    ) -> Box<Self> {
+        Box::new(Self {
+            replica,
+            flight,
+            epoch,
+            asked: pages.iter().map(|page| page.id().0).collect(),
+            finished: false,
+        })
+    }
+
+    fn land(&mut self, result: Result<(), SourceError>) {
+        self.finished = true;
+        if let Some(replica) = self.replica.upgrade() {
+            let mut flights = replica.flights.lock();
+            for page in self.asked.iter().filter_map(|id| PageId(id).no()) {
+                if flights
+                    .get(&(self.epoch, page))
+                    .is_some_and(|f| Arc::ptr_eq(f, &self.flight))
+                {
+                    flights.remove(&(self.epoch, page));
+                }
+            }
+        }
+        self.flight.state.lock().done = Some(result);
+        self.flight.arrived.notify_all();
+    }
+}
+
+impl PageSink for Landing {
+    fn page(&self, page: PageNo, data: &[u8]) -> Result<(), ReadError> {
+        let replica = &*self.replica.upgrade().ok_or(ReadError::Closed)?;
+        let Some(data) = admit(page, data, replica.page_size)? else {
+            return Ok(());
+        };
+        let hidden = (page == PageNo::FIRST).then(|| hidden(&data));
+        let stored = hidden.as_deref().unwrap_or(&data);
+        let mut is_new = false;
+        let filled = replica.writing(|| {
+            let _fill = replica.fill.lock();
+            let state = replica.map.state(page);
+            Ok(if self.epoch != replica.epoch() || state.is_retired() {
+                // A reader from before a pull may need the copy that is in the file.
+                false
+            } else if state.is_present() {
+                // It became present meanwhile; that copy is at least as good as this one.
+                true
+            } else {
+                match replica.main.write_at(stored, page.offset(replica.page_size)) {
+                    Ok(()) => {
+                        replica.map.set_present(page, self.epoch);
+                        is_new = true;
+                        true
+                    }
+                    Err(error) => {
+                        tracing::warn!(%page, %error, "a fetched page could not be stored; the query goes on without");
+                        false
+                    }
+                }
+            })
+        })?;
+        if filled && replica.prefetch.load(Ordering::Relaxed) {
+            if Planner::is_interesting(page, &data) {
+                replica.planner.lock().observe_page(page, &data);
+            }
+            if is_new && !self.asked.contains(page.id().0) {
+                if replica.extra.lock().insert(page.id().0) {
+                    replica.fetched_extra.fetch_add(1, Ordering::Relaxed);
+                }
+                // Somebody else's fetch may be waiting for what came along with this one.
+                let waiting = replica.flights.lock().get(&(self.epoch, page)).cloned();
+                if let Some(waiting) = waiting {
+                    drop(waiting.state.lock());
+                    waiting.arrived.notify_all();
+                }
+            }
+        }
+        if !filled {
+            let mut state = self.flight.state.lock();
+            let bytes: Arc<[u8]> = (&*data).into();
+            state.private.insert(page, bytes.clone());
+            drop(state);
+            replica.keep_private(self.epoch, page, bytes);
+        } else {
+            // Whoever looked at the map before the page was set present waits by now.
+            drop(self.flight.state.lock());
+        }
+        self.flight.arrived.notify_all();
+        Ok(())
+    }
+
+    fn present(&self) -> RoaringBitmap {
+        self.replica
+            .upgrade()
+            .map_or_else(RoaringBitmap::new, |replica| replica.map.present())
+    }
+
+    fn has(&self, page: PageNo) -> bool {
+        self.replica.upgrade().is_some_and(|replica| {
+            self.epoch == replica.epoch() && replica.map.state(page).visible_to(self.epoch)
+        })
+    }
+
+    fn fills(&self) -> bool {
+        self.replica
+            .upgrade()
+            .is_some_and(|replica| self.epoch == replica.epoch())
+    }
+
+    fn finish(mut self: Box<Self>, result: Result<(), SourceError>) {
+        self.land(result);
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.land(Err(Arc::new(ReadError::Abandoned)));
+        }
+    }
+}
+
+impl Replica {
+    /// Keeps a page that could not go to the main file for the readers of an epoch, as long as it has any.
+    fn keep_private(&self, epoch: Epoch, page: PageNo, bytes: Arc<[u8]>) {
+        let index = self.wal_index.lock();
+        if epoch == self.epoch() || index.has_readers(epoch) {
+            let mut private = self.private_pages.lock();
+            if private.len() * bytes.len() < PRIVATE_BYTES {
+                private.insert((epoch, page), bytes);
+            }
+        }
+    }
+}
