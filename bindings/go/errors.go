@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // What errors.Is tells apart. Every error that comes from the database is an [*Error] and is one of these.
@@ -65,6 +66,19 @@ var (
 	// ErrTursoTransactionLost: the transaction was rolled back by SQLite when a statement before this one failed: after a
 	// timeout, a full disk, OR ROLLBACK, a page that could not be had, ... Nothing is run in it until it is ended.
 	ErrTursoTransactionLost = errors.New("turso: transaction rolled back")
+	// ErrTursoCannotOpen: a file does not exist, or permission is denied; such an error is an ErrTursoIo too.
+	ErrTursoCannotOpen = errors.New("turso: cannot open")
+	// ErrTursoConversion: a value is not of the type that was asked for; such an error is an ErrTursoMisuse too.
+	ErrTursoConversion = errors.New("turso: conversion failed")
+	// ErrTursoPushConstraint: a constraint on the remote refused a local change; such an error is an ErrTursoPushRefused and
+	// an ErrTursoConstraint too.
+	ErrTursoPushConstraint = errors.New("turso: push refused by a constraint")
+	// ErrTursoNotPulledYet: the call needs the remote's database, and nothing of it was fetched yet: pull first.
+	ErrTursoNotPulledYet = errors.New("turso: not pulled yet")
+	// ErrTursoUnsendable: a local change cannot be sent as it is; the text says what to do. It is an ErrTursoUnsupported too.
+	ErrTursoUnsendable = errors.New("turso: cannot be sent")
+	// ErrTursoCallback: a function of the program failed.
+	ErrTursoCallback = errors.New("turso: callback failed")
 
 	// ErrTursoDatabaseFull is another name of [ErrTursoFull].
 	ErrTursoDatabaseFull = ErrTursoFull
@@ -118,6 +132,22 @@ var kinds = [...]error{
 	25: ErrTursoUnsupported,
 	26: ErrTursoInternal,
 	27: ErrTursoTransactionLost,
+	28: ErrTursoCannotOpen,
+	29: ErrTursoConversion,
+	30: ErrTursoPushConstraint,
+	31: ErrTursoNotPulledYet,
+	32: ErrTursoUnsendable,
+	33: ErrTursoCallback,
+}
+
+// also is what an error of a kind is besides.
+var also = map[error][]error{
+	ErrTursoTimeout:        {ErrTursoNetwork},
+	ErrTursoCannotOpen:     {ErrTursoIo},
+	ErrTursoConversion:     {ErrTursoMisuse},
+	ErrTursoUnsendable:     {ErrTursoUnsupported},
+	ErrTursoCallback:       {ErrTursoMisuse},
+	ErrTursoPushConstraint: {ErrTursoPushRefused, ErrTursoConstraint},
 }
 
 // kind is the sentinel of a code. The library may be newer than this package.
@@ -128,12 +158,12 @@ func (c ErrorCode) kind() error {
 	return ErrTursoGeneric
 }
 
-// Error is why a call failed. Which kind of error it is says errors.Is with the ErrTurso... variables.
+// Error is why a call failed. Use errors.Is with the ErrTurso... variables to test its kind.
 type Error struct {
 	// Code is the number of the kind.
 	Code ErrorCode
 	// ExtendedCode is SQLite's extended result code (SQLITE_CONSTRAINT_UNIQUE is 2067); its low byte is the primary one.
-	// 0 when the error did not come through SQLite.
+	// For an error that did not come through SQLite it is the code of its kind; 0 for one that this package makes itself.
 	ExtendedCode int
 	// Message is the engine's text: what was being done, what happened, and what can be done about it.
 	Message string
@@ -156,7 +186,8 @@ func (e *Error) Error() string {
 
 // Is tells whether the error is of a kind: one of the ErrTurso... variables.
 func (e *Error) Is(target error) bool {
-	return target == e.Code.kind() || e.Code == codeTimeout && target == ErrTursoNetwork
+	kind := e.Code.kind()
+	return target == kind || slices.Contains(also[kind], target)
 }
 
 // Unwrap gives the context's error where it ended the call.

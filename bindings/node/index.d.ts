@@ -231,6 +231,8 @@ export class SqliteError extends Error {
   code: string;
   /** The extended result code. */
   rawCode?: number;
+  /** What kind of failure it is, such as `revision_expired`: docs/errors.md has them all. */
+  kind?: string;
   /** The local change that a push or pull failed at, for `discardChange`. */
   change?: number;
 }

@@ -23,12 +23,19 @@ const BUSY = 5;
 const INTERRUPT = 9;
 const ABORT_ROLLBACK = 516;
 
-const sqliteError = (message, rawCode) => new SqliteError(message, native.codeName(rawCode), rawCode);
+const KINDS = native.kindsOfErrors();
+
+/** Without a `kind` it is the one that the code stands for. */
+function sqliteError(message, rawCode, kind = KINDS.find((known) => known.rawCode === rawCode).kind) {
+  const error = new SqliteError(message, native.codeName(rawCode), rawCode);
+  error.kind = kind;
+  return error;
+}
 
 /** What went wrong in a job, if anything. Its stack begins at the caller of `maker`: it has room for ten frames. */
 function failureOf(outcome, maker = failureOf) {
   if (!outcome.error) return undefined;
-  const error = sqliteError(outcome.error.message, outcome.error.rawCode);
+  const error = sqliteError(outcome.error.message, outcome.error.rawCode, outcome.error.kind);
   Error.captureStackTrace(error, maker);
   if (outcome.error.change != null) error.change = outcome.error.change;
   return error;
@@ -42,4 +49,15 @@ function check(outcome) {
 
 const notOpen = () => new TypeError('The database connection is not open');
 
-module.exports = { SqliteError, sqliteError, check, failureOf, notOpen, ERROR, BUSY, INTERRUPT, ABORT_ROLLBACK };
+module.exports = {
+  KINDS,
+  SqliteError,
+  sqliteError,
+  check,
+  failureOf,
+  notOpen,
+  ERROR,
+  BUSY,
+  INTERRUPT,
+  ABORT_ROLLBACK,
+};

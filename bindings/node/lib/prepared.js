@@ -6,7 +6,7 @@
 'use strict';
 
 const { HEADER, encode, encodeRead, reserve, Rows, decode, header } = require('./codec.js');
-const { check, failureOf, sqliteError, INTERRUPT } = require('./error.js');
+const { KINDS, check, failureOf, sqliteError, INTERRUPT } = require('./error.js');
 const { Parameters } = require('./parameters.js');
 
 const DONE = 0;
@@ -87,7 +87,7 @@ class Prepared {
       this.#onWorker = ON_WORKER;
       return status;
     }
-    if (status === FAILED) throw sqliteError(text, header.flags);
+    if (status === FAILED) throw sqliteError(text, header.flags & 0xffff, KINDS[header.flags >> 16].kind);
     const { flags } = header;
     if ((flags & NEW_COLUMNS) !== 0) this.#use(this.#native.columnsNow());
     const bytes = (flags & HAS_BYTES) === 0 ? undefined : this.#native.takeBytes();

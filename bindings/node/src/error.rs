@@ -1,15 +1,17 @@
-//! Errors on their way to JavaScript: a text, SQLite's extended result code, and that code's name.
+//! Errors on their way to JavaScript: a text, a kind, SQLite's extended result code, and that code's name.
 
 use napi_derive::napi;
-use partial_sync::Error;
+use partial_sync::{Error, ErrorKind};
 use partial_sync_transport::RemoteErrorKind;
-use partial_sync_vfs::sqlite::{code_names::name_of, codes};
+use partial_sync_vfs::sqlite::code_names::name_of;
 
 /// What `lib/error.js` makes a `SqliteError` of.
 #[napi(object, object_from_js = false)]
 pub struct Failure {
     /// The engine's text.
     pub message: String,
+    /// The name of its kind.
+    pub kind: &'static str,
     /// SQLite's extended result code.
     pub raw_code: i32,
     /// Whether the remote was needed while there was no url.
@@ -25,7 +27,8 @@ impl From<&Error> for Failure {
                 .to_string()
                 .replace("discard_change(", "discardChange(")
                 .replace("accept_new_url", "acceptNewUrl"),
-            raw_code: raw_code(error),
+            kind: error.kind().name(),
+            raw_code: error.sqlite_code(),
             change: error.change().map(|change| change.0),
             paused: error.remote().is_some_and(|e| e.kind == RemoteErrorKind::Paused),
         }
@@ -41,54 +44,26 @@ impl From<Error> for Failure {
 impl Failure {
     /// A call that cannot be: a closed statement, a closed database.
     pub(crate) fn misuse(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            raw_code: codes::MISUSE,
-            paused: false,
-            change: None,
-        }
+        Self::of(ErrorKind::Misuse, message.into())
     }
 
     /// A worker thread panicked, which is a mistake in this package.
     pub(crate) fn panicked() -> Self {
-        Self {
-            message: "an internal check failed; the database is as the last finished call left it. Please report it"
+        Self::of(
+            ErrorKind::Internal,
+            "an internal check failed; the database is as the last finished call left it. Please report it"
                 .into(),
-            raw_code: codes::INTERNAL,
+        )
+    }
+
+    fn of(kind: ErrorKind, message: String) -> Self {
+        Self {
+            message,
+            kind: kind.name(),
+            raw_code: kind.sqlite_code(),
             paused: false,
             change: None,
         }
-    }
-}
-
-/// The extended result code that an error is told by. docs/node.md has the table.
-fn raw_code(error: &Error) -> i32 {
-    if error.is_interrupted() {
-        return codes::INTERRUPT;
-    }
-    if let Some(remote) = error.remote() {
-        return match remote.kind {
-            RemoteErrorKind::Unauthorized => codes::AUTH,
-            RemoteErrorKind::InvalidUrl => codes::MISUSE,
-            RemoteErrorKind::NotFound => codes::CANTOPEN,
-            RemoteErrorKind::Refused => codes::ERROR,
-            _ => codes::IOERR,
-        };
-    }
-    match error {
-        Error::Sqlite(e) => e.extended_code(),
-        Error::NoRemote { .. }
-        | Error::SegmentSize(_)
-        | Error::OpenedOtherwise { .. }
-        | Error::Unsupported { .. } => codes::MISUSE,
-        Error::NotAReplica { .. } | Error::ChangedElsewhere { .. } => codes::NOTADB,
-        Error::OtherRemote { .. } | Error::UnusableDatabase { .. } => codes::CANTOPEN,
-        Error::InUse { .. } | Error::LeftOpen { .. } | Error::SyncBusy { .. } => codes::BUSY,
-        Error::Storage { .. } | Error::Read(_) => codes::IOERR,
-        Error::PullConflict { .. } => codes::CONSTRAINT,
-        Error::Damaged { .. } => codes::CORRUPT,
-        Error::Conversion(_) => codes::MISMATCH,
-        _ => codes::ERROR,
     }
 }
 
@@ -96,4 +71,24 @@ fn raw_code(error: &Error) -> i32 {
 #[napi]
 pub fn code_name(code: i32) -> &'static str {
     name_of(code)
+}
+
+/// Every kind of error and the code that it has where SQLite gave none, for the test of the table in docs/errors.md.
+#[napi(object, object_from_js = false)]
+pub struct KindOfError {
+    /// Its name.
+    pub kind: &'static str,
+    /// Its result code.
+    pub raw_code: i32,
+}
+
+/// See [`KindOfError`].
+#[napi]
+pub fn kinds_of_errors() -> Vec<KindOfError> {
+    (ErrorKind::ALL.iter())
+        .map(|kind| KindOfError {
+            kind: kind.name(),
+            raw_code: kind.sqlite_code(),
+        })
+        .collect()
 }

@@ -328,7 +328,7 @@ impl Statement {
                 } else {
                     status::FAILED
                 };
-                words[1] = i64::from(failure.raw_code);
+                words[1] = i64::from(failure.raw_code) | (error.kind() as i64) << 16;
                 Ok(failure.message)
             }
         }

@@ -1,18 +1,15 @@
 //! The DB-API's exception classes, and which of them an error of the engine is.
 //!
 //! Messages are the engine's. Like the standard library's, an exception carries `sqlite_errorcode` and
-//! `sqlite_errorname`.
+//! `sqlite_errorname`; and `kind`, which is the same in every language.
 
-use partial_sync::Error as EngineError;
-use partial_sync_transport::RemoteErrorKind;
-use partial_sync_vfs::{
-    ReadError,
-    sqlite::{code_names::name_of, codes},
-};
+use partial_sync::{Error as EngineError, ErrorKind};
+use partial_sync_vfs::sqlite::{code_names::name_of, codes};
 use pyo3::{
     create_exception,
     exceptions::{PyException, PyMemoryError},
     prelude::*,
+    types::PyType,
 };
 
 use crate::signals;
@@ -84,7 +81,7 @@ pub(crate) fn raise(py: Python<'_>, error: EngineError) -> PyErr {
     if let Some(raised) = signals::take_raised() {
         return raised;
     }
-    let (class, code) = class_of(&error);
+    let (kind, code) = (error.kind(), error.sqlite_code());
     let message = match error {
         // The engine's word is for those who can run it again elsewhere.
         EngineError::WouldWait => "this function is called in the middle of a request of the same database, so what it runs \
@@ -93,10 +90,14 @@ pub(crate) fn raise(py: Python<'_>, error: EngineError) -> PyErr {
             .to_owned(),
         _ => error.to_string(),
     };
-    let raised = with_code(py, new(class, message), code);
+    let raised = new(class_of(kind, code), message);
+    let value = raised.value(py);
+    // An exception has room for attributes; should that ever fail, the error itself is what matters.
+    let _ = value.setattr("kind", kind.name());
+    let _ = value.setattr("sqlite_errorcode", code);
+    let _ = value.setattr("sqlite_errorname", name_of(code));
     if let Some(change) = error.change() {
-        // As with the code.
-        let _ = raised.value(py).setattr("change", change.0);
+        let _ = value.setattr("change", change.0);
     }
     raised
 }
@@ -114,100 +115,68 @@ fn new(class: Class, message: String) -> PyErr {
     }
 }
 
-fn with_code(py: Python<'_>, error: PyErr, code: Option<i32>) -> PyErr {
-    let Some(code) = code else { return error };
-    let value = error.value(py);
-    // An exception has room for attributes; should that ever fail, the error itself is what matters.
-    let _ = value.setattr("sqlite_errorcode", code);
-    let _ = value.setattr("sqlite_errorname", name_of(code));
-    error
-}
-
-fn class_of(error: &EngineError) -> (Class, Option<i32>) {
-    if error.is_interrupted() {
-        return (Class::Operational, Some(codes::INTERRUPT));
-    }
-    if let Some(remote) = error.remote() {
-        return match remote.kind {
-            RemoteErrorKind::InvalidUrl => (Class::Programming, None),
-            _ => (Class::Operational, sqlite_code(error)),
-        };
-    }
-    match error {
-        EngineError::Sqlite(e) => {
-            let busy = e
-                .cause()
-                .and_then(|cause| cause.downcast_ref::<ReadError>())
-                .is_some_and(|cause| matches!(cause, ReadError::PullUnderWay { .. }));
-            if busy {
-                return (Class::Operational, Some(codes::BUSY));
-            }
-            (class_of_sqlite(e.code()), Some(e.extended_code()))
+/// The class of a kind; `code` tells apart what SQL alone can be.
+fn class_of(kind: ErrorKind, code: i32) -> Class {
+    use ErrorKind as Kind;
+    match kind {
+        Kind::Sql => class_of_sqlite(code),
+        Kind::Constraint | Kind::PushConstraint | Kind::PullConflict => Class::Integrity,
+        Kind::Corrupt | Kind::NotADatabase => Class::Database,
+        Kind::NoMemory => Class::Memory,
+        Kind::TooBig => Class::Data,
+        Kind::Conversion | Kind::Misuse | Kind::NoRemote | Kind::OtherRemote | Kind::RemoteRefused => {
+            Class::Programming
         }
-        EngineError::Read(_) => (Class::Operational, Some(codes::IOERR)),
-        EngineError::NoRemote { .. }
-        | EngineError::OtherRemote { .. }
-        | EngineError::OpenedOtherwise { .. }
-        | EngineError::SegmentSize(_)
-        | EngineError::BootstrapQuery { .. } => (Class::Programming, None),
-        EngineError::NotAReplica { .. } | EngineError::ChangedElsewhere { .. } => {
-            (Class::Database, Some(codes::NOTADB))
-        }
-        EngineError::InUse { .. } | EngineError::LeftOpen { .. } | EngineError::SyncBusy { .. } => {
-            (Class::Operational, Some(codes::BUSY))
-        }
-        EngineError::Storage { source, .. } => {
-            let code = match source.kind() {
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => codes::FULL,
-                std::io::ErrorKind::ReadOnlyFilesystem => codes::READONLY,
-                std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::NotFound => codes::CANTOPEN,
-                _ => codes::IOERR,
-            };
-            (Class::Operational, Some(code))
-        }
-        EngineError::PushRefused(refused) => {
-            let constraint = refused
-                .code
-                .as_deref()
-                .is_some_and(|code| code.starts_with("SQLITE_CONSTRAINT"));
-            if constraint || refused.message.contains("constraint failed") {
-                (Class::Integrity, Some(codes::CONSTRAINT))
-            } else {
-                (Class::Operational, None)
-            }
-        }
-        EngineError::PullConflict { .. } => (Class::Integrity, Some(codes::CONSTRAINT)),
-        EngineError::Damaged { .. } => (Class::Database, Some(codes::CORRUPT)),
-        EngineError::UnusableDatabase { .. } | EngineError::Unsupported { .. } => (Class::NotSupported, None),
-        EngineError::Conversion(_) => (Class::Programming, Some(codes::MISUSE)),
-        _ => (Class::Operational, None),
+        Kind::Unsupported => Class::NotSupported,
+        Kind::Internal => Class::Internal,
+        Kind::Busy
+        | Kind::Interrupted
+        | Kind::TransactionLost
+        | Kind::ReadOnly
+        | Kind::Full
+        | Kind::Io
+        | Kind::CannotOpen
+        | Kind::Network
+        | Kind::Timeout
+        | Kind::Unauthorized
+        | Kind::NotFound
+        | Kind::Protocol
+        | Kind::RevisionExpired
+        | Kind::PushRefused
+        | Kind::Diverged
+        | Kind::NotPulledYet
+        | Kind::Unsendable
+        | Kind::Callback => Class::Operational,
     }
 }
 
-fn sqlite_code(error: &EngineError) -> Option<i32> {
-    match error {
-        EngineError::Sqlite(e) => Some(e.extended_code()),
-        _ => None,
-    }
-}
-
-/// As the standard library has it, but that misuse is a programming error.
+/// What SQLite refuses for reasons that have no kind of their own, as the standard library has it.
 fn class_of_sqlite(code: i32) -> Class {
-    match code {
-        codes::INTERNAL | 12 => Class::Internal,
-        codes::NOMEM => Class::Memory,
-        codes::CORRUPT | codes::NOTADB => Class::Database,
-        codes::TOOBIG => Class::Data,
-        codes::CONSTRAINT | codes::MISMATCH => Class::Integrity,
-        codes::MISUSE | codes::RANGE => Class::Programming,
+    match code & 0xff {
+        codes::NOTFOUND => Class::Internal,
+        codes::MISMATCH => Class::Integrity,
         1..=17 => Class::Operational,
         _ => Class::Database,
     }
 }
 
+/// Every kind of error: its name, its class and the code that it has where SQLite gave none. For the test of the table in
+/// docs/errors.md.
+#[pyfunction]
+fn _kinds_of_errors(py: Python<'_>) -> Vec<(&'static str, Py<PyType>, i32)> {
+    (ErrorKind::ALL.iter())
+        .map(|kind| {
+            let code = kind.sqlite_code();
+            let class = new(class_of(*kind, code), String::new()).get_type(py).unbind();
+            (kind.name(), class, code)
+        })
+        .collect()
+}
+
 /// Adds the classes to the module.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    module.add_function(wrap_pyfunction!(_kinds_of_errors, module)?)?;
     module.add("Warning", py.get_type::<Warning>())?;
     module.add("Error", py.get_type::<Error>())?;
     module.add("InterfaceError", py.get_type::<InterfaceError>())?;

@@ -12,6 +12,10 @@ use partial_sync_vfs::{ReadError, sqlite};
 
 use crate::change;
 
+mod kind;
+
+pub use kind::ErrorKind;
+
 /// Shorthand.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

@@ -46,7 +46,7 @@ mod sql;
 
 pub use database::Database;
 pub use discard::LocalChange;
-pub use error::{Error, Result, SqliteError};
+pub use error::{Error, ErrorKind, Result, SqliteError};
 pub use fetch::source::is_asked_for_a_statement;
 pub use look::{
     hydrate::{HydrateProgress, Hydrated},

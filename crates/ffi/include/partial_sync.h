@@ -60,7 +60,7 @@ typedef enum PartialSyncCode {
   PARTIAL_SYNC_CODE_READ_ONLY = 5,
   // The database, its change log or the file of a pull under way is damaged.
   PARTIAL_SYNC_CODE_CORRUPT = 6,
-  // What is at the path is no database, or no replica.
+  // What is at the path is not a database, not a replica, or was changed by another program.
   PARTIAL_SYNC_CODE_NOT_A_DATABASE = 7,
   // The disk is full.
   PARTIAL_SYNC_CODE_FULL = 8,
@@ -74,7 +74,7 @@ typedef enum PartialSyncCode {
   PARTIAL_SYNC_CODE_MISUSE = 12,
   // The remote could not be reached, or failed.
   PARTIAL_SYNC_CODE_NETWORK = 13,
-  // The remote, or a pull that is being applied, took longer than the timeout.
+  // The remote took longer than the timeout.
   PARTIAL_SYNC_CODE_TIMEOUT = 14,
   // The token is missing, wrong, expired, or not good for this.
   PARTIAL_SYNC_CODE_UNAUTHORIZED = 15,
@@ -86,7 +86,7 @@ typedef enum PartialSyncCode {
   PARTIAL_SYNC_CODE_REMOTE_REFUSED = 18,
   // The remote no longer keeps the revision that is needed: pull, then repeat the call.
   PARTIAL_SYNC_CODE_REVISION_EXPIRED = 19,
-  // The remote refused a local change; `partial_sync_error_change` says which.
+  // The remote refused a local change, not for a constraint; `partial_sync_error_change` says which.
   PARTIAL_SYNC_CODE_PUSH_REFUSED = 20,
   // A local change does not fit what the remote has now; `partial_sync_error_change` says which.
   PARTIAL_SYNC_CODE_PULL_CONFLICT = 21,
@@ -103,6 +103,19 @@ typedef enum PartialSyncCode {
   // The transaction was rolled back by SQLite when a statement before this one failed. This one was not run, and none
   // is until the transaction is ended: with `ROLLBACK`, or with `COMMIT`, which fails with this code too.
   PARTIAL_SYNC_CODE_TRANSACTION_LOST = 27,
+  // A file cannot be opened: it does not exist, or permission is denied.
+  PARTIAL_SYNC_CODE_CANNOT_OPEN = 28,
+  // A value is not of the type that was asked for.
+  PARTIAL_SYNC_CODE_CONVERSION = 29,
+  // A constraint on the remote refused a local change; `partial_sync_error_change` says which change, and
+  // `partial_sync_error_sqlite_code` which kind of constraint.
+  PARTIAL_SYNC_CODE_PUSH_CONSTRAINT = 30,
+  // The call needs the remote's database, and nothing of it was fetched yet: pull first.
+  PARTIAL_SYNC_CODE_NOT_PULLED_YET = 31,
+  // A local change cannot be sent as it is; the message says what to do: to pull first, to push again, ...
+  PARTIAL_SYNC_CODE_UNSENDABLE = 32,
+  // A function of the program (token, url, ...) failed.
+  PARTIAL_SYNC_CODE_CALLBACK = 33,
 } PartialSyncCode;
 
 // What happened to a row.
@@ -420,8 +433,8 @@ const char *partial_sync_sqlite_version(void);
 // The code that the failed call returned; `PARTIAL_SYNC_CODE_OK` for NULL.
 enum PartialSyncCode partial_sync_error_code(const struct PartialSyncError *error);
 
-// SQLite's extended result code (`SQLITE_CONSTRAINT_UNIQUE` is 2067); its low byte is the primary one. 0 when the error
-// did not come through SQLite.
+// SQLite's extended result code (`SQLITE_CONSTRAINT_UNIQUE` is 2067); its low byte is the primary one. For an error that
+// did not come through SQLite it is the code that docs/errors.md gives its kind. 0 for NULL.
 int32_t partial_sync_error_sqlite_code(const struct PartialSyncError *error);
 
 // What was being done, what happened, and what can be done about it. Valid until the error is freed; NULL for NULL.

@@ -1,6 +1,6 @@
 //! Errors as the caller sees them: a code to branch on, and an object with the rest, which the caller owns.
 //!
-//! An error tells what the engine's error says and adds nothing to it; each engine error has exactly one code.
+//! An error tells what the engine's error says and adds nothing to it; each kind of engine error has a code of its own.
 
 use std::{
     any::Any,
@@ -8,9 +8,7 @@ use std::{
     ptr,
 };
 
-use partial_sync::Error;
-use partial_sync_transport::RemoteErrorKind;
-use partial_sync_vfs::ReadError;
+use partial_sync::ErrorKind;
 
 use crate::boundary::{self, Failure, quietly};
 
@@ -34,7 +32,7 @@ pub enum PartialSyncCode {
     ReadOnly = 5,
     /// The database, its change log or the file of a pull under way is damaged.
     Corrupt = 6,
-    /// What is at the path is no database, or no replica.
+    /// What is at the path is not a database, not a replica, or was changed by another program.
     NotADatabase = 7,
     /// The disk is full.
     Full = 8,
@@ -48,7 +46,7 @@ pub enum PartialSyncCode {
     Misuse = 12,
     /// The remote could not be reached, or failed.
     Network = 13,
-    /// The remote, or a pull that is being applied, took longer than the timeout.
+    /// The remote took longer than the timeout.
     Timeout = 14,
     /// The token is missing, wrong, expired, or not good for this.
     Unauthorized = 15,
@@ -60,7 +58,7 @@ pub enum PartialSyncCode {
     RemoteRefused = 18,
     /// The remote no longer keeps the revision that is needed: pull, then repeat the call.
     RevisionExpired = 19,
-    /// The remote refused a local change; `partial_sync_error_change` says which.
+    /// The remote refused a local change, not for a constraint; `partial_sync_error_change` says which.
     PushRefused = 20,
     /// A local change does not fit what the remote has now; `partial_sync_error_change` says which.
     PullConflict = 21,
@@ -77,6 +75,19 @@ pub enum PartialSyncCode {
     /// The transaction was rolled back by SQLite when a statement before this one failed. This one was not run, and none
     /// is until the transaction is ended: with `ROLLBACK`, or with `COMMIT`, which fails with this code too.
     TransactionLost = 27,
+    /// A file cannot be opened: it does not exist, or permission is denied.
+    CannotOpen = 28,
+    /// A value is not of the type that was asked for.
+    Conversion = 29,
+    /// A constraint on the remote refused a local change; `partial_sync_error_change` says which change, and
+    /// `partial_sync_error_sqlite_code` which kind of constraint.
+    PushConstraint = 30,
+    /// The call needs the remote's database, and nothing of it was fetched yet: pull first.
+    NotPulledYet = 31,
+    /// A local change cannot be sent as it is; the message says what to do: to pull first, to push again, ...
+    Unsendable = 32,
+    /// A function of the program (token, url, ...) failed.
+    Callback = 33,
 }
 
 /// Why a call failed. Owned by whoever gave the variable that it was put in; release it with
@@ -94,16 +105,13 @@ pub struct PartialSyncError {
 impl PartialSyncError {
     pub(crate) fn new(failure: Failure) -> Self {
         match failure {
-            Failure::Misuse(what) => Self::of(PartialSyncCode::Misuse, what),
+            Failure::Misuse(what) => Self::of(ErrorKind::Misuse, what),
             Failure::Engine(error) => Self {
-                sqlite_code: match &error {
-                    Error::Sqlite(e) => e.extended_code(),
-                    _ => 0,
-                },
+                sqlite_code: error.sqlite_code(),
                 page: error.page().map_or(0, |page| page.get()),
                 change: error.change().map_or(0, |change| change.0),
                 transient: error.is_transient(),
-                ..Self::of(code_of(&error), error.to_string())
+                ..Self::of(error.kind(), error.to_string())
             },
         }
     }
@@ -115,15 +123,15 @@ impl PartialSyncError {
             .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no message");
         Self::of(
-            PartialSyncCode::Internal,
+            ErrorKind::Internal,
             format!("a bug in partial-sync, please report it: {why}"),
         )
     }
 
-    fn of(code: PartialSyncCode, message: String) -> Self {
+    fn of(kind: ErrorKind, message: String) -> Self {
         Self {
-            code,
-            sqlite_code: 0,
+            code: kind.into(),
+            sqlite_code: kind.sqlite_code(),
             page: 0,
             change: 0,
             transient: false,
@@ -132,89 +140,44 @@ impl PartialSyncError {
     }
 }
 
-fn code_of(error: &Error) -> PartialSyncCode {
-    use PartialSyncCode as Code;
-    // The cause below SQLite says more than SQLite's "disk I/O error".
-    if error.is_interrupted() {
-        return Code::Interrupt;
-    }
-    if error.is_transaction_lost() {
-        return Code::TransactionLost;
-    }
-    if let Some(remote) = error.remote() {
-        return of_remote(remote.kind);
-    }
-    match error {
-        Error::Sqlite(e) => match e.cause().and_then(|cause| cause.downcast_ref::<ReadError>()) {
-            Some(cause) => of_read(cause).unwrap_or_else(|| of_sqlite(e.code())),
-            None => of_sqlite(e.code()),
-        },
-        Error::Read(cause) => of_read(cause).unwrap_or(Code::Io),
-        Error::NoRemote { .. } => Code::NoRemote,
-        Error::NotAReplica { .. } | Error::ChangedElsewhere { .. } => Code::NotADatabase,
-        Error::OtherRemote { .. } => Code::OtherRemote,
-        Error::InUse { .. } | Error::LeftOpen { .. } | Error::SyncBusy { .. } => Code::Busy,
-        Error::SegmentSize(_) | Error::Conversion(_) | Error::OpenedOtherwise { .. } => Code::Misuse,
-        Error::BootstrapQuery { .. } => Code::RemoteRefused,
-        Error::Storage { source, .. } => match source.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Code::Full,
-            std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => Code::ReadOnly,
-            _ => Code::Io,
-        },
-        Error::PushRefused(_) => Code::PushRefused,
-        Error::PullConflict { .. } => Code::PullConflict,
-        Error::Position(_) => Code::Diverged,
-        Error::Damaged { .. } => Code::Corrupt,
-        Error::UnusableDatabase { .. } | Error::Unsendable { .. } | Error::Unsupported { .. } => {
-            Code::Unsupported
+impl From<ErrorKind> for PartialSyncCode {
+    fn from(kind: ErrorKind) -> Self {
+        use ErrorKind as Kind;
+        match kind {
+            Kind::Sql => Self::Sql,
+            Kind::Busy => Self::Busy,
+            Kind::Constraint => Self::Constraint,
+            Kind::Interrupted => Self::Interrupt,
+            Kind::ReadOnly => Self::ReadOnly,
+            Kind::Corrupt => Self::Corrupt,
+            Kind::NotADatabase => Self::NotADatabase,
+            Kind::Full => Self::Full,
+            Kind::Io => Self::Io,
+            Kind::NoMemory => Self::NoMemory,
+            Kind::TooBig => Self::TooBig,
+            Kind::Misuse => Self::Misuse,
+            Kind::Network => Self::Network,
+            Kind::Timeout => Self::Timeout,
+            Kind::Unauthorized => Self::Unauthorized,
+            Kind::NotFound => Self::NotFound,
+            Kind::Protocol => Self::Protocol,
+            Kind::RemoteRefused => Self::RemoteRefused,
+            Kind::RevisionExpired => Self::RevisionExpired,
+            Kind::PushRefused => Self::PushRefused,
+            Kind::PullConflict => Self::PullConflict,
+            Kind::Diverged => Self::Diverged,
+            Kind::NoRemote => Self::NoRemote,
+            Kind::OtherRemote => Self::OtherRemote,
+            Kind::Unsupported => Self::Unsupported,
+            Kind::Internal => Self::Internal,
+            Kind::TransactionLost => Self::TransactionLost,
+            Kind::CannotOpen => Self::CannotOpen,
+            Kind::Conversion => Self::Conversion,
+            Kind::PushConstraint => Self::PushConstraint,
+            Kind::NotPulledYet => Self::NotPulledYet,
+            Kind::Unsendable => Self::Unsendable,
+            Kind::Callback => Self::Callback,
         }
-        Error::Interrupted { .. } => Code::Interrupt,
-        _ => Code::Sql,
-    }
-}
-
-fn of_remote(kind: RemoteErrorKind) -> PartialSyncCode {
-    use PartialSyncCode as Code;
-    match kind {
-        RemoteErrorKind::TimedOut => Code::Timeout,
-        RemoteErrorKind::Unauthorized => Code::Unauthorized,
-        RemoteErrorKind::NotFound => Code::NotFound,
-        RemoteErrorKind::RevisionExpired | RemoteErrorKind::RevisionUnknown => Code::RevisionExpired,
-        RemoteErrorKind::Refused => Code::RemoteRefused,
-        RemoteErrorKind::Protocol => Code::Protocol,
-        RemoteErrorKind::InvalidUrl | RemoteErrorKind::Client => Code::Misuse,
-        _ => Code::Network,
-    }
-}
-
-/// `None`: the code that came with it says it well enough.
-fn of_read(cause: &ReadError) -> Option<PartialSyncCode> {
-    use PartialSyncCode as Code;
-    match cause {
-        ReadError::TimedOut { .. } | ReadError::PullUnderWay { .. } => Some(Code::Timeout),
-        ReadError::Interrupted { .. } | ReadError::InterruptedByUser => Some(Code::Interrupt),
-        ReadError::Source { .. } | ReadError::Abandoned => Some(Code::Network),
-        ReadError::NotSent { .. } | ReadError::PageSize { .. } => Some(Code::Protocol),
-        _ => None,
-    }
-}
-
-fn of_sqlite(primary: i32) -> PartialSyncCode {
-    use PartialSyncCode as Code;
-    use rusqlite::ffi;
-    match primary {
-        ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => Code::Busy,
-        ffi::SQLITE_CONSTRAINT => Code::Constraint,
-        ffi::SQLITE_INTERRUPT => Code::Interrupt,
-        ffi::SQLITE_READONLY => Code::ReadOnly,
-        ffi::SQLITE_CORRUPT => Code::Corrupt,
-        ffi::SQLITE_NOTADB => Code::NotADatabase,
-        ffi::SQLITE_FULL => Code::Full,
-        ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN => Code::Io,
-        ffi::SQLITE_NOMEM => Code::NoMemory,
-        ffi::SQLITE_TOOBIG => Code::TooBig,
-        ffi::SQLITE_MISUSE | ffi::SQLITE_RANGE => Code::Misuse,
-        _ => Code::Sql,
     }
 }
 
@@ -225,8 +188,8 @@ pub unsafe extern "C" fn partial_sync_error_code(error: *const PartialSyncError)
     unsafe { error.as_ref() }.map_or(PartialSyncCode::Ok, |e| e.code)
 }
 
-/// SQLite's extended result code (`SQLITE_CONSTRAINT_UNIQUE` is 2067); its low byte is the primary one. 0 when the error
-/// did not come through SQLite.
+/// SQLite's extended result code (`SQLITE_CONSTRAINT_UNIQUE` is 2067); its low byte is the primary one. For an error that
+/// did not come through SQLite it is the code that docs/errors.md gives its kind. 0 for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn partial_sync_error_sqlite_code(error: *const PartialSyncError) -> i32 {
     // SAFETY: null or live, by the rules of the boundary.
@@ -266,4 +229,30 @@ pub unsafe extern "C" fn partial_sync_error_page(error: *const PartialSyncError)
 pub unsafe extern "C" fn partial_sync_error_free(error: *mut *mut PartialSyncError) {
     // SAFETY: by the rules of the boundary.
     quietly((), || unsafe { boundary::release(error) });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_in_the_documentation_is_the_one_of_the_code() {
+        let text = include_str!("../../../docs/errors.md");
+        let rows: Vec<(&str, &str)> = (text.lines())
+            .filter(|line| line.starts_with("| `"))
+            .map(|line| {
+                let cells: Vec<&str> = line
+                    .split('|')
+                    .map(|cell| cell.trim().trim_matches('`'))
+                    .collect();
+                (cells[1], cells[4])
+            })
+            .collect();
+        assert_eq!(rows.len(), ErrorKind::ALL.len());
+        for ((name, code), kind) in rows.iter().zip(ErrorKind::ALL) {
+            assert_eq!(*name, kind.name());
+            let ours = format!("{:?}", PartialSyncCode::from(*kind));
+            assert_eq!(code.replace('_', ""), ours.to_uppercase());
+        }
+    }
 }

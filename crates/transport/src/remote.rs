@@ -154,7 +154,6 @@ pub struct RemoteError {
 
 /// Kinds of [`RemoteError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum RemoteErrorKind {
     /// The url cannot be used.
     InvalidUrl,

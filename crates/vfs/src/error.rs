@@ -16,7 +16,6 @@ pub type SourceError = Arc<dyn Error + Send + Sync>;
 
 /// Why a page could not be read.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum ReadError {
     /// The file system failed.
     #[error("could not {doing} {}: {source}", path.display())]

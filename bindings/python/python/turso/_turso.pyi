@@ -23,9 +23,12 @@ converters: dict[str, Callable[[bytes], Any]]
 class Warning(Exception): ...
 
 class Error(Exception):
+    kind: str
     sqlite_errorcode: int
-    change: int
     sqlite_errorname: str
+    change: int
+
+def _kinds_of_errors() -> list[tuple[str, type[Exception], int]]: ...
 
 class InterfaceError(Error): ...
 class DatabaseError(Error): ...

@@ -46,7 +46,6 @@ pub struct RemotePosition {
 
 /// A position that cannot be gone on from, or cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum PositionError {
     /// The remote lost changes that it had acknowledged.
     #[error(

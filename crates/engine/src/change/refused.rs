@@ -29,6 +29,16 @@ pub struct PushRefused {
     pub code: Option<String>,
 }
 
+impl PushRefused {
+    /// Whether a constraint of the remote's was in the way. Remotes that send no code say it in their message.
+    pub fn is_constraint(&self) -> bool {
+        match &self.code {
+            Some(code) if code.starts_with("SQLITE_") => code.starts_with("SQLITE_CONSTRAINT"),
+            _ => self.message.contains("constraint failed"),
+        }
+    }
+}
+
 impl fmt::Display for PushRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.change_id, &self.table) {

@@ -425,7 +425,8 @@ static void what_one_replica_pushes_another_one_pulls(const char *url)
     OK(partial_sync_pull(db, NULL, &error));
     ask("take the name");
     OK(partial_sync_execute_batch(conn, "INSERT INTO names VALUES (2, 'taken')", -1, &error));
-    EXPECT(partial_sync_push(db, &error) == PARTIAL_SYNC_CODE_PUSH_REFUSED);
+    EXPECT(partial_sync_push(db, &error) == PARTIAL_SYNC_CODE_PUSH_CONSTRAINT);
+    EXPECT(partial_sync_error_sqlite_code(error) == 2067);
     int64_t change = partial_sync_error_change(error);
     EXPECT(change > 0 && strstr(partial_sync_error_message(error), "UNIQUE") != NULL);
     partial_sync_error_free(&error);
@@ -519,7 +520,7 @@ static void an_error_of_the_network_names_the_url(const char *unreachable)
     PartialSyncDatabase *db = NULL;
     EXPECT(partial_sync_open(&config, &db, &error) == PARTIAL_SYNC_CODE_NETWORK && db == NULL);
     EXPECT(strstr(partial_sync_error_message(error), unreachable) != NULL);
-    EXPECT(partial_sync_error_is_transient(error) && partial_sync_error_sqlite_code(error) == 0);
+    EXPECT(partial_sync_error_is_transient(error) && partial_sync_error_sqlite_code(error) == 10);
     partial_sync_error_free(&error);
     config.url = "ftp://example.com";
     FAILS(partial_sync_open(&config, &db, &error), PARTIAL_SYNC_CODE_MISUSE, "ftp");
