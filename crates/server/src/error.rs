@@ -7,7 +7,7 @@ use std::{io, net::SocketAddr, path::PathBuf};
 
 use partial_sync_core::{PageCount, PageNo};
 
-use crate::history::Seq;
+use crate::history::revision::Seq;
 
 /// What a page history can say instead of an answer.
 #[derive(Debug, thiserror::Error)]

@@ -21,7 +21,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
 use serde::Deserialize;
 
-use super::bearer;
+use super::bearer::bearer;
 use crate::access::{Access, Authenticator, Denied};
 
 /// How far the clock of whoever makes tokens may be ahead of ours.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use subtle::ConstantTimeEq as _;
 
-use super::bearer;
+use super::bearer::bearer;
 use crate::access::{Access, Authenticator, Denied};
 
 /// Lets in who knows the token. The comparison takes the same time wherever the first difference is.

@@ -28,7 +28,8 @@ use roaring::RoaringBitmap;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use super::{
-    Before, Changes, Generation, History, HistorySize, Kept, Position, Retention, RevisionRecord, Seq,
+    api::{Before, Changes, History, HistorySize, Kept, Position, Retention},
+    revision::{Generation, RevisionRecord, Seq},
 };
 use crate::error::HistoryError;
 

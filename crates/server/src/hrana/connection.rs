@@ -26,9 +26,9 @@ use rusqlite::{
 };
 
 use super::{
-    HranaOptions,
     error::{code, error, from_sqlite},
     guard::{Verdict, judge, judge_keys, judge_text, writes_keys},
+    options::HranaOptions,
 };
 
 /// Virtual machine steps between two looks at the clock: some ten microseconds.

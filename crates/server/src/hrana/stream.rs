@@ -15,9 +15,9 @@ use std::{
 use partial_sync_transport::hrana::{self, Batch, BatchResult, Condition, Stmt, StmtResult};
 
 use super::{
-    HranaOptions,
     connection::SqlConnection,
     error::{code, error},
+    options::HranaOptions,
     statement::{self, Budget},
     wire::{StreamRequest, StreamResponse, StreamResult},
 };

@@ -24,9 +24,9 @@ use tokio::{
 };
 
 use super::{
-    HranaOptions,
     connection::SqlConnection,
     error::{code, error},
+    options::HranaOptions,
     stream::{Stream, Texts},
 };
 use crate::access::{Access, DatabaseHandle};

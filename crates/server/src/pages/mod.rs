@@ -4,39 +4,34 @@
 //! likes without keeping the WAL from being reset. Nothing here writes, and no request holds more than a few hundred
 //! KiB of pages.
 
+mod ids;
 mod plan;
 mod query;
 mod reader;
+mod refusal;
 mod snapshot;
 mod stream;
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json,
     body::Body,
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use partial_sync_core::PageId;
 use partial_sync_transport::{
     ApplyMode, Features,
-    wire::{
-        FEATURES_HEADER, PROTOBUF, PullUpdatesHeader, PullUpdatesRequest, REVISION_EXPIRED, REVISION_UNKNOWN,
-    },
+    wire::{FEATURES_HEADER, PROTOBUF, PullUpdatesHeader, PullUpdatesRequest},
 };
 use prost::Message;
 use roaring::RoaringBitmap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::{
-    error::{HistoryError, ServerError},
-    follow::Follower,
-    metrics::Metrics,
-};
+use crate::{error::ServerError, follow::Follower, metrics::Metrics};
 pub use query::{QueryError, QueryLimits, QueryRunner};
 pub use reader::PageReader;
+pub use refusal::Refusal;
 pub use snapshot::SnapshotQueries;
 
 /// What the endpoint needs besides the database.
@@ -54,83 +49,6 @@ pub struct PagesEndpoint {
     pub metrics: Arc<Metrics>,
     /// Becomes `true` when the server stops: long polls then answer at once.
     pub stopping: watch::Receiver<bool>,
-}
-
-/// A request that is not answered with pages.
-#[derive(Debug)]
-pub struct Refusal {
-    status: StatusCode,
-    code: &'static str,
-    message: String,
-}
-
-impl Refusal {
-    /// The client's mistake.
-    pub fn bad_request(message: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::BAD_REQUEST,
-            code: "BAD_REQUEST",
-            message: message.into(),
-        }
-    }
-
-    fn busy(message: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            code: "BUSY",
-            message: message.into(),
-        }
-    }
-
-    fn unknown(message: impl Into<String>) -> Self {
-        Self {
-            code: REVISION_UNKNOWN,
-            ..Self::bad_request(message)
-        }
-    }
-}
-
-impl From<HistoryError> for Refusal {
-    fn from(error: HistoryError) -> Self {
-        let (status, code) = match &error {
-            HistoryError::Unknown(_) => (StatusCode::BAD_REQUEST, REVISION_UNKNOWN),
-            HistoryError::Expired(_) | HistoryError::Lost { .. } => (StatusCode::GONE, REVISION_EXPIRED),
-            _ => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL"),
-        };
-        if status.is_server_error() {
-            tracing::error!(%error, "a request for pages failed");
-        }
-        Self {
-            status,
-            code,
-            message: error.to_string(),
-        }
-    }
-}
-
-impl From<ServerError> for Refusal {
-    fn from(error: ServerError) -> Self {
-        HistoryError::from(error).into()
-    }
-}
-
-impl From<QueryError> for Refusal {
-    fn from(error: QueryError) -> Self {
-        match error {
-            QueryError::Pages(error) => error.into(),
-            error => Self {
-                code: "BAD_QUERY",
-                ..Self::bad_request(format!("the query selector was refused: {error}"))
-            },
-        }
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let body = serde_json::json!({ "code": self.code, "message": self.message });
-        (self.status, Json(body)).into_response()
-    }
 }
 
 impl PagesEndpoint {
@@ -189,25 +107,4 @@ impl PagesEndpoint {
         ];
         Ok((StatusCode::OK, headers, body).into_response())
     }
-}
-
-/// Page ids below a size.
-fn ids_below(size: partial_sync_core::PageCount) -> RoaringBitmap {
-    let mut ids = RoaringBitmap::new();
-    ids.insert_range(0..size.0);
-    ids
-}
-
-/// Page numbers as page ids.
-fn ids_of(pages: &RoaringBitmap) -> RoaringBitmap {
-    pages
-        .iter()
-        .filter_map(partial_sync_core::PageNo::new)
-        .map(|page| page.id().0)
-        .collect()
-}
-
-/// A page id of a bitmap as a page number; ids are below a database's size, so all but the one last id have one.
-fn no_of(id: u32) -> Option<partial_sync_core::PageNo> {
-    PageId(id).no()
 }

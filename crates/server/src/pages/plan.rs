@@ -7,9 +7,13 @@ use partial_sync_transport::{PageSelector, PagesRequest};
 use roaring::RoaringBitmap;
 use tokio::{sync::watch, time::Instant};
 
-use super::{PageReader, Refusal, ids_below, ids_of};
+use super::{
+    ids::{ids_below, ids_of},
+    reader::PageReader,
+    refusal::Refusal,
+};
 use crate::{
-    error::HistoryError,
+    error::{HistoryError, ServerError},
     follow::{Current, Follower},
     history::RevisionRecord,
 };
@@ -89,7 +93,7 @@ async fn named(
     let history = Arc::clone(follower.history());
     let found = tokio::task::spawn_blocking(move || history.revision(seq)).await;
     found
-        .map_err(|_| Refusal::from(crate::ServerError::Stopping))?
+        .map_err(|_| Refusal::from(ServerError::Stopping))?
         .map_err(Refusal::from)
 }
 

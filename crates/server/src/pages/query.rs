@@ -1,10 +1,10 @@
-//! Query selectors: which pages a statement touches. [`super::SnapshotQueries`] runs them; a server can be given another [`QueryRunner`].
+//! Query selectors: which pages a statement touches. [`SnapshotQueries`](super::SnapshotQueries) runs them; a server can be given another [`QueryRunner`].
 
 use std::time::Duration;
 
 use roaring::RoaringBitmap;
 
-use super::PageReader;
+use super::reader::PageReader;
 use crate::error::HistoryError;
 
 /// How much a query selector may cost.

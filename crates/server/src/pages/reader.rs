@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use partial_sync_core::{PageNo, PageSize};
+use partial_sync_core::{PageId, PageNo, PageSize};
 use roaring::RoaringBitmap;
 
-use super::{ids_of, no_of};
+use super::ids::ids_of;
 use crate::{
     error::{HistoryError, ServerError},
     follow::Follower,
@@ -75,7 +75,7 @@ impl PageReader {
             return Ok(());
         }
         let lost = ids_of(&self.follower.history().lost(self.at.seq)?);
-        match (&lost & ids).min().and_then(no_of) {
+        match (&lost & ids).min().and_then(|id| PageId(id).no()) {
             None => Ok(()),
             Some(page) => Err(HistoryError::Lost {
                 seq: self.at.seq,

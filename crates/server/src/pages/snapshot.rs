@@ -31,7 +31,10 @@ use rusqlite::{
     limits::Limit,
 };
 
-use super::{PageReader, QueryError, QueryLimits, QueryRunner};
+use super::{
+    query::{QueryError, QueryLimits, QueryRunner},
+    reader::PageReader,
+};
 
 /// SQLite's virtual machine looks at the clock every so many instructions.
 const CLOCK_EVERY: i32 = 10_000;

@@ -5,11 +5,11 @@ use std::{io, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, stream};
-use partial_sync_core::PageNo;
+use partial_sync_core::{PageId, PageNo};
 use partial_sync_transport::wire::{PageData, PageEncoding, PullUpdatesHeader, encode_frame};
 use roaring::RoaringBitmap;
 
-use super::{PageReader, Refusal, no_of};
+use super::{reader::PageReader, refusal::Refusal};
 use crate::{error::HistoryError, metrics::Metrics};
 
 /// Bytes of pages read at a time.
@@ -48,7 +48,7 @@ impl Batches {
         let mut this = Self {
             reader,
             zstd,
-            pages: Box::new(ids.into_iter().flatten().filter_map(no_of)),
+            pages: Box::new(ids.into_iter().flatten().filter_map(|id| PageId(id).no())),
             ready: None,
             at_a_time,
         };

@@ -1,0 +1,140 @@
+//! What a page history does, wherever it keeps the pages.
+
+use std::{fmt, time::Duration};
+
+use bytes::Bytes;
+use partial_sync_core::{PageCount, PageNo, PageSize};
+use roaring::RoaringBitmap;
+
+use super::revision::{Generation, RevisionRecord, Seq};
+use crate::error::HistoryError;
+
+/// One page that a new revision changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The page.
+    pub page: PageNo,
+    /// What it was.
+    pub before: Before,
+    /// [`page_hash`] of what it is; `None` = the database has become shorter.
+    pub after: Option<u64>,
+}
+
+/// What a page was before a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// These bytes.
+    Page(Bytes),
+    /// The database was shorter.
+    Absent,
+    /// Nobody saw it.
+    Lost,
+}
+
+/// A page at a revision, as far as the history knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It was not changed since: the current page.
+    Unchanged,
+    /// These bytes.
+    Page(Bytes),
+}
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HistorySize {
+    /// Revisions that can be asked for.
+    pub revisions: u64,
+    /// Bytes of pre-images, as stored.
+    pub bytes: u64,
+}
+
+/// For how long and up to how much old pages are kept. The current revision is always there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// A revision is kept for this long after the next one replaced it.
+    pub age: Duration,
+    /// Stored bytes of pre-images; the oldest go first.
+    pub bytes: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            age: Duration::from_secs(24 * 60 * 60),
+            bytes: 1 << 30,
+        }
+    }
+}
+
+/// Where the history stood when it was left; opaque to the history.
+pub type Position = Vec<u8>;
+
+/// A stream of changes in rising page order, read while the revision is being stored.
+pub type Changes<'a> = dyn Iterator<Item = Result<Change, HistoryError>> + 'a;
+
+/// Keeps pre-images. All calls block; one caller at a time writes, any number read.
+pub trait History: Send + Sync + fmt::Debug {
+    /// This life of the history, and the page size it is for; `None` = it is new: [`History::begin`] it.
+    fn generation(&self) -> Result<Option<(Generation, PageSize)>, HistoryError>;
+
+    /// Forgets everything and begins a new life with revision 1, whose pages have these hashes (all of them, in order).
+    fn begin(
+        &self,
+        page_size: PageSize,
+        db_size: PageCount,
+        unix_ms: i64,
+        hashes: &mut dyn Iterator<Item = Result<u64, HistoryError>>,
+    ) -> Result<Generation, HistoryError>;
+
+    /// The latest revision.
+    fn latest(&self) -> Result<RevisionRecord, HistoryError>;
+
+    /// Makes the next revision's number a random distance larger than it would be. To be called when a history is taken up
+    /// again: it may be a copy, restored from a backup, of one that has given out the next numbers already.
+    fn leap(&self);
+
+    /// Adds the revision after `after`, durably, all or nothing. `None` and nothing is added if there is no change.
+    fn record(
+        &self,
+        after: RevisionRecord,
+        db_size: PageCount,
+        unix_ms: i64,
+        changes: &mut Changes<'_>,
+    ) -> Result<Option<RevisionRecord>, HistoryError>;
+
+    /// A revision that is kept.
+    fn revision(&self, seq: Seq) -> Result<RevisionRecord, HistoryError>;
+
+    /// These pages at a revision that is kept, in the order asked. They must lie within its size.
+    fn pages_at(&self, seq: Seq, pages: &[PageNo]) -> Result<Vec<Kept>, HistoryError>;
+
+    /// Page numbers that revisions in `(since, until]` changed, added or took away.
+    fn changed(&self, since: Seq, until: Seq) -> Result<RoaringBitmap, HistoryError>;
+
+    /// Page numbers whose bytes at a revision are gone.
+    fn lost(&self, seq: Seq) -> Result<RoaringBitmap, HistoryError>;
+
+    /// Hashes of the latest revision's pages, from `from` up, at most `limit`.
+    fn hashes(&self, from: PageNo, limit: u32) -> Result<Vec<u64>, HistoryError>;
+
+    /// The position stored last, and the revision it belongs to.
+    fn position(&self) -> Result<Option<(Seq, Position)>, HistoryError>;
+
+    /// Stores where the database stands at a revision.
+    fn set_position(&self, seq: Seq, position: &Position) -> Result<(), HistoryError>;
+
+    /// Lets go of a little of what need not be kept; `true` = there is more.
+    fn prune(&self, retention: &Retention, unix_ms: i64) -> Result<bool, HistoryError>;
+
+    /// How much is kept.
+    fn size(&self) -> Result<HistorySize, HistoryError>;
+
+    /// Where it is kept, for messages.
+    fn place(&self) -> String;
+}
+
+/// By what a page is recognised after a restart.
+pub fn page_hash(page: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(page)
+}

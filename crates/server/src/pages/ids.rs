@@ -1,0 +1,20 @@
+//! Sets of page ids.
+
+use partial_sync_core::{PageCount, PageNo};
+use roaring::RoaringBitmap;
+
+/// Page ids below a size.
+pub(super) fn ids_below(size: PageCount) -> RoaringBitmap {
+    let mut ids = RoaringBitmap::new();
+    ids.insert_range(0..size.0);
+    ids
+}
+
+/// Page numbers as page ids.
+pub(super) fn ids_of(pages: &RoaringBitmap) -> RoaringBitmap {
+    pages
+        .iter()
+        .filter_map(PageNo::new)
+        .map(|page| page.id().0)
+        .collect()
+}
