@@ -6,45 +6,15 @@
 
 mod pages;
 mod sql;
+mod subject;
 
-use std::{collections::BTreeMap, panic::AssertUnwindSafe, time::Duration};
+use std::panic::AssertUnwindSafe;
 
-use bytes::Bytes;
-use futures_util::{FutureExt, TryStreamExt, future::BoxFuture};
-
-use crate::{
-    hrana::{Batch, BatchResult, Condition, Step, Stmt, Value},
-    remote::{PagesHeader, PagesRequest, Remote, RemoteError},
-};
+use futures_util::{FutureExt, future::BoxFuture};
 
 pub use pages::*;
 pub use sql::*;
-
-/// A remote under test, with a database of at least 5 pages that nobody else changes meanwhile.
-pub trait Subject: Send + Sync {
-    /// The remote.
-    fn remote(&self) -> &dyn Remote;
-
-    /// Commits something that changes at least one page and not all of them. The default does it with SQL.
-    fn change(&self) -> BoxFuture<'_, ()> {
-        async move {
-            let answer = run(
-                self.remote(),
-                &[
-                    "CREATE TABLE IF NOT EXISTS conformance_changes (n INTEGER PRIMARY KEY, t TEXT)",
-                    "INSERT INTO conformance_changes (t) VALUES ('changed')",
-                ],
-            );
-            assert_no_errors(&answer.await.expect("the change is made"));
-        }
-        .boxed()
-    }
-
-    /// A SELECT that touches at least one page; `None` = do not test query selectors.
-    fn query(&self) -> Option<String> {
-        None
-    }
-}
+pub use subject::Subject;
 
 /// One function of the suite.
 pub type Check = for<'a> fn(&'a dyn Subject) -> BoxFuture<'a, ()>;
@@ -106,56 +76,4 @@ pub async fn outcomes(
         }
     }
     failed
-}
-
-/// An answer read to its end.
-struct Read {
-    header: PagesHeader,
-    pages: BTreeMap<u32, Bytes>,
-}
-
-async fn read(remote: &dyn Remote, request: PagesRequest) -> Result<Read, RemoteError> {
-    let answer = remote.pages(request).await?;
-    let pages: Vec<_> = answer.pages.try_collect().await?;
-    let count = pages.len();
-    let pages: BTreeMap<_, _> = pages.into_iter().map(|page| (page.id.0, page.data)).collect();
-    assert_eq!(pages.len(), count, "no page comes twice");
-    if let Some(beyond) = pages.keys().find(|id| **id >= answer.header.db_size.0) {
-        panic!("page id {beyond} lies beyond the {} pages", answer.header.db_size);
-    }
-    Ok(Read {
-        header: answer.header,
-        pages,
-    })
-}
-
-async fn read_all(remote: &dyn Remote) -> Read {
-    read(remote, PagesRequest::default())
-        .await
-        .expect("a full read works")
-}
-
-async fn run(remote: &dyn Remote, statements: &[&str]) -> Result<BatchResult, RemoteError> {
-    let steps = statements.iter().map(|sql| step(None, sql, vec![])).collect();
-    remote
-        .execute(
-            Batch {
-                steps,
-                ..Batch::default()
-            },
-            Some(Duration::from_secs(10)),
-        )
-        .await
-}
-
-fn step(condition: Option<Condition>, sql: &str, args: Vec<Value>) -> Step {
-    Step {
-        condition,
-        stmt: Stmt::new(sql, args),
-    }
-}
-
-fn assert_no_errors(result: &BatchResult) {
-    let errors: Vec<_> = result.step_errors.iter().flatten().collect();
-    assert!(errors.is_empty(), "{errors:?}");
 }

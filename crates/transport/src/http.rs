@@ -6,6 +6,7 @@
 
 mod client;
 mod describe;
+mod inner;
 mod pace;
 mod pages;
 mod pipeline;
@@ -22,19 +23,17 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
 use crate::{
     hrana::{Batch, BatchResult},
-    remote::{Features, PageStream, PagesRequest, Remote, RemoteError, RemoteErrorKind, TransferStats},
-    url::RemoteUrl,
+    remote::{PageStream, PagesRequest, Remote, RemoteError, TransferStats},
     wire,
 };
 
 pub use client::{HttpClient, HttpRequest, HttpResponse, ReqwestClient};
+use inner::Inner;
 pub use retry::RetryPolicy;
 pub use source::{AuthToken, ReplaceableToken, TokenFunction, UrlFunction, UrlSource};
 
@@ -70,32 +69,6 @@ pub const DEFAULT_SQL_ANSWER_LIMIT: usize = 64 << 20;
 #[derive(Clone, Debug)]
 pub struct HttpRemote {
     inner: Arc<Inner>,
-}
-
-struct Inner {
-    url: UrlSource,
-    token: AuthToken,
-    headers: Vec<(String, String)>,
-    deadline: Duration,
-    retry: RetryPolicy,
-    compression: bool,
-    sql_answer_limit: usize,
-    client: Arc<dyn HttpClient>,
-    random: Mutex<fastrand::Rng>,
-    /// What the remote at this url said last that it can do.
-    known: Mutex<Option<(String, Features)>>,
-    requests: AtomicU64,
-    bytes_sent: AtomicU64,
-    bytes_received: AtomicU64,
-}
-
-impl fmt::Debug for Inner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpRemoteInner")
-            .field("url", &self.url)
-            .field("token", &self.token)
-            .finish_non_exhaustive()
-    }
 }
 
 /// Makes an [`HttpRemote`].
@@ -264,98 +237,4 @@ impl Remote for HttpRemote {
             bytes_received: self.inner.bytes_received.load(Relaxed),
         }
     }
-}
-
-impl Inner {
-    /// Sends one request, once. The token is asked for here, so each attempt has a fresh one.
-    async fn send(
-        &self,
-        url: &RemoteUrl,
-        path: &str,
-        media_type: &str,
-        body: Bytes,
-    ) -> Result<HttpResponse, RemoteError> {
-        let mut headers = vec![
-            ("content-type".to_owned(), media_type.to_owned()),
-            (
-                "user-agent".to_owned(),
-                concat!("partial-sync/", env!("CARGO_PKG_VERSION")).to_owned(),
-            ),
-        ];
-        if let Some(token) = self.token.ask(url).await? {
-            headers.push(("authorization".to_owned(), format!("Bearer {token}")));
-        }
-        for header in &self.headers {
-            headers.retain(|(name, _)| *name != header.0);
-            headers.push(header.clone());
-        }
-        self.requests.fetch_add(1, Relaxed);
-        self.bytes_sent.fetch_add(body.len() as u64, Relaxed);
-        self.client
-            .send(HttpRequest {
-                method: "POST",
-                url: url.endpoint(path).into(),
-                headers,
-                body,
-            })
-            .await
-    }
-
-    fn received(&self, bytes: usize) {
-        self.bytes_received.fetch_add(bytes as u64, Relaxed);
-    }
-
-    /// How long to wait before the next attempt.
-    fn pause(&self, failed: u32, retry_after: Option<Duration>) -> Duration {
-        let drawn = self.retry.pause(failed, &mut self.random.lock());
-        drawn.max(retry_after.unwrap_or_default())
-    }
-
-    fn known_features(&self, url: &RemoteUrl) -> Features {
-        match &*self.known.lock() {
-            Some((of, features)) if *of == url.to_string() => *features,
-            _ => Features::default(),
-        }
-    }
-
-    fn learn_features(&self, url: &RemoteUrl, features: Features) {
-        *self.known.lock() = Some((url.to_string(), features));
-    }
-}
-
-/// Names the request in an error of the connection, and says what to do.
-fn explained(error: RemoteError, what: &str) -> RemoteError {
-    let remedy = match error.kind {
-        RemoteErrorKind::Unreachable => {
-            ". Check the network and the url; the same call works again when the remote can be reached"
-        }
-        _ => "",
-    };
-    RemoteError {
-        message: format!("{what}: {}{remedy}", error.message),
-        ..error
-    }
-}
-
-/// Says how hard was tried.
-fn concluded(error: RemoteError, attempts: u32, started: Instant) -> RemoteError {
-    let plural = if attempts == 1 { "" } else { "s" };
-    RemoteError {
-        message: format!(
-            "{} ({attempts} attempt{plural} in {:.1} s)",
-            error.message,
-            started.elapsed().as_secs_f64()
-        ),
-        ..error
-    }
-}
-
-fn timed_out(what: &str, limit: Duration) -> RemoteError {
-    RemoteError::new(
-        RemoteErrorKind::TimedOut,
-        format!(
-            "{what}: nothing came within {:.1} s. Check the network, or allow more time with the deadline",
-            limit.as_secs_f64()
-        ),
-    )
 }

@@ -4,6 +4,7 @@
 //! a small multiple of the bytes that really arrived, and nothing panics whatever they are.
 
 mod bitmap;
+mod error;
 mod framing;
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use partial_sync_core::{PageCount, Revision};
 use crate::remote::{ApplyMode, Features, PageSelector, PagesRequest};
 
 pub use bitmap::{BITMAP_LIMIT, decode_bitmap, encode_bitmap};
+pub use error::WireError;
 pub use framing::{FrameDecoder, HEADER_LIMIT, PAGE_LIMIT, encode_frame};
 
 /// Path of the pages endpoint, appended to the remote's base url.
@@ -301,35 +303,6 @@ impl Features {
             .collect();
         said.join(", ")
     }
-}
-
-/// Bytes that are not what the protocol says.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum WireError {
-    /// A length before a message that is longer than any message can be.
-    #[error("a message of {length} bytes was announced, the longest allowed here has {limit}")]
-    TooLong {
-        /// The length read.
-        length: u64,
-        /// The longest accepted.
-        limit: usize,
-    },
-    /// A length before a message that does not end within 10 bytes.
-    #[error("the length before a message is no varint")]
-    BadLength,
-    /// A message that is no protobuf, or another one.
-    #[error("a message cannot be decoded: {0}")]
-    Message(#[from] prost::DecodeError),
-    /// A header that contradicts itself or the protocol.
-    #[error("the answer's header is wrong: {0}")]
-    BadHeader(&'static str),
-    /// A bitmap that is none, or too large.
-    #[error("a page bitmap cannot be read: {0}")]
-    Bitmap(String),
-    /// Something that the protocol allows and this project does not do.
-    #[error("not supported: {0}")]
-    Unsupported(&'static str),
 }
 
 #[cfg(test)]

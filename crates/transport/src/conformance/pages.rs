@@ -6,7 +6,7 @@ use futures_util::future::join;
 use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
-use super::{Subject, read, read_all};
+use super::subject::{Subject, read, read_all};
 use crate::remote::{ApplyMode, PageSelector, PagesRequest, RemoteErrorKind};
 use partial_sync_core::Revision;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Subject, assert_no_errors, run, step};
+use super::subject::{Subject, assert_no_errors, run, step};
 use crate::{
     hrana::{Batch, BatchResult, Condition, Step, Value},
     remote::Remote,

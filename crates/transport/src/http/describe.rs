@@ -1,10 +1,13 @@
-//! What a page request asks for, in words for messages; never with a secret in them.
+//! What a request asks for and how it ended, in words for messages; never with a secret in them.
+
+use std::time::Duration;
 
 use roaring::RoaringBitmap;
+use tokio::time::Instant;
 
 use super::status::printable;
 use crate::{
-    remote::{PageSelector, PagesRequest},
+    remote::{PageSelector, PagesRequest, RemoteError, RemoteErrorKind},
     url::RemoteUrl,
 };
 
@@ -45,4 +48,41 @@ pub(super) fn shortened(text: &str) -> String {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text,
     }
+}
+
+/// Names the request in an error of the connection, and says what to do.
+pub(super) fn explained(error: RemoteError, what: &str) -> RemoteError {
+    let remedy = match error.kind {
+        RemoteErrorKind::Unreachable => {
+            ". Check the network and the url; the same call works again when the remote can be reached"
+        }
+        _ => "",
+    };
+    RemoteError {
+        message: format!("{what}: {}{remedy}", error.message),
+        ..error
+    }
+}
+
+/// Says how hard was tried.
+pub(super) fn concluded(error: RemoteError, attempts: u32, started: Instant) -> RemoteError {
+    let plural = if attempts == 1 { "" } else { "s" };
+    RemoteError {
+        message: format!(
+            "{} ({attempts} attempt{plural} in {:.1} s)",
+            error.message,
+            started.elapsed().as_secs_f64()
+        ),
+        ..error
+    }
+}
+
+pub(super) fn timed_out(what: &str, limit: Duration) -> RemoteError {
+    RemoteError::new(
+        RemoteErrorKind::TimedOut,
+        format!(
+            "{what}: nothing came within {:.1} s. Check the network, or allow more time with the deadline",
+            limit.as_secs_f64()
+        ),
+    )
 }

@@ -9,7 +9,7 @@ use std::{future::Future, time::Duration};
 
 use tokio::time::{Instant, timeout};
 
-use super::timed_out;
+use super::describe::timed_out;
 use crate::remote::{RemoteError, RemoteErrorKind};
 
 /// The slowest pace of an answer, in bytes a second.

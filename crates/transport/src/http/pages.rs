@@ -16,12 +16,10 @@ use roaring::RoaringBitmap;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Inner, concluded,
-    describe::{describe, name_pages, shortened},
-    explained,
+    describe::{concluded, describe, explained, name_pages, shortened, timed_out},
+    inner::Inner,
     pace::Pace,
     status::{self, Refusal},
-    timed_out,
 };
 use crate::{
     remote::{

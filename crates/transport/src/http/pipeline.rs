@@ -10,7 +10,12 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
 
-use super::{Inner, concluded, explained, pace::Pace, status, timed_out};
+use super::{
+    describe::{concluded, explained, timed_out},
+    inner::Inner,
+    pace::Pace,
+    status,
+};
 use crate::{
     hrana::{self, Batch, BatchResult, Value},
     remote::{Features, RemoteError, RemoteErrorKind},

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use roaring::RoaringBitmap;
 
-use super::WireError;
+use super::error::WireError;
 
 /// The longest serialised bitmap that is accepted: what a full, incompressible bitmap of 2^27 pages takes.
 pub const BITMAP_LIMIT: usize = 16 << 20;

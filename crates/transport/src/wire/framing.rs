@@ -6,7 +6,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
 
-use super::WireError;
+use super::error::WireError;
 
 /// The longest header: a revision is short, but it is opaque, and unknown fields may come with it.
 pub const HEADER_LIMIT: usize = 256 << 10;

@@ -1,0 +1,107 @@
+//! One request, sent once: what every remote request has in common, whatever it asks.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{
+    client::{HttpClient, HttpRequest, HttpResponse},
+    retry::RetryPolicy,
+    source::{AuthToken, UrlSource},
+};
+use crate::{
+    remote::{Features, RemoteError},
+    url::RemoteUrl,
+};
+
+/// What a remote's clones share, and how one request is sent.
+pub(super) struct Inner {
+    pub(super) url: UrlSource,
+    pub(super) token: AuthToken,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) deadline: Duration,
+    pub(super) retry: RetryPolicy,
+    pub(super) compression: bool,
+    pub(super) sql_answer_limit: usize,
+    pub(super) client: Arc<dyn HttpClient>,
+    pub(super) random: Mutex<fastrand::Rng>,
+    /// What the remote at this url said last that it can do.
+    pub(super) known: Mutex<Option<(String, Features)>>,
+    pub(super) requests: AtomicU64,
+    pub(super) bytes_sent: AtomicU64,
+    pub(super) bytes_received: AtomicU64,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpRemoteInner")
+            .field("url", &self.url)
+            .field("token", &self.token)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// Sends one request, once. The token is asked for here, so each attempt has a fresh one.
+    pub(super) async fn send(
+        &self,
+        url: &RemoteUrl,
+        path: &str,
+        media_type: &str,
+        body: Bytes,
+    ) -> Result<HttpResponse, RemoteError> {
+        let mut headers = vec![
+            ("content-type".to_owned(), media_type.to_owned()),
+            (
+                "user-agent".to_owned(),
+                concat!("partial-sync/", env!("CARGO_PKG_VERSION")).to_owned(),
+            ),
+        ];
+        if let Some(token) = self.token.ask(url).await? {
+            headers.push(("authorization".to_owned(), format!("Bearer {token}")));
+        }
+        for header in &self.headers {
+            headers.retain(|(name, _)| *name != header.0);
+            headers.push(header.clone());
+        }
+        self.requests.fetch_add(1, Relaxed);
+        self.bytes_sent.fetch_add(body.len() as u64, Relaxed);
+        self.client
+            .send(HttpRequest {
+                method: "POST",
+                url: url.endpoint(path).into(),
+                headers,
+                body,
+            })
+            .await
+    }
+
+    pub(super) fn received(&self, bytes: usize) {
+        self.bytes_received.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// How long to wait before the next attempt.
+    pub(super) fn pause(&self, failed: u32, retry_after: Option<Duration>) -> Duration {
+        let drawn = self.retry.pause(failed, &mut self.random.lock());
+        drawn.max(retry_after.unwrap_or_default())
+    }
+
+    pub(super) fn known_features(&self, url: &RemoteUrl) -> Features {
+        match &*self.known.lock() {
+            Some((of, features)) if *of == url.to_string() => *features,
+            _ => Features::default(),
+        }
+    }
+
+    pub(super) fn learn_features(&self, url: &RemoteUrl, features: Features) {
+        *self.known.lock() = Some((url.to_string(), features));
+    }
+}
