@@ -77,16 +77,18 @@ func TestABlobOf100MegabytesGoesThroughAPushAndAPull(t *testing.T) {
 	for i := range blob {
 		blob[i] = byte(i * i >> 7)
 	}
-	exec1(t, conn, "INSERT INTO v VALUES (1, ?)", blob)
-	patiently(func() { must(t, here.Push(ctx)) })
+	patiently(func() {
+		exec1(t, conn, "INSERT INTO v VALUES (1, ?)", blob)
+		must(t, here.Push(ctx))
+	})
 	there, other := replica(t, prefix(url, inFolder(t, "there.db")))
 	patiently(func() {
 		_, err := there.Pull(ctx)
 		must(t, err)
+		if !bytes.Equal(one[[]byte](t, other, "SELECT value FROM v"), blob) {
+			t.Fatal("the blob is another one")
+		}
 	})
-	if !bytes.Equal(one[[]byte](t, other, "SELECT value FROM v"), blob) {
-		t.Fatal("the blob is another one")
-	}
 }
 
 type celsius float64
