@@ -12,10 +12,6 @@ use partial_sync_vfs::{ReadError, sqlite};
 
 use crate::change;
 
-mod kind;
-
-pub use kind::ErrorKind;
-
 /// Shorthand.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -277,7 +273,7 @@ impl Error {
         }
     }
 
-    fn read_error(&self) -> Option<&ReadError> {
+    pub(crate) fn read_error(&self) -> Option<&ReadError> {
         match self {
             Self::Sqlite(e) => e.cause()?.downcast_ref::<ReadError>(),
             Self::Read(e) => Some(e),

@@ -32,6 +32,7 @@ pub mod change;
 mod database;
 mod discard;
 mod error;
+mod error_kind;
 mod fetch;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -46,7 +47,8 @@ mod sql;
 
 pub use database::Database;
 pub use discard::LocalChange;
-pub use error::{Error, ErrorKind, Result, SqliteError};
+pub use error::{Error, Result, SqliteError};
+pub use error_kind::ErrorKind;
 pub use fetch::source::is_asked_for_a_statement;
 pub use look::{
     hydrate::{HydrateProgress, Hydrated},

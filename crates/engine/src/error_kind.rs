@@ -9,8 +9,7 @@ use partial_sync_vfs::{
     sqlite::{code_names::code_of, codes},
 };
 
-use super::Error;
-use crate::change::position::PositionError;
+use crate::{change::position::PositionError, error::Error};
 
 macro_rules! kinds {
     ($($(#[doc = $text:literal])+ $kind:ident = $name:literal => $code:ident,)+) => {
@@ -240,8 +239,9 @@ mod tests {
     use partial_sync_transport::RemoteError;
     use partial_sync_vfs::sqlite::{self, code_names::name_of};
 
-    use super::{super::PageFetchError, *};
-    use crate::{SqliteError, change::push::PushRefused};
+    use super::*;
+    use crate::change::push::PushRefused;
+    use crate::error::PageFetchError;
 
     const PAGE: PageNo = PageNo::new(7).unwrap();
 
@@ -253,9 +253,7 @@ mod tests {
     fn page(cause: ReadError) -> Error {
         let mut error = sqlite::Error::new(codes::IOERR, "disk I/O error");
         error.source = Some(Arc::new(cause));
-        Error::Sqlite(SqliteError {
-            inner: Arc::new(error),
-        })
+        Error::from(error)
     }
 
     fn fetch(kind: RemoteErrorKind) -> Error {
@@ -452,7 +450,7 @@ mod tests {
     /// The bindings hold themselves to the same table.
     #[test]
     fn the_table_in_the_documentation_is_the_one_of_the_code() {
-        let text = include_str!("../../../../docs/errors.md");
+        let text = include_str!("../../../docs/errors.md");
         let rows: Vec<(&str, &str)> = (text.lines())
             .filter(|line| line.starts_with("| `"))
             .map(|line| {
