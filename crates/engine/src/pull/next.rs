@@ -80,14 +80,14 @@ impl<'s> Next<'s> {
                 put_back.run()?;
             }
         }
-        ask::fetch(self.session, &self.base, &self.staged, &self.unknown(old_size))
+        ask::fetch(self.session, &self.base, &self.staged, &self.unknown(old_size)?)
     }
 
     /// Whether anything was committed locally that [`catch_up`](Self::catch_up) has not seen. For the holder of the
     /// replica's write lock.
     pub(super) fn is_behind(&self, old_size: PageCount) -> Result<bool> {
         let seen = self.put_back.as_ref().map(|p| p.newest);
-        Ok(!self.unknown(old_size).is_empty() || self.newest_in_log()? > seen)
+        Ok(!self.unknown(old_size)?.is_empty() || self.newest_in_log()? > seen)
     }
 
     /// The newest change in the replica's log. One without a log is not looked at: its schema need not be here.
@@ -104,14 +104,16 @@ impl<'s> Next<'s> {
     }
 
     /// Pages that were written locally, or that make the database longer, and of which the new revision's copy is not known.
-    fn unknown(&self, old_size: PageCount) -> RoaringBitmap {
+    /// Its last page is not always the new revision's: what was put back may have shrunk or grown the database.
+    fn unknown(&self, old_size: PageCount) -> Result<RoaringBitmap> {
         let mut ids = self.session.replica.map().dirty();
         ids.insert(0);
-        ids.remove_range(self.base.size.0..);
-        if self.base.size > old_size {
-            ids.insert(self.base.size.0 - 1);
+        let last = self.size()?.0.saturating_sub(1);
+        if last >= old_size.0 && !self.written().contains(last) {
+            ids.insert(last);
         }
-        ids - &self.unchanged.ids - self.staged.ids()
+        ids.remove_range(self.base.size.0..);
+        Ok(ids - &self.unchanged.ids - self.staged.ids())
     }
 
     fn begin_put_back(&self, newest: ChangeId) -> Result<PutBack<'s>> {
