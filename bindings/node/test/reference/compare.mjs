@@ -113,7 +113,7 @@ class Package {
       Object.assign(entry, failed(error));
       if (this.options.url !== undefined && error.code === 'SQLITE_SCHEMA') entry.mayFail = true;
       // What is wrong by itself is so with the reference too, and may leave something: `OR FAIL` does.
-      else if (!BROKEN_OFF.test(error.code)) entry.mayFail = false;
+      else if (!BROKEN_OFF.test(error.code) && error.kind !== 'callback') entry.mayFail = false;
       // Whether SQLite has rolled back shows in the next statement.
       if (entry.mayFail) entry.lost = await to.all('SELECT 1').then(() => false, ({ code }) => code === 'SQLITE_ABORT_ROLLBACK');
       throw error;
