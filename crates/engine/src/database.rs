@@ -204,7 +204,8 @@ impl Database {
 
     /// Gives up one local change: it is neither pushed nor put back. The way out when the remote refuses it. With it goes
     /// what one row's change came with: rows that triggers, foreign-key actions and conflict clauses wrote
-    /// ([`LocalChange::unit`]). What it did is gone from here with the next pull. False when there is no such change.
+    /// ([`LocalChange::unit`]). What it did is gone from here with the next pull. False when there is no such change, or the remote
+    /// has it: that is asked first where a push got no answer.
     pub fn discard_change(&self, change: ChangeId) -> Result<bool> {
         let gone = discard::discard(&self.session("discarding a change")?, change, false)?;
         Ok(!gone.is_empty())

@@ -192,7 +192,23 @@ impl Storage for OsStorage {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         lock_file(&file)?;
-        Ok(Box::new(file))
+        let process = std::process::id();
+        Ok(Box::new(FileLock { file, process }))
+    }
+}
+
+/// Belongs to the open file, which a forked child has too: it is given back by the process that took it, whoever still has the
+/// file open, and by no other.
+struct FileLock {
+    file: File,
+    process: u32,
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        if self.process == std::process::id() {
+            unlock_file(&self.file);
+        }
     }
 }
 
@@ -201,19 +217,29 @@ impl Storage for OsStorage {
 /// that it is not lost when another descriptor of the file is closed.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn lock_file(file: &File) -> io::Result<()> {
+    set_lock(file, libc::F_WRLCK).map_err(|error| match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::EACCES) => io::ErrorKind::WouldBlock.into(),
+        _ => error,
+    })
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn unlock_file(file: &File) {
+    // It does not fail on an open file; if it did, the lock would go with the last descriptor.
+    let _ = set_lock(file, libc::F_UNLCK);
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn set_lock(file: &File, kind: libc::c_int) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     // SAFETY: `flock` is plain data for which all zeros is valid; the fields that matter are set below.
     let mut range: libc::flock = unsafe { std::mem::zeroed() };
-    range.l_type = libc::F_WRLCK as _;
+    range.l_type = kind as _;
     range.l_whence = libc::SEEK_SET as _;
     // SAFETY: the descriptor is open for the duration of the call and `range` is a valid `flock`.
-    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &range) } == 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::EACCES) => Err(io::ErrorKind::WouldBlock.into()),
-        _ => Err(error),
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &range) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -223,5 +249,62 @@ fn lock_file(file: &File) -> io::Result<()> {
         Ok(()) => Ok(()),
         Err(std::fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
         Err(std::fs::TryLockError::Error(e)) => Err(e),
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn unlock_file(file: &File) {
+    let _ = file.unlock();
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    /// A child that is forked has the parent's files open, and with them the lock.
+    #[test]
+    fn b7_a_lock_that_was_given_back_is_free_while_a_forked_child_lives() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        std::fs::write(&path, "").unwrap();
+        let lock = OsStorage.lock(&path).unwrap();
+        // SAFETY: the child does nothing that another thread's lock could keep from it.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            loop {
+                // SAFETY: waits for a signal, nothing else.
+                unsafe { libc::pause() };
+            }
+        }
+        assert!(child > 0);
+        drop(lock);
+        let free = OsStorage.lock(&path).map(drop);
+        // SAFETY: the process is our child, and is waited for once.
+        unsafe {
+            libc::kill(child, libc::SIGKILL);
+            libc::waitpid(child, std::ptr::null_mut(), 0);
+        }
+        free.unwrap();
+    }
+
+    /// What it does with what it inherited takes no lock from the parent.
+    #[test]
+    fn b7_a_forked_child_gives_no_lock_of_its_parent_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        std::fs::write(&path, "").unwrap();
+        let lock = OsStorage.lock(&path).unwrap();
+        // SAFETY: the child closes a file and ends, without a look at what other threads have locked.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            drop(lock);
+            // SAFETY: ends the child, and runs nothing of the parent's.
+            unsafe { libc::_exit(0) };
+        }
+        // SAFETY: the process is our child, and is waited for once.
+        unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+        let error = OsStorage.lock(&path).map(drop).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        drop(lock);
     }
 }

@@ -1,5 +1,8 @@
 //! How far a client's changes have come on the remote: the row of `turso_sync_last_change_id` that every pushed batch
 //! writes in its own transaction. Reading it settles what became of a push whose answer was lost.
+//!
+//! Change ids alone do not tell who wrote the row: copies of a replica go by one client id and give the same numbers to other
+//! changes. So each push draws a [`Mark`], which goes into the column `pull_gen` and is noted here before anything is sent.
 
 use partial_sync_core::ChangeId;
 use partial_sync_transport::hrana::{Batch, BatchResult, Condition, Step, Stmt, Value};
@@ -35,10 +38,49 @@ pub const ASK_KEYS: &str =
 
 const ASK: &str = "SELECT pull_gen, change_id FROM turso_sync_last_change_id WHERE client_id = ?";
 
+/// How many fences a mark outlasts, as a power of two: each adds one.
+const FENCES: u32 = 24;
+
+/// Tells the batches of one push from those of every other one. Never 0, so that what a [`fence`] makes where there was no row
+/// has none; it leaves room for the fences that come after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark(i64);
+
+impl Mark {
+    /// Drawn anew.
+    pub fn draw(random: &mut fastrand::Rng) -> Self {
+        Self(random.i64(1..1 << (62 - FENCES)) << FENCES)
+    }
+
+    /// As it is written.
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+
+    /// As it was written.
+    pub const fn of(written: i64) -> Self {
+        Self(written)
+    }
+
+    /// Whether a row was written with it, and then perhaps fenced.
+    fn is_in(self, pull_gen: Option<i64>) -> bool {
+        pull_gen.is_some_and(|pull_gen| pull_gen >> FENCES == self.0 >> FENCES)
+    }
+}
+
+/// What a replica knows of what it has sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// No change after this one was ever sent.
+    pub newest: Option<ChangeId>,
+    /// The mark of what was sent and perhaps not confirmed; `None`: not known, since version 0.1 or another remote.
+    pub mark: Option<Mark>,
+}
+
 /// What the remote has of this client: its row there, nothing where it never pushed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RemotePosition {
-    /// The client's pull counter at its last push, more after a [`fence`].
+    /// The [`Mark`] of the client's last push, more after a [`fence`].
     pub pull_gen: Option<i64>,
     /// Its last change there.
     pub change_id: Option<ChangeId>,
@@ -60,14 +102,11 @@ pub enum PositionError {
     },
     /// The remote has changes under this replica's name that it has not sent.
     #[error(
-        "the remote has this replica's changes up to {remote}, but the replica has sent only {}: its files were probably restored from a backup or copied. Start a new replica from the remote; rows that were changed only here must be copied over by hand",
-        .sent.map_or("none".to_owned(), |id| format!("those up to {id}"))
+        "the remote has changes up to {remote} under this replica's name that this replica has not sent: its files were probably restored from a backup or copied. Start a new replica from the remote; rows that were changed only here must be copied over by hand"
     )]
     ReplicaBehind {
         /// The remote's id.
         remote: ChangeId,
-        /// The newest change that the replica has ever sent.
-        sent: Option<ChangeId>,
     },
     /// The remote would not say.
     #[error("the remote could not tell how far this replica's changes have come: {0}")]
@@ -217,21 +256,22 @@ fn quiet(sql: &str, args: Vec<Value>, condition: Option<Condition>) -> Step {
 
 /// The change that the next push goes on behind (`None`: it starts with the first), given what the remote says.
 ///
-/// `acknowledged` is the last id that a push was told to be on the remote, `sent` the highest id that was ever sent. A remote
-/// id between them is that of a push whose answer was lost; a higher one is that of another replica which goes by this one's
-/// name, and which may have given the same numbers to other changes.
+/// `acknowledged` is the last id that a push was told to be on the remote. One after it that was sent, with the mark that is
+/// there, is that of a push whose answer was lost; any other is that of another replica which goes by this one's name, and
+/// which may have given the same numbers to other changes.
 pub fn resume_after(
-    remote: Option<ChangeId>,
+    remote: RemotePosition,
     acknowledged: Option<ChangeId>,
-    sent: Option<ChangeId>,
+    sent: Sent,
 ) -> Result<Option<ChangeId>, PositionError> {
-    match (remote, acknowledged) {
+    let is_own = |id| Some(id) <= sent.newest && sent.mark.is_none_or(|mark| mark.is_in(remote.pull_gen));
+    match (remote.change_id, acknowledged) {
         (remote, Some(acknowledged)) if remote < Some(acknowledged) => {
             Err(PositionError::RemoteBehind { remote, acknowledged })
         }
-        (Some(remote), acknowledged) if Some(remote) > sent.max(acknowledged) => {
-            Err(PositionError::ReplicaBehind { remote, sent })
+        (Some(id), acknowledged) if Some(id) > acknowledged && !is_own(id) => {
+            Err(PositionError::ReplicaBehind { remote: id })
         }
-        (remote, _) => Ok(remote),
+        (id, _) => Ok(id),
     }
 }

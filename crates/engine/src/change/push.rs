@@ -26,7 +26,7 @@ use super::{
     Change, Mode, Value,
     keys::{self, Keys},
     outcome::Purpose,
-    position::{self, RemotePosition},
+    position::{self, Mark, RemotePosition},
     transform::{Entries, TransformFn, statements},
     written::{SqlError, SqlStatement},
 };
@@ -58,8 +58,10 @@ impl Default for PushLimits {
 pub struct PushOptions<'a> {
     /// This replica's id on the remote.
     pub client_id: &'a str,
-    /// The replica's pull counter, written beside the change id.
-    pub pull_gen: i64,
+    /// Tells the batches of this push from all others; written beside the change id.
+    pub mark: Mark,
+    /// How many pulls the replica has had: of which one the keys that rows got are noted.
+    pub pulls: i64,
     /// Where the remote is; the batch lands only if that is still so.
     pub after: RemotePosition,
     /// How much goes into the batch.
@@ -257,7 +259,7 @@ fn assemble<'a>(
         };
         let args = vec![
             client(),
-            integer(options.pull_gen),
+            integer(options.pulls),
             table,
             integer(from),
             integer(moved.since.0),
@@ -269,7 +271,7 @@ fn assemble<'a>(
         Purpose::Mark,
         silent(
             position::MARK,
-            vec![client(), integer(options.pull_gen), integer(last.0)],
+            vec![client(), integer(options.mark.get()), integer(last.0)],
         ),
     );
     let commit = steps.then(Purpose::Commit, silent("COMMIT", vec![]));

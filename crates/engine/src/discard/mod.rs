@@ -21,6 +21,7 @@ use crate::{
     log::{Log, LogError},
     open::session::Session,
     pull::finish::finish_earlier,
+    push::settle,
 };
 
 const DOING: &str = "discarding a change";
@@ -48,6 +49,8 @@ pub(crate) fn list(session: &Session<'_>, after: ChangeId, limit: usize) -> Resu
     if !session.may_have_log() {
         return Ok(found);
     }
+    // What a push could not take out of the log, because somebody was writing, is pushed.
+    let after = after.max(ChangeId(session.info.lock().acknowledged));
     let mut chunks = Log::new(&session.reader).chunks_after(after)?;
     while found.len() < limit
         && let Some(chunk) = chunks.next()?
@@ -78,6 +81,8 @@ pub(crate) fn discard(
     if !session.may_have_log() {
         return Ok(vec![]);
     }
+    // What the remote has, or may have before long, is not given up.
+    settle(session, DOING)?;
     let keeper = &session.keeper;
     session.begin_immediate()?;
     let done = in_transaction(session, change, with_dependents);
@@ -90,6 +95,7 @@ pub(crate) fn discard(
 fn in_transaction(session: &Session<'_>, change: ChangeId, with_dependents: bool) -> Result<Vec<ChangeId>> {
     let keeper = &session.keeper;
     let log = Log::new(keeper);
+    log.delete_through(ChangeId(session.info.lock().acknowledged))?;
     let wanted = units(keeper, &log, change, with_dependents)?;
     let gone: Vec<ChangeId> = log.discard(&wanted)?.into_iter().map(|c| c.id).collect();
     if !gone.is_empty() {

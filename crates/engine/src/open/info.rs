@@ -11,6 +11,7 @@ use partial_sync_vfs::{Base, OrdinaryMark, Storage, WalMark, read_whole, write_w
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    change::position::Mark,
     error::{Error, Result},
     open::{
         options::Bootstrap,
@@ -58,6 +59,9 @@ pub(crate) struct Info {
     /// say.
     #[serde(default = "unknown")]
     pub sent: i64,
+    /// With which [`Mark`] they were sent, those of the last push. Version 0.1 had none.
+    #[serde(default)]
+    pub mark: Option<i64>,
     /// A batch with changes up to `sent` may still land: what became of it is not known.
     #[serde(default)]
     pub in_doubt: bool,
@@ -155,6 +159,7 @@ impl Info {
             remote_hydrates: false,
             acknowledged: 0,
             sent: 0,
+            mark: None,
             in_doubt: false,
             change_floor: 0,
             rebuild: false,
@@ -245,10 +250,14 @@ impl Info {
         self.change_floor = self.change_floor.max(self.acknowledged);
         self.acknowledged = 0;
         self.in_doubt = false;
+        // It may be as it was before the last push.
+        self.mark = None;
     }
 
-    /// Changes up to `newest`, which is the newest of all, are about to be sent.
-    pub(crate) fn sends(&mut self, newest: i64) {
+    /// Changes up to `newest`, which is the newest of all, are about to be sent with this mark. Nothing that was sent with
+    /// another one may be in doubt.
+    pub(crate) fn sends(&mut self, newest: i64, mark: Mark) {
+        self.mark = Some(mark.get());
         self.sent = if self.sent == unknown() {
             newest
         } else {

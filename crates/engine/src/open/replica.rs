@@ -18,6 +18,7 @@ use partial_sync_transport::{Remote, ReplaceableToken};
 use partial_sync_vfs::{OrdinaryMark, Replica, ReplicaConfig, Storage, sqlite::Conn};
 
 use crate::{
+    change::position::{Mark, Sent},
     error::{Error, Result},
     fetch::{
         source::{RemoteSource, base_is_elsewhere},
@@ -204,12 +205,16 @@ impl OpenReplica {
         }
     }
 
-    /// The highest change that was ever sent, or at least given a number. Newer ones than those in the log may have left it:
-    /// discarded ones.
-    pub(crate) fn newest_sent(&self, in_log: Option<ChangeId>) -> Option<ChangeId> {
+    /// Up to which change anything was ever sent, or at least given a number. Newer ones than those in the log may have left
+    /// it: discarded ones.
+    pub(crate) fn sent(&self, in_log: Option<ChangeId>) -> Sent {
         let floor = self.floor.load(Ordering::Acquire);
         let given = in_log.map_or(floor, |id| id.0.max(floor));
-        Some(ChangeId(given.min(self.info.lock().sent))).filter(|id| id.0 > 0)
+        let info = self.info.lock();
+        Sent {
+            newest: Some(ChangeId(given.min(info.sent))).filter(|id| id.0 > 0),
+            mark: info.mark.map(Mark::of),
+        }
     }
 
     /// Refuses what only makes sense once something of this remote's database is here.

@@ -121,10 +121,15 @@ impl<'a> Session<'a> {
             .interrupts(connection.interrupt_handle(), self.begun)
     }
 
-    /// Begins a transaction of the keeper's. An application may have the write lock for long: a cancel ends the wait.
+    /// Begins a transaction of the keeper's.
     pub(crate) fn begin_immediate(&self) -> Result<()> {
-        let _broken_by_cancel = self.interrupts(&self.open.keeper);
-        Ok(self.open.keeper.execute_batch("BEGIN IMMEDIATE")?)
+        self.begin_immediate_on(&self.open.keeper)
+    }
+
+    /// Begins a transaction that writes. An application may have the write lock for long: a cancel ends the wait.
+    pub(crate) fn begin_immediate_on(&self, connection: &Conn) -> Result<()> {
+        let _broken_by_cancel = self.interrupts(connection);
+        Ok(connection.execute_batch("BEGIN IMMEDIATE")?)
     }
 
     /// Runs a future of the remote, which this handle's [`CancelHandle`](crate::CancelHandle) breaks.

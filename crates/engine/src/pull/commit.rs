@@ -32,7 +32,7 @@ const YIELDS: usize = 3;
 pub(super) fn commit(session: &Session<'_>, next: &mut Next<'_>) -> Result<()> {
     let writer = open_without_fetching(&session.replica, session.options.timeout)?;
     writer.execute_batch("PRAGMA wal_autocheckpoint = 0")?;
-    let old_size = lock(&writer, next)?;
+    let old_size = lock(session, &writer, next)?;
     let size = next.size()?;
     let committed = write(session, &writer, next, old_size);
     if committed.is_err() {
@@ -59,17 +59,18 @@ pub(super) fn commit(session: &Session<'_>, next: &mut Next<'_>) -> Result<()> {
 
 /// Takes the write lock at a moment when everything that was committed locally is in the next state. Gives the number of
 /// pages that the database has.
-fn lock(writer: &Conn, next: &mut Next<'_>) -> Result<PageCount> {
+fn lock(session: &Session<'_>, writer: &Conn, next: &mut Next<'_>) -> Result<PageCount> {
     let size = || Ok::<_, Error>(PageCount(integer(writer, "PRAGMA page_count")? as u32));
+    let begin = || session.begin_immediate_on(writer);
     for _ in 0..YIELDS {
         next.catch_up(size()?)?;
-        writer.execute_batch("BEGIN IMMEDIATE")?;
+        begin()?;
         if !next.is_behind(size()?)? {
             return size();
         }
         writer.execute_batch("ROLLBACK")?;
     }
-    writer.execute_batch("BEGIN IMMEDIATE")?;
+    begin()?;
     next.catch_up(size()?)?;
     size()
 }

@@ -74,7 +74,9 @@ pub(super) fn finish_pull(session: &Session<'_>, path: &Path) -> Result<()> {
             id: &info.client_id,
             pulls: info.pulls,
         };
-        let position = putback::position(&conn, &info.client_id)?.unwrap_or(ChangeId(i64::MIN));
+        let position = putback::position(&conn, &info.client_id)?
+            .change_id
+            .unwrap_or(ChangeId(i64::MIN));
         let mut chunks = Vec::new();
         for chunk in &legacy.log {
             chunks.extend(chunk.clone().after(position)?);

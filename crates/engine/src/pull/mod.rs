@@ -45,9 +45,9 @@ pub(crate) fn pull(session: &Session<'_>, long_poll: Option<Duration>) -> Result
         finish_earlier(session)?;
     }
     let url = session.checked_url()?;
-    if session.info.lock().is_unsettled() && !session.info.lock().is_elsewhere(url.as_deref()) {
+    if session.info.lock().is_unsettled() {
         let _sync = session.lock_sync(DOING)?;
-        push::settle(session)?;
+        push::settle(session, DOING)?;
     }
     let confirmed = || session.confirmed.load(Ordering::Acquire);
     let confirmed_before = confirmed();
@@ -61,7 +61,7 @@ pub(crate) fn pull(session: &Session<'_>, long_poll: Option<Duration>) -> Result
         // The answer does not have what a push took out of the log meanwhile, nor what one may have brought without knowing,
         // nor says whether pages that were fetched during a long poll have changed.
         asked
-            if push::settle(session)?
+            if push::settle(session, DOING)?
                 || (asked.is_some() && confirmed() != confirmed_before)
                 || (long_poll.is_some() && asked.as_ref().is_some_and(|asked| asked.is_late(session))) =>
         {

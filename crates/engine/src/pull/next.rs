@@ -124,7 +124,7 @@ impl<'s> Next<'s> {
         let position = resume_after(
             putback::position(preview.conn(), &info.client_id)?,
             (info.acknowledged > 0).then_some(ChangeId(info.acknowledged)),
-            session.newest_sent(Some(newest)),
+            session.sent(Some(newest)),
         )?;
         let client = putback::Client {
             id: &info.client_id,

@@ -13,7 +13,7 @@ use crate::{
         Change, Mode, Value, codec, is_advice,
         keys::{self, Keys, Summary},
         migration::Migration,
-        position::ASK_KEYS,
+        position::{ASK_KEYS, RemotePosition},
         push::{is_key_taken, subject},
         sql::{ROW_GONE, SqlStatement, is_duplicate_column, is_row_gone, quoted},
         transform::{Entries, TransformFn, statements},
@@ -378,19 +378,23 @@ fn shown(value: &Value) -> String {
 }
 
 /// How far the changes of `client_id` have come in the state that `conn` shows.
-pub(crate) fn position(conn: &Conn, client_id: &str) -> Result<Option<ChangeId>> {
-    let sql = "SELECT change_id FROM main.turso_sync_last_change_id WHERE client_id = ?";
+pub(crate) fn position(conn: &Conn, client_id: &str) -> Result<RemotePosition> {
+    let sql = "SELECT pull_gen, change_id FROM main.turso_sync_last_change_id WHERE client_id = ?";
     let mut stmt = match conn.prepare_one(sql) {
         Ok(stmt) => stmt,
-        Err(e) if is_no_such_table(&e) => return Ok(None),
+        Err(e) if is_no_such_table(&e) => return Ok(RemotePosition::default()),
         Err(e) => return Err(e.into()),
     };
     stmt.bind(1, ValueRef::Text(client_id.as_bytes()))?;
-    Ok(match stmt.step()? {
-        Step::Row => match stmt.value(0)? {
-            ValueRef::Integer(id) => Some(ChangeId(id)),
-            _ => None,
-        },
-        Step::Done => None,
+    if stmt.step()? == Step::Done {
+        return Ok(RemotePosition::default());
+    }
+    let integer = |column| match stmt.value(column)? {
+        ValueRef::Integer(number) => Ok::<_, Error>(Some(number)),
+        _ => Ok(None),
+    };
+    Ok(RemotePosition {
+        pull_gen: integer(0)?,
+        change_id: integer(1)?.map(ChangeId),
     })
 }

@@ -18,7 +18,7 @@ use self::{
 use crate::{
     change::{
         Change, Mode,
-        position::RemotePosition,
+        position::{Mark, RemotePosition},
         push::{PushBatch, PushLimits, PushOptions, PushOutcome, build, look, was_made},
     },
     error::{Error, Result},
@@ -37,7 +37,6 @@ pub(crate) fn push(session: &Session<'_>) -> Result<()> {
     let _sync = session.lock_sync(DOING)?;
     finish_earlier(session)?;
     let log = Log::new(&session.keeper);
-    let info = session.info.lock().clone();
     if !session.may_have_log() {
         return Ok(());
     }
@@ -45,10 +44,12 @@ pub(crate) fn push(session: &Session<'_>) -> Result<()> {
         return Ok(());
     };
     let url = session.checked_url()?;
-    let mut there = ask_remote(session, &log, url.as_ref(), info.is_unsettled())?;
+    // So that what has landed was sent with the mark that is noted here.
+    settle(session, DOING)?;
+    let mut there = ask_remote(session, &log, url.as_ref(), false)?;
     let pushed = send(session, &log, until, url.as_ref(), &mut there);
-    if pushed.is_err() && !there.in_doubt {
-        // Where that cannot be noted, the next pull settles what is settled.
+    if !there.in_doubt {
+        // Where that cannot be noted, the next push or pull settles what is settled.
         let noted = session.update_info_if(Info::is_unsettled, |info| info.in_doubt = false);
         if let Err(error) = noted {
             tracing::debug!(%error, "the end of a push could not be noted");
@@ -74,6 +75,7 @@ fn send(
             .unwrap_or(PushLimits::default().statements),
         ..PushLimits::default()
     };
+    let mark = Mark::draw(&mut session.random.lock());
     let mut skip = BTreeSet::new();
     let mut moved = BTreeSet::new();
     // Since a batch landed, or something was found out that the next one needs.
@@ -93,7 +95,8 @@ fn send(
         };
         let options = PushOptions {
             client_id: &info.client_id,
-            pull_gen: info.pulls as i64,
+            mark,
+            pulls: info.pulls as i64,
             after: there.after,
             limits,
             skip: &skip,
@@ -119,8 +122,8 @@ fn send(
             .map_err(|e| Error::storage("sync", session.replica.name(), e))?;
         let newest = log.last()?.map_or(plan.last, |last| last.max(plan.last)).0;
         session.update_info_if(
-            |info| !info.in_doubt || info.sent < plan.last.0,
-            |info| info.sends(newest),
+            |info| !info.in_doubt || info.sent < plan.last.0 || info.mark != Some(mark.get()),
+            |info| info.sends(newest, mark),
         )?;
         let in_doubt = std::mem::replace(&mut there.in_doubt, true);
         let steps = batch.steps.len();
@@ -145,7 +148,7 @@ fn send(
                     there.noted = Some(plan.last);
                 }
                 there.after = RemotePosition {
-                    pull_gen: Some(info.pulls as i64),
+                    pull_gen: Some(mark.get()),
                     change_id: Some(plan.last),
                 };
                 confirm(session, plan.last)?;

@@ -66,11 +66,8 @@ pub(super) fn ask_remote(
     let rows = answer.step_results.get(2).is_some_and(Option::is_some);
     // Before it is held against what was acknowledged, by another remote perhaps.
     session.adopt(url.cloned())?;
-    let acknowledged = Some(ChangeId(session.info.lock().acknowledged)).filter(|id| id.0 > 0);
-    resume_after(position.change_id, acknowledged, session.newest_sent(log.last()?))?;
-    if let Some(id) = position.change_id {
-        confirm(session, id)?;
-    }
+    let acknowledged = acknowledged(session);
+    take_out(session, log, position)?;
     if may_not_write_there(&answer, 2) {
         return Err(may_not_write());
     }
@@ -99,25 +96,45 @@ pub(super) fn execute(session: &Session<'_>, batch: Batch, doing: &'static str) 
 }
 
 /// Sees to it that no batch lands any more that was sent and of which nothing was heard: after a pull, it would speak of
-/// rows by keys that they had before. For the holder of the turn of `lock_sync`. True when there was something to do.
-pub(crate) fn settle(session: &Session<'_>) -> Result<bool> {
+/// rows by keys that they had before. What has landed leaves the log. For the holder of the turn of `lock_sync`, before
+/// whatever is `doing`. True when there was something to do.
+///
+/// A remote at another url may be the same one under another name, so it is settled there too.
+pub(crate) fn settle(session: &Session<'_>, doing: &'static str) -> Result<bool> {
     let info = session.info.lock().clone();
     if !info.is_unsettled() {
         return Ok(false);
     }
-    let answer = execute(session, fence(&info.client_id), "a pull")?;
+    let url = session.checked_url()?;
+    let answer = execute(session, fence(&info.client_id), doing)?;
     is_fenced(&answer, ChangeId(info.sent)).map_err(|why| {
         let then = match why.to_ascii_lowercase().contains("readonly") {
-            true => "pull once with a token that may write",
+            true => "try once with a token that may write",
             false => "try again later",
         };
         unclear(format!(
-            "a push got no answer, and the remote could not settle what became of it, which has to come before a pull: {why}; \
+            "a push got no answer, and the remote could not settle what became of it, which has to come before {doing}: {why}; \
              nothing is lost, {then}"
         ))
     })?;
+    session.adopt(url)?;
+    match read(&answer, 0).map(|position| take_out(session, &Log::new(&session.keeper), position)) {
+        // Nothing there is this replica's. Whether that is in the way is for the push or pull to say.
+        Err(_) | Ok(Err(Error::Position(_))) => {}
+        Ok(taken) => taken?,
+    }
     session.update_info(|info| info.in_doubt = false)?;
     Ok(true)
+}
+
+/// Removes from the log what the remote has.
+fn take_out(session: &Session<'_>, log: &Log, position: RemotePosition) -> Result<()> {
+    resume_after(position, acknowledged(session), session.sent(log.last()?))?;
+    position.change_id.map_or(Ok(()), |id| confirm(session, id))
+}
+
+fn acknowledged(session: &Session<'_>) -> Option<ChangeId> {
+    Some(ChangeId(session.info.lock().acknowledged)).filter(|id| id.0 > 0)
 }
 
 pub(super) fn may_not_write() -> Error {

@@ -400,6 +400,44 @@ fn l_a_push_that_waits_for_a_local_writer_can_be_cancelled_and_pushes_nothing_tw
 }
 
 #[test]
+fn l_a_pull_that_waits_for_a_local_writer_can_be_cancelled() {
+    let served = Served::new("create table t (id integer primary key, v text)");
+    let replicas = Replicas::new();
+    let cancel = CancelHandle::new();
+    let db = replicas
+        .builder("a.db")
+        .remote(served.url())
+        .timeout(LONG)
+        .cancel_handle(cancel.clone())
+        .connect()
+        .unwrap();
+    let (conn, other) = (db.connection().unwrap(), db.connection().unwrap());
+    other
+        .execute_batch("begin immediate; insert into t values (2, 'y')")
+        .unwrap();
+    served.execute("insert into t values (1, 'x')");
+    let began = Instant::now();
+    thread::scope(|scope| {
+        let pulling = scope.spawn(|| db.pull());
+        while !replicas.files().contains(&"a.db-staged".to_owned()) {
+            thread::yield_now();
+        }
+        thread::sleep(Duration::from_millis(200));
+        cancel.cancel();
+        let error = pulling.join().unwrap().unwrap_err();
+        assert!(error.is_interrupted(), "{error:?}");
+    });
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    other.execute_batch("commit").unwrap();
+    assert!(db.pull().unwrap());
+    db.push().unwrap();
+    assert_eq!(
+        rows(&conn, "select id from t").unwrap(),
+        stock_rows(&served.sqlite(), "select id from t").unwrap()
+    );
+}
+
+#[test]
 fn l_settling_can_be_cancelled_and_takes_any_wait() {
     let served = Served::new(TABLE);
     let replicas = Replicas::new();

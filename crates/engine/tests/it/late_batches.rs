@@ -11,6 +11,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use partial_sync::{Connection, Database, Error};
+use partial_sync_core::ChangeId;
 use partial_sync_transport::{
     PageStream, PagesRequest, Remote, RemoteError, RemoteErrorKind, TransferStats,
     hrana::{Batch, BatchResult, Step},
@@ -240,4 +241,95 @@ fn h7_a_push_whose_end_is_known_leaves_a_pull_nothing_to_settle() {
     let sent = slow.batches.load(Ordering::Relaxed);
     assert!(matches!(a.pull().unwrap_err(), Error::PullConflict { .. }));
     assert_eq!(slow.batches.load(Ordering::Relaxed), sent);
+}
+
+/// What was sent is given up only if it did not land.
+#[test]
+fn h7_a_change_that_may_have_landed_is_not_given_up_before_that_is_known() {
+    for (lost, landed) in [(true, true), (false, false)] {
+        let s = Served::new(T);
+        let r = Replicas::new();
+        let (slow, a, ca) = open(&r, &s);
+        ca.execute("insert into t(v) values ('a')", ()).unwrap();
+        let change = a.local_changes(ChangeId(0), 10).unwrap()[0].id;
+        if lost {
+            slow.lose_answers(true);
+        } else {
+            slow.stick(true);
+        }
+        a.push().unwrap_err();
+        slow.lose_answers(false);
+        slow.stick(false);
+        slow.refuses_sql.store(true, Ordering::Relaxed);
+        a.discard_change(change).unwrap_err();
+        assert_eq!(a.local_changes(ChangeId(0), 10).unwrap().len(), 1);
+        slow.refuses_sql.store(false, Ordering::Relaxed);
+        assert_eq!(a.discard_change(change).unwrap(), !landed);
+        slow.deliver();
+        a.pull().unwrap();
+        assert_eq!(remote(&s).len(), if landed { 2 } else { 1 });
+        assert_eq!(rows(&ca, "select id, v from t order by id").unwrap(), remote(&s));
+        assert_eq!(a.local_changes(ChangeId(0), 10).unwrap(), []);
+    }
+}
+
+/// A push that could not take what it sent out of the log, because somebody was writing.
+#[test]
+fn h7_a_change_that_the_remote_has_is_not_given_up() {
+    let s = Served::new(T);
+    let r = Replicas::new();
+    let db = r
+        .builder("a.db")
+        .remote(s.url())
+        .timeout(Duration::from_secs(3))
+        .connect()
+        .unwrap();
+    let (conn, other) = (db.connection().unwrap(), db.connection().unwrap());
+    conn.execute("insert into t(v) values ('a')", ()).unwrap();
+    let change = db.local_changes(ChangeId(0), 10).unwrap()[0].id;
+    other.execute_batch("begin immediate").unwrap();
+    db.push().unwrap();
+    other.execute_batch("rollback").unwrap();
+    assert_eq!(remote(&s).len(), 2);
+    assert_eq!(db.local_changes(ChangeId(0), 10).unwrap(), [], "it was pushed");
+    assert!(!db.discard_change(change).unwrap());
+    db.pull().unwrap();
+    assert_eq!(
+        rows(&conn, "select id, v from t order by id").unwrap(),
+        remote(&s)
+    );
+}
+
+/// The same remote under another name.
+#[test]
+fn h7_a_batch_that_is_late_does_not_land_after_a_pull_from_a_new_url() {
+    let s = Served::new(T);
+    let r = Replicas::new();
+    let (late, a, ca) = open(&r, &s);
+    ca.execute("insert into t(v) values ('a10')", ()).unwrap();
+    late.stick(true);
+    a.push().unwrap_err();
+    late.stick(false);
+    drop((ca, a));
+    let a = r
+        .builder("a.db")
+        .remote(s.url().replace("127.0.0.1", "localhost"))
+        .accept_new_url(true)
+        .connect()
+        .unwrap();
+    let ca = a.connection().unwrap();
+    s.execute("insert into t values (10, 'b10')");
+    a.pull().unwrap();
+    s.execute("delete from t where id = 10; insert into t values (11, 'b11')");
+    late.deliver();
+    ca.execute("update t set v = 'a10!' where v = 'a10'", ()).unwrap();
+    a.push().unwrap();
+    a.pull().unwrap();
+    let all = [
+        "Integer(9)|Text(\"base\")",
+        "Integer(11)|Text(\"b11\")",
+        "Integer(12)|Text(\"a10!\")",
+    ];
+    assert_eq!(remote(&s), all);
+    assert_eq!(rows(&ca, "select id, v from t order by id").unwrap(), all);
 }

@@ -6,6 +6,7 @@ mod beside;
 mod bootstrap_later;
 mod calls;
 mod closing;
+mod copies;
 mod crash;
 mod differential;
 mod discard_meets;

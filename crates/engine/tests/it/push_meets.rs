@@ -498,3 +498,32 @@ fn a_push_beside_somebody_who_writes_without_a_pause_ends() {
         rows(&conn, "select v from t order by id").unwrap()
     );
 }
+
+/// It noted that it was about to send what was committed meanwhile, which it then left to the next push.
+#[test]
+fn a_push_beside_a_writer_leaves_a_pull_nothing_to_settle() {
+    let s = Served::new(T);
+    let r = Replicas::new();
+    let meanwhile = Arc::new(Meanwhile {
+        inner: s.http(),
+        writer: Mutex::default(),
+        batches: AtomicUsize::new(0),
+    });
+    let db = r
+        .builder("a.db")
+        .remote_with(meanwhile.clone())
+        .partial(prefix(4096, 4096))
+        .push_operations_threshold(2)
+        .connect()
+        .unwrap();
+    let conn = db.connection().unwrap();
+    *meanwhile.writer.lock().unwrap() = Some(db.connection().unwrap());
+    for n in 0..5 {
+        conn.execute("insert into t(v) values (?)", [format!("{n}")])
+            .unwrap();
+    }
+    db.push().unwrap();
+    meanwhile.batches.store(50, Ordering::Relaxed);
+    db.pull().unwrap();
+    assert_eq!(meanwhile.batches.load(Ordering::Relaxed), 50, "nothing to settle");
+}

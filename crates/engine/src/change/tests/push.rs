@@ -4,13 +4,15 @@ use std::{collections::BTreeSet, sync::Mutex};
 
 use super::super::{
     keys::Keys,
-    position::{self, PositionError, RemotePosition, resume_after},
+    position::{self, Mark, PositionError, RemotePosition, Sent, resume_after},
     push::{PushBatch, PushLimits, PushOptions, PushOutcome, build, is_key_taken},
     transform::{ChangeType, Transform, TransformFn, TransformMutation},
 };
 use super::*;
 
 const SCHEMA: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, u TEXT UNIQUE, v)";
+
+const MARK: Mark = Mark::of(3 << 24);
 
 static NOTHING: BTreeSet<ChangeId> = BTreeSet::new();
 
@@ -22,7 +24,8 @@ fn no_keys() -> &'static Keys {
 fn options<'a>() -> PushOptions<'a> {
     PushOptions {
         client_id: "client",
-        pull_gen: 3,
+        mark: MARK,
+        pulls: 3,
         after: RemotePosition::default(),
         limits: PushLimits::default(),
         skip: &NOTHING,
@@ -44,7 +47,7 @@ fn after(id: i64) -> PushOptions<'static> {
 /// Where a remote is that has the changes up to `id`.
 fn at(id: i64) -> RemotePosition {
     RemotePosition {
-        pull_gen: Some(3),
+        pull_gen: Some(MARK.get()),
         change_id: Some(ChangeId(id)),
     }
 }
@@ -432,18 +435,39 @@ fn a_transform_callback_that_fails_or_rewrites_badly_stops_the_push() {
 #[test]
 fn a_position_is_gone_on_from_or_is_an_error_that_says_who_was_restored() {
     let id = |n| Some(ChangeId(n));
-    assert_eq!(resume_after(None, None, id(5)), Ok(None));
-    assert_eq!(resume_after(id(3), id(3), id(5)), Ok(id(3)));
+    let mut random = fastrand::Rng::with_seed(7);
+    let (own, other) = (Mark::draw(&mut random), Mark::draw(&mut random));
+    let there = |change_id, mark: Mark| RemotePosition {
+        // A fence or two.
+        pull_gen: Some(mark.get() + 2),
+        change_id,
+    };
+    let sent = |newest| Sent {
+        newest,
+        mark: Some(own),
+    };
+    let nothing = resume_after(RemotePosition::default(), None, sent(id(5)));
+    assert_eq!(nothing, Ok(None));
     // The answer to a push was lost.
-    assert_eq!(resume_after(id(5), id(3), id(5)), Ok(id(5)));
-    assert_eq!(resume_after(id(3), id(3), None), Ok(id(3)));
+    assert_eq!(resume_after(there(id(5), own), id(3), sent(id(5))), Ok(id(5)));
+    let error = resume_after(there(id(5), other), id(3), sent(id(5))).unwrap_err();
+    assert!(matches!(error, PositionError::ReplicaBehind { .. }));
+    // It is not known with which mark.
+    let unmarked = Sent {
+        newest: id(5),
+        mark: None,
+    };
+    assert_eq!(resume_after(there(id(5), other), id(3), unmarked), Ok(id(5)));
+    // What was acknowledged is known.
+    assert_eq!(resume_after(there(id(3), other), id(3), sent(id(5))), Ok(id(3)));
+    assert_eq!(resume_after(there(id(3), other), id(3), sent(None)), Ok(id(3)));
     for remote in [None, id(2)] {
-        let error = resume_after(remote, id(3), id(5)).unwrap_err();
+        let error = resume_after(there(remote, own), id(3), sent(id(5))).unwrap_err();
         assert!(matches!(error, PositionError::RemoteBehind { .. }));
         assert!(error.to_string().contains("restored from a backup"));
     }
-    for sent in [None, id(5)] {
-        let error = resume_after(id(6), sent.and(id(3)), sent).unwrap_err();
+    for newest in [None, id(5)] {
+        let error = resume_after(there(id(6), own), newest.and(id(3)), sent(newest)).unwrap_err();
         assert!(matches!(error, PositionError::ReplicaBehind { .. }));
         assert!(error.to_string().contains("up to 6"), "{error}");
     }
