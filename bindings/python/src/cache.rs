@@ -12,6 +12,7 @@ pub(crate) struct Prepared {
     pub sql: Arc<str>,
     /// INSERT, UPDATE, DELETE or REPLACE.
     pub is_dml: bool,
+    is_ddl: bool,
     /// It changes nothing, so its rows can be read one at a time.
     pub reads: bool,
     /// What it does can be undone by a savepoint that it may run in.
@@ -29,6 +30,7 @@ impl Prepared {
     pub(crate) fn new(statement: Statement, sql: &str) -> Self {
         Self {
             is_dml: sql_text::is_dml(sql),
+            is_ddl: sql_text::is_ddl(sql),
             can_be_undone: sql_text::can_be_undone(sql),
             reads: statement.readonly(),
             parameters: statement.parameter_count(),
@@ -96,7 +98,13 @@ impl Cache {
     }
 
     /// Gives one back, which must have been reset. The one that was used longest ago may have to go for it.
+    ///
+    /// One that changes the schema is not kept: where SQLite finds only in the middle of a run that the schema has changed, it
+    /// keeps the lock to write for as long as other statements of the connection are read.
     pub(crate) fn put(&mut self, mut prepared: Prepared) {
+        if prepared.is_ddl {
+            return;
+        }
         if std::mem::take(&mut prepared.heavy) {
             prepared.statement.clear_bindings();
         }

@@ -29,6 +29,11 @@ pub(crate) fn can_be_undone(sql: &str) -> bool {
     is_dml(sql) || begins_with(sql, &["with", "create", "reindex", "alter"])
 }
 
+/// What changes the schema, so that it has to be compiled anew for each run.
+pub(crate) fn is_ddl(sql: &str) -> bool {
+    begins_with(sql, &["create", "alter", "drop"])
+}
+
 fn begins_with(sql: &str, words: &[&str]) -> bool {
     let sql = skip_blank(sql);
     words.iter().any(|word| {

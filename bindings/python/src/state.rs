@@ -57,6 +57,11 @@ pub(crate) type RunId = usize;
 /// An execution whose rows are still being read.
 struct Run {
     prepared: Prepared,
+    left: Left,
+}
+
+/// What is left to read.
+struct Left {
     /// The statement stands on a row that was not handed out.
     on_row: bool,
     /// The rows that are left, once nothing is left to step: of a statement that writes, which is run to its end at once,
@@ -69,20 +74,20 @@ struct Run {
 impl Run {
     /// Stands on the next row, if there is one.
     fn step(&mut self, callbacks: &Callbacks) -> Result<bool, EngineError> {
-        if self.kept.is_some() {
+        if self.left.kept.is_some() {
             return Ok(false);
         }
-        if !self.on_row {
+        if !self.left.on_row {
             // After an error as after the end: another step would begin anew.
             let stepped = self.prepared.step(callbacks);
-            self.on_row = *stepped.as_ref().unwrap_or(&false);
-            if !self.on_row {
+            self.left.on_row = *stepped.as_ref().unwrap_or(&false);
+            if !self.left.on_row {
                 let _ = self.prepared.statement.reset();
-                self.kept = Some(Rows::default());
+                self.left.kept = Some(Rows::default());
             }
             stepped?;
         }
-        Ok(self.on_row)
+        Ok(self.left.on_row)
     }
 }
 
@@ -201,13 +206,31 @@ impl State {
         Ok(())
     }
 
-    /// Runs a statement: to its first row when it reads, else to its end.
-    pub(crate) fn execute(&mut self, prepared: Prepared) -> Result<Executed, EngineError> {
+    /// Runs a statement: to its first row when it reads, else to its end. It stays compiled, also when it fails.
+    pub(crate) fn execute(&mut self, mut prepared: Prepared) -> Result<Executed, EngineError> {
         let is_first = std::mem::take(&mut self.has_begun);
         let executed = self.timed(|state| {
             state.check_interrupted()?;
-            state.execute_now(prepared)
+            state.execute_now(&mut prepared)
         });
+        let executed = match executed {
+            Ok((executed, Some(left))) => Ok(Executed {
+                run: Some(self.keep(prepared, left)),
+                ..executed
+            }),
+            Ok((executed, None)) => {
+                self.cache.put(prepared);
+                Ok(executed)
+            }
+            Err(error) => {
+                // Says once more what it failed with.
+                let _ = prepared.statement.reset();
+                if !is_schema_error(&error) {
+                    self.cache.put(prepared);
+                }
+                Err(error)
+            }
+        };
         // Of a transaction that was begun for this statement the error says all.
         if is_first && executed.is_err() {
             self.connection.end_lost_transaction();
@@ -223,57 +246,42 @@ impl State {
         result
     }
 
-    fn execute_now(&mut self, mut prepared: Prepared) -> Result<Executed, EngineError> {
-        if prepared.reads {
-            let on_row = prepared.step(&self.callbacks)?;
-            let columns = prepared.columns()?;
-            let last_rowid = self.connection.last_insert_rowid();
-            let run = if on_row {
-                let looks_ahead = self.is_local || prepared.ends_after_a_row(&self.connection)?;
-                Some(self.keep(Run {
-                    prepared,
-                    on_row,
+    /// What a statement did, and what is left of it to read.
+    fn execute_now(&mut self, prepared: &mut Prepared) -> Result<(Executed, Option<Left>), EngineError> {
+        let (left, changed) = if prepared.reads {
+            let left = if prepared.step(&self.callbacks)? {
+                Some(Left {
+                    on_row: true,
                     kept: None,
-                    looks_ahead,
-                }))
+                    looks_ahead: self.is_local || prepared.ends_after_a_row(&self.connection)?,
+                })
             } else {
                 prepared.statement.reset()?;
-                self.cache.put(prepared);
                 None
             };
-            return Ok(Executed {
-                run,
-                columns,
-                changed: -1,
-                last_rowid,
-            });
-        }
-        let before = self.connection.total_changes();
-        let rows = self.in_order(&mut prepared)?;
-        let changed = match (prepared.is_dml, self.connection.total_changes() != before) {
-            (false, _) => -1,
-            (true, false) => 0,
-            (true, true) => i64::try_from(self.connection.changes()).unwrap_or(i64::MAX),
-        };
-        let columns = prepared.columns()?;
-        let last_rowid = self.connection.last_insert_rowid();
-        let run = if rows.remaining() > 0 {
-            Some(self.keep(Run {
-                prepared,
+            (left, -1)
+        } else {
+            let before = self.connection.total_changes();
+            let rows = self.in_order(prepared)?;
+            let changed = match (prepared.is_dml, self.connection.total_changes() != before) {
+                (false, _) => -1,
+                (true, false) => 0,
+                (true, true) => i64::try_from(self.connection.changes()).unwrap_or(i64::MAX),
+            };
+            let left = (rows.remaining() > 0).then_some(Left {
                 on_row: false,
                 kept: Some(rows),
                 looks_ahead: false,
-            }))
-        } else {
-            self.cache.put(prepared);
-            None
+            });
+            (left, changed)
         };
-        Ok(Executed {
-            run,
-            columns,
+        let executed = Executed {
+            run: None,
+            columns: prepared.columns()?,
             changed,
-            last_rowid,
-        })
+            last_rowid: self.connection.last_insert_rowid(),
+        };
+        Ok((executed, left))
     }
 
     /// Runs a statement without parameters and rows, such as `COMMIT`.
@@ -298,20 +306,29 @@ impl State {
             return self.drain(prepared);
         }
         let commits = self.connection.is_autocommit();
+        let changes = self.connection.total_changes();
         self.run(SAVEPOINT)?;
         let rows = self.drain(prepared);
         let disorder = self.callbacks.is_disordered();
-        // Where the statement has rolled all back there is nothing left to end.
-        let ended = match (self.connection.is_autocommit(), disorder) {
-            (true, _) => Ok(()),
-            (false, false) => self.run(RELEASE),
-            (false, true) => self.run(UNDO).and_then(|()| self.run(RELEASE)),
+        // Only a conflict clause that says FAIL leaves something behind.
+        let is_undone = rows.is_err() && self.connection.total_changes() == changes;
+        let ended = if self.connection.is_autocommit() || commits && (is_undone || disorder) {
+            // The statement has rolled all back, or all is rolled back below.
+            Ok(())
+        } else if disorder {
+            self.run(UNDO).and_then(|()| self.run(RELEASE))
+        } else {
+            self.run(RELEASE)
         };
         if commits && !self.connection.is_autocommit() {
             self.run("ROLLBACK")?;
         }
-        match disorder {
-            true => Err(disordered()),
+        if disorder {
+            return Err(disordered());
+        }
+        match commits {
+            // What FAIL leaves behind is gone where it could not be committed, which is the error then.
+            true => ended.and(rows),
             false => rows.and_then(|rows| ended.map(|()| rows)),
         }
     }
@@ -339,14 +356,17 @@ impl State {
         self.runs
             .get(run)
             .and_then(Option::as_ref)
-            .is_none_or(|run| run.on_row || run.kept.is_some())
+            .is_none_or(|run| run.left.on_row || run.left.kept.is_some())
     }
 
     /// Where the next row of a run is; after [`Self::step`].
     pub(crate) fn next(&self, run: RunId) -> Next<'_> {
         match self.runs.get(run) {
-            Some(Some(Run { kept: Some(kept), .. })) if kept.remaining() > 0 => Next::Kept(kept),
-            Some(Some(run)) if run.on_row => Next::Here(&run.prepared.statement),
+            Some(Some(Run { prepared, left })) => match &left.kept {
+                Some(kept) if kept.remaining() > 0 => Next::Kept(kept),
+                _ if left.on_row => Next::Here(&prepared.statement),
+                _ => Next::None,
+            },
             _ => Next::None,
         }
     }
@@ -356,11 +376,11 @@ impl State {
         let Some(run) = self.runs.get_mut(run).and_then(Option::as_mut) else {
             return false;
         };
-        run.on_row = false;
-        if let Some(kept) = &mut run.kept {
+        run.left.on_row = false;
+        if let Some(kept) = &mut run.left.kept {
             kept.advance();
         }
-        run.looks_ahead
+        run.left.looks_ahead
     }
 
     /// Copies the next rows, at most `most`, into [`Self::ahead`].
@@ -379,18 +399,19 @@ impl State {
                 break;
             }
             self.ahead.push(&run.prepared.statement)?;
-            run.on_row = false;
+            run.left.on_row = false;
             if self.ahead.byte_len() > AHEAD_BYTES {
                 break;
             }
         }
-        if run.looks_ahead {
+        if run.left.looks_ahead {
             run.step(&self.callbacks)?;
         }
         Ok(())
     }
 
-    fn keep(&mut self, run: Run) -> RunId {
+    fn keep(&mut self, prepared: Prepared, left: Left) -> RunId {
+        let run = Run { prepared, left };
         match self.runs.iter().position(Option::is_none) {
             Some(free) => {
                 self.runs[free] = Some(run);

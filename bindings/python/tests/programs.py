@@ -18,6 +18,7 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,9 @@ class Raised(str):
         made.text, made.over = str(error), type(error.__context__).__name__
         return made
 
+    def __repr__(self) -> str:
+        return f"{str(self)}({self.text!r})"
+
 
 class Player:
     """Runs a program with one of the modules and writes down what it sees."""
@@ -268,8 +272,14 @@ class Player:
             if SHOW:
                 print(self.module.__name__, step, repr(error))
         connection = self.connections.get(step[1])
-        state = connection and (connection.in_transaction, connection.total_changes)
+        state = connection and (connection.in_transaction, connection.total_changes, self.last_rowid(step))
         self.seen.append((step, (answer, state)))
+
+    def last_rowid(self, step: Step) -> Any:
+        """Of the cursor that a step used."""
+        if step[0] in ("execute", "fetch", "many", "all", "stop", "late"):
+            return self.cursors[step[1], step[2]].lastrowid
+        return None
 
     def do_open(self, number: int, level: Any) -> Any:
         connection = self.module.connect(self.path, timeout=0, isolation_level=level)
@@ -434,7 +444,17 @@ def contents(path: Path) -> Any:
 
 # Comparing.
 
-Explains = Callable[[Step, Any, Any], bool]
+@dataclass
+class Before:
+    """What has happened in a program before a step, as far as it explains the step."""
+
+    #: Whether its connections have a collation of the program's.
+    collation: bool
+    #: A statement was interrupted.
+    interrupted: bool = False
+
+
+Explains = Callable[[Step, Any, Any, Before], bool]
 
 
 def _raised(answer: Any) -> Raised | None:
@@ -454,38 +474,78 @@ def known(name: str) -> Callable[[Explains], Explains]:
 
 
 @known("returning")
-def _returning(step: Step, theirs: Any, ours: Any) -> bool:
-    # Not where the rows are read at once.
-    return step[0] == "execute" and "RETURNING" in step[3] and theirs[1][0] == ours[1][0]
+def _returning(step: Step, theirs: Any, ours: Any, before: Before) -> bool:
+    if step[0] == "execute":
+        return "RETURNING" in step[3] and theirs[1][0] == ours[1][0]
+    # Where the rows are read at once the difference is what a statement leaves behind that cannot be committed.
+    there, here = _raised(theirs), _raised(ours)
+    return step[0] == "all" and there is not None and there == here and theirs[1][:2] == ours[1][:2]
 
 
 @known("locked-schema")
-def _locked_schema(step: Step, theirs: Any, ours: Any) -> bool:
+def _locked_schema(step: Step, theirs: Any, ours: Any, before: Before) -> bool:
     there, here = _raised(theirs), _raised(ours)
-    if here != "OperationalError" or here.text != "database is locked":
+    if here is None:
+        # The same, of a statement that had nothing to do once its transaction had begun.
+        is_empty = step[0] == "many" and not step[5]
+        return is_empty and _is_locked(there) and not theirs[1][0] and theirs[1][1] == ours[1][1]
+    if here != "OperationalError":
         return False
-    if there == here and there.text == here.text:
+    if there == here and ours[1][0] and not theirs[1][0]:
         # The schema had been read by a statement that needs none, so this one got as far as its transaction.
-        return ours[1][0] and not theirs[1][0]
+        return _is_locked(here) and _is_locked(there) or _of_the_schema(there)
     sql = step[3] if step[0] == "execute" else step[2] if step[0] == "script" else "t"
-    return re.search(r"\b(t|u|child|extra)\b", sql) is None and theirs[1] == ours[1]
+    is_without_tables = re.search(r"\b(t|u|child|extra)\b", sql) is None
+    return _is_locked(here) and is_without_tables and theirs[1][:2] == ours[1][:2]
+
+
+@known("nothing-to-do")
+def _nothing_to_do(step: Step, theirs: Any, ours: Any, before: Before) -> bool:
+    here = _raised(ours)
+    changes_schema = step[0] == "execute" and re.match("CREATE|DROP|ALTER", step[3]) is not None
+    has_nothing_to_do = here is None or _of_the_schema(here)
+    return changes_schema and has_nothing_to_do and _is_locked(_raised(theirs)) and theirs[1][:2] == ours[1][:2]
+
+
+def _is_locked(raised: Raised | None) -> bool:
+    return raised == "OperationalError" and raised.text == "database is locked"
+
+
+def _of_the_schema(raised: Raised) -> bool:
+    """Whether a statement does not fit the schema."""
+    return re.search(r"^table \w+ has \d+ columns but|^no such |^duplicate column|already exists$", raised.text) is not None
 
 
 @known("lost-transaction")
-def _lost_transaction(step: Step, theirs: Any, ours: Any) -> bool:
+def _lost_transaction(step: Step, theirs: Any, ours: Any, before: Before) -> bool:
     there, here = _raised(theirs), _raised(ours)
     return there == here == "OperationalError" and there.text == "interrupted" and ours[1][0] and not theirs[1][0]
 
 
 @known("error-before")
-def _error_before(step: Step, theirs: Any, ours: Any) -> bool:
+def _error_before(step: Step, theirs: Any, ours: Any, before: Before) -> bool:
     there, here = _raised(theirs), _raised(ours)
     return there is not None and here is not None and there.over == here and theirs[1] == ours[1]
 
 
-@known("counts-failed")
-def _counts_failed(step: Step, theirs: Any, ours: Any) -> bool:
-    return _raised(theirs) is not None and _raised(theirs) == _raised(ours) and theirs[1][0] == ours[1][0]
+@known("interrupt-lasts")
+def _interrupt_lasts(step: Step, theirs: Any, ours: Any, before: Before) -> bool:
+    there, here = _raised(theirs), _raised(ours)
+    if not before.interrupted:
+        return False
+    if here is not None and here.text.startswith("the transaction was rolled back when a statement failed (interrupted)"):
+        return True
+    return (there is not None and there.text == "interrupted") != (here is not None and here.text == "interrupted")
+
+
+@known("collations")
+def _collations(step: Step, theirs: Any, ours: Any, before: Before) -> bool:
+    there, here = _raised(theirs), _raised(ours)
+    if not before.collation or there is None or here is None or theirs[1][0] != ours[1][0]:
+        return False
+    # SQLite's text of an error of the lock may be that of the constraint before it.
+    is_locked = there == "OperationalError" and there.text.endswith(("constraint failed: t.a", " locked"))
+    return there == here and theirs[1][1] < ours[1][1] or is_locked and here == "IntegrityError" and there.text == here.text
 
 
 class Difference(AssertionError):
@@ -501,10 +561,14 @@ def compare(seed: int, folder: Path) -> str | None:
         place.mkdir()
         seen[module] = Player(module, place).play(program)
     met = None
+    before = Before(collation=("collation", 0) in program)
     for (step, theirs), (step_here, ours) in zip(seen[sqlite3], seen[turso]):
         if step == step_here and theirs == ours:
+            raised = _raised(theirs)
+            before.interrupted |= raised is not None and raised.text == "interrupted"
             continue
-        met = next((name for name, explains in KNOWN.items() if step == step_here and explains(step, theirs, ours)), None)
+        explained = (name for name, explains in KNOWN.items() if step == step_here and explains(step, theirs, ours, before))
+        met = next(explained, None)
         if met is None:
             raise Difference(f"seed {seed}: {step!r}\n  sqlite3: {theirs!r}\n  turso:   {ours!r}")
         break
