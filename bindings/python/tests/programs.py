@@ -18,7 +18,7 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -452,6 +452,18 @@ class Before:
     collation: bool
     #: A statement was interrupted.
     interrupted: bool = False
+    #: The connections that have run a statement that changes the schema, and those that are in a transaction.
+    schema: set[int] = field(default_factory=set)
+    in_transaction: set[int] = field(default_factory=set)
+
+    def note(self, step: Step, seen: Any) -> None:
+        """Both have seen the same of a step."""
+        raised, state = _raised(seen), seen[1]
+        self.interrupted |= raised is not None and raised.text == "interrupted"
+        if _changes_schema(step):
+            self.schema.add(step[1])
+        if state:
+            (self.in_transaction.add if state[0] else self.in_transaction.discard)(step[1])
 
 
 Explains = Callable[[Step, Any, Any, Before], bool]
@@ -501,10 +513,26 @@ def _locked_schema(step: Step, theirs: Any, ours: Any, before: Before) -> bool:
 
 @known("nothing-to-do")
 def _nothing_to_do(step: Step, theirs: Any, ours: Any, before: Before) -> bool:
-    here = _raised(ours)
-    changes_schema = step[0] == "execute" and re.match("CREATE|DROP|ALTER", step[3]) is not None
+    there, here = _raised(theirs), _raised(ours)
+    if not _is_locked(there) or _is_locked(here):
+        return False
+    # The lock may be that of another connection, of which such a statement is in the transaction.
+    if 1 - step[1] in before.schema & before.in_transaction:
+        return True
     has_nothing_to_do = here is None or _of_the_schema(here)
-    return changes_schema and has_nothing_to_do and _is_locked(_raised(theirs)) and theirs[1][:2] == ours[1][:2]
+    return step[0] == "execute" and _changes_schema(step) and has_nothing_to_do and theirs[1][:2] == ours[1][:2]
+
+
+@known("counts-locked")
+def _counts_locked(step: Step, theirs: Any, ours: Any, before: Before) -> bool:
+    are_locked = _is_locked(_raised(theirs)) and _is_locked(_raised(ours))
+    is_counted = theirs[1][0] == ours[1][0] and theirs[1][1] > ours[1][1]
+    return are_locked and is_counted and 1 - step[1] in before.schema
+
+
+def _changes_schema(step: Step) -> bool:
+    sql = step[3] if step[0] == "execute" else step[2] if step[0] == "script" else ""
+    return re.search(r"\b(CREATE|DROP|ALTER)\b", sql) is not None
 
 
 def _is_locked(raised: Raised | None) -> bool:
@@ -564,8 +592,7 @@ def compare(seed: int, folder: Path) -> str | None:
     before = Before(collation=("collation", 0) in program)
     for (step, theirs), (step_here, ours) in zip(seen[sqlite3], seen[turso]):
         if step == step_here and theirs == ours:
-            raised = _raised(theirs)
-            before.interrupted |= raised is not None and raised.text == "interrupted"
+            before.note(step, ours)
             continue
         explained = (name for name, explains in KNOWN.items() if step == step_here and explains(step, theirs, ours, before))
         met = next(explained, None)

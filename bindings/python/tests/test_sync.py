@@ -81,16 +81,16 @@ def test_every_value_comes_back_through_a_push_and_a_pull(empty_url: str, tmp_pa
         assert list(map(repr, got)) == [*map(repr, VALUES), "None"], "NaN is NULL, as in SQLite"
 
 
-@pytest.mark.takes(180)
+@pytest.mark.takes(400)
 def test_a_blob_of_100_megabytes_comes_back_through_a_push_and_a_pull(empty_url: str, tmp_path: Path) -> None:
     blob = bytes(range(256)) * (100_000_000 // 256)
-    one = turso.sync.connect(tmp_path / "one.db", empty_url)
+    one = turso.sync.connect(tmp_path / "one.db", empty_url, request_timeout=150)
     one.execute("CREATE TABLE b(b)")
     one.execute("INSERT INTO b VALUES (?)", (blob,))
     one.commit()
     one.push()
     one.close()
-    two = turso.sync.connect(tmp_path / "two.db", empty_url)
+    two = turso.sync.connect(tmp_path / "two.db", empty_url, request_timeout=150)
     assert two.execute("SELECT b FROM b").fetchone()[0] == blob
 
 
