@@ -1,5 +1,5 @@
 // Values as 64-bit words; src/codec.rs has the format. One buffer is used again for every call: nothing here may be
-// entered a second time before it has returned.
+// entered a second time before it has returned. What could do so, a date's `toString` or a getter, is told that it cannot.
 'use strict';
 
 const NULL = 0;
@@ -38,6 +38,8 @@ function kindOf(value) {
 }
 
 const encoded = { words: scratch.words, count: 0, texts: undefined, blobs: undefined };
+/** Whether values are being encoded. */
+let encoding = false;
 
 function addText(text) {
   if (encoded.texts === undefined) encoded.texts = [];
@@ -112,24 +114,29 @@ function put(at, value, position) {
 }
 
 /**
- * Encodes values into the one buffer, behind a header if there is to be one. What is given back is valid until the next
- * call.
+ * Encodes values into the one buffer, behind a header if there is to be one, with room for `room` words at least. What is
+ * given back is valid until the next call.
  */
-function encode(values, header = 0) {
-  const { length } = values;
-  encoded.words = reserve(2 * length + header);
-  encoded.count = length;
-  encoded.texts = undefined;
-  encoded.blobs = undefined;
-  let at = header;
-  for (let i = 0; i < length; i++) at = put(at, values[i], i + 1);
-  return encoded;
+function encode(values, header = 0, room = 0) {
+  if (encoding) throw new TypeError('a value that is being bound (its toString, or a getter) cannot itself bind values');
+  encoding = true;
+  try {
+    const { length } = values;
+    encoded.words = reserve(Math.max(2 * length + header, room));
+    encoded.count = length;
+    encoded.texts = undefined;
+    encoded.blobs = undefined;
+    let at = header;
+    for (let i = 0; i < length; i++) at = put(at, values[i], i + 1);
+    return encoded;
+  } finally {
+    encoding = false;
+  }
 }
 
 /** Encodes the call of a read on this thread, for a row of so many columns at least. */
 function encodeRead(values, columns, bits, limit) {
-  reserve(2 * columns + HEADER);
-  const call = encode(values, HEADER);
+  const call = encode(values, HEADER, 2 * columns + HEADER);
   const { ints } = scratch;
   ints[0] = call.count;
   ints[1] = bits;

@@ -303,6 +303,39 @@ test('b9: lists are parameters or refused, never bytes; bytes are those that a v
   await assert.rejects(db.get('SELECT ?', [1, 2, 3]), RangeError);
 });
 
+test('b8: a value whose toString or getter binds other values is told so, and is bound as it is', async (t) => {
+  const db = await empty(t);
+  let inner;
+  const ask = () => (inner = db.get('SELECT ? AS a, ? AS b, ? AS c', 'x', 'y', 7).then(() => 'it worked', (error) => error));
+  class Moment extends Date {
+    toString() {
+      ask();
+      return 'now';
+    }
+  }
+  const observed = new Proxy(['now', 'then'], {
+    get: (list, key) => {
+      if (key === '0') ask();
+      return list[key];
+    },
+  });
+  const statement = await db.prepare('SELECT ? AS v, ? AS w');
+  for (const args of [[new Moment(), 'then'], [observed]]) {
+    for (const call of [() => db.get('SELECT ? AS v, ? AS w', ...args), () => statement.get(...args), async () => (await db.all('SELECT ? AS v, ? AS w', ...args))[0]]) {
+      inner = undefined;
+      assert.deepEqual(await call(), { v: 'now', w: 'then' });
+      assert.match(String(await inner), /TypeError: a value that is being bound .* cannot itself bind values/);
+    }
+    await db.run('INSERT INTO t (v) SELECT ? || ?', ...args);
+    assert.match(String(await inner), /cannot itself bind values|it worked/);
+    assert.deepEqual(await db.all('DELETE FROM t RETURNING v'), [{ v: 'nowthen' }]);
+  }
+  // Values by name are read before they are bound: there it works.
+  const named = { w: 'then', get v() { return ask(), 'now'; } };
+  assert.deepEqual(await db.get('SELECT :v AS v, :w AS w', named), { v: 'now', w: 'then' });
+  assert.equal(await inner, 'it worked');
+});
+
 /** A replica of which little is here; `make` gives its functions, and is given the database by `own()`. */
 async function withFunctions(t, make) {
   const { url } = await messages(t);
