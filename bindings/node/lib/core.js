@@ -212,6 +212,8 @@ class Core {
   /** Opens the database, once; after a failure it is tried again. */
   async connected() {
     this.assertOpen();
+    if (this.ready) return;
+    this.assertNotAsked();
     this.#connecting ??= this.work.start((job) => this.#native.connect(job));
     const connecting = this.#connecting;
     const outcome = await connecting;
@@ -298,10 +300,7 @@ class Core {
   /** The statistics, which wait for nothing that is under way. */
   async stats() {
     this.assertNotClosing();
-    if (!this.ready) {
-      this.assertNotAsked();
-      await this.connected();
-    }
+    await this.connected();
     return check(await this.work.start((job) => this.#native.stats(job))).stats;
   }
 

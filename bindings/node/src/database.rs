@@ -107,6 +107,9 @@ pub(crate) struct Shared {
     next: AtomicU32,
     /// How many reads JavaScript has begun.
     reads: AtomicU64,
+    /// Whether a transaction was open when the last statement had run. SQLite itself tells that under a lock which a statement
+    /// has for as long as it waits for a page, and JavaScript's thread must not wait for that.
+    in_transaction: AtomicBool,
 }
 
 impl Shared {
@@ -126,6 +129,12 @@ impl Shared {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.statements.lock().insert(id, Arc::downgrade(slot));
         id
+    }
+
+    /// A statement has run on the connection.
+    pub(crate) fn ran(&self, connection: &Connection) {
+        self.in_transaction
+            .store(!connection.is_autocommit(), Ordering::Release);
     }
 
     /// The number of a read that begins.
@@ -158,6 +167,7 @@ impl Shared {
                     timeout.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms.into())));
                 open.connection.set_deadline(limit)?;
                 let outcome = work(&open.connection);
+                shared.ran(&open.connection);
                 open.connection.set_deadline(None)?;
                 outcome
             });
@@ -184,6 +194,7 @@ impl Shared {
             drop(slot.lock().take());
         }
         if let Some(open) = self.open.lock().take() {
+            self.in_transaction.store(false, Ordering::Release);
             // Pages that are still coming in are kept when they come soon; they were paid for.
             open.database.settle(SETTLE);
         }
@@ -218,6 +229,7 @@ impl NativeDatabase {
                 statements: Mutex::default(),
                 next: AtomicU32::new(0),
                 reads: AtomicU64::new(0),
+                in_transaction: AtomicBool::new(false),
             }),
             options: Mutex::new(Some(options)),
         })
@@ -370,10 +382,10 @@ impl NativeDatabase {
         self.shared.cancel.cancel();
     }
 
-    /// Whether a transaction is open.
+    /// Whether a transaction was open when the last statement had run.
     #[napi(getter)]
     pub fn in_transaction(&self) -> bool {
-        self.shared.connection().is_some_and(|c| !c.is_autocommit())
+        self.shared.in_transaction.load(Ordering::Acquire)
     }
 
     /// Whether SQLite has rolled the transaction back by itself, and nobody has ended it since.

@@ -295,6 +295,7 @@ impl Statement {
                 rows += 1;
             }
         });
+        self.shared.ran(&connection);
         match read {
             Ok((rows, mut ended)) => {
                 if ended == status::MORE && limit == 1 {

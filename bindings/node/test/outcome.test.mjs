@@ -343,24 +343,48 @@ async function withFunctions(t, make) {
   let db;
   const given = make({ own: () => db, url, path });
   db = await open(t, { path, url, partialSyncExperimental: little, ...given });
+  db.kept = await db.prepare('SELECT 4');
+  db.halfway = db.iterate('SELECT value FROM generate_series(1, 30)');
+  await db.halfway.next();
   return { db, url, path };
 }
 
-/** What a function of the application does with its own database, and whether a pull's function may do it too. */
-const uses = [
-  ['get', (db) => db.get('SELECT 1')],
-  ['run', (db) => db.run('INSERT INTO messages (user_id, body) VALUES (1, 2)')],
-  ['all', (db) => db.all('SELECT * FROM messages')],
-  ['exec', (db) => db.exec('SELECT 1')],
-  ['prepare', (db) => db.prepare('SELECT 2')],
-  ['iterate', (db) => db.iterate('SELECT 1').next()],
-  ['transaction', (db) => db.transaction(() => db.get('SELECT 1'))()],
-  ['transactionAsync', (db) => db.transactionAsync((txn) => txn.get('SELECT 1'))()],
-  ['pull', (db) => db.pull()],
-  ['push', (db) => db.push()],
-  ['checkpoint', (db) => db.checkpoint()],
-  ['close', (db) => db.close()],
-];
+/** What a function of the application does with its own database: what a pull's function may do too. */
+const sqlUses = {
+  halfway: async (db) => {
+    // More than it has read ahead, and all that there is: its snapshot would be in the way of what writes.
+    for (let i = 0; i < 30; i++) await db.halfway.next();
+  },
+  get: (db) => db.get('SELECT 1'),
+  run: (db) => db.run('INSERT INTO messages (user_id, body) VALUES (1, 2)'),
+  all: (db) => db.all('SELECT * FROM messages'),
+  exec: (db) => db.exec('SELECT 1'),
+  prepare: (db) => db.prepare('SELECT 2'),
+  pragma: (db) => db.pragma('user_version'),
+  batch: (db) => db.batch(['SELECT 1']),
+  iterate: (db) => db.iterate('SELECT 1').next(),
+  'a statement': (db) => db.kept.get(),
+  transaction: (db) => db.transaction(() => db.get('SELECT 1'))(),
+  transactionAsync: (db) => db.transactionAsync((txn) => txn.get('SELECT 1'))(),
+};
+/** And what it may not. */
+const otherUses = {
+  pull: (db) => db.pull(),
+  push: (db) => db.push(),
+  checkpoint: (db) => db.checkpoint(),
+  discardChange: (db) => db.discardChange(1),
+  close: (db) => db.close(),
+};
+const uses = Object.entries({ ...sqlUses, ...otherUses });
+/** Those that begin something new. */
+const beginning = uses.filter(([name]) => name !== 'halfway');
+/** What waits for nobody. */
+async function useAtOnce(db) {
+  assert.equal(typeof db.inTransaction, 'boolean');
+  assert.equal(db.kept.columns().length, 1);
+  await db.connect();
+  assert.ok((await db.stats()).requests > 0);
+}
 const itself = /this would wait for itself: .* of this database waits for what the \w+ function answers/;
 
 for (const kind of ['authToken', 'fetch', 'body']) {
@@ -414,11 +438,38 @@ for (const kind of ['authToken', 'fetch', 'body']) {
       use = () => txn.get('SELECT 1');
       await assert.rejects(txn.get('SELECT body FROM messages WHERE id = 2000'), itself);
     })().catch((error) => assert.match(error.message, itself));
-    use = async (own) => assert.ok((await own.stats()).requests > 0);
+    use = useAtOnce;
     assert.match((await db.get('SELECT body FROM messages WHERE id = 1000')).body, /1000$/);
     assert.equal(seen, 'it worked');
   });
 }
+
+test('b8: whether a transaction is open is told at once, also while a query waits for a page', async (t) => {
+  let answer;
+  const asked = new Promise((resolve) => (answer = resolve));
+  let held;
+  const { db } = await withFunctions(t, () => ({
+    authToken: async () => {
+      if (held !== undefined) await held(answer());
+      return '';
+    },
+  }));
+  for (const begun of [false, true]) {
+    if (begun) await db.exec('BEGIN');
+    let go;
+    const waits = new Promise((resolve) => (go = resolve));
+    held = () => waits;
+    const query = db.get('SELECT body FROM messages WHERE id = ?', begun ? 3000 : 9000);
+    await asked;
+    assert.equal(db.inTransaction, begun);
+    held = undefined;
+    go();
+    await query;
+    assert.equal(db.inTransaction, begun);
+  }
+  await db.exec('ROLLBACK');
+  assert.equal(db.inTransaction, false);
+});
 
 test('b8: another handle of the same replica is refused too, another database is not', async (t) => {
   let other;
@@ -441,16 +492,18 @@ test('b8: another handle of the same replica is refused too, another database is
 
 test('b8: the url function, which must answer at once, cannot wait; a call that it leaves behind fails at once', async (t) => {
   const left = [];
+  let active = false;
   const { db } = await withFunctions(t, ({ own, url }) => ({
     url: () => {
-      if (own() !== undefined) left.push(own().get('SELECT 1').then(() => 'it worked', (error) => error));
+      if (active) for (const [name, call] of beginning) left.push([name, call(own()).then(() => 'it worked', (error) => error)]);
+      active = false;
       return url;
     },
   }));
-  left.length = 0;
+  active = true;
   assert.match((await db.get('SELECT body FROM messages WHERE id = 9000')).body, /9000$/);
   assert.ok(left.length > 0);
-  assert.ok((await Promise.all(left)).every((error) => itself.test(error.message)), String(await Promise.all(left)));
+  for (const [name, outcome] of left) assert.match(String((await outcome).message), itself, name);
 });
 
 test('b8: functions of a pull and a push may read their database, and not wait for another pull or the close', async (t) => {
@@ -460,11 +513,12 @@ test('b8: functions of a pull and a push may read their database, and not wait f
     authToken: async () => {
       if (!active) return '';
       active = false;
-      for (const [name, call] of uses.slice(0, 8).concat(uses.slice(-4))) {
+      for (const [name, call] of uses) {
         // Rows that are here already: a page that is not would ask this function again.
         const sql = name === 'all' ? (own) => own.all('SELECT 3') : call;
         outcomes[name] = await sql(own()).then(() => 'it worked', (error) => error);
       }
+      await useAtOnce(own());
       return '';
     },
   }));
@@ -472,30 +526,31 @@ test('b8: functions of a pull and a push may read their database, and not wait f
   for (const operation of ['push', 'pull']) {
     active = true;
     await db[operation]();
-    for (const [name] of uses.slice(0, 8)) assert.equal(outcomes[name], 'it worked', `${operation}, ${name}: ${outcomes[name]}`);
-    for (const [name] of uses.slice(8)) assert.match(outcomes[name].message, itself, `${operation}, ${name}`);
+    for (const name in sqlUses) assert.equal(outcomes[name], 'it worked', `${operation}, ${name}: ${outcomes[name]}`);
+    for (const name in otherUses) assert.match(outcomes[name].message, itself, `${operation}, ${name}`);
   }
   // Not where a transaction waits for the pull.
   active = true;
   await db.transaction(() => db.pull())();
-  for (const [name] of uses) assert.match(String(outcomes[name].message), itself, name);
+  for (const [name] of beginning) assert.match(String(outcomes[name].message), itself, name);
 });
 
 test('b8: a function that is asked during the first connect cannot use the database that connects', async (t) => {
   const { url } = await messages(t);
-  const seen = [];
+  const seen = new Map();
+  const calls = { ...Object.fromEntries(beginning.filter(([name]) => name !== 'a statement')), stats: () => db.stats(), connect: () => db.connect() };
   const db = new sync.Database({
     path: ':memory:',
     url,
     authToken: async () => {
-      if (!db.open) for (const call of [() => db.get('SELECT 1'), () => db.pull(), () => db.stats()]) seen.push(await call().catch((error) => error));
+      if (!db.open) for (const [name, call] of Object.entries(calls)) seen.set(name, await call(db).catch((error) => error));
       return '';
     },
   });
   t.after(() => db.close());
   await db.connect();
-  assert.ok(seen.length >= 3);
-  for (const error of seen) assert.match(String(error.message), itself);
+  assert.deepEqual([...seen.keys()], Object.keys(calls));
+  for (const [name, error] of seen) assert.match(String(error?.message), itself, name);
   assert.deepEqual(await db.get('SELECT count(*) AS n FROM messages'), { n: MESSAGES });
 });
 
@@ -506,18 +561,29 @@ test('b8: a transform decides at once; what it begins with its own database runs
     transform: () => {
       if (mode === 'promise') return Promise.reject(new Error('nobody handles this'));
       if (mode === 'async') return own().get('SELECT 1');
-      left.push(own().run('CREATE TABLE IF NOT EXISTS seen (a)'), own().get('SELECT 1 AS one'));
+      for (const [name, call] of beginning) {
+        if (mode !== 'leave' && name !== mode) continue;
+        if (mode === 'leave' && name === 'close') continue;
+        left.push([name, call(own()).then(() => 'it worked', (error) => error)]);
+      }
+      mode = undefined;
+      assert.equal(own().inTransaction, false);
       return null;
     },
   }));
+  await db.halfway.return();
   await db.run("INSERT INTO messages (user_id, body) VALUES ('me', 'mine')");
   for (mode of ['promise', 'async']) {
     await assert.rejects(db.push(), /transform must decide at once, and gave a promise/);
   }
-  mode = 'leave';
-  await db.push();
-  assert.ok(left.length > 0);
-  await Promise.all(left);
+  for (mode of ['leave', 'close']) {
+    left.length = 0;
+    await db.run("INSERT INTO messages (user_id, body) VALUES ('me', 'more')");
+    await db.push();
+    assert.ok(left.length > 0);
+    for (const [name, outcome] of left) assert.equal(await outcome, 'it worked', name);
+  }
+  assert.equal(db.open, false);
 });
 
 test('b9: an interrupt ends iterators that are halfway, and nothing else than what had begun', async (t) => {
