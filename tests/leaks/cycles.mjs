@@ -1,27 +1,33 @@
-// Opens a replica, asks it and closes it, again and again; prints resident memory (KiB) as it goes. Its functions are bound
-// methods of an object that holds the database, each cycle abandons an iterator, and now and then a worker thread ends in the
-// middle of a fetch, and a database is forgotten without being closed.
+// Opens a replica, asks it and closes it, again and again; prints resident memory (KiB) and open descriptors as it goes. Its
+// functions are bound methods of an object that holds the database, each cycle abandons an iterator and breaks a query off, and
+// now and then a page fetch is broken off, a worker thread ends in the middle of one, and a database is forgotten without
+// being closed.
 //
 // node --expose-gc cycles.mjs PATH URL CYCLES
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { connect } from '../../bindings/node/index.mjs';
 
 const [path, url, given] = process.argv.slice(2);
 const cycles = Number(given);
-const WORKERS = 50;
+/** How often there is what takes longer than a cycle. */
+const NOW_AND_THEN = Math.max(20, Math.floor(cycles / 50));
 const partialSyncExperimental = { bootstrapStrategy: { kind: 'prefix', length: 4096 } };
 
 function resident() {
   globalThis.gc();
-  return /VmRSS:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))[1];
+  return `${/VmRSS:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))[1]} ${readdirSync('/proc/self/fd').length}`;
 }
 
 class Application {
+  /** The promise that the next token is; undefined for one at once. */
+  waiting;
+
   async token() {
-    return this.db === undefined ? '' : '';
+    if (this.waiting !== undefined) this.asked();
+    return (await this.waiting) ?? '';
   }
 
   async open(path) {
@@ -48,13 +54,40 @@ async function endAWorker() {
   await ending.terminate();
 }
 
+/** Fails unless it is broken off. */
+const broken = (call) =>
+  call.then(
+    () => Promise.reject(new Error('it was not broken off')),
+    (error) => (error.code === 'SQLITE_INTERRUPT' ? undefined : Promise.reject(error)),
+  );
+
+async function breakAFetchOff() {
+  const application = new Application();
+  const db = await application.open(':memory:');
+  application.waiting = new Promise(() => {});
+  const asked = new Promise((resolve) => (application.asked = resolve));
+  const query = broken(db.get('SELECT count(*) FROM t'));
+  await asked;
+  db.interrupt();
+  await query;
+  application.waiting = undefined;
+  await broken(db.get('WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n', { queryTimeout: 1 }));
+  const { n } = await db.get('SELECT count(*) AS n FROM t');
+  if (n !== 1000) throw new Error(`${n} rows`);
+  await db.close();
+}
+
 for (let cycle = 1; cycle <= cycles; cycle++) {
   const db = await new Application().open(path);
   const { n } = await db.get('SELECT count(*) AS n FROM t');
   if (n !== 1000) throw new Error(`${n} rows`);
   await db.iterate('SELECT v FROM t').next();
+  const query = broken(db.run('WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n'));
+  db.interrupt();
+  await query;
   await db.close();
-  if (cycle % Math.max(1, Math.floor(cycles / WORKERS)) === 0) {
+  if (cycle % NOW_AND_THEN === 0) {
+    await breakAFetchOff();
     await endAWorker();
     await (await new Application().open(':memory:')).get('SELECT 1');
   }
