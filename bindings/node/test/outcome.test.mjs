@@ -179,6 +179,45 @@ test('b1: a call that writes succeeds after its commit, whose error is its own',
   assert.equal(rest, 5999, 'what was kept is told, whatever comes in between');
 });
 
+test('b1: a COMMIT that is broken off while it waits has not committed, and its transaction is still there', async (t) => {
+  const db = await empty(t, { timeout: 15_000 });
+  const reader = await open(t, { path: db.path });
+  await reader.exec('BEGIN; SELECT * FROM t');
+  const broken = { code: 'SQLITE_INTERRUPT' };
+  const interrupted = async (call) => {
+    const running = call();
+    running.catch(() => {});
+    await new Promise(setImmediate);
+    db.interrupt();
+    await assert.rejects(running, broken);
+  };
+  const insert = (id) => db.run('INSERT INTO t VALUES (?, ?)', id, id);
+  await db.exec('BEGIN');
+  await insert(1);
+  await assert.rejects(db.exec('COMMIT', { queryTimeout: 20 }), broken);
+  assert.equal(db.inTransaction, true);
+  await interrupted(() => db.exec('COMMIT'));
+  assert.equal(db.inTransaction, true);
+  assert.deepEqual(await reader.all('SELECT id FROM t'), []);
+  await reader.exec('COMMIT');
+  await db.exec('COMMIT');
+  assert.deepEqual(await ids(db), [1]);
+  // The others roll back, and leave nothing open.
+  await reader.exec('BEGIN; SELECT * FROM t');
+  await interrupted(() => insert(2));
+  let ended;
+  const end = new Promise((resolve) => (ended = resolve));
+  const move = db.transaction(async () => {
+    await insert(3);
+    ended();
+  })();
+  await end;
+  await interrupted(() => move);
+  assert.equal(db.inTransaction, false);
+  await reader.exec('COMMIT');
+  assert.deepEqual(await ids(db), [1]);
+});
+
 test('b1: an iterator gives the rows that come before a failure, and then fails', async (t) => {
   const db = await empty(t);
   await db.exec(`INSERT INTO t ${endless} SELECT x, x FROM c LIMIT 5000`);
