@@ -78,7 +78,7 @@ test('a fetch function whose body breaks off does not give half an answer', asyn
   const db = await open(t, {
     path: ':memory:',
     url,
-    partialSyncExperimental: little,
+    partialSyncExperimental: { ...little, segmentSize: 65_536 },
     fetch: async (input, init) => {
       const response = await fetch(input, init);
       if (cut === 0) return response;

@@ -62,9 +62,12 @@ export async function open(t, options) {
   return db;
 }
 
-/** A network to `url` that can be made bad: `network.delay` (ms before an answer), `network.down`, `network.requests`. */
+/**
+ * A network to `url` that can be made bad: `network.delay` (ms before an answer), `network.held` (a promise that answers wait
+ * for), `network.down`, `network.requests`.
+ */
 export async function network(t, url) {
-  const state = { delay: 0, down: false, requests: [] };
+  const state = { delay: 0, held: undefined, down: false, requests: [] };
   const target = new URL(url);
   const server = http.createServer(async (request, response) => {
     state.requests.push(request.url);
@@ -72,6 +75,7 @@ export async function network(t, url) {
       request.destroy();
       return;
     }
+    await state.held;
     // A test that has ended does not wait for an answer that nobody awaits.
     await new Promise((resolve) => setTimeout(resolve, state.delay).unref());
     const onward = http.request(
