@@ -1,83 +1,40 @@
-//! Sizes and times as people write them: `128k`, `16 MiB`, `24h`, `500ms`.
+//! Sizes, times and counts as people write and read them: `128k`, `16 MiB`, `24h`, `138,398`.
 
 use std::time::Duration;
 
-/// Bytes: a number, with k, m, g or t (powers of 1024) behind it, and `B` or `iB` after that if one likes.
+use bytesize::ByteSize;
+use indicatif::HumanCount;
+
+/// Bytes: a number, followed by k, m, g, t or p if one likes, and by `B` or `iB` after that. All are powers of 1024, also
+/// those without an `i`.
 pub fn bytes(text: &str) -> Result<u64, String> {
-    let (number, unit) = split(text);
-    let shift = match unit
-        .trim_end_matches(['b', 'B'])
-        .trim_end_matches('i')
-        .to_ascii_lowercase()
-        .as_str()
-    {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        _ => return Err(format!("`{unit}` is no unit of size; use k, m, g or t")),
-    };
-    let number: u64 = number
-        .parse()
-        .map_err(|_| format!("`{text}` is no size; write a number like 131072 or 128k"))?;
-    number
-        .checked_mul(1 << shift)
-        .ok_or_else(|| format!("`{text}` is too large"))
+    let number = text.trim_end_matches(['b', 'B']).trim_end_matches('i').trim_end();
+    if let Ok(bytes) = number.parse() {
+        return Ok(bytes);
+    }
+    match format!("{number}iB").parse() {
+        // What does not fit comes out as the highest number.
+        Ok(ByteSize(u64::MAX)) => Err(format!("`{text}` is too large")),
+        Ok(ByteSize(bytes)) => Ok(bytes),
+        Err(_) => Err(format!(
+            "`{text}` is not a size; write a number like 131072, or one with k, m, g or t like 128k"
+        )),
+    }
 }
 
-/// A time: a number with ms, s, m, h or d behind it.
+/// A time: numbers, each with a unit.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = split(text);
-    let number: u64 = number
-        .parse()
-        .map_err(|_| format!("`{text}` is no time; write it like 30s, 500ms or 24h"))?;
-    let seconds = match unit {
-        "ms" => return Ok(Duration::from_millis(number)),
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 24 * 3600,
-        _ => return Err(format!("`{text}` has no unit of time; use ms, s, m, h or d")),
-    };
-    number
-        .checked_mul(seconds)
-        .map(Duration::from_secs)
-        .ok_or_else(|| format!("`{text}` is too long"))
-}
-
-fn split(text: &str) -> (&str, &str) {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    (&text[..digits], text[digits..].trim())
+    humantime::parse_duration(text).map_err(|e| format!("{e}; write it like 30s, 500ms or 24h"))
 }
 
 /// Bytes for people: `16.4 MiB`.
 pub fn shown_bytes(bytes: u64) -> String {
-    let (mut value, mut unit) = (bytes as f64, "bytes");
-    for next in ["KiB", "MiB", "GiB", "TiB"] {
-        if value < 1024.0 {
-            break;
-        }
-        (value, unit) = (value / 1024.0, next);
-    }
-    if value.fract() == 0.0 {
-        format!("{value} {unit}")
-    } else {
-        format!("{value:.1} {unit}")
-    }
+    ByteSize(bytes).display().iec().to_string()
 }
 
 /// A number with its thousands set apart: `138,398`.
 pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    HumanCount(number).to_string()
 }
 
 /// "1 page", "2 pages".
@@ -91,36 +48,81 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_times_are_read_as_people_write_them() {
-        assert_eq!(bytes("4096"), Ok(4096));
-        assert_eq!(bytes("128k"), Ok(128 * 1024));
-        assert_eq!(bytes("16 MiB"), Ok(16 << 20));
-        assert_eq!(bytes("1GB"), Ok(1 << 30));
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("24h"), Ok(Duration::from_secs(86400)));
+    fn sizes_are_read_as_people_write_them() {
+        for (text, size) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("4096B", 4096),
+            ("4096 ", 4096),
+            ("128k", 128 << 10),
+            ("128K", 128 << 10),
+            ("128ki", 128 << 10),
+            ("128kb", 128 << 10),
+            ("128 KiB", 128 << 10),
+            ("16 MiB", 16 << 20),
+            ("16m", 16 << 20),
+            ("1GB", 1 << 30),
+            ("1g", 1 << 30),
+            ("3t", 3 << 40),
+            ("2 TB", 2 << 40),
+            ("1.5k", 1536),
+            ("9007199254740993", 9_007_199_254_740_993),
+            ("18446744073709551615", u64::MAX),
+        ] {
+            assert_eq!(bytes(text), Ok(size), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        for (text, time) in [
+            ("500ms", Duration::from_millis(500)),
+            ("0s", Duration::ZERO),
+            ("30s", Duration::from_secs(30)),
+            ("30 s", Duration::from_secs(30)),
+            ("5m", Duration::from_secs(300)),
+            ("24h", Duration::from_secs(86_400)),
+            ("7d ", Duration::from_secs(7 * 86_400)),
+            ("1h 30min", Duration::from_secs(5400)),
+            ("18446744073709551615s", Duration::from_secs(u64::MAX)),
+        ] {
+            assert_eq!(duration(text), Ok(time), "{text}");
+        }
     }
 
     #[test]
     fn anything_else_is_refused_with_a_hint() {
-        for text in ["", "k", "-1", "1x", "99999999999999999999", "99999999t"] {
+        for text in [
+            "",
+            "k",
+            "iB",
+            "-1",
+            "1x",
+            "1 2k",
+            "1..5k",
+            "99999999999999999999",
+            "99999999t",
+        ] {
             assert!(bytes(text).is_err(), "{text}");
         }
         for text in [
             "",
             "30",
             "s",
-            "1y",
+            "1x",
+            "-1s",
             "99999999999999999999s",
             "9999999999999999999d",
         ] {
-            assert!(duration(text).is_err(), "{text}");
+            let refused = duration(text).unwrap_err();
+            assert!(refused.contains("30s"), "{text}: {refused}");
         }
     }
 
     #[test]
     fn numbers_are_shown_short() {
-        assert_eq!(shown_bytes(512), "512 bytes");
-        assert_eq!(shown_bytes(131_072), "128 KiB");
+        assert_eq!(shown_bytes(512), "512 B");
+        assert_eq!(shown_bytes(131_072), "128.0 KiB");
         assert_eq!(shown_bytes(17_196_646), "16.4 MiB");
         assert_eq!(grouped(1_234_567), "1,234,567");
         assert_eq!(counted(1, "page"), "1 page");

@@ -8,12 +8,16 @@
 //! | anything under `[/NAME]/v2`, `[/NAME]/v3` | the [`SqlEndpoint`] |
 //!
 //! A server of one file knows no names; a server of a folder finds the name in the path, or in the host (`NAME.host`).
+//!
+//! Not an `axum::Router`: which path is left to route depends on the databases that exist (a `v2.db` may be one), and a
+//! token is checked before anything is said not to exist. Written with one, this was longer.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
     body::Body,
+    extract::{DefaultBodyLimit, FromRequest},
     http::{
         HeaderMap, Method, Request, StatusCode, Uri,
         header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST, WWW_AUTHENTICATE},
@@ -165,24 +169,28 @@ impl App {
 
     async fn read(&self, body: Body) -> Result<Bytes, Box<Response>> {
         let limit = self.body_limit;
-        match tokio::time::timeout(self.body_timeout, axum::body::to_bytes(body, limit)).await {
-            Ok(Ok(body)) => Ok(body),
-            Ok(Err(e)) if is_too_long(&e) => Err(Box::new(error(
+        let mut request = Request::new(body);
+        DefaultBodyLimit::max(limit).apply(&mut request);
+        let read = tokio::time::timeout(self.body_timeout, Bytes::from_request(request, &()));
+        let refused = match read.await {
+            Ok(Ok(body)) => return Ok(body),
+            Ok(Err(e)) if e.status() == StatusCode::PAYLOAD_TOO_LARGE => error(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "TOO_LARGE",
                 &format!("a request may have at most {limit} bytes"),
-            ))),
-            Ok(Err(_)) => Err(Box::new(error(
+            ),
+            Ok(Err(_)) => error(
                 StatusCode::BAD_REQUEST,
                 "BAD_REQUEST",
                 "the request's body did not arrive whole",
-            ))),
-            Err(_) => Err(Box::new(error(
+            ),
+            Err(_) => error(
                 StatusCode::REQUEST_TIMEOUT,
                 "TIMEOUT",
                 "the request's body did not arrive in time",
-            ))),
-        }
+            ),
+        };
+        Err(Box::new(refused))
     }
 
     async fn metrics_text(&self) -> Response {
@@ -205,17 +213,6 @@ impl App {
 
 fn authorization(headers: &HeaderMap) -> Option<&str> {
     headers.get(AUTHORIZATION)?.to_str().ok()
-}
-
-fn is_too_long(e: &axum::Error) -> bool {
-    let mut cause = std::error::Error::source(e);
-    while let Some(e) = cause {
-        if e.is::<http_body_util::LengthLimitError>() {
-            return true;
-        }
-        cause = e.source();
-    }
-    false
 }
 
 fn refuse(denied: &Denied) -> Response {

@@ -1,8 +1,15 @@
 //! Counters, and their text in Prometheus' format (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 
-use std::{
-    fmt::Write,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::{
+    encoding::prometheus_text::encode,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+    },
+    registry::Registry,
 };
 
 use crate::history::HistorySize;
@@ -10,9 +17,9 @@ use crate::history::HistorySize;
 /// Counters of one server since it started.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    requests: [AtomicU64; 4],
-    pages: AtomicU64,
-    page_bytes: AtomicU64,
+    requests: [Counter; 4],
+    pages: Counter,
+    page_bytes: Counter,
 }
 
 /// What a request was for.
@@ -46,85 +53,111 @@ pub struct DatabaseGauges {
 impl Metrics {
     /// A request came.
     pub fn request(&self, endpoint: Endpoint) {
-        self.requests[endpoint as usize].fetch_add(1, Relaxed);
+        self.requests[endpoint as usize].inc();
     }
 
     /// Pages went into an answer, as so many bytes.
     pub fn sent(&self, pages: u64, bytes: u64) {
-        self.pages.fetch_add(pages, Relaxed);
-        self.page_bytes.fetch_add(bytes, Relaxed);
+        self.pages.inc_by(pages);
+        self.page_bytes.inc_by(bytes);
     }
 
     /// The text.
     pub fn text(&self, databases: &[DatabaseGauges], open_batons: usize) -> String {
-        let mut out = String::new();
-        let mut series = |name: &str, kind: &str, help: &str, values: Vec<(String, u64)>| {
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                out,
-                "# HELP partial_sync_{name} {help}\n# TYPE partial_sync_{name} {kind}"
-            );
-            for (labels, value) in values {
-                let _ = writeln!(out, "partial_sync_{name}{labels} {value}");
-            }
-        };
-        let requests = NAMES.iter().zip(&self.requests);
-        let requests = requests.map(|(name, n)| (format!("{{endpoint=\"{name}\"}}"), n.load(Relaxed)));
-        series("requests_total", "counter", "Requests.", requests.collect());
-        let alone = |value: u64| vec![(String::new(), value)];
-        series(
-            "pages_sent_total",
-            "counter",
-            "Pages sent.",
-            alone(self.pages.load(Relaxed)),
+        let mut registry = Registry::with_prefix("partial_sync");
+        let requests = Family::<_, Counter>::default();
+        for (name, counter) in NAMES.iter().zip(&self.requests) {
+            requests
+                .get_or_create(&[("endpoint", *name)])
+                .inc_by(counter.get());
+        }
+        registry.register("requests", "Requests", requests);
+        registry.register("pages_sent", "Pages sent", self.pages.clone());
+        registry.register(
+            "page_bytes_sent",
+            "Bytes of page streams sent",
+            self.page_bytes.clone(),
         );
-        series(
-            "page_bytes_sent_total",
-            "counter",
-            "Bytes of page streams sent.",
-            alone(self.page_bytes.load(Relaxed)),
-        );
-        series(
+        registry.register(
             "open_batons",
-            "gauge",
-            "Interactive SQL connections.",
-            alone(open_batons as u64),
+            "Interactive SQL connections",
+            ConstGauge::new(open_batons as u64),
         );
-        let each = |value: fn(&DatabaseGauges) -> u64| {
-            let one = |db: &DatabaseGauges| (format!("{{database=\"{}\"}}", escape(&db.name)), value(db));
-            databases.iter().map(one).collect::<Vec<_>>()
+        let mut each = |name, help, value: fn(&DatabaseGauges) -> u64| {
+            let gauges = Family::<_, Gauge<u64, AtomicU64>>::default();
+            for database in databases {
+                let labels = [("database", database.name.clone())];
+                gauges.get_or_create(&labels).set(value(database));
+            }
+            registry.register(name, help, gauges);
         };
-        series(
-            "database_revision",
-            "gauge",
-            "Number of the latest revision.",
-            each(|db| db.seq),
-        );
-        series(
-            "database_pages",
-            "gauge",
-            "Size in pages.",
-            each(|db| u64::from(db.pages)),
-        );
-        series(
-            "history_revisions",
-            "gauge",
-            "Revisions kept.",
-            each(|db| db.history.revisions),
-        );
-        series(
-            "history_bytes",
-            "gauge",
-            "Bytes of old pages kept.",
-            each(|db| db.history.bytes),
-        );
+        each("database_revision", "Number of the latest revision", |db| db.seq);
+        each("database_pages", "Size in pages", |db| db.pages.into());
+        each("history_revisions", "Revisions kept", |db| db.history.revisions);
+        each("history_bytes", "Bytes of old pages kept", |db| db.history.bytes);
+        let mut out = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut out, &registry);
         out
     }
 }
 
-fn escape(label: &str) -> String {
-    label
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_has_its_name_help_and_type() {
+        let metrics = Metrics::default();
+        metrics.request(Endpoint::Sql);
+        metrics.request(Endpoint::Sql);
+        metrics.sent(3, 12_288);
+        let databases = ["a", "quoted \"\\\n"].map(|name| DatabaseGauges {
+            name: name.to_owned(),
+            seq: 7,
+            pages: 8,
+            history: HistorySize {
+                revisions: 2,
+                bytes: 1 << 40,
+            },
+        });
+        let text = metrics.text(&databases, 1);
+        let mut lines: Vec<_> = text.lines().collect();
+        lines.sort_unstable();
+        let mut expected = vec![
+            "# HELP partial_sync_requests_total Requests.",
+            "# TYPE partial_sync_requests_total counter",
+            r#"partial_sync_requests_total{endpoint="pull-updates"} 0"#,
+            r#"partial_sync_requests_total{endpoint="sql"} 2"#,
+            r#"partial_sync_requests_total{endpoint="status"} 0"#,
+            r#"partial_sync_requests_total{endpoint="other"} 0"#,
+            "# HELP partial_sync_pages_sent_total Pages sent.",
+            "# TYPE partial_sync_pages_sent_total counter",
+            "partial_sync_pages_sent_total 3",
+            "# HELP partial_sync_page_bytes_sent_total Bytes of page streams sent.",
+            "# TYPE partial_sync_page_bytes_sent_total counter",
+            "partial_sync_page_bytes_sent_total 12288",
+            "# HELP partial_sync_open_batons Interactive SQL connections.",
+            "# TYPE partial_sync_open_batons gauge",
+            "partial_sync_open_batons 1",
+            "# HELP partial_sync_database_revision Number of the latest revision.",
+            "# TYPE partial_sync_database_revision gauge",
+            r#"partial_sync_database_revision{database="a"} 7"#,
+            r#"partial_sync_database_revision{database="quoted \"\\\n"} 7"#,
+            "# HELP partial_sync_database_pages Size in pages.",
+            "# TYPE partial_sync_database_pages gauge",
+            r#"partial_sync_database_pages{database="a"} 8"#,
+            r#"partial_sync_database_pages{database="quoted \"\\\n"} 8"#,
+            "# HELP partial_sync_history_revisions Revisions kept.",
+            "# TYPE partial_sync_history_revisions gauge",
+            r#"partial_sync_history_revisions{database="a"} 2"#,
+            r#"partial_sync_history_revisions{database="quoted \"\\\n"} 2"#,
+            "# HELP partial_sync_history_bytes Bytes of old pages kept.",
+            "# TYPE partial_sync_history_bytes gauge",
+            r#"partial_sync_history_bytes{database="a"} 1099511627776"#,
+            r#"partial_sync_history_bytes{database="quoted \"\\\n"} 1099511627776"#,
+        ];
+        expected.sort_unstable();
+        assert_eq!(lines, expected);
+    }
 }
