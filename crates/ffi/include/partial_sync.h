@@ -424,7 +424,7 @@ typedef struct PartialSyncDescription {
 extern "C" {
 #endif // __cplusplus
 
-// The version of this library, `"0.1.0"`. Static: do not free it.
+// The version of this library, `"0.8.0"`. Static: do not free it.
 const char *partial_sync_version(void);
 
 // The version of the SQLite inside, `"3.51.0"`. Static: do not free it.

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, c_char};
 
-/// The version of this library, `"0.1.0"`. Static: do not free it.
+/// The version of this library, `"0.8.0"`. Static: do not free it.
 #[unsafe(no_mangle)]
 pub extern "C" fn partial_sync_version() -> *const c_char {
     const VERSION: &CStr =

@@ -19,7 +19,7 @@ from ._turso import Cursor, Row
 if TYPE_CHECKING:
     from ._connection import IsolationLevel
 
-__version__ = "0.1.0"
+__version__ = "0.8.0"
 
 __all__ = [
     "BatchResult",
