@@ -100,8 +100,8 @@ where
     T: Copy,
 {
     let none = PartialSyncValue::from(ValueRef::Null);
-    // SAFETY: by the rules of the boundary.
     let value = quietly(none, || {
+        // SAFETY: by the rules of the boundary.
         unsafe { peek(statement) }.map_or(none, |s| s.statement.value(column).map_or(none, Into::into))
     });
     read(value)
@@ -110,8 +110,8 @@ where
 /// Number of columns; 0 for a statement that gives no rows, and for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn partial_sync_column_count(statement: *const PartialSyncStatement) -> usize {
-    // SAFETY: by the rules of the boundary.
     quietly(0, || {
+        // SAFETY: by the rules of the boundary.
         unsafe { peek(statement) }.map_or(0, |s| s.statement.column_count())
     })
 }

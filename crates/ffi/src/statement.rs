@@ -46,7 +46,7 @@ pub(crate) enum About {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) statement: Statement,
-    /// Texts of the current row by column, each with a NUL behind it.
+    /// Texts of the current row by column, each with a NUL after it.
     pub(crate) row: BTreeMap<usize, Box<[u8]>>,
     about: BTreeMap<About, CString>,
     /// The connection that it is of, for its counters.
@@ -154,7 +154,7 @@ pub unsafe extern "C" fn partial_sync_finalize(statement: *mut *mut PartialSyncS
     }
 }
 
-/// Runs until the next row: `*row` is true when there is one, false at the end. After the end it begins anew. After an
+/// Runs until the next row: `*row` is true when there is one, false at the end. After the end it starts over. After an
 /// error it is reset, and may be stepped again.
 ///
 /// A statement that writes runs to its end before its first row (of `RETURNING`) is handed out: when this succeeds, it has
@@ -232,8 +232,8 @@ pub unsafe extern "C" fn partial_sync_clear_bindings(statement: *const PartialSy
 /// Number of parameters: the largest index. 0 for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn partial_sync_parameter_count(statement: *const PartialSyncStatement) -> usize {
-    // SAFETY: by the rules of the boundary.
     quietly(0, || {
+        // SAFETY: by the rules of the boundary.
         unsafe { peek(statement) }.map_or(0, |s| s.statement.parameter_count())
     })
 }
@@ -346,8 +346,8 @@ pub unsafe extern "C" fn partial_sync_bind_blob(
 /// True when the statement itself changes nothing in any database, and for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn partial_sync_is_readonly(statement: *const PartialSyncStatement) -> bool {
-    // SAFETY: by the rules of the boundary.
     quietly(true, || {
+        // SAFETY: by the rules of the boundary.
         unsafe { peek(statement) }.is_none_or(|s| s.statement.readonly())
     })
 }

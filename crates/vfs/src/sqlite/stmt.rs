@@ -180,11 +180,11 @@ impl Stmt {
     pub fn step(&mut self) -> Result<Step> {
         self.on_row = false;
         self.stepped = true;
-        // SAFETY: statement and connection are live.
-        match self
-            .conn
-            .call(self.raw, || unsafe { ffi::sqlite3_step(self.raw) })
-        {
+        let rc = self.conn.call(self.raw, || {
+            // SAFETY: statement and connection are live.
+            unsafe { ffi::sqlite3_step(self.raw) }
+        });
+        match rc {
             Ok(ffi::SQLITE_ROW) => {
                 self.on_row = true;
                 Ok(Step::Row)
@@ -308,7 +308,7 @@ impl Stmt {
         unsafe { ffi::sqlite3_stmt_isexplain(self.raw) != 0 }
     }
 
-    /// How often SQLite compiled this statement anew because the schema had changed.
+    /// How often SQLite compiled this statement again because the schema had changed.
     pub fn reprepares(&self) -> i32 {
         // SAFETY: the statement is live; the counter is read and not reset.
         unsafe { ffi::sqlite3_stmt_status(self.raw, ffi::SQLITE_STMTSTATUS_REPREPARE, 0) }
