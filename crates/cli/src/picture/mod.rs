@@ -1,5 +1,5 @@
 //! The page map as a picture. A database of any size becomes a grid of a bounded number of cells, each for a run of
-//! pages; [`terminal`] and [`svg`] draw it.
+//! pages; [`mod@terminal`] and [`svg()`] draw it.
 
 mod svg;
 mod terminal;

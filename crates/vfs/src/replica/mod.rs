@@ -1,5 +1,5 @@
 //! A replica's database file as SQLite sees it through the VFS: pages that are here are read, pages that are not are
-//! asked of the [`PageSource`], and nothing that is here is ever overwritten by a fetch.
+//! asked of the [`PageSource`](crate::PageSource), and nothing that is here is ever overwritten by a fetch.
 //!
 //! # Who may see which copy of a page
 //!
@@ -13,7 +13,7 @@
 //!   more, become absent for new readers, and stay as they are for those that began before.
 //!
 //! A reader belongs to the epoch in which its snapshot began. It may use a present page only if that page became present
-//! in its epoch or before ([`PageMap`]), and checks after reading that this is still so; otherwise it fetches the page at
+//! in its epoch or before ([`PageMap`](partial_sync_core::PageMap)), and checks after reading that this is still so; otherwise it fetches the page at
 //! its own revision. `fill` serialises the three writers; readers take no lock.
 //!
 //! `state` is what a replica is made of, `main_file` reads and writes its database file, `fetch` obtains what is absent (`flight`,
