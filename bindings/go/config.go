@@ -5,7 +5,6 @@ package turso
 import (
 	"context"
 	"database/sql/driver"
-	"math"
 	"net"
 	"net/url"
 	"strings"
@@ -50,6 +49,13 @@ type TursoSyncDbConfig struct {
 	PushOperationsThreshold int
 	// PullBytesThreshold makes the bootstrap of everything ask for about this many bytes at a time. Default: one request.
 	PullBytesThreshold int
+	// RequestTimeoutMs is how many milliseconds a query waits for a page, and a request for each next piece of its answer.
+	// Default: 30000.
+	RequestTimeoutMs int
+	// RemoteEncryptionKey is the key of a remote that encrypts its database, in base64; sent as a header.
+	RemoteEncryptionKey string
+	// RemoteEncryptionCipher is the cipher that goes with the key, such as aes256gcm.
+	RemoteEncryptionCipher string
 	// LogicalMvccPull is an option of the published package that means nothing here; it must be false.
 	LogicalMvccPull bool
 }
@@ -64,13 +70,13 @@ type TursoPartialSyncConfig struct {
 	BoostrapStrategyQuery string
 	// BootstrapStrategyQuery is another name of BoostrapStrategyQuery.
 	BootstrapStrategyQuery string
-	// SegmentSize is how many bytes around an absent page are fetched with it, a power of two. Default: 128 KiB.
+	// SegmentSize is how many bytes around an absent page are fetched with it, rounded down to whole pages. Default: 128 KiB.
 	SegmentSize int
 	// Prefetch fetches along what a query is expected to want next. Default: false.
 	Prefetch bool
 }
 
-// check refuses what cannot be, merges both spellings, and says what to open.
+// check holds the options against the engine's table (docs/options.md), merges both spellings, and says what to open.
 func (c *TursoSyncDbConfig) check() (*options, source, error) {
 	s, err := parseSource(c.Path)
 	if err != nil {
@@ -86,7 +92,7 @@ func (c *TursoSyncDbConfig) check() (*options, source, error) {
 		path:       s.path,
 		clientName: c.ClientName,
 		token:      merge(&m, spelling("RemoteAuthToken", c.RemoteAuthToken), spelling("AuthToken", c.AuthToken)).value,
-		bootstrapPrefix: size(&m, merge(&m,
+		bootstrapPrefix: number(&m, merge(&m,
 			spelling(d+"BoostrapStrategyPrefix", documented.BoostrapStrategyPrefix),
 			spelling(d+"BootstrapStrategyPrefix", documented.BootstrapStrategyPrefix),
 			spelling(p+"BoostrapStrategyPrefix", published.BoostrapStrategyPrefix),
@@ -96,17 +102,19 @@ func (c *TursoSyncDbConfig) check() (*options, source, error) {
 			spelling(d+"BootstrapStrategyQuery", documented.BootstrapStrategyQuery),
 			spelling(p+"BoostrapStrategyQuery", published.BoostrapStrategyQuery),
 			spelling(p+"BootstrapStrategyQuery", published.BootstrapStrategyQuery)).value,
-		segmentSize: size(&m, merge(&m,
+		segmentSize: number(&m, merge(&m,
 			spelling(d+"SegmentSize", documented.SegmentSize), spelling(p+"SegmentSize", published.SegmentSize))),
-		longPollMs:              size(&m, spelling("LongPollTimeoutMs", c.LongPollTimeoutMs)),
-		pushOperationsThreshold: size(&m, spelling("PushOperationsThreshold", c.PushOperationsThreshold)),
-		pullThreshold:           size(&m, spelling("PullBytesThreshold", c.PullBytesThreshold)),
+		longPollMs:              number(&m, spelling("LongPollTimeoutMs", c.LongPollTimeoutMs)),
+		timeoutMs:               number(&m, spelling("RequestTimeoutMs", c.RequestTimeoutMs)),
+		pushOperationsThreshold: number(&m, spelling("PushOperationsThreshold", c.PushOperationsThreshold)),
+		pullThreshold:           number(&m, spelling("PullBytesThreshold", c.PullBytesThreshold)),
+		encryptionKey:           c.RemoteEncryptionKey,
+		encryptionCipher:        c.RemoteEncryptionCipher,
 		skipBootstrap:           c.BootstrapIfEmpty != nil && !*c.BootstrapIfEmpty,
 		acceptNewUrl:            c.AcceptNewUrl,
 	}
-	if o.url, err = withNamespace(c.RemoteUrl, c.Namespace); err != nil && m.err == nil {
-		m.err = err
-	}
+	o.url, err = withNamespace(c.RemoteUrl, c.Namespace)
+	m.note(err)
 	if o.clientName == "" {
 		o.clientName = "turso-sync-go"
 	}
@@ -116,16 +124,21 @@ func (c *TursoSyncDbConfig) check() (*options, source, error) {
 	case *documented != none || *published != none:
 		o.prefetch = -1
 	}
-	if m.err == nil && c.LogicalMvccPull {
-		m.err = &Error{Code: codeUnsupported, Message: "LogicalMvccPull is not supported: pulls bring pages"}
+	if c.LogicalMvccPull {
+		m.note(checkNumber("LogicalMvccPull", 1))
 	}
-	if m.err == nil && o.bootstrapPrefix != 0 && o.bootstrapQuery != "" {
-		m.err = misuse("BoostrapStrategyPrefix is %d and BoostrapStrategyQuery is %q: give one of them",
-			o.bootstrapPrefix, o.bootstrapQuery)
+	if c.RemoteEncryptionCipher != "" {
+		m.note(checkText("RemoteEncryptionCipher", c.RemoteEncryptionCipher))
+		if c.RemoteEncryptionKey == "" {
+			m.note(misuse("RemoteEncryptionCipher needs RemoteEncryptionKey"))
+		}
 	}
-	if m.err == nil {
-		o.busyTimeoutMs, m.err = busyTimeout("BusyTimeout", s.busyTimeout)
+	if o.bootstrapPrefix != 0 && o.bootstrapQuery != "" {
+		m.note(misuse("BoostrapStrategyPrefix is %d and BoostrapStrategyQuery is %q: give one of them",
+			o.bootstrapPrefix, o.bootstrapQuery))
 	}
+	o.busyTimeoutMs, err = busyTimeout(s.busyTimeout)
+	m.note(err)
 	return o, s, m.err
 }
 
@@ -162,6 +175,12 @@ func spelling[T comparable](name string, value T) option[T] { return option[T]{n
 // merging keeps the first thing that is wrong.
 type merging struct{ err error }
 
+func (m *merging) note(err error) {
+	if m.err == nil {
+		m.err = err
+	}
+}
+
 // merge gives the one value that several names of an option have.
 func merge[T comparable](m *merging, spellings ...option[T]) option[T] {
 	var none T
@@ -171,26 +190,27 @@ func merge[T comparable](m *merging, spellings ...option[T]) option[T] {
 		case another.value == none || another.value == given.value:
 		case given.value == none:
 			given = another
-		case m.err == nil:
-			m.err = misuse("%s and %s are two names of one option, and were given different values", given.name, another.name)
+		default:
+			m.note(sameOption(given.name, another.name))
 		}
 	}
 	return given
 }
 
-// size is a number that cannot be negative.
-func size(m *merging, o option[int]) uint64 {
-	if o.value < 0 && m.err == nil {
-		m.err = misuse("%s is %d: it cannot be negative; 0 means the default", o.name, o.value)
+// number is one in the option's range; 0 means the default.
+func number(m *merging, o option[int]) uint64 {
+	if o.value != 0 {
+		m.note(checkNumber(o.name, o.value))
 	}
 	return uint64(max(o.value, 0))
 }
 
 // busyTimeout is a number of milliseconds for the library: 0 the default, -1 none.
-func busyTimeout(name string, ms int) (int32, error) {
-	if ms < -1 || ms > math.MaxInt32 {
-		return 0, misuse("%s is %d: it must be a number of milliseconds, 0 for the default (%d), or -1 for none",
-			name, ms, DefaultBusyTimeout)
+func busyTimeout(ms int) (int32, error) {
+	if ms != -1 {
+		if err := checkNumber("BusyTimeout", ms); err != nil {
+			return 0, err
+		}
 	}
 	return int32(ms), nil
 }

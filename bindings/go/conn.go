@@ -70,7 +70,7 @@ func (c *conn) SetBusyTimeout(ms int) error {
 	if ms <= 0 {
 		ms = -1
 	}
-	busy, err := busyTimeout("SetBusyTimeout", ms)
+	busy, err := busyTimeout(ms)
 	if err != nil {
 		return err
 	}

@@ -78,7 +78,7 @@ func NewConnector(dsn string, opts ...ConnectorOption) (*TursoConnector, error) 
 	for _, option := range opts {
 		option(c)
 	}
-	busy, err := busyTimeout("WithBusyTimeout", c.source.busyTimeout)
+	busy, err := busyTimeout(c.source.busyTimeout)
 	if err != nil {
 		return nil, err
 	}

@@ -63,6 +63,34 @@ func cText(what, text string) (*C.char, error) {
 	return C.CString(text), nil
 }
 
+// checkNumber holds the value of an option against the engine's table.
+func checkNumber(name string, value int) error { return checkOption(name, nil, value) }
+
+// checkText does the same with a text.
+func checkText(name, value string) error {
+	// A NUL is no part of any word.
+	text := C.CString(strings.ReplaceAll(value, "\x00", "\\x00"))
+	defer C.free(unsafe.Pointer(text))
+	return checkOption(name, text, 0)
+}
+
+func checkOption(name string, text *C.char, number int) error {
+	language, option := C.CString("go"), C.CString(strings.ReplaceAll(name, "\x00", "\\x00"))
+	defer C.free(unsafe.Pointer(language))
+	defer C.free(unsafe.Pointer(option))
+	var e *C.PartialSyncError
+	return take(C.partial_sync_option_check(language, option, text, C.int64_t(number), &e), e)
+}
+
+// sameOption is the error about two names of one option that were given different values.
+func sameOption(first, second string) error {
+	one, two := C.CString(first), C.CString(second)
+	defer C.free(unsafe.Pointer(one))
+	defer C.free(unsafe.Pointer(two))
+	var e *C.PartialSyncError
+	return take(C.partial_sync_option_same(one, two, &e), e)
+}
+
 // canceller stops the network calls of the database that is opened with it.
 type canceller struct{ handle *C.PartialSyncCancel }
 
@@ -83,7 +111,8 @@ type options struct {
 	segmentSize                            uint64
 	prefetch                               int32 // 1 yes, -1 no, 0 as the replica was opened before
 	busyTimeoutMs                          int32
-	longPollMs                             uint64
+	longPollMs, timeoutMs                  uint64
+	encryptionKey, encryptionCipher        string
 	pushOperationsThreshold, pullThreshold uint64
 	skipBootstrap                          bool
 	acceptNewUrl                           bool
@@ -106,6 +135,8 @@ func openDatabase(o *options, stop canceller) (database, error) {
 		{"RemoteAuthToken", o.token, &config.auth_token},
 		{"ClientName", o.clientName, &config.client_name},
 		{"BootstrapStrategyQuery", o.bootstrapQuery, &config.bootstrap_query},
+		{"RemoteEncryptionKey", o.encryptionKey, &config.encryption_key},
+		{"RemoteEncryptionCipher", o.encryptionCipher, &config.encryption_cipher},
 	} {
 		c, err := cText(text.what, text.value)
 		if err != nil {
@@ -119,6 +150,7 @@ func openDatabase(o *options, stop canceller) (database, error) {
 	config.prefetch = C.int32_t(o.prefetch)
 	config.busy_timeout_ms = C.int32_t(o.busyTimeoutMs)
 	config.long_poll_ms = C.uint64_t(o.longPollMs)
+	config.timeout_ms = C.uint64_t(o.timeoutMs)
 	config.push_operations_threshold = C.uint64_t(o.pushOperationsThreshold)
 	config.pull_bytes_threshold = C.uint64_t(o.pullThreshold)
 	if o.skipBootstrap {

@@ -2,6 +2,10 @@ package turso
 
 import (
 	"errors"
+	"os"
+	"reflect"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -24,26 +28,28 @@ func TestBothSpellingsMeanTheSame(t *testing.T) {
 
 func TestWhatCannotBeIsRefusedByName(t *testing.T) {
 	for says, config := range map[string]TursoSyncDbConfig{
-		"RemoteAuthToken and AuthToken are two names of one option": {RemoteAuthToken: "a", AuthToken: "b"},
-		"PartialSyncConfig.BoostrapStrategyPrefix and PartialSyncExperimental.BootstrapStrategyPrefix are two names": {
+		`"RemoteAuthToken" and "AuthToken" are two names of one option`: {RemoteAuthToken: "a", AuthToken: "b"},
+		`"PartialSyncConfig.BoostrapStrategyPrefix" and "PartialSyncExperimental.BootstrapStrategyPrefix" are two names`: {
 			PartialSyncConfig:       TursoPartialSyncConfig{BoostrapStrategyPrefix: 1},
 			PartialSyncExperimental: TursoPartialSyncConfig{BootstrapStrategyPrefix: 2}},
-		"PartialSyncConfig.BoostrapStrategyQuery and PartialSyncConfig.BootstrapStrategyQuery are two names": {
+		`"PartialSyncConfig.BoostrapStrategyQuery" and "PartialSyncConfig.BootstrapStrategyQuery" are two names`: {
 			PartialSyncConfig: TursoPartialSyncConfig{BoostrapStrategyQuery: "SELECT 1", BootstrapStrategyQuery: "SELECT 2"}},
-		"PartialSyncConfig.SegmentSize and PartialSyncExperimental.SegmentSize are": {
+		`"PartialSyncConfig.SegmentSize" and "PartialSyncExperimental.SegmentSize" are`: {
 			PartialSyncConfig: TursoPartialSyncConfig{SegmentSize: 4096}, PartialSyncExperimental: TursoPartialSyncConfig{SegmentSize: 8192}},
-		"give one of them":                            {PartialSyncConfig: TursoPartialSyncConfig{BoostrapStrategyPrefix: 1, BoostrapStrategyQuery: "SELECT 1"}},
-		"PartialSyncConfig.SegmentSize is -1":         {PartialSyncConfig: TursoPartialSyncConfig{SegmentSize: -1}},
-		"PushOperationsThreshold is -5":               {PushOperationsThreshold: -5},
-		"BusyTimeout is -2":                           {BusyTimeout: -2},
-		`"_busy_timeout" is "soon"`:                   {Path: "a.db?_busy_timeout=soon"},
-		`unknown option "_busytimout"; did you mean`:  {Path: "a.db?_busytimout=1"},
-		`did you mean "_busy_timeout"?`:               {Path: "a.db?busy_timeout=1"},
-		`did you mean "_foreign_keys"?`:               {Path: "a.db?_foreign_key=1"},
-		`"_txlock" is given twice`:                    {Path: "a.db?_txlock=deferred&_txlock=immediate"},
-		`"_txlock" is "later"`:                        {Path: "a.db?_txlock=later"},
-		`has no path`:                                 {Path: "?_txlock=deferred"},
-		`Namespace is "a b"`:                          {Namespace: "a b", RemoteUrl: "http://h"},
+		"give one of them": {PartialSyncConfig: TursoPartialSyncConfig{BoostrapStrategyPrefix: 1, BoostrapStrategyQuery: "SELECT 1"}},
+		`"PartialSyncConfig.SegmentSize" is -1; it must be a whole number of bytes, 1 to 67108864`: {PartialSyncConfig: TursoPartialSyncConfig{SegmentSize: -1}},
+		`"PushOperationsThreshold" is -5; it must be a whole number of changes, 1 or more`:         {PushOperationsThreshold: -5},
+		`"BusyTimeout" is -2; it must be a whole number of milliseconds, 0 to 2147483647`:          {BusyTimeout: -2},
+		`"_busy_timeout" is "soon"`:                                            {Path: "a.db?_busy_timeout=soon"},
+		`unknown option "_busytimout"; did you mean`:                           {Path: "a.db?_busytimout=1"},
+		`did you mean "_busy_timeout"?`:                                        {Path: "a.db?busy_timeout=1"},
+		`did you mean "_foreign_keys"?`:                                        {Path: "a.db?_foreign_key=1"},
+		`"_txlock" is given twice`:                                             {Path: "a.db?_txlock=deferred&_txlock=immediate"},
+		`"_txlock" is "later"`:                                                 {Path: "a.db?_txlock=later"},
+		`"RemoteEncryptionCipher" is "rot13"; it must be one of 'aes256gcm', `: {RemoteEncryptionCipher: "rot13"},
+		`RemoteEncryptionCipher needs RemoteEncryptionKey`:                     {RemoteEncryptionCipher: "aes256gcm"},
+		`has no path`:        {Path: "?_txlock=deferred"},
+		`Namespace is "a b"`: {Namespace: "a b", RemoteUrl: "http://h"},
 		`Namespace is "a", and RemoteUrl has no host`: {Namespace: "a"},
 	} {
 		if config.Path == "" {
@@ -53,8 +59,141 @@ func TestWhatCannotBeIsRefusedByName(t *testing.T) {
 			t.Errorf("%v does not say %s", err, says)
 		}
 	}
-	if _, err := parseSource("a.db?vfs=unix"); !errors.Is(err, ErrTursoUnsupported) {
-		t.Error(err)
+	for _, config := range []TursoSyncDbConfig{{Path: "a.db?vfs=unix"}, {Path: "a.db", LogicalMvccPull: true}} {
+		if _, _, err := config.check(); !errors.Is(err, ErrTursoUnsupported) {
+			t.Error(err)
+		}
+	}
+}
+
+// documented is a row of docs/options.md.
+type documented struct{ allowed, preset, name string }
+
+func optionsOfTheDocumentation(t *testing.T) []documented {
+	text, err := os.ReadFile("../../docs/options.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	about := map[string][]string{}
+	var rows []documented
+	for _, line := range strings.Split(string(text), "\n") {
+		cells := strings.Split(line, "|")
+		if !strings.HasPrefix(line, "| `") {
+			continue
+		}
+		for i := range cells {
+			cells[i] = strings.TrimSpace(strings.ReplaceAll(cells[i], "`", ""))
+		}
+		if len(cells) == 6 {
+			about[cells[1]] = cells
+			continue
+		}
+		for _, name := range strings.Split(cells[4], ", ") {
+			if name != "" {
+				rows = append(rows, documented{about[cells[1]][3], about[cells[1]][4], name})
+			}
+		}
+	}
+	return rows
+}
+
+// field finds the field of a config that an option's name means.
+func field(config *TursoSyncDbConfig, name string) reflect.Value {
+	value := reflect.ValueOf(config).Elem()
+	for _, part := range strings.Split(name, ".") {
+		value = value.FieldByName(part)
+	}
+	return value
+}
+
+func TestTheOptionsInTheDocumentationAreThoseOfTheCode(t *testing.T) {
+	left := map[string]bool{}
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[TursoSyncDbConfig]()) {
+		left[f.Name] = true
+		if f.Type == reflect.TypeFor[TursoPartialSyncConfig]() {
+			for _, part := range reflect.VisibleFields(f.Type) {
+				left[f.Name+"."+part.Name] = true
+			}
+		}
+	}
+	for _, option := range optionsOfTheDocumentation(t) {
+		if name, isSource := strings.CutPrefix(option.name, "?"); isSource {
+			// One that is known is checked, another one is not known.
+			if err := checkText(option.name, "x"); err != nil && strings.Contains(err.Error(), "unknown") {
+				t.Error(name, err)
+			}
+			continue
+		}
+		if !left[option.name] {
+			t.Error(option.name, "is documented and not there")
+		}
+		delete(left, option.name)
+	}
+	if len(left) > 0 {
+		t.Error("not documented:", left)
+	}
+}
+
+func TestEveryOptionIsTakenUnderEachOfItsNamesAndHeldToItsRange(t *testing.T) {
+	whole := regexp.MustCompile(`^a whole number of \w+, `)
+	for _, option := range optionsOfTheDocumentation(t) {
+		if strings.HasPrefix(option.name, "?") {
+			continue
+		}
+		check := func(set func(reflect.Value)) error {
+			config := TursoSyncDbConfig{Path: "app.db", RemoteEncryptionKey: "k", RemoteUrl: "http://h"}
+			set(field(&config, option.name))
+			_, _, err := config.check()
+			return err
+		}
+		says := func(bad string, err error) {
+			want := "option \"" + option.name + "\" is " + bad + "; it must be " + option.allowed
+			if err == nil || !errors.Is(err, ErrTursoMisuse) || err.Error() != want {
+				t.Errorf("%v is not: %s", err, want)
+			}
+		}
+		good := func(err error) {
+			if err != nil {
+				t.Error(option.name, err)
+			}
+		}
+		switch kind := field(&TursoSyncDbConfig{}, option.name).Kind(); {
+		case kind == reflect.Int:
+			if !whole.MatchString(option.allowed) {
+				t.Error(option.name, "is a number, documented as", option.allowed)
+			}
+			good(check(func(v reflect.Value) { v.SetInt(1) }))
+			says("-7", check(func(v reflect.Value) { v.SetInt(-7) }))
+		case strings.HasPrefix(option.allowed, "one of '"):
+			good(check(func(v reflect.Value) { v.SetString(strings.Split(option.allowed, "'")[1]) }))
+			says(`"rot13"`, check(func(v reflect.Value) { v.SetString("rot13") }))
+		case kind == reflect.String:
+			good(check(func(v reflect.Value) { v.SetString("x") }))
+		case kind == reflect.Bool && option.allowed != "false":
+			good(check(func(v reflect.Value) { v.SetBool(true) }))
+		}
+	}
+}
+
+func TestEveryMisspelledNameGetsTheSameText(t *testing.T) {
+	for _, option := range optionsOfTheDocumentation(t) {
+		name, isSource := strings.CutPrefix(option.name, "?")
+		if !isSource {
+			continue
+		}
+		want := `unknown option "` + name + `q"; did you mean "` + name + `"?`
+		if _, err := parseSource("a.db?" + name + "q=1"); err == nil || err.Error() != want {
+			t.Errorf("%v is not: %s", err, want)
+		}
+	}
+	for _, option := range optionsOfTheDocumentation(t) {
+		if option.name == "BusyTimeout" && option.preset != strconv.Itoa(DefaultBusyTimeout) {
+			t.Error("the busy timeout is documented as", option.preset)
+		}
+		config := TursoSyncDbConfig{Path: "app.db"}
+		if o, _, err := config.check(); err != nil || option.name == "ClientName" && !strings.Contains(option.preset, o.clientName) {
+			t.Error("the client's name is documented as", option.preset, err)
+		}
 	}
 }
 

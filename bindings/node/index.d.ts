@@ -101,7 +101,14 @@ export type Transform = (mutation: DatabaseRowMutation) => DatabaseRowTransformR
 /** Level of the engine's log on standard error. */
 export type TracingLevel = 'error' | 'warn' | 'info' | 'debug' | 'trace';
 
-/** What a database is opened with. */
+type SnakeCase<S extends string> = S extends `${infer First}${infer Rest}`
+  ? `${First extends Lowercase<First> ? First : `_${Lowercase<First>}`}${SnakeCase<Rest>}`
+  : S;
+
+/** The same options, each of which may be written in snake_case too. */
+export type InSnakeCaseToo<Opts> = Opts & { [Name in keyof Opts as SnakeCase<Name & string>]?: Opts[Name] };
+
+/** What a database is opened with. docs/options.md has the names of all options in all languages. */
 export interface DatabaseOpts {
   /** The file of the database or replica; `':memory:'` leaves no file. */
   path: string;
@@ -114,6 +121,13 @@ export interface DatabaseOpts {
   authToken?: string | (() => string | null | undefined | Promise<string | null | undefined>);
   /** How this client is called on the remote. Default: `'turso-sync-js'`. */
   clientName?: string;
+  /**
+   * Whether the first connect fetches from the remote. If not, the replica begins as an empty database, and the first pull
+   * brings what the first connect would have brought. Default: true.
+   */
+  bootstrapIfEmpty?: boolean;
+  /** Milliseconds that a query waits for a page, and a request for each next piece of its answer. Default: 30000. */
+  requestTimeoutMs?: number;
   /** How many milliseconds a pull lets the remote wait for a change. Default: not at all. */
   longPollTimeoutMs?: number;
   /** Logs to standard error. The first database of a process decides. Default: no log. */
@@ -132,7 +146,7 @@ export interface DatabaseOpts {
   remoteEncryption?: EncryptionOpts;
   /** Sends every request, also that of a page in the middle of a query. Default: a client of this package's own. */
   fetch?: typeof fetch;
-  partialSyncExperimental?: PartialSyncOpts;
+  partialSyncExperimental?: InSnakeCaseToo<PartialSyncOpts>;
   /** Names of features that SQLite has without being asked. */
   experimental?: string[];
   /** Milliseconds that a query may take; `{ queryTimeout }` at the end of a call's arguments overrides it. */
@@ -338,7 +352,7 @@ export class Transaction implements Queries {
 
 /** A database: a replica of a remote one, or a plain local one. It connects when it is first used. */
 export class Database implements Queries {
-  constructor(opts: DatabaseOpts);
+  constructor(opts: InSnakeCaseToo<DatabaseOpts>);
   /** Opens it. The first time, a replica is made from the remote. */
   connect(): Promise<void>;
   /** Brings the remote's changes and puts local ones that were not pushed back on top. True when something changed. */
@@ -385,7 +399,7 @@ export class Database implements Queries {
 }
 
 /** Opens a database. */
-export function connect(opts: DatabaseOpts): Promise<Database>;
+export function connect(opts: InSnakeCaseToo<DatabaseOpts>): Promise<Database>;
 
 /** How `retryFetch` tries again. */
 export interface RetryFetchOpts {

@@ -1,7 +1,8 @@
 // What a call was given besides its SQL: values by position or by name, and options of the call.
 'use strict';
 
-const { nearest, parseCall } = require('./options.js');
+const { nearestName } = require('./native.js');
+const { parseCall } = require('./options.js');
 
 /** Whether a value holds values by name and is none itself. */
 function isNamed(value) {
@@ -71,8 +72,9 @@ class Parameters {
       if (name === '') {
         throw new TypeError(`parameter ${i + 1} is a plain "?": give the values as an array, or name the parameter`);
       }
-      const near = names.length > 0 ? `; did you mean it by "${nearest(key, names)}"?` : '';
-      throw new RangeError(`no value was given for the parameter "${name}"${near}`);
+      const near = nearestName(key, names);
+      const meant = near === null ? '' : `; did you mean it by "${near}"?`;
+      throw new RangeError(`no value was given for the parameter "${name}"${meant}`);
     });
   }
 }

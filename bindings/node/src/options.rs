@@ -1,9 +1,14 @@
-//! What a database is opened with. `lib/options.js` has checked names, types and ranges; this only hands over.
+//! What a database is opened with: the engine's table of options for `lib/options.js`, which checks by it, and what that hands
+//! over.
 
 use std::{sync::Arc, time::Duration};
 
+use napi::bindgen_prelude::Either3;
 use napi_derive::napi;
-use partial_sync::{Bootstrap, Builder, CancelHandle, Database, PartialSync};
+use partial_sync::{
+    Bootstrap, Builder, CancelHandle, Database, PartialSync,
+    options::{self, Given, Language, OptionError, OptionSpec},
+};
 
 use crate::{mailbox::Mailbox, remote, transform};
 
@@ -26,15 +31,19 @@ pub struct Options {
     /// Whether changes go through JavaScript.
     pub asks_transform: bool,
     /// Part of the client's id.
-    pub client_name: String,
+    pub client_name: Option<String>,
     /// How long a pull lets the remote wait.
     pub long_poll: Option<f64>,
     /// How long a statement waits for a lock.
     pub busy_timeout: Option<f64>,
+    /// How long a page is waited for.
+    pub request_timeout: Option<f64>,
     /// Changes in one push request.
     pub push_threshold: Option<f64>,
     /// Bytes in one request of a full bootstrap.
     pub pull_threshold: Option<f64>,
+    /// Whether the first connect fetches from the remote.
+    pub bootstrap_if_empty: Option<bool>,
     /// Whether the replica may go on with another remote.
     pub accept_new_url: Option<bool>,
     /// Of the remote's encryption.
@@ -72,8 +81,12 @@ fn millis(number: f64) -> Duration {
 impl Options {
     /// The engine's builder for them.
     pub(crate) fn builder(self, mailbox: &Arc<Mailbox>, cancel: CancelHandle) -> Builder {
+        let name = self
+            .client_name
+            .as_deref()
+            .unwrap_or(Language::Node.client_name());
         let mut builder = Database::builder(self.path)
-            .client_name(self.client_name)
+            .client_name(name)
             .cancel_handle(cancel);
         if self.asks_url {
             builder = builder.remote(remote::url_function(mailbox));
@@ -97,6 +110,9 @@ impl Options {
         if let Some(wait) = self.busy_timeout {
             builder = builder.busy_timeout(millis(wait));
         }
+        if let Some(wait) = self.request_timeout {
+            builder = builder.timeout(millis(wait));
+        }
         if let Some(changes) = self.push_threshold {
             builder =
                 builder.push_operations_threshold(usize::try_from(whole(changes)).unwrap_or(usize::MAX));
@@ -104,7 +120,12 @@ impl Options {
         if let Some(bytes) = self.pull_threshold {
             builder = builder.pull_bytes_threshold(whole(bytes));
         }
-        builder = builder.accept_new_url(self.accept_new_url.unwrap_or(false));
+        if let Some(wanted) = self.bootstrap_if_empty {
+            builder = builder.bootstrap_if_empty(wanted);
+        }
+        if let Some(accepted) = self.accept_new_url {
+            builder = builder.accept_new_url(accepted);
+        }
         if let Some(key) = self.encryption_key {
             builder = builder.remote_encryption(key, self.encryption_cipher);
         }
@@ -122,4 +143,68 @@ impl Options {
         }
         builder
     }
+}
+
+/// The names of all options; the part before a dot is the object that one is in.
+#[napi]
+pub fn option_names() -> Vec<&'static str> {
+    (options::ALL.iter())
+        .flat_map(|option| option.spelled(Language::Node))
+        .copied()
+        .collect()
+}
+
+/// What is wrong with a value.
+#[napi(object, object_from_js = false)]
+pub struct WrongOption {
+    /// What to tell.
+    pub message: String,
+    /// It has the right type, but not a possible value.
+    pub is_range: bool,
+}
+
+/// What is wrong with the value of an option, which the caller calls `called`; `value` where it is one of these.
+#[napi]
+pub fn check_option(
+    name: String,
+    called: String,
+    kind: String,
+    value: Option<Either3<bool, f64, String>>,
+    shown: String,
+) -> Option<WrongOption> {
+    let given = match (&value, kind.as_str()) {
+        (Some(Either3::A(flag)), _) => Given::Flag(*flag),
+        (Some(Either3::B(number)), _) => Given::Number(*number),
+        (Some(Either3::C(text)), _) => Given::Text(text),
+        (None, "function") => Given::Function,
+        (None, "names") => Given::Names,
+        (None, _) => Given::Other,
+    };
+    let wrong = (OptionSpec::find(Language::Node, &name)?)
+        .check(Language::Node, &called, given, shown)
+        .err()?;
+    Some(WrongOption {
+        message: wrong.to_string(),
+        is_range: matches!((wrong, given), (OptionError::Range { .. }, Given::Number(_))),
+    })
+}
+
+/// The text about an option that is not known.
+#[napi]
+pub fn unknown_option(name: String, within: String, known: Vec<String>) -> String {
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    OptionError::unknown(&name, &within, &known).to_string()
+}
+
+/// The text about an option that was given twice, with different values.
+#[napi]
+pub fn same_option(first: String, second: String) -> String {
+    OptionError::Twice { first, second }.to_string()
+}
+
+/// The known name that is close to one that is not known.
+#[napi]
+pub fn nearest_name(name: String, known: Vec<String>) -> Option<String> {
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    options::nearest(&name, &known).map(str::to_owned)
 }

@@ -58,8 +58,7 @@ const situations = {
     (await plain(t)).exec('CREATE TABLE t (a); PRAGMA max_page_count = 2; INSERT INTO t VALUES (zeroblob(100000))'),
   cannot_open: async (t) => open(t, { path: path.join(scratch(t), 'no such folder', 'a.db') }),
   too_big: async (t) => (await plain(t)).get('SELECT zeroblob(2000000000)'),
-  misuse: async (t, { url }) =>
-    connect({ path: ':memory:', url, partialSyncExperimental: { segmentSize: 2 ** 40 } }),
+  misuse: async () => connect({ path: ':memory:', url: 'ftp://example.com/' }),
   network: async () => connect({ path: ':memory:', url: 'http://127.0.0.1:1' }),
   not_found: async (t, { url }) => connect({ path: ':memory:', url: `${url}/nowhere` }),
   unsupported: async (t, { url }) => (await open(t, { path: ':memory:', url })).exec('PRAGMA journal_mode = DELETE'),

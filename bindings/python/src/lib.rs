@@ -15,6 +15,7 @@ mod fork;
 mod functions;
 mod log;
 mod open;
+mod options;
 mod program;
 mod reader;
 mod row;
@@ -54,6 +55,7 @@ fn _adapt_basic_types() {
 fn _turso(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     errors::register(module)?;
+    options::register(module)?;
     module.add_class::<connection::Connection>()?;
     module.add_class::<cursor::Cursor>()?;
     module.add_class::<row::Row>()?;

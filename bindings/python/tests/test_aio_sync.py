@@ -111,11 +111,11 @@ def test_options_are_those_of_the_blocking_connect() -> None:
 
 @in_a_loop
 async def test_wrong_options_are_errors_that_name_them(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="'remote_ulr'; did you mean 'remote_url'"):
+    with pytest.raises(TypeError, match='"remote_ulr"; did you mean "remote_url"'):
         turso.aio.sync.connect("a.db", remote_ulr="x")  # type: ignore[arg-type]
-    with pytest.raises(turso.ProgrammingError, match="remote_auth_token and auth_token are the same option"):
+    with pytest.raises(turso.ProgrammingError, match='"remote_auth_token" and "auth_token" are two names'):
         turso.aio.sync.connect("a.db", "http://x", auth_token="a", remote_auth_token="b")
-    with pytest.raises(turso.ProgrammingError, match="long_poll_timeout_ms = -1"):
+    with pytest.raises(turso.ProgrammingError, match='"long_poll_timeout_ms" is -1; '):
         await turso.aio.sync.connect(tmp_path / "a.db", "http://x", long_poll_timeout_ms=-1)
 
 

@@ -241,7 +241,7 @@ def test_a_query_timeout_ends_what_runs_and_what_waits(slow: tuple[str, Proxy], 
     proxy.delay = 0
     conn.set_query_timeout(0)
     assert conn.execute("SELECT COUNT(*) FROM messages").fetchone() == (20_000,)
-    with pytest.raises(turso.ProgrammingError, match="query timeout = -1 "):
+    with pytest.raises(turso.ProgrammingError, match='"set_query_timeout.milliseconds" is -1; '):
         conn.set_query_timeout(-1)
 
 

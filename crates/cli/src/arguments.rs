@@ -190,3 +190,32 @@ pub struct Inspect {
     #[arg(long)]
     pub brief: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+    use partial_sync::options::{ALL, REQUEST_TIMEOUT};
+
+    use super::{Command, Program};
+
+    #[test]
+    fn the_program_has_the_options_and_defaults_of_the_table() {
+        let program = Program::command();
+        let query = program.find_subcommand("query").unwrap();
+        for name in ALL.iter().flat_map(|option| option.program) {
+            let is_there = query
+                .get_arguments()
+                .any(|argument| match name.strip_prefix("--") {
+                    Some(long) => argument.get_long() == Some(long),
+                    None => argument.get_id() == name.to_lowercase().as_str(),
+                });
+            assert!(is_there, "{name}");
+        }
+        let given = Program::try_parse_from(["partial-sync", "query", "a.db", "SELECT 1"]).unwrap();
+        let Command::Query(query) = given.command else {
+            panic!("{given:?}")
+        };
+        let timeout = query.remote.timeout.as_millis();
+        assert_eq!(timeout, u128::from(REQUEST_TIMEOUT.default_number()));
+    }
+}

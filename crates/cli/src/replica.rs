@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use partial_sync::{Bootstrap, Builder, Database, PartialSync};
+use partial_sync::{Bootstrap, Builder, Database, PartialSync, options::Language};
 
 use crate::{
     arguments::{OnReplica, Partial, Remote},
@@ -29,7 +29,7 @@ pub fn open(on: &OnReplica) -> Result<Database, CliError> {
 
 fn builder(path: &Path, remote: &Remote) -> Result<Builder, CliError> {
     let mut builder = Database::builder(path)
-        .client_name("partial-sync-cli")
+        .client_name(Language::Program.client_name())
         .timeout(remote.timeout)
         .accept_new_url(remote.accept_new_url);
     let url = match &remote.url {

@@ -10,7 +10,7 @@ use partial_sync_core::{ChangeId, InvalidSegmentSize, PageNo};
 use partial_sync_transport::{RemoteError, RemoteErrorKind};
 use partial_sync_vfs::{ReadError, sqlite};
 
-use crate::change;
+use crate::{change, options::OptionError};
 
 /// Shorthand.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -100,7 +100,10 @@ pub enum Error {
         /// The option.
         option: &'static str,
     },
-    /// A segment size that cannot be.
+    /// An option that cannot be.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// A segment size in a replica's files that cannot be.
     #[error(transparent)]
     SegmentSize(#[from] InvalidSegmentSize),
     /// A bootstrap query that the remote did not run.

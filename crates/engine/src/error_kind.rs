@@ -9,7 +9,7 @@ use partial_sync_vfs::{
     sqlite::{code_names::code_of, codes},
 };
 
-use crate::{change::position::PositionError, error::Error};
+use crate::{change::position::PositionError, error::Error, options::OptionError};
 
 macro_rules! kinds {
     ($($(#[doc = $text:literal])+ $kind:ident = $name:literal => $code:ident,)+) => {
@@ -199,7 +199,8 @@ impl Error {
             Self::InUse { .. } | Self::LeftOpen { .. } | Self::SyncBusy { .. } | Self::WouldWait => {
                 Kind::Busy
             }
-            Self::OpenedOtherwise { .. } | Self::SegmentSize(_) => Kind::Misuse,
+            Self::Option(OptionError::Refused { .. }) => Kind::Unsupported,
+            Self::Option(_) | Self::OpenedOtherwise { .. } | Self::SegmentSize(_) => Kind::Misuse,
             Self::BootstrapQuery { .. } => Kind::RemoteRefused,
             Self::Storage { source, .. } => Kind::of_io(source),
             Self::UnusableDatabase { .. } | Self::Unsupported { .. } => Kind::Unsupported,

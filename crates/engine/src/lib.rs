@@ -40,6 +40,7 @@ pub mod fuzzing;
 pub mod log;
 mod look;
 mod open;
+pub mod options;
 mod pull;
 mod push;
 mod runtime;

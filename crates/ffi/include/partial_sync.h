@@ -304,7 +304,7 @@ typedef struct PartialSyncConfig {
   // the remote, and the first pull brings the rest.
   int32_t bootstrap_if_empty;
   // Whether a replica that is here may go on with another remote than it was made from, because its database has moved to
-  // a new url or was restored from a backup: 1 yes, 0 no. After the next pull pages that are not here can be read again;
+  // a new url or was restored from a backup: 1 yes, 0 and -1 no. After the next pull pages that are not here can be read again;
   // changes that were not pushed stay.
   int32_t accept_new_url;
 } PartialSyncConfig;
@@ -482,6 +482,22 @@ void partial_sync_answer_rewrite(struct PartialSyncAnswer *answer,
 
 // Makes what asked fail with this message.
 void partial_sync_answer_fail(struct PartialSyncAnswer *answer, const char *message);
+
+// Checks the value of an option as another language spells it: `text`, or where that is NULL `number`. The error is the one that
+// every language has for it; of an option that is not known it names the one that was probably meant.
+//
+// `language` is `"go"`, `"node"`, `"python"`, `"c"` or `"rust"`. For libraries that stand on this one; `partial_sync_open` checks
+// a config by itself.
+enum PartialSyncCode partial_sync_option_check(const char *language,
+                                               const char *name,
+                                               const char *text,
+                                               int64_t number,
+                                               struct PartialSyncError **error);
+
+// Fails with the error about two names of one option that were given with different values.
+enum PartialSyncCode partial_sync_option_same(const char *first,
+                                              const char *second,
+                                              struct PartialSyncError **error);
 
 // Opens a database and puts its handle in `*database`; close it with `partial_sync_close`. A replica that is not there
 // yet is made first, which asks the remote for the bootstrap.

@@ -18,6 +18,8 @@ use std::{
     ptr, slice,
 };
 
+use partial_sync::options::OptionError;
+
 use crate::{
     callback::is_asked,
     error::{PartialSyncCode, PartialSyncError},
@@ -46,6 +48,12 @@ pub(crate) type Result<T> = std::result::Result<T, Failure>;
 impl From<partial_sync::Error> for Failure {
     fn from(error: partial_sync::Error) -> Self {
         Self::Engine(error)
+    }
+}
+
+impl From<OptionError> for Failure {
+    fn from(error: OptionError) -> Self {
+        Self::Engine(error.into())
     }
 }
 

@@ -11,7 +11,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use partial_sync::{Bootstrap, Builder, Database, PartialSync};
+use partial_sync::{
+    Bootstrap, Builder, Database, PartialSync,
+    options::{self, Given, Language, OptionError, OptionSpec},
+};
 use partial_sync_transport::AuthToken;
 
 use crate::{
@@ -93,7 +96,7 @@ pub struct PartialSyncConfig {
     /// the remote, and the first pull brings the rest.
     pub bootstrap_if_empty: i32,
     /// Whether a replica that is here may go on with another remote than it was made from, because its database has moved to
-    /// a new url or was restored from a backup: 1 yes, 0 no. After the next pull pages that are not here can be read again;
+    /// a new url or was restored from a backup: 1 yes, 0 and -1 no. After the next pull pages that are not here can be read again;
     /// changes that were not pushed stay.
     pub accept_new_url: i32,
 }
@@ -155,8 +158,15 @@ impl PartialSyncConfig {
     }
 
     unsafe fn builder(&self, name: &Arc<Path>) -> Result<(Builder, Option<Token>)> {
-        // SAFETY: the caller of `connect` says so, for every text of the struct.
-        let optional = |field, name| unsafe { optional_text(field, name) };
+        let optional = |field, option: OptionSpec| {
+            let name = option.c[0];
+            // SAFETY: the caller of `connect` says so, for every text of the struct.
+            let given = unsafe { optional_text(field, &format!("config.{name}")) }?;
+            if let Some(text) = given {
+                option.check(Language::C, name, Given::Text(text), format_args!("{text:?}"))?;
+            }
+            Result::Ok(given)
+        };
         // Before anything can fail: it releases the caller's data when it goes.
         let callbacks = Callbacks::new(self.user_data, self.release, name.clone());
         // SAFETY: as above.
@@ -179,10 +189,10 @@ impl PartialSyncConfig {
         if let Some(transform) = callbacks.transform(self.transform) {
             builder = builder.transform(transform);
         }
-        if let Some(url) = optional(self.url, "config.url")? {
+        if let Some(url) = optional(self.url, options::REMOTE_URL)? {
             builder = builder.remote(url);
         }
-        if let Some(first) = optional(self.auth_token, "config.auth_token")? {
+        if let Some(first) = optional(self.auth_token, options::REMOTE_AUTH_TOKEN)? {
             let current: Token = Arc::new(Mutex::new(first.to_owned()));
             token = Some(current.clone());
             builder = builder.auth_token(AuthToken::function(move || {
@@ -190,33 +200,25 @@ impl PartialSyncConfig {
                 async move { Ok(Some(now)) }
             }));
         }
-        if let Some(name) = optional(self.client_name, "config.client_name")? {
+        if let Some(name) = optional(self.client_name, options::CLIENT_NAME)? {
             builder = builder.client_name(name);
         }
-        let cipher = optional(self.encryption_cipher, "config.encryption_cipher")?;
-        match optional(self.encryption_key, "config.encryption_key")? {
+        let cipher = optional(self.encryption_cipher, options::REMOTE_ENCRYPTION_CIPHER)?;
+        match optional(self.encryption_key, options::REMOTE_ENCRYPTION_KEY)? {
             Some(key) => builder = builder.remote_encryption(key, cipher.map(str::to_owned)),
             None if cipher.is_some() => {
                 return misuse("config.encryption_cipher needs config.encryption_key");
             }
             None => {}
         }
-        if let Some(partial) = self.partial(optional(self.bootstrap_query, "config.bootstrap_query")?)? {
+        if let Some(partial) = self.partial(optional(self.bootstrap_query, options::BOOTSTRAP_QUERY)?)? {
             builder = builder.partial(partial);
         }
-        match self.bootstrap_if_empty {
-            0 | 1 => {}
-            -1 => builder = builder.bootstrap_if_empty(false),
-            other => {
-                return misuse(format!(
-                    "config.bootstrap_if_empty is {other}: it can be 1, 0 and -1"
-                ));
-            }
+        if let Some(wanted) = flag("bootstrap_if_empty", self.bootstrap_if_empty)? {
+            builder = builder.bootstrap_if_empty(wanted);
         }
-        match self.accept_new_url {
-            0 => {}
-            1 => builder = builder.accept_new_url(true),
-            other => return misuse(format!("config.accept_new_url is {other}: it can be 1 and 0")),
+        if let Some(accepted) = flag("accept_new_url", self.accept_new_url)? {
+            builder = builder.accept_new_url(accepted);
         }
         if let Some(time) = millis(self.timeout_ms) {
             builder = builder.timeout(time);
@@ -254,12 +256,7 @@ impl PartialSyncConfig {
         let partial = PartialSync {
             bootstrap,
             segment_size: (self.segment_size != 0).then_some(self.segment_size),
-            prefetch: match self.prefetch {
-                0 => None,
-                1 => Some(true),
-                -1 => Some(false),
-                other => return misuse(format!("config.prefetch is {other}: it can be 1, 0 and -1")),
-            },
+            prefetch: flag("prefetch", self.prefetch)?,
         };
         Ok((partial != PartialSync::default()).then_some(partial))
     }
@@ -274,11 +271,22 @@ pub(crate) fn millis(ms: u64) -> Option<Duration> {
 
 /// A busy timeout; -1 is none.
 pub(crate) fn busy(ms: i32) -> Result<Duration> {
+    let option = options::BUSY_TIMEOUT;
     match ms {
         -1 => Ok(Duration::ZERO),
-        ms => match u64::try_from(ms) {
-            Ok(ms) => Ok(Duration::from_millis(ms)),
-            Err(_) => misuse(format!("a busy timeout of {ms} ms cannot be: -1 means none")),
-        },
+        ms => {
+            option.check(Language::C, option.c[0], Given::Whole(ms.into()), ms)?;
+            Ok(Duration::from_millis(ms.unsigned_abs().into()))
+        }
+    }
+}
+
+/// Yes, no, or not said.
+fn flag(name: &str, value: i32) -> Result<Option<bool>> {
+    match value {
+        0 => Ok(None),
+        1 => Ok(Some(true)),
+        -1 => Ok(Some(false)),
+        other => Err(OptionError::range(name, other, "1 for yes, -1 for no, or 0 for the default").into()),
     }
 }

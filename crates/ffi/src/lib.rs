@@ -20,6 +20,7 @@ pub mod config;
 pub mod connection;
 pub mod database;
 pub mod error;
+mod options;
 mod pipe;
 pub mod statement;
 pub mod stats;

@@ -1,14 +1,17 @@
 //! The committed header is the one that the source makes. `UPDATE_HEADER=1` writes it.
 
-use std::{env, fs, path::Path};
+use std::{collections::BTreeSet, env, fs, path::Path};
+
+use partial_sync::options::ALL;
 
 /// In the order in which one reads the header.
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 13] = [
     "version",
     "error",
     "cancel",
     "callback",
     "config",
+    "options",
     "database",
     "sync",
     "stats",
@@ -61,4 +64,19 @@ fn every_exported_function_is_declared() {
         }
     }
     assert!(exported > 50, "{exported} functions");
+}
+
+#[test]
+fn the_config_has_the_options_of_the_table() {
+    let source = include_str!("../src/config.rs");
+    let start = source.find("pub struct PartialSyncConfig {").unwrap();
+    let end = source[start..].find("\n}").unwrap();
+    let fields: BTreeSet<&str> = source[start..start + end]
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("pub ")?.split(':').next())
+        // How a config is given, and no options.
+        .filter(|field| !["struct PartialSyncConfig {", "size", "user_data", "release"].contains(field))
+        .collect();
+    let options: BTreeSet<&str> = ALL.iter().flat_map(|option| option.c).copied().collect();
+    assert_eq!(fields, options);
 }

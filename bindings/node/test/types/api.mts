@@ -27,6 +27,8 @@ const options: DatabaseOpts = {
   url: () => null,
   authToken: async () => 'token',
   clientName: 'me',
+  bootstrapIfEmpty: false,
+  requestTimeoutMs: 1000,
   longPollTimeoutMs: 1000,
   tracing: 'info',
   transform: (m: DatabaseRowMutation): DatabaseRowTransformResult => {
@@ -44,6 +46,13 @@ const options: DatabaseOpts = {
 };
 new Database(options);
 
+await connect({
+  path: 'a.db',
+  auth_token: 'x',
+  bootstrap_if_empty: false,
+  request_timeout_ms: 1000,
+  partial_sync_experimental: { segment_size: 4096 },
+});
 await connect({
   path: 'a.db',
   // @ts-expect-error a misspelled option

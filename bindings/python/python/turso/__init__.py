@@ -97,7 +97,7 @@ def connect(
     Where a replica is at the path, that replica is opened, offline.
     """
     if unknown:
-        _options.refuse_unknown("connect", connect, unknown)
+        _options.refuse_unknown(connect, unknown)
     options = {
         "timeout": timeout,
         "detect_types": detect_types,

@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from . import _dbapi, _turso
 from ._dump import iterdump
-from ._options import Local, Remote, flag, integer, not_supported, seconds
+from ._options import Local, Remote, checked, checked_or_none
 
 IsolationLevel = Union[Literal["DEFERRED", "IMMEDIATE", "EXCLUSIVE", ""], str, None]
 Parameters = Union[Sequence[Any], Mapping[str, Any]]
@@ -85,24 +85,22 @@ class Connection(_turso.Connection):
         extra_io: Callable[[], None] | None = None,
         _remote: Remote | None = None,
     ) -> None:
-        if encryption is not None:
-            raise not_supported("encryption", "local files are not encrypted; keep them on an encrypted disk")
-        if vfs is not None:
-            raise not_supported("vfs", "the files are those of the file system, or with ':memory:' none")
+        checked_or_none("encryption", encryption)
+        checked_or_none("vfs", vfs)
         # `experimental_features` asks for what another SQL engine has behind a switch and SQLite simply has,
         # and `extra_io` is called by an event loop that is not needed here.
         del factory, experimental_features, extra_io
         path = os.fsdecode(database)
-        if flag("uri", uri) and path.startswith("file:"):
+        if checked("uri", uri) and path.startswith("file:"):
             path = _path_of_uri(path)
         if "\0" in path:
             raise ValueError("embedded null character")
         self.isolation_level = isolation_level
         local = Local(
             path=path or ":memory:",
-            timeout=seconds("timeout", timeout),
-            cached_statements=integer("cached_statements", cached_statements, 0),
-            detect_types=integer("detect_types", detect_types, 0),
+            timeout=checked("timeout", timeout),
+            cached_statements=checked("cached_statements", cached_statements),
+            detect_types=checked("detect_types", detect_types),
             check_same_thread=bool(check_same_thread),
         )
         self._open(local, _remote)
@@ -162,7 +160,7 @@ class Connection(_turso.Connection):
         """Sets how long a statement may run, network waits included; it then fails with OperationalError. 0:
         for ever.
         """
-        self._set_query_timeout(integer("query timeout", milliseconds, 0, unit=" of milliseconds"))
+        self._set_query_timeout(checked("set_query_timeout.milliseconds", milliseconds))
 
     def iterdump(self) -> Iterator[str]:
         """The SQL that makes the same database, statement by statement."""
@@ -194,7 +192,7 @@ def _path_of_uri(uri: str) -> str:
         if parameter == "mode=memory":
             return ":memory:"
         if parameter not in ("mode=rwc", "cache=private"):
-            raise not_supported(
-                f"uri parameter {parameter!r}", "only mode=rwc, mode=memory and cache=private are"
+            raise _turso.NotSupportedError(
+                f"uri parameter {parameter!r} is not supported: only mode=rwc, mode=memory and cache=private are"
             )
     return path

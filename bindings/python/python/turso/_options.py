@@ -1,28 +1,19 @@
-"""Checks of options: every error names the option, what was given, and what is allowed."""
+"""Options, held against the engine's table (docs/options.md), which says what is possible and what to tell about the rest."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ._turso import NotSupportedError, ProgrammingError
+from . import _turso
 
 
-def refuse_unknown(name: str, function: Callable[..., Any], unknown: Mapping[str, Any]) -> NoReturn:
+def refuse_unknown(function: Callable[..., Any], unknown: Mapping[str, Any]) -> NoReturn:
     """Raises the TypeError that an unknown keyword gets, which names the keyword that was probably meant."""
     known = [p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    option = next(iter(unknown))
-    raise TypeError(f"{name}() got an unknown option {option!r}{nearest(option, known)}")
-
-
-def nearest(option: str, known: list[str]) -> str:
-    """``; did you mean 'x'?``, where something known is near."""
-    flat = {k.replace("_", "").lower(): k for k in known}
-    near = difflib.get_close_matches(option.replace("_", "").lower(), flat, n=1, cutoff=0.5)
-    return f"; did you mean {flat[near[0]]!r}?" if near else f"; the options are {', '.join(known)}"
+    raise TypeError(_turso._unknown_option(next(iter(unknown)), known))
 
 
 def changed(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,62 +28,19 @@ def either(first: tuple[str, Any], second: tuple[str, Any]) -> Any:
     if a is None or b is None:
         return b if a is None else a
     if a is not b and a != b:
-        raise ProgrammingError(
-            f"{first_name} and {second_name} are the same option, and were given different values; give one of them"
-        )
+        raise _turso._same_option(first_name, second_name)
     return a
 
 
-def integer(name: str, value: Any, least: int, *, unit: str = "") -> int:
-    """An int that is large enough."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise _wrong(name, value, f"an int{unit}")
-    number = int(value.__index__())
-    if number < least:
-        raise _wrong(name, value, f"an int{unit} of at least {least}")
-    if number >= 1 << 63:
-        raise _wrong(name, value, f"an int{unit} that fits in 64 bits")
-    return number
-
-
-def seconds(name: str, value: Any) -> float:
-    """A time that is not negative."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
-        raise _wrong(name, value, "a number of seconds that is not negative")
-    return float(value)
-
-
-def flag(name: str, value: Any) -> bool:
-    """A bool."""
-    if not isinstance(value, bool):
-        raise _wrong(name, value, "True or False")
+def checked(name: str, value: Any) -> Any:
+    """The value, which is one that the option can have."""
+    _turso._check_option(name, value)
     return value
 
 
-def text(name: str, value: Any) -> str:
-    """A str that is not empty."""
-    if not isinstance(value, str) or not value:
-        raise _wrong(name, value, "a str that is not empty")
-    return value
-
-
-def text_or_function(name: str, value: Any) -> Any:
-    """A str, or something that can be called."""
-    if isinstance(value, str) or callable(value):
-        return value
-    raise _wrong(name, value, "a str, or a function without parameters that gives one")
-
-
-def not_supported(name: str, why: str) -> NotSupportedError:
-    """For options of other packages that would have to be ignored."""
-    return NotSupportedError(f"{name} is not supported: {why}")
-
-
-def _wrong(name: str, value: Any, allowed: str) -> ProgrammingError:
-    shown = repr(value)
-    if len(shown) > 100:
-        shown = shown[:100] + "..."
-    return ProgrammingError(f"{name} = {shown} is not possible; it must be {allowed}")
+def checked_or_none(name: str, value: Any) -> Any:
+    """The same of an option that may be left out."""
+    return None if value is None else checked(name, value)
 
 
 @dataclass(frozen=True)

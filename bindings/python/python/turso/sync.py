@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, Union
 
-from . import _dbapi
+from . import _dbapi, _turso
 from ._connection import Connection, IsolationLevel
 from ._dbapi import (
     DatabaseError,
@@ -45,18 +45,7 @@ from ._dbapi import (
     sqlite_version_info,
     threadsafety,
 )
-from ._options import (
-    Remote,
-    changed,
-    either,
-    flag,
-    integer,
-    not_supported,
-    refuse_unknown,
-    seconds,
-    text,
-    text_or_function,
-)
+from ._options import Remote, changed, checked, checked_or_none, either, refuse_unknown
 
 __all__ = [
     "ConnectionSync",
@@ -259,31 +248,26 @@ def connect(
     Every option is described in docs/python.md.
     """
     if unknown:
-        refuse_unknown("connect", connect, unknown)
-    if logical_mvcc_pull:
-        raise not_supported("logical_mvcc_pull", "pulls are of pages")
+        refuse_unknown(connect, unknown)
+    checked_or_none("logical_mvcc_pull", logical_mvcc_pull)
     partial = either(
         ("partial_sync_opts", partial_sync_opts), ("partial_sync_experimental", partial_sync_experimental)
     )
-    token = either(("remote_auth_token", remote_auth_token), ("auth_token", auth_token))
     remote = Remote(
-        url=None if remote_url is None else text_or_function("remote_url", remote_url),
-        auth_token=None if token is None else text_or_function("remote_auth_token", token),
-        client_name="turso-sync-py" if client_name is None else text("client_name", client_name),
-        long_poll_timeout_ms=None
-        if long_poll_timeout_ms is None
-        else integer("long_poll_timeout_ms", long_poll_timeout_ms, 0, unit=" of milliseconds"),
-        bootstrap_if_empty=flag("bootstrap_if_empty", bootstrap_if_empty),
-        accept_new_url=flag("accept_new_url", accept_new_url),
+        url=checked_or_none("remote_url", remote_url),
+        auth_token=either(
+            ("remote_auth_token", checked_or_none("remote_auth_token", remote_auth_token)),
+            ("auth_token", checked_or_none("auth_token", auth_token)),
+        ),
+        client_name=_turso._client_name if client_name is None else checked("client_name", client_name),
+        long_poll_timeout_ms=checked_or_none("long_poll_timeout_ms", long_poll_timeout_ms),
+        bootstrap_if_empty=checked("bootstrap_if_empty", bootstrap_if_empty),
+        accept_new_url=checked("accept_new_url", accept_new_url),
         transform=None if transform is None else _transformer(transform),
-        push_operations_threshold=None
-        if push_operations_threshold is None
-        else integer("push_operations_threshold", push_operations_threshold, 1),
-        pull_bytes_threshold=None
-        if pull_bytes_threshold is None
-        else integer("pull_bytes_threshold", pull_bytes_threshold, 1, unit=" of bytes"),
+        push_operations_threshold=checked_or_none("push_operations_threshold", push_operations_threshold),
+        pull_bytes_threshold=checked_or_none("pull_bytes_threshold", pull_bytes_threshold),
         encryption=_encryption(remote_encryption_key, remote_encryption_cipher),
-        request_timeout=None if request_timeout is None else seconds("request_timeout", request_timeout),
+        request_timeout=checked_or_none("request_timeout", request_timeout),
         **_partial(partial),
     )
     options = {
@@ -301,27 +285,26 @@ def _partial(opts: Any) -> dict[str, Any]:
     if opts is None:
         return {"partial": False, "bootstrap": None, "segment_size": None, "prefetch": None}
     if not isinstance(opts, PartialSyncOpts):
-        raise ProgrammingError(f"partial_sync_opts = {opts!r} is not possible; it must be a PartialSyncOpts")
+        raise _turso._wrong_option("partial_sync_opts", opts, "a PartialSyncOpts")
     strategy = opts.bootstrap_strategy
     bootstrap: int | str | None
     if strategy is None:
         bootstrap = None
     elif isinstance(strategy, PartialSyncPrefixBootstrap):
-        bootstrap = integer("PartialSyncPrefixBootstrap.length", strategy.length, 0, unit=" of bytes")
+        bootstrap = checked("PartialSyncPrefixBootstrap.length", strategy.length)
     elif isinstance(strategy, PartialSyncQueryBootstrap):
-        bootstrap = text("PartialSyncQueryBootstrap.query", strategy.query)
+        bootstrap = checked("PartialSyncQueryBootstrap.query", strategy.query)
     else:
-        raise ProgrammingError(
-            f"bootstrap_strategy = {strategy!r} is not possible; it must be a PartialSyncPrefixBootstrap or a "
-            "PartialSyncQueryBootstrap"
+        raise _turso._wrong_option(
+            "PartialSyncOpts.bootstrap_strategy",
+            strategy,
+            "a PartialSyncPrefixBootstrap or a PartialSyncQueryBootstrap",
         )
     return {
         "partial": True,
         "bootstrap": bootstrap,
-        "segment_size": None
-        if opts.segment_size is None
-        else integer("segment_size", opts.segment_size, 0, unit=" of bytes"),
-        "prefetch": None if opts.prefetch is None else flag("prefetch", opts.prefetch),
+        "segment_size": checked_or_none("PartialSyncOpts.segment_size", opts.segment_size),
+        "prefetch": checked_or_none("PartialSyncOpts.prefetch", opts.prefetch),
     }
 
 
@@ -333,17 +316,12 @@ def _encryption(
             raise ProgrammingError("remote_encryption_cipher needs remote_encryption_key")
         return None
     name = cipher.value if isinstance(cipher, RemoteEncryptionCipher) else cipher
-    if name is not None:
-        name = text("remote_encryption_cipher", name)
-    return text("remote_encryption_key", key), name
+    return checked("remote_encryption_key", key), checked_or_none("remote_encryption_cipher", name)
 
 
 def _transformer(transform: Callable[[Mutation], TransformResult]) -> Callable[..., Any]:
     """Makes of the answers what the native part expects: None, False, or SQL and values."""
-    if not callable(transform):
-        raise ProgrammingError(
-            f"transform = {transform!r} is not possible; it must be a function of a Mutation"
-        )
+    checked("transform", transform)
 
     def ask(*mutation: Any) -> None | Literal[False] | tuple[str, tuple[Any, ...]]:
         answer = transform(Mutation(*mutation))

@@ -34,6 +34,7 @@ pub use super::{
     outcome::{Made, PushOutcome, PushPlan, is_key_taken, look, was_made},
     refused::{PushRefused, subject},
 };
+use crate::options::PUSH_OPERATIONS_THRESHOLD;
 
 /// How much goes into one batch. A local transaction is never split: one that is larger goes alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub struct PushLimits {
 impl Default for PushLimits {
     fn default() -> Self {
         Self {
-            statements: 1000,
+            statements: PUSH_OPERATIONS_THRESHOLD.default_number() as usize,
             bytes: 4 << 20,
         }
     }

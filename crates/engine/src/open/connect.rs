@@ -31,7 +31,7 @@ impl Builder {
     pub fn connect(self) -> Result<Database> {
         let begun = self.cancel.moment();
         check_build()?;
-        self.checked_segment()?;
+        self.check()?;
         let in_memory = self.path.as_os_str() == ":memory:";
         let storage: Arc<dyn Storage> = match &self.storage {
             Some(storage) => storage.clone(),

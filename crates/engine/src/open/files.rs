@@ -22,6 +22,7 @@ use crate::{
         options::{Builder, PartialSync},
         side_files::{beside, temporary_files},
     },
+    options::{PREFETCH, SEGMENT_SIZE},
     runtime::Moment,
 };
 
@@ -234,10 +235,10 @@ fn make_new(
         .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
     let mut info = Info::new(url.unwrap_or_default());
     info.client_id = format!("{}-{:032x}", options.client_name, random.u128(..));
-    let partial = options.partial.clone();
-    info.bootstrap = partial.as_ref().and_then(|p| p.bootstrap.clone());
-    info.segment_size = u64::from(options.checked_segment()?.unwrap_or_default().bytes());
-    info.prefetch = partial.as_ref().and_then(|p| p.prefetch).unwrap_or(false);
+    let partial = options.partial.clone().unwrap_or_default();
+    info.bootstrap = partial.bootstrap;
+    info.segment_size = (partial.segment_size).unwrap_or(SEGMENT_SIZE.default_number());
+    info.prefetch = partial.prefetch.unwrap_or(PREFETCH.default_flag());
     let made = loop {
         // What an earlier replica of this name left must not be taken for this one's: the page map before the info file
         // that speaks of another revision.

@@ -2,15 +2,19 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use partial_sync_core::SegmentSize;
 use partial_sync_transport::{AuthToken, HttpClient, Remote};
 use partial_sync_vfs::Storage;
 use serde::{Deserialize, Serialize};
 
-use crate::{change::transform::TransformFn, error::Result, runtime::CancelHandle};
+use crate::{
+    change::transform::TransformFn,
+    error::Result,
+    options::{self, Given, Language, OptionSpec},
+    runtime::CancelHandle,
+};
 
 /// How long a page is waited for when nothing else is said.
-pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_millis(options::REQUEST_TIMEOUT.default_number());
 
 /// Long enough to mean forever, short enough to be added to a clock.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -97,12 +101,12 @@ impl Builder {
             token: None,
             encryption: None,
             client: None,
-            client_name: "partial-sync".into(),
+            client_name: Language::Rust.client_name().into(),
             partial: None,
-            bootstrap_if_empty: true,
-            accept_new_url: false,
+            bootstrap_if_empty: options::BOOTSTRAP_IF_EMPTY.default_flag(),
+            accept_new_url: options::ACCEPT_NEW_URL.default_flag(),
             timeout: DEFAULT_TIMEOUT,
-            busy_timeout: Duration::from_secs(5),
+            busy_timeout: Duration::from_millis(options::BUSY_TIMEOUT.default_number()),
             long_poll: None,
             transform: None,
             push_threshold: None,
@@ -245,11 +249,49 @@ impl Builder {
         self
     }
 
-    pub(crate) fn checked_segment(&self) -> Result<Option<SegmentSize>> {
-        self.partial
-            .as_ref()
-            .and_then(|p| p.segment_size)
-            .map(|bytes| Ok(SegmentSize::new(bytes)?))
-            .transpose()
+    /// Holds what was given against the table of options.
+    pub(crate) fn check(&self) -> Result<()> {
+        let number = |option: OptionSpec, name, value: Option<u64>| {
+            let check = |value: u64| option.check(Language::Rust, name, Given::Whole(value.into()), value);
+            value.map_or(Ok(()), check)
+        };
+        let text = |option: OptionSpec, name, value: Option<&str>| {
+            let check = |value: &str| {
+                option.check(
+                    Language::Rust,
+                    name,
+                    Given::Text(value),
+                    format_args!("{value:?}"),
+                )
+            };
+            value.map_or(Ok(()), check)
+        };
+        if let Some(partial) = &self.partial {
+            number(options::SEGMENT_SIZE, "segment_size", partial.segment_size)?;
+            if let Some(Bootstrap::Query { query }) = &partial.bootstrap {
+                text(options::BOOTSTRAP_QUERY, "Bootstrap::query", Some(query))?;
+            }
+        }
+        let threshold = self.push_threshold.map(|changes| changes as u64);
+        number(
+            options::PUSH_OPERATIONS_THRESHOLD,
+            "push_operations_threshold",
+            threshold,
+        )?;
+        number(
+            options::PULL_BYTES_THRESHOLD,
+            "pull_bytes_threshold",
+            self.pull_threshold,
+        )?;
+        text(options::CLIENT_NAME, "client_name", Some(&self.client_name))?;
+        if let Some((key, cipher)) = &self.encryption {
+            text(options::REMOTE_ENCRYPTION_KEY, "remote_encryption", Some(key))?;
+            text(
+                options::REMOTE_ENCRYPTION_CIPHER,
+                "remote_encryption",
+                cipher.as_deref(),
+            )?;
+        }
+        Ok(())
     }
 }

@@ -510,7 +510,46 @@ static void a_replica_can_begin_without_the_remote(const char *url)
     partial_sync_connection_close(&conn);
     partial_sync_close(&db);
     config.bootstrap_if_empty = 2;
-    FAILS(partial_sync_open(&config, &db, &error), PARTIAL_SYNC_CODE_MISUSE, "bootstrap_if_empty is 2");
+    FAILS(partial_sync_open(&config, &db, &error), PARTIAL_SYNC_CODE_MISUSE,
+          "option \"bootstrap_if_empty\" is 2; it must be 1 for yes, -1 for no, or 0 for the default");
+}
+
+static void an_option_out_of_range_is_named(const char *url)
+{
+    PartialSyncDatabase *db = NULL;
+    const PartialSyncConfig good = {.size = sizeof good, .path = in_folder("never.db"), .url = url};
+    PartialSyncConfig config = good;
+    config.segment_size = 67108865;
+    FAILS(partial_sync_open(&config, &db, &error), PARTIAL_SYNC_CODE_MISUSE,
+          "option \"segment_size\" is 67108865; it must be a whole number of bytes, 1 to 67108864");
+    config = good;
+    config.busy_timeout_ms = -2;
+    FAILS(partial_sync_open(&config, &db, &error), PARTIAL_SYNC_CODE_MISUSE,
+          "option \"busy_timeout_ms\" is -2; it must be a whole number of milliseconds, 0 to 2147483647");
+    config = good;
+    config.encryption_key = "k";
+    config.encryption_cipher = "rot13";
+    FAILS(partial_sync_open(&config, &db, &error), PARTIAL_SYNC_CODE_MISUSE,
+          "option \"encryption_cipher\" is \"rot13\"; it must be one of 'aes256gcm', ");
+    config = good;
+    config.client_name = "";
+    FAILS(partial_sync_open(&config, &db, &error), PARTIAL_SYNC_CODE_MISUSE,
+          "option \"client_name\" is \"\"; it must be a string that is not empty");
+    config = good;
+    config.prefetch = 7;
+    FAILS(partial_sync_open(&config, &db, &error), PARTIAL_SYNC_CODE_MISUSE, "option \"prefetch\" is 7; ");
+    /* As libraries for other languages ask. */
+    OK(partial_sync_option_check("go", "PushOperationsThreshold", NULL, 1, &error));
+    FAILS(partial_sync_option_check("go", "PushOperationsThreshold", NULL, -1, &error), PARTIAL_SYNC_CODE_MISUSE,
+          "option \"PushOperationsThreshold\" is -1; it must be a whole number of changes, 1 or more");
+    FAILS(partial_sync_option_check("go", "?_txlok", "x", 0, &error), PARTIAL_SYNC_CODE_MISUSE,
+          "unknown option \"_txlok\"; did you mean \"_txlock\"?");
+    FAILS(partial_sync_option_check("node", "segment", NULL, 0, &error), PARTIAL_SYNC_CODE_MISUSE, "unknown option");
+    FAILS(partial_sync_option_check("latin", "x", NULL, 0, &error), PARTIAL_SYNC_CODE_MISUSE, "\"latin\"");
+    FAILS(partial_sync_option_check(NULL, NULL, NULL, 0, &error), PARTIAL_SYNC_CODE_MISUSE, "NULL");
+    FAILS(partial_sync_option_same("A", "B", &error), PARTIAL_SYNC_CODE_MISUSE,
+          "\"A\" and \"B\" are two names of one option");
+    FAILS(partial_sync_option_same(NULL, "B", &error), PARTIAL_SYNC_CODE_MISUSE, "NULL");
 }
 
 static void an_error_of_the_network_names_the_url(const char *unreachable)
@@ -814,6 +853,7 @@ int main(int argc, char **argv)
     sigpipe_reaches_no_thread_that_writes_to_the_network();
     a_query_bootstrap_brings_its_pages(url);
     a_replica_can_begin_without_the_remote(url);
+    an_option_out_of_range_is_named(url);
     an_error_of_the_network_names_the_url(unreachable);
     a_token_can_be_wrong_and_be_replaced(guarded);
     a_replica_follows_its_database_to_a_new_url(url, guarded);

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import turso
 from turso import BatchResult, EncryptionOpts, Row, _dbapi
 from turso._dbapi import *  # noqa: F403
-from turso._options import integer, refuse_unknown
+from turso._options import checked, refuse_unknown
 
 from ._below import Below
 from ._connection import Connection
@@ -61,7 +61,7 @@ def connect(
     ahead at most.
     """
     if unknown:
-        refuse_unknown("connect", connect, unknown)
+        refuse_unknown(connect, unknown)
     options: dict[str, Any] = {
         "timeout": timeout,
         "detect_types": detect_types,
@@ -76,4 +76,4 @@ def connect(
         "extra_io": extra_io,
     }
     below = Below(turso.Connection, turso.connect, (database,), options)
-    return Connection(below, isolation_level, autocommit, integer("iter_chunk_size", iter_chunk_size, 1))
+    return Connection(below, isolation_level, autocommit, checked("iter_chunk_size", iter_chunk_size))

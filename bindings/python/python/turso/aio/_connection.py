@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import turso
-from turso._options import integer
+from turso._options import checked
 
 from ._awaiting import Done, Opening
 from ._below import Below, Kept
@@ -199,7 +199,7 @@ class Connection:
 
     def set_query_timeout(self, milliseconds: int) -> Done:
         """Sets how long a statement may run, network waits included; 0: for ever. It need not be awaited."""
-        integer("query timeout", milliseconds, 0, unit=" of milliseconds")
+        checked("set_query_timeout.milliseconds", milliseconds)
         self._query_timeout = milliseconds
         self._later(lambda connection: connection.set_query_timeout(milliseconds))
         return Done()

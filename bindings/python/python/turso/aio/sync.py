@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import turso.sync
 from turso import LEGACY_TRANSACTION_CONTROL
-from turso._options import either, integer, refuse_unknown
+from turso._options import checked, either, refuse_unknown
 from turso.sync import (
     DataError,
     DatabaseError,
@@ -155,7 +155,7 @@ def connect(
     thread.
     """
     if unknown:
-        refuse_unknown("connect", connect, unknown)
+        refuse_unknown(connect, unknown)
     token = either(("remote_auth_token", remote_auth_token), ("auth_token", auth_token))
     options: dict[str, Any] = {
         "partial_sync_opts": partial_sync_opts,
@@ -183,4 +183,4 @@ def connect(
     options["transform"] = below.keeping(transform)
     options["remote_url"] = below.asking(remote_url)
     options["remote_auth_token"] = below.asking(token)
-    return ConnectionSync(below, isolation_level, autocommit, integer("iter_chunk_size", iter_chunk_size, 1))
+    return ConnectionSync(below, isolation_level, autocommit, checked("iter_chunk_size", iter_chunk_size))

@@ -10,7 +10,7 @@ from sqlalchemy import exc
 from sqlalchemy.engine import URL
 
 import turso.sync
-from turso._options import nearest
+from turso import _turso
 
 
 def _boolean(text: str) -> bool:
@@ -102,7 +102,7 @@ def connect_args(url: URL) -> tuple[list[Any], dict[str, Any]]:
     for name, value in url.query.items():
         if name not in _ALL:
             raise exc.ArgumentError(
-                f"unknown option {name!r} in the URL of the engine{nearest(name, list(_ALL))}"
+                f"the URL of the engine has an {_turso._unknown_option(name, list(_ALL))}"
             )
         if not isinstance(value, str):
             raise exc.ArgumentError(f"the URL of the engine has the option {name!r} more than once")
