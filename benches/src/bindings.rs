@@ -26,7 +26,7 @@ const CASES: [(&str, &str); 2] = [
 ];
 
 /// Names of the cases.
-pub fn cases() -> Vec<&'static str> {
+pub(crate) fn cases() -> Vec<&'static str> {
     CASES.map(|(name, _)| name).to_vec()
 }
 
@@ -40,7 +40,7 @@ struct Contender {
 }
 
 /// Runs what the options want.
-pub fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     let folder = tempfile::Builder::new()
         .prefix("bindings")
         .tempdir_in(&options.dir)?;

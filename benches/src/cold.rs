@@ -59,7 +59,7 @@ fn questions() -> [(&'static str, String); 4] {
 }
 
 /// Names of the cases.
-pub fn cases() -> Vec<&'static str> {
+pub(crate) fn cases() -> Vec<&'static str> {
     questions().map(|(name, _)| name).to_vec()
 }
 
@@ -137,7 +137,7 @@ struct Place<'o> {
 }
 
 /// Runs the cases that are wanted and prints a table for each.
-pub fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     let folder = tempfile::tempdir_in(&options.dir)?;
     let remote = folder.path().join("remote.db");
     data::make(&remote)?;

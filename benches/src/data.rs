@@ -5,10 +5,10 @@ use std::path::Path;
 use crate::Result;
 
 /// Rows of `towns`.
-pub const TOWNS: i64 = 170_000;
+pub(crate) const TOWNS: i64 = 170_000;
 
 /// One town: name, country, population (different for each), and a note of ordinary words.
-pub fn town(id: i64) -> (String, String, i64, String) {
+pub(crate) fn town(id: i64) -> (String, String, i64, String) {
     let mut random = fastrand::Rng::with_seed(id as u64);
     let word = |random: &mut fastrand::Rng| {
         let syllables = [
@@ -26,12 +26,12 @@ pub fn town(id: i64) -> (String, String, i64, String) {
 
 /// The population of a town. No two have the same (the modulus is a prime above their number), and neighbours by
 /// population lie far apart by id.
-pub fn population(id: i64) -> i64 {
+pub(crate) fn population(id: i64) -> i64 {
     id * 48_271 % 1_000_003
 }
 
 /// Makes the database.
-pub fn make(path: &Path) -> Result<()> {
+pub(crate) fn make(path: &Path) -> Result<()> {
     let mut conn = rusqlite::Connection::open(path)?;
     conn.execute_batch(
         "PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;

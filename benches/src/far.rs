@@ -34,7 +34,7 @@ const UNDER_WAY: usize = 256;
 
 /// What the line is like.
 #[derive(Clone, Copy, Debug)]
-pub struct Line {
+pub(crate) struct Line {
     /// Time there and back.
     pub rtt: Duration,
     /// Bytes per second in each direction, all connections together; `None` = no limit.
@@ -43,7 +43,7 @@ pub struct Line {
 
 /// What went over it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Traffic {
+pub(crate) struct Traffic {
     /// TCP connections.
     pub connections: u64,
     /// HTTP requests.
@@ -61,7 +61,7 @@ struct Counters {
 
 /// A line to a server; it is cut when this is dropped.
 #[derive(Debug)]
-pub struct FarAway {
+pub(crate) struct FarAway {
     address: SocketAddr,
     counters: Arc<Counters>,
     _runtime: Runtime,
@@ -69,7 +69,7 @@ pub struct FarAway {
 
 impl FarAway {
     /// A line to what listens at `target`.
-    pub fn to(target: SocketAddr, line: Line) -> Result<Self> {
+    pub(crate) fn to(target: SocketAddr, line: Line) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -86,12 +86,12 @@ impl FarAway {
     }
 
     /// Where clients connect to.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// What went over it so far.
-    pub fn traffic(&self) -> Traffic {
+    pub(crate) fn traffic(&self) -> Traffic {
         Traffic {
             connections: self.counters.connections.load(Ordering::Relaxed),
             requests: self.counters.requests.load(Ordering::Relaxed),

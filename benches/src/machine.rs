@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 use crate::{Result, options::Options};
 
 /// Prints the facts as a Markdown list.
-pub fn print(options: &Options) -> Result<()> {
+pub(crate) fn print(options: &Options) -> Result<()> {
     fs::create_dir_all(&options.dir)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let profile = if cfg!(debug_assertions) {

@@ -14,12 +14,12 @@ use partial_sync_server::Server;
 use crate::{Result, options::Options, samples::Samples};
 
 /// First word of the command line of the process that is killed.
-pub const CHILD: &str = "--cut-off";
+pub(crate) const CHILD: &str = "--cut-off";
 /// Parts of the time that the whole pull takes after which the process is killed.
 const MOMENTS: [f64; 8] = [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 1.0];
 
 /// Runs and prints.
-pub fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     let folder = tempfile::tempdir_in(&options.dir)?;
     let file = folder.path().join("remote.db");
     let remote = rusqlite::Connection::open(&file)?;
@@ -115,7 +115,7 @@ fn open(path: &Path, url: &str) -> Result<f64> {
 }
 
 /// The process that is killed.
-pub fn child(mut words: impl Iterator<Item = String>) -> Result<()> {
+pub(crate) fn child(mut words: impl Iterator<Item = String>) -> Result<()> {
     let (Some(url), Some(changes), Some(path)) = (words.next(), words.next(), words.next()) else {
         return Err("too few words".into());
     };

@@ -22,7 +22,7 @@ const USAGE: &str =
 
 /// What to run.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// Run the local cases.
     pub local: bool,
     /// Run the cold cases.
@@ -52,7 +52,7 @@ pub struct Options {
 
 impl Options {
     /// Understands the words after the program's name.
-    pub fn parse(words: impl Iterator<Item = String>) -> Result<Self> {
+    pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Self> {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
         let mut options = Self {
             local: false,
@@ -108,12 +108,12 @@ impl Options {
     }
 
     /// Whether a case of this name is wanted.
-    pub fn wants(&self, case: &str) -> bool {
+    pub(crate) fn wants(&self, case: &str) -> bool {
         self.only.as_ref().is_none_or(|part| case.contains(part.as_str()))
     }
 
     /// How often a case is measured.
-    pub fn rounds(&self, default: usize) -> usize {
+    pub(crate) fn rounds(&self, default: usize) -> usize {
         self.rounds.unwrap_or(default)
     }
 }

@@ -13,12 +13,12 @@ use partial_sync_server::Server;
 use crate::{Result, options::Options};
 
 /// How many changes are not pushed, unless `--changes` says otherwise.
-pub const CHANGES: u64 = 1_000_000;
+pub(crate) const CHANGES: u64 = 1_000_000;
 /// How long reads are measured while nothing happens.
 const QUIET: Duration = Duration::from_secs(3);
 
 /// Runs and prints.
-pub fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     let folder = tempfile::tempdir_in(&options.dir)?;
     let file = folder.path().join("remote.db");
     let remote = rusqlite::Connection::open(&file)?;

@@ -2,17 +2,17 @@
 
 /// Measurements of one thing, in one unit.
 #[derive(Clone, Debug, Default)]
-pub struct Samples(Vec<f64>);
+pub(crate) struct Samples(Vec<f64>);
 
 impl Samples {
     /// Adds one.
-    pub fn push(&mut self, value: f64) {
+    pub(crate) fn push(&mut self, value: f64) {
         self.0.push(value);
         self.0.sort_by(f64::total_cmp);
     }
 
     /// The middle one; of an even number the mean of the two middle ones. Not a number when there is none.
-    pub fn median(&self) -> f64 {
+    pub(crate) fn median(&self) -> f64 {
         match self.0.len() {
             0 => f64::NAN,
             n if n % 2 == 1 => self.0[n / 2],
@@ -21,7 +21,7 @@ impl Samples {
     }
 
     /// `median (least-most)` with this many digits behind the point.
-    pub fn shown(&self, digits: usize) -> String {
+    pub(crate) fn shown(&self, digits: usize) -> String {
         let (Some(least), Some(most)) = (self.0.first(), self.0.last()) else {
             return "-".into();
         };

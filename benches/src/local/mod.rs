@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Every case.
-pub const CASES: [&str; 16] = [
+pub(crate) const CASES: [&str; 16] = [
     "read by key",
     "read by key, one transaction",
     "read by index",
@@ -103,7 +103,7 @@ impl Pair {
 }
 
 /// Runs the cases that are wanted and prints a table for each group.
-pub fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     let folder = tempfile::tempdir_in(&options.dir)?;
     let (stock_file, replica_file) = (folder.path().join("stock.db"), folder.path().join("replica.db"));
     hydrate(folder.path(), &replica_file)?;

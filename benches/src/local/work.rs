@@ -2,7 +2,7 @@
 //! The two have the same names, so the text is the same; what differs is what it costs.
 
 /// Values that the work needs, drawn before the clock starts.
-pub struct Draw {
+pub(super) struct Draw {
     /// Keys of rows that are there.
     pub ids: Vec<i64>,
     /// Populations of rows that are there.
@@ -16,17 +16,17 @@ pub struct Draw {
 macro_rules! work {
     ($(#[$doc:meta])* $module:ident, $connection:ty) => {
         $(#[$doc])*
-        pub mod $module {
+        pub(crate) mod $module {
             use super::Draw;
             use crate::Result;
 
             /// Runs a script.
-            pub fn script(conn: &$connection, sql: &str) -> Result<()> {
+            pub(crate) fn script(conn: &$connection, sql: &str) -> Result<()> {
                 Ok(conn.execute_batch(sql)?)
             }
 
             /// A row by its key, for each id.
-            pub fn by_key(conn: &$connection, draw: &Draw) -> Result<i64> {
+            pub(crate) fn by_key(conn: &$connection, draw: &Draw) -> Result<i64> {
                 let mut select = conn.prepare("SELECT population FROM towns WHERE id = ?")?;
                 let mut sum = 0;
                 for id in &draw.ids {
@@ -37,7 +37,7 @@ macro_rules! work {
             }
 
             /// The same in one transaction: no locks are taken between the lookups.
-            pub fn by_key_in_one_transaction(conn: &$connection, draw: &Draw) -> Result<i64> {
+            pub(crate) fn by_key_in_one_transaction(conn: &$connection, draw: &Draw) -> Result<i64> {
                 conn.execute_batch("BEGIN")?;
                 let sum = by_key(conn, draw)?;
                 conn.execute_batch("COMMIT")?;
@@ -45,7 +45,7 @@ macro_rules! work {
             }
 
             /// A row by an indexed column, for each population.
-            pub fn by_index(conn: &$connection, draw: &Draw) -> Result<i64> {
+            pub(crate) fn by_index(conn: &$connection, draw: &Draw) -> Result<i64> {
                 let mut select = conn.prepare("SELECT id, length(note) FROM towns WHERE population = ?")?;
                 let mut sum = 0;
                 for population in &draw.populations {
@@ -56,14 +56,14 @@ macro_rules! work {
             }
 
             /// Every row, within SQLite.
-            pub fn scan(conn: &$connection, _: &Draw) -> Result<i64> {
+            pub(crate) fn scan(conn: &$connection, _: &Draw) -> Result<i64> {
                 let mut select = conn.prepare("SELECT sum(length(note)) FROM towns")?;
                 let sum: i64 = select.query_row((), |row| row.get(0))?;
                 Ok(sum)
             }
 
             /// Every row, handed to the program.
-            pub fn scan_rows(conn: &$connection, _: &Draw) -> Result<i64> {
+            pub(crate) fn scan_rows(conn: &$connection, _: &Draw) -> Result<i64> {
                 let mut select = conn.prepare("SELECT id, name, population FROM towns")?;
                 let mut rows = select.query(())?;
                 let mut sum = 0;
@@ -77,7 +77,7 @@ macro_rules! work {
             }
 
             /// One row each, in a transaction each.
-            pub fn insert(conn: &$connection, draw: &Draw) -> Result<i64> {
+            pub(crate) fn insert(conn: &$connection, draw: &Draw) -> Result<i64> {
                 let mut insert = conn.prepare("INSERT INTO towns VALUES (?, ?, ?, ?, ?)")?;
                 let mut changed = 0;
                 for i in 0..draw.ids.len() as i64 {
@@ -88,7 +88,7 @@ macro_rules! work {
             }
 
             /// One row each, in a transaction each; a column without an index.
-            pub fn update(conn: &$connection, draw: &Draw) -> Result<i64> {
+            pub(crate) fn update(conn: &$connection, draw: &Draw) -> Result<i64> {
                 let mut update = conn.prepare("UPDATE towns SET note = ? WHERE id = ?")?;
                 let mut changed = 0;
                 for id in &draw.ids {
@@ -98,7 +98,7 @@ macro_rules! work {
             }
 
             /// Takes away what `insert` with the same values put there.
-            pub fn delete(conn: &$connection, draw: &Draw) -> Result<i64> {
+            pub(crate) fn delete(conn: &$connection, draw: &Draw) -> Result<i64> {
                 let mut delete = conn.prepare("DELETE FROM towns WHERE id = ?")?;
                 let mut changed = 0;
                 for i in 0..draw.ids.len() as i64 {
@@ -108,7 +108,7 @@ macro_rules! work {
             }
 
             /// 300,000 rows in one transaction.
-            pub fn bulk(conn: &$connection, draw: &Draw) -> Result<i64> {
+            pub(crate) fn bulk(conn: &$connection, draw: &Draw) -> Result<i64> {
                 conn.execute_batch("BEGIN")?;
                 let mut insert = conn.prepare("INSERT INTO visits VALUES (?, ?, ?)")?;
                 for i in 0..super::BULK {
@@ -123,7 +123,7 @@ macro_rules! work {
 }
 
 /// Rows of the bulk insert.
-pub const BULK: i64 = 300_000;
+pub(super) const BULK: i64 = 300_000;
 
 work!(
     /// Stock SQLite through `rusqlite`, on the default VFS.

@@ -69,13 +69,13 @@ impl Failure {
 
 /// The name of a result code: of the extended one, or of the primary one where that is not known.
 #[napi]
-pub fn code_name(code: i32) -> &'static str {
+pub(crate) fn code_name(code: i32) -> &'static str {
     name_of(code)
 }
 
 /// Every kind of error and the code that it has where SQLite gave none, for the test of the table in docs/errors.md.
 #[napi(object, object_from_js = false)]
-pub struct KindOfError {
+pub(crate) struct KindOfError {
     /// Its name.
     pub kind: &'static str,
     /// Its result code.
@@ -84,7 +84,7 @@ pub struct KindOfError {
 
 /// See [`KindOfError`].
 #[napi]
-pub fn kinds_of_errors() -> Vec<KindOfError> {
+pub(crate) fn kinds_of_errors() -> Vec<KindOfError> {
     (ErrorKind::ALL.iter())
         .map(|kind| KindOfError {
             kind: kind.name(),

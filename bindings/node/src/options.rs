@@ -147,7 +147,7 @@ impl Options {
 
 /// The names of all options; the part before a dot is the object that one is in.
 #[napi]
-pub fn option_names() -> Vec<&'static str> {
+pub(crate) fn option_names() -> Vec<&'static str> {
     (options::ALL.iter())
         .flat_map(|option| option.spelled(Language::Node))
         .copied()
@@ -156,7 +156,7 @@ pub fn option_names() -> Vec<&'static str> {
 
 /// What is wrong with a value.
 #[napi(object, object_from_js = false)]
-pub struct WrongOption {
+pub(crate) struct WrongOption {
     /// What to tell.
     pub message: String,
     /// It has the right type, but not a possible value.
@@ -165,7 +165,7 @@ pub struct WrongOption {
 
 /// What is wrong with the value of an option, which the caller calls `called`; `value` where it is one of these.
 #[napi]
-pub fn check_option(
+pub(crate) fn check_option(
     name: String,
     called: String,
     kind: String,
@@ -191,20 +191,20 @@ pub fn check_option(
 
 /// The text about an option that is not known.
 #[napi]
-pub fn unknown_option(name: String, within: String, known: Vec<String>) -> String {
+pub(crate) fn unknown_option(name: String, within: String, known: Vec<String>) -> String {
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
     OptionError::unknown(&name, &within, &known).to_string()
 }
 
 /// The text about an option that was given twice, with different values.
 #[napi]
-pub fn same_option(first: String, second: String) -> String {
+pub(crate) fn same_option(first: String, second: String) -> String {
     OptionError::Twice { first, second }.to_string()
 }
 
 /// The known name that is close to one that is not known.
 #[napi]
-pub fn nearest_name(name: String, known: Vec<String>) -> Option<String> {
+pub(crate) fn nearest_name(name: String, known: Vec<String>) -> Option<String> {
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
     options::nearest(&name, &known).map(str::to_owned)
 }

@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Begins to log at this level (`error` to `trace`). The first call in a process decides.
 #[napi]
-pub fn log_to_stderr(level: String) -> bool {
+pub(crate) fn log_to_stderr(level: String) -> bool {
     // The names of this project's crates begin so; what libraries underneath say is left out.
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(format!("partial_sync={level}")))

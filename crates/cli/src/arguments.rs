@@ -9,7 +9,7 @@ use crate::units;
 /// Open and use a remote SQLite database without downloading it.
 #[derive(Debug, Parser)]
 #[command(name = "partial-sync", version, arg_required_else_help = true, after_help = EXAMPLES)]
-pub struct Program {
+pub(crate) struct Program {
     #[command(subcommand)]
     pub command: Command,
 }
@@ -20,7 +20,7 @@ const EXAMPLES: &str = "Examples:
   partial-sync inspect replica.db";
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Serve a SQLite file, or every *.db file of a folder, as a remote
     Serve(Serve),
     /// Run SQL on a replica, which is made first if it is not there
@@ -46,7 +46,7 @@ pub enum Command {
 }
 
 #[derive(Args, Debug)]
-pub struct Serve {
+pub(crate) struct Serve {
     /// The file (made if it is missing) or folder; without it, an empty database in memory
     pub path: Option<PathBuf>,
     /// Address to listen on; port 0 = any free one
@@ -82,7 +82,7 @@ pub struct Serve {
 
 /// Which replica, and where its remote is.
 #[derive(Args, Debug)]
-pub struct OnReplica {
+pub(crate) struct OnReplica {
     /// The replica's database file
     pub replica: PathBuf,
     #[command(flatten)]
@@ -93,7 +93,7 @@ pub struct OnReplica {
 }
 
 #[derive(Args, Debug)]
-pub struct Remote {
+pub(crate) struct Remote {
     /// The remote: libsql://, https:// or http://. A replica that is here remembers its own
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
@@ -115,7 +115,7 @@ pub struct Remote {
 
 /// How a replica that is not here yet is made. With none of these, it is downloaded as a whole.
 #[derive(Args, Debug, Default)]
-pub struct Partial {
+pub(crate) struct Partial {
     /// Make a partial replica with the first N bytes of the database (like 128k)
     #[arg(long, value_name = "N", value_parser = units::bytes, conflicts_with = "bootstrap_query")]
     pub bootstrap_prefix: Option<u64>,
@@ -131,7 +131,7 @@ pub struct Partial {
 }
 
 #[derive(Args, Debug)]
-pub struct Query {
+pub(crate) struct Query {
     /// The replica's database file
     pub replica: PathBuf,
     /// One or more statements; `-` reads them from stdin
@@ -149,7 +149,7 @@ pub struct Query {
 }
 
 #[derive(Args, Debug)]
-pub struct Discard {
+pub(crate) struct Discard {
     /// The replica's database file
     pub replica: PathBuf,
     /// The number of the change
@@ -165,7 +165,7 @@ pub struct Discard {
 }
 
 #[derive(Args, Debug)]
-pub struct Hydrate {
+pub(crate) struct Hydrate {
     #[command(flatten)]
     pub on: OnReplica,
     /// Fetch only the pages that this SELECT touches
@@ -174,7 +174,7 @@ pub struct Hydrate {
 }
 
 #[derive(Args, Debug)]
-pub struct Inspect {
+pub(crate) struct Inspect {
     #[command(flatten)]
     pub on: OnReplica,
     /// Write the picture to this file as SVG instead of drawing it

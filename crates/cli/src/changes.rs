@@ -28,7 +28,7 @@ struct Discarded {
     discarded: Vec<i64>,
 }
 
-pub fn list(on: &OnReplica) -> Result<(), CliError> {
+pub(crate) fn list(on: &OnReplica) -> Result<(), CliError> {
     let database = replica::open(on)?;
     let mut out = io::stdout().lock();
     let mut after = ChangeId(0);
@@ -54,7 +54,7 @@ pub fn list(on: &OnReplica) -> Result<(), CliError> {
     }
 }
 
-pub fn discard(arguments: Discard) -> Result<(), CliError> {
+pub(crate) fn discard(arguments: Discard) -> Result<(), CliError> {
     let on = OnReplica {
         replica: arguments.replica,
         remote: arguments.remote,

@@ -4,7 +4,7 @@ use std::{error::Error, io, path::PathBuf};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
-pub enum CliError {
+pub(crate) enum CliError {
     /// The replica could not be used.
     #[error(transparent)]
     Database(#[from] partial_sync::Error),
@@ -47,19 +47,19 @@ pub enum CliError {
 
 impl CliError {
     /// 1 when the command failed, 2 when it was called wrongly.
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::NoReplica(_) => 2,
             _ => 1,
         }
     }
 
-    pub fn is_broken_pipe(&self) -> bool {
+    pub(crate) fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Stream(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 
     /// Prints the error and what caused it, each text once.
-    pub fn report(&self) {
+    pub(crate) fn report(&self) {
         let mut said = self.to_string();
         if let Self::Database(error) = self
             && let Some(change) = error.change()

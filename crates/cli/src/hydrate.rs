@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{arguments, error::CliError, interrupt, replica, units::counted};
 
-pub fn run(arguments: arguments::Hydrate) -> Result<(), CliError> {
+pub(crate) fn run(arguments: arguments::Hydrate) -> Result<(), CliError> {
     let database = replica::open(&arguments.on)?;
     let cancel = database.cancel_handle()?;
     interrupt::on_ctrl_c(move || cancel.cancel());
@@ -35,7 +35,7 @@ pub fn run(arguments: arguments::Hydrate) -> Result<(), CliError> {
 }
 
 /// A bar on stderr, which draws nothing unless that is a terminal.
-pub fn bar(knows_its_end: bool) -> ProgressBar {
+pub(crate) fn bar(knows_its_end: bool) -> ProgressBar {
     let template = match knows_its_end {
         true => "{bar:40} {human_pos} of {human_len} pages, {eta} left",
         false => "{spinner} {human_pos} pages",

@@ -32,7 +32,7 @@ struct Summary<'m> {
     absent_unknown: u32,
 }
 
-pub fn run(arguments: arguments::Inspect) -> Result<(), CliError> {
+pub(crate) fn run(arguments: arguments::Inspect) -> Result<(), CliError> {
     let database = replica::open(&arguments.on)?;
     let map = database.page_map()?;
     let title = arguments

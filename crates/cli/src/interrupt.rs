@@ -7,7 +7,7 @@ use std::process::exit;
 const INTERRUPTED: i32 = 130;
 
 /// Calls `stop` at the first Ctrl-C.
-pub fn on_ctrl_c(stop: impl Fn() + Send + 'static) {
+pub(crate) fn on_ctrl_c(stop: impl Fn() + Send + 'static) {
     let wait = move || {
         // Without a runtime Ctrl-C simply ends the program, as it does by default.
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {

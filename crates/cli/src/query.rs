@@ -27,7 +27,7 @@ struct QueryStats {
     query_ms: f64,
 }
 
-pub fn run(arguments: Query) -> Result<(), CliError> {
+pub(crate) fn run(arguments: Query) -> Result<(), CliError> {
     let sql = match arguments.sql.as_str() {
         "-" => {
             let mut sql = String::new();

@@ -11,7 +11,7 @@ use crate::{
 
 /// Opens a replica that is here, or makes one of the remote given. Without a remote, a plain SQLite file is opened as it
 /// is.
-pub fn open_or_make(path: &Path, remote: &Remote, partial: &Partial) -> Result<Database, CliError> {
+pub(crate) fn open_or_make(path: &Path, remote: &Remote, partial: &Partial) -> Result<Database, CliError> {
     let mut builder = builder(path, remote)?;
     if let Some(partial) = options(partial) {
         builder = builder.partial(partial);
@@ -20,7 +20,7 @@ pub fn open_or_make(path: &Path, remote: &Remote, partial: &Partial) -> Result<D
 }
 
 /// Opens a replica that is here.
-pub fn open(on: &OnReplica) -> Result<Database, CliError> {
+pub(crate) fn open(on: &OnReplica) -> Result<Database, CliError> {
     if Database::remote_of(&on.replica)?.is_none() {
         return Err(CliError::NoReplica(on.replica.clone()));
     }

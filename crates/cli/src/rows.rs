@@ -14,7 +14,7 @@ use crate::error::CliError;
 const ROWS_AHEAD: usize = 1000;
 
 /// A table with columns as wide as the first rows need.
-pub struct Table<'o, W> {
+pub(crate) struct Table<'o, W> {
     out: &'o mut W,
     widths: Vec<usize>,
     /// Rows that wait for the widths, the header first. Empty once it is printed.
@@ -28,7 +28,7 @@ struct Shown {
 }
 
 impl<'o, W: Write> Table<'o, W> {
-    pub fn new(out: &'o mut W, names: &[String]) -> Self {
+    pub(crate) fn new(out: &'o mut W, names: &[String]) -> Self {
         let header = names.iter().map(|name| Shown {
             text: one_line(name),
             is_number: false,
@@ -40,7 +40,7 @@ impl<'o, W: Write> Table<'o, W> {
         }
     }
 
-    pub fn row(&mut self, row: &Row<'_>) -> Result<(), CliError> {
+    pub(crate) fn row(&mut self, row: &Row<'_>) -> Result<(), CliError> {
         let shown = (0..self.widths.len())
             .map(|i| Ok(shown(row.get_ref(i)?)))
             .collect::<Result<Vec<_>, CliError>>()?;
@@ -54,7 +54,7 @@ impl<'o, W: Write> Table<'o, W> {
         Ok(())
     }
 
-    pub fn end(mut self) -> io::Result<()> {
+    pub(crate) fn end(mut self) -> io::Result<()> {
         self.print_waiting()
     }
 
@@ -148,14 +148,14 @@ fn float(value: f64) -> String {
 }
 
 /// A JSON array with an object for each row, a row a line.
-pub struct JsonRows<'o, W> {
+pub(crate) struct JsonRows<'o, W> {
     out: &'o mut W,
     names: Vec<String>,
     rows: u64,
 }
 
 impl<'o, W: Write> JsonRows<'o, W> {
-    pub fn begin(out: &'o mut W, names: &[String]) -> Result<Self, CliError> {
+    pub(crate) fn begin(out: &'o mut W, names: &[String]) -> Result<Self, CliError> {
         write!(out, "[")?;
         let names = names
             .iter()
@@ -167,7 +167,7 @@ impl<'o, W: Write> JsonRows<'o, W> {
         })
     }
 
-    pub fn row(&mut self, row: &Row<'_>) -> Result<(), CliError> {
+    pub(crate) fn row(&mut self, row: &Row<'_>) -> Result<(), CliError> {
         write!(self.out, "{}", if self.rows == 0 { "{" } else { ",\n {" })?;
         for (i, name) in self.names.iter().enumerate() {
             let comma = if i == 0 { "" } else { "," };
@@ -177,7 +177,7 @@ impl<'o, W: Write> JsonRows<'o, W> {
         Ok(write!(self.out, "}}")?)
     }
 
-    pub fn end(self) -> Result<(), CliError> {
+    pub(crate) fn end(self) -> Result<(), CliError> {
         Ok(writeln!(self.out, "]")?)
     }
 }

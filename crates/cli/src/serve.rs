@@ -10,7 +10,7 @@ use partial_sync_server::{
 
 use crate::{arguments::Serve, error::CliError};
 
-pub fn run(arguments: Serve) -> Result<(), CliError> {
+pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let listen = arguments.listen.clone();

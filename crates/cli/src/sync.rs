@@ -23,7 +23,7 @@ struct Outcome {
     stats: Stats,
 }
 
-pub fn pull(on: OnReplica) -> Result<(), CliError> {
+pub(crate) fn pull(on: OnReplica) -> Result<(), CliError> {
     let database = open(&on)?;
     let changed = database.pull()?;
     let stats = database.stats()?;
@@ -43,7 +43,7 @@ pub fn pull(on: OnReplica) -> Result<(), CliError> {
     )
 }
 
-pub fn push(on: OnReplica) -> Result<(), CliError> {
+pub(crate) fn push(on: OnReplica) -> Result<(), CliError> {
     let database = open(&on)?;
     let before = database.stats()?.cdc_operations;
     database.push()?;
@@ -64,7 +64,7 @@ pub fn push(on: OnReplica) -> Result<(), CliError> {
     )
 }
 
-pub fn checkpoint(on: OnReplica) -> Result<(), CliError> {
+pub(crate) fn checkpoint(on: OnReplica) -> Result<(), CliError> {
     let database = open(&on)?;
     let before = database.stats()?.main_wal_size;
     database.checkpoint()?;
@@ -85,7 +85,7 @@ pub fn checkpoint(on: OnReplica) -> Result<(), CliError> {
     )
 }
 
-pub fn stats(on: OnReplica) -> Result<(), CliError> {
+pub(crate) fn stats(on: OnReplica) -> Result<(), CliError> {
     let database = replica::open(&on)?;
     let stats = database.stats()?;
     let pages = u64::from(stats.pages_total);

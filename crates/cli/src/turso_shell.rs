@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 
 /// The arguments, turned into those of `serve` when they are of that form.
-pub fn translated(arguments: Vec<OsString>) -> Vec<OsString> {
+pub(crate) fn translated(arguments: Vec<OsString>) -> Vec<OsString> {
     let is_of_that_form = |word: &OsString| {
         let word = word.to_string_lossy();
         word == "--sync-server" || word.starts_with("--sync-server=")

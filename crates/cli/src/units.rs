@@ -7,7 +7,7 @@ use indicatif::HumanCount;
 
 /// Bytes: a number, followed by k, m, g, t or p if one likes, and by `B` or `iB` after that. All are powers of 1024, also
 /// those without an `i`.
-pub fn bytes(text: &str) -> Result<u64, String> {
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let number = text.trim_end_matches(['b', 'B']).trim_end_matches('i').trim_end();
     if let Ok(bytes) = number.parse() {
         return Ok(bytes);
@@ -23,22 +23,22 @@ pub fn bytes(text: &str) -> Result<u64, String> {
 }
 
 /// A time: numbers, each with a unit.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("{e}; write it like 30s, 500ms or 24h"))
 }
 
 /// Bytes for people: `16.4 MiB`.
-pub fn shown_bytes(bytes: u64) -> String {
+pub(crate) fn shown_bytes(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string()
 }
 
 /// A number with its thousands set apart: `138,398`.
-pub fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     HumanCount(number).to_string()
 }
 
 /// "1 page", "2 pages".
-pub fn counted(number: u64, thing: &str) -> String {
+pub(crate) fn counted(number: u64, thing: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{} {thing}{plural}", grouped(number))
 }

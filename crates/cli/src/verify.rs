@@ -7,7 +7,7 @@ use crate::{arguments::OnReplica, error::CliError, hydrate, interrupt, replica, 
 /// So many differences are listed for a person; JSON has all.
 const LISTED: usize = 20;
 
-pub fn run(on: OnReplica) -> Result<(), CliError> {
+pub(crate) fn run(on: OnReplica) -> Result<(), CliError> {
     let database = replica::open(&on)?;
     let cancel = database.cancel_handle()?;
     interrupt::on_ctrl_c(move || cancel.cancel());

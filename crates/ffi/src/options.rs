@@ -26,7 +26,7 @@ unsafe fn named<'a>(language: *const c_char, name: *const c_char) -> Result<(Lan
 /// `language` is `"go"`, `"node"`, `"python"`, `"c"` or `"rust"`. For libraries that stand on this one; `partial_sync_open` checks
 /// a config by itself.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn partial_sync_option_check(
+pub(crate) unsafe extern "C" fn partial_sync_option_check(
     language: *const c_char,
     name: *const c_char,
     text: *const c_char,
@@ -52,7 +52,7 @@ pub unsafe extern "C" fn partial_sync_option_check(
 
 /// Fails with the error about two names of one option that were given with different values.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn partial_sync_option_same(
+pub(crate) unsafe extern "C" fn partial_sync_option_same(
     first: *const c_char,
     second: *const c_char,
     error: *mut *mut PartialSyncError,

@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// Everything that an answer may need.
-pub struct App {
+pub(crate) struct App {
     /// The databases.
     pub databases: Databases,
     /// Decides who may do what.
@@ -58,7 +58,7 @@ pub struct App {
 
 impl App {
     /// Answers one request.
-    pub async fn answer(&self, request: Request<Body>) -> Response {
+    pub(crate) async fn answer(&self, request: Request<Body>) -> Response {
         match (request.method(), request.uri().path()) {
             (&Method::GET | &Method::HEAD, "/") => {
                 self.metrics.request(Endpoint::Status);

@@ -38,7 +38,7 @@ const LONGEST_NAME: usize = 200;
 
 /// One open database.
 #[derive(Debug)]
-pub struct Database {
+pub(crate) struct Database {
     handle: DatabaseHandle,
     follower: Arc<Follower>,
     started: Instant,
@@ -49,12 +49,12 @@ pub struct Database {
 
 impl Database {
     /// What the SQL endpoint gets.
-    pub fn handle(&self) -> &DatabaseHandle {
+    pub(crate) fn handle(&self) -> &DatabaseHandle {
         &self.handle
     }
 
     /// Its revisions.
-    pub fn follower(&self) -> &Arc<Follower> {
+    pub(crate) fn follower(&self) -> &Arc<Follower> {
         &self.follower
     }
 
@@ -79,7 +79,7 @@ enum Root {
 }
 
 /// See the module.
-pub struct Databases {
+pub(crate) struct Databases {
     open: Mutex<HashMap<String, Arc<OnceCell<Arc<Database>>>>>,
     retention: Retention,
     clock: Clock,
@@ -90,17 +90,17 @@ pub struct Databases {
 }
 
 /// Opens the page history of the database at a path.
-pub type OpenHistory = Arc<dyn Fn(&Path) -> Result<Arc<dyn History>, HistoryError> + Send + Sync>;
+pub(crate) type OpenHistory = Arc<dyn Fn(&Path) -> Result<Arc<dyn History>, HistoryError> + Send + Sync>;
 
 /// [`SqliteHistory::open`].
-pub fn default_history() -> OpenHistory {
+pub(crate) fn default_history() -> OpenHistory {
     Arc::new(|path| Ok(Arc::new(SqliteHistory::open(path)?)))
 }
 
 impl Databases {
     /// Serves a file (made if it is missing), or the files of a folder; without a path, a database that is gone when
     /// the server stops.
-    pub fn new(
+    pub(crate) fn new(
         path: Option<&Path>,
         retention: Retention,
         clock: Clock,
@@ -144,7 +144,7 @@ impl Databases {
     }
 
     /// The same, with databases that change nothing of themselves unless they are told to.
-    pub fn unwatched(self) -> Self {
+    pub(crate) fn unwatched(self) -> Self {
         Self {
             watched: false,
             ..self
@@ -152,12 +152,12 @@ impl Databases {
     }
 
     /// Whether there is one database, without a name.
-    pub fn is_single(&self) -> bool {
+    pub(crate) fn is_single(&self) -> bool {
         !matches!(self.root, Root::Folder(_))
     }
 
     /// The database of that name; `None` = there is none. The single database has the empty name.
-    pub async fn get(&self, name: &str) -> Result<Option<Arc<Database>>, ServerError> {
+    pub(crate) async fn get(&self, name: &str) -> Result<Option<Arc<Database>>, ServerError> {
         let Some(path) = self.file(name) else {
             return Ok(None);
         };
@@ -182,12 +182,12 @@ impl Databases {
     }
 
     /// Whether a name names a database.
-    pub fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.file(name).is_some()
     }
 
     /// The databases that are open now.
-    pub fn opened(&self) -> Vec<Arc<Database>> {
+    pub(crate) fn opened(&self) -> Vec<Arc<Database>> {
         let open = self.open.lock();
         let mut databases: Vec<_> = open.values().filter_map(|cell| cell.get().cloned()).collect();
         databases.sort_by(|a, b| a.handle.name.cmp(&b.handle.name));
@@ -195,7 +195,7 @@ impl Databases {
     }
 
     /// Sees the last commits, notes where each database stands, and closes them.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         let open = std::mem::take(&mut *self.open.lock());
         for database in open.into_values().filter_map(|cell| cell.get().cloned()) {
             let watcher = database.watcher.lock().take();

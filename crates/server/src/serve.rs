@@ -25,7 +25,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(30);
 const BREATH: Duration = Duration::from_millis(50);
 
 /// Serves until `stopping` becomes true, then finishes the answers under way.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
     app: Arc<App>,
@@ -116,6 +116,6 @@ async fn http(
 }
 
 /// Whether an address can be reached from this machine only.
-pub fn is_loopback(addr: SocketAddr) -> bool {
+pub(crate) fn is_loopback(addr: SocketAddr) -> bool {
     addr.ip().to_canonical().is_loopback()
 }

@@ -10,7 +10,7 @@ use rustls::{
 use crate::error::ServerError;
 
 /// Reads a certificate chain and its private key.
-pub fn config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, ServerError> {
+pub(crate) fn config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, ServerError> {
     let bad = |path: &Path, e: &dyn std::fmt::Display| ServerError::Tls(format!("{}: {e}", path.display()));
     let chain = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)

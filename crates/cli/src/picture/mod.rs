@@ -8,8 +8,8 @@ use partial_sync::{PageAt, PageMapView};
 
 use unicode_width::UnicodeWidthStr;
 
-pub use svg::svg;
-pub use terminal::{Style, draw};
+pub(crate) use svg::svg;
+pub(crate) use terminal::{Style, draw};
 
 /// Columns of the longest name that is shown.
 const LONGEST_NAME: usize = 28;
@@ -18,7 +18,7 @@ const COLOURS: usize = 8;
 
 /// A run of pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cell {
+pub(crate) struct Cell {
     /// The first page.
     first: u32,
     /// The last page.

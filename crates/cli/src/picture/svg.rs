@@ -23,7 +23,7 @@ const OTHER: &str = "#8b949e";
 const DIRTY: &str = "#f97316";
 
 /// The picture, as the text of an SVG file.
-pub fn svg(title: &str, map: &PageMapView) -> String {
+pub(crate) fn svg(title: &str, map: &PageMapView) -> String {
     let grid = Grid::new(map, COLUMNS, MOST_ROWS);
     let ranking = Ranking::new(map);
     let grid_top = MARGIN + 56;

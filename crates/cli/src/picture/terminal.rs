@@ -19,7 +19,7 @@ const FAINT: u8 = 242;
 
 /// How to draw.
 #[derive(Clone, Copy, Debug)]
-pub struct Style {
+pub(crate) struct Style {
     /// Columns of the whole picture.
     pub columns: usize,
     /// Most rows of the grid.
@@ -48,7 +48,7 @@ impl Style {
 }
 
 /// Draws the whole picture: counts, grid, legend, owners.
-pub fn draw(out: &mut impl Write, title: &str, map: &PageMapView, style: Style) -> io::Result<()> {
+pub(crate) fn draw(out: &mut impl Write, title: &str, map: &PageMapView, style: Style) -> io::Result<()> {
     let label = grouped(map.total().into()).len();
     // A multiple of 8, so that page numbers at the left are easy to add up.
     let columns = (style.columns.saturating_sub(label + 4) / 8 * 8).clamp(8, 128);

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// The program with these arguments, without what the environment of the test says.
-pub fn program() -> Command {
+pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_partial-sync"));
     for name in [
         "PARTIAL_SYNC_AUTH_TOKEN",
@@ -25,14 +25,14 @@ pub fn program() -> Command {
 }
 
 /// What a run of the program said.
-pub struct Said {
+pub(crate) struct Said {
     pub code: i32,
     pub out: String,
     pub err: String,
 }
 
 impl Said {
-    pub fn of(output: Output) -> Self {
+    pub(crate) fn of(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Self {
             code: output.status.code().unwrap(),
@@ -42,38 +42,38 @@ impl Said {
     }
 
     /// stdout as JSON.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e} in {}{}", self.out, self.err))
     }
 
     /// The last line of stderr as JSON.
-    pub fn stats(&self) -> Value {
+    pub(crate) fn stats(&self) -> Value {
         let line = self.err.lines().last().unwrap_or_default();
         serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in {}", self.err))
     }
 }
 
 /// Runs the program, whatever comes of it.
-pub fn run(arguments: &[&str]) -> Said {
+pub(crate) fn run(arguments: &[&str]) -> Said {
     Said::of(program().args(arguments).output().unwrap())
 }
 
 /// Runs the program, which must succeed.
-pub fn ok(arguments: &[&str]) -> Said {
+pub(crate) fn ok(arguments: &[&str]) -> Said {
     let said = run(arguments);
     assert_eq!(said.code, 0, "{arguments:?}: {}{}", said.out, said.err);
     said
 }
 
 /// A server process; killed when dropped.
-pub struct Serving {
+pub(crate) struct Serving {
     pub child: Child,
     pub url: String,
 }
 
 impl Serving {
     /// Starts the program with these arguments and waits until it listens.
-    pub fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut child = program()
             .args(arguments)
             .stdout(Stdio::piped())
@@ -95,12 +95,12 @@ impl Serving {
     }
 
     /// Serves a file on any free port.
-    pub fn file(path: &Path) -> Self {
+    pub(crate) fn file(path: &Path) -> Self {
         Self::start(&["serve", path.to_str().unwrap(), "--listen", "127.0.0.1:0"])
     }
 
     /// Kills it as a power failure would.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -114,13 +114,13 @@ impl Drop for Serving {
 }
 
 /// A folder with a database of 5,000 towns, about 100 pages, and room for replicas.
-pub struct Place {
+pub(crate) struct Place {
     pub folder: TempDir,
     pub remote: PathBuf,
 }
 
 impl Place {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let remote = folder.path().join("remote.db");
         let conn = rusqlite::Connection::open(&remote).unwrap();
@@ -134,12 +134,12 @@ impl Place {
         Self { folder, remote }
     }
 
-    pub fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
     /// Makes a replica of the first pages.
-    pub fn replica(&self, name: &str, url: &str) -> String {
+    pub(crate) fn replica(&self, name: &str, url: &str) -> String {
         let path = self.path(name);
         ok(&[
             "query",
@@ -155,7 +155,7 @@ impl Place {
         path
     }
 
-    pub fn remote_rows(&self, sql: &str) -> Vec<(i64, String)> {
+    pub(crate) fn remote_rows(&self, sql: &str) -> Vec<(i64, String)> {
         let conn = rusqlite::Connection::open(&self.remote).unwrap();
         let mut statement = conn.prepare(sql).unwrap();
         let rows = statement
@@ -166,7 +166,7 @@ impl Place {
 }
 
 /// Runs the program with a text on stdin.
-pub fn with_stdin(arguments: &[&str], text: &str) -> Said {
+pub(crate) fn with_stdin(arguments: &[&str], text: &str) -> Said {
     let mut command = program();
     command
         .args(arguments)

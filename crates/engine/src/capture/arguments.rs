@@ -6,14 +6,14 @@ use crate::change::Value;
 
 /// The statement's values, kept because a statement recorded as text is recorded with them.
 #[derive(Clone, Debug, Default)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     pub positional: Vec<Value>,
     pub named: Vec<(String, Value)>,
 }
 
 impl Arguments {
     /// Every parameter of a statement, NULL.
-    pub fn of(stmt: &Stmt) -> Self {
+    pub(crate) fn of(stmt: &Stmt) -> Self {
         let mut arguments = Self::default();
         for index in 1..=stmt.parameter_count() {
             match stmt.parameter_name(index) {
@@ -25,7 +25,7 @@ impl Arguments {
     }
 
     /// Parameter `index` (from 1) of the statement was bound.
-    pub fn set(&mut self, stmt: &Stmt, index: usize, value: Value) {
+    pub(crate) fn set(&mut self, stmt: &Stmt, index: usize, value: Value) {
         let name = stmt.parameter_name(index).filter(|name| !name.starts_with('?'));
         let slot = match name {
             Some(name) => self
@@ -41,7 +41,7 @@ impl Arguments {
     }
 
     /// The value of a parameter, by its text or its number.
-    pub fn value(&self, text: &str, number: usize) -> Option<&Value> {
+    pub(crate) fn value(&self, text: &str, number: usize) -> Option<&Value> {
         let by_name = self.named.iter().find(|(name, _)| name == text);
         let by_number = number.checked_sub(1).and_then(|i| self.positional.get(i));
         by_name.map(|(_, value)| value).or(by_number)

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Refuses an ATTACH that is about to run if its file would be opened by another VFS.
-pub fn check(conn: &Conn, stmt: &Stmt) -> Result<()> {
+pub(super) fn check(conn: &Conn, stmt: &Stmt) -> Result<()> {
     let sql = stmt.expanded_sql().unwrap_or_else(|| stmt.sql());
     let Some(file) = file_of(conn, &sql)? else {
         return Ok(());

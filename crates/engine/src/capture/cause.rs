@@ -15,7 +15,7 @@ use crate::change::{Cause, RowOp, Table, Value};
 
 /// What is known about the nesting of one statement.
 #[derive(Default)]
-pub struct Nesting {
+pub(crate) struct Nesting {
     /// 1 for a statement on a view: what its INSTEAD OF trigger does is what the statement does.
     pub base: u32,
     /// (table, operation) pairs that TEMP triggers do and others do not. TEMP triggers exist here alone, so what they do
@@ -33,7 +33,7 @@ struct Above {
 }
 
 impl Nesting {
-    pub fn new(base: u32, targets: &[Target], is_temporary: impl Fn(&str) -> bool) -> Self {
+    pub(crate) fn new(base: u32, targets: &[Target], is_temporary: impl Fn(&str) -> bool) -> Self {
         let (mut temporary, mut others) = (HashSet::new(), HashSet::new());
         for target in targets.iter().filter(|t| t.main) {
             let Some(trigger) = &target.trigger else { continue };
@@ -54,7 +54,7 @@ impl Nesting {
     }
 
     /// `DROP TABLE` deletes the rows first when foreign keys are enforced, without firing the table's triggers.
-    pub fn of_a_dropped_table() -> Self {
+    pub(crate) fn of_a_dropped_table() -> Self {
         Self {
             only_keys: true,
             ..Self::default()
@@ -63,7 +63,7 @@ impl Nesting {
 
     /// The cause of the next change of the statement, in the order in which they happened. `keys` are the foreign keys of
     /// `table`, or empty when they are not enforced.
-    pub fn cause(&mut self, table: &Arc<Table>, op: &RowOp, depth: u32, keys: &[ForeignKey]) -> Cause {
+    pub(crate) fn cause(&mut self, table: &Arc<Table>, op: &RowOp, depth: u32, keys: &[ForeignKey]) -> Cause {
         let cause = self.find(table, op, depth, keys);
         let depth = depth as usize;
         self.above.resize_with(depth + 1, || None);
@@ -145,7 +145,7 @@ fn is_action(key: &ForeignKey, above: &Above, child: &RowOp) -> bool {
 }
 
 /// Whether SQLite could take the two for the same key, under whatever affinity and collation the parent has.
-pub fn same_key(a: &Value, b: &Value) -> bool {
+pub(crate) fn same_key(a: &Value, b: &Value) -> bool {
     let number = |value: &Value| match value {
         Value::Integer(n) => Some(*n as f64),
         Value::Real(n) => Some(*n),

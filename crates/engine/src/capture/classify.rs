@@ -21,7 +21,7 @@ use crate::{
 
 /// An INSERT, UPDATE or DELETE inside a statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub(crate) struct Target {
     pub table: String,
     pub op: WriteOp,
     pub main: bool,
@@ -32,7 +32,7 @@ pub struct Target {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum WriteOp {
+pub(crate) enum WriteOp {
     Insert,
     Update,
     Delete,
@@ -40,7 +40,7 @@ pub enum WriteOp {
 
 /// A change of `main` that is recorded as the statement: of the schema, or of what is kept beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ddl {
+pub(crate) struct Ddl {
     pub kind: StatementKind,
     /// The table, view, index, trigger or pragma.
     pub name: String,
@@ -50,7 +50,7 @@ pub struct Ddl {
 
 /// How a statement is to be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Plan {
+pub(crate) enum Plan {
     /// Straight: it changes nothing that is recorded.
     Plain,
     /// It begins, ends or divides a transaction.
@@ -62,11 +62,11 @@ pub enum Plan {
 }
 
 impl Plan {
-    pub fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         *self == Plan::Plain
     }
 
-    pub fn control(&self) -> Option<&Control> {
+    pub(crate) fn control(&self) -> Option<&Control> {
         match self {
             Plan::Control(control) => Some(control),
             _ => None,
@@ -75,7 +75,7 @@ impl Plan {
 }
 
 #[derive(Default)]
-pub struct Heard {
+pub(crate) struct Heard {
     targets: Vec<Target>,
     ddl: Option<(StatementKind, String)>,
     analyzes: bool,
@@ -105,7 +105,7 @@ enum Beside {
 /// Runs `step`, a step of a statement that is not recorded because it does not write to `main`. SQLite compiles it anew
 /// when the schema has changed, and then it may: a temporary table gone that hid one of `main`, a TEMP trigger made. It is
 /// refused then, before it has changed anything; `None`.
-pub fn beside<T>(step: impl FnOnce() -> T) -> Option<T> {
+pub(crate) fn beside<T>(step: impl FnOnce() -> T) -> Option<T> {
     BESIDE.with(|beside| beside.set(Beside::NoWrite));
     let done = step();
     let beside = BESIDE.with(|beside| beside.replace(Beside::Anything));
@@ -113,17 +113,17 @@ pub fn beside<T>(step: impl FnOnce() -> T) -> Option<T> {
 }
 
 /// Starts collecting on this thread.
-pub fn start() {
+pub(crate) fn start() {
     HEARD.with(|heard| *heard.borrow_mut() = Some(Heard::default()));
 }
 
 /// Ends collecting and gives what was heard.
-pub fn finish() -> Heard {
+pub(crate) fn finish() -> Heard {
     HEARD.with(|heard| heard.borrow_mut().take()).unwrap_or_default()
 }
 
 /// Runs `work` as the project's own: nothing is collected, nothing is refused.
-pub fn internal<T>(work: impl FnOnce() -> T) -> T {
+pub(crate) fn internal<T>(work: impl FnOnce() -> T) -> T {
     struct Restore(bool);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -135,7 +135,7 @@ pub fn internal<T>(work: impl FnOnce() -> T) -> T {
 }
 
 /// The authorizer of a capturing connection.
-pub fn authorize(context: AuthContext<'_>) -> Authorization {
+pub(crate) fn authorize(context: AuthContext<'_>) -> Authorization {
     if INTERNAL.with(Cell::get) {
         return Authorization::Allow;
     }
@@ -221,12 +221,12 @@ impl Heard {
     }
 
     /// The writes that were heard while a statement ran, which means that SQLite compiled it anew.
-    pub fn into_targets(self) -> Vec<Target> {
+    pub(crate) fn into_targets(self) -> Vec<Target> {
         self.targets
     }
 
     /// How to run a statement that this was heard about, or why not.
-    pub fn plan(self, sql: &str, readonly: bool, explain: bool) -> Result<Plan, Refusal> {
+    pub(crate) fn plan(self, sql: &str, readonly: bool, explain: bool) -> Result<Plan, Refusal> {
         if explain {
             return Ok(Plan::Plain);
         }
@@ -364,7 +364,7 @@ fn is_create_as_select(tokens: &[Token<'_>]) -> bool {
 }
 
 /// A `VACUUM` that would rewrite the replica: every form but `VACUUM [schema] INTO file`.
-pub fn refuse_vacuum(sql: &str) -> Option<Refusal> {
+pub(crate) fn refuse_vacuum(sql: &str) -> Option<Refusal> {
     // Most statements are told apart by their first letter; those that begin with a comment take the longer way.
     let start = sql.trim_start().as_bytes().first().copied()?;
     if start.is_ascii_alphabetic() && !start.eq_ignore_ascii_case(&b'v') {

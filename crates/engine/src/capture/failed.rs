@@ -22,7 +22,7 @@ struct Row<'n> {
 }
 
 /// Whether what the hook saw is there. Where that cannot be told, it is not.
-pub fn left_behind(conn: &Conn, nested: &[Nested]) -> Result<bool> {
+pub(super) fn left_behind(conn: &Conn, nested: &[Nested]) -> Result<bool> {
     internal(|| {
         // Asked while nothing was recorded yet: what the recorder knows of the schema may be old.
         let mut schema = SchemaCache::default();

@@ -39,12 +39,12 @@ fn find_insert(tokens: &[Token<'_>]) -> Option<usize> {
 }
 
 /// Whether the statement is an `INSERT`.
-pub fn is_insert(tokens: &[Token<'_>]) -> bool {
+pub(crate) fn is_insert(tokens: &[Token<'_>]) -> bool {
     find_insert(tokens).is_some()
 }
 
 /// Whether the statement is a `DELETE`.
-pub fn is_delete(tokens: &[Token<'_>]) -> bool {
+pub(crate) fn is_delete(tokens: &[Token<'_>]) -> bool {
     let mut depth = 0usize;
     tokens.windows(2).any(|pair| {
         match pair[0].text {
@@ -57,7 +57,7 @@ pub fn is_delete(tokens: &[Token<'_>]) -> bool {
 }
 
 /// Whether the statement says what is to happen on conflicts, which overrides what its triggers say.
-pub fn overrides_conflicts(tokens: &[Token<'_>]) -> bool {
+pub(crate) fn overrides_conflicts(tokens: &[Token<'_>]) -> bool {
     let replaces = |i: usize| tokens[i].is("REPLACE") && tokens.get(i + 1).is_some_and(|t| t.is("INTO"));
     let resolves = |i: usize| {
         tokens[i].is("OR")
@@ -70,7 +70,7 @@ pub fn overrides_conflicts(tokens: &[Token<'_>]) -> bool {
 
 /// Whether SQLite gave, or may have given, a key to a row that this statement itself inserts into `table`, whose key is
 /// column `key`.
-pub fn by_statement(tokens: &[Token<'_>], table: &Table, key: usize, arguments: &Arguments) -> bool {
+pub(crate) fn by_statement(tokens: &[Token<'_>], table: &Table, key: usize, arguments: &Arguments) -> bool {
     let Some(start) = find_insert(tokens) else {
         return true;
     };
@@ -95,7 +95,7 @@ pub fn by_statement(tokens: &[Token<'_>], table: &Table, key: usize, arguments: 
 
 /// Whether the `INSERT`s of a trigger's program into `table` leave its key to SQLite. What the program computes for it,
 /// `new.id` for example, its author has chosen. `None`: there is no such `INSERT`.
-pub fn by_trigger(tokens: &[Token<'_>], table: &Table, key: usize) -> Option<bool> {
+pub(crate) fn by_trigger(tokens: &[Token<'_>], table: &Table, key: usize) -> Option<bool> {
     let seen = |item: &[(usize, Token<'_>)]| match item {
         [(_, null)] if null.is("NULL") => Seen::Null,
         _ => Seen::Value,
@@ -121,13 +121,13 @@ pub fn by_trigger(tokens: &[Token<'_>], table: &Table, key: usize) -> Option<boo
 }
 
 /// Whether a trigger is one of `table` for this event (`INSERT`, `UPDATE`, `DELETE`).
-pub fn fires(tokens: &[Token<'_>], event: &str, table: &str) -> bool {
+pub(crate) fn fires(tokens: &[Token<'_>], event: &str, table: &str) -> bool {
     let head = head_on(tokens, table);
     head.is_some_and(|head| head.iter().any(|t| t.is(event)))
 }
 
 /// Whether a trigger is one of `table` and does not run after its row: `BEFORE` is what SQLite takes when nothing is said.
-pub fn fires_before(tokens: &[Token<'_>], table: &str) -> bool {
+pub(crate) fn fires_before(tokens: &[Token<'_>], table: &str) -> bool {
     let is_event = |t: &Token<'_>| ["INSERT", "UPDATE", "DELETE"].iter().any(|event| t.is(event));
     let after = |head: &[Token<'_>]| head.windows(2).any(|t| t[0].is("AFTER") && is_event(&t[1]));
     head_on(tokens, table).is_some_and(|head| !after(head))
@@ -147,7 +147,7 @@ fn head_on<'t, 's>(tokens: &'t [Token<'s>], table: &str) -> Option<&'t [Token<'s
 }
 
 /// Where a trigger's program copies `new.key` to: table and column, by name or by place.
-pub fn copies_of_key(tokens: &[Token<'_>], key: &str) -> Vec<(String, Place)> {
+pub(crate) fn copies_of_key(tokens: &[Token<'_>], key: &str) -> Vec<(String, Place)> {
     let is_key = |item: &Item<'_>| match &item[..] {
         [(_, new), (_, dot), (_, column)] => {
             let named = |name: String| name.eq_ignore_ascii_case(key) || name.eq_ignore_ascii_case("rowid");
@@ -199,7 +199,7 @@ pub fn copies_of_key(tokens: &[Token<'_>], key: &str) -> Vec<(String, Place)> {
 
 /// A column, by name or by its place among those that an `INSERT` without a list of columns writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     Name(String),
     Number(usize),
 }
@@ -359,7 +359,7 @@ fn parameters(tokens: &[Token<'_>]) -> Vec<(usize, usize)> {
 
 /// Whether a statement names nothing but its own table, values written down or bound, and no function: run again it does
 /// the same, wherever.
-pub fn is_plain_values(tokens: &[Token<'_>]) -> bool {
+pub(crate) fn is_plain_values(tokens: &[Token<'_>]) -> bool {
     let Some(start) = find_insert(tokens) else {
         return false;
     };
@@ -393,7 +393,7 @@ pub fn is_plain_values(tokens: &[Token<'_>]) -> bool {
 
 /// Each row that an `INSERT` of plain values ([`is_plain_values`]) writes, as a statement of its own whose first parameter is
 /// the key, an integer. `None` where one has no such key.
-pub fn rows_by_key(
+pub(crate) fn rows_by_key(
     sql: &str,
     table: &Table,
     key: usize,
@@ -455,7 +455,7 @@ pub fn rows_by_key(
 
 /// The rowids that a statement recorded as text gives to rows of the virtual table, as far as it writes them down or binds
 /// them.
-pub fn written_rows(tokens: &[Token<'_>], statement: &StatementChange) -> Vec<i64> {
+pub(crate) fn written_rows(tokens: &[Token<'_>], statement: &StatementChange) -> Vec<i64> {
     let ids = || {
         let start = find_insert(tokens)?;
         let open = tokens[start..].iter().position(|t| t.text == "(")? + start;
@@ -497,7 +497,7 @@ pub fn written_rows(tokens: &[Token<'_>], statement: &StatementChange) -> Vec<i6
 }
 
 /// Whether an `UPDATE` or `DELETE` does the same wherever it is run, as [`is_plain_values`].
-pub fn is_plain_change(tokens: &[Token<'_>]) -> bool {
+pub(crate) fn is_plain_change(tokens: &[Token<'_>]) -> bool {
     const BEYOND: [&str; 8] = [
         "SELECT",
         "WITH",
@@ -521,7 +521,7 @@ pub fn is_plain_change(tokens: &[Token<'_>]) -> bool {
 }
 
 /// Whether an `INSERT` names the hidden column that has the table's name: a command to FTS5.
-pub fn is_command(tokens: &[Token<'_>], table: &str) -> bool {
+pub(crate) fn is_command(tokens: &[Token<'_>], table: &str) -> bool {
     let Some(start) = find_insert(tokens) else {
         return false;
     };

@@ -15,10 +15,10 @@ use crate::{
 };
 
 /// SQLite's table of the counters of AUTOINCREMENT. The hook hears of it only when a statement names it.
-pub const SEQUENCE: &str = "sqlite_sequence";
+pub(super) const SEQUENCE: &str = "sqlite_sequence";
 
 /// One changed row, and how deep in triggers and foreign-key actions it was changed.
-pub struct Nested {
+pub(super) struct Nested {
     pub table: Arc<str>,
     pub op: RowOp,
     pub depth: u32,
@@ -28,7 +28,7 @@ pub struct Nested {
 
 /// What the hook has seen of the statement that runs.
 #[derive(Default)]
-pub struct Buffer {
+pub(super) struct Buffer {
     rows: Vec<Nested>,
     /// Set while the hook runs, so that a panic in it is noticed, and for good when it fails.
     broken: Option<sqlite::Error>,
@@ -38,13 +38,13 @@ pub struct Buffer {
 
 impl Buffer {
     /// A statement begins.
-    pub fn start(&mut self) {
+    pub(super) fn start(&mut self) {
         self.rows.clear();
         self.broken = None;
     }
 
     /// The statement has ended.
-    pub fn finish(&mut self) -> Result<Vec<Nested>, Error> {
+    pub(super) fn finish(&mut self) -> Result<Vec<Nested>, Error> {
         let rows = std::mem::take(&mut self.rows);
         match self.broken.take() {
             Some(reason) => {
@@ -114,7 +114,7 @@ impl Buffer {
 }
 
 /// The hook that fills `buffer`.
-pub fn hook(buffer: Arc<Mutex<Buffer>>) -> PreUpdateHook {
+pub(super) fn hook(buffer: Arc<Mutex<Buffer>>) -> PreUpdateHook {
     Box::new(move |change| {
         if change.db_name() != b"main" {
             return;
@@ -132,7 +132,7 @@ pub fn hook(buffer: Arc<Mutex<Buffer>>) -> PreUpdateHook {
 }
 
 /// Makes an image as the change log wants it: a value per column, none for generated ones.
-pub fn fit(table: &Table, op: &mut RowOp) -> Result<(), Error> {
+pub(super) fn fit(table: &Table, op: &mut RowOp) -> Result<(), Error> {
     for image in op.images_mut() {
         if image.len() != table.columns.len() {
             let message = format!("table {} changed its columns while it was written to", table.name);

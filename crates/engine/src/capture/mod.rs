@@ -14,23 +14,23 @@
 
 mod arguments;
 mod attach;
-pub mod cause;
-pub mod classify;
+pub(crate) mod cause;
+pub(crate) mod classify;
 mod failed;
-pub mod given;
+pub(crate) mod given;
 mod hook;
-pub mod pragma;
+pub(crate) mod pragma;
 mod record;
 mod recorder;
 mod refusal;
 mod run;
-pub mod schema;
+pub(crate) mod schema;
 mod state;
 #[cfg(test)]
 mod tests;
 mod units;
 mod virtual_rows;
-pub mod virtual_tables;
+pub(crate) mod virtual_tables;
 mod writer;
 
-pub use self::{arguments::Arguments, recorder::Capture, state::CaptureOptions};
+pub(crate) use self::{arguments::Arguments, recorder::Capture, state::CaptureOptions};

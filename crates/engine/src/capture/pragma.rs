@@ -7,7 +7,7 @@ use super::refusal::Refusal;
 
 /// What happens when a pragma is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Setting {
+pub(crate) enum Setting {
     /// It asks something, or concerns the connection alone.
     Plain,
     /// It is part of the database: recorded, pushed and put back, like a schema change.
@@ -21,7 +21,7 @@ pub enum Setting {
 use Setting::{Never, Plain, Recorded, Refused};
 
 /// Every pragma of SQLite, by name.
-pub const PRAGMAS: &[(&str, Setting)] = &[
+pub(crate) const PRAGMAS: &[(&str, Setting)] = &[
     ("analysis_limit", Plain),
     ("application_id", Recorded),
     (
@@ -139,12 +139,12 @@ fn setting(name: &str) -> Setting {
 }
 
 /// Whether setting it is a change of the database that others are to have too.
-pub fn is_recorded(name: &str) -> bool {
+pub(crate) fn is_recorded(name: &str) -> bool {
     setting(name) == Recorded
 }
 
 /// Why a pragma of `main` is refused with this value.
-pub fn refuse(name: &str, value: Option<&str>) -> Option<Refusal> {
+pub(crate) fn refuse(name: &str, value: Option<&str>) -> Option<Refusal> {
     let advice = match (setting(name), value) {
         (Never(advice), _) => advice,
         (Refused(allowed, advice), Some(value))

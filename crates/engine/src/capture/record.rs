@@ -25,7 +25,7 @@ use crate::{
 };
 
 impl Run<'_> {
-    pub fn record_write(
+    pub(super) fn record_write(
         &mut self,
         stmt: &Stmt,
         nested: Vec<Nested>,
@@ -58,7 +58,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    pub fn record_ddl(
+    pub(super) fn record_ddl(
         &mut self,
         stmt: &Stmt,
         nested: Vec<Nested>,
@@ -265,7 +265,7 @@ impl Run<'_> {
     }
 
     /// Notes of a new row whether SQLite gave its key.
-    pub fn who_chose(
+    pub(super) fn who_chose(
         &mut self,
         statement: Option<&Statement<'_>>,
         table: &Arc<Table>,
@@ -381,7 +381,7 @@ impl Run<'_> {
         }
     }
 
-    pub fn known(&mut self, name: &str) -> Result<Known> {
+    pub(super) fn known(&mut self, name: &str) -> Result<Known> {
         Ok(internal(|| self.state.schema.table(self.conn, name))?)
     }
 
@@ -405,7 +405,7 @@ impl Run<'_> {
         Ok(names)
     }
 
-    pub fn is_temporary(&mut self, trigger: &str) -> sqlite::Result<bool> {
+    pub(super) fn is_temporary(&mut self, trigger: &str) -> sqlite::Result<bool> {
         Ok(self.temp_triggers()?.contains(&trigger.to_ascii_lowercase()))
     }
 
@@ -421,7 +421,7 @@ impl Run<'_> {
     }
 
     /// What tells whether the statement changed anything: the pragma that it sets, or the schema cookie.
-    pub fn number(&self, ddl: &Ddl) -> Result<i64> {
+    pub(super) fn number(&self, ddl: &Ddl) -> Result<i64> {
         match ddl.kind {
             StatementKind::Pragma => self.pragma(&ddl.name),
             _ => self.pragma("schema_version"),

@@ -20,14 +20,14 @@ use crate::{
 };
 
 /// The recorder of one connection.
-pub struct Capture {
+pub(crate) struct Capture {
     shared: Shared,
     state: Mutex<State>,
 }
 
 impl Capture {
     /// Installs the recorder on a connection that nothing has been prepared on.
-    pub fn install(conn: &Conn, options: CaptureOptions) -> Result<Self> {
+    pub(crate) fn install(conn: &Conn, options: CaptureOptions) -> Result<Self> {
         sqlite::check_build()?;
         let buffer = Arc::new(Mutex::new(Buffer::default()));
         let counters = Arc::new(Counters::default());
@@ -59,17 +59,22 @@ impl Capture {
     }
 
     /// `changes()` as the user is to see it.
-    pub fn changes(&self, conn: &Conn) -> u64 {
+    pub(crate) fn changes(&self, conn: &Conn) -> u64 {
         self.shared.counters.changes(conn)
     }
 
     /// `total_changes()` as the user is to see it.
-    pub fn total_changes(&self, conn: &Conn) -> u64 {
+    pub(crate) fn total_changes(&self, conn: &Conn) -> u64 {
         self.shared.counters.total_changes(conn)
     }
 
     /// Compiles the first statement of `sql` and says how to run it.
-    pub fn prepare(&self, conn: &Conn, sql: &str, persistent: bool) -> Result<(Option<(Stmt, Plan)>, usize)> {
+    pub(crate) fn prepare(
+        &self,
+        conn: &Conn,
+        sql: &str,
+        persistent: bool,
+    ) -> Result<(Option<(Stmt, Plan)>, usize)> {
         if let Some(refusal) = classify::refuse_vacuum(sql) {
             return Err(refusal.into());
         }
@@ -94,7 +99,13 @@ impl Capture {
     }
 
     /// Runs a statement whose plan is not [`Plan::Plain`] to its end, recorded, and gives its rows.
-    pub fn run(&self, conn: &Conn, stmt: &mut Stmt, plan: &Plan, arguments: &Arguments) -> Result<Kept> {
+    pub(crate) fn run(
+        &self,
+        conn: &Conn,
+        stmt: &mut Stmt,
+        plan: &Plan,
+        arguments: &Arguments,
+    ) -> Result<Kept> {
         // The connection is held, so only a function that a recorded statement calls finds it locked.
         let Some(mut state) = self.state.try_lock() else {
             let message = "a SQL function cannot write or end a transaction on the connection that called it while a \

@@ -20,7 +20,7 @@ const WAITING_BYTES: usize = 64 << 10;
 
 /// The statement whose rows are recorded.
 #[derive(Clone, Copy)]
-pub struct Statement<'s> {
+pub(super) struct Statement<'s> {
     pub sql: &'s str,
     pub targets: &'s [Target],
     pub arguments: &'s Arguments,
@@ -32,14 +32,14 @@ pub struct Statement<'s> {
 
 impl Statement<'_> {
     /// Whether the statement itself, not a trigger, inserts into `table`.
-    pub fn inserts_itself(&self, table: &str) -> bool {
+    pub(super) fn inserts_itself(&self, table: &str) -> bool {
         self.targets.iter().any(|t| {
             t.main && t.trigger.is_none() && t.op == WriteOp::Insert && t.table.eq_ignore_ascii_case(table)
         })
     }
 
     /// Whether the statement itself sets this column.
-    pub fn updates(&self, table: &str, column: &str) -> bool {
+    pub(super) fn updates(&self, table: &str, column: &str) -> bool {
         self.targets.iter().any(|t| {
             t.trigger.is_none()
                 && t.table.eq_ignore_ascii_case(table)
@@ -50,13 +50,13 @@ impl Statement<'_> {
     }
 
     /// The triggers whose programs may have run.
-    pub fn triggers(&self) -> HashSet<&str> {
+    pub(super) fn triggers(&self) -> HashSet<&str> {
         self.targets.iter().filter_map(|t| t.trigger.as_deref()).collect()
     }
 }
 
 /// One recorded run, with everything at hand.
-pub struct Run<'r> {
+pub(super) struct Run<'r> {
     pub conn: &'r Conn,
     pub shared: &'r Shared,
     pub state: &'r mut State,
@@ -64,19 +64,19 @@ pub struct Run<'r> {
 
 impl Run<'_> {
     /// Forgets what belongs to the transaction, which is over.
-    pub fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.forget_waiting();
         self.state.txn = None;
     }
 
     /// Forgets what is not in the log yet, and what was known of the log: part of it may have been rolled back.
-    pub fn forget_waiting(&mut self) {
+    pub(super) fn forget_waiting(&mut self) {
         self.state.waiting.clear();
         self.state.waiting_bytes = 0;
         self.state.next_id = None;
     }
 
-    pub fn write(
+    pub(super) fn write(
         &mut self,
         stmt: &mut Stmt,
         targets: &[Target],
@@ -175,11 +175,11 @@ impl Run<'_> {
         self.forget();
     }
 
-    pub fn batch(&self, sql: &str) -> Result<()> {
+    pub(super) fn batch(&self, sql: &str) -> Result<()> {
         Ok(internal(|| self.conn.execute_batch(sql))?)
     }
 }
 
-pub fn lost_transaction() -> Error {
+pub(super) fn lost_transaction() -> Error {
     sqlite::Error::new(codes::ABORT, "the transaction was rolled back").into()
 }

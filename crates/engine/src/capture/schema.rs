@@ -15,7 +15,7 @@ use crate::change::{Column, Table, tokens::tokens};
 
 /// What a name in `main` is.
 #[derive(Clone, Debug)]
-pub enum Known {
+pub(crate) enum Known {
     /// A table whose rows are recorded.
     Ordinary(Arc<Table>),
     /// Its rows are seen in its shadow tables, or it is recorded by statement text.
@@ -30,7 +30,7 @@ pub enum Known {
 
 /// What a foreign key does to the child row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     Nothing,
     Cascade,
     /// SET NULL or SET DEFAULT.
@@ -39,7 +39,7 @@ pub enum Action {
 
 /// A foreign key as its child table declares it.
 #[derive(Clone, Debug)]
-pub struct ForeignKey {
+pub(crate) struct ForeignKey {
     pub parent: String,
     /// Columns of the child, and the parent's columns they refer to (`None`: the parent's primary key).
     pub columns: Vec<(usize, Option<String>)>,
@@ -49,7 +49,7 @@ pub struct ForeignKey {
 
 /// What the indexes of a table say of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Indexes {
+pub(crate) struct Indexes {
     /// The column that is its rowid: an `INTEGER PRIMARY KEY`, which has no index of its own.
     pub rowid_key: Option<usize>,
     /// Whether a row can be in the way of another one, but for the rowid.
@@ -57,7 +57,7 @@ pub struct Indexes {
 }
 
 #[derive(Default)]
-pub struct SchemaCache {
+pub(crate) struct SchemaCache {
     known: HashMap<Box<str>, Known>,
     foreign_keys: HashMap<Box<str>, Arc<[ForeignKey]>>,
     indexes: HashMap<Box<str>, Indexes>,
@@ -95,7 +95,7 @@ fn ask<'s>(slot: &'s mut Option<Stmt>, conn: &Conn, sql: &str, name: &str) -> Re
 
 impl SchemaCache {
     /// Forgets everything: the schema changed.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.known.clear();
         self.foreign_keys.clear();
         self.indexes.clear();
@@ -105,7 +105,7 @@ impl SchemaCache {
     }
 
     /// What the indexes of a table say of it.
-    pub fn indexes(&mut self, conn: &Conn, table: &Table) -> Result<Indexes> {
+    pub(crate) fn indexes(&mut self, conn: &Conn, table: &Table) -> Result<Indexes> {
         if let Some(known) = self.indexes.get(table.name.as_str()) {
             return Ok(*known);
         }
@@ -126,7 +126,7 @@ impl SchemaCache {
     }
 
     /// The columns of each unique index of a table, but for those over expressions.
-    pub fn unique(&mut self, conn: &Conn, table: &Table) -> Result<Arc<[Vec<usize>]>> {
+    pub(crate) fn unique(&mut self, conn: &Conn, table: &Table) -> Result<Arc<[Vec<usize>]>> {
         if let Some(known) = self.unique.get(table.name.as_str()) {
             return Ok(known.clone());
         }
@@ -155,7 +155,7 @@ impl SchemaCache {
     }
 
     /// The text of a trigger; empty when there is none.
-    pub fn trigger(&mut self, conn: &Conn, name: &str) -> Result<Arc<str>> {
+    pub(crate) fn trigger(&mut self, conn: &Conn, name: &str) -> Result<Arc<str>> {
         let name = name.to_ascii_lowercase();
         if let Some(sql) = self.triggers.get(name.as_str()) {
             return Ok(sql.clone());
@@ -178,7 +178,7 @@ impl SchemaCache {
     }
 
     /// Whether a trigger adds rows to the table and leaves their key to SQLite.
-    pub fn has_keys_of_triggers(&mut self, conn: &Conn, table: &Table) -> Result<bool> {
+    pub(crate) fn has_keys_of_triggers(&mut self, conn: &Conn, table: &Table) -> Result<bool> {
         if let Some(known) = self.trigger_keys.get(table.name.as_str()) {
             return Ok(*known);
         }
@@ -195,7 +195,7 @@ impl SchemaCache {
     }
 
     /// What `name` is in `main`.
-    pub fn table(&mut self, conn: &Conn, name: &str) -> Result<Known> {
+    pub(crate) fn table(&mut self, conn: &Conn, name: &str) -> Result<Known> {
         if let Some(known) = self.known.get(name) {
             return Ok(known.clone());
         }
@@ -256,7 +256,7 @@ impl SchemaCache {
     }
 
     /// The foreign keys that `child` declares.
-    pub fn foreign_keys(&mut self, conn: &Conn, child: &Table) -> Result<Arc<[ForeignKey]>> {
+    pub(crate) fn foreign_keys(&mut self, conn: &Conn, child: &Table) -> Result<Arc<[ForeignKey]>> {
         if let Some(keys) = self.foreign_keys.get(child.name.as_str()) {
             return Ok(keys.clone());
         }

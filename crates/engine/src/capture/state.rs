@@ -16,7 +16,7 @@ use crate::{change::Change, error::Result};
 
 /// What a capturing connection shares with the rest of the replica.
 #[derive(Clone)]
-pub struct CaptureOptions {
+pub(crate) struct CaptureOptions {
     /// The last change id that is known to have been used, also by changes that have left the log. Whoever deletes from
     /// the log raises it first.
     pub floor: Arc<AtomicI64>,
@@ -41,14 +41,14 @@ impl Default for CaptureOptions {
 }
 
 /// What the recorder shares with the hook and with its connection's SQL functions.
-pub struct Shared {
+pub(super) struct Shared {
     pub buffer: Arc<Mutex<Buffer>>,
     pub counters: Arc<Counters>,
     pub options: CaptureOptions,
 }
 
 /// What the recorder of one connection knows.
-pub struct State {
+pub(super) struct State {
     pub begin: Stmt,
     pub commit: Stmt,
     pub rollback: Stmt,
@@ -67,7 +67,7 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(conn: &Conn) -> Result<Self> {
+    pub(super) fn new(conn: &Conn) -> Result<Self> {
         let prepare = |sql| internal(|| conn.prepare_one(sql));
         Ok(Self {
             begin: prepare("BEGIN IMMEDIATE")?,
@@ -88,7 +88,7 @@ impl State {
 
 /// Makes `changes()` and `total_changes()` answer as if the log did not exist.
 #[derive(Default)]
-pub struct Counters {
+pub(super) struct Counters {
     /// Rows of the log that `total_changes` has counted.
     pub hidden: AtomicU64,
     /// What `changes` was before the log was last written, and what the two counters were right after.
@@ -98,7 +98,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    pub fn changes(&self, conn: &Conn) -> u64 {
+    pub(super) fn changes(&self, conn: &Conn) -> u64 {
         let (changes, total) = (conn.changes(), conn.total_changes());
         let untouched = total == self.total_after.load(Ordering::Relaxed)
             && changes == self.changes_after.load(Ordering::Relaxed);
@@ -109,7 +109,7 @@ impl Counters {
         }
     }
 
-    pub fn total_changes(&self, conn: &Conn) -> u64 {
+    pub(super) fn total_changes(&self, conn: &Conn) -> u64 {
         conn.total_changes()
             .saturating_sub(self.hidden.load(Ordering::Relaxed))
     }

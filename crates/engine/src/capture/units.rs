@@ -11,13 +11,13 @@ use super::given;
 use crate::change::{ChangeKind, RowOp, tokens::Token};
 
 /// A change, and the unit that it is in.
-pub struct Recorded {
+pub(crate) struct Recorded {
     pub kind: ChangeKind,
     pub unit: usize,
 }
 
 /// The units of one statement, found in the order of its changes.
-pub struct Units {
+pub(crate) struct Units {
     whole: bool,
     /// Rows deleted by the statement itself make way for others.
     displaces: bool,
@@ -30,7 +30,7 @@ pub struct Units {
 
 impl Units {
     /// All is one unit.
-    pub fn whole() -> Self {
+    pub(crate) fn whole() -> Self {
         Self {
             whole: true,
             displaces: false,
@@ -41,7 +41,7 @@ impl Units {
     }
 
     /// The units of a statement on tables with these tokens, no trigger of which runs before its row.
-    pub fn of_statement(tokens: &[Token<'_>]) -> Self {
+    pub(crate) fn of_statement(tokens: &[Token<'_>]) -> Self {
         Self {
             whole: false,
             displaces: !given::is_delete(tokens),
@@ -50,7 +50,7 @@ impl Units {
     }
 
     /// The unit of the next row.
-    pub fn next(&mut self, depth: u32, op: &RowOp) -> usize {
+    pub(crate) fn next(&mut self, depth: u32, op: &RowOp) -> usize {
         if self.whole || depth > 0 {
             return self.current;
         }
@@ -62,7 +62,7 @@ impl Units {
     }
 
     /// The unit of a row that is seen without its depth: one that the statement wrote `direct`ly, or one nested here.
-    pub fn inner(&mut self, direct: bool) -> usize {
+    pub(crate) fn inner(&mut self, direct: bool) -> usize {
         if direct && !self.whole {
             self.current += usize::from(!self.open);
             self.open = false;
@@ -71,7 +71,7 @@ impl Units {
     }
 
     /// The two are one.
-    pub fn join(&mut self, a: usize, b: usize) {
+    pub(crate) fn join(&mut self, a: usize, b: usize) {
         let (a, b) = (self.root(a), self.root(b));
         if a != b {
             self.joined.insert(a.max(b), a.min(b));
@@ -86,7 +86,7 @@ impl Units {
     }
 
     /// The changes, each with how far before it the first of its unit is.
-    pub fn finish(self, changes: Vec<Recorded>) -> impl Iterator<Item = (ChangeKind, u32)> {
+    pub(crate) fn finish(self, changes: Vec<Recorded>) -> impl Iterator<Item = (ChangeKind, u32)> {
         let mut first = HashMap::new();
         changes.into_iter().enumerate().map(move |(i, change)| {
             let first = *first.entry(self.root(change.unit)).or_insert(i);

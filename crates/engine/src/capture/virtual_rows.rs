@@ -34,7 +34,7 @@ enum How {
 
 /// What was seen of virtual tables while a statement ran.
 #[derive(Default)]
-pub struct VirtualRows {
+pub(super) struct VirtualRows {
     written: HashMap<String, How>,
     /// The statement itself writes to the virtual table, not a trigger.
     direct: bool,
@@ -54,7 +54,7 @@ struct Indexed {
 }
 
 impl VirtualRows {
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.written.is_empty()
     }
 
@@ -63,7 +63,7 @@ impl VirtualRows {
     }
 
     /// A row of a shadow table changed.
-    pub fn see(
+    pub(super) fn see(
         &mut self,
         table: &Arc<VirtualTable>,
         part: Part,
@@ -109,7 +109,7 @@ impl VirtualRows {
     }
 
     /// A row of an ordinary table changed; it may be the content of an index.
-    pub fn content(&mut self, table: &Arc<Table>, op: &RowOp) {
+    pub(super) fn content(&mut self, table: &Arc<Table>, op: &RowOp) {
         let external = self.written.values().any(|how| matches!(how, How::Rows(_)));
         if let (true, (Some(before), _)) = (external, op.images()) {
             self.before.push((table.clone(), before.clone()));
@@ -163,7 +163,7 @@ fn content_row(table: &Arc<Table>, mut op: RowOp, cause: Cause, unit: usize, cha
 
 impl Run<'_> {
     /// The virtual tables that a statement writes to, itself or by triggers, and how that is recorded.
-    pub fn virtual_targets(&mut self, statement: &Statement<'_>) -> Result<VirtualRows> {
+    pub(super) fn virtual_targets(&mut self, statement: &Statement<'_>) -> Result<VirtualRows> {
         let mut rows = VirtualRows::default();
         for target in statement.targets.iter().filter(|t| t.main) {
             let Known::Virtual(table) = self.known(&target.table)? else {
@@ -244,7 +244,7 @@ impl Run<'_> {
     }
 
     /// Adds what is known only when the statement has ended.
-    pub fn finish_virtual_rows(
+    pub(super) fn finish_virtual_rows(
         &mut self,
         statement: &Statement<'_>,
         mut rows: VirtualRows,

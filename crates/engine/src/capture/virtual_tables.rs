@@ -17,14 +17,14 @@ use crate::change::{
 
 /// A virtual table.
 #[derive(Debug)]
-pub struct VirtualTable {
+pub(crate) struct VirtualTable {
     pub name: String,
     pub kind: Kind,
 }
 
 /// Where its rows are.
 #[derive(Debug)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// FTS3 to FTS5: whole in its `_content` table, column for column.
     Content(Arc<Table>),
     /// FTS5 over another table: only which rows are indexed, in its `_docsize` table.
@@ -43,14 +43,14 @@ pub enum Kind {
 
 /// How an R*Tree keeps coordinates.
 #[derive(Clone, Copy, Debug)]
-pub struct Coordinates {
+pub(crate) struct Coordinates {
     pub count: usize,
     pub integers: bool,
 }
 
 /// A part of a virtual table, as its shadow table's name says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub(crate) enum Part {
     Content,
     DocSize,
     RowId,
@@ -59,7 +59,7 @@ pub enum Part {
 }
 
 /// The virtual table that a shadow table may belong to, and what it holds.
-pub fn owner(shadow: &str) -> impl Iterator<Item = (&str, Part)> {
+pub(crate) fn owner(shadow: &str) -> impl Iterator<Item = (&str, Part)> {
     shadow.match_indices('_').map(move |(at, _)| {
         let part = match shadow[at + 1..].to_ascii_lowercase().as_str() {
             "content" => Part::Content,
@@ -73,7 +73,7 @@ pub fn owner(shadow: &str) -> impl Iterator<Item = (&str, Part)> {
 }
 
 /// Reads what the virtual table `name` is.
-pub fn read(conn: &Conn, name: &str) -> sqlite::Result<VirtualTable> {
+pub(crate) fn read(conn: &Conn, name: &str) -> sqlite::Result<VirtualTable> {
     let mut select = conn
         .prepare_one("SELECT sql FROM main.sqlite_schema WHERE type = 'table' AND lower(name) = lower(?1)")?;
     select.bind(1, ValueRef::Text(name.as_bytes()))?;
@@ -193,7 +193,7 @@ fn arguments<'t>(tokens: &[Token<'t>]) -> Vec<Vec<Token<'t>>> {
 
 /// The SQL that takes row `?` out of an index with external content, and that which puts it in, as the content is. Neither
 /// does anything twice, or for a row that is not there: then the index fits the content whatever happened between the two.
-pub fn reindex(table: &str, content: &str, rowid: &str, columns: &[String]) -> (String, String) {
+pub(crate) fn reindex(table: &str, content: &str, rowid: &str, columns: &[String]) -> (String, String) {
     let (name, content) = (quoted(table), quoted(content));
     let rowid = if rowid.eq_ignore_ascii_case("rowid") {
         "rowid".to_owned()
@@ -219,7 +219,7 @@ pub fn reindex(table: &str, content: &str, rowid: &str, columns: &[String]) -> (
 
 /// What was seen of an R*Tree while a statement ran: how its rows and nodes were before.
 #[derive(Default)]
-pub struct Spatial {
+pub(crate) struct Spatial {
     /// In the order in which they were first touched, each with the units that did.
     pub touched: Vec<(i64, Vec<usize>)>,
     /// Where in `touched` a row is, and its row of `_rowid` before.
@@ -229,7 +229,7 @@ pub struct Spatial {
 
 impl Spatial {
     /// A change of one of its two tables.
-    pub fn see(&mut self, part: Part, op: RowOp, direct: bool, units: &mut Units) {
+    pub(crate) fn see(&mut self, part: Part, op: RowOp, direct: bool, units: &mut Units) {
         let (before, after) = match op {
             RowOp::Insert { after } | RowOp::Add { after } => (None, Some(after)),
             RowOp::Update { before, after } => (Some(before), Some(after)),
@@ -263,7 +263,7 @@ impl Spatial {
     }
 
     /// The row as it was before the statement; `None` when there was none, or it cannot be told.
-    pub fn before(
+    pub(crate) fn before(
         &self,
         conn: &Conn,
         table: &Table,

@@ -14,12 +14,12 @@ use crate::{
 };
 
 /// A chunk of the log is closed when the changes in it hold this many bytes.
-pub const CHUNK_BYTES: usize = 1 << 20;
+pub(super) const CHUNK_BYTES: usize = 1 << 20;
 
 impl Run<'_> {
     /// Makes sure, with the write lock held, that the log exists, that the next id is known, and that what is known of
     /// the schema is true.
-    pub fn look_at_log(&mut self) -> Result<i64> {
+    pub(super) fn look_at_log(&mut self) -> Result<i64> {
         if let Some(next) = self.state.next_id {
             return Ok(next);
         }
@@ -60,7 +60,7 @@ impl Run<'_> {
     }
 
     /// Writes what waits to the log, hidden from `changes()`, `total_changes()` and `last_insert_rowid()`.
-    pub fn flush(&mut self) -> Result<()> {
+    pub(super) fn flush(&mut self) -> Result<()> {
         if self.state.waiting.is_empty() {
             return Ok(());
         }
@@ -144,7 +144,7 @@ impl Run<'_> {
 }
 
 /// How much memory and log a change takes, about.
-pub fn size(kind: &ChangeKind) -> usize {
+pub(super) fn size(kind: &ChangeKind) -> usize {
     let values = |values: &[Value]| values.iter().map(Value::size).sum::<usize>();
     16 + match kind {
         ChangeKind::Row { op, .. } => {

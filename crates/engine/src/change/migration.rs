@@ -16,7 +16,7 @@ pub(crate) enum Migration {
 
 impl Migration {
     /// Of a statement's tokens; `None` for anything else.
-    pub fn of(all: &[Token<'_>]) -> Option<Self> {
+    pub(crate) fn of(all: &[Token<'_>]) -> Option<Self> {
         let [alter, table, rest @ ..] = all else {
             return None;
         };
@@ -64,7 +64,7 @@ impl Migration {
     }
 
     /// Of a recorded change.
-    pub fn of_change(change: &Change) -> Option<Self> {
+    pub(crate) fn of_change(change: &Change) -> Option<Self> {
         match &change.kind {
             ChangeKind::Statement(s)
                 if matches!(s.kind, StatementKind::AlterOther | StatementKind::AlterLegacy) =>
@@ -76,7 +76,7 @@ impl Migration {
     }
 
     /// Whether a refusal with this message can mean that it was made already.
-    pub fn may_explain(&self, message: &str) -> bool {
+    pub(crate) fn may_explain(&self, message: &str) -> bool {
         let message = message.to_ascii_lowercase();
         match self {
             Self::RenameTable { .. } => message.contains("no such table"),
@@ -85,7 +85,7 @@ impl Migration {
     }
 
     /// The tables whose columns [`is_made`](Self::is_made) wants to know.
-    pub fn tables(&self) -> Vec<&str> {
+    pub(crate) fn tables(&self) -> Vec<&str> {
         match self {
             Self::RenameTable { from, to } => vec![from, to],
             Self::RenameColumn { table, .. } | Self::DropColumn { table, .. } => vec![table],
@@ -93,7 +93,7 @@ impl Migration {
     }
 
     /// Whether it has been made, given the columns of each of [`tables`](Self::tables), empty where there is none.
-    pub fn is_made(&self, columns: &[Vec<String>]) -> bool {
+    pub(crate) fn is_made(&self, columns: &[Vec<String>]) -> bool {
         let has = |wanted: &str| {
             columns[0]
                 .iter()
@@ -107,7 +107,7 @@ impl Migration {
     }
 
     /// The question for the columns of a table: a row per column, the name second.
-    pub fn question(table: &str) -> String {
+    pub(crate) fn question(table: &str) -> String {
         format!("PRAGMA table_info({})", super::sql::quoted(table))
     }
 }

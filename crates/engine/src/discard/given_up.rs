@@ -25,7 +25,7 @@ use crate::{
 
 /// How the state will differ from what the log speaks of, without the changes that are given up.
 #[derive(Default)]
-pub struct GivenUp {
+pub(super) struct GivenUp {
     /// Rows that will not be what the log takes them for, and whether they will be there at all.
     rows: HashMap<Row, bool>,
     /// What refers to one of these cannot stay, unless it would have referred to the row as it was before.
@@ -47,7 +47,7 @@ pub struct GivenUp {
 
 /// Every change is given as what it speaks of is called today ([`Names`](super::names::Names)).
 impl GivenUp {
-    pub fn add(&mut self, conn: &Conn, change: &Change) -> Result<()> {
+    pub(super) fn add(&mut self, conn: &Conn, change: &Change) -> Result<()> {
         match &change.kind {
             ChangeKind::Row { table, op, .. } => {
                 let (before, after) = op.images();
@@ -91,7 +91,7 @@ impl GivenUp {
     }
 
     /// What a schema change speaks of, as it does.
-    pub fn add_objects(&mut self, change: &Change) {
+    pub(super) fn add_objects(&mut self, change: &Change) {
         if let ChangeKind::Statement(statement) = &change.kind {
             let (tables, others) = objects(statement);
             self.tables.extend(tables);
@@ -100,7 +100,7 @@ impl GivenUp {
     }
 
     /// The change stays: what it makes is there again, under the name that it gives.
-    pub fn keep(&mut self, change: &Change) {
+    pub(super) fn keep(&mut self, change: &Change) {
         if self.rows.is_empty() {
             return;
         }
@@ -118,13 +118,13 @@ impl GivenUp {
     }
 
     /// The same of what is dropped, as it is called today.
-    pub fn dropped(&mut self, name: &str) {
+    pub(super) fn dropped(&mut self, name: &str) {
         self.rows
             .retain(|(table, _), _| !table.eq_ignore_ascii_case(name));
     }
 
     /// Whether a foreign-key action would have had nothing to do here, for the row will not be there.
-    pub fn is_idle(&self, change: &Change) -> bool {
+    pub(super) fn is_idle(&self, change: &Change) -> bool {
         match &change.kind {
             ChangeKind::Row {
                 table,
@@ -138,7 +138,7 @@ impl GivenUp {
         }
     }
 
-    pub fn is_needed_by(&mut self, conn: &Conn, change: &Change) -> Result<bool> {
+    pub(super) fn is_needed_by(&mut self, conn: &Conn, change: &Change) -> Result<bool> {
         match &change.kind {
             ChangeKind::Row { table, op, .. } => {
                 let (before, after) = op.images();
@@ -173,7 +173,7 @@ impl GivenUp {
     }
 
     /// Whether a change is one of a table, or speaks of something, that is not what it takes it for, by the name it has then.
-    pub fn names(&self, change: &Change) -> bool {
+    pub(super) fn names(&self, change: &Change) -> bool {
         if self.tables.is_empty() && self.others.is_empty() {
             return false;
         }

@@ -12,7 +12,7 @@ use crate::{
 
 /// The changes of names in a log, in order.
 #[derive(Default)]
-pub struct Names {
+pub(super) struct Names {
     migrations: Vec<(ChangeId, Migration)>,
     /// By a table as it was, and how many of `migrations` come before.
     known: HashMap<(Arc<Table>, usize), Today>,
@@ -22,7 +22,7 @@ pub struct Names {
 type Today = (Arc<Table>, Vec<usize>);
 
 impl Names {
-    pub fn read(log: &Log, after: ChangeId) -> Result<Self> {
+    pub(super) fn read(log: &Log, after: ChangeId) -> Result<Self> {
         let mut migrations = vec![];
         let mut chunks = log.chunks_after(after)?;
         while let Some(chunk) = chunks.next()? {
@@ -44,7 +44,7 @@ impl Names {
     }
 
     /// What the table is called today that is called so at this change.
-    pub fn name(&self, at: ChangeId, name: &str) -> String {
+    pub(super) fn name(&self, at: ChangeId, name: &str) -> String {
         let later = &self.migrations[self.before(at)..];
         later
             .iter()
@@ -55,7 +55,7 @@ impl Names {
     }
 
     /// The change as it would be written today.
-    pub fn today<'c>(&mut self, change: &'c Change) -> Cow<'c, Change> {
+    pub(super) fn today<'c>(&mut self, change: &'c Change) -> Cow<'c, Change> {
         if self.before(change.id) == self.migrations.len() {
             return Cow::Borrowed(change);
         }

@@ -11,13 +11,13 @@ use crate::{
 };
 
 /// All values of a row.
-pub type Image = Vec<Value>;
+pub(super) type Image = Vec<Value>;
 /// A row: its table, in lower case, and its key (all values where it has none).
-pub type Row = (String, Vec<Value>);
+pub(super) type Row = (String, Vec<Value>);
 
 /// Rows as given-up changes would have made them, and were before. A log may have many, and many rows that refer to others.
 #[derive(Default)]
-pub struct Made {
+pub(super) struct Made {
     pub rows: Vec<(Arc<Table>, Option<Image>, Image)>,
     /// By parent table and columns that a foreign key names: what these rows would have there, and would not have had.
     by_key: HashMap<Referred, HashSet<Vec<Value>>>,
@@ -27,20 +27,20 @@ pub struct Made {
 type Referred = (String, Vec<Option<String>>);
 
 impl Made {
-    pub fn push(&mut self, table: &Arc<Table>, before: Option<&Image>, after: &Image) {
+    pub(super) fn push(&mut self, table: &Arc<Table>, before: Option<&Image>, after: &Image) {
         for (referred, values) in &mut self.by_key {
             values.extend(made_values(referred, table, before, after));
         }
         self.rows.push((table.clone(), before.cloned(), after.clone()));
     }
 
-    pub fn remove(&mut self, made: &Row) {
+    pub(super) fn remove(&mut self, made: &Row) {
         self.rows.retain(|(of, _, image)| row(of, image) != *made);
         self.by_key.clear();
     }
 
     /// Whether a row's key refers to one of them.
-    pub fn has(&mut self, key: &ForeignKey, child: &[Value]) -> bool {
+    pub(super) fn has(&mut self, key: &ForeignKey, child: &[Value]) -> bool {
         let values: Option<Vec<Value>> = key
             .columns
             .iter()
@@ -110,7 +110,7 @@ fn loose(value: &Value) -> Value {
 }
 
 /// What a row has in each unique index, so that values which any collation takes for equal are so.
-pub fn unique_values<'a>(
+pub(super) fn unique_values<'a>(
     indexes: &'a [Vec<usize>],
     table: &'a Table,
     image: &'a [Value],
@@ -129,7 +129,7 @@ pub fn unique_values<'a>(
 }
 
 /// Whether one of a child's foreign keys refers to this row.
-pub fn refers(keys: &[ForeignKey], child: &[Value], parent: &Table, image: &[Value]) -> bool {
+pub(super) fn refers(keys: &[ForeignKey], child: &[Value], parent: &Table, image: &[Value]) -> bool {
     keys.iter().any(|key| {
         let primary = parent.key();
         parent.name.eq_ignore_ascii_case(&key.parent)
@@ -143,7 +143,7 @@ pub fn refers(keys: &[ForeignKey], child: &[Value], parent: &Table, image: &[Val
     })
 }
 
-pub fn row(table: &Table, image: &[Value]) -> Row {
+pub(super) fn row(table: &Table, image: &[Value]) -> Row {
     let values = match key_of(table, image) {
         None => image.to_vec(),
         Some(key) => key.into_iter().map(|i| number(&image[i])).collect(),

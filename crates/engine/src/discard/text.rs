@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What a statement that is recorded as text writes in its virtual table.
-pub enum Writes {
+pub(super) enum Writes {
     Rows(Vec<i64>),
     /// It cannot be told which rows.
     Any,
@@ -21,7 +21,7 @@ pub enum Writes {
     None,
 }
 
-pub fn writes(statement: &StatementChange) -> Option<(String, Writes)> {
+pub(super) fn writes(statement: &StatementChange) -> Option<(String, Writes)> {
     let (table, writes) = match &statement.kind {
         // Those of a trigger follow the rows of the content.
         StatementKind::Reindex { by_trigger: true, .. } => return None,
@@ -76,7 +76,7 @@ fn row_of_where(all: &[Token<'_>], statement: &StatementChange) -> Option<i64> {
 }
 
 /// What a schema change makes, alters or drops: tables and views, and indexes and triggers.
-pub fn objects(statement: &StatementChange) -> (Vec<String>, Vec<String>) {
+pub(super) fn objects(statement: &StatementChange) -> (Vec<String>, Vec<String>) {
     use StatementKind::*;
     let all = tokens(&statement.sql);
     let renamed = match Migration::of(&all) {

@@ -20,6 +20,8 @@ macro_rules! options {
     ($($(#[doc = $text:literal])+ $option:ident = $name:literal { $($field:ident: $value:expr),+ $(,)? })+) => {
         $(
             $(#[doc = $text])+
+            // One option is spelled in every place.
+            #[allow(clippy::needless_update)]
             pub const $option: OptionSpec = OptionSpec {
                 name: $name,
                 text: concat!($($text),+),

@@ -49,7 +49,7 @@ struct Spill {
 impl Kept {
     /// Runs a statement to its end and keeps its rows. SQLite makes every change before it gives the first row, and outside
     /// of a transaction commits them after the last.
-    pub fn drain(stmt: &mut Stmt) -> Result<Self> {
+    pub(crate) fn drain(stmt: &mut Stmt) -> Result<Self> {
         let mut rows = Self::default();
         while stmt.step()? == Step::Row {
             let row: sqlite::Result<_> = (0..stmt.column_count())
@@ -84,7 +84,7 @@ impl Kept {
     }
 
     /// Goes to the next row; false at the end.
-    pub fn next(&mut self) -> Result<bool> {
+    pub(crate) fn next(&mut self) -> Result<bool> {
         if let Some(row) = self.first.pop_front() {
             self.current = row;
             return Ok(true);
@@ -110,7 +110,7 @@ impl Kept {
     }
 
     /// A value of the row to look at.
-    pub fn value(&self, column: usize) -> Option<&Value> {
+    pub(crate) fn value(&self, column: usize) -> Option<&Value> {
         self.current.get(column)
     }
 }

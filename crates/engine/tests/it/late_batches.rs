@@ -21,7 +21,7 @@ use crate::support::*;
 
 /// A remote on the way to which batches get stuck while it is told so.
 #[derive(Debug)]
-pub struct Slow {
+pub(crate) struct Slow {
     inner: Arc<dyn Remote>,
     stuck: Mutex<Vec<Batch>>,
     sticks: AtomicBool,
@@ -32,7 +32,7 @@ pub struct Slow {
 }
 
 impl Slow {
-    pub fn new(inner: Arc<dyn Remote>) -> Arc<Self> {
+    pub(crate) fn new(inner: Arc<dyn Remote>) -> Arc<Self> {
         Arc::new(Self {
             inner,
             stuck: Mutex::default(),
@@ -44,22 +44,22 @@ impl Slow {
         })
     }
 
-    pub fn stick(&self, sticks: bool) {
+    pub(crate) fn stick(&self, sticks: bool) {
         self.sticks.store(sticks, Ordering::Relaxed);
     }
 
     /// Batches arrive, and nobody hears of it.
-    pub fn lose_answers(&self, loses: bool) {
+    pub(crate) fn lose_answers(&self, loses: bool) {
         self.loses_answers.store(loses, Ordering::Relaxed);
     }
 
     /// Steps of batches so far.
-    pub fn steps(&self) -> usize {
+    pub(crate) fn steps(&self) -> usize {
         self.steps.load(Ordering::Relaxed)
     }
 
     /// What was stuck arrives; nobody reads the answers.
-    pub fn deliver(&self) {
+    pub(crate) fn deliver(&self) {
         let stuck = std::mem::take(&mut *self.stuck.lock().unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

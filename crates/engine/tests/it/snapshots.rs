@@ -410,7 +410,7 @@ fn invariant_4_a_reader_that_began_before_a_pull_goes_on_in_its_own_state() {
 }
 
 /// Waits until the remote has let go of a revision.
-pub fn until_expired(served: &Served, revision: &str) {
+pub(crate) fn until_expired(served: &Served, revision: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -429,7 +429,7 @@ pub fn until_expired(served: &Served, revision: &str) {
     });
 }
 
-pub const SHORT: Retention = Retention {
+pub(crate) const SHORT: Retention = Retention {
     age: Duration::ZERO,
     bytes: 0,
 };

@@ -74,7 +74,7 @@ const QUERIES: [&str; 18] = [
 ];
 
 /// A remote, a replica, and plain SQLite that runs something else.
-pub struct World {
+pub(crate) struct World {
     pub served: Served,
     replicas: Replicas,
     plain: rusqlite::Connection,
@@ -83,7 +83,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::transformed(|_| Transform::Keep)
     }
 
@@ -120,11 +120,11 @@ impl World {
         self.db.local_changes(last, 10_000).unwrap()
     }
 
-    pub fn log(&self) -> Vec<LocalChange> {
+    pub(crate) fn log(&self) -> Vec<LocalChange> {
         self.db.local_changes(ChangeId(0), 10_000).unwrap()
     }
 
-    pub fn plain(&self, sql: &str) {
+    pub(crate) fn plain(&self, sql: &str) {
         self.plain
             .execute_batch(sql)
             .unwrap_or_else(|e| panic!("{sql}: {e}"));
@@ -164,7 +164,7 @@ impl World {
     }
 
     /// In both orders: what is left is put back on a remote that has news, or pushed first.
-    pub fn settle(&self, pull_first: bool, what: &str) {
+    pub(crate) fn settle(&self, pull_first: bool, what: &str) {
         if pull_first {
             self.served
                 .execute("create table if not exists somebody_else(x); insert into somebody_else values (1)");

@@ -20,13 +20,13 @@ struct State {
 type Shared = Arc<(Mutex<State>, Condvar)>;
 
 /// See the top of this file.
-pub struct Silent {
+pub(crate) struct Silent {
     addr: SocketAddr,
     shared: Shared,
 }
 
 impl Silent {
-    pub fn in_front_of(server: SocketAddr) -> Self {
+    pub(crate) fn in_front_of(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let shared = Shared::default();
@@ -42,19 +42,19 @@ impl Silent {
         Self { addr, shared }
     }
 
-    pub fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
     /// Swallows every request from now on.
-    pub fn hang(&self) {
+    pub(crate) fn hang(&self) {
         let mut state = self.shared.0.lock().unwrap();
         state.hanging = true;
         state.swallowed = false;
     }
 
     /// Goes on; connections whose requests were swallowed end.
-    pub fn answer(&self) {
+    pub(crate) fn answer(&self) {
         let mut state = self.shared.0.lock().unwrap();
         state.hanging = false;
         for connection in state.broken.drain(..) {
@@ -63,7 +63,7 @@ impl Silent {
     }
 
     /// Returns once a request was swallowed that nobody waited for yet.
-    pub fn wait_for_a_request(&self) {
+    pub(crate) fn wait_for_a_request(&self) {
         let (state, changed) = &*self.shared;
         let (mut state, timeout) = changed
             .wait_timeout_while(state.lock().unwrap(), Duration::from_secs(60), |s| !s.swallowed)

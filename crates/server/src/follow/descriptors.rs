@@ -13,11 +13,11 @@ static PARKED: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
 /// A descriptor for positional reads. Parked when dropped.
 #[derive(Debug)]
-pub struct Descriptor(Option<File>);
+pub(super) struct Descriptor(Option<File>);
 
 impl Descriptor {
     /// Opens a file for reading, or takes its parked descriptor.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
         let wanted = std::fs::metadata(path)?;
         let mut parked = PARKED.lock();
         let found = parked.iter().position(|file| {
@@ -31,7 +31,7 @@ impl Descriptor {
     }
 
     /// The file.
-    pub fn file(&self) -> &File {
+    pub(super) fn file(&self) -> &File {
         self.0.as_ref().expect("the file is taken out in drop only")
     }
 }

@@ -20,7 +20,7 @@ type Frame = u32;
 
 /// The pages of the frames `(base, known]` of one life of the WAL.
 #[derive(Debug)]
-pub struct WalFrames {
+pub(super) struct WalFrames {
     salts: Salts,
     page_size: PageSize,
     index: RwLock<Index>,
@@ -37,7 +37,7 @@ struct Index {
 
 impl WalFrames {
     /// An index that knows nothing, over frames after `base`.
-    pub fn new(salts: Salts, page_size: PageSize, base: Frame) -> Self {
+    pub(super) fn new(salts: Salts, page_size: PageSize, base: Frame) -> Self {
         let index = RwLock::new(Index {
             base,
             frames: Vec::new(),
@@ -51,13 +51,13 @@ impl WalFrames {
     }
 
     /// The life of the WAL that this index is of.
-    pub fn salts(&self) -> Salts {
+    pub(super) fn salts(&self) -> Salts {
         self.salts
     }
 
     /// Indexes the frames up to `to`. The caller holds a lock that keeps the WAL from being reset. `false` = a frame of
     /// another life was met, so it was reset all the same.
-    pub fn extend(&self, wal: &File, to: Frame) -> io::Result<bool> {
+    pub(super) fn extend(&self, wal: &File, to: Frame) -> io::Result<bool> {
         let (base, known) = {
             let index = self.index.read();
             (index.base, index.base + index.frames.len() as u32)
@@ -81,7 +81,7 @@ impl WalFrames {
     }
 
     /// The last frame up to `max` that has the page.
-    pub fn find(&self, page: PageNo, max: Frame) -> Option<Frame> {
+    pub(super) fn find(&self, page: PageNo, max: Frame) -> Option<Frame> {
         let index = self.index.read();
         let mut frame = index.latest.get(&page.get()).copied()?;
         while frame > max {
@@ -91,7 +91,7 @@ impl WalFrames {
     }
 
     /// The pages of the frames `(after, to]`, as page numbers.
-    pub fn pages_between(&self, after: Frame, to: Frame) -> RoaringBitmap {
+    pub(super) fn pages_between(&self, after: Frame, to: Frame) -> RoaringBitmap {
         let index = self.index.read();
         let from = after.saturating_sub(index.base) as usize;
         let to = (to.saturating_sub(index.base) as usize).min(index.frames.len());
@@ -105,7 +105,7 @@ impl WalFrames {
     }
 
     /// Reads the page in a frame.
-    pub fn read(&self, wal: &File, frame: Frame, to: &mut [u8]) -> io::Result<()> {
+    pub(super) fn read(&self, wal: &File, frame: Frame, to: &mut [u8]) -> io::Result<()> {
         wal.read_exact_at(to, self.offset(frame) + FRAME_HEADER)
     }
 

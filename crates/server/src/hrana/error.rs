@@ -8,23 +8,23 @@ use rusqlite::ffi;
 
 /// A code of this server, for what SQLite has no code for.
 pub(super) mod code {
-    pub const NO_STATEMENT: &str = "SQL_NO_STATEMENT";
-    pub const MANY_STATEMENTS: &str = "SQL_MANY_STATEMENTS";
-    pub const ARGS_INVALID: &str = "ARGS_INVALID";
-    pub const RESPONSE_TOO_LARGE: &str = "RESPONSE_TOO_LARGE";
-    pub const BATCH_TOO_LARGE: &str = "BATCH_TOO_LARGE";
-    pub const FLOAT_NOT_FINITE: &str = "FLOAT_NOT_FINITE";
-    pub const TEXT_NOT_UTF8: &str = "TEXT_NOT_UTF8";
-    pub const SQL_ID_INVALID: &str = "SQL_ID_INVALID";
-    pub const STEP_INVALID: &str = "BATCH_STEP_INVALID";
-    pub const STREAM_CLOSED: &str = "STREAM_CLOSED";
-    pub const STREAM_EXPIRED: &str = "STREAM_EXPIRED";
-    pub const STREAM_ACCESS: &str = "STREAM_ACCESS";
-    pub const TOO_MANY_STREAMS: &str = "TOO_MANY_STREAMS";
-    pub const SERVER_BUSY: &str = "SERVER_BUSY";
-    pub const BAD_REQUEST: &str = "BAD_REQUEST";
-    pub const NOT_FOUND: &str = "NOT_FOUND";
-    pub const INTERNAL: &str = "INTERNAL_ERROR";
+    pub(crate) const NO_STATEMENT: &str = "SQL_NO_STATEMENT";
+    pub(crate) const MANY_STATEMENTS: &str = "SQL_MANY_STATEMENTS";
+    pub(crate) const ARGS_INVALID: &str = "ARGS_INVALID";
+    pub(crate) const RESPONSE_TOO_LARGE: &str = "RESPONSE_TOO_LARGE";
+    pub(crate) const BATCH_TOO_LARGE: &str = "BATCH_TOO_LARGE";
+    pub(crate) const FLOAT_NOT_FINITE: &str = "FLOAT_NOT_FINITE";
+    pub(crate) const TEXT_NOT_UTF8: &str = "TEXT_NOT_UTF8";
+    pub(crate) const SQL_ID_INVALID: &str = "SQL_ID_INVALID";
+    pub(crate) const STEP_INVALID: &str = "BATCH_STEP_INVALID";
+    pub(crate) const STREAM_CLOSED: &str = "STREAM_CLOSED";
+    pub(crate) const STREAM_EXPIRED: &str = "STREAM_EXPIRED";
+    pub(crate) const STREAM_ACCESS: &str = "STREAM_ACCESS";
+    pub(crate) const TOO_MANY_STREAMS: &str = "TOO_MANY_STREAMS";
+    pub(crate) const SERVER_BUSY: &str = "SERVER_BUSY";
+    pub(crate) const BAD_REQUEST: &str = "BAD_REQUEST";
+    pub(crate) const NOT_FOUND: &str = "NOT_FOUND";
+    pub(crate) const INTERNAL: &str = "INTERNAL_ERROR";
 }
 
 /// An error with one of this server's codes.

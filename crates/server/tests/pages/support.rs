@@ -20,14 +20,14 @@ use prost::Message;
 use rusqlite::Connection;
 
 /// A database in a folder of its own.
-pub struct TestDb {
+pub(crate) struct TestDb {
     _folder: tempfile::TempDir,
     pub path: PathBuf,
 }
 
 impl TestDb {
     /// A database with a table `t(id INTEGER PRIMARY KEY, v BLOB)`.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.db");
         let this = Self {
@@ -40,7 +40,7 @@ impl TestDb {
         this
     }
 
-    pub fn open(&self) -> Connection {
+    pub(crate) fn open(&self) -> Connection {
         let db = Connection::open(&self.path).unwrap();
         db.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
         let _: String = db
@@ -49,13 +49,13 @@ impl TestDb {
         db
     }
 
-    pub async fn serve(&self) -> ServerHandle {
+    pub(crate) async fn serve(&self) -> ServerHandle {
         Server::builder(&self.path).listen("127.0.0.1:0").await.unwrap()
     }
 }
 
 /// Inserts `n` rows with ids from `from` and 500 random bytes each.
-pub fn insert(db: &Connection, from: i64, n: i64) {
+pub(crate) fn insert(db: &Connection, from: i64, n: i64) {
     db.execute(
         "WITH RECURSIVE n(i) AS (VALUES (?1) UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
          INSERT INTO t(id, v) SELECT i, randomblob(500) FROM n",
@@ -66,7 +66,7 @@ pub fn insert(db: &Connection, from: i64, n: i64) {
 
 /// All pages of the latest state, as they are in the file. On a connection of its own: a writer's cache may hold other
 /// bytes for pages that it has freed, which SQLite does not write.
-pub fn dump(path: &Path) -> Vec<Bytes> {
+pub(crate) fn dump(path: &Path) -> Vec<Bytes> {
     let db = Connection::open(path).unwrap();
     db.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
     let mut pages = db
@@ -77,7 +77,7 @@ pub fn dump(path: &Path) -> Vec<Bytes> {
 }
 
 /// Runs the `sqlite3` program, another process, on a database.
-pub fn shell(path: &Path, sql: &str) -> String {
+pub(crate) fn shell(path: &Path, sql: &str) -> String {
     let out = Command::new("sqlite3")
         .arg("-cmd")
         .arg(".timeout 20000")
@@ -91,7 +91,7 @@ pub fn shell(path: &Path, sql: &str) -> String {
 
 /// A whole answer.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub revision: Revision,
     pub size: u32,
     pub pages: BTreeMap<u32, Bytes>,
@@ -99,12 +99,12 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub fn ids(&self) -> Vec<u32> {
+    pub(crate) fn ids(&self) -> Vec<u32> {
         self.pages.keys().copied().collect()
     }
 
     /// The pages of a full answer, in order; nothing may be missing.
-    pub fn whole(&self) -> Vec<Bytes> {
+    pub(crate) fn whole(&self) -> Vec<Bytes> {
         assert!(
             self.ids().into_iter().eq(0..self.size),
             "ids {:?} of {}",
@@ -117,7 +117,7 @@ impl Answer {
 
 /// A refusal: status and JSON body.
 #[derive(Debug)]
-pub struct Refused {
+pub(crate) struct Refused {
     pub status: u16,
     pub code: String,
     pub message: String,
@@ -125,13 +125,13 @@ pub struct Refused {
 
 /// A client of one database.
 #[derive(Clone)]
-pub struct Client {
+pub(crate) struct Client {
     pub http: reqwest::Client,
     pub url: String,
 }
 
 impl Client {
-    pub fn new(url: &str) -> Self {
+    pub(crate) fn new(url: &str) -> Self {
         Self {
             http: reqwest::Client::builder()
                 .tls_backend_preconfigured(no_tls())
@@ -141,11 +141,11 @@ impl Client {
         }
     }
 
-    pub async fn ask(&self, request: PagesRequest) -> Result<Answer, Refused> {
+    pub(crate) async fn ask(&self, request: PagesRequest) -> Result<Answer, Refused> {
         self.ask_encoded(request, PageEncoding::Raw).await
     }
 
-    pub async fn ask_encoded(
+    pub(crate) async fn ask_encoded(
         &self,
         request: PagesRequest,
         encoding: PageEncoding,
@@ -154,7 +154,7 @@ impl Client {
         self.ask_raw(body).await
     }
 
-    pub async fn ask_raw(&self, body: Vec<u8>) -> Result<Answer, Refused> {
+    pub(crate) async fn ask_raw(&self, body: Vec<u8>) -> Result<Answer, Refused> {
         let request = self.http.post(format!("{}/pull-updates", self.url));
         let answer = request
             .header("content-type", PROTOBUF)
@@ -200,11 +200,11 @@ impl Client {
         })
     }
 
-    pub async fn latest(&self) -> Answer {
+    pub(crate) async fn latest(&self) -> Answer {
         self.ask(PagesRequest::default()).await.unwrap()
     }
 
-    pub async fn at(&self, revision: &Revision) -> Result<Answer, Refused> {
+    pub(crate) async fn at(&self, revision: &Revision) -> Result<Answer, Refused> {
         let revision = Some(revision.clone());
         self.ask(PagesRequest {
             revision,
@@ -213,7 +213,7 @@ impl Client {
         .await
     }
 
-    pub async fn since(&self, revision: &Revision) -> Result<Answer, Refused> {
+    pub(crate) async fn since(&self, revision: &Revision) -> Result<Answer, Refused> {
         let since = Some(revision.clone());
         self.ask(PagesRequest {
             since,
@@ -223,7 +223,7 @@ impl Client {
     }
 }
 
-pub fn ids(ids: impl IntoIterator<Item = u32>) -> PageSelector {
+pub(crate) fn ids(ids: impl IntoIterator<Item = u32>) -> PageSelector {
     PageSelector::Ids(ids.into_iter().collect())
 }
 

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinHandle};
 
 /// Counts what it is told, and can keep whoever tells it waiting.
-pub struct Commits {
+pub(crate) struct Commits {
     count: watch::Sender<usize>,
     held: watch::Sender<bool>,
 }
@@ -45,16 +45,16 @@ impl CommitListener for Commits {
 }
 
 impl Commits {
-    pub fn hold(&self, held: bool) {
+    pub(crate) fn hold(&self, held: bool) {
         self.held.send_replace(held);
     }
 
-    pub async fn wait_for(&self, count: usize) {
+    pub(crate) async fn wait_for(&self, count: usize) {
         self.count.subscribe().wait_for(|c| *c == count).await.unwrap();
     }
 }
 
-pub struct Server {
+pub(crate) struct Server {
     pub hrana: Hrana,
     pub url: String,
     client: reqwest::Client,
@@ -70,19 +70,19 @@ impl Drop for Server {
 }
 
 impl Server {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(HranaOptions::default(), Open).await
     }
 
-    pub async fn with_options(options: HranaOptions) -> Self {
+    pub(crate) async fn with_options(options: HranaOptions) -> Self {
         Self::start_with(options, Open).await
     }
 
-    pub async fn with_auth(auth: impl Authenticator + 'static) -> Self {
+    pub(crate) async fn with_auth(auth: impl Authenticator + 'static) -> Self {
         Self::start_with(HranaOptions::default(), auth).await
     }
 
-    pub async fn start_with(options: HranaOptions, auth: impl Authenticator + 'static) -> Self {
+    pub(crate) async fn start_with(options: HranaOptions, auth: impl Authenticator + 'static) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("served.db");
         let sqlite = rusqlite::Connection::open(&path).unwrap();
@@ -119,17 +119,17 @@ impl Server {
         }
     }
 
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("served.db")
     }
 
     /// How often the page history was told of a commit.
-    pub fn commits(&self) -> usize {
+    pub(crate) fn commits(&self) -> usize {
         *self.commits.count.borrow()
     }
 
     /// Sends a body to a path; status and JSON of the answer.
-    pub async fn send(&self, path: &str, token: Option<&str>, body: &Value) -> (u16, Value) {
+    pub(crate) async fn send(&self, path: &str, token: Option<&str>, body: &Value) -> (u16, Value) {
         let mut request = self
             .client
             .post(format!("{}{path}", self.url))
@@ -144,13 +144,13 @@ impl Server {
         (status, json)
     }
 
-    pub async fn get(&self, path: &str) -> u16 {
+    pub(crate) async fn get(&self, path: &str) -> u16 {
         let response = self.client.get(format!("{}{path}", self.url)).send().await;
         response.unwrap().status().as_u16()
     }
 
     /// A pipeline in a stream of its own or an old one; the whole answer.
-    pub async fn pipeline(&self, baton: Option<&str>, requests: Value) -> Value {
+    pub(crate) async fn pipeline(&self, baton: Option<&str>, requests: Value) -> Value {
         let body = json!({"baton": baton, "requests": requests});
         let (status, answer) = self.send("/v2/pipeline", None, &body).await;
         assert_eq!(status, 200, "{answer}");
@@ -158,25 +158,25 @@ impl Server {
     }
 
     /// The answer to one request in a stream that is closed afterwards: the response, or the error.
-    pub async fn one(&self, request: Value) -> Result<Value, Value> {
+    pub(crate) async fn one(&self, request: Value) -> Result<Value, Value> {
         let answer = self.pipeline(None, json!([request, {"type": "close"}])).await;
         assert_eq!(answer["baton"], Value::Null);
         outcome(&answer["results"][0])
     }
 
     /// Executes one statement in a stream of its own.
-    pub async fn execute(&self, sql: &str) -> Result<Value, Value> {
+    pub(crate) async fn execute(&self, sql: &str) -> Result<Value, Value> {
         self.execute_with(json!({"sql": sql})).await
     }
 
-    pub async fn execute_with(&self, stmt: Value) -> Result<Value, Value> {
+    pub(crate) async fn execute_with(&self, stmt: Value) -> Result<Value, Value> {
         let response = self.one(json!({"type": "execute", "stmt": stmt})).await?;
         assert_eq!(response["type"], "execute");
         Ok(response["result"].clone())
     }
 
     /// The values of the one column of a query.
-    pub async fn column(&self, sql: &str) -> Vec<Value> {
+    pub(crate) async fn column(&self, sql: &str) -> Vec<Value> {
         let result = self.execute(sql).await.unwrap();
         result["rows"]
             .as_array()
@@ -187,7 +187,7 @@ impl Server {
     }
 
     /// Runs a batch of `[condition, sql]` pairs in a stream of its own.
-    pub async fn batch(&self, steps: &[(Value, &str)]) -> Value {
+    pub(crate) async fn batch(&self, steps: &[(Value, &str)]) -> Value {
         let response = self.one(json!({"type": "batch", "batch": batch(steps)})).await;
         let response = response.unwrap();
         assert_eq!(response["type"], "batch");
@@ -195,7 +195,7 @@ impl Server {
     }
 }
 
-pub fn batch(steps: &[(Value, &str)]) -> Value {
+pub(crate) fn batch(steps: &[(Value, &str)]) -> Value {
     let steps: Vec<_> = steps
         .iter()
         .map(|(condition, sql)| json!({"condition": condition, "stmt": {"sql": sql}}))
@@ -204,7 +204,7 @@ pub fn batch(steps: &[(Value, &str)]) -> Value {
 }
 
 /// The response of a result of type `ok`, the error of one of type `error`.
-pub fn outcome(result: &Value) -> Result<Value, Value> {
+pub(crate) fn outcome(result: &Value) -> Result<Value, Value> {
     match result["type"].as_str() {
         Some("ok") => Ok(result["response"].clone()),
         Some("error") => Err(result["error"].clone()),

@@ -17,14 +17,14 @@ use tokio::{
 
 /// A request as it came in; header names in lower case.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
+pub(crate) struct Seen {
     pub path: String,
     pub headers: HashMap<String, String>,
     pub body: Bytes,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Framing {
+pub(crate) enum Framing {
     Length,
     Chunked,
     UntilClose,
@@ -32,7 +32,7 @@ pub enum Framing {
 
 /// What to answer: the first `send` bytes of the body, then close; or hang instead of closing.
 #[derive(Clone, Debug)]
-pub struct Reply {
+pub(crate) struct Reply {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
     pub body: Bytes,
@@ -42,7 +42,7 @@ pub struct Reply {
     pub silent: bool,
 }
 
-pub fn reply(status: u16, body: impl Into<Bytes>) -> Reply {
+pub(crate) fn reply(status: u16, body: impl Into<Bytes>) -> Reply {
     Reply {
         status,
         headers: vec![],
@@ -54,16 +54,16 @@ pub fn reply(status: u16, body: impl Into<Bytes>) -> Reply {
     }
 }
 
-pub type Handler = Arc<dyn Fn(usize, Seen) -> BoxFuture<'static, Reply> + Send + Sync>;
+pub(crate) type Handler = Arc<dyn Fn(usize, Seen) -> BoxFuture<'static, Reply> + Send + Sync>;
 
-pub struct Loopback {
+pub(crate) struct Loopback {
     pub url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl Loopback {
     /// Answers the n-th request (from 0) with what the function says.
-    pub async fn start(handler: Handler) -> Self {
+    pub(crate) async fn start(handler: Handler) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -77,11 +77,11 @@ impl Loopback {
     }
 
     /// Answers by number alone.
-    pub async fn scripted(f: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) async fn scripted(f: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Self {
         Self::start(Arc::new(move |n, _| Box::pin(std::future::ready(f(n))))).await
     }
 
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().clone()
     }
 }
@@ -161,7 +161,7 @@ async fn read_request(stream: &mut TcpStream) -> Option<Seen> {
 }
 
 /// The protocol's other side over a remote in memory.
-pub async fn serve(remote: &MemoryRemote, seen: Seen) -> Reply {
+pub(crate) async fn serve(remote: &MemoryRemote, seen: Seen) -> Reply {
     if seen.path.ends_with("/v2/pipeline") {
         let request: serde_json::Value = serde_json::from_slice(&seen.body).unwrap();
         let batch: Batch = serde_json::from_value(request["requests"][0]["batch"].clone()).unwrap();
@@ -214,7 +214,7 @@ pub async fn serve(remote: &MemoryRemote, seen: Seen) -> Reply {
 }
 
 /// A server over a remote in memory.
-pub async fn over(remote: &MemoryRemote) -> Loopback {
+pub(crate) async fn over(remote: &MemoryRemote) -> Loopback {
     let remote = remote.clone();
     Loopback::start(Arc::new(move |_, seen| {
         let remote = remote.clone();

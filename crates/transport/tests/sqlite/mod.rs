@@ -12,7 +12,7 @@ use partial_sync_transport::{
 };
 use rusqlite::{Connection, types::ValueRef};
 
-pub struct Memory {
+pub(crate) struct Memory {
     pub remote: MemoryRemote,
     _folder: tempfile::TempDir,
 }
@@ -27,7 +27,7 @@ impl Subject for Memory {
     }
 }
 
-pub fn database() -> Memory {
+pub(crate) fn database() -> Memory {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("remote.db");
     let connection = Connection::open(&path).unwrap();

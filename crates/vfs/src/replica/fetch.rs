@@ -43,7 +43,7 @@ impl FetchView for View<'_> {
 }
 
 /// A fetch that no query waits for: the base to fetch at, what to fetch, and where it goes.
-pub type Begun = (Base, Vec<PageNo>, Box<dyn PageSink>);
+pub(super) type Begun = (Base, Vec<PageNo>, Box<dyn PageSink>);
 
 impl Replica {
     /// Tells the planner, where it is in use, what SQLite reads.

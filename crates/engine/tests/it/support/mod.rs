@@ -14,7 +14,7 @@ use rusqlite::types::ValueRef;
 use tempfile::TempDir;
 
 /// A served database.
-pub struct Served {
+pub(crate) struct Served {
     pub server: Option<ServerHandle>,
     pub folder: TempDir,
     pub file: PathBuf,
@@ -24,12 +24,12 @@ pub struct Served {
 
 impl Served {
     /// Serves a database made by this script.
-    pub fn new(script: &str) -> Self {
+    pub(crate) fn new(script: &str) -> Self {
         Self::keeping(script, Retention::default())
     }
 
     /// The same, with old pages kept as `retention` says.
-    pub fn keeping(script: &str, retention: Retention) -> Self {
+    pub(crate) fn keeping(script: &str, retention: Retention) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("remote.db");
         let conn = rusqlite::Connection::open(&file).unwrap();
@@ -47,17 +47,17 @@ impl Served {
         served
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if let Some(server) = self.server.take() {
             server.shutdown_blocking();
         }
     }
 
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let addr = format!("127.0.0.1:{}", self.port);
         let server = Server::builder(&self.file)
             .retention(self.retention)
@@ -68,23 +68,23 @@ impl Served {
     }
 
     /// Stock SQLite on the served file, as another process would use it.
-    pub fn sqlite(&self) -> rusqlite::Connection {
+    pub(crate) fn sqlite(&self) -> rusqlite::Connection {
         let conn = rusqlite::Connection::open(&self.file).unwrap();
         conn.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
         conn.pragma_update(None, "foreign_keys", false).unwrap();
         conn
     }
 
-    pub fn execute(&self, script: &str) {
+    pub(crate) fn execute(&self, script: &str) {
         self.sqlite().execute_batch(script).unwrap();
     }
 
     /// A remote that counts.
-    pub fn counting(&self) -> Arc<Counting> {
+    pub(crate) fn counting(&self) -> Arc<Counting> {
         Arc::new(Counting::new(self.http()))
     }
 
-    pub fn http(&self) -> Arc<dyn Remote> {
+    pub(crate) fn http(&self) -> Arc<dyn Remote> {
         Arc::new(HttpRemote::builder(self.url()).build().unwrap())
     }
 }
@@ -96,22 +96,22 @@ impl Drop for Served {
 }
 
 /// A folder for replicas.
-pub struct Replicas(pub TempDir);
+pub(crate) struct Replicas(pub TempDir);
 
 impl Replicas {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    pub fn builder(&self, name: &str) -> Builder {
+    pub(crate) fn builder(&self, name: &str) -> Builder {
         Database::builder(self.path(name)).client_name(name)
     }
 
-    pub fn files(&self) -> Vec<String> {
+    pub(crate) fn files(&self) -> Vec<String> {
         let mut names: Vec<String> = std::fs::read_dir(self.0.path())
             .unwrap()
             .map(|e| e.unwrap().file_name().into_string().unwrap())
@@ -121,7 +121,7 @@ impl Replicas {
     }
 }
 
-pub fn prefix(bytes: u64, segment: u64) -> PartialSync {
+pub(crate) fn prefix(bytes: u64, segment: u64) -> PartialSync {
     PartialSync {
         bootstrap: Some(Bootstrap::prefix(bytes)),
         segment_size: Some(segment),
@@ -130,7 +130,7 @@ pub fn prefix(bytes: u64, segment: u64) -> PartialSync {
 }
 
 /// Rows of a query on a replica, as text.
-pub fn rows(conn: &Connection, sql: &str) -> partial_sync::Result<Vec<String>> {
+pub(crate) fn rows(conn: &Connection, sql: &str) -> partial_sync::Result<Vec<String>> {
     let mut statement = conn.prepare(sql)?;
     let columns = statement.column_count();
     let mut rows = statement.query(())?;
@@ -143,7 +143,7 @@ pub fn rows(conn: &Connection, sql: &str) -> partial_sync::Result<Vec<String>> {
 }
 
 /// Rows of a query on stock SQLite, as text.
-pub fn stock_rows(conn: &rusqlite::Connection, sql: &str) -> rusqlite::Result<Vec<String>> {
+pub(crate) fn stock_rows(conn: &rusqlite::Connection, sql: &str) -> rusqlite::Result<Vec<String>> {
     let mut statement = conn.prepare(sql)?;
     let columns = statement.column_count();
     let mut rows = statement.query(())?;
@@ -172,12 +172,12 @@ const TABLES: &str = "select name from sqlite_schema where type = 'table' and na
      and name not like 'partial_sync_%' and name <> 'turso_sync_last_change_id' order by name";
 
 /// Every row of every table of a replica (but not the bookkeeping), as text.
-pub fn contents(conn: &Connection) -> Vec<String> {
+pub(crate) fn contents(conn: &Connection) -> Vec<String> {
     all_rows(|sql| rows(conn, sql).unwrap())
 }
 
 /// The same of a file, by stock SQLite.
-pub fn stock_contents(conn: &rusqlite::Connection) -> Vec<String> {
+pub(crate) fn stock_contents(conn: &rusqlite::Connection) -> Vec<String> {
     all_rows(|sql| stock_rows(conn, sql).unwrap())
 }
 
@@ -197,12 +197,12 @@ const SCHEMA: &str = "select type, name, tbl_name from sqlite_schema where name 
      and name not like 'partial_sync_%' and tbl_name not like 'partial_sync_%' \
      and tbl_name <> 'turso_sync_last_change_id' order by type, name";
 
-pub fn stock(path: &Path) -> rusqlite::Connection {
+pub(crate) fn stock(path: &Path) -> rusqlite::Connection {
     rusqlite::Connection::open(path).unwrap()
 }
 
 /// Waits, without a fixed pause, until something is so; panics after a while.
-pub fn until(what: &str, mut so: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
     let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while !so() {
         assert!(std::time::Instant::now() < end, "waited in vain until {what}");
@@ -211,7 +211,7 @@ pub fn until(what: &str, mut so: impl FnMut() -> bool) {
 }
 
 /// A seed for a random test: from `PARTIAL_SYNC_SEED`, or a new one. It is printed, so that a failure can be repeated.
-pub fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let seed = match std::env::var("PARTIAL_SYNC_SEED") {
         Ok(text) => text.parse().expect("PARTIAL_SYNC_SEED is a number"),
         Err(_) => fastrand::u64(..),
@@ -221,7 +221,7 @@ pub fn seed() -> u64 {
 }
 
 /// Fails with the first line in which two contents differ, cut short.
-pub fn assert_same(left: &[String], right: &[String], what: &str) {
+pub(crate) fn assert_same(left: &[String], right: &[String], what: &str) {
     let short = |line: Option<&String>| line.map(|l| l.chars().take(300).collect::<String>());
     for n in 0..left.len().max(right.len()) {
         let (l, r) = (left.get(n), right.get(n));
