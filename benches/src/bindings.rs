@@ -170,7 +170,7 @@ fn of_client(command: &[String], file: &Path) -> Result<Answer> {
     for (slot, (name, _)) in of_cases.iter_mut().zip(CASES) {
         let mut samples = Samples::default();
         for time in answer[name]["times"].as_array().ok_or("no times")? {
-            samples.push(time.as_f64().ok_or("a time that is no number")?);
+            samples.push(time.as_f64().ok_or("a time that is not a number")?);
         }
         *slot = (
             answer[name]["check"].as_i64().ok_or("no checksum")?,

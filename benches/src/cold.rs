@@ -131,7 +131,7 @@ struct Place<'o> {
     line: Line,
     server: ServerHandle,
     remote: PathBuf,
-    /// A server that sends the file to whoever connects.
+    /// A server that sends the file to anyone who connects.
     plain: SocketAddr,
     folder: tempfile::TempDir,
 }
@@ -248,7 +248,7 @@ impl Measured {
         println!(
             "| {} | {} | {} | {:.2} | {} | {seconds} | {times} |",
             self.contender.name(),
-            // The plain file is sent to whoever connects.
+            // The plain file is sent to anyone who connects.
             self.traffic.requests.max(1),
             self.traffic.connections,
             self.traffic.received as f64 / 1e6,
@@ -389,7 +389,7 @@ fn shown(value: Value) -> String {
     }
 }
 
-/// Sends the file to whoever connects, for as long as the process lives.
+/// Sends the file to anyone who connects, for as long as the process lives.
 fn serve_plainly(file: &Path) -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;

@@ -192,7 +192,7 @@ async fn carry(
                 return;
             }
         }
-        // The other side is told that this direction is over; that it went already is no news.
+        // The other side is told that this direction is over; that it went already is not news.
         let _ = to.shutdown().await;
     };
     tokio::join!(arrivals, departures);
@@ -209,7 +209,7 @@ impl Heads {
         const END: &[u8] = b" HTTP/1.1\r\n";
         let mut found = 0;
         for &byte in bytes {
-            // Its first byte occurs nowhere else in it, so a failed match can only begin anew at this byte.
+            // Its first byte occurs nowhere else in it, so a failed match can only start over at this byte.
             self.matched = if byte == END[self.matched] {
                 self.matched + 1
             } else {

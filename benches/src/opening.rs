@@ -86,7 +86,7 @@ fn killed(
     };
     said("written")?;
     remote.execute_batch("UPDATE t SET v = v || '.' WHERE id % 100 = 0")?;
-    // Closing its input is the word to go on.
+    // Closing its input is the word to continue.
     drop(child.stdin.take());
     let began = Instant::now();
     let ended = std::thread::scope(|scope| {

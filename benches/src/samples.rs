@@ -20,7 +20,7 @@ impl Samples {
         }
     }
 
-    /// `median (least-most)` with this many digits behind the point.
+    /// `median (least-most)` with this many digits after the decimal point.
     pub(crate) fn shown(&self, digits: usize) -> String {
         let (Some(least), Some(most)) = (self.0.first(), self.0.last()) else {
             return "-".into();

@@ -71,7 +71,7 @@ var timeLayouts = [...]string{
 	"2006-01-02",
 }
 
-// asTime reads the text of a time column; a text that is no time stays what it is.
+// asTime reads the text of a time column; a text that is not a time stays what it is.
 func asTime(text string) any {
 	trimmed := strings.TrimSuffix(text, "Z")
 	for _, layout := range timeLayouts {

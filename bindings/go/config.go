@@ -30,7 +30,7 @@ type TursoSyncDbConfig struct {
 	LongPollTimeoutMs int
 	// BootstrapIfEmpty false makes a new replica without asking the remote; the first pull brings the data. Default: true.
 	BootstrapIfEmpty *bool
-	// AcceptNewUrl lets a replica that is here go on with another remote than it was made from: its database has moved to a
+	// AcceptNewUrl lets a replica that is here continue with another remote than it was made from: its database has moved to a
 	// new url, or was restored from a backup. After the next pull pages that are not here can be read again; changes that
 	// were not pushed stay.
 	AcceptNewUrl bool

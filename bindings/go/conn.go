@@ -78,7 +78,7 @@ func (c *conn) SetBusyTimeout(ms int) error {
 }
 
 // acquire gives a compiled statement for the first one in sql (nil when there is none) and the rest of the text. Compiling
-// reads the schema anew when that has changed, which may have to be fetched.
+// reads the schema again when that has changed, which may have to be fetched.
 func (c *conn) acquire(ctx context.Context, sql string) (s *statement, tail string, err error) {
 	if c.closed {
 		return nil, "", ErrTursoConnClosed
@@ -209,7 +209,7 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 		return nil, misuse("the SQL text holds no statement")
 	case tail != "":
 		native.finalize()
-		return nil, misuse("only one statement can be prepared; behind the first one there is %q", tail)
+		return nil, misuse("only one statement can be prepared; found %q after it", tail)
 	}
 	return &stmt{conn: c, sql: query, native: native}, nil
 }

@@ -11,7 +11,7 @@ import (
 // DefaultBusyTimeout is how many milliseconds a statement waits for another connection's lock unless told otherwise.
 const DefaultBusyTimeout = 5000
 
-// source is what a data source name says: a path, and options behind a question mark.
+// source is what a data source name says: a path, and options after a question mark.
 type source struct {
 	path        string
 	busyTimeout int    // milliseconds; 0: not said, -1: none

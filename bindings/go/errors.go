@@ -23,7 +23,7 @@ var (
 	ErrTursoReadOnly = errors.New("turso: database is readonly")
 	// ErrTursoCorrupt: a file of the database is damaged.
 	ErrTursoCorrupt = errors.New("turso: database is corrupt")
-	// ErrTursoNotADb: what is at the path is no database, or no replica.
+	// ErrTursoNotADb: what is at the path is neither a database nor a replica.
 	ErrTursoNotADb = errors.New("turso: not a database")
 	// ErrTursoFull: the disk is full.
 	ErrTursoFull = errors.New("turso: database is full")

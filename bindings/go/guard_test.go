@@ -20,7 +20,7 @@ func TestB9AContextThatEndsInAWaitForALockIsTheContextsError(t *testing.T) {
 		}
 		cancel()
 	}
-	// While the context goes on, busy is busy.
+	// While the context is alive, busy is busy.
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	err := guarded(ctx, func() {}, func() error { return &Error{Code: codeBusy, Message: "database is locked"} })

@@ -68,7 +68,7 @@ func checkNumber(name string, value int) error { return checkOption(name, nil, v
 
 // checkText does the same with a text.
 func checkText(name, value string) error {
-	// A NUL is no part of any word.
+	// A NUL is not part of any word.
 	text := C.CString(strings.ReplaceAll(value, "\x00", "\\x00"))
 	defer C.free(unsafe.Pointer(text))
 	return checkOption(name, text, 0)
@@ -358,7 +358,7 @@ func (s *statement) run(rows int) (batch, error) {
 	return s.batch(&b, take(code, e))
 }
 
-// fetch goes on with what run began.
+// fetch continues with what run began.
 func (s *statement) fetch(rows int) (batch, error) {
 	var b C.PartialSyncBatch
 	var e *C.PartialSyncError
@@ -380,7 +380,7 @@ func (s *statement) batch(b *C.PartialSyncBatch, err error) (batch, error) {
 	}, s.refresh(b)
 }
 
-// refresh learns the columns anew after the schema has changed.
+// refresh learns the columns again after the schema has changed.
 func (s *statement) refresh(b *C.PartialSyncBatch) error {
 	if b.compiled == s.compiled {
 		return nil

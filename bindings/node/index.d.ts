@@ -138,7 +138,7 @@ export interface DatabaseOpts {
   /** A full bootstrap is fetched in requests of about this many bytes. Default: one request. */
   pullBytesThreshold?: number;
   /**
-   * Lets a replica that is here go on with another remote than it was made from: its database has moved to a new url, or
+   * Lets a replica that is here continue with another remote than it was made from: its database has moved to a new url, or
    * was restored from a backup. After the next pull pages that are not here can be read again; changes that were not pushed
    * stay. Default: false.
    */

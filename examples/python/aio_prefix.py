@@ -32,7 +32,7 @@ async def main() -> None:
             async for id, text in cursor:
                 print(id, text)
 
-        # Whoever does not want to wait any longer cancels, and goes on with the connection.
+        # Anyone who does not want to wait any longer cancels, and continues with the connection.
         try:
             await asyncio.wait_for(conn.execute_fetchall("SELECT COUNT(*) FROM messages"), timeout=10)
         except asyncio.TimeoutError:

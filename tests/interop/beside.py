@@ -1,4 +1,4 @@
-"""The `partial-sync` program and `pyturso` as clients of one remote: each sees what the other pushed, whoever serves.
+"""The `partial-sync` program and `pyturso` as clients of one remote: each sees what the other pushed, no matter who serves.
 
 Run by run.py, which says what the arguments mean. Must never read a replica's files: only what the programs say counts.
 """

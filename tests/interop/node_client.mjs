@@ -1,6 +1,6 @@
 // `@tursodatabase/sync`, as published, as a client of a remote: the checks a user of that package would notice first.
 // Arguments: --url, --empty-url (a database without any table), --token, --dir (scratch), --server ours|tursodb, and
-// --phase first|reopened. `first` leaves a replica behind, `reopened` goes on with it after the server was restarted.
+// --phase first|reopened. `first` leaves a replica behind, `reopened` continues with it after the server was restarted.
 // Must never look into the client's own files: only what its public API says counts.
 
 import assert from 'node:assert/strict';
@@ -352,7 +352,7 @@ checks.add('a replica is left behind for the time after a restart', async () => 
 
 const afterRestart = new Checks('@tursodatabase/sync after a restart', server);
 
-afterRestart.ours('a replica from before goes on where it was', async () => {
+afterRestart.ours('a replica from before continues where it was', async () => {
   const { db } = await replica({
     ...prefix(4096, { segmentSize: 4096 }),
     path: path.join(dir, 'node-left-behind.db'),

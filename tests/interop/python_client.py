@@ -336,7 +336,7 @@ def leave_behind():
 
 @check(only="ours", phase="reopened")
 def reopened():
-    """a replica from before goes on where it was"""
+    """a replica from before continues where it was"""
     options = prefix(4096, segment_size=4096)
     db = replica("left-behind", client_name="left-behind-py", partial_sync_experimental=options)
     equal(rows(db, "SELECT id FROM item WHERE id = 1111"), [(1111,)])

@@ -188,7 +188,7 @@ def against_ours(names, binary, scratch):
         (served / f"{name}-empty.db").touch()
     passed = True
     listen = "127.0.0.1:0"
-    # Ends in order after the first phase, is killed after the second, and has to go on after both.
+    # Ends in order after the first phase, is killed after the second, and has to continue after both.
     for phase, crash in (("first", False), ("reopened", True), ("reopened", False)):
         command = [binary, "serve", served, "--listen", listen, "--auth-token", TOKEN]
         with Process(command, scratch / "server.log", crash) as server:

@@ -146,7 +146,7 @@ func TestAnExpiredContextBreaksTheFirstQueryWhichReadsALargeSchema(t *testing.T)
 		fmt.Fprintf(&script, "CREATE TABLE wide%d(%s);", i, strings.Repeat("a", 300))
 	}
 	remote := silentInFrontOf(t, serve(t, script.String()+"COMMIT"))
-	// The second request is the first one behind the bootstrap: for a page of the schema.
+	// The second request is the first one after the bootstrap: for a page of the schema.
 	remote.hushAt(2)
 	_, conn := replica(t, prefix(remote.url, inFolder(t, "app.db")))
 	until, cancel := context.WithTimeout(ctx, time.Second)
@@ -203,7 +203,7 @@ func TestACancelledContextBreaksAWaitForALock(t *testing.T) {
 			_, err = db.ExecContext(until, "INSERT INTO notes(title) VALUES ('waits')")
 			ended(t, err, context.DeadlineExceeded, began)
 			must(t, tx.Rollback())
-			exec1(t, db, "INSERT INTO notes(title) VALUES ('goes on')")
+			exec1(t, db, "INSERT INTO notes(title) VALUES ('continues')")
 		})
 	}
 }

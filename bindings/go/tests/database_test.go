@@ -91,7 +91,7 @@ func TestErrorsAreToldApart(t *testing.T) {
 	exec1(t, conn, "UPDATE notes SET body = 'written after a read-only transaction'")
 
 	noDatabase := inFolder(t, "text.db")
-	must(t, os.WriteFile(noDatabase, []byte(strings.Repeat("this is no database. ", 100)), 0o600))
+	must(t, os.WriteFile(noDatabase, []byte(strings.Repeat("this is not a database. ", 100)), 0o600))
 	if _, err := local(t, noDatabase).Exec("SELECT * FROM sqlite_schema"); !errors.Is(err, turso.ErrTursoNotADb) {
 		t.Fatalf("%v", err)
 	}
@@ -258,7 +258,7 @@ func TestTransactions(t *testing.T) {
 		t.Fatalf("%v", err)
 	}
 
-	// A transaction that a statement left open does not go on in the next user of the connection.
+	// A transaction that a statement left open does not continue in the next user of the connection.
 	db.SetMaxOpenConns(1)
 	exec1(t, db, "BEGIN; DELETE FROM notes")
 	equal(t, "notes", one[int](t, db, "SELECT count(*) FROM notes"), 3)

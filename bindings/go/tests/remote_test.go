@@ -272,7 +272,7 @@ func (s *silent) hushAt(request int) {
 	s.hushAfter = request
 }
 
-// speak goes on; connections whose requests were swallowed end.
+// speak continues; connections whose requests were swallowed end.
 func (s *silent) speak() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

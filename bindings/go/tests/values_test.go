@@ -147,7 +147,7 @@ func TestColumnsDeclaredAsTimesAreTimes(t *testing.T) {
 	equal(t, "b", b.UTC(), time.Date(2026, 1, 2, 1, 4, 5, 500_000_000, time.UTC))
 	equal(t, "c", c, time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC))
 	equal(t, "text stays text", d, "2026-01-02")
-	equal(t, "what is no time stays text", e, "never")
+	equal(t, "what is not a time stays text", e, "never")
 	equal(t, "a number stays a number", f, 1_700_000_000)
 	now := time.Now().UTC()
 	exec1(t, db, "UPDATE t SET a = ?", now)

@@ -114,7 +114,7 @@ function put(at, value, position) {
 }
 
 /**
- * Encodes values into the one buffer, behind a header if there is to be one, with room for `room` words at least. What is
+ * Encodes values into the one buffer, after a header if there is to be one, with room for `room` words at least. What is
  * given back is valid until the next call.
  */
 function encode(values, header = 0, room = 0) {

@@ -173,7 +173,7 @@ class Core {
     this.root = new RootSession(this);
     this.bigints = false;
     this.ready = false;
-    /** Nothing begins any more; what was begun goes on. */
+    /** Nothing begins any more; what was begun continues. */
     this.closing = false;
     this.closed = false;
     /** Transactions that run or wait for their turn. */

@@ -1,7 +1,7 @@
-// A compiled statement without any waiting for turns: whoever calls this has the connection's lane.
+// A compiled statement without any waiting for turns: anyone who calls this has the connection's lane.
 //
 // A read is tried on this thread first, where it may go as far as nothing has to be waited for. What would wait (a page
-// that is not here, a lock, much work) is begun anew on a worker, which hands over batches of rows: while this thread
+// that is not here, a lock, much work) is started over on a worker, which hands over batches of rows: while this thread
 // makes objects of one, the worker reads the next ones.
 'use strict';
 
@@ -19,7 +19,7 @@ const NEW_COLUMNS = 2;
 /** What this thread may run. Others that change no rows, a COMMIT or a checkpoint, may wait for the disk. */
 const QUERY = /^\s*(?:SELECT|WITH|VALUES|EXPLAIN)\b/i;
 
-/** Rows that this thread reads at most before a worker goes on. */
+/** Rows that this thread reads at most before a worker continues. */
 const HERE = 256;
 /** Rows of a worker's batch, the first one being small. */
 const FIRST_BATCH = 256;

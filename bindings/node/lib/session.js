@@ -86,7 +86,7 @@ class Session {
   }
 
   // `assertOpen()` of the two kinds of sessions throws unless something may begin, `assertStillOpen()` unless what has waited
-  // for its turn may go on.
+  // for its turn may continue.
 
   /** Learns that something has ended, with an error or without; a transaction may have gone with it. */
   ended() {}

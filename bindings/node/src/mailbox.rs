@@ -193,7 +193,7 @@ impl Mailbox {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         match &mut *self.waiting.lock() {
             Some(waiting) => waiting.insert(id, Box::new(then)),
-            // Nobody answers any more: whoever waits learns it by the sender's end.
+            // Nobody answers any more: anyone who waits learns it by the sender's end.
             None => return id,
         };
         let status = self.asked.call(
@@ -260,7 +260,7 @@ impl Mailbox {
         }
     }
 
-    /// Whoever still waits for an answer, or asks from now on, gets none.
+    /// Anyone who still waits for an answer, or asks from now on, gets none.
     pub(crate) fn close(&self) {
         let waiting = self.waiting.lock().take();
         drop(waiting);

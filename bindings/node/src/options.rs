@@ -44,7 +44,7 @@ pub struct Options {
     pub pull_threshold: Option<f64>,
     /// Whether the first connect fetches from the remote.
     pub bootstrap_if_empty: Option<bool>,
-    /// Whether the replica may go on with another remote.
+    /// Whether the replica may continue with another remote.
     pub accept_new_url: Option<bool>,
     /// Of the remote's encryption.
     pub encryption_key: Option<String>,

@@ -29,7 +29,7 @@ pub(crate) fn url_function(mailbox: &Arc<Mailbox>) -> UrlSource {
             return last.lock().clone();
         }
         let ask = || mailbox.ask_blocking(question("url"));
-        // On a thread of the engine's runtime the other tasks go on meanwhile.
+        // On a thread of the engine's runtime the other tasks continue meanwhile.
         let answer = match tokio::runtime::Handle::try_current() {
             Ok(_) => tokio::task::block_in_place(ask),
             Err(_) => ask(),

@@ -23,7 +23,7 @@ const BATCH_BYTES: usize = 256 * 1024;
 /// The engine's statement; empty when it was closed.
 pub(crate) type Slot = Mutex<Option<Compiled>>;
 
-/// A compiled statement, and whether it is in the middle of its rows. SQLite itself would begin anew after the end, and
+/// A compiled statement, and whether it is in the middle of its rows. SQLite itself would start over after the end, and
 /// batches that were asked for ahead of it would run the statement again.
 pub(crate) struct Compiled {
     statement: partial_sync::Statement,
@@ -38,7 +38,7 @@ enum Reading {
     Ended,
     /// It is in the middle of its rows.
     Midway,
-    /// An interrupt came in the middle of its rows; whoever reads on is told.
+    /// An interrupt came in the middle of its rows; anyone who reads on is told.
     Interrupted,
 }
 
@@ -164,7 +164,7 @@ fn width(statement: &partial_sync::Statement, shape: Shape) -> usize {
     if shape.pluck { columns.min(1) } else { columns }
 }
 
-/// Whether SQLite compiled the statement anew, because the schema had changed: then it may have other columns.
+/// Whether SQLite compiled the statement again, because the schema had changed: then it may have other columns.
 fn recompiled(statement: &partial_sync::Statement, seen: &Mutex<i32>) -> bool {
     let mut seen = seen.lock();
     let now = statement.reprepares();

@@ -1,4 +1,4 @@
-// What a call returned is what happened: nothing succeeds before it is kept, no transaction goes on in halves, and nothing
+// What a call returned is what happened: nothing succeeds before it is kept, no transaction continues in halves, and nothing
 // waits for itself.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
@@ -84,7 +84,7 @@ test('b3: after SQLite has rolled back, a transaction function takes no more sta
     await db.run('INSERT INTO t VALUES (3, 3)');
   })(), { code: 'SQLITE_CONSTRAINT_UNIQUE' });
   assert.deepEqual(await ids(db), [1]);
-  assert.equal((await db.run('INSERT INTO t VALUES (3, 3)')).changes, 1, 'the database goes on');
+  assert.equal((await db.run('INSERT INTO t VALUES (3, 3)')).changes, 1, 'the database continues');
 });
 
 test('b3: a transaction function whose transaction was ended by a statement takes no more statements', async (t) => {

@@ -105,7 +105,7 @@ test('values that do not fit are refused, and say why', async (t) => {
   await assert.rejects(db.get('SELECT ?', Symbol('s')), { name: 'TypeError', message: /a symbol/ });
   await assert.rejects(db.get(7), { name: 'TypeError', message: /SQL must be a string/ });
   await assert.rejects(db.get('-- nothing'), { name: 'RangeError', message: /no statements/ });
-  assert.deepEqual(await db.get('SELECT ? AS v', 3), { v: 3 }, 'it goes on after all that');
+  assert.deepEqual(await db.get('SELECT ? AS v', 3), { v: 3 }, 'it continues after all that');
 });
 
 test('bound values serve the calls that give none', async (t) => {
@@ -418,7 +418,7 @@ test(':memory: leaves no file', async (t) => {
   assert.deepEqual(readdirSync(folder), []);
 });
 
-test('statements that are no queries work through every method', async (t) => {
+test('statements that are not queries work through every method', async (t) => {
   const db = await open(t, { path: path.join(scratch(t), 'modes.db') });
   await db.pragma('journal_mode = WAL');
   assert.equal(await db.get('BEGIN'), undefined);

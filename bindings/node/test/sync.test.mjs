@@ -150,7 +150,7 @@ test('the token is asked for each request, and a wrong one is told', async (t) =
   assert.deepEqual((await connect({ path: ':memory:', url, authToken: () => 's3cret' })).open, true);
 });
 
-test('a url function may begin with null: local work goes on, and sync begins when it gives a url', async (t) => {
+test('a url function may begin with null: local work continues, and sync begins when it gives a url', async (t) => {
   const { url, replica } = await empty(t);
   let now = null;
   const db = await replica({ url: () => now });

@@ -65,7 +65,7 @@ test('many databases wait for pages at the same time, and file reads are not hel
   await Promise.all(queries);
 });
 
-test('interrupt breaks a page fetch, and the database goes on', async (t) => {
+test('interrupt breaks a page fetch, and the database continues', async (t) => {
   const { db, net } = await far(t);
   net.delay = 20_000;
   const start = performance.now();

@@ -55,7 +55,7 @@ impl Prepared {
         }
     }
 
-    /// Its columns as they are now: SQLite compiles a statement anew when the schema has changed.
+    /// Its columns as they are now: SQLite compiles a statement again when the schema has changed.
     pub(crate) fn columns(&mut self) -> Result<Arc<Columns>, Error> {
         let reprepares = self.statement.reprepares();
         match &self.columns {

@@ -148,7 +148,7 @@ impl Cursor {
             Some(size) => usize::try_from(size).unwrap_or(usize::MAX),
             None => slf.get().state.lock().array_size,
         };
-        // Nothing to fetch is no reason to use a closed cursor.
+        // Nothing to fetch is not a reason to use a closed cursor.
         slf.get().check()?;
         Self::rows(slf, size)
     }

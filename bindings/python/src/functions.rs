@@ -50,7 +50,7 @@ impl Function {
         })
     }
 
-    /// Which of two texts comes first. SQLite has no way to be told that this failed: whoever stepped the statement asks
+    /// Which of two texts comes first. SQLite has no way to be told that this failed: anyone who stepped the statement asks
     /// [`Callbacks::is_disordered`].
     pub(crate) fn compare(&self, a: &str, b: &str) -> Ordering {
         if self.callbacks.is_disordered() {

@@ -32,7 +32,7 @@ pub(crate) fn ends_after_a_row(connection: &Connection, sql: &str) -> Result<boo
 
 /// Whether nothing is read from here on to the end.
 fn only_halts(program: &[Instruction], mut at: usize) -> bool {
-    // Every instruction goes on at one place only, so a way that is longer than the program is a loop.
+    // Every instruction continues at one place only, so a way that is longer than the program is a loop.
     for _ in 0..program.len() {
         let Some(instruction) = program.get(at) else {
             return false;

@@ -29,7 +29,7 @@ pub(crate) fn can_be_undone(sql: &str) -> bool {
     is_dml(sql) || begins_with(sql, &["with", "create", "reindex", "alter"])
 }
 
-/// What changes the schema, so that it has to be compiled anew for each run.
+/// What changes the schema, so that it has to be compiled again for each run.
 pub(crate) fn is_ddl(sql: &str) -> bool {
     begins_with(sql, &["create", "alter", "drop"])
 }

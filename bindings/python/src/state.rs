@@ -78,7 +78,7 @@ impl Run {
             return Ok(false);
         }
         if !self.left.on_row {
-            // After an error as after the end: another step would begin anew.
+            // After an error as after the end: another step would start over.
             let stepped = self.prepared.step(callbacks);
             self.left.on_row = *stepped.as_ref().unwrap_or(&false);
             if !self.left.on_row {

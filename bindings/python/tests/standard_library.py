@@ -54,7 +54,7 @@ OTHERWISE = {
     "CursorFactoryTests.test_invalid_factory",
     # Was removed from Python.
     "TextFactoryTests.test_optimized_unicode",
-    # A cursor may be used while it waits for parameters; closed or made anew in the middle it says that it is
+    # A cursor may be used while it waits for parameters; closed or made again in the middle it says that it is
     # closed.
     "RecursiveUseOfCursors.test_recursive_cursor_close",
     "RecursiveUseOfCursors.test_recursive_cursor_init",

@@ -156,7 +156,7 @@ def test_an_error_in_the_middle_of_a_query_ends_it(conn: turso.Connection) -> No
     with pytest.raises(turso.OperationalError, match="integer overflow"):
         cursor.fetchall()
     assert cursor.fetchone() is None
-    # As in sqlite3 it is met by whoever asks for the row before it, and by no other statement.
+    # As in sqlite3 it is met by anyone who asks for the row before it, and by no other statement.
     cursor = conn.execute("SELECT abs(a) FROM t WHERE a != 1")
     assert conn.execute("SELECT 1").fetchone() == (1,)
     with pytest.raises(turso.OperationalError, match="integer overflow"):

@@ -284,7 +284,7 @@ def test_a_file_that_is_no_replica_is_left_alone(shared_url: str, tmp_path: Path
     local = turso.connect(tmp_path / "a.db")
     local.execute("CREATE TABLE t(a)")
     local.close()
-    with pytest.raises(turso.DatabaseError, match="is no replica"):
+    with pytest.raises(turso.DatabaseError, match="is not a replica"):
         turso.sync.connect(tmp_path / "a.db", shared_url)
     assert turso.connect(tmp_path / "a.db").execute("SELECT COUNT(*) FROM t").fetchone() == (0,)
 

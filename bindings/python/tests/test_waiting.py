@@ -1,4 +1,4 @@
-"""What waits: the GIL is free meanwhile, Ctrl-C and interrupt() break it, and the connection goes on
+"""What waits: the GIL is free meanwhile, Ctrl-C and interrupt() break it, and the connection continues
 afterwards.
 """
 

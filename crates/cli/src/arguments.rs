@@ -97,7 +97,7 @@ pub(crate) struct Remote {
     /// The remote: libsql://, https:// or http://. A replica that is here remembers its own
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
-    /// Go on with the remote at --url though the replica was made from another one: its database has moved there
+    /// Continue with the remote at --url though the replica was made from another one: its database has moved there
     #[arg(long)]
     pub accept_new_url: bool,
     /// The bearer token

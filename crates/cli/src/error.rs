@@ -40,7 +40,7 @@ pub(crate) enum CliError {
     NoChange(i64),
     /// A verification found differences, which are printed already.
     #[error(
-        "the replica is not what the remote has; delete it and make it anew to replace the pages that differ"
+        "the replica is not what the remote has; delete it and make it again to replace the pages that differ"
     )]
     Differs,
 }

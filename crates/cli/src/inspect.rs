@@ -13,7 +13,7 @@ use crate::{
     replica,
 };
 
-/// Columns when the output is no terminal.
+/// Columns when the output is not a terminal.
 const COLUMNS: u16 = 80;
 /// More columns than this are not easier to read.
 const MOST_COLUMNS: u16 = 110;

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     log_to_stderr(matches!(program.command, Command::Serve(_)));
     match run(program.command) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has seen enough.
+        // Anyone who read our output has seen enough.
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
             error.report();

@@ -317,7 +317,7 @@ fn verify_finds_a_page_that_is_not_what_the_remote_has() {
     let said = run(&["verify", &path]);
     assert_eq!(said.code, 1);
     assert!(said.out.contains("page 10 differs"), "{}", said.out);
-    assert!(said.err.contains("make it anew"), "{}", said.err);
+    assert!(said.err.contains("make it again"), "{}", said.err);
     assert_eq!(
         run(&["verify", &path, "--json"]).json()["differing"][0]["page"],
         10

@@ -64,7 +64,7 @@ impl PageKind {
     }
 }
 
-/// Why bytes are no B-tree page, or a cell is no cell.
+/// Why bytes are not a B-tree page, or a cell is not a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BTreeError {
@@ -172,7 +172,7 @@ impl<'a> BTreePage<'a> {
         self.cell_count
     }
 
-    /// The child behind the last cell; `None` on a leaf, or when the pointer is 0.
+    /// The child after the last cell; `None` on a leaf, or when the pointer is 0.
     pub fn right_most_child(&self) -> Option<PageNo> {
         if !self.kind.is_interior() {
             return None;

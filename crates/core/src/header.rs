@@ -63,7 +63,7 @@ pub struct DatabaseHeader {
     pub version_valid_for: u32,
 }
 
-/// Why bytes are no header of a SQLite database.
+/// Why bytes are not a header of a SQLite database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeaderError {

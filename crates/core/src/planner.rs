@@ -7,11 +7,11 @@
 //! 3. with prefetch, the absent interior pages beside the wanted page and beside its parent: they are few, every later
 //!    lookup needs one, and readahead can look no further than the interior pages that are here;
 //! 4. with prefetch and a sequential run, the next leaves by their exact numbers in the order of their parents, and where
-//!    these lead to an interior page that was not seen, that one and those behind it on its level; the
+//!    these lead to an interior page that was not seen, that one and those after it on its level; the
 //!    window doubling from `max(segment, 8 pages)` each time a reader had to wait.
 //!
 //! A run is on when two leaves were read that lie beside each other in their tree, in either direction, also across the
-//! border of two parents. One leaf is no evidence, so a point lookup brings its segment and interior pages, never a
+//! border of two parents. One leaf is not evidence, so a point lookup brings its segment and interior pages, never a
 //! window. Several scans are told apart by where they are, lookups in one tree do not disturb a scan of another.
 //!
 //! A planner holds no page and does no I/O; its owner keeps it behind a mutex and drops the mutex before it fetches.
@@ -106,7 +106,7 @@ impl Planner {
     }
 
     /// Takes in a page that arrived, was read, or was written. Pages may come in any order and again; one whose content
-    /// changed is learned anew.
+    /// changed is learned again.
     pub fn observe_page(&mut self, page: PageNo, bytes: &[u8]) {
         if !self.config.prefetch {
             return;

@@ -45,12 +45,12 @@ pub struct SavedPageMap {
     pub dirty: RoaringBitmap,
 }
 
-/// Why bytes are no page map. In every case what to do is the same: see each text.
+/// Why bytes are not a page map. In every case what to do is the same: see each text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PageMapError {
     /// The magic is not there.
-    #[error("this is no page map: it does not begin with PSYNCMAP; is the path right?")]
+    #[error("this is not a page map: it does not begin with PSYNCMAP; is the path right?")]
     Magic,
     /// Written by another version of the format.
     #[error("the page map has format version {0}, this program reads version {VERSION}: use a newer program")]

@@ -14,7 +14,7 @@ pub struct SegmentSize(u32);
 /// A segment size outside the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0} bytes is no segment size: it must be at least 1 and at most {max} bytes (64 MiB)",
+    "{0} bytes is not a segment size: it must be at least 1 and at most {max} bytes (64 MiB)",
     max = SegmentSize::MAX.bytes()
 )]
 pub struct InvalidSegmentSize(pub u64);

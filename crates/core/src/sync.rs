@@ -1,4 +1,4 @@
-//! Atomics: the standard library's, or, with the feature `shuttle`, those of a scheduler that tries interleavings. Whoever
+//! Atomics: the standard library's, or, with the feature `shuttle`, those of a scheduler that tries interleavings. Anyone who
 //! shares memory between threads in this crate takes them from here.
 
 #[cfg(not(feature = "shuttle"))]

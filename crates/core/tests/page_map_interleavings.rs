@@ -1,5 +1,5 @@
 //! The page map's protocols under a scheduler that tries interleavings (`shuttle`), with every atomic operation a point
-//! where another thread may go on. Memory order is not explored: every operation is sequentially consistent here, which
+//! where another thread may continue. Memory order is not explored: every operation is sequentially consistent here, which
 //! `scripts/races` makes up for with ThreadSanitizer. `SCHEDULES` says how many schedules each test tries; a failure prints
 //! one that can be replayed with `shuttle::replay`.
 

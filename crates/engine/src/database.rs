@@ -236,7 +236,7 @@ impl Database {
                 let _sync = session.lock_sync("a checkpoint")?;
                 let _broken_by_cancel = session.interrupts(&open.keeper);
                 open.keeper.checkpoint(false)?;
-                // Emptying the WAL needs a moment without readers; one that does not come soon is no failure.
+                // Emptying the WAL needs a moment without readers; one that does not come soon is not a failure.
                 open.keeper.busy_timeout(EMPTY_WAL_WAIT)?;
                 let emptied = open.keeper.checkpoint(true);
                 open.keeper.busy_timeout(open.timeout)?;

@@ -37,8 +37,8 @@ pub enum Error {
         /// What was being done.
         doing: &'static str,
     },
-    /// What is at the path is no replica.
-    #[error("{} is no replica: {why}", path.display())]
+    /// What is at the path is not a replica.
+    #[error("{} is not a replica: {why}", path.display())]
     NotAReplica {
         /// The path.
         path: PathBuf,
@@ -67,7 +67,7 @@ pub enum Error {
     /// Another program wrote to the replica's files while they were not open here.
     #[error(
         "{} was changed by another program: {how}. What that program wrote was not recorded and cannot be pushed; pages that \
-         are here may not fit together any more. Move the file and those beside it away and connect anew{}",
+         are here may not fit together any more. Move the file and those beside it away and connect again{}",
         path.display(), not_pushed(*unpushed)
     )]
     ChangedElsewhere {

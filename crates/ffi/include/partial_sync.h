@@ -158,7 +158,7 @@ typedef struct PartialSyncConnection PartialSyncConnection;
 // when it is closed and its last connection and statement are gone too, in whatever order.
 typedef struct PartialSyncDatabase PartialSyncDatabase;
 
-// Why a call failed. Owned by whoever gave the variable that it was put in; release it with
+// Why a call failed. Owned by anyone who gave the variable that it was put in; release it with
 // `partial_sync_error_free`. It never changes, so threads may share it.
 typedef struct PartialSyncError PartialSyncError;
 
@@ -170,7 +170,7 @@ typedef struct PartialSyncInterrupt PartialSyncInterrupt;
 typedef struct PartialSyncStatement PartialSyncStatement;
 
 // Asked for the url before each request: answer with `partial_sync_answer_text`. Without an answer sync is paused:
-// requests fail, and local reads and writes go on. It must name the same remote every time.
+// requests fail, and local reads and writes continue. It must name the same remote every time.
 typedef void (*PartialSyncUrlFunction)(void *user_data, struct PartialSyncAnswer *answer);
 
 // Asked for the bearer token before each request, retries included: answer with `partial_sync_answer_text`, or with
@@ -228,7 +228,7 @@ typedef struct PartialSyncMutation {
 
 // Asked about each local change before it is pushed, and before a pull puts it back: answer with
 // `partial_sync_answer_skip` to leave it out, `partial_sync_answer_rewrite` to run another statement in its place, or
-// `partial_sync_answer_fail` to stop the push or pull. Without an answer the change goes on as it is.
+// `partial_sync_answer_fail` to stop the push or pull. Without an answer the change continues as it is.
 typedef void (*PartialSyncTransformFunction)(void *user_data,
                                              const struct PartialSyncMutation *mutation,
                                              struct PartialSyncAnswer *answer);
@@ -303,7 +303,7 @@ typedef struct PartialSyncConfig {
   // Whether the first connect asks the remote for the bootstrap: 1 and 0 yes; -1 makes an empty replica without asking
   // the remote, and the first pull brings the rest.
   int32_t bootstrap_if_empty;
-  // Whether a replica that is here may go on with another remote than it was made from, because its database has moved to
+  // Whether a replica that is here may continue with another remote than it was made from, because its database has moved to
   // a new url or was restored from a backup: 1 yes, 0 and -1 no. After the next pull pages that are not here can be read again;
   // changes that were not pushed stay.
   int32_t accept_new_url;
@@ -394,7 +394,7 @@ typedef struct PartialSyncBatch {
   size_t columns;
   // Whether these were the last rows; the statement is then reset.
   bool done;
-  // How often the statement was compiled anew because the schema had changed. When it differs from what
+  // How often the statement was compiled again because the schema had changed. When it differs from what
   // `partial_sync_describe` said, names and types of columns may be others now.
   int32_t compiled;
   // When `done`: rows that the statement changed; 0 for one that changes none.
@@ -414,7 +414,7 @@ typedef struct PartialSyncDescription {
   size_t columns;
   // Number of parameters: the largest index.
   size_t parameters;
-  // How often the statement was compiled anew because the schema had changed.
+  // How often the statement was compiled again because the schema had changed.
   int32_t compiled;
   // Whether the statement itself changes nothing in any database.
   bool readonly;
@@ -510,7 +510,7 @@ enum PartialSyncCode partial_sync_open(const struct PartialSyncConfig *config,
 // database may call it, as `partial_sync_finalize`.
 void partial_sync_close(struct PartialSyncDatabase **database);
 
-// Waits, for at most `wait_ms` milliseconds, for pages that are still streaming in: a query goes on as soon as its own page
+// Waits, for at most `wait_ms` milliseconds, for pages that are still streaming in: a query continues as soon as its own page
 // has come, and the pages around it come later. For programs that end after a query, before closing. False when they have
 // not come in time, at once for a function of the database, and for NULL.
 bool partial_sync_settle(const struct PartialSyncDatabase *database,
@@ -666,7 +666,7 @@ void partial_sync_interrupt_free(struct PartialSyncInterrupt **interrupt);
 // database may call it: the statement is then released as soon as the database does not wait for the function any more.
 enum PartialSyncCode partial_sync_finalize(struct PartialSyncStatement **statement);
 
-// Runs until the next row: `*row` is true when there is one, false at the end. After the end it begins anew. After an
+// Runs until the next row: `*row` is true when there is one, false at the end. After the end it starts over. After an
 // error it is reset, and may be stepped again.
 //
 // A statement that writes runs to its end before its first row (of `RETURNING`) is handed out: when this succeeds, it has
@@ -785,7 +785,7 @@ enum PartialSyncCode partial_sync_row(const struct PartialSyncStatement *stateme
 
 // Binds all parameters and runs the statement from its beginning: fills in `*batch` with at most `rows` rows. With 0 rows
 // it runs to its end and throws rows away. One call is a whole execution, or the first part of one that
-// `partial_sync_fetch` goes on with.
+// `partial_sync_fetch` continues with.
 //
 // `parameters` are `length` bytes in the format of `PartialSyncBatch`: one value for each parameter, in the order of
 // their indexes. Bytes of texts are bound as they are, also where they are not UTF-8.

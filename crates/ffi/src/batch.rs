@@ -42,7 +42,7 @@ pub struct PartialSyncBatch {
     pub columns: usize,
     /// Whether these were the last rows; the statement is then reset.
     pub done: bool,
-    /// How often the statement was compiled anew because the schema had changed. When it differs from what
+    /// How often the statement was compiled again because the schema had changed. When it differs from what
     /// `partial_sync_describe` said, names and types of columns may be others now.
     pub compiled: i32,
     /// When `done`: rows that the statement changed; 0 for one that changes none.
@@ -64,7 +64,7 @@ pub struct PartialSyncDescription {
     pub columns: usize,
     /// Number of parameters: the largest index.
     pub parameters: usize,
-    /// How often the statement was compiled anew because the schema had changed.
+    /// How often the statement was compiled again because the schema had changed.
     pub compiled: i32,
     /// Whether the statement itself changes nothing in any database.
     pub readonly: bool,
@@ -102,7 +102,7 @@ impl Execution {
 
 /// Binds all parameters and runs the statement from its beginning: fills in `*batch` with at most `rows` rows. With 0 rows
 /// it runs to its end and throws rows away. One call is a whole execution, or the first part of one that
-/// `partial_sync_fetch` goes on with.
+/// `partial_sync_fetch` continues with.
 ///
 /// `parameters` are `length` bytes in the format of `PartialSyncBatch`: one value for each parameter, in the order of
 /// their indexes. Bytes of texts are bound as they are, also where they are not UTF-8.
@@ -226,7 +226,7 @@ impl Inner {
                 Ok(true) if most == 0 => {}
                 Ok(true) => {
                     if rows == 0 {
-                        // The first step may have compiled the statement anew.
+                        // The first step may have compiled the statement again.
                         columns = statement.column_count();
                     }
                     for column in 0..columns {
@@ -371,7 +371,7 @@ fn bind(statement: &mut Statement, mut parameters: &[u8]) -> Result<()> {
         }
         match decode(&mut parameters) {
             Some(value) => statement.bind(index, ToSqlOutput::Borrowed(value))?,
-            None => return misuse(format!("the bytes of parameter {index} are no value")),
+            None => return misuse(format!("the bytes of parameter {index} are not a value")),
         }
     }
     if parameters.is_empty() {

@@ -39,7 +39,7 @@ enum Said {
 }
 
 /// Asked for the url before each request: answer with `partial_sync_answer_text`. Without an answer sync is paused:
-/// requests fail, and local reads and writes go on. It must name the same remote every time.
+/// requests fail, and local reads and writes continue. It must name the same remote every time.
 pub type PartialSyncUrlFunction =
     Option<unsafe extern "C" fn(user_data: *mut c_void, answer: *mut PartialSyncAnswer)>;
 
@@ -50,7 +50,7 @@ pub type PartialSyncTokenFunction =
 
 /// Asked about each local change before it is pushed, and before a pull puts it back: answer with
 /// `partial_sync_answer_skip` to leave it out, `partial_sync_answer_rewrite` to run another statement in its place, or
-/// `partial_sync_answer_fail` to stop the push or pull. Without an answer the change goes on as it is.
+/// `partial_sync_answer_fail` to stop the push or pull. Without an answer the change continues as it is.
 pub type PartialSyncTransformFunction = Option<
     unsafe extern "C" fn(
         user_data: *mut c_void,
@@ -154,7 +154,7 @@ pub unsafe extern "C" fn partial_sync_answer_rewrite(
             while !rest.is_empty() {
                 match decode(&mut rest) {
                     Some(value) => values.push(value.into()),
-                    None => return misuse("the values of the answer are no values"),
+                    None => return misuse("the values of the answer are not values"),
                 }
             }
             Ok(Said::Rewrite { sql, values })

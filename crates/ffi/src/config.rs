@@ -95,7 +95,7 @@ pub struct PartialSyncConfig {
     /// Whether the first connect asks the remote for the bootstrap: 1 and 0 yes; -1 makes an empty replica without asking
     /// the remote, and the first pull brings the rest.
     pub bootstrap_if_empty: i32,
-    /// Whether a replica that is here may go on with another remote than it was made from, because its database has moved to
+    /// Whether a replica that is here may continue with another remote than it was made from, because its database has moved to
     /// a new url or was restored from a backup: 1 yes, 0 and -1 no. After the next pull pages that are not here can be read again;
     /// changes that were not pushed stay.
     pub accept_new_url: i32,

@@ -72,7 +72,7 @@ pub unsafe extern "C" fn partial_sync_close(database: *mut *mut PartialSyncDatab
     unsafe { boundary::release_of(database, |d| &d.name) };
 }
 
-/// Waits, for at most `wait_ms` milliseconds, for pages that are still streaming in: a query goes on as soon as its own page
+/// Waits, for at most `wait_ms` milliseconds, for pages that are still streaming in: a query continues as soon as its own page
 /// has come, and the pages around it come later. For programs that end after a query, before closing. False when they have
 /// not come in time, at once for a function of the database, and for NULL.
 #[unsafe(no_mangle)]

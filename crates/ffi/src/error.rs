@@ -90,7 +90,7 @@ pub enum PartialSyncCode {
     Callback = 33,
 }
 
-/// Why a call failed. Owned by whoever gave the variable that it was put in; release it with
+/// Why a call failed. Owned by anyone who gave the variable that it was put in; release it with
 /// `partial_sync_error_free`. It never changes, so threads may share it.
 #[derive(Debug)]
 pub struct PartialSyncError {

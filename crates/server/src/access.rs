@@ -57,7 +57,7 @@ pub trait Authenticator: Send + Sync {
 /// Hears of commits that the SQL endpoint made.
 pub trait CommitListener: Send + Sync {
     /// To be awaited after a request that may have written and before its answer: when it is done, the commit has a
-    /// revision, and whoever reads the answer and then pulls gets it.
+    /// revision, and anyone who reads the answer and then pulls gets it.
     fn committed(&self) -> BoxFuture<'static, ()>;
 }
 

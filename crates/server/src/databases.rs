@@ -327,7 +327,7 @@ impl CommitListener for Listener {
     fn committed(&self) -> BoxFuture<'static, ()> {
         let follower = Arc::clone(&self.0);
         Box::pin(async move {
-            // The commit stands whatever happens here; whoever asks for the latest revision tries again and is told.
+            // The commit stands whatever happens here; anyone who asks for the latest revision tries again and is told.
             if let Err(error) = follower.refresh().await {
                 tracing::error!(%error, "a commit has no revision yet");
             }
@@ -351,7 +351,7 @@ mod tests {
 
     use super::*;
 
-    /// Was red: whoever asked first opened the database, and when that client gave up, all the work began again.
+    /// Was red: anyone who asked first opened the database, and when that client gave up, all the work began again.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_client_that_gives_up_does_not_undo_the_opening_of_a_database() {
         let folder = tempfile::tempdir().unwrap();

@@ -19,7 +19,7 @@ use crate::{app::App, clock::Clock, databases::Database, error::ServerError, his
 pub struct InProcess {
     pub(crate) app: Arc<App>,
     pub(crate) clock: Clock,
-    /// Long polls go on until it changes.
+    /// Long polls continue until it changes.
     pub(crate) stop: watch::Sender<bool>,
 }
 

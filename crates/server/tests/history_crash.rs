@@ -118,7 +118,7 @@ fn invariant_8_a_page_history_survives_a_crash_at_any_file_operation() {
             );
             let again = Arc::new(disk.after_crash(survives, Path::new(&file)));
             check(&again, database, &told);
-            // And it goes on from there.
+            // And it continues from there.
             live(&again, database, &mut told).unwrap();
             assert_eq!(told.latest.max(REVISIONS), REVISIONS);
             check(&again, database, &told);

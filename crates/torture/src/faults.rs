@@ -23,9 +23,9 @@ use tokio::sync::{oneshot, watch};
 
 use crate::steps::{Net, Trouble};
 
-/// A request is on its way and goes on when the sender is used or dropped.
+/// A request is on its way and continues when the sender is used or dropped.
 pub struct OnItsWay {
-    /// Lets it go on.
+    /// Lets it continue.
     pub go: oneshot::Sender<()>,
 }
 

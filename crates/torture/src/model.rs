@@ -16,7 +16,7 @@ pub type Rows = Vec<String>;
 /// The contents of a database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// By table; what is no table begins with `#`.
+    /// By table; what is not a table begins with `#`.
     pub tables: BTreeMap<String, Rows>,
 }
 

@@ -25,7 +25,7 @@ impl Failure {
     }
 }
 
-/// Failures that are known and looked past, by a part of their kind. Only those after which a history can go on.
+/// Failures that are known and looked past, by a part of their kind. Only those after which a history can continue.
 pub static IGNORED: OnceLock<Vec<String>> = OnceLock::new();
 
 /// Fails, unless this failure is looked past.

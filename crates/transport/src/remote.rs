@@ -69,7 +69,7 @@ pub struct PagesHeader {
     /// The revision that the pages belong to.
     pub revision: Revision,
     /// Size of the database at that revision. Some remotes state the latest size in an answer that was pinned with
-    /// [`PagesRequest::revision`]: whoever knows the size at that revision from an earlier answer should go by that.
+    /// [`PagesRequest::revision`]: anyone who knows the size at that revision from an earlier answer should go by that.
     pub db_size: PageCount,
     /// See [`ApplyMode`].
     pub mode: ApplyMode,

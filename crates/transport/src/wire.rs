@@ -133,7 +133,7 @@ impl PullUpdatesRequest {
     }
 
     /// The request that a client meant, its bitmaps decoded; `page_size` and `deadline` are the client's own business
-    /// and stay `None`. An empty query is no query.
+    /// and stay `None`. An empty query is not a query.
     pub fn to_request(&self) -> Result<PagesRequest, WireError> {
         if self.stream_kind != StreamKind::Pages as i32 {
             return Err(WireError::Unsupported("a stream of something else than pages"));
@@ -245,7 +245,9 @@ impl PullUpdatesHeader {
             WireProtocol::try_from(self.protocol),
             Ok(WireProtocol::Unspecified | WireProtocol::Pages)
         ) {
-            return Err(WireError::Unsupported("a remote whose storage is no page store"));
+            return Err(WireError::Unsupported(
+                "a remote whose storage is not a page store",
+            ));
         }
         let mode = match WireApplyMode::try_from(self.apply_mode) {
             Ok(WireApplyMode::Incremental) => ApplyMode::Incremental,

@@ -551,7 +551,7 @@ async fn a_wrong_answer_to_sql_is_a_typed_error() {
         (
             r#"{"results":[{"type":"ok","response":{"type":"close"}}]}"#,
             RemoteErrorKind::Protocol,
-            "no answer to a batch",
+            "not an answer to a batch",
         ),
         (
             r#"{"results":[{"type":"ok","response":{"type":"batch","result":{"step_results":[null,null],"step_errors":[]}}}]}"#,

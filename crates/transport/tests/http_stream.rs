@@ -140,7 +140,10 @@ async fn a_stream_cut_at_any_byte_is_taken_up_again_where_it_broke() {
         assert_eq!(seen.len(), 2, "cut after {at} bytes");
         let second = PullUpdatesRequest::decode(seen[1].body.clone()).unwrap();
         if second.server_revision.is_empty() {
-            assert!(at < 40, "only a request without its header may be asked for anew");
+            assert!(
+                at < 40,
+                "only a request without its header may be asked for again"
+            );
         } else {
             let asked = second.to_request().unwrap();
             assert_eq!(asked.revision, memory.latest().map(|(revision, _)| revision));

@@ -148,7 +148,7 @@ pub(crate) struct InUse(Arc<Instance>);
 impl InUse {
     /// One more, of an instance that is not closed.
     pub(crate) fn of(instance: &Arc<Instance>) -> Result<Self, ReadError> {
-        // Under the lock, so that whoever found none and takes the path is not surprised by one.
+        // Under the lock, so that anyone who found none and takes the path is not surprised by one.
         let _replicas = REPLICAS.lock();
         if instance.is_closed() {
             return Err(ReadError::Closed);

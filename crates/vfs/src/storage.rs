@@ -197,7 +197,7 @@ impl Storage for OsStorage {
     }
 }
 
-/// Belongs to the open file, which a forked child has too: it is given back by the process that took it, whoever still has the
+/// Belongs to the open file, which a forked child has too: it is given back by the process that took it, anyone who still has the
 /// file open, and by no other.
 struct FileLock {
     file: File,

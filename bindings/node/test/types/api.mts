@@ -86,7 +86,7 @@ const { changes, lastInsertRowid }: { changes: number; lastInsertRowid: number }
 );
 await db.all('SELECT :a', { a: 1 }, { queryTimeout: 5 });
 await db.get('SELECT ?', [1]);
-// @ts-expect-error a function is no value
+// @ts-expect-error a function is not a value
 await db.get('SELECT ?', () => 1);
 
 const statement = await db.prepare('SELECT 1');

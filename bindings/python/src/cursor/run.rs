@@ -68,7 +68,7 @@ impl Cursor {
                     }
                     return Err(raised);
                 }
-                // A statement from the cache may have been prepared for a schema that is no more.
+                // A statement from the cache may have been prepared for a schema that is gone.
                 Err(error) if again && is_schema_error(&error) => again = false,
                 Err(error) => return Err(owner.raise(py, error)),
             }

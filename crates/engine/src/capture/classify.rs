@@ -92,7 +92,7 @@ thread_local! {
     static BESIDE: Cell<Beside> = const { Cell::new(Beside::Anything) };
 }
 
-/// What a statement that is compiled anew while it runs may do to `main`.
+/// What a statement that is compiled again while it runs may do to `main`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Beside {
     Anything,
@@ -102,7 +102,7 @@ enum Beside {
     Refused,
 }
 
-/// Runs `step`, a step of a statement that is not recorded because it does not write to `main`. SQLite compiles it anew
+/// Runs `step`, a step of a statement that is not recorded because it does not write to `main`. SQLite compiles it again
 /// when the schema has changed, and then it may: a temporary table gone that hid one of `main`, a TEMP trigger made. It is
 /// refused then, before it has changed anything; `None`.
 pub(crate) fn beside<T>(step: impl FnOnce() -> T) -> Option<T> {
@@ -214,13 +214,13 @@ impl Heard {
             } if database_name.eq_ignore_ascii_case("main") && self.ddl.is_none() => {
                 self.ddl = Some((K::AlterOther, table_name.to_owned()));
             }
-            // A file name that is no literal comes without a name.
+            // A file name that is not a literal comes without a name.
             AuthAction::Attach { .. } | AuthAction::Unknown { code: ATTACH, .. } => self.attaches = true,
             _ => {}
         }
     }
 
-    /// The writes that were heard while a statement ran, which means that SQLite compiled it anew.
+    /// The writes that were heard while a statement ran, which means that SQLite compiled it again.
     pub(crate) fn into_targets(self) -> Vec<Target> {
         self.targets
     }

@@ -17,7 +17,7 @@ use crate::{change::Change, error::Result};
 /// What a capturing connection shares with the rest of the replica.
 #[derive(Clone)]
 pub(crate) struct CaptureOptions {
-    /// The last change id that is known to have been used, also by changes that have left the log. Whoever deletes from
+    /// The last change id that is known to have been used, also by changes that have left the log. Anyone who deletes from
     /// the log raises it first.
     pub floor: Arc<AtomicI64>,
     /// Called before the log is made, in the transaction that will write its first change.

@@ -50,7 +50,7 @@ impl Run<'_> {
             _ => 0,
         };
         stmt.reset()?;
-        // SQLite compiles it anew exactly when the schema is not the one it was compiled for.
+        // SQLite compiles it again exactly when the schema is not the one it was compiled for.
         let compiled = stmt.reprepares();
         if fresh || compiled != self.state.compiled {
             self.state.compiled = compiled;

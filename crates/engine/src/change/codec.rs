@@ -20,11 +20,11 @@ const SECOND: u8 = 2;
 /// What release 0.1 wrote.
 const FIRST: u8 = 1;
 
-/// Bytes that are no chunk of changes.
+/// Bytes that are not a chunk of changes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodecError {
-    /// The chunk was written by a newer release, or is no chunk.
+    /// The chunk was written by a newer release, or is not a chunk.
     #[error(
         "recorded changes are in format {0}, this release reads format {VERSION}: open the replica with the release that wrote it"
     )]

@@ -62,7 +62,7 @@ pub enum PushOutcome {
     /// Nothing landed: the remote refused a change. It would do so again.
     Refused(Box<PushRefused>),
     /// Nothing of this batch landed, because the remote is no longer at [`PushOptions::after`](super::push::PushOptions::after); most likely an earlier
-    /// request arrived late. Ask for the position and go on from there.
+    /// request arrived late. Ask for the position and continue from there.
     Moved,
     /// Nothing landed, and no change is to blame: the remote is busy, read-only, full ...
     Failed {

@@ -7,7 +7,7 @@
 //! 1. with [`Mode::Rows`], a check that the remote has switched triggers and foreign-key actions off, as the batch asks
 //! 2. `BEGIN IMMEDIATE`; with [`Mode::Enforced`], foreign keys are deferred to the `COMMIT`
 //! 3. `CREATE TABLE IF NOT EXISTS turso_sync_last_change_id ..`
-//! 4. a check that the remote is where the batch goes on from. A request that was given up on may still be on its way;
+//! 4. a check that the remote is where the batch continues from. A request that was given up on may still be on its way;
 //!    without this, it and its repetition could both land
 //! 5. the changes
 //! 6. where rows got other keys than here ([`keys`](super::keys)), if any did

@@ -45,7 +45,7 @@ pub struct TransformMutation {
 /// What the callback decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transform {
-    /// The change goes on as it is.
+    /// The change is sent as it is.
     Keep,
     /// The change is left out.
     Skip,

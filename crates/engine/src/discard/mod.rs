@@ -1,7 +1,7 @@
 //! Giving up local changes: one that the remote refuses, alone or with those that depend on it. And listing them.
 //!
 //! What a discarded change did is still in the replica's pages. That it must go is noted in the info file before the log
-//! forgets the change, so that the next pull builds the remote's state anew, whether the remote has news or not, with what
+//! forgets the change, so that the next pull builds the remote's state again, whether the remote has news or not, with what
 //! is left of the log on top.
 
 mod given_up;

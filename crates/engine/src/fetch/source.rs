@@ -115,7 +115,7 @@ async fn fetch(
 }
 
 /// Takes out of a request what has come by other ways since it was made. False when the page that it was made for has:
-/// whoever waits for another one asks again.
+/// anyone who waits for another one asks again.
 fn narrow(request: &mut PagesRequest, miss: &Miss, sink: &dyn PageSink) -> bool {
     if let PageSelector::Ids(ids) = &mut request.select
         && sink.fills()

@@ -66,7 +66,7 @@ impl Database {
         saved(session, everything(session, progress))
     }
 
-    /// Waits for pages that are still streaming in: a query goes on as soon as its own page has come, and the pages around
+    /// Waits for pages that are still streaming in: a query continues as soon as its own page has come, and the pages around
     /// it come later. For programs that end after a query, and for counting. False when they have not come in time, or when it
     /// was cancelled.
     pub fn settle(&self, wait: Duration) -> bool {
@@ -156,7 +156,7 @@ fn everything(session: &Session<'_>, mut progress: impl FnMut(HydrateProgress) +
     Ok(at.fetched)
 }
 
-/// Runs one request into a sink. Cancelled, the sink is dropped with the future, and whoever waits for a page is told.
+/// Runs one request into a sink. Cancelled, the sink is dropped with the future, and anyone who waits for a page is told.
 fn receive(
     session: &Session<'_>,
     request: PagesRequest,

@@ -69,7 +69,7 @@ pub struct PageDifference {
 
 impl Database {
     /// Compares every page that is here and not written locally with the remote's copy at the base revision. Pages that
-    /// differ are found and not changed: delete the replica and connect anew to replace them.
+    /// differ are found and not changed: delete the replica and connect again to replace them.
     pub fn verify(&self, progress: impl FnMut(VerifyProgress) + Send) -> Result<Verified> {
         let session = &self.session(DOING)?;
         let _sync = session.lock_sync(DOING)?;

@@ -1,6 +1,6 @@
 //! The first connect: makes a replica of a remote database out of nothing. Everything is streamed to the file; the
 //! `-info` file that says "ready" is written last. Before that it names the revision, and the page map is saved now and
-//! then, so that a download that was cut off goes on where it was ([`Begun`]), at the same revision.
+//! then, so that a download that was cut off continues where it was ([`Begun`]), at the same revision.
 //!
 //! A replica can also be made without the remote ([`empty`]). What the first connect would have brought, the first pull
 //! then brings: the same [`fetch`], into the pull's file.
@@ -203,7 +203,7 @@ pub(crate) async fn run(
     })
 }
 
-/// Reads what a first connect that was cut off has left at `path`, as far as a download by this plan can go on from it.
+/// Reads what a first connect that was cut off has left at `path`, as far as a download by this plan can continue from it.
 pub(crate) fn begun(storage: &dyn Storage, path: &Path, info: &Info, plan: &Plan) -> Result<Option<Begun>> {
     let resumes = match plan {
         Plan::Everything { .. } => true,
@@ -212,7 +212,7 @@ pub(crate) fn begun(storage: &dyn Storage, path: &Path, info: &Info, plan: &Plan
     if !resumes || info.is_unpulled() || info.base_size == 0 {
         return Ok(None);
     }
-    // What cannot be read is begun anew.
+    // What cannot be read is started over.
     let (Ok(Some(saved)), Ok(page_size)) = (Replica::load_map(storage, path), PageSize::new(info.page_size))
     else {
         return Ok(None);

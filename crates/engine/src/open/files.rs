@@ -138,7 +138,7 @@ fn open_existing(
         info.save(&**storage, path)?;
     }
     let mut mark = info.wal_mark.map(WalMark::from);
-    // A dirty page behind both ends is in the WAL or nowhere; then the WAL tells. A damaged or forged map that names
+    // A dirty page past both ends is in the WAL or nowhere; then the WAL tells. A damaged or forged map that names
     // billions of them costs nothing.
     let end = pages_in_file.max(u64::from(info.base_size));
     if saved.dirty.max().is_some_and(|id| u64::from(id) >= end) {
@@ -203,7 +203,7 @@ fn changed(path: &Path, how: &'static str, unpushed: Option<u64>) -> Error {
     }
 }
 
-/// Makes a replica where there is none, or where a first connect was cut off: then it goes on where that was, if what it
+/// Makes a replica where there is none, or where a first connect was cut off: then it continues where that was, if what it
 /// left is of this remote and the revision is still kept.
 fn make_new(
     storage: &Arc<dyn Storage>,
@@ -332,7 +332,7 @@ fn take_lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Any + Send + 
 }
 
 /// Removes what a first connect that failed has made. The info file goes last, and only when the rest went: while it
-/// is there, and says that the replica is not ready, the next connect begins anew.
+/// is there, and says that the replica is not ready, the next connect starts over.
 pub(crate) fn remove_files(storage: &dyn Storage, path: &Path) {
     let info = info::file(path);
     let said_ready = Info::load(storage, path).is_ok_and(|info| info.is_some_and(|info| info.ready));

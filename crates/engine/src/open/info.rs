@@ -32,7 +32,7 @@ const LIMIT: u64 = 1 << 20;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Info {
     pub format: u32,
-    /// False until the bootstrap is complete; a replica that is not is begun anew at the next open.
+    /// False until the bootstrap is complete; a replica that is not is started over at the next open.
     pub ready: bool,
     /// Names this replica on the remote, in `turso_sync_last_change_id`.
     pub client_id: String,
@@ -68,7 +68,7 @@ pub(crate) struct Info {
     /// No change id up to this one is given again.
     pub change_floor: i64,
     /// A change was discarded, so that the pages here are not what the remote and the log make: the next pull builds them
-    /// anew, also without news.
+    /// again, also without news.
     #[serde(default)]
     pub rebuild: bool,
     /// Whether there may be a change log. While not, a pull need not look, for which the schema would have to be here.

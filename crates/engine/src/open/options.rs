@@ -173,10 +173,10 @@ impl Builder {
         self
     }
 
-    /// Whether a replica that is here may go on with another remote than it was made from: its database has moved to a new
+    /// Whether a replica that is here may continue with another remote than it was made from: its database has moved to a new
     /// url, or was restored from a backup at the old one. Without it such a url is refused, for mixing two databases would
     /// damage the replica. With it, pages that are not here can be read again after the next pull, which downloads what is
-    /// here anew; changes that were not pushed stay and can be pushed. Default: no.
+    /// here again; changes that were not pushed stay and can be pushed. Default: no.
     pub fn accept_new_url(mut self, accepted: bool) -> Self {
         self.accept_new_url = accepted;
         self

@@ -34,7 +34,7 @@ pub(crate) fn ask(
         Some(asked) if asked.base.size == PageCount::ZERO => match old.size {
             PageCount::ZERO => Ok(None),
             _ => Err(Error::UnusableDatabase {
-                why: "the remote's database has become empty; delete the replica and connect anew".into(),
+                why: "the remote's database has become empty; delete the replica and connect again".into(),
             }),
         },
         asked => Ok(asked),

@@ -1,5 +1,5 @@
 //! The last step of a pull: what has committed is written down, in the page map, then in the info file; then its intent goes.
-//! Whoever pulls, pushes or discards after a pull that could not do it does it first.
+//! Anyone who pulls, pushes or discards after a pull that could not do it does it first.
 
 use partial_sync_core::PageCount;
 use partial_sync_vfs::{Base, NextBase};
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Writes down where a pull that has committed has brought the replica; for the holder of the turn of `lock_sync`. Where that
-/// failed (a full disk), the sealed intent says so after a crash, and whoever pulls, pushes or discards next does it first.
+/// failed (a full disk), the sealed intent says so after a crash, and anyone who pulls, pushes or discards next does it first.
 pub(crate) fn finish_earlier(session: &Session<'_>) -> Result<()> {
     let unfinished = *session.unfinished.lock();
     let Some(pull) = unfinished else { return Ok(()) };

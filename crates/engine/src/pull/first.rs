@@ -47,7 +47,7 @@ pub(super) fn check(page: PageId, data: &[u8], page_size: u32) -> Result<()> {
         Err(Error::UnusableDatabase {
             why: format!(
                 "it has {theirs}, and this replica was made before that could be known, with {ours}; push what was changed \
-                 here, delete the replica, and connect anew with bootstrap_if_empty while the remote can be reached"
+                 here, delete the replica, and connect again with bootstrap_if_empty while the remote can be reached"
             ),
         })
     };

@@ -51,7 +51,7 @@ struct Written {
     keep: Vec<u8>,
 }
 
-/// A cookie that no connection can have seen before, so that each reads the schema anew, and that tells the commit that it
+/// A cookie that no connection can have seen before, so that each reads the schema again, and that tells the commit that it
 /// belongs to. `random` keeps it from coming back when the numbers wrap around.
 pub(crate) fn cookie_after(local: u32, random: u32) -> u32 {
     local.wrapping_add(STEP).wrapping_add(random % (STEP / 2))

@@ -6,7 +6,7 @@
 //!
 //! 1. *Ask* ([`ask`]) what changed since the base revision, of the pages that are here. No lock is held.
 //! 2. *Build* ([`next`], [`preview`]) the new state with the unpushed changes put back, in temporary files. The network,
-//!    the length of the log and changes that cannot be put back are this step's matter; readers and writers go on.
+//!    the length of the log and changes that cannot be put back are this step's matter; readers and writers continue.
 //! 3. *Catch up* with what was committed locally meanwhile, until nothing is left.
 //! 4. *Commit* ([`commit`]) in one SQLite transaction, after a small [`intent`] was sealed; move the base in the instant in
 //!    which the commit becomes visible.

@@ -1,5 +1,5 @@
 //! The state that a pull is going to commit: the remote's new revision with the unpushed local changes on top, built aside
-//! while readers and writers of the replica go on. Whatever needs the network, takes long or can fail happens here.
+//! while readers and writers of the replica continue. Whatever needs the network, takes long or can fail happens here.
 
 use std::sync::Arc;
 

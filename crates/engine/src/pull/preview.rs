@@ -1,6 +1,6 @@
 //! The database on which a pull puts local changes back: the remote's new state, writable, in temporary files. It is a
 //! replica like any other, whose absent pages come from what is staged, from the replica's pages that did not change, or
-//! from the remote at the new revision. Readers and writers of the replica go on meanwhile, and a change that cannot be put
+//! from the remote at the new revision. Readers and writers of the replica continue meanwhile, and a change that cannot be put
 //! back is found while nothing has happened yet.
 //!
 //! What it fetches is staged too: the pull may have to write it.
@@ -194,7 +194,7 @@ impl PageSource for Source {
         let request = pinned(&miss.base, &absent, self.page_size, self.deadline);
         runtime().spawn(async move {
             let result = stream(&*remote, request, |page, data| {
-                // Staged first: the put-back goes on, and may end, as soon as it has its page.
+                // Staged first: the put-back continues, and may end, as soon as it has its page.
                 staged
                     .upgrade()
                     .ok_or(Error::Interrupted { doing: DOING })

@@ -166,7 +166,7 @@ impl<'a> PutBack<'a> {
             }
             match execute(&self.conn, &mut self.kept, statement) {
                 Err(e) if statement.skip_if_duplicate_column && is_duplicate_column(&e.message) => {}
-                // A page that could not be had is no conflict; it is what it is.
+                // A page that could not be had is not a conflict; it is what it is.
                 Err(e) if e.source.is_some() || !is_refusal(e.code) => return Err(e.into()),
                 Err(e) if is_key_taken(change, &e.message) => return Ok(Some(e.message)),
                 Err(e) if statement.must_find && is_row_gone(&e.message) => {
@@ -262,7 +262,7 @@ impl<'a> PutBack<'a> {
 
 impl Drop for PutBack<'_> {
     fn drop(&mut self) {
-        // Whoever uses the connection next expects them to fire.
+        // Anyone who uses the connection next expects them to fire.
         let _ = self.switch(Mode::Triggers);
     }
 }

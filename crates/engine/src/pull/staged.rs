@@ -72,7 +72,7 @@ impl Staged {
         let Some(page) = id.no() else { return Ok(()) };
         let admitted = admit(page, data, self.page_size).map_err(|e| Error::UnusableDatabase {
             why: format!(
-                "its pages now have {} bytes, the replica's have {}; delete the replica and connect anew",
+                "its pages now have {} bytes, the replica's have {}; delete the replica and connect again",
                 e.got, e.expected
             ),
         })?;

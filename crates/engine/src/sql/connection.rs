@@ -160,7 +160,7 @@ impl Connection {
 
     /// Runs `work` on this thread, where nothing may wait: what would wait for a page that is not here, for a lock or for
     /// a pull, or take more than about `steps` of SQLite's virtual machine, fails with [`Error::WouldWait`]. The transaction
-    /// goes on and bound values stay; run the statement again where it may wait.
+    /// continues and bound values stay; run the statement again where it may wait.
     ///
     /// For statements that only read: writing to disk is not held back, and a write that fails so may roll back its transaction.
     pub fn without_waiting<T>(&self, steps: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {

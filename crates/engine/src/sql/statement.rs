@@ -131,7 +131,7 @@ impl Statement {
     }
 
     /// Runs until the next row: true when there is one. A statement that writes has run to its end by then, and outside of a
-    /// transaction it is committed. After the end it begins anew, like SQLite.
+    /// transaction it is committed. After the end it starts over, like SQLite.
     pub fn step(&mut self) -> Result<bool> {
         let Self {
             stmt,
@@ -221,7 +221,7 @@ impl Statement {
         self.stmt.is_explain()
     }
 
-    /// How often SQLite compiled it anew because the schema had changed: its columns may be others then.
+    /// How often SQLite compiled it again because the schema had changed: its columns may be others then.
     pub fn reprepares(&self) -> i32 {
         self.stmt.reprepares()
     }

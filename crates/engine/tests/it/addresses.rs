@@ -209,7 +209,7 @@ fn s3_a_push_before_the_first_pull_at_the_new_url_works_and_mixes_nothing() {
         ["Integer(1001)"]
     );
     drop(db);
-    // The replica belongs to the new url, and its base still does not: also for whoever opens it next, without a word.
+    // The replica belongs to the new url, and its base still does not: also for anyone who opens it next, without a word.
     let db = replicas.builder("a.db").connect().unwrap();
     let conn = db.connection().unwrap();
     let error = rows(&conn, "select v from t where id = 300").unwrap_err();

@@ -375,7 +375,7 @@ fn invariant_11_a_forged_page_map_that_names_billions_of_pages_does_no_harm() {
     let db = open("b.db").unwrap();
     let stats = db.stats().unwrap();
     assert!(stats.pages_present <= stats.pages_total);
-    // Dirty pages that no file has are no harm.
+    // Dirty pages that no file has do no harm.
     forge("a.db-pages", &good.present, &all);
     let db = open("a.db").unwrap();
     assert!(db.stats().unwrap().pages_dirty < 100);

@@ -1,4 +1,4 @@
-//! What goes on at the same time: statistics, checkpoints, pushes and pulls of one replica, and cancelling each of them
+//! What continues at the same time: statistics, checkpoints, pushes and pulls of one replica, and cancelling each of them
 //! wherever it is.
 
 use std::{

@@ -66,7 +66,7 @@ create view spender as select p.id, p.name, p.city, sum(o.qty * o.price) as spen
 create view open_order as select * from orders where status = 'open';
 ";
 
-/// `$n` is a person's id, `$s` a small number, `$w` a word, `$y` a year, `$d` a date; each is chosen anew for each run.
+/// `$n` is a person's id, `$s` a small number, `$w` a word, `$y` a year, `$d` a date; each is chosen again for each run.
 const QUERIES: &[&str] = &[
     "select * from person where id = $n",
     "select name, score from person where id between $n and $n + 40 order by id desc",

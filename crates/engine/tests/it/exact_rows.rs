@@ -196,7 +196,7 @@ fn h7_keys_that_nobody_chose_take_no_row_away_whoever_pushes_first_and_whoever_p
             world.a.pull().unwrap();
         }
         world.a.push().unwrap();
-        // Between the push and the pull, the replica goes on with the keys that it knows.
+        // Between the push and the pull, the replica continues with the keys that it knows.
         let ids = rows(&world.conn, "select id from p where name = 'a7'").unwrap();
         assert_eq!(ids.len(), 1);
         world
@@ -410,7 +410,7 @@ fn h7_an_update_or_delete_of_a_keyless_row_that_is_gone_is_a_typed_refusal() {
     }
 }
 
-/// Of rows that are the same in every column exactly one goes. A row that a key finds and that is gone already is no conflict.
+/// Of rows that are the same in every column exactly one goes. A row that a key finds and that is gone already is not a conflict.
 #[test]
 fn h7_one_of_several_equal_rows_goes_and_a_keyed_row_that_is_gone_is_no_conflict() {
     for pull_first in [false, true] {

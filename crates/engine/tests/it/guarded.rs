@@ -264,7 +264,7 @@ fn h4_a_replica_is_not_attached_under_any_name() {
             }
         }
     }
-    // What is no replica is attached as ever.
+    // What is not a replica is attached as ever.
     conn.execute("attach ? as plain", [plain.to_str().unwrap()])
         .unwrap();
     conn.execute_batch(

@@ -113,7 +113,7 @@ fn a_thread_that_must_not_wait_gets_what_is_here_and_a_clear_no_for_what_is_not(
     assert_eq!(here(1).unwrap(), 400);
     assert!(matches!(here(1500).unwrap_err(), Error::WouldWait));
     assert_eq!(counting.requests(), requests, "nothing was asked for");
-    // The transaction goes on, with what it wrote.
+    // The transaction continues, with what it wrote.
     assert!(!conn.is_autocommit());
     assert_eq!(here(10_000).unwrap(), 4);
     assert_eq!(

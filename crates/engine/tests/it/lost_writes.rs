@@ -96,7 +96,7 @@ fn invariant_1_ids_of_changes_that_a_pull_finds_on_the_remote_are_not_given_agai
     }
 }
 
-/// A pull that had nothing to put back let writers go on before its file was removed, and had no marker that it was done:
+/// A pull that had nothing to put back let writers continue before its file was removed, and had no marker that it was done:
 /// after a crash in between, its pages were written again, over what had been committed meanwhile.
 #[test]
 fn invariant_1_a_write_between_a_pulls_commit_and_its_end_survives_a_crash() {
@@ -222,7 +222,7 @@ fn invariant_1_a_pull_whose_commit_failed_does_not_come_back_after_a_crash() {
     check(&db, &served);
 }
 
-/// A remote that holds back the end of an answer until it is told to go on.
+/// A remote that holds back the end of an answer until it is told to continue.
 #[derive(Debug)]
 struct Held {
     inner: Arc<dyn Remote>,

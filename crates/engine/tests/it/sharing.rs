@@ -52,7 +52,7 @@ fn sixteen_connects_at_once_share_one_cold_replica() {
         .query_row("select count(*) from t where v = 'mine'", [], |r| r.get(0))
         .unwrap();
     assert_eq!(count, 16);
-    // All are closed: the next connect opens the files anew.
+    // All are closed: the next connect opens the files again.
     let db = replicas.builder("a.db").connect().unwrap();
     assert_eq!(
         rows(&db.connection().unwrap(), "select count(*) from t").unwrap(),

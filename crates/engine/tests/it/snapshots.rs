@@ -1,5 +1,5 @@
 //! Every read transaction sees one state: of the remote at one revision, plus the local changes committed before it;
-//! also where most pages are absent, and while pulls, pushes, local commits and remote commits go on all the time.
+//! also where most pages are absent, and while pulls, pushes, local commits and remote commits continue all the time.
 
 use std::{
     sync::{
@@ -454,7 +454,7 @@ fn invariant_4_a_reader_whose_revision_expired_is_told_so_and_works_again_in_a_n
     let error = value(&conn, 300).unwrap_err();
     assert!(error.is_revision_expired(), "{error}");
     assert!(error.page().is_some());
-    // SQLite ends a transaction in which a page could not be read; what follows is no part of it and waits for its end.
+    // SQLite ends a transaction in which a page could not be read; what follows is not part of it and waits for its end.
     assert!(value(&conn, 1).unwrap_err().is_transaction_lost());
     conn.execute_batch("rollback").unwrap();
     assert!(conn.is_autocommit());
@@ -480,7 +480,7 @@ fn a_replica_whose_own_revision_expired_says_so_and_comes_back_with_a_pull() {
     until_expired(&served, &revision);
     let error = value(&conn, 300).unwrap_err();
     assert!(error.is_revision_expired(), "{error}");
-    assert_eq!(value(&conn, 1).unwrap(), 7, "what is here goes on");
+    assert_eq!(value(&conn, 1).unwrap(), 7, "what is here continues");
     assert!(db.pull().unwrap());
     assert_eq!(value(&conn, 300).unwrap(), 1);
     assert_eq!(value(&conn, 1).unwrap(), 7, "what was local stays local");
@@ -514,7 +514,7 @@ fn invariant_10_a_query_fails_within_its_deadline_when_the_remote_is_gone_and_wo
         error.is_transient() && error.page().is_some() && error.remote().is_some(),
         "{error}"
     );
-    assert_eq!(value(&conn, 1).unwrap(), 0, "what is here goes on");
+    assert_eq!(value(&conn, 1).unwrap(), 0, "what is here continues");
     conn.execute("update t set v = 5 where id = 1", ()).unwrap();
     assert_eq!(value(&db.connection().unwrap(), 1).unwrap(), 5);
     served.start();

@@ -323,7 +323,7 @@ fn what_could_happen_only_because_of_a_discarded_change_goes_too() {
             1,
             &["insert into u values (1, 'A')", "insert into u values (3, 'c')"],
         ),
-        // A row that was made anew is another one.
+        // A row that was made again is another one.
         (
             &[
                 "insert into docs values (5, 'a', 'fox')",

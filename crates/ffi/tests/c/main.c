@@ -757,7 +757,7 @@ static void many_rows_come_in_one_call(void)
     EXPECT(batch.done && batch.rows == 0 && batch.changes == 1000 && batch.last_insert_rowid == 1000);
     FAILS(partial_sync_run(stmt, NULL, 0, 0, 0, &batch, &error), PARTIAL_SYNC_CODE_MISUSE, "1 parameters, 0 values");
     FAILS(partial_sync_run(stmt, parameters, length - 1, 0, 0, &batch, &error), PARTIAL_SYNC_CODE_MISUSE,
-          "parameter 1 are no value");
+          "parameter 1 are not a value");
     parameters[length] = PARTIAL_SYNC_TYPE_NULL;
     FAILS(partial_sync_run(stmt, parameters, length + 1, 0, 0, &batch, &error), PARTIAL_SYNC_CODE_MISUSE,
           "more values");

@@ -13,7 +13,7 @@ struct State {
     hanging: bool,
     /// Bytes were swallowed since somebody waited for that last.
     swallowed: bool,
-    /// Connections that lost bytes: they cannot go on when the proxy answers again.
+    /// Connections that lost bytes: they cannot continue when the proxy answers again.
     broken: Vec<TcpStream>,
 }
 

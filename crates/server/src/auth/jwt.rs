@@ -24,7 +24,7 @@ use serde::Deserialize;
 use super::bearer::bearer;
 use crate::access::{Access, Authenticator, Denied};
 
-/// How far the clock of whoever makes tokens may be ahead of ours.
+/// How far the clock of anyone who makes tokens may be ahead of ours.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 /// What a file with a shared secret starts with.
 const HMAC_PREFIX: &[u8] = b"hmac:";
@@ -92,7 +92,7 @@ impl Jwt {
         Self::with(DecodingKey::from_ed_der(&public_key), Algorithm::EdDSA)
     }
 
-    /// A secret shared with whoever makes the tokens.
+    /// A secret shared with anyone who makes the tokens.
     pub fn hmac_sha256(secret: &[u8]) -> Result<Self, KeyError> {
         if secret.len() < HMAC_MIN_BYTES {
             return Err(KeyError::ShortSecret(secret.len()));

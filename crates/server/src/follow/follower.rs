@@ -241,7 +241,7 @@ impl Follower {
         done.await.map_err(|_| ServerError::Stopping)?
     }
 
-    /// One step, by whoever has the turn.
+    /// One step, by anyone who has the turn.
     fn step(&self) -> Result<Arc<Current>, ServerError> {
         let before = self.current();
         let next = Arc::new(Snapshot::take(&self.files, Some(&before.snapshot))?);

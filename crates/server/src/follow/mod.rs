@@ -1,4 +1,4 @@
-//! Following a SQLite file, as Litestream does: snapshots of its committed states, whoever commits, and the revisions
+//! Following a SQLite file, as Litestream does: snapshots of its committed states, no matter who commits, and the revisions
 //! that the page history gives them.
 //!
 //! Never writes a page of the database and never blocks a reader or a writer of it for longer than SQLite itself does.

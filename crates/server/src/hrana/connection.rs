@@ -55,7 +55,7 @@ struct Notes {
     deadline: AtomicU64,
     /// The deadline has struck.
     expired: AtomicBool,
-    /// Whoever asked has gone.
+    /// Anyone who asked has gone.
     cancelled: Mutex<Option<Arc<AtomicBool>>>,
     /// Something of this client is left in the connection.
     tainted: AtomicBool,

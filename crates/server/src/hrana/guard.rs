@@ -4,7 +4,7 @@
 //!
 //! Pragmas are allowed by name; one that is not listed here is refused. The SQL text is looked at for what the authorizer
 //! does not tell: whether a schema change names one of this project's tables, and whether a statement that makes or writes
-//! one is, word for word, the one that clients agree on. Whoever could give such a table another shape, or empty it, would
+//! one is, word for word, the one that clients agree on. Anyone who could give such a table another shape, or empty it, would
 //! stop every client's pushes and pulls.
 //!
 //! `turso_sync_last_change_id` says how far each client has pushed. Clients make it and write their own row of it in
@@ -134,7 +134,7 @@ fn judge_own(context: &AuthContext<'_>) -> Option<Verdict> {
         );
         return changes_schema.then_some(Look);
     };
-    // A trigger's program is no client.
+    // A trigger's program is not a client.
     let directly = context.accessor.is_none() && own.eq_ignore_ascii_case(LAST_CHANGE_ID);
     Some(allowed.filter(|_| directly).unwrap_or_else(|| refuse_own(own)))
 }

@@ -87,7 +87,7 @@ pub(super) struct Lease {
 
 /// Why a request cannot run at all.
 pub(super) enum Unavailable {
-    /// The baton is no good (400).
+    /// The baton is not valid (400).
     Baton(hrana::Error),
     /// There is no room (503).
     Busy(hrana::Error),
@@ -178,7 +178,7 @@ impl Streams {
         Err(error(
             code::STREAM_EXPIRED,
             format!(
-                "this baton is not valid: its stream was closed, was not used for {:?}, or goes on under a \
+                "this baton is not valid: its stream was closed, was not used for {:?}, or continues under a \
                  newer baton. A transaction that was open in it has been rolled back (at the latest after {:?}): \
                  start it again",
                 self.options.baton_idle, self.options.transaction_timeout

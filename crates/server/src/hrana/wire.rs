@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// Body of a pipeline request.
 #[derive(Debug, Deserialize)]
 pub(super) struct PipelineRequest {
-    /// The stream to go on with; absent = a new one.
+    /// The stream to continue with; absent = a new one.
     #[serde(default)]
     pub baton: Option<String>,
     /// What to do, in order.
@@ -20,7 +20,7 @@ pub(super) struct PipelineRequest {
 /// Body of a cursor request.
 #[derive(Debug, Deserialize)]
 pub(super) struct CursorRequest {
-    /// The stream to go on with; absent = a new one.
+    /// The stream to continue with; absent = a new one.
     #[serde(default)]
     pub baton: Option<String>,
     /// What to do.

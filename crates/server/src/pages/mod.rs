@@ -65,7 +65,7 @@ impl PagesEndpoint {
     /// Answers one request.
     pub async fn answer(&self, follower: &Arc<Follower>, body: Bytes) -> Result<Response, Refusal> {
         let wire = PullUpdatesRequest::decode(body)
-            .map_err(|e| Refusal::bad_request(format!("the body is no pull-updates request: {e}")))?;
+            .map_err(|e| Refusal::bad_request(format!("the body is not a pull-updates request: {e}")))?;
         let encoding = wire.page_encoding();
         let request = wire
             .to_request()

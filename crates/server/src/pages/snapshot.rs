@@ -69,7 +69,7 @@ impl QueryRunner for SnapshotQueries {
     }
 }
 
-/// What a query has touched, and whether it may go on.
+/// What a query has touched, and whether it may continue.
 struct Watch {
     deadline: Instant,
     most: u64,

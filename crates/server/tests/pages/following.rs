@@ -122,7 +122,7 @@ async fn the_wal_does_not_grow_for_ever_under_a_writer_that_never_pauses() {
     assert_eq!(
         writing.await.unwrap(),
         3,
-        "the WAL began anew while it was written to"
+        "the WAL started over while it was written to"
     );
     let client = Client::new(&server.url());
     assert_eq!(client.latest().await.whole(), dump(&db.path));

@@ -183,7 +183,7 @@ async fn invariant_11_sixteen_query_selectors_run_at_a_time() {
         answer.send().await.unwrap().text().await.unwrap()
     };
     while !metrics().await.contains("endpoint=\"pull-updates\"} 64\n") {}
-    // Those that are not held by now never would be: everything else goes on, also what needs a thread.
+    // Those that are not held by now never would be: everything else continues, also what needs a thread.
     for _ in 0..100 {
         metrics().await;
         Client::new(&server.url()).latest().await;

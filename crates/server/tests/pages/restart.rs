@@ -1,4 +1,4 @@
-//! What a server finds when it starts again: clients go on from the revision they have.
+//! What a server finds when it starts again: clients continue from the revision they have.
 
 use std::{
     io::{BufRead, BufReader},

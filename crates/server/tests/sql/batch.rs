@@ -136,7 +136,7 @@ async fn invariant_3_a_push_whose_steps_succeed_is_committed_whole_and_told_to_t
     assert_eq!(picture(&server.batch(&steps).await), "+++++-");
     assert_eq!(server.commits(), 1);
     assert_eq!(server.column("SELECT count(*) FROM t").await[0]["value"], "2");
-    assert_eq!(server.commits(), 1, "reading is no commit");
+    assert_eq!(server.commits(), 1, "reading is not a commit");
 }
 
 #[tokio::test]

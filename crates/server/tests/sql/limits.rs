@@ -1,4 +1,4 @@
-//! What bounds a request: time, the size of the answer, the client's patience; and bodies that are no requests.
+//! What bounds a request: time, the size of the answer, the client's patience; and bodies that are not requests.
 
 use std::time::Duration;
 

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinHandle};
 
-/// Counts what it is told, and can keep whoever tells it waiting.
+/// Counts what it is told, and can keep anyone who tells it waiting.
 pub(crate) struct Commits {
     count: watch::Sender<usize>,
     held: watch::Sender<bool>,

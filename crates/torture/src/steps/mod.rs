@@ -62,7 +62,7 @@ pub enum Net {
     Trouble(usize, Trouble),
     /// From the request of this number on, every request fails.
     OfflineFrom(usize),
-    /// What was held goes on.
+    /// What was held continues.
     Release,
 }
 
@@ -110,7 +110,7 @@ pub enum Step {
     Net(usize, Net),
     /// The replica's world stops at the operation of this number from now on, at the latest after the next step.
     Crash(usize, u64, Survives),
-    /// What a crash at the operation of this number of the next step would leave is checked, and the history goes on. A step
+    /// What a crash at the operation of this number of the next step would leave is checked, and the history continues. A step
     /// with fewer operations is counted through again.
     Fork(usize, u64, Survives),
 }

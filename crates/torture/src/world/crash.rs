@@ -47,7 +47,7 @@ struct Checked {
 }
 
 impl World {
-    /// Kills a replica: what survived is opened, checked, and the history goes on with it.
+    /// Kills a replica: what survived is opened, checked, and the history continues with it.
     pub(super) fn crash_now(&mut self, r: usize, before: usize) -> Outcome {
         let replica = &mut self.replicas[r];
         let Some(disk) = replica.disk.clone() else {

@@ -153,7 +153,7 @@ impl World {
             Err(error) => return Err(refused("stats", &error)),
         };
         if self.state_of(stats.revision.as_deref()).is_err() {
-            // A pull that settled an earlier push may have moved it already, and go on.
+            // A pull that settled an earlier push may have moved it already, and continue.
             self.note_settled(r)?;
         }
         let base = self.state_of(stats.revision.as_deref())?;

@@ -59,7 +59,7 @@ pub async fn a_selector_brings_just_its_pages(subject: &dyn Subject) {
     assert!(some.pages.iter().all(|(id, page)| *page == all.pages[id]));
 }
 
-/// Selected ids that the database does not have are no error.
+/// Selected ids that the database does not have are not an error.
 pub async fn ids_beyond_the_end_are_left_out(subject: &dyn Subject) {
     let all = read_all(subject.remote()).await;
     let end = all.header.db_size.0;
@@ -70,7 +70,7 @@ pub async fn ids_beyond_the_end_are_left_out(subject: &dyn Subject) {
     };
     let some = read(subject.remote(), request)
         .await
-        .expect("ids beyond the end are no error");
+        .expect("ids beyond the end are not an error");
     assert!(some.pages.keys().copied().eq([end - 1]));
 }
 

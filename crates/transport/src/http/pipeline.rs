@@ -1,6 +1,6 @@
 //! `POST /v2/pipeline` from the client's side: one batch, sent once.
 //!
-//! A remote of this project is told to close the connection behind the batch; others may refuse a request that is not
+//! A remote of this project is told to close the connection after the batch; others may refuse a request that is not
 //! a batch, and let it expire. It never retries after a byte may have left: only the caller knows whether running the batch twice is safe.
 
 use std::time::Duration;
@@ -163,7 +163,7 @@ fn read(body: &[u8], steps: usize, what: &str) -> Result<BatchResult, RemoteErro
             RemoteErrorKind::Refused,
             format!("{what}: {}", status::printable(&error.message)),
         )),
-        Some(Outcome::Ok { .. }) => Err(protocol("it is no answer to a batch".to_owned())),
+        Some(Outcome::Ok { .. }) => Err(protocol("it is not an answer to a batch".to_owned())),
         None => Err(protocol("it has no results".to_owned())),
     }
 }

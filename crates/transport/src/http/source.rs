@@ -52,7 +52,7 @@ impl UrlSource {
                 RemoteError::new(
                     RemoteErrorKind::Paused,
                     "sync is paused: the url function gave no url. Local reads of pages that are here and local \
-                     writes go on; try again when it gives one",
+                     writes continue; try again when it gives one",
                 )
             })?),
         }

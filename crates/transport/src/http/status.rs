@@ -1,4 +1,4 @@
-//! From an answer that is no page stream to a typed error that says what to do.
+//! From an answer that is not a page stream to a typed error that says what to do.
 
 use std::time::Duration;
 
@@ -99,7 +99,7 @@ fn classify(response: &HttpResponse, body: &[u8], what: &str) -> Refusal {
         (400..=499, _) => (Kind::Refused, format!("the remote refused it with status {status}")),
         _ => (
             Kind::Protocol,
-            format!("status {status} is no answer that a partial sync remote gives"),
+            format!("status {status} is not an answer that a partial sync remote gives"),
         ),
     };
     Refusal {

@@ -1,6 +1,6 @@
 //! Page bitmaps: portable Roaring, of untrusted origin.
 //!
-//! A bitmap may *name* up to 2^32 pages in a few bytes (runs), so whoever walks one must first cut it at the database's
+//! A bitmap may *name* up to 2^32 pages in a few bytes (runs), so anyone who walks one must first cut it at the database's
 //! size; decoding it allocates at most a small multiple of its bytes.
 
 use bytes::Bytes;

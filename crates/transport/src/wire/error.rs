@@ -13,9 +13,9 @@ pub enum WireError {
         limit: usize,
     },
     /// A length before a message that does not end within 10 bytes.
-    #[error("the length before a message is no varint")]
+    #[error("the length before a message is not a varint")]
     BadLength,
-    /// A message that is no protobuf, or another one.
+    /// A message that is not protobuf, or another one.
     #[error("a message cannot be decoded: {0}")]
     Message(#[from] prost::DecodeError),
     /// A header that contradicts itself or the protocol.

@@ -15,7 +15,7 @@ use crate::{
     storage::{Storage, StorageFile, beside, read_whole, write_whole},
 };
 
-/// A page map larger than this is no page map.
+/// A page map larger than this is not a page map.
 const MAP_BYTES: u64 = 1 << 30;
 
 /// How far a WAL was accounted for: frames up to here, of the WAL with these salts, are in the saved dirty set.
@@ -115,7 +115,7 @@ impl Replica {
         Ok(())
     }
 
-    /// How far the WAL goes now: up to its last commit, which is durable when this returns. Frames behind it do not count
+    /// How far the WAL goes now: up to its last commit, which is durable when this returns. Frames after it do not count
     /// even if they are there: those of a transaction that was rolled back are overwritten by the next one.
     pub fn wal_mark(&self) -> io::Result<Option<WalMark>> {
         let Some((salts, frames)) = self.wal_index.lock().committed() else {

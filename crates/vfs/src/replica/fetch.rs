@@ -213,7 +213,7 @@ impl Replica {
         Ok((base, pages, sink))
     }
 
-    /// Waits until the fetches that are under way now have ended, at most so long: a query goes on as soon as its own
+    /// Waits until the fetches that are under way now have ended, at most so long: a query continues as soon as its own
     /// page has come, while the rest still streams in. False when they have not ended in time, or `stop` said so.
     pub fn settle(&self, wait: Duration, stop: impl Fn() -> bool) -> bool {
         let begun = Instant::now();
@@ -264,7 +264,7 @@ impl Replica {
         }
     }
 
-    /// What a fetch has come to for a reader of one of its pages; `None` while it goes on without that page.
+    /// What a fetch has come to for a reader of one of its pages; `None` while it continues without that page.
     fn has_come(
         &self,
         flight: &Flight,

@@ -10,9 +10,9 @@ use crate::sync::RwLock;
 /// What the VFS must know of a replica when the replica itself is gone already.
 #[derive(Default)]
 pub(crate) struct Instance {
-    /// Held shared by whoever changes a file, so that a change of it waits for that.
+    /// Held shared by anyone who changes a file, so that a change of it waits for that.
     pub(super) standing: RwLock<Standing>,
-    /// Whether it was closed, for whoever only reads.
+    /// Whether it was closed, for anyone who only reads.
     pub(super) closed: AtomicBool,
     /// Changed by [`crate::registry`] only.
     pub(crate) handles: AtomicUsize,

@@ -1,6 +1,6 @@
 //! A replica under a scheduler that tries interleavings (`shuttle`): single flight, fetches beside checkpoints. Every lock,
 //! every operation on the page map and the middle of every read and write of the file is a point where another thread may
-//! go on. No thread may wait for ever, which the scheduler notices; every reader gets the page of its own revision, whole.
+//! continue. No thread may wait for ever, which the scheduler notices; every reader gets the page of its own revision, whole.
 //! `SCHEDULES` says how many schedules each test tries.
 
 use std::{

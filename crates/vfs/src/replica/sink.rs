@@ -86,7 +86,7 @@ impl PageSink for Landing {
                         true
                     }
                     Err(error) => {
-                        tracing::warn!(%page, %error, "a fetched page could not be stored; the query goes on without");
+                        tracing::warn!(%page, %error, "a fetched page could not be stored; the query continues without");
                         false
                     }
                 }
@@ -115,7 +115,7 @@ impl PageSink for Landing {
             drop(state);
             replica.keep_private(self.epoch, page, bytes);
         } else {
-            // Whoever looked at the map before the page was set present waits by now.
+            // Anyone who looked at the map before the page was set present waits by now.
             drop(self.flight.state.lock());
         }
         self.flight.arrived.notify_all();

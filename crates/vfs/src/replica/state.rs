@@ -69,7 +69,7 @@ pub struct Replica {
     pub(super) planner: Mutex<Planner>,
     /// Lock order: `fill`, `wal_index`, then any of these.
     pub(super) bases: RwLock<Bases>,
-    /// Held by whoever changes what the main file holds: a fetch, a checkpoint, a pull.
+    /// Held by anyone who changes what the main file holds: a fetch, a checkpoint, a pull.
     pub(super) fill: Mutex<()>,
     pub(super) flights: Mutex<Flights>,
     /// Pages that could not go to the main file, for the readers of one epoch.

@@ -136,7 +136,7 @@ impl Conn {
         &self,
         work: impl FnOnce(&mut rusqlite::Connection) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        // The mutex first, always: rusqlite reads the connection's error text after a call, and whoever holds the mutex
+        // The mutex first, always: rusqlite reads the connection's error text after a call, and anyone who holds the mutex
         // may come here.
         let _held = self.hold();
         let mut connection = self.0.rusqlite.lock();
@@ -208,7 +208,7 @@ impl Conn {
         self.with_rusqlite(|conn| Limits::watch(&self.0.limits, conn))
     }
 
-    /// Keeps other threads off this connection until the guard is dropped. Calls on this thread go on, and are cheaper: each
+    /// Keeps other threads off this connection until the guard is dropped. Calls on this thread continue, and are cheaper: each
     /// finds the connection's mutex taken by itself.
     pub fn hold(&self) -> Held<'_> {
         // SAFETY: `db` is live while `self` is, and its mutex is a recursive one; the guard leaves it on this very thread.

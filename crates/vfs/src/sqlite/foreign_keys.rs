@@ -1,4 +1,4 @@
-//! Foreign keys that are enforced and do not act: for whoever writes rows as they came out elsewhere, actions included, and
+//! Foreign keys that are enforced and do not act: for anyone who writes rows as they came out elsewhere, actions included, and
 //! wants to know whether every reference still holds.
 
 use rusqlite::{Connection, ffi};

@@ -63,7 +63,7 @@ class Below(Generic[B]):
         self.is_open = True
 
     def _make(self, *arguments: Any, **options: Any) -> B:
-        # Whoever wants to break off the opening finds the connection before it is open.
+        # Anyone who wants to break off the opening finds the connection before it is open.
         self._connection = self._kind.__new__(self._kind)
         self._connection.__init__(*arguments, **options)  # type: ignore[misc]
         return self._connection

@@ -32,7 +32,7 @@ class Cursor:
         self._connection = connection
         self._cursor: turso.Cursor | None = None
         # Rows that were read and not handed out. The thread of the connection puts them here itself: when
-        # whoever asked for them is cancelled at the last moment, they are there for the next who asks.
+        # anyone who asked for them is cancelled at the last moment, they are there for the next who asks.
         self._rows: deque[Any] = deque()
         # There are no others.
         self._ended = True
@@ -234,7 +234,7 @@ class Cursor:
             try:
                 self._fetch(1)
             except Exception:
-                # Whoever asks for it is told.
+                # Anyone who asks for it is told.
                 pass
 
     def _fetch(self, most: int | None) -> None:
@@ -271,7 +271,7 @@ class Cursor:
                 raise
 
     def _settle(self) -> None:
-        """After an interrupt that goes on. SQLite holds on to one as long as any statement is under way,
+        """After an interrupt that continues. SQLite holds on to one as long as any statement is under way,
         so a query of which rows are left makes every other statement fail: let it fail itself, and say so
         later."""
         if self._ended or self._failed is not None:

@@ -59,7 +59,7 @@ class Call(Generic[T]):
         try:
             self.loop.call_soon_threadsafe(how, self.future, what)
         except RuntimeError:
-            # The loop is closed, and whoever waited with it gone.
+            # The loop is closed, and anyone who waited with it gone.
             pass
 
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Was red: the statement had been prepared for a temporary table, which nobody records, and SQLite compiled it anew for
+/// Was red: the statement had been prepared for a temporary table, which nobody records, and SQLite compiled it again for
 /// the table of the replica.
 #[test]
 fn invariant_1_a_statement_prepared_for_a_temporary_table_writes_nothing_unrecorded_when_that_is_gone() {

@@ -1,4 +1,4 @@
-//! Bytes and changes: there and back, and what happens to bytes that are no changes.
+//! Bytes and changes: there and back, and what happens to bytes that are not changes.
 
 use proptest::prelude::*;
 

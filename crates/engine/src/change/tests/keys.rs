@@ -121,7 +121,7 @@ fn a_key_means_the_last_row_that_had_it() {
     let keys = |transaction: fn(&Change) -> ChangeId| {
         let mut keys = Keys::default();
         keys.moved("T", 10, ChangeId(1), 11);
-        // Twice, as a push does that begins anew.
+        // Twice, as a push does that starts over.
         let mut sent = Vec::new();
         for _ in 0..2 {
             keys.rewind();

@@ -98,7 +98,7 @@ impl Wal {
         let &at = self.frames.get(&page)?;
         let mut bytes = vec![0; size];
         let read = self.file.read_at(&mut bytes, at + FRAME_HEADER as u64).ok()?;
-        // The WAL may have been begun anew meanwhile.
+        // The WAL may have been started over meanwhile.
         let still_there = matches!(self.frame(at), Ok(Some((found, _))) if found == page);
         (read == size && still_there).then_some(bytes)
     }
