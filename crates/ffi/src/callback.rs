@@ -50,7 +50,7 @@ pub type PartialSyncTokenFunction =
 
 /// Asked about each local change before it is pushed, and before a pull puts it back: answer with
 /// `partial_sync_answer_skip` to leave it out, `partial_sync_answer_rewrite` to run another statement in its place, or
-/// `partial_sync_answer_fail` to stop the push or pull. Without an answer the change continues as it is.
+/// `partial_sync_answer_fail` to stop the push or pull. Without an answer the change is sent as it is.
 pub type PartialSyncTransformFunction = Option<
     unsafe extern "C" fn(
         user_data: *mut c_void,

@@ -197,8 +197,8 @@ impl Storage for OsStorage {
     }
 }
 
-/// Belongs to the open file, which a forked child has too: it is given back by the process that took it, anyone who still has the
-/// file open, and by no other.
+/// Belongs to the open file, which a forked child has too: it is given back by the process that took it, no matter who still
+/// has the file open, and by no other.
 struct FileLock {
     file: File,
     process: u32,

@@ -254,7 +254,7 @@ fn quiet(sql: &str, args: Vec<Value>, condition: Option<Condition>) -> Step {
     Step { condition, stmt }
 }
 
-/// The change that the next push continues behind (`None`: it starts with the first), given what the remote says.
+/// The change that the next push continues after (`None`: it starts with the first), given what the remote says.
 ///
 /// `acknowledged` is the last id that a push was told to be on the remote. One after it that was sent, with the mark that is
 /// there, is that of a push whose answer was lost; any other is that of another replica which goes by this one's name, and

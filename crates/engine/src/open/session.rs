@@ -1,7 +1,7 @@
 //! A replica as one handle sees it: what is open, which handles of a process may share, and this handle's own options.
 //!
 //! Pulls, pushes, checkpoints, hydration and verification run on a [`Session`], so that each handle has its own deadlines,
-//! thresholds, transform and cancellation, anyone who opened the replica first. A session is one operation: a cancel that
+//! thresholds, transform and cancellation, no matter who opened the replica first. A session is one operation: a cancel that
 //! comes after it began ends it, wherever it is by then.
 
 use std::{future::Future, ops::Deref, time::Instant};

@@ -460,10 +460,8 @@ impl Remote for Meanwhile {
     }
 }
 
-#[test]
-fn a_push_beside_somebody_who_writes_without_a_pause_ends() {
-    let s = Served::new(T);
-    let r = Replicas::new();
+/// A replica with so many rows to push, two in a batch.
+fn beside_a_writer(s: &Served, r: &Replicas, rows: usize) -> (Arc<Meanwhile>, Database, Connection) {
     let meanwhile = Arc::new(Meanwhile {
         inner: s.http(),
         writer: Mutex::default(),
@@ -478,10 +476,18 @@ fn a_push_beside_somebody_who_writes_without_a_pause_ends() {
         .unwrap();
     let conn = db.connection().unwrap();
     *meanwhile.writer.lock().unwrap() = Some(db.connection().unwrap());
-    for n in 0..6 {
+    for n in 0..rows {
         conn.execute("insert into t(v) values (?)", [format!("{n}")])
             .unwrap();
     }
+    (meanwhile, db, conn)
+}
+
+#[test]
+fn a_push_beside_somebody_who_writes_without_a_pause_ends() {
+    let s = Served::new(T);
+    let r = Replicas::new();
+    let (meanwhile, db, conn) = beside_a_writer(&s, &r, 6);
     db.push().unwrap();
     let batches = meanwhile.batches.load(Ordering::Relaxed);
     assert!(batches <= 6, "{batches} batches");
@@ -504,24 +510,7 @@ fn a_push_beside_somebody_who_writes_without_a_pause_ends() {
 fn a_push_beside_a_writer_leaves_a_pull_nothing_to_settle() {
     let s = Served::new(T);
     let r = Replicas::new();
-    let meanwhile = Arc::new(Meanwhile {
-        inner: s.http(),
-        writer: Mutex::default(),
-        batches: AtomicUsize::new(0),
-    });
-    let db = r
-        .builder("a.db")
-        .remote_with(meanwhile.clone())
-        .partial(prefix(4096, 4096))
-        .push_operations_threshold(2)
-        .connect()
-        .unwrap();
-    let conn = db.connection().unwrap();
-    *meanwhile.writer.lock().unwrap() = Some(db.connection().unwrap());
-    for n in 0..5 {
-        conn.execute("insert into t(v) values (?)", [format!("{n}")])
-            .unwrap();
-    }
+    let (meanwhile, db, _conn) = beside_a_writer(&s, &r, 5);
     db.push().unwrap();
     meanwhile.batches.store(50, Ordering::Relaxed);
     db.pull().unwrap();

@@ -32,7 +32,7 @@ class Cursor:
         self._connection = connection
         self._cursor: turso.Cursor | None = None
         # Rows that were read and not handed out. The thread of the connection puts them here itself: when
-        # anyone who asked for them is cancelled at the last moment, they are there for the next who asks.
+        # the one who asked for them is cancelled at the last moment, they are there for the next who asks.
         self._rows: deque[Any] = deque()
         # There are no others.
         self._ended = True
