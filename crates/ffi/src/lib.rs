@@ -2,7 +2,7 @@
 //!
 //! This crate translates and decides nothing: each function checks what it was given, calls the engine, and turns the
 //! outcome into a code and an error object. The header is made from the doc comments here by cbindgen (the test
-//! `tests/header.rs` compares them; `UPDATE_HEADER=1` writes it), so they speak to the C programmer.
+//! `tests/it/header.rs` compares them; `UPDATE_HEADER=1` writes it), so they speak to the C programmer.
 //!
 //! No panic may cross the boundary, no pointer may be read that was not checked for null, and no reference to a handle
 //! may outlive the call that it was given to. What a caller must hold to is said once, in [`boundary`].

@@ -1,6 +1,6 @@
 /*
  * The C ABI as a C program sees it; functions of the caller are in callbacks.c, what a program can do wrong in hostile.c.
- * Run by tests/c_abi.rs, which serves two urls: one of a database that answers, and one behind a proxy that can be told to
+ * Run by tests/it/c_abi.rs, which serves two urls: one of a database that answers, and one behind a proxy that can be told to
  * keep silent. What to do is asked for on stdout, line by line; each line is answered on stdin when it is done.
  *
  *     main URL HANGING-URL UNREACHABLE-URL GUARDED-URL FOLDER

@@ -1,5 +1,5 @@
 /*
- * What the C tests share: checks, handles made in one line, the conversation with tests/c_abi.rs, and a watchdog that ends
+ * What the C tests share: checks, handles made in one line, the conversation with tests/it/c_abi.rs, and a watchdog that ends
  * the program, with the stacks of all threads, where nothing was checked for more than 20 seconds.
  */
 #ifndef SUPPORT_H

@@ -1,10 +1,8 @@
 //! `serve`: how it starts, whom it lets in, and how it ends.
 
-mod support;
-
 use std::process::Command;
 
-use support::*;
+use crate::support::*;
 
 /// Sends a signal to a process that the test started.
 fn signal(name: &str, pid: u32) {

@@ -1,8 +1,5 @@
 //! The conformance suite over real HTTP on loopback: `HttpRemote`, the wire types of both sides, a remote in memory.
 
-mod loopback;
-mod sqlite;
-
 use std::sync::Arc;
 
 use partial_sync_transport::{
@@ -27,7 +24,7 @@ impl Subject for OverHttp {
 }
 
 async fn encodings_asked(memory: &MemoryRemote) -> Vec<PageEncoding> {
-    let server = loopback::over(memory).await;
+    let server = crate::loopback::over(memory).await;
     let subject = OverHttp {
         http: HttpRemote::builder(format!("{}/db/app", server.url))
             .build()
@@ -54,7 +51,7 @@ async fn encodings_asked(memory: &MemoryRemote) -> Vec<PageEncoding> {
 
 #[tokio::test]
 async fn a_remote_over_http_does_what_every_remote_must_and_compresses_once_it_is_known_to_understand() {
-    let memory = sqlite::database();
+    let memory = crate::sqlite::database();
     let asked = encodings_asked(&memory.remote).await;
     assert_eq!(asked[0], PageEncoding::Raw);
     assert!(asked[1..].iter().all(|e| *e == PageEncoding::Zstd));
@@ -62,7 +59,7 @@ async fn a_remote_over_http_does_what_every_remote_must_and_compresses_once_it_i
 
 #[tokio::test]
 async fn a_remote_without_features_is_never_asked_for_compressed_pages() {
-    let memory = sqlite::database();
+    let memory = crate::sqlite::database();
     memory.remote.set_features(Features::default());
     let asked = encodings_asked(&memory.remote).await;
     assert!(asked.iter().all(|e| *e == PageEncoding::Raw));
@@ -70,11 +67,11 @@ async fn a_remote_without_features_is_never_asked_for_compressed_pages() {
 
 #[tokio::test]
 async fn an_expired_revision_stays_one_over_http() {
-    let memory = sqlite::database();
+    let memory = crate::sqlite::database();
     let (old, _) = memory.remote.latest().unwrap();
     memory.change().await;
     memory.remote.expire(&old);
-    let server = loopback::over(&memory.remote).await;
+    let server = crate::loopback::over(&memory.remote).await;
     let http: Arc<dyn Remote> = Arc::new(HttpRemote::builder(server.url.as_str()).build().unwrap());
     let request = PagesRequest {
         revision: Some(old),

@@ -3,7 +3,7 @@
 use partial_sync_server::{access::Access, auth::StaticToken};
 use serde_json::{Value, json};
 
-use crate::server::Server;
+use super::server::Server;
 
 #[tokio::test]
 async fn other_files_other_journals_and_raw_pages_are_out_of_reach() {
@@ -149,7 +149,7 @@ async fn a_read_only_token_reads_and_gets_sqlite_readonly_for_everything_else() 
         let body = json!({"requests": [{"type": "execute", "stmt": {"sql": sql}}, {"type": "close"}]});
         let (status, answer) = server.send("/v2/pipeline", Some("reader"), &body).await;
         assert_eq!(status, 200, "{answer}");
-        crate::server::outcome(&answer["results"][0])
+        super::server::outcome(&answer["results"][0])
     };
     for sql in [
         "SELECT * FROM t",

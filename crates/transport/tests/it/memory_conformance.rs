@@ -1,12 +1,10 @@
 //! The conformance suite over `MemoryRemote`.
 
-mod sqlite;
-
+use crate::sqlite::database;
 use partial_sync_transport::{
     Remote, RemoteErrorKind,
     conformance::{self, Subject},
 };
-use sqlite::database;
 
 #[tokio::test]
 async fn the_remote_in_memory_does_what_every_remote_must() {

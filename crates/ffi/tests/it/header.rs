@@ -42,7 +42,7 @@ fn the_header_says_what_the_source_says() {
         .replace("\r\n", "\n");
     assert!(
         committed == header,
-        "{} is not what src makes: run UPDATE_HEADER=1 cargo test -p partial-sync-ffi --test header",
+        "{} is not what src makes: run UPDATE_HEADER=1 cargo test -p partial-sync-ffi header",
         path.display()
     );
 }
@@ -68,7 +68,7 @@ fn every_exported_function_is_declared() {
 
 #[test]
 fn the_config_has_the_options_of_the_table() {
-    let source = include_str!("../src/config.rs");
+    let source = include_str!("../../src/config.rs");
     let start = source.find("pub struct PartialSyncConfig {").unwrap();
     let end = source[start..].find("\n}").unwrap();
     let fields: BTreeSet<&str> = source[start..start + end]

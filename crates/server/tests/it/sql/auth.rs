@@ -9,7 +9,7 @@ use partial_sync_server::{
 };
 use serde_json::{Value, json};
 
-use crate::server::Server;
+use super::server::Server;
 
 const PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
 MC4CAQAwBQYDK2VwBCIEII+dRl3XJ8PL2X2z406a9V4obsxezZW6Ev0yGoARcW91

@@ -8,7 +8,7 @@ use partial_sync_server::{
 };
 use serde_json::{Value, json};
 
-use crate::server::{Commits, Server};
+use super::server::{Commits, Server};
 
 #[tokio::test]
 async fn an_answer_waits_until_the_page_history_has_the_commit() {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::server::Server;
+use super::server::Server;
 
 #[tokio::test]
 async fn every_kind_of_value_comes_back_as_it_went_in() {

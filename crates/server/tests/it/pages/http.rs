@@ -262,7 +262,7 @@ async fn a_path_that_cannot_be_served_is_an_error_at_the_start() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_come_over_tls() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pages/tls");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/pages/tls");
     let db = TestDb::new();
     insert(&db.open(), 1, 100);
     let server = Server::builder(&db.path)

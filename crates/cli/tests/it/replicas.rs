@@ -1,10 +1,8 @@
 //! Every command on replicas of a real server.
 
-mod support;
-
 use std::os::unix::fs::FileExt;
 
-use support::*;
+use crate::support::*;
 
 #[test]
 fn a_query_makes_a_partial_replica_and_later_ones_remember_it() {

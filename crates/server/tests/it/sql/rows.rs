@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::server::{Server, batch, outcome};
+use super::server::{Server, batch, outcome};
 
 const SCHEMA: [&str; 5] = [
     "CREATE TABLE p(id INTEGER PRIMARY KEY)",

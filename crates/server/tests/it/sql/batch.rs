@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::server::Server;
+use super::server::Server;
 
 fn ok(step: u32) -> Value {
     json!({"type": "ok", "step": step})
@@ -102,7 +102,7 @@ async fn is_autocommit_follows_the_transaction() {
 #[tokio::test]
 async fn a_condition_on_a_later_step_is_refused_before_anything_runs() {
     let server = Server::start().await;
-    let batch = crate::server::batch(&[(Value::Null, "CREATE TABLE t(v)"), (ok(1), "SELECT 1")]);
+    let batch = super::server::batch(&[(Value::Null, "CREATE TABLE t(v)"), (ok(1), "SELECT 1")]);
     let refused = server
         .one(json!({"type": "batch", "batch": batch}))
         .await
@@ -171,7 +171,7 @@ async fn a_batch_with_too_many_steps_is_refused_whole() {
     };
     let server = Server::with_options(options).await;
     let steps = vec![(Value::Null, "SELECT 1"); 4];
-    let batch = crate::server::batch(&steps);
+    let batch = super::server::batch(&steps);
     let refused = server
         .one(json!({"type": "batch", "batch": batch}))
         .await
@@ -183,7 +183,7 @@ async fn a_batch_with_too_many_steps_is_refused_whole() {
 #[tokio::test]
 async fn a_cursor_gives_the_same_as_a_batch_line_by_line() {
     let server = Server::start().await;
-    let batch = crate::server::batch(&[
+    let batch = super::server::batch(&[
         (Value::Null, "SELECT 1 AS a UNION SELECT 2"),
         (error(0), "SELECT 1"),
         (Value::Null, "SELECT * FROM absent"),

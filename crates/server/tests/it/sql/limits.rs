@@ -6,7 +6,7 @@ use partial_sync_server::hrana::HranaOptions;
 use rusqlite::ErrorCode;
 use serde_json::{Value, json};
 
-use crate::server::Server;
+use super::server::Server;
 
 const ENDLESS: &str =
     "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c";
@@ -66,7 +66,7 @@ async fn invariant_11_an_answer_that_grows_too_large_is_an_error_and_the_stateme
     }
     assert_eq!(server.column("SELECT count(*) FROM t").await[0]["value"], "0");
     let steps = vec![(Value::Null, "INSERT INTO t VALUES (1)"); 200];
-    let batch = crate::server::batch(&steps);
+    let batch = super::server::batch(&steps);
     let refused = server
         .one(json!({"type": "batch", "batch": batch}))
         .await

@@ -1,12 +1,10 @@
 //! Page streams over real HTTP that are cut, wrong, or resumed.
 
-mod loopback;
-
 use std::{sync::Arc, time::Duration};
 
+use crate::loopback::{Framing, Loopback, Reply, reply};
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
-use loopback::{Framing, Loopback, Reply, reply};
 use partial_sync_core::{PageCount, PageSize, Revision};
 use partial_sync_transport::{
     ApplyMode, HttpRemote, MemoryRemote, PageSelector, PagesRequest, Remote, RemoteError, RemoteErrorKind,
@@ -119,13 +117,15 @@ async fn invariant_5_a_stream_cut_at_any_byte_is_a_typed_error_and_never_a_succe
 async fn a_stream_cut_at_any_byte_is_taken_up_again_where_it_broke() {
     let memory = MemoryRemote::new();
     memory.push_revision(vec![page(0, SIZE), page(1, SIZE), page(2, SIZE)]);
-    let whole = loopback::serve(&memory, loopback::Seen::default()).await.body;
+    let whole = crate::loopback::serve(&memory, crate::loopback::Seen::default())
+        .await
+        .body;
     for at in (0..whole.len()).step_by(7) {
         let served = memory.clone();
         let server = Loopback::start(Arc::new(move |n, seen| {
             let memory = served.clone();
             Box::pin(async move {
-                let all = loopback::serve(&memory, seen).await;
+                let all = crate::loopback::serve(&memory, seen).await;
                 Reply {
                     send: (n == 0).then_some(at),
                     ..all

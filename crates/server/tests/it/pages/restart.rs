@@ -181,7 +181,7 @@ fn spawn(db: &TestDb) -> Spawned {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
-            "restart::the_child_process_serves_until_it_is_killed",
+            "pages::restart::the_child_process_serves_until_it_is_killed",
             "--nocapture",
         ])
         .env(CHILD, &db.path)

@@ -1,8 +1,6 @@
 //! How `HttpRemote` asks: statuses, retries, deadlines, tokens and urls. A client in memory stands in for the network,
 //! so that time can be stopped; what needs a socket has one.
 
-mod loopback;
-
 use std::{
     collections::VecDeque,
     sync::{
@@ -12,9 +10,9 @@ use std::{
     time::Duration,
 };
 
+use crate::loopback::{Loopback, Reply, reply};
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
-use loopback::{Loopback, Reply, reply};
 use parking_lot::Mutex;
 use partial_sync_core::{PageCount, Revision};
 use partial_sync_transport::{

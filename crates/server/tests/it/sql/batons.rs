@@ -9,7 +9,7 @@ use partial_sync_server::{
 };
 use serde_json::{Value, json};
 
-use crate::server::{Server, outcome};
+use super::server::{Server, outcome};
 
 fn execute(sql: &str) -> Value {
     json!({"type": "execute", "stmt": {"sql": sql}})

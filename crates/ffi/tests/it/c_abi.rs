@@ -2,9 +2,6 @@
 //! runs them against real servers; the former under valgrind too, where that is installed. What the C programs check is
 //! written in them.
 
-#[path = "support/silent.rs"]
-mod silent;
-
 use std::{
     env,
     io::{BufRead, BufReader, Write},
@@ -14,8 +11,8 @@ use std::{
     time::Duration,
 };
 
+use crate::silent::Silent;
 use partial_sync_server::{Server, ServerHandle, access::Access, auth::StaticToken};
-use silent::Silent;
 use tempfile::TempDir;
 
 const SCRIPT: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT);

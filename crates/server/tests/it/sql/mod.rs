@@ -1,5 +1,4 @@
 //! SQL over HTTP, asked over real HTTP on loopback.
-#![forbid(unsafe_code)]
 
 mod auth;
 mod batch;
