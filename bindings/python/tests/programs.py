@@ -457,6 +457,8 @@ class Before:
     in_transaction: set[int] = field(default_factory=set)
     #: Those that have found the database locked once another had changed the schema.
     locked: set[int] = field(default_factory=set)
+    #: Those of which a schema change has found the database locked.
+    undone: set[int] = field(default_factory=set)
 
     def note(self, step: Step, seen: Any) -> None:
         """Both have seen the same of a step."""
@@ -466,6 +468,8 @@ class Before:
             self.schema.add(step[1])
         if _is_locked(raised) and 1 - step[1] in self.schema:
             self.locked.add(step[1])
+        if _is_locked(raised) and _changes_schema(step):
+            self.undone.add(step[1])
         if state:
             (self.in_transaction.add if state[0] else self.in_transaction.discard)(step[1])
 
@@ -561,6 +565,13 @@ def _of_the_schema(raised: Raised) -> bool:
 def _lost_transaction(step: Step, theirs: Any, ours: Any, before: Before) -> bool:
     there, here = _raised(theirs), _raised(ours)
     return there == here == "OperationalError" and there.text == "interrupted" and ours[1][0] and not theirs[1][0]
+
+
+@known("undone-schema")
+def _undone_schema(step: Step, theirs: Any, ours: Any, before: Before) -> bool:
+    there, here = _raised(theirs), _raised(ours)
+    is_ended = here == "OperationalError" and here.text == "abort due to ROLLBACK"
+    return is_ended and there is None and step[1] in before.undone and theirs[1] == ours[1]
 
 
 @known("error-before")
