@@ -109,17 +109,23 @@ class Package {
     try {
       const value = await this.perform(step, to, entry, handle);
       Object.assign(entry, outcomeOf(value));
+      // Rows that were read ahead and not asked for may have met a page that could not be fetched.
+      if (entry.mayFail && step.call?.do.endsWith('iterate')) entry.lost = await this.isLost(to);
     } catch (error) {
       Object.assign(entry, failed(error));
       if (this.options.url !== undefined && error.code === 'SQLITE_SCHEMA') entry.mayFail = true;
       // What is wrong by itself is so with the reference too, and may leave something: `OR FAIL` does.
       else if (!BROKEN_OFF.test(error.code) && error.kind !== 'callback') entry.mayFail = false;
       // Whether SQLite has rolled back shows in the next statement.
-      if (entry.mayFail) entry.lost = await to.all('SELECT 1').then(() => false, ({ code }) => code === 'SQLITE_ABORT_ROLLBACK');
+      if (entry.mayFail) entry.lost = await this.isLost(to);
       throw error;
     } finally {
       entry.inTransaction = this.db.inTransaction;
     }
+  }
+
+  isLost(to) {
+    return to.all('SELECT 1').then(() => false, ({ code }) => code === 'SQLITE_ABORT_ROLLBACK');
   }
 
   async rows(call, method, take, args) {
@@ -344,7 +350,7 @@ class Reference {
     if (this.depth === 0 && this.lost && !this.isPure(step)) return this.followLost(step, ours);
     if (this.depth > 0 && this.gone !== undefined && !this.isPure(step)) {
       if (step.do === 'prepare') this.slots.delete(step.slot);
-      if (step.do.startsWith('statement.')) this.lookAtValues(this.slots.get(step.slot));
+      if (step.do.startsWith('statement.')) this.lookAtHandle(this.slots.get(step.slot));
       throw this.refused();
     }
     if (step.do === 'limited' && step.how === 'interrupt') for (const iterator of this.iterators.values()) iterator.interrupt();
@@ -354,7 +360,9 @@ class Reference {
       if (open && ours.lost) this.db.exec('ROLLBACK');
       throw Object.assign(new Error(ours.message), value);
     }
-    return this.perform(step);
+    const value = this.perform(step);
+    if (ours?.lost) this.db.exec('ROLLBACK');
+    return value;
   }
 
   /** A step of a transaction that was begun by hand and that SQLite has rolled back: refused, until one ends it. */
@@ -428,6 +436,12 @@ class Reference {
     }
   }
 
+  /** The same, and when the transaction has completed in which it was prepared. */
+  lookAtHandle(slot) {
+    this.lookAtValues(slot);
+    if (slot.handle !== this.handle) throw new TypeError('The transaction has already completed');
+  }
+
   rows(statement, method, take, given) {
     const args = this.args(given);
     if (!hasRows(statement)) {
@@ -468,10 +482,7 @@ class Reference {
       case 'statement.run': case 'statement.get': case 'statement.all': case 'statement.iterate': {
         if (this.noStatement(step)) return 'no statement';
         const slot = slots.get(step.slot);
-        if (slot.handle !== this.handle) {
-          this.lookAtValues(slot);
-          throw new TypeError('The transaction has already completed');
-        }
+        if (slot.handle !== this.handle) this.lookAtHandle(slot);
         return this.rows(slot.statement, step.do.slice(10), step.take, slot.args);
       }
       case 'raw': case 'pluck': case 'safeIntegers': {

@@ -1,6 +1,9 @@
 //! The recorder of one connection: says how each statement is to be run, and runs those that are recorded.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use parking_lot::Mutex;
 use partial_sync_vfs::sqlite::{self, Conn, Stmt, codes};
@@ -53,6 +56,7 @@ impl Capture {
                 buffer,
                 counters,
                 options,
+                is_left: AtomicBool::new(false),
             },
             state: Mutex::new(State::new(conn)?),
         })
@@ -66,6 +70,11 @@ impl Capture {
     /// `total_changes()` as the user is to see it.
     pub(crate) fn total_changes(&self, conn: &Conn) -> u64 {
         self.shared.counters.total_changes(conn)
+    }
+
+    /// Whether the statement that has just been run has left an open transaction that must not be committed.
+    pub(crate) fn take_left(&self) -> bool {
+        self.shared.is_left.swap(false, Ordering::Relaxed)
     }
 
     /// Compiles the first statement of `sql` and says how to run it.

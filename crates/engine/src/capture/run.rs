@@ -1,6 +1,6 @@
 //! Runs one statement so that what it changes and the record of it commit or vanish together.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::atomic::Ordering};
 
 use partial_sync_vfs::sqlite::{self, Conn, Stmt, TxnState, codes};
 
@@ -142,11 +142,15 @@ impl Run<'_> {
             self.undo_transaction();
             return Err(error);
         }
-        if guarded && !kept {
-            self.batch("ROLLBACK TO partial_sync_statement")?;
-        }
         if guarded {
-            self.batch("RELEASE partial_sync_statement")?;
+            let undone = match kept {
+                true => Ok(()),
+                false => self.batch("ROLLBACK TO partial_sync_statement"),
+            };
+            if let Err(error) = undone.and_then(|()| self.batch("RELEASE partial_sync_statement")) {
+                self.undo_transaction();
+                return Err(error);
+            }
         }
         let finished = if ours && kept {
             self.flush()
@@ -156,7 +160,7 @@ impl Run<'_> {
         } else {
             Ok(())
         };
-        if ours && (!kept || finished.is_err()) {
+        if finished.is_err() || ours && !kept {
             self.undo_transaction();
         }
         finished.and(outcome)
@@ -168,10 +172,11 @@ impl Run<'_> {
             let _ = internal(|| self.state.rollback.execute());
         }
         if !self.conn.is_autocommit() {
-            // An interrupt lasts as long as any statement is in the middle of its rows, and breaks a ROLLBACK too. When it
-            // breaks a write, SQLite rolls back by itself.
-            let _ = self.batch("DELETE FROM main.partial_sync_changes WHERE 0");
+            // It was interrupted. When a statement that writes is, SQLite rolls back by itself; this one is compiled.
+            let _ = internal(|| self.state.begin.execute());
         }
+        let is_left = !self.conn.is_autocommit();
+        self.shared.is_left.store(is_left, Ordering::Relaxed);
         self.forget();
     }
 

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -45,6 +45,8 @@ pub(super) struct Shared {
     pub buffer: Arc<Mutex<Buffer>>,
     pub counters: Arc<Counters>,
     pub options: CaptureOptions,
+    /// The transaction could not be rolled back; see [`Capture::take_left`](super::Capture::take_left).
+    pub is_left: AtomicBool,
 }
 
 /// What the recorder of one connection knows.

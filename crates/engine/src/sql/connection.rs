@@ -131,7 +131,8 @@ impl Connection {
     /// True outside of transactions. One that SQLite has rolled back by itself counts until it is ended, see
     /// [`is_transaction_lost`](Self::is_transaction_lost).
     pub fn is_autocommit(&self) -> bool {
-        self.inner.conn.is_autocommit() && !self.is_transaction_lost()
+        let transactions = &self.inner.transactions;
+        (self.inner.conn.is_autocommit() || transactions.is_left()) && !transactions.is_lost()
     }
 
     /// True when SQLite has rolled the transaction back by itself (after a timeout, an interrupt, `OR ROLLBACK`, an I/O error,
@@ -256,8 +257,10 @@ impl std::ops::Deref for Transaction<'_> {
 impl Drop for Transaction<'_> {
     fn drop(&mut self) {
         if self.open && !self.connection.is_autocommit() {
-            // Nobody is there to tell; what is not rolled back now is rolled back when the connection closes.
-            let _ = self.connection.execute_batch("ROLLBACK");
+            // Nobody is there to tell: what is not rolled back now is rolled back before the next statement.
+            if self.connection.execute_batch("ROLLBACK").is_err() && !self.connection.is_autocommit() {
+                self.connection.inner.transactions.leave();
+            }
         }
     }
 }

@@ -100,6 +100,9 @@ impl Recorded {
             return Ok(Ran::Done);
         };
         let ran = self.run_admitted(stmt, plan, arguments);
+        if self.capture.as_ref().is_some_and(Capture::take_left) {
+            transactions.leave();
+        }
         transactions.ran(conn, &before, plan.control(), &ran);
         ran
     }

@@ -55,6 +55,9 @@ impl Control {
 #[derive(Default)]
 pub(crate) struct Transactions {
     is_lost: AtomicBool,
+    /// A transaction is open that must not be committed and that nobody is in. It could not be rolled back: an interrupt lasts
+    /// as long as a query of the connection is in the middle of its rows, and breaks a ROLLBACK too.
+    is_left: AtomicBool,
     /// How many transactions were ended by a statement that says so.
     ended: AtomicU64,
     state: Mutex<State>,
@@ -107,13 +110,36 @@ impl Transactions {
         self.is_lost.load(Ordering::Relaxed)
     }
 
+    /// Whether the transaction that is open is one that nobody is in.
+    pub(crate) fn is_left(&self) -> bool {
+        self.is_left.load(Ordering::Relaxed)
+    }
+
+    /// The open transaction could not be rolled back: that is done before the next statement.
+    pub(crate) fn leave(&self) {
+        self.is_left.store(true, Ordering::Relaxed);
+    }
+
+    fn roll_back_left(&self, conn: &Conn) -> Result<()> {
+        if !conn.is_autocommit() && conn.execute_batch("ROLLBACK").is_err() {
+            let message = "a statement was interrupted, and what it did cannot be undone while a query of this connection is \
+                           unread: end that query, and then try again";
+            return Err(sqlite::Error::new(codes::INTERRUPT, message).into());
+        }
+        self.is_left.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// A statement is about to be run, from its beginning or from a row on; the connection is held.
     pub(crate) fn admit(&self, conn: &Conn, stmt: &Stmt, control: Option<&Control>) -> Result<Admitted> {
+        if self.is_left() && !stmt.is_busy() {
+            self.roll_back_left(conn)?;
+        }
         if self.is_lost() && !stmt.is_busy() {
             return self.end_lost(control).map(|()| Admitted::Done);
         }
         Ok(Admitted::Run(Before {
-            in_transaction: !conn.is_autocommit(),
+            in_transaction: !conn.is_autocommit() && !self.is_left(),
             ended: self.ended.load(Ordering::Relaxed),
         }))
     }
@@ -162,7 +188,7 @@ impl Transactions {
         control: Option<&Control>,
         outcome: &Result<T>,
     ) {
-        let is_gone = before.in_transaction && conn.is_autocommit();
+        let is_gone = before.in_transaction && (conn.is_autocommit() || self.is_left());
         if control.is_none() && !is_gone {
             return;
         }

@@ -267,3 +267,77 @@ fn b3_a_transaction_that_lost_a_page_pushes_nothing_of_what_follows() {
         crate::support::stock_rows(&served.sqlite(), "select id from w where id >= 10000").unwrap();
     assert_eq!(pushed, ["Integer(10002)"]);
 }
+
+#[test]
+fn b3_an_interrupt_beside_an_open_query_leaves_no_transaction_that_nobody_began() {
+    use rusqlite::functions::FunctionFlags;
+    both(|conn, other| {
+        let handle = conn.interrupt_handle();
+        conn.create_scalar_function("stop", 1, FunctionFlags::default(), move |context| {
+            // SQLite looks at it when the next statement begins: those that record the change, commit it or undo it.
+            handle.interrupt();
+            context.get::<i64>(0)
+        })
+        .unwrap();
+        conn.execute_batch("insert into t values (1, 'a'), (2, 'b'), (3, 'c')")
+            .unwrap();
+        for sql in [
+            "insert into t values (stop(4), 'd')",
+            "insert into t values (stop(4), 'd') returning id",
+            "create table extra as select stop(1) as x",
+            "pragma user_version = 3; insert into t values (stop(4), 'd')",
+        ] {
+            let mut query = conn.prepare("select id from t").unwrap();
+            let mut rows = query.query(()).unwrap();
+            rows.next().unwrap().unwrap();
+            let done = conn.execute_batch(sql);
+            let before = count(other, "t");
+            assert_eq!(before == 4, done.is_ok(), "{sql}: {done:?}");
+            assert!(
+                conn.is_autocommit() && !conn.is_transaction_lost(),
+                "{sql}: {done:?}"
+            );
+            // Said to be done by a call of its own: so it is committed.
+            if conn.execute_batch("insert into t values (9, 'later')").is_ok() {
+                assert_eq!(count(other, "t"), before + 1, "{sql}");
+            }
+            drop(rows);
+            drop(query);
+            conn.execute_batch("delete from t where id > 3; drop table if exists extra")
+                .unwrap();
+            assert_eq!(count(other, "t"), 3);
+        }
+    });
+}
+
+#[test]
+fn b3_a_transaction_whose_rollback_was_interrupted_is_rolled_back_before_the_next_statement() {
+    both(|conn, other| {
+        conn.execute_batch("insert into t values (1, 'a'), (2, 'b')")
+            .unwrap();
+        let transaction = conn.transaction().unwrap();
+        transaction
+            .execute_batch("insert into t values (3, 'c')")
+            .unwrap();
+        let mut query = conn.prepare("select id from t").unwrap();
+        let mut rows = query.query(()).unwrap();
+        rows.next().unwrap().unwrap();
+        conn.interrupt_handle().interrupt();
+        drop(transaction);
+        assert!(conn.is_autocommit());
+        for sql in ["insert into t values (4, 'd')", "commit", "begin", "select 1"] {
+            let refused = conn.execute_batch(sql).unwrap_err();
+            assert!(refused.is_interrupted(), "{sql}: {refused}");
+        }
+        assert!(rows.next().unwrap_err().is_interrupted());
+        drop(rows);
+        conn.execute_batch("insert into t values (5, 'e')").unwrap();
+        assert!(conn.is_autocommit());
+        assert_eq!(rows_of(other), [1, 2, 5]);
+    });
+}
+
+fn rows_of(conn: &Connection) -> Vec<i64> {
+    let rows = conn.query::<(i64,)>("select id from t order by id", ()).unwrap();
+    rows.into_iter().map(|(id,)| id).collect()
+}
