@@ -1,11 +1,12 @@
 // Opens a replica, asks it and closes it, again and again; prints resident memory (KiB) and open descriptors as it goes. Its
 // functions are bound methods of an object that holds the database, each cycle abandons an iterator and breaks a query off, and
-// now and then a page fetch is broken off, a worker thread ends in the middle of one, and a database is forgotten without
-// being closed.
+// every 20th cycle a page fetch is broken off, worker threads end in the middle of one and while they wait for a token, and a
+// database is forgotten without being closed.
 //
 // node --expose-gc cycles.mjs PATH URL CYCLES
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
+import { createServer, request as httpRequest } from 'node:http';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { connect } from '../../bindings/node/index.mjs';
@@ -13,7 +14,7 @@ import { connect } from '../../bindings/node/index.mjs';
 const [path, url, given] = process.argv.slice(2);
 const cycles = Number(given);
 /** How often there is what takes longer than a cycle. */
-const NOW_AND_THEN = Math.max(20, Math.floor(cycles / 50));
+const NOW_AND_THEN = 20;
 const partialSyncExperimental = { bootstrapStrategy: { kind: 'prefix', length: 4096 } };
 
 function resident() {
@@ -30,27 +31,62 @@ class Application {
     return (await this.waiting) ?? '';
   }
 
+  url() {
+    return url;
+  }
+
+  fetch(request, init) {
+    return fetch(request, init);
+  }
+
+  transform() {
+    return null;
+  }
+
   async open(path) {
-    this.db = await connect({ path, url, authToken: this.token.bind(this), partialSyncExperimental });
+    this.db = await connect({
+      path,
+      url: this.url.bind(this),
+      authToken: this.token.bind(this),
+      fetch: this.fetch.bind(this),
+      transform: this.transform.bind(this),
+      partialSyncExperimental,
+    });
     return this.db;
   }
 }
 
+/** In front of the remote; does not answer a request whose token says so. */
+const proxy = createServer((request, response) => {
+  if (request.headers.authorization === 'Bearer hush') {
+    request.resume().on('end', () => proxy.emit('hushed'));
+    return;
+  }
+  const { method, headers } = request;
+  request.pipe(
+    httpRequest(url + request.url, { method, headers }, (answer) => answer.pipe(response.writeHead(answer.statusCode, answer.headers))),
+  );
+});
+await new Promise((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+proxy.unref();
+
+// Its query waits for a page: for the token of that request, or for its answer.
 const worker = `
   const { parentPort, workerData } = require('node:worker_threads');
   const { connect } = require(workerData.file);
-  let waiting = false;
-  const authToken = () => (waiting ? new Promise(() => parentPort.postMessage('asked')) : '');
+  let next = () => '';
+  const authToken = () => next();
   connect({ path: ':memory:', url: workerData.url, authToken, partialSyncExperimental: workerData.partialSyncExperimental })
     .then((db) => {
-      waiting = true;
+      next = workerData.forToken ? () => new Promise(() => parentPort.postMessage('asked')) : () => 'hush';
       return db.get('SELECT count(*) FROM t');
     });`;
 
-async function endAWorker() {
+async function endAWorker(forToken) {
   const file = fileURLToPath(new URL('../../bindings/node/index.js', import.meta.url));
-  const ending = new Worker(worker, { eval: true, workerData: { file, url, partialSyncExperimental } });
-  await once(ending, 'message');
+  const workerData = { file, url: `http://127.0.0.1:${proxy.address().port}`, forToken, partialSyncExperimental };
+  const ending = new Worker(worker, { eval: true, workerData });
+  await (forToken ? once(ending, 'message') : once(proxy, 'hushed'));
   await ending.terminate();
 }
 
@@ -88,7 +124,8 @@ for (let cycle = 1; cycle <= cycles; cycle++) {
   await db.close();
   if (cycle % NOW_AND_THEN === 0) {
     await breakAFetchOff();
-    await endAWorker();
+    await endAWorker(true);
+    await endAWorker(false);
     await (await new Application().open(':memory:')).get('SELECT 1');
   }
   if (cycle % (cycles / 10) === 0) console.log(cycle, resident());

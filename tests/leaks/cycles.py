@@ -1,14 +1,19 @@
-"""Opens a replica, asks it and closes it, again and again; prints resident memory (KiB) as it goes. By turns it also leaves
-behind what programs leave behind: objects whose methods the connection calls, iterators that nobody reads to the end, tasks that
-are cancelled, threads that end in the middle of a fetch.
+"""Opens a replica, asks it and closes it, again and again; prints resident memory (KiB) and open descriptors as it goes. By turns
+it also leaves behind what programs leave behind: objects whose methods the connection calls, iterators that nobody reads to the
+end, tasks that are cancelled in the middle of a query or of a page fetch, threads that end in the middle of a page fetch.
 
 cycles.py PATH URL CYCLES
 """
 
 import asyncio
 import gc
+import http.client
+import http.server
+import os
+import queue
 import sys
 import threading
+import urllib.parse
 
 import turso.aio.sync
 import turso.sync
@@ -25,7 +30,8 @@ SLOW = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT c
 def resident():
     gc.collect()
     with open("/proc/self/status") as status:
-        return next(line.split()[1] for line in status if line.startswith("VmRSS:"))
+        memory = next(line.split()[1] for line in status if line.startswith("VmRSS:"))
+    return memory, len(os.listdir("/proc/self/fd"))
 
 
 def opened_and_closed():
@@ -38,11 +44,16 @@ class Service:
     """Its connection calls its methods. Nobody closes it."""
 
     def __init__(self):
-        self.connection = turso.sync.connect(path, url, auth_token=self.token, transform=self.transform, **options)
+        self.connection = turso.sync.connect(
+            path, self.url, auth_token=self.token, transform=self.transform, **options
+        )
         self.connection.create_function("f", 0, self.function)
         self.connection.create_collation("c", self.order)
         self.connection.set_trace_callback(self.trace)
         self.connection.row_factory = self.row
+
+    def url(self):
+        return url
 
     def token(self):
         return None
@@ -86,25 +97,104 @@ async def cancelled():
         await asyncio.gather(task, return_exceptions=True)
         rows = await connection.execute("SELECT id FROM t")
         await rows.fetchone()
+        async for _ in await connection.execute("SELECT id FROM t"):
+            break
+
+
+class InFront(http.server.BaseHTTPRequestHandler):
+    """In front of the remote; does not answer a request whose token says so."""
+
+    protocol_version = "HTTP/1.1"
+    hushed: queue.SimpleQueue = queue.SimpleQueue()
+
+    def answer(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.headers.get("Authorization") == "Bearer hush":
+            self.hushed.put(self.path)
+            self.connection.recv(1)
+            self.close_connection = True
+            return
+        upstream = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc)
+        headers = {name: self.headers[name] for name in self.headers if name.lower() not in ("host", "connection")}
+        upstream.request(self.command, self.path, body, headers)
+        answer = upstream.getresponse()
+        content = answer.read()
+        upstream.close()
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("transfer-encoding", "content-length", "connection"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST = answer
+
+    def log_message(self, *_):
+        pass
+
+
+proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), InFront)
+proxy.daemon_threads = True
+threading.Thread(target=proxy.serve_forever, daemon=True).start()
+
+
+class Waiter:
+    """Its query waits for a page: for the answer, or the function that gives the token raises."""
+
+    url = f"http://127.0.0.1:{proxy.server_address[1]}"
+    raises = False
+    token = None
+
+    def next_token(self):
+        if self.raises:
+            raise SystemExit
+        return self.token
+
+    def connect(self, module):
+        return module.connect(":memory:", self.url, auth_token=self.next_token, **options)
+
+    def fetch(self, connection):
+        try:
+            connection.execute("SELECT count(*) FROM t").fetchone()
+        except turso.Error as error:
+            assert isinstance(error.__cause__, SystemExit) == self.raises, error
+            raise SystemExit from error
+        raise AssertionError("the fetch was not broken off")
 
 
 def threads():
-    connection = turso.sync.connect(path, url, **options)
-
-    def fetch():
-        cursor = connection.execute("SELECT id, v FROM t")
-        cursor.fetchmany(3)
-
-    workers = [threading.Thread(target=fetch) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    connection.close()
+    for raises in (False, True):
+        waiter = Waiter()
+        connection = waiter.connect(turso.sync)
+        waiter.raises, waiter.token = raises, "hush"
+        thread = threading.Thread(target=waiter.fetch, args=(connection,))
+        thread.start()
+        if not raises:
+            InFront.hushed.get()
+            connection.interrupt()
+        thread.join()
 
 
-kinds = [opened_and_closed, methods, opened_and_closed, iterators, threads, lambda: asyncio.run(cancelled())]
+async def cancelled_fetch():
+    waiter = Waiter()
+    async with waiter.connect(turso.aio.sync) as connection:
+        waiter.token = "hush"
+        task = asyncio.create_task(connection.execute_fetchall("SELECT count(*) FROM t"))
+        await asyncio.to_thread(InFront.hushed.get)
+        task.cancel()
+        assert isinstance((await asyncio.gather(task, return_exceptions=True))[0], asyncio.CancelledError)
+
+
+kinds = [
+    opened_and_closed,
+    methods,
+    iterators,
+    threads,
+    lambda: asyncio.run(cancelled()),
+    lambda: asyncio.run(cancelled_fetch()),
+]
 for cycle in range(1, cycles + 1):
     kinds[cycle % len(kinds)]()
     if cycle % (cycles // 10) == 0:
-        print(cycle, resident(), flush=True)
+        print(cycle, *resident(), flush=True)

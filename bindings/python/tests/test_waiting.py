@@ -354,3 +354,15 @@ def test_a_slow_token_function_does_not_hold_up_other_requests(url: str, tmp_pat
     go_on.set()
     for thread in threads:
         thread.join()
+
+
+def test_ctrl_c_in_a_function_is_the_cause_of_the_statements_error() -> None:
+    def stop() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    with turso.connect(":memory:") as conn:
+        conn.create_function("stop", 0, stop)
+        with pytest.raises(turso.OperationalError) as raised:
+            conn.execute("SELECT stop()")
+        assert isinstance(raised.value.__cause__, KeyboardInterrupt)
+        assert conn.execute("SELECT 1").fetchone() == (1,)

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use partial_sync_core::PageSize;
 use partial_sync_transport::{PageSelector, PagesRequest, Remote, RemoteError, RemoteErrorKind};
 use partial_sync_vfs::{Miss, PageSink, PageSource, SourceError};
+use tokio::sync::watch;
 
 use crate::{
     error::PageFetchError,
@@ -38,6 +39,8 @@ pub(crate) struct RemoteSource {
     pub(crate) deadline: Duration,
     /// With prefetch: what a statement will touch comes along, where the remote can tell.
     pub(crate) hydration: Option<Arc<Hydration>>,
+    /// Never told anything: what is under way ends when this is dropped, with the replica.
+    pub(crate) lives: watch::Sender<()>,
 }
 
 impl PageSource for RemoteSource {
@@ -53,9 +56,14 @@ impl PageSource for RemoteSource {
             return;
         }
         let hydration = self.hydration.clone();
+        let mut lives = self.lives.subscribe();
         runtime().spawn(FOR_A_STATEMENT.scope((), async move {
-            let result = fetch(&*remote, hydration.as_deref(), &miss, &*sink, page_size, deadline).await;
-            sink.finish(result.map_err(|source| Arc::new(PageFetchError { source }) as SourceError));
+            tokio::select! {
+                _ = lives.changed() => {}
+                result = fetch(&*remote, hydration.as_deref(), &miss, &*sink, page_size, deadline) => {
+                    sink.finish(result.map_err(|source| Arc::new(PageFetchError { source }) as SourceError));
+                }
+            }
         }));
     }
 }

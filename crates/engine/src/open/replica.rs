@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use partial_sync_core::{ChangeId, PageSize, SegmentSize};
 use partial_sync_transport::{Remote, ReplaceableToken};
 use partial_sync_vfs::{OrdinaryMark, Replica, ReplicaConfig, Storage, sqlite::Conn};
+use tokio::sync::watch;
 
 use crate::{
     change::position::{Mark, Sent},
@@ -132,6 +133,7 @@ impl OpenReplica {
             page_size,
             deadline: options.timeout,
             hydration: hydrates.map(|hydrates| Arc::new(Hydration::new(hydrates))),
+            lives: watch::Sender::default(),
         });
         let replica = Replica::register(ReplicaConfig {
             storage: storage.clone(),

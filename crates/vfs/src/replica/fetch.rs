@@ -324,18 +324,16 @@ mod tests {
         }
     }
 
-    /// An interrupted page fetch went on without anybody, and the next reader of that page waited for it.
-    #[test]
-    fn b9_a_fetch_that_its_readers_gave_up_is_joined_by_nobody() {
+    /// A replica whose remote never answers.
+    fn silent(name: &str) -> (Arc<Replica>, Arc<Silent>) {
         let source = Arc::new(Silent::default());
-        let size = PageCount(1000);
         let replica = Replica::register(ReplicaConfig {
             storage: Arc::new(MemoryStorage::default()),
-            path: PathBuf::from("/b9_a_fetch/app.db"),
+            path: PathBuf::from(format!("/{name}/app.db")),
             page_size: PageSize::DEFAULT,
             base: Base {
                 revision: Revision::new("1").unwrap(),
-                size,
+                size: PageCount(1000),
             },
             map: PageMap::new(),
             source: source.clone(),
@@ -345,6 +343,31 @@ mod tests {
             temporary: false,
         })
         .unwrap();
+        (replica, source)
+    }
+
+    /// It wrote to a file whose lock was gone, over what the next owner had put there.
+    #[test]
+    fn invariant_12_a_page_that_comes_late_is_not_written_to_a_replica_that_was_closed() {
+        let (replica, source) = silent("invariant_12_a_page");
+        let page = PageNo::new(10).unwrap();
+        let result = replica.obtain(replica.epoch(), page, Instant::now());
+        assert!(matches!(result, Err(ReadError::TimedOut { .. })), "{result:?}");
+        let data = vec![1; PageSize::DEFAULT.as_usize()];
+        let sinks = std::mem::take(&mut *source.0.lock());
+        sinks[0].page(page, &data).unwrap();
+        assert!(replica.map.state(page).is_present());
+        replica.close();
+        let next = PageNo::new(11).unwrap();
+        let late = sinks[0].page(next, &data);
+        assert!(matches!(late, Err(ReadError::Closed)), "{late:?}");
+        assert!(!replica.map.state(next).is_present());
+    }
+
+    /// An interrupted page fetch went on without anybody, and the next reader of that page waited for it.
+    #[test]
+    fn b9_a_fetch_that_its_readers_gave_up_is_joined_by_nobody() {
+        let (replica, source) = silent("b9_a_fetch");
         let page = PageNo::new(10).unwrap();
         for fetches in 1..4 {
             let result = replica.obtain(replica.epoch(), page, Instant::now());
