@@ -258,7 +258,7 @@ function decode(from, textOfAll, bytesOfAll) {
   textAt = bytesAt = 0;
 }
 
-/** The header of what was read on this thread: status, number of rows, flags or code. */
+/** The header of what was read on this thread: status, number of rows, flags. */
 const header = {
   get status() {
     return scratch.ints[0];

@@ -130,7 +130,7 @@ class TransactionSession extends Session {
 
   /** What the transaction is told to have failed with, when its function threw `error`. */
   failure(error) {
-    return error === this.#gone ? (error.cause ?? error) : error;
+    return this.#gone !== undefined && error === this.#gone ? (error.cause ?? error) : error;
   }
 
   /** Waits for what was begun, and then lets nothing begin. */

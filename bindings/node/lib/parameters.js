@@ -17,6 +17,23 @@ function isNamed(value) {
   );
 }
 
+function takenValue(value) {
+  if (typeof value !== 'object' || value === null) return value;
+  if (ArrayBuffer.isView(value)) return new Uint8Array(value.buffer, value.byteOffset, value.byteLength).slice();
+  if (value instanceof ArrayBuffer || value instanceof SharedArrayBuffer) return value.slice(0);
+  if (value instanceof Date) return String(value);
+  return value;
+}
+
+/** What a call was given, as it is now: its caller may use the same list or buffer again before the call has its turn. */
+function taken(args) {
+  return args.map((given) => {
+    if (Array.isArray(given)) return given.map(takenValue);
+    if (!isNamed(given)) return takenValue(given);
+    return Object.fromEntries(Object.entries(given).map(([name, value]) => [name, takenValue(value)]));
+  });
+}
+
 /** Parameters of a statement: `:a`, `@a` and `$a` by name, `?` and `?1` by position. */
 class Parameters {
   #names;
@@ -79,4 +96,4 @@ class Parameters {
   }
 }
 
-module.exports = { Parameters };
+module.exports = { Parameters, taken };

@@ -6,13 +6,12 @@
 'use strict';
 
 const { HEADER, encode, encodeRead, reserve, Rows, decode, header } = require('./codec.js');
-const { KINDS, check, failureOf, sqliteError, INTERRUPT } = require('./error.js');
+const { check, failureOf, sqliteError, INTERRUPT } = require('./error.js');
 const { Parameters } = require('./parameters.js');
 
 const DONE = 0;
 const MORE = 1;
 const WOULD_WAIT = 2;
-const FAILED = 3;
 const HAS_BYTES = 1;
 const NEW_COLUMNS = 2;
 
@@ -87,7 +86,6 @@ class Prepared {
       this.#onWorker = ON_WORKER;
       return status;
     }
-    if (status === FAILED) throw sqliteError(text, header.flags & 0xffff, KINDS[header.flags >> 16].kind);
     const { flags } = header;
     if ((flags & NEW_COLUMNS) !== 0) this.#use(this.#native.columnsNow());
     const bytes = (flags & HAS_BYTES) === 0 ? undefined : this.#native.takeBytes();

@@ -4,6 +4,7 @@
 
 const { sqliteError, ERROR } = require('./error.js');
 const { Lane } = require('./lane.js');
+const { taken } = require('./parameters.js');
 const { WAIT } = require('./prepared.js');
 const { Statement, StatementPromise } = require('./statement.js');
 
@@ -38,7 +39,7 @@ function batchItem(item, i) {
   if (typeof sql !== 'string') {
     throw new TypeError(`statement ${i + 1} of the batch must be a string, { sql, args } or [sql, args]`);
   }
-  return { sql, args: args === undefined ? [] : [args] };
+  return { sql, args: args === undefined ? [] : taken([args]) };
 }
 
 class Session {
@@ -140,6 +141,7 @@ class Session {
   #rows(sql, args, here, there) {
     const core = this.#core;
     const shape = this.#shape();
+    let given;
     try {
       sqlText(sql);
       const rows = this.here(() => {
@@ -147,12 +149,13 @@ class Session {
         return prepared === undefined ? WAIT : prepared[here](core.call(prepared, args).values, shape);
       });
       if (rows !== WAIT) return Promise.resolve(rows);
+      given = taken(args);
     } catch (error) {
       return Promise.reject(error);
     }
     return this.turn(async () => {
       const prepared = await core.prepareCached(sql);
-      const { values, timeout } = core.call(prepared, args);
+      const { values, timeout } = core.call(prepared, given);
       return await prepared[there](values, shape, timeout);
     });
   }
@@ -167,14 +170,19 @@ class Session {
 
   async run(sql, args) {
     sqlText(sql);
+    const given = taken(args);
     return await this.turn(async () => {
       const prepared = await this.#core.prepareCached(sql);
-      const { values, timeout } = this.#core.call(prepared, args);
+      const { values, timeout } = this.#core.call(prepared, given);
       return await prepared.run(values, timeout);
     });
   }
 
-  async *rows(sql, args) {
+  rows(sql, args) {
+    return this.#rowsOf(sql, taken(args));
+  }
+
+  async *#rowsOf(sql, args) {
     const prepared = await this.prepare(sqlText(sql));
     const { values, timeout } = this.#core.call(prepared, args);
     yield* this.iterate(prepared, values, this.#shape(), timeout);

@@ -1,6 +1,7 @@
 // A prepared statement as the application has it.
 'use strict';
 
+const { taken } = require('./parameters.js');
 const { WAIT } = require('./prepared.js');
 
 const toggled = (toggle) => {
@@ -68,8 +69,9 @@ class Statement {
 
   /** Values for the calls that give none. */
   bind(...args) {
-    this.#prepared.parameters.values(args);
-    this.#bound = args;
+    const bound = taken(args);
+    this.#prepared.parameters.values(bound);
+    this.#bound = bound;
     return this;
   }
 
@@ -78,44 +80,43 @@ class Statement {
     return this.#session.call(this.#prepared, args, this.#bound);
   }
 
-  /** The first row, or undefined. */
-  get(...args) {
+  #read(args, here, there) {
     let call;
     const session = this.#session.current;
+    const shape = this.#shape;
     try {
-      call = this.#call(args);
-      const row = session.here(() => this.#prepared.getHere(call.values, this.#shape));
-      if (row !== WAIT) return Promise.resolve(row);
+      const { values } = this.#call(args);
+      const rows = session.here(() => this.#prepared[here](values, shape));
+      if (rows !== WAIT) return Promise.resolve(rows);
+      call = this.#call(taken(args));
     } catch (error) {
       return Promise.reject(error);
     }
-    const shape = this.#shape;
-    return session.turn(() => this.#prepared.get(call.values, shape, call.timeout));
+    return session.turn(() => this.#prepared[there](call.values, shape, call.timeout));
+  }
+
+  /** The first row, or undefined. */
+  get(...args) {
+    return this.#read(args, 'getHere', 'get');
   }
 
   /** All rows. */
   all(...args) {
-    let call;
-    const session = this.#session.current;
-    try {
-      call = this.#call(args);
-      const rows = session.here(() => this.#prepared.allHere(call.values, this.#shape));
-      if (rows !== WAIT) return Promise.resolve(rows);
-    } catch (error) {
-      return Promise.reject(error);
-    }
-    const shape = this.#shape;
-    return session.turn(() => this.#prepared.all(call.values, shape, call.timeout));
+    return this.#read(args, 'allHere', 'all');
   }
 
   /** Runs it to its end. */
   async run(...args) {
-    const { values, timeout } = this.#call(args);
+    const { values, timeout } = this.#call(taken(args));
     return await this.#session.current.turn(() => this.#prepared.run(values, timeout));
   }
 
   /** The rows one after the other, read as they are asked for. */
-  async *iterate(...args) {
+  iterate(...args) {
+    return this.#iterate(taken(args));
+  }
+
+  async *#iterate(args) {
     const { values, timeout } = this.#call(args);
     // A compiled copy of its own: this one may be used for something else while its rows are being taken.
     const session = this.#session.current;
@@ -152,16 +153,22 @@ class StatementPromise extends Promise {
 
 for (const name of ['run', 'get', 'all', 'close']) {
   StatementPromise.prototype[name] = async function (...args) {
-    return (await this)[name](...args);
+    const given = taken(args);
+    return (await this)[name](...given);
   };
 }
 for (const name of ['raw', 'pluck', 'safeIntegers', 'bind']) {
   StatementPromise.prototype[name] = function (...args) {
-    return StatementPromise.of(this.then((statement) => statement[name](...args)));
+    const given = taken(args);
+    return StatementPromise.of(this.then((statement) => statement[name](...given)));
   };
 }
-StatementPromise.prototype.iterate = async function* (...args) {
-  yield* (await this).iterate(...args);
+StatementPromise.prototype.iterate = function (...args) {
+  return iterated(this, taken(args));
 };
+
+async function* iterated(promise, args) {
+  yield* (await promise).iterate(...args);
+}
 
 module.exports = { Statement, StatementPromise };

@@ -16,6 +16,7 @@
 
 use napi::bindgen_prelude::Uint8Array;
 use partial_sync::{Result, Statement};
+use partial_sync_vfs::sqlite::{self, codes};
 use rusqlite::types::{Value, ValueRef};
 
 const NULL: i64 = 0;
@@ -24,6 +25,9 @@ const DOUBLE: i64 = 2;
 const BIGINT: i64 = 3;
 const TEXT: i64 = 4;
 const BLOB: i64 = 5;
+
+/// The longest string of JavaScript, in UTF-16 units; the texts of a batch become one.
+const LONGEST_STRING: usize = (1 << 29) - 24;
 
 /// Most words that a value takes.
 pub(crate) const WIDEST: usize = 2;
@@ -72,6 +76,8 @@ impl Words for Scratch<'_> {
 #[derive(Default)]
 pub(crate) struct Heap {
     pub(crate) text: String,
+    /// The length of the text in UTF-16 units.
+    units: usize,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -101,7 +107,7 @@ pub(crate) fn encode_row(
                 Err(_) => double(words, value as f64),
             },
             ValueRef::Real(value) => double(words, value),
-            ValueRef::Text(bytes) => words.word(tagged(TEXT, push_text(bytes, &mut heap.text))),
+            ValueRef::Text(bytes) => words.word(tagged(TEXT, heap.push_text(bytes)?)),
             ValueRef::Blob(bytes) => {
                 heap.bytes.extend_from_slice(bytes);
                 words.word(tagged(BLOB, bytes.len() as i64));
@@ -116,16 +122,28 @@ fn double(words: &mut impl Words, value: f64) {
     words.word(value.to_bits().cast_signed());
 }
 
-/// Adds a text and gives its length in UTF-16 units. What is not UTF-8 becomes U+FFFD.
-fn push_text(bytes: &[u8], text: &mut String) -> i64 {
-    if bytes.is_ascii() {
+impl Heap {
+    /// Adds a text and gives its length in UTF-16 units. What is not UTF-8 becomes U+FFFD.
+    fn push_text(&mut self, bytes: &[u8]) -> Result<i64> {
         // ASCII is UTF-8, and this is checked again at the cost of a memcpy.
-        text.push_str(std::str::from_utf8(bytes).unwrap_or_default());
-        return bytes.len() as i64;
+        let valid = String::from_utf8_lossy(bytes);
+        let units = match bytes.is_ascii() {
+            true => bytes.len(),
+            false => valid.encode_utf16().count(),
+        };
+        if self.units + units > LONGEST_STRING {
+            let problem = "the texts of a row are longer than a string of JavaScript can be";
+            return Err(sqlite::Error::new(codes::TOOBIG, problem).into());
+        }
+        self.units += units;
+        self.text.push_str(&valid);
+        Ok(units as i64)
     }
-    let valid = String::from_utf8_lossy(bytes);
-    text.push_str(&valid);
-    valid.encode_utf16().count() as i64
+
+    /// How many bytes it holds.
+    pub(crate) fn len(&self) -> usize {
+        self.text.len() + self.bytes.len()
+    }
 }
 
 /// Reads parameters.

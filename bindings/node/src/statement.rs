@@ -176,7 +176,6 @@ mod status {
     pub(super) const DONE: i64 = 0;
     pub(super) const MORE: i64 = 1;
     pub(super) const WOULD_WAIT: i64 = 2;
-    pub(super) const FAILED: i64 = 3;
 }
 const HAS_BYTES: i64 = 1;
 const NEW_COLUMNS: i64 = 2;
@@ -249,8 +248,7 @@ impl Statement {
     }
 
     /// Reads on this thread. `words` has a header of two words (number and form of the values; most rows) and the values
-    /// first, and then the answer: a header (the status with the number of rows; flags, or the code of an error) and rows.
-    /// Gives the texts, or the error's.
+    /// first, and then the answer: a header (the status with the number of rows; flags) and rows. Gives the texts.
     #[napi]
     pub fn read_here(
         &self,
@@ -280,7 +278,8 @@ impl Statement {
             compiled.begin(values, self.shared.next_read())?;
             let mut columns = 0;
             loop {
-                if rows == limit || (rows > 0 && out.room() < WIDEST * columns) {
+                let is_full = heap.len() > BATCH_BYTES || out.room() < WIDEST * columns;
+                if rows == limit || (rows > 0 && is_full) {
                     return Ok((rows, status::MORE));
                 }
                 if !compiled.step()? {
@@ -316,21 +315,11 @@ impl Statement {
                 words[1] = flags;
                 Ok(heap.text)
             }
-            Err(error) => {
+            Err(_) => {
                 compiled.reset();
-                let failure = Failure::from(&error);
-                // Nothing interrupts this thread: what is left of an interrupt goes with the statements that it was for. A
-                // worker tells a failure together with the rows that came before it.
-                words[0] = if matches!(error, partial_sync::Error::WouldWait)
-                    || error.is_interrupted()
-                    || rows > 0
-                {
-                    status::WOULD_WAIT
-                } else {
-                    status::FAILED
-                };
-                words[1] = i64::from(failure.raw_code) | (error.kind() as i64) << 16;
-                Ok(failure.message)
+                // A worker tells what really is wrong, together with the rows that come before it.
+                words[0] = status::WOULD_WAIT;
+                Ok(String::new())
             }
         }
     }
@@ -476,9 +465,19 @@ fn read_batch(
     let mut rows = 0;
     let mut done = false;
     let mut failure = None;
-    while rows < limit && words.len() * 8 + heap.text.len() + heap.bytes.len() < BATCH_BYTES {
-        match compiled.step() {
-            Ok(true) => {}
+    while rows < limit && words.len() * 8 + heap.len() < BATCH_BYTES {
+        let row = compiled.step().and_then(|is_row| {
+            let columns = width(&compiled.statement, shape);
+            if is_row && rows == 0 {
+                words.reserve((limit as usize).min(4096) * columns * 3 / 2);
+            }
+            if is_row {
+                codec::encode_row(&compiled.statement, columns, shape, &mut words, &mut heap)?;
+            }
+            Ok(is_row)
+        });
+        match row {
+            Ok(true) => rows += 1,
             Ok(false) => {
                 done = true;
                 break;
@@ -489,12 +488,6 @@ fn read_batch(
             }
             Err(error) => return Err(error),
         }
-        let columns = width(&compiled.statement, shape);
-        if rows == 0 {
-            words.reserve((limit as usize).min(4096) * columns * 3 / 2);
-        }
-        codec::encode_row(&compiled.statement, columns, shape, &mut words, &mut heap)?;
-        rows += 1;
     }
     let columns = (from_start && recompiled(&compiled.statement, seen))
         .then(|| columns(&compiled.statement))

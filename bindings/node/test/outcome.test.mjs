@@ -820,3 +820,96 @@ test('b9: an interrupt of a write beside an iterator that is halfway leaves no t
   }
   t.diagnostic(`${broken} of 12 were broken off`);
 });
+
+test('b9: what a call is given is what it was when the call was made', async (t) => {
+  const db = await empty(t);
+  await db.exec('CREATE TABLE given (v)');
+  const statement = await db.prepare('INSERT INTO given VALUES (?)');
+  const bytes = new Uint8Array(1);
+  const list = [0];
+  const named = { v: 0 };
+  /** Each is called three times in a row, and what it is given is changed in between. */
+  const calls = {
+    run: () => db.run('INSERT INTO given VALUES (?)', list),
+    'run by name': () => db.run('INSERT INTO given VALUES (:v)', named),
+    'run of bytes': () => db.run('INSERT INTO given VALUES (?)', bytes),
+    'run of bytes in a list': () => db.run('INSERT INTO given VALUES (?)', [bytes.buffer]),
+    get: () => db.get('INSERT INTO given VALUES (?) RETURNING v', list),
+    all: () => db.all('INSERT INTO given VALUES (?) RETURNING v', list),
+    iterate: () => db.iterate('INSERT INTO given VALUES (?) RETURNING v', list).next(),
+    batch: () => db.batch([['INSERT INTO given VALUES (?)', list]]),
+    'batch by name': () => db.batch([{ sql: 'INSERT INTO given VALUES (:v)', args: named }]),
+    statement: () => statement.run(list),
+    'get of a statement': () => statement.get(list),
+    'all of a statement': () => statement.all(bytes),
+    'iterate of a statement': () => statement.iterate(list).next(),
+    'a statement that is being compiled': () => db.prepare('INSERT INTO given VALUES (?)').run(list),
+    'one that is bound': () => db.prepare('INSERT INTO given VALUES (?)').bind(list).run(),
+  };
+  for (const [name, call] of Object.entries(calls)) {
+    const promises = [1, 2, 3].map((n) => {
+      bytes[0] = list[0] = named.v = n;
+      return call();
+    });
+    bytes[0] = list[0] = named.v = 9;
+    await Promise.all(promises);
+    const rows = await db.prepare('SELECT v FROM given ORDER BY rowid').pluck().all();
+    assert.deepEqual(rows.map((v) => (typeof v === 'number' ? v : v[0])), [1, 2, 3], name);
+    await db.exec('DELETE FROM given');
+  }
+  statement.bind(list);
+  list[0] = 10;
+  await statement.run();
+  assert.equal(await db.prepare('SELECT v FROM given').pluck().get(), 9);
+});
+
+test('b9: a transaction function may throw undefined', async (t) => {
+  const db = await empty(t);
+  for (const thrown of [undefined, null, 'text']) {
+    const failed = await db.transaction(async () => {
+      await db.run("INSERT INTO t VALUES (1, 'x')");
+      throw thrown;
+    })().then(() => 'nothing', (error) => error);
+    assert.equal(failed, thrown);
+  }
+  assert.deepEqual(await ids(db), []);
+});
+
+test('b9: texts longer than a string of JavaScript are an error of the row, and end the query', async (t) => {
+  const db = await empty(t);
+  const sql = 'SELECT CAST(zeroblob(CASE value WHEN 2 THEN 540000000 END) AS TEXT) AS v FROM generate_series(1, 3)';
+  const tooBig = { name: 'SqliteError', code: 'SQLITE_TOOBIG', kind: 'too_big' };
+  await assert.rejects(db.get(`${sql} LIMIT 2 OFFSET 1`), tooBig);
+  const rows = [];
+  await assert.rejects(async () => {
+    for await (const { v } of db.iterate(sql)) rows.push(v);
+  }, tooBig);
+  assert.equal(rows.length, 1);
+  // No read is left in the middle, which would keep others from writing.
+  const other = await open(t, { path: db.path, timeout: 0 });
+  await other.run('INSERT INTO t VALUES (1, 1)');
+});
+
+test('b9: large values are read and made on a worker thread', async (t) => {
+  const db = await empty(t);
+  await db.exec("INSERT INTO t SELECT value, printf('%.*c', 300000, char(64 + value)) FROM generate_series(1, 20)");
+  let settled = 0;
+  const calls = {
+    'many rows': () => db.all('SELECT v FROM t'),
+    'a value that is made': () => db.get("SELECT printf('%.*c', 2000000, 'x') AS v"),
+    'a value on the way': () => db.get("SELECT length(hex(zeroblob(2000000))) AS v"),
+  };
+  for (const [name, call] of Object.entries(calls)) {
+    // What ends on this thread has called back before the other microtasks have.
+    const before = settled;
+    const promise = call().then(() => (settled += 1));
+    for (let i = 0; i < 20; i++) await null;
+    assert.equal(settled, before, `${name} did not wait for a worker`);
+    await promise;
+  }
+  // Much smaller ones do not.
+  const small = db.get('SELECT id FROM t').then(() => (settled += 1));
+  for (let i = 0; i < 20; i++) await null;
+  assert.equal(settled, 4);
+  await small;
+});

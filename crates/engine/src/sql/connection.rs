@@ -160,14 +160,18 @@ impl Connection {
     }
 
     /// Runs `work` on this thread, where nothing may wait: what would wait for a page that is not here, for a lock or for
-    /// a pull, or take more than about `steps` of SQLite's virtual machine, fails with [`Error::WouldWait`]. The transaction
-    /// continues and bound values stay; run the statement again where it may wait.
+    /// a pull, or take more than about `steps` of SQLite's virtual machine (or, unless `steps` is `u32::MAX`, have a value of
+    /// more than a mebibyte), fails with [`Error::WouldWait`]. The transaction continues and bound values stay; run the statement
+    /// again where it may wait.
     ///
     /// For statements that only read: writing to disk is not held back, and a write that fails so may roll back its transaction.
     pub fn without_waiting<T>(&self, steps: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
         match self.inner.conn.without_waiting(steps, work)? {
             // Also when all went well: `PRAGMA integrity_check` gives a page that it could not have as a row.
             (_, true) => Err(Error::WouldWait),
+            (Err(error), _) if steps != u32::MAX && error.sqlite_code() == sqlite::codes::TOOBIG => {
+                Err(Error::WouldWait)
+            }
             (result, _) => result,
         }
     }

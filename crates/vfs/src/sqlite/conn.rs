@@ -50,6 +50,9 @@ impl Default for OpenOptions {
     }
 }
 
+/// The longest value, in bytes, where a thread must not wait and its steps are counted.
+const LONGEST_IN_HASTE: i32 = 1 << 20;
+
 /// A SQLite connection in serialized mode. Clones are the same connection; it closes when the last clone and the last
 /// statement are gone.
 #[derive(Clone)]
@@ -196,9 +199,28 @@ impl Conn {
 
     /// Runs `work` on this thread; whatever in it would wait for a page, a lock or a pull, or takes more than about `steps`
     /// of SQLite's virtual machine, fails at once. Gives what `work` gave and whether something failed for that reason.
+    ///
+    /// Where steps are counted, a value of more than [`LONGEST_IN_HASTE`] bytes fails with [`codes::TOOBIG`]: one step
+    /// could make one of a gigabyte.
     pub fn without_waiting<T>(&self, steps: u32, work: impl FnOnce() -> T) -> Result<(T, bool)> {
+        struct Restore<'c>(&'c Conn, i32, #[allow(dead_code)] Held<'c>);
+        impl Drop for Restore<'_> {
+            fn drop(&mut self) {
+                self.0.limit_length(self.1);
+            }
+        }
         self.watch()?;
+        let _restore = (steps != u32::MAX).then(|| {
+            let held = self.hold();
+            Restore(self, self.limit_length(LONGEST_IN_HASTE), held)
+        });
         Ok(context::without_waiting(steps, work))
+    }
+
+    /// Sets the most bytes of a value, and gives what it was. The caller holds the connection.
+    fn limit_length(&self, bytes: i32) -> i32 {
+        // SAFETY: `db` is live while `self` is, and its mutex is held.
+        unsafe { ffi::sqlite3_limit(self.0.db, ffi::SQLITE_LIMIT_LENGTH, bytes) }
     }
 
     fn watch(&self) -> Result<()> {
