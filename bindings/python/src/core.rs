@@ -143,6 +143,14 @@ impl Core {
                 return Ok(turn);
             }
             py.check_signals()?;
+            if PyModule::import(py, "sys")?
+                .call_method0("is_finalizing")?
+                .is_truthy()?
+            {
+                return Err(ProgrammingError::new_err(
+                    "the program is over, and a thread that it has left behind is in the middle of a call of this connection",
+                ));
+            }
         }
     }
 

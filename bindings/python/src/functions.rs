@@ -6,15 +6,21 @@
 use std::{cmp::Ordering, panic::AssertUnwindSafe, sync::Arc};
 
 use partial_sync::change::Value;
-use pyo3::{prelude::*, types::PyTuple};
+use partial_sync_vfs::sqlite::codes;
+use pyo3::{
+    exceptions::{PyMemoryError, PyOverflowError},
+    prelude::*,
+    types::PyTuple,
+};
 use rusqlite::{
-    Error,
+    Error, ffi,
     functions::{Aggregate, Context, FunctionFlags, WindowAggregate},
     types::{ToSql, ToSqlOutput},
 };
 
 use crate::{
     callbacks::{Callbacks, Slot},
+    program_code,
     values::{from_object, to_object},
 };
 
@@ -45,7 +51,7 @@ impl Function {
     /// Calls a function with the arguments of SQL.
     pub(crate) fn call(&self, context: &Context<'_>) -> rusqlite::Result<Given> {
         self.attached("user-defined function raised exception", |py| {
-            let given = self.callable.get(py)?.call1(arguments(py, context)?)?;
+            let given = program_code::call(&self.callable.get(py)?, arguments(py, context)?)?;
             from_object(&given).map(Given)
         })
     }
@@ -57,7 +63,7 @@ impl Function {
             return Ordering::Equal;
         }
         Python::attach(|py| {
-            let order = self.callable.get(py)?.call1((a, b))?;
+            let order = program_code::call(&self.callable.get(py)?, (a, b))?;
             if order.lt(0)? {
                 Ok(Ordering::Less)
             } else if order.gt(0)? {
@@ -73,22 +79,34 @@ impl Function {
     }
 
     fn attached<T>(&self, failed: &str, work: impl FnOnce(Python<'_>) -> PyResult<T>) -> rusqlite::Result<T> {
-        Python::attach(|py| work(py).map_err(|error| self.callbacks.raised(error)))
-            .map_err(|_| Error::UserFunctionError(failed.into()))
+        Python::attach(|py| {
+            work(py).map_err(|error| {
+                // As the standard library has it.
+                let code = if error.is_instance_of::<PyOverflowError>(py) {
+                    Some(codes::TOOBIG)
+                } else if error.is_instance_of::<PyMemoryError>(py) {
+                    Some(codes::NOMEM)
+                } else {
+                    None
+                };
+                self.callbacks.raised(error);
+                match code {
+                    Some(code) => Error::SqliteFailure(ffi::Error::new(code), None),
+                    None => Error::UserFunctionError(failed.into()),
+                }
+            })
+        })
     }
 
     fn method(&self, object: &Py<PyAny>, name: &str) -> rusqlite::Result<Given> {
         self.attached(&raised(name), |py| {
-            from_object(&object.bind(py).call_method0(name)?).map(Given)
+            from_object(&program_code::call_method(object.bind(py), name, ())?).map(Given)
         })
     }
 
     fn method_with(&self, object: &Py<PyAny>, name: &str, context: &Context<'_>) -> rusqlite::Result<()> {
         self.attached(&raised(name), |py| {
-            object
-                .bind(py)
-                .call_method1(name, arguments(py, context)?)
-                .map(drop)
+            program_code::call_method(object.bind(py), name, arguments(py, context)?).map(drop)
         })
     }
 }
@@ -109,7 +127,7 @@ type Instance = AssertUnwindSafe<Py<PyAny>>;
 impl Aggregate<Instance, Given> for Function {
     fn init(&self, _: &mut Context<'_>) -> rusqlite::Result<Instance> {
         self.attached(&raised("__init__"), |py| {
-            let instance = self.callable.get(py)?.call0()?;
+            let instance = program_code::call(&self.callable.get(py)?, ())?;
             Ok(AssertUnwindSafe(instance.unbind()))
         })
     }

@@ -17,6 +17,7 @@ mod log;
 mod open;
 mod options;
 mod program;
+mod program_code;
 mod reader;
 mod row;
 mod row_factory;

@@ -17,6 +17,8 @@ use tracing::{
     span,
 };
 
+use crate::program_code;
+
 static LOGGER: Mutex<Option<Py<PyAny>>> = Mutex::new(None);
 /// The least important level that is passed on, as Python has it.
 static LEAST: AtomicU8 = AtomicU8::new(u8::MAX);
@@ -69,8 +71,8 @@ impl Subscriber for ToPython {
             let logger = LOGGER.lock().as_ref().map(|logger| logger.clone_ref(py));
             if let Some(logger) = logger {
                 let message = text.message + &text.fields;
-                let logged =
-                    logger.call_method1(py, "log", (level_of(event.metadata().level()), "%s", message));
+                let level = level_of(event.metadata().level());
+                let logged = program_code::call_method(logger.bind(py), "log", (level, "%s", message));
                 if let Err(error) = logged {
                     error.write_unraisable(py, Some(logger.bind(py)));
                 }

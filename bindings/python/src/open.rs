@@ -18,7 +18,7 @@ use pyo3::{
 
 use crate::{
     callbacks::Callbacks,
-    errors, fork, signals,
+    errors, fork, program_code, signals,
     values::{from_object, to_object},
 };
 
@@ -143,7 +143,7 @@ fn url_source(url: Bound<'_, PyAny>, callbacks: &Arc<Callbacks>) -> PyResult<Url
     let (function, callbacks) = (callbacks.source(url.unbind()), callbacks.clone());
     Ok(UrlSource::function(move || {
         callbacks
-            .answer(|py| function.get(py)?.call0()?.extract::<Option<String>>())
+            .answer(|py| program_code::call(&function.get(py)?, ())?.extract::<Option<String>>())
             .unwrap_or_default()
     }))
 }
@@ -158,7 +158,7 @@ fn token_source(token: Bound<'_, PyAny>, callbacks: &Arc<Callbacks>) -> PyResult
         async move {
             // It may take its time, to refresh the token, and must not keep a thread that moves bytes.
             let asked = tokio::task::spawn_blocking(move || {
-                callbacks.answer(|py| function.get(py)?.call0()?.extract::<Option<String>>())
+                callbacks.answer(|py| program_code::call(&function.get(py)?, ())?.extract::<Option<String>>())
             });
             match asked.await {
                 Ok(Ok(token)) => Ok(token),
@@ -186,7 +186,7 @@ fn ask_transform(transform: &Bound<'_, PyAny>, mutation: &TransformMutation) -> 
         ChangeType::Update => "update",
         ChangeType::Delete => "delete",
     };
-    let answer = transform.call1((
+    let change = (
         mutation.change_time,
         &mutation.table_name,
         mutation.id,
@@ -194,7 +194,8 @@ fn ask_transform(transform: &Bound<'_, PyAny>, mutation: &TransformMutation) -> 
         row(&mutation.before)?,
         row(&mutation.after)?,
         row(&mutation.updates)?,
-    ))?;
+    );
+    let answer = program_code::call(transform, change)?;
     if answer.is_none() {
         return Ok(Transform::Keep);
     }

@@ -13,6 +13,7 @@ use rusqlite::types::ValueRef;
 use crate::{
     columns::Columns,
     errors::{self, OperationalError},
+    program_code,
     rows::Rows,
 };
 
@@ -106,7 +107,7 @@ impl Reader<'_> {
     ) -> PyResult<Bound<'py, PyAny>> {
         if let Some(Some(converter)) = self.converters.map(|c| &c[column]) {
             return match as_bytes(value) {
-                Some(bytes) => converter.bind(py).call1((PyBytes::new(py, &bytes),)),
+                Some(bytes) => program_code::call(converter.bind(py), (PyBytes::new(py, &bytes),)),
                 None => Ok(py.None().into_bound(py)),
             };
         }
@@ -122,7 +123,9 @@ impl Reader<'_> {
                 },
                 TextFactory::Bytes => PyBytes::new(py, bytes).into_any(),
                 TextFactory::ByteArray => PyByteArray::new(py, bytes).into_any(),
-                TextFactory::Call(callable) => callable.bind(py).call1((PyBytes::new(py, bytes),))?,
+                TextFactory::Call(callable) => {
+                    program_code::call(callable.bind(py), (PyBytes::new(py, bytes),))?
+                }
             },
         })
     }

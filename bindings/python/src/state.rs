@@ -64,9 +64,11 @@ struct Run {
 struct Left {
     /// The statement stands on a row that was not handed out.
     on_row: bool,
-    /// The rows that are left, once nothing is left to step: of a statement that writes, which is run to its end at once,
-    /// and none of one that has ended.
-    kept: Option<Rows>,
+    /// Rows to hand out before that one: those of a statement that writes, which is run to its end at once, and those that
+    /// were read ahead and could not be made objects of.
+    kept: Rows,
+    /// Nothing is left to step.
+    ended: bool,
     /// Computing the next row along with this one costs no request.
     looks_ahead: bool,
 }
@@ -74,7 +76,7 @@ struct Left {
 impl Run {
     /// Stands on the next row, if there is one.
     fn step(&mut self, callbacks: &Callbacks) -> Result<bool, EngineError> {
-        if self.left.kept.is_some() {
+        if self.left.ended {
             return Ok(false);
         }
         if !self.left.on_row {
@@ -83,7 +85,7 @@ impl Run {
             self.left.on_row = *stepped.as_ref().unwrap_or(&false);
             if !self.left.on_row {
                 let _ = self.prepared.statement.reset();
-                self.left.kept = Some(Rows::default());
+                self.left.ended = true;
             }
             stepped?;
         }
@@ -252,7 +254,8 @@ impl State {
             let left = if prepared.step(&self.callbacks)? {
                 Some(Left {
                     on_row: true,
-                    kept: None,
+                    kept: Rows::default(),
+                    ended: false,
                     looks_ahead: self.is_local || prepared.ends_after_a_row(&self.connection)?,
                 })
             } else {
@@ -270,7 +273,8 @@ impl State {
             };
             let left = (rows.remaining() > 0).then_some(Left {
                 on_row: false,
-                kept: Some(rows),
+                kept: rows,
+                ended: true,
                 looks_ahead: false,
             });
             (left, changed)
@@ -356,17 +360,14 @@ impl State {
         self.runs
             .get(run)
             .and_then(Option::as_ref)
-            .is_none_or(|run| run.left.on_row || run.left.kept.is_some())
+            .is_none_or(|Run { left, .. }| left.on_row || left.ended || left.kept.remaining() > 0)
     }
 
     /// Where the next row of a run is; after [`Self::step`].
     pub(crate) fn next(&self, run: RunId) -> Next<'_> {
         match self.runs.get(run) {
-            Some(Some(Run { prepared, left })) => match &left.kept {
-                Some(kept) if kept.remaining() > 0 => Next::Kept(kept),
-                _ if left.on_row => Next::Here(&prepared.statement),
-                _ => Next::None,
-            },
+            Some(Some(Run { left, .. })) if left.kept.remaining() > 0 => Next::Kept(&left.kept),
+            Some(Some(Run { prepared, left })) if left.on_row => Next::Here(&prepared.statement),
             _ => Next::None,
         }
     }
@@ -376,9 +377,10 @@ impl State {
         let Some(run) = self.runs.get_mut(run).and_then(Option::as_mut) else {
             return false;
         };
-        run.left.on_row = false;
-        if let Some(kept) = &mut run.left.kept {
-            kept.advance();
+        if run.left.kept.remaining() > 0 {
+            run.left.kept.advance();
+        } else {
+            run.left.on_row = false;
         }
         run.left.looks_ahead
     }
@@ -394,6 +396,10 @@ impl State {
         };
         let _held = self.connection.hold();
         self.ahead.clear(run.prepared.statement.column_count());
+        if run.left.kept.remaining() > 0 {
+            // These go before, one by one.
+            return Ok(());
+        }
         for _ in 0..most {
             if !run.step(&self.callbacks)? {
                 break;
@@ -408,6 +414,13 @@ impl State {
             run.step(&self.callbacks)?;
         }
         Ok(())
+    }
+
+    /// Rows that [`Self::read_ahead`] gave could not be handed out.
+    pub(crate) fn put_back(&mut self, run: RunId, rows: Rows) {
+        if let Some(run) = self.runs.get_mut(run).and_then(Option::as_mut) {
+            run.left.kept = rows;
+        }
     }
 
     fn keep(&mut self, prepared: Prepared, left: Left) -> RunId {

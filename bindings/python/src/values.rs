@@ -17,6 +17,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use crate::{
     cache::Prepared,
     errors::{self, ProgrammingError},
+    program_code,
 };
 
 /// A value that is not kept bound to a statement in the cache.
@@ -70,20 +71,20 @@ pub(crate) fn adapt<'py>(
     let py = value.py();
     let adapters = registry(py)?.adapters.bind(py);
     if let Some(adapter) = adapters.get_item((value.get_type(), protocol))? {
-        return adapter.call1((value,)).map(Some);
+        return program_code::call(&adapter, (value,)).map(Some);
     }
     let not_adapted = |error: PyErr| match error.is_instance_of::<PyTypeError>(py) {
         true => Ok(py.None().into_bound(py)),
         false => Err(error),
     };
     if let Some(adapts) = protocol.getattr_opt(intern!(py, "__adapt__"))? {
-        let adapted = adapts.call1((value,)).or_else(not_adapted)?;
+        let adapted = program_code::call(&adapts, (value,)).or_else(not_adapted)?;
         if !adapted.is_none() {
             return Ok(Some(adapted));
         }
     }
     if let Some(conforms) = value.getattr_opt(intern!(py, "__conform__"))? {
-        let adapted = conforms.call1((protocol,)).or_else(not_adapted)?;
+        let adapted = program_code::call(&conforms, (protocol,)).or_else(not_adapted)?;
         if !adapted.is_none() {
             return Ok(Some(adapted));
         }
@@ -117,7 +118,7 @@ pub(crate) fn bind_all(prepared: &mut Prepared, given: Option<&Bound<'_, PyAny>>
         return Err(ProgrammingError::new_err("parameters are of unsupported type"));
     }
     expect(wanted, given.len()?)?;
-    (0..wanted).try_for_each(|i| bind(prepared, i + 1, &given.get_item(i)?))
+    (0..wanted).try_for_each(|i| bind(prepared, i + 1, &program_code::run(|| given.get_item(i))?))
 }
 
 fn is_sequence(given: &Bound<'_, PyAny>) -> PyResult<bool> {
@@ -155,7 +156,7 @@ fn bind_named(prepared: &mut Prepared, given: &Bound<'_, PyAny>) -> PyResult<()>
         let key = PyString::new(given.py(), &name[1..]);
         let value = match given.cast_exact::<PyDict>() {
             Ok(dict) => dict.get_item(&key)?.ok_or_else(missing)?,
-            Err(_) => match given.get_item(&key) {
+            Err(_) => match program_code::run(|| given.get_item(&key)) {
                 Ok(value) => value,
                 Err(error) if error.is_instance_of::<pyo3::exceptions::PyLookupError>(given.py()) => {
                     return Err(missing());
@@ -206,12 +207,8 @@ fn bind_basic(
     } else if let Ok(bytes) = value.cast::<PyByteArray>() {
         put(prepared, index, value, ValueRef::Blob(&bytes.to_vec()))?;
     } else if value.hasattr(intern!(value.py(), "__index__"))? {
-        put(
-            prepared,
-            index,
-            value,
-            ValueRef::Integer(integer(&value.call_method0(intern!(value.py(), "__index__"))?)?),
-        )?;
+        let number = program_code::call_method(value, "__index__", ())?;
+        put(prepared, index, value, ValueRef::Integer(integer(&number)?))?;
     } else if let Some(bytes) = buffer(value)? {
         put(prepared, index, value, ValueRef::Blob(bytes.as_bytes()))?;
     } else {

@@ -704,3 +704,180 @@ def test_b9_a_thread_that_calls_again_and_again_does_not_keep_others_out() -> No
     assert sorted(between)[10] <= 6, between
 
 
+
+
+# What a hostile reading found: cursors, conversions, Ctrl-C in callbacks, daemon threads.
+
+NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 5) "
+
+
+def test_b9_a_cursor_that_another_thread_closes_gives_no_rows_of_another_query() -> None:
+    conn = turso.connect(":memory:", isolation_level=None)
+    may_end = threading.Event()
+    conn.create_function("hold", 0, lambda: may_end.wait(15) and None)
+    cursor = conn.execute(NUMBERS + "SELECT 'closed', i FROM n")
+    given: dict[str, Any] = {}
+
+    def run(name: str, work: Callable[[], Any]) -> threading.Thread:
+        waiting = threading.active_count()
+        thread = threading.Thread(target=lambda: given.update({name: work()}))
+        thread.start()
+        eventually(lambda: threading.active_count() > waiting)
+        # It has to have got its place in the queue.
+        time.sleep(0.2)
+        return thread
+
+    threads = [
+        run("holds", lambda: conn.execute("SELECT hold()").fetchall()),
+        run("other", lambda: conn.execute(NUMBERS + "SELECT 'other', i, i FROM n").fetchall()),
+        run("closed", cursor.fetchone),
+    ]
+    cursor.close()
+    may_end.set()
+    for thread in threads:
+        thread.join(15)
+    assert given["closed"] is None
+    assert given["other"] == [("other", i, i) for i in range(1, 6)]
+
+
+@pytest.mark.parametrize("read", ["fetchall", "fetchmany", "iteration"])
+def test_b9_rows_after_one_that_could_not_be_converted_are_not_lost(read: str) -> None:
+    conn = turso.connect(":memory:", isolation_level=None)
+    conn.execute("CREATE TABLE t(i, x)")
+    conn.executemany("INSERT INTO t VALUES (?, 'a')", [(i,) for i in range(100)])
+    conn.execute("UPDATE t SET x = CAST(x'ff' AS TEXT) WHERE i = 30")
+    cursor = conn.execute("SELECT i, x FROM t ORDER BY i")
+    reads: dict[str, Callable[[], list[Any]]] = {
+        "fetchall": cursor.fetchall,
+        "fetchmany": lambda: cursor.fetchmany(90),
+        "iteration": lambda: list(cursor),
+    }
+    for _ in range(2):
+        with pytest.raises(turso.OperationalError, match="Could not decode"):
+            reads[read]()
+    conn.text_factory = bytes
+    assert [i for i, _ in cursor.fetchmany(3)] == [30, 31, 32]
+    assert [i for i, _ in cursor.fetchall()] == list(range(33, 100))
+    assert cursor.fetchall() == []
+
+
+@pytest.mark.parametrize("kind", ["function", "aggregate", "collation", "trace", "commit's trace"])
+def test_b5_ctrl_c_in_a_function_of_the_program_is_raised_and_not_swallowed(kind: str) -> None:
+    program = """
+import signal, sys, turso
+conn = turso.connect(":memory:")
+conn.execute("CREATE TABLE t(a)")
+def struck(*_):
+    signal.raise_signal(signal.SIGINT)
+    return 1
+class Struck:
+    step = struck
+    finalize = lambda self: 1
+conn.create_function("f", 0, struck)
+conn.create_aggregate("g", 1, Struck)
+conn.create_collation("c", struck)
+conn.execute("INSERT INTO t VALUES (1)")
+def traced(call):
+    conn.set_trace_callback(struck)
+    call()
+calls = {
+    "function": lambda: conn.execute("INSERT INTO t SELECT f()"),
+    "aggregate": lambda: conn.execute("INSERT INTO t SELECT g(1)"),
+    "collation": lambda: conn.execute("INSERT INTO t SELECT 'a' < 'b' COLLATE c"),
+    "trace": lambda: traced(lambda: conn.execute("INSERT INTO t VALUES (2)")),
+    "commit's trace": lambda: traced(conn.commit),
+}
+try:
+    calls[sys.argv[1]]()
+    print("swallowed")
+except KeyboardInterrupt:
+    print("interrupted")
+conn.set_trace_callback(None)
+print(conn.in_transaction, conn.execute("SELECT COUNT(*) FROM t").fetchone())
+"""
+    done = subprocess.run([sys.executable, "-c", program, kind], capture_output=True, text=True, timeout=15)
+    assert done.stdout == "interrupted\nTrue (1,)\n", (done.stdout, done.stderr)
+
+
+def test_b9_a_function_that_raises_for_size_or_memory_fails_as_in_the_standard_library() -> None:
+    conn = turso.connect(":memory:")
+
+    def fails(error: Exception) -> None:
+        raise error
+
+    conn.create_function("too_large", 0, lambda: 2**63)
+    conn.create_function("overflows", 0, lambda: fails(OverflowError()))
+    conn.create_function("no_memory", 0, lambda: fails(MemoryError()))
+    for name, error in [
+        ("too_large", turso.DataError),
+        ("overflows", turso.DataError),
+        ("no_memory", MemoryError),
+    ]:
+        with pytest.raises(error):
+            conn.execute(f"SELECT {name}()")
+
+
+@pytest.mark.parametrize(
+    "kind", ["function", "collation", "text_factory", "row_factory", "trace", "adapter", "iterator"]
+)
+def test_b9_a_daemon_thread_in_a_function_of_the_program_does_not_crash_the_end_of_it(kind: str) -> None:
+    program = """
+import sys, threading, time, turso
+conn = turso.connect(":memory:", isolation_level=None)
+called = threading.Event()
+def slow(*given):
+    called.set()
+    time.sleep(0.005)
+    return given[-1] if given else 0
+class Adapted:
+    def __conform__(self, protocol):
+        return slow(1)
+def rows():
+    while True:
+        yield (slow(1),)
+conn.create_function("f", 0, slow)
+conn.create_collation("c", lambda a, b: slow(0))
+if sys.argv[1] == "text_factory": conn.text_factory = slow
+if sys.argv[1] == "row_factory": conn.row_factory = slow
+if sys.argv[1] == "trace": conn.set_trace_callback(slow)
+conn.execute("CREATE TABLE t(a)")
+calls = {
+    "function": lambda: conn.execute("SELECT f()").fetchall(),
+    "collation": lambda: conn.execute("SELECT 'a' < 'b' COLLATE c").fetchall(),
+    "adapter": lambda: conn.execute("SELECT ?", (Adapted(),)).fetchall(),
+    "iterator": lambda: conn.executemany("INSERT INTO t VALUES (?)", rows()),
+}
+def work():
+    while True:
+        calls.get(sys.argv[1], lambda: conn.execute("SELECT 'a' UNION SELECT 'b'").fetchall())()
+threading.Thread(target=work, daemon=True).start()
+called.wait()
+"""
+    for _ in range(5):
+        done = subprocess.run(
+            [sys.executable, "-c", program, kind], capture_output=True, text=True, timeout=15
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+@in_a_loop
+async def test_b9_what_a_call_is_given_is_what_it_was_when_it_was_awaited() -> None:
+    async with turso.aio.connect(":memory:", isolation_level=None) as conn:
+        await conn.execute("CREATE TABLE t(a)")
+        row, named = [0], {"a": 0}
+        may_go = threading.Event()
+        await conn.create_function("hold", 0, lambda: may_go.wait(15) and None)
+
+        async def insert(i: int) -> None:
+            row[0] = named["a"] = i
+            if i % 2 == 0:
+                await conn.execute("INSERT INTO t VALUES (?)", row)
+            else:
+                await conn.execute_fetchall("INSERT INTO t VALUES (:a)", named)
+
+        held = asyncio.create_task(conn.execute_fetchall("SELECT hold()"))
+        tasks = [asyncio.create_task(insert(i)) for i in range(4)]
+        await asyncio.sleep(0.05)
+        may_go.set()
+        await asyncio.gather(held, *tasks)
+        assert await conn.execute_fetchall("SELECT a FROM t ORDER BY rowid") == [(i,) for i in range(4)]

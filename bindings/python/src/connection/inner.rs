@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use partial_sync::{Database, Error as EngineError};
-use pyo3::prelude::*;
+use pyo3::{exceptions::PyException, prelude::*};
 
 use super::{Autocommit, Connection};
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
     core::Core,
     errors::{self, ProgrammingError},
     functions::Function,
+    program_code,
     reader::TextFactory,
     row_factory::RowFactory,
     signals,
@@ -61,10 +62,14 @@ impl Connection {
             .map(|trace| trace.clone_ref(py))
     }
 
-    /// Tells it a statement. What it raises is nobody's to catch.
-    pub(crate) fn trace(py: Python<'_>, tracer: &Py<PyAny>, sql: &str) {
-        if let Err(error) = tracer.call1(py, (sql,)) {
-            error.write_unraisable(py, Some(tracer.bind(py)));
+    /// Tells it a statement. Errors that it raises stop nothing; Ctrl-C and the like do.
+    pub(crate) fn trace(py: Python<'_>, tracer: &Py<PyAny>, sql: &str) -> PyResult<()> {
+        match program_code::call(tracer.bind(py), (sql,)) {
+            Err(error) if error.is_instance_of::<PyException>(py) => {
+                error.write_unraisable(py, Some(tracer.bind(py)));
+                Ok(())
+            }
+            traced => traced.map(drop),
         }
     }
 
@@ -74,7 +79,7 @@ impl Connection {
             return Ok(());
         };
         if let Some(tracer) = self.tracer(py) {
-            Self::trace(py, &tracer, begin);
+            Self::trace(py, &tracer, begin)?;
         }
         self.wait(py, || state.begin(begin))
     }
@@ -95,13 +100,16 @@ impl Connection {
         self.explain(py, errors::raise(py, error))
     }
 
+    /// An error that a callback raised becomes the cause; anything else that it raised, such as Ctrl-C, goes before.
     pub(crate) fn explain(&self, py: Python<'_>, error: PyErr) -> PyErr {
-        if let Some(cause) = self
+        match self
             .opened
             .get()
             .and_then(|opened| opened.callbacks.take_raised())
         {
-            error.set_cause(py, Some(cause));
+            Some(cause) if !cause.is_instance_of::<PyException>(py) => return cause,
+            cause @ Some(_) => error.set_cause(py, cause),
+            None => {}
         }
         error
     }
@@ -161,7 +169,7 @@ impl Connection {
             && autocommit != Autocommit::On
             && self.in_transaction(py)?
         {
-            Self::trace(py, &tracer, how);
+            Self::trace(py, &tracer, how)?;
         }
         self.locked(py, |state| {
             if autocommit == Autocommit::On || state.connection.is_autocommit() {

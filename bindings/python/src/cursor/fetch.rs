@@ -1,5 +1,7 @@
 //! Handing out rows.
 
+use std::sync::Arc;
+
 use pyo3::{
     prelude::*,
     types::{PyList, PyTuple},
@@ -7,7 +9,9 @@ use pyo3::{
 
 use super::Cursor;
 use crate::{
-    reader::Reader,
+    columns::Columns,
+    program_code,
+    reader::{Converters, Reader},
     row::Row,
     row_factory::RowFactory,
     state::{Next, RunId, State},
@@ -22,17 +26,15 @@ impl Cursor {
     pub(super) fn next_tuple<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
         self.check()?;
         let core = self.owner().core()?;
-        let (run, columns, converters) = {
-            let state = self.state.lock();
-            let (Some(run), Some(columns)) = (state.run, &state.columns) else {
-                drop(state);
-                core.check_open()?;
-                return Ok(None);
-            };
-            (run, columns.clone(), state.converters.clone())
-        };
+        if self.state.lock().run.is_none() {
+            core.check_open()?;
+            return Ok(None);
+        }
         let text = self.owner().text_factory(py);
         let mut state = core.lock(py)?;
+        let Some((run, columns, converters)) = self.reading() else {
+            return Ok(None);
+        };
         if !state.is_next_known(run) {
             self.step(py, &mut state, run)?;
         }
@@ -56,6 +58,14 @@ impl Cursor {
             self.step(py, &mut state, run)?;
         }
         Ok(Some(tuple))
+    }
+
+    /// What is being read. It stays that while this thread has the turn and no longer: another thread may close the cursor,
+    /// and the number may then be of a run of another one.
+    fn reading(&self) -> Option<(RunId, Arc<Columns>, Option<Converters>)> {
+        let state = self.state.lock();
+        let columns = state.columns.clone()?;
+        Some((state.run?, columns, state.converters.clone()))
     }
 
     /// Steps to the next row; after an error there is none.
@@ -98,17 +108,12 @@ impl Cursor {
         most: usize,
         tuples: &mut Vec<Bound<'py, PyTuple>>,
     ) -> PyResult<()> {
-        let core = self.owner().core()?;
-        let (run, columns, converters) = {
-            let state = self.state.lock();
-            let (Some(run), Some(columns)) = (state.run, &state.columns) else {
-                return Ok(());
-            };
-            (run, columns.clone(), state.converters.clone())
-        };
         let text = self.owner().text_factory(py);
-        let mut state = core.lock(py)?;
+        let mut state = self.owner().core()?.lock(py)?;
         let state: &mut State = &mut state;
+        let Some((run, columns, converters)) = self.reading() else {
+            return Ok(());
+        };
         self.owner()
             .wait(py, || state.read_ahead(run, most))
             .inspect_err(|_| self.end_run(py, state, run))?;
@@ -119,7 +124,14 @@ impl Cursor {
         };
         let mut rows = std::mem::take(&mut state.ahead);
         while rows.remaining() > 0 {
-            tuples.push(reader.tuple(py, &rows)?);
+            match reader.tuple(py, &rows) {
+                Ok(tuple) => tuples.push(tuple),
+                Err(error) => {
+                    // It may be asked for again, with another text factory; and the rows after it.
+                    state.put_back(run, rows);
+                    return Err(error);
+                }
+            }
             rows.advance();
         }
         state.ahead = rows;
@@ -147,7 +159,7 @@ impl Cursor {
             RowFactory::Call(callable) => {
                 let callable = callable.clone_ref(py);
                 drop(state);
-                callable.bind(py).call1((slf, tuple))
+                program_code::call(callable.bind(py), (slf, tuple))
             }
         }
     }

@@ -9,7 +9,7 @@ use super::Cursor;
 use crate::{
     connection::Connection,
     errors::ProgrammingError,
-    signals,
+    program_code, signals,
     state::{Executed, RunId, State, is_schema_error},
     values::bind_all,
 };
@@ -50,13 +50,18 @@ impl Cursor {
                 return Ok(None);
             };
             let begun = owner.begin(py, state, &prepared);
-            if let Err(error) = begun.and_then(|()| bind_all(&mut prepared, given)) {
+            let ready = begun
+                .and_then(|()| bind_all(&mut prepared, given))
+                .and_then(|()| match owner.tracer(py) {
+                    Some(tracer) => {
+                        let sql = prepared.statement.expanded_sql();
+                        Connection::trace(py, &tracer, sql.as_deref().unwrap_or(&prepared.sql))
+                    }
+                    None => Ok(()),
+                });
+            if let Err(error) = ready {
                 state.give_back(prepared);
                 return Err(error);
-            }
-            if let Some(tracer) = owner.tracer(py) {
-                let sql = prepared.statement.expanded_sql();
-                Connection::trace(py, &tracer, sql.as_deref().unwrap_or(&prepared.sql));
             }
             match py.detach(|| state.execute(prepared)) {
                 Ok(executed) => {
@@ -120,7 +125,7 @@ impl Cursor {
         if let Some(run) = self.forget() {
             core.end(run);
         }
-        let all: Bound<'_, PyIterator> = all.try_iter()?;
+        let mut all: Bound<'_, PyIterator> = all.try_iter()?;
         let is_dml = {
             let mut state = core.lock(py)?;
             let Some(prepared) = state.prepare(py, text).map_err(|e| owner.explain(py, e))? else {
@@ -139,8 +144,8 @@ impl Cursor {
         };
         let mut changed = 0;
         let began = core.interrupts();
-        for given in all {
-            // The iterator may use the connection, so it is not held while the iterator runs.
+        // The iterator may use the connection, so it is not held while the iterator runs.
+        while let Some(given) = program_code::run(|| all.next()) {
             let given = given?;
             let mut state = core.lock(py)?;
             state.interrupts_before = began;
@@ -182,7 +187,7 @@ impl Cursor {
                     py,
                     &tracer,
                     &prepared.statement.expanded_sql().unwrap_or_default(),
-                );
+                )?;
                 owner.wait(py, || state.run_next(prepared))?;
             }
             rest = &rest[tail..];

@@ -16,7 +16,7 @@ from turso._options import checked
 
 from ._awaiting import Done, Opening
 from ._below import Below, Kept
-from ._cursor import Cursor
+from ._cursor import Cursor, taken
 from ._worker import Call, Worker
 
 S = TypeVar("S", bound="Connection")
@@ -148,7 +148,8 @@ class Connection:
 
     async def execute_fetchall(self, sql: str, parameters: Any = ()) -> list[Any]:
         """Runs a query and gives its rows."""
-        return await self._run(lambda: self._below().execute(sql, parameters).fetchall())
+        given = taken(parameters)
+        return await self._run(lambda: self._below().execute(sql, given).fetchall())
 
     async def batch(self, statements: Iterable[Any], mode: str | None = None) -> list[turso.BatchResult]:
         """Runs statements, each SQL or a pair of SQL and parameters; with a `mode` ("deferred",

@@ -22,6 +22,13 @@ T = TypeVar("T")
 _FIRST_CHUNK = 8
 
 
+def taken(parameters: Any) -> Any:
+    """Parameters as they are now: they are bound when the call has its turn, and other tasks may change a list meanwhile."""
+    if type(parameters) is list:
+        return tuple(parameters)
+    return dict(parameters) if type(parameters) is dict else parameters
+
+
 class Cursor:
     """Runs statements and hands out their rows. Made by `Connection.cursor()` and the `execute` methods.
 
@@ -47,7 +54,8 @@ class Cursor:
 
     async def execute(self: C, sql: str, parameters: Any = ()) -> C:
         """Runs one statement. Parameters: a sequence for `?`, a mapping for `:name`, `@name` and `$name`."""
-        await self._begin(lambda cursor: cursor.execute(sql, parameters))
+        given = taken(parameters)
+        await self._begin(lambda cursor: cursor.execute(sql, given))
         return self
 
     async def executemany(self: C, sql: str, parameters: Iterable[Any]) -> C:
@@ -90,9 +98,10 @@ class Cursor:
     async def _execute_fetchall(self, sql: str, parameters: Any) -> list[Any]:
         """Runs one statement and gives its rows, in one turn."""
         self._check()
+        given = taken(parameters)
 
         def work() -> list[Any]:
-            self._execute(lambda cursor: cursor.execute(sql, parameters))
+            self._execute(lambda cursor: cursor.execute(sql, given))
             if not self._ended:
                 self._fetch(None)
             rows = list(self._rows)
