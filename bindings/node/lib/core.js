@@ -357,7 +357,7 @@ class Core {
           return result;
         } catch (error) {
           if (session.open) await session.finish(() => {});
-          if (begun) await this.rollBack('ROLLBACK');
+          if (begun) await this.undo();
           throw session.failure(error);
         }
       });
@@ -366,9 +366,15 @@ class Core {
     }
   }
 
-  /** Undoes a transaction after a failure, which says more than that there is nothing left to undo. */
-  async rollBack(sql) {
-    // A ROLLBACK can be interrupted too. A transaction that stayed open would take in what comes next.
+  /** Undoes the transaction that is open, if one is. Also an interrupt does not keep it open: it would take in what comes next. */
+  async undo() {
+    check(await this.work.start((job) => this.#native.undoTransaction(job)));
+  }
+
+  /** Undoes what came after a savepoint, where there is one. */
+  async undoTo(savepoint) {
+    // This can be interrupted.
+    const sql = `ROLLBACK TO ${savepoint}; RELEASE ${savepoint}`;
     for (let attempt = 1; this.inTransaction && attempt <= 2; attempt++) await this.exec(sql).catch(() => {});
   }
 

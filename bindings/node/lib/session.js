@@ -237,7 +237,7 @@ class Session {
         await core.exec(inside ? 'RELEASE turso_batch' : 'COMMIT');
         return results;
       } catch (error) {
-        await core.rollBack(inside ? 'ROLLBACK TO turso_batch; RELEASE turso_batch' : 'ROLLBACK');
+        await (inside ? core.undoTo('turso_batch') : core.undo());
         throw error;
       }
     });

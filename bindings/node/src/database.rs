@@ -287,6 +287,15 @@ impl NativeDatabase {
         });
     }
 
+    /// Rolls back the transaction that is open, if one is; where that is interrupted, before the next statement.
+    #[napi]
+    pub fn undo_transaction(&self, job: u32) {
+        self.shared.query(job, None, |connection| {
+            connection.undo_transaction();
+            Ok(Outcome::default())
+        });
+    }
+
     fn synchronise(
         &self,
         job: u32,

@@ -172,6 +172,14 @@ impl Connection {
         self.end_transaction(py, "ROLLBACK")
     }
 
+    /// Undoes them for somebody who has another error to raise; where it is interrupted, before the next statement.
+    fn _undo(&self, py: Python<'_>) -> PyResult<()> {
+        self.locked(py, |state| {
+            state.connection.undo_transaction();
+            Ok(())
+        })
+    }
+
     /// Closes the connection; a transaction that is open is rolled back.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.check_thread()?;

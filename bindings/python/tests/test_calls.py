@@ -881,3 +881,21 @@ async def test_b9_what_a_call_is_given_is_what_it_was_when_it_was_awaited() -> N
         may_go.set()
         await asyncio.gather(held, *tasks)
         assert await conn.execute_fetchall("SELECT a FROM t ORDER BY rowid") == [(i,) for i in range(4)]
+
+
+@pytest.mark.parametrize("struck", ["SELECT strike()", "INSERT INTO t SELECT strike()"])
+def test_b3_a_batch_that_is_interrupted_again_and_again_leaves_no_transaction(
+    tmp_path: Path, struck: str
+) -> None:
+    path = str(tmp_path / "local.db")
+    conn = turso.connect(path, isolation_level=None)
+    conn.execute("CREATE TABLE t(a)")
+    conn.create_function("strike", 0, conn.interrupt)
+    # While this is unread, the interrupt lasts: a ROLLBACK is interrupted too.
+    unread = conn.execute(ENDLESS + "SELECT i FROM n")
+    with pytest.raises(turso.OperationalError, match="interrupted"):
+        conn.batch(["INSERT INTO t VALUES (1)", struck], mode="immediate")
+    assert not conn.in_transaction
+    unread.close()
+    conn.execute("INSERT INTO t VALUES (2)")
+    assert turso.connect(path).execute("SELECT a FROM t").fetchall() == [(2,)]

@@ -147,12 +147,9 @@ class Connection(_turso.Connection):
                     self.isolation_level = isolation_level
             if begins:
                 cursor.execute("COMMIT")
-        except BaseException as error:
-            if begins and self.in_transaction:
-                try:
-                    cursor.execute("ROLLBACK")
-                except _turso.Error as rollback_error:
-                    error.rollback_error = rollback_error  # type: ignore[attr-defined]
+        except BaseException:
+            if begins:
+                self._undo()
             raise
         return cast("list[BatchResult]", results)
 

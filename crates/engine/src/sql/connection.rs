@@ -148,6 +148,19 @@ impl Connection {
         self.inner.transactions.end();
     }
 
+    /// Rolls back the transaction that is open, if one is, for a caller who has another error to tell. What an interrupt keeps
+    /// from being rolled back now is rolled back before the next statement.
+    pub fn undo_transaction(&self) {
+        if self.is_autocommit() || self.execute_batch("ROLLBACK").is_ok() {
+            return;
+        }
+        // SQLite may have rolled it back already, and only that could not be said.
+        self.end_lost_transaction();
+        if !self.inner.conn.is_autocommit() {
+            self.inner.transactions.leave();
+        }
+    }
+
     /// Sets how long a statement waits for a lock that another connection holds. Default: 5 seconds.
     pub fn busy_timeout(&self, timeout: Duration) -> Result<()> {
         Ok(self.inner.conn.busy_timeout(timeout)?)
@@ -260,11 +273,8 @@ impl std::ops::Deref for Transaction<'_> {
 
 impl Drop for Transaction<'_> {
     fn drop(&mut self) {
-        if self.open && !self.connection.is_autocommit() {
-            // Nobody is there to tell: what is not rolled back now is rolled back before the next statement.
-            if self.connection.execute_batch("ROLLBACK").is_err() && !self.connection.is_autocommit() {
-                self.connection.inner.transactions.leave();
-            }
+        if self.open {
+            self.connection.undo_transaction();
         }
     }
 }

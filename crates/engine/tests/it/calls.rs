@@ -234,6 +234,30 @@ fn b3_a_transaction_object_is_rolled_back_and_says_so() {
 }
 
 #[test]
+fn b3_a_transaction_that_is_undone_while_an_interrupt_lasts_is_over() {
+    let endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select i from n";
+    both(|conn, other| {
+        for broken in ["select * from t", "insert into t values (2, 'two')"] {
+            let mut unread = conn.prepare(endless).unwrap();
+            assert!(unread.step().unwrap());
+            let transaction = conn.transaction().unwrap();
+            transaction
+                .execute("insert into t values (1, 'one')", ())
+                .unwrap();
+            // It lasts as long as the query is unread.
+            conn.interrupt();
+            assert!(transaction.execute_batch(broken).unwrap_err().is_interrupted());
+            drop(transaction);
+            assert!(conn.is_autocommit(), "{broken}");
+            drop(unread);
+            conn.execute("insert into t values (3, 'three')", ()).unwrap();
+            assert_eq!(rows(other, "select id from t").unwrap(), ["Integer(3)"]);
+            conn.execute("delete from t", ()).unwrap();
+        }
+    });
+}
+
+#[test]
 fn b3_a_transaction_that_lost_a_page_pushes_nothing_of_what_follows() {
     let served = Served::new(
         "create table w(id integer primary key, v text);
