@@ -43,7 +43,7 @@ impl Direction {
     }
 
     /// The neighbour of an index this way, among `len`.
-    fn beside(self, index: u32, len: usize) -> Option<u32> {
+    fn next_index(self, index: u32, len: usize) -> Option<u32> {
         let next = match self {
             Self::Ascending => index.checked_add(1)?,
             Self::Descending => index.checked_sub(1)?,
@@ -62,7 +62,7 @@ impl Direction {
 
 /// What lies beside a position on the same level of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum Neighbour {
     /// This page, here.
     To(Position, PageNo),
     /// Something, under an interior page that was not seen yet.
@@ -72,7 +72,7 @@ pub(crate) enum Step {
 }
 
 #[derive(Debug)]
-struct Node {
+struct Interior {
     children: Box<[PageNo]>,
     /// Some child was seen to be interior: then all are, for a B-tree's leaves have one depth.
     above_interior: bool,
@@ -82,7 +82,7 @@ struct Node {
 
 #[derive(Debug, Default)]
 pub(crate) struct KnownTrees {
-    nodes: HashMap<PageNo, Node>,
+    nodes: HashMap<PageNo, Interior>,
     parents: HashMap<PageNo, Position>,
     /// Nodes in the order in which they were learned; may name forgotten ones.
     order: VecDeque<PageNo>,
@@ -144,38 +144,38 @@ impl KnownTrees {
         let flag = |page: PageNo| self.nodes.get(&page).is_some_and(|node| node.above_interior);
         flag(page)
             || self.position(page).is_some_and(|position| {
-                [Direction::Ascending, Direction::Descending]
-                    .into_iter()
-                    .any(|way| matches!(self.step(position, way), Step::To(_, beside) if flag(beside)))
+                [Direction::Ascending, Direction::Descending].into_iter().any(
+                    |way| matches!(self.neighbour(position, way), Neighbour::To(_, sibling) if flag(sibling)),
+                )
             })
     }
 
     /// One step on the level of `position`, over the parent's edge into the next parent if that one was seen.
-    pub(crate) fn step(&self, position: Position, way: Direction) -> Step {
-        self.step_at_depth(position, way, 0)
+    pub(crate) fn neighbour(&self, position: Position, way: Direction) -> Neighbour {
+        self.neighbour_at_depth(position, way, 0)
     }
 
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
 
-    fn step_at_depth(&self, position: Position, way: Direction, depth: u32) -> Step {
+    fn neighbour_at_depth(&self, position: Position, way: Direction, depth: u32) -> Neighbour {
         let children = self.children(position.parent);
         if position.index as usize >= children.len() || depth > MAX_DEPTH {
-            return Step::End;
+            return Neighbour::End;
         }
-        if let Some(index) = way.beside(position.index, children.len()) {
-            return Step::To(Position { index, ..position }, children[index as usize]);
+        if let Some(index) = way.next_index(position.index, children.len()) {
+            return Neighbour::To(Position { index, ..position }, children[index as usize]);
         }
         let Some(above) = self.position(position.parent) else {
-            return Step::End;
+            return Neighbour::End;
         };
-        match self.step_at_depth(above, way, depth + 1) {
-            Step::To(_, parent) => match self.nodes.get(&parent) {
-                None => Step::Unseen(parent),
+        match self.neighbour_at_depth(above, way, depth + 1) {
+            Neighbour::To(_, parent) => match self.nodes.get(&parent) {
+                None => Neighbour::Unseen(parent),
                 Some(node) => {
                     let index = way.entry(node.children.len());
-                    Step::To(Position { parent, index }, node.children[index as usize])
+                    Neighbour::To(Position { parent, index }, node.children[index as usize])
                 }
             },
             other => other,
@@ -198,7 +198,7 @@ impl KnownTrees {
         let above_interior = children.iter().any(|child| self.nodes.contains_key(child));
         self.nodes.insert(
             page,
-            Node {
+            Interior {
                 children,
                 above_interior,
                 live,
@@ -334,12 +334,12 @@ mod tests {
         trees
     }
 
-    fn walk(trees: &KnownTrees, from: u32, way: Direction) -> (Vec<u32>, Step) {
+    fn walk(trees: &KnownTrees, from: u32, way: Direction) -> (Vec<u32>, Neighbour) {
         let mut position = trees.position(page(from)).unwrap();
         let mut pages = vec![];
         loop {
-            match trees.step(position, way) {
-                Step::To(next, page) => {
+            match trees.neighbour(position, way) {
+                Neighbour::To(next, page) => {
                     position = next;
                     pages.push(page.get());
                 }
@@ -353,11 +353,11 @@ mod tests {
         let trees = trees(&[(2, &[3, 4, 5]), (3, &[10, 11]), (4, &[12, 9])]);
         assert_eq!(
             walk(&trees, 10, Direction::Ascending),
-            (vec![11, 12, 9], Step::Unseen(page(5)))
+            (vec![11, 12, 9], Neighbour::Unseen(page(5)))
         );
         assert_eq!(
             walk(&trees, 9, Direction::Descending),
-            (vec![12, 11, 10], Step::End)
+            (vec![12, 11, 10], Neighbour::End)
         );
         assert!(trees.is_above_interior(page(2)));
         assert!(!trees.is_above_interior(page(3)));
@@ -411,7 +411,7 @@ mod tests {
     #[test]
     fn pages_that_name_each_other_in_a_circle_end() {
         let trees = trees(&[(2, &[3]), (3, &[2])]);
-        assert_eq!(walk(&trees, 2, Direction::Ascending), (vec![], Step::End));
+        assert_eq!(walk(&trees, 2, Direction::Ascending), (vec![], Neighbour::End));
         assert!(trees.position(page(3)).is_some());
     }
 

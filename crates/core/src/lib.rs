@@ -16,7 +16,7 @@ mod streams;
 mod sync;
 pub mod types;
 
-pub use page_map::{Generation, PageMap, PageState};
+pub use page_map::{MapVersion, PageMap, PageState};
 pub use planner::{FetchView, Planner, PlannerConfig};
 pub use saved_map::{PageMapError, SavedPageMap};
 pub use segment::{InvalidSegmentSize, Segment, SegmentSize, segment_of};

@@ -119,13 +119,13 @@ impl Leaf {
 type Node = [OnceLock<Box<Leaf>>; NODE_LEAVES];
 
 /// Where a page id lives in the three levels.
-struct Place {
+struct Location {
     node: usize,
     leaf: usize,
     slot: usize,
 }
 
-impl Place {
+impl Location {
     fn of(id: PageId) -> Self {
         Self {
             node: (id.0 >> (LEAF_BITS + NODE_BITS)) as usize,
@@ -145,13 +145,13 @@ pub struct PageMap {
     // Signed: of two threads that set and clear one page, the one that clears may count first.
     present: AtomicI64,
     dirty: AtomicI64,
-    generation: AtomicU64,
+    version: AtomicU64,
     saved: AtomicU64,
 }
 
-/// Names one moment of a map, so that a saver can say what it saved: see [`PageMap::generation`].
+/// Names one moment of a map, so that a saver can say what it saved: see [`PageMap::version`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Generation(u64);
+pub struct MapVersion(u64);
 
 /// One page's place in a [`PageMap`].
 #[derive(Clone, Copy, Debug)]
@@ -177,7 +177,7 @@ impl PageMap {
             root: Box::new([const { OnceLock::new() }; ROOT_NODES]),
             present: AtomicI64::new(0),
             dirty: AtomicI64::new(0),
-            generation: AtomicU64::new(0),
+            version: AtomicU64::new(0),
             saved: AtomicU64::new(0),
         }
     }
@@ -192,25 +192,25 @@ impl PageMap {
         for page in dirty.iter().filter_map(|id| PageId(id).no()) {
             map.set_dirty(page);
         }
-        map.mark_saved(map.generation());
+        map.mark_saved(map.version());
         map
     }
 
     /// The state of a page now. Acquire: what was written before the page was set present can be read after this.
     pub fn state(&self, page: PageNo) -> PageState {
-        let place = Place::of(page.id());
+        let location = Location::of(page.id());
         PageState(
-            self.leaf(&place)
-                .map_or(0, |leaf| leaf.states[place.slot].load(Ordering::Acquire)),
+            self.leaf(&location)
+                .map_or(0, |leaf| leaf.states[location.slot].load(Ordering::Acquire)),
         )
     }
 
     /// The page's place in the map, for a reader that looks at it before and after reading; `None`: absent, as every page
     /// around it.
     pub fn cell(&self, page: PageNo) -> Option<PageCell<'_>> {
-        let place = Place::of(page.id());
-        let leaf = self.leaf(&place)?;
-        Some(PageCell(&leaf.states[place.slot]))
+        let location = Location::of(page.id());
+        let leaf = self.leaf(&location)?;
+        Some(PageCell(&leaf.states[location.slot]))
     }
 
     /// Step 4 of the protocol: whether the page is still in the state that [`PageMap::state`] returned before its bytes
@@ -224,9 +224,9 @@ impl PageMap {
     /// Says that the page's bytes are in the file and right for readers of `since` and later. Release: call it after
     /// the bytes were written.
     pub fn set_present(&self, page: PageNo, since: Epoch) {
-        let place = Place::of(page.id());
+        let location = Location::of(page.id());
         let state = PageState::present(since).0;
-        let before = self.leaf_or_new(&place).states[place.slot].swap(state, Ordering::AcqRel);
+        let before = self.leaf_or_new(&location).states[location.slot].swap(state, Ordering::AcqRel);
         if !PageState(before).is_present() {
             self.present.fetch_add(1, Ordering::Relaxed);
             self.touch();
@@ -236,9 +236,9 @@ impl PageMap {
     /// Sets a page present that is not (absent or retired), and says whether it did: of two fillers one wins, and a page
     /// that is here keeps its state.
     pub fn set_present_if_absent(&self, page: PageNo, since: Epoch) -> bool {
-        let place = Place::of(page.id());
+        let location = Location::of(page.id());
         let state = PageState::present(since).0;
-        let slot = &self.leaf_or_new(&place).states[place.slot];
+        let slot = &self.leaf_or_new(&location).states[location.slot];
         let won = slot
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |before| {
                 (!PageState(before).is_present()).then_some(state)
@@ -253,9 +253,9 @@ impl PageMap {
 
     /// Forgets that the page is here. Call it before the bytes of a present page are replaced.
     pub fn clear_present(&self, page: PageNo) {
-        let place = Place::of(page.id());
-        if let Some(leaf) = self.leaf(&place) {
-            self.clear_slot(&leaf.states[place.slot]);
+        let location = Location::of(page.id());
+        if let Some(leaf) = self.leaf(&location) {
+            self.clear_slot(&leaf.states[location.slot]);
             // Orders the cleared state before the bytes that the caller writes next.
             fence(Ordering::SeqCst);
         }
@@ -265,9 +265,9 @@ impl PageMap {
     /// as they are: nobody may fill the page before [`PageMap::forget_retired`], except a checkpoint, which SQLite only lets
     /// write a page whose older copy no reader needs.
     pub fn retire(&self, page: PageNo) {
-        let place = Place::of(page.id());
-        let Some(leaf) = self.leaf(&place) else { return };
-        let slot = &leaf.states[place.slot];
+        let location = Location::of(page.id());
+        let Some(leaf) = self.leaf(&location) else { return };
+        let slot = &leaf.states[location.slot];
         let retired = slot.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
             PageState(state).is_present().then_some(state | RETIRED)
         });
@@ -279,9 +279,9 @@ impl PageMap {
 
     /// Makes a page that is still retired absent: no reader is left that may take it.
     pub fn forget_retired(&self, page: PageNo) {
-        let place = Place::of(page.id());
-        if let Some(leaf) = self.leaf(&place) {
-            let slot = &leaf.states[place.slot];
+        let location = Location::of(page.id());
+        if let Some(leaf) = self.leaf(&location) {
+            let slot = &leaf.states[location.slot];
             // A page that a checkpoint has written meanwhile is present, and stays so.
             let _ = slot.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
                 PageState(state).is_retired().then_some(0)
@@ -291,17 +291,17 @@ impl PageMap {
 
     /// Whether the page was written by a local transaction since the base revision.
     pub fn is_dirty(&self, page: PageNo) -> bool {
-        let place = Place::of(page.id());
-        let (word, bit) = place.dirty_bit();
-        self.leaf(&place)
+        let location = Location::of(page.id());
+        let (word, bit) = location.dirty_bit();
+        self.leaf(&location)
             .is_some_and(|leaf| leaf.dirty[word].load(Ordering::Acquire) & bit != 0)
     }
 
     /// Marks the page as written locally.
     pub fn set_dirty(&self, page: PageNo) {
-        let place = Place::of(page.id());
-        let (word, bit) = place.dirty_bit();
-        let word = &self.leaf_or_new(&place).dirty[word];
+        let location = Location::of(page.id());
+        let (word, bit) = location.dirty_bit();
+        let word = &self.leaf_or_new(&location).dirty[word];
         // Most writes hit pages that are dirty already: look before taking the cache line for writing.
         if word.load(Ordering::Acquire) & bit == 0 && word.fetch_or(bit, Ordering::AcqRel) & bit == 0 {
             self.dirty.fetch_add(1, Ordering::Relaxed);
@@ -311,9 +311,9 @@ impl PageMap {
 
     /// Takes the page's dirty mark away.
     pub fn clear_dirty(&self, page: PageNo) {
-        let place = Place::of(page.id());
-        let (word, bit) = place.dirty_bit();
-        if let Some(leaf) = self.leaf(&place)
+        let location = Location::of(page.id());
+        let (word, bit) = location.dirty_bit();
+        if let Some(leaf) = self.leaf(&location)
             && leaf.dirty[word].fetch_and(!bit, Ordering::AcqRel) & bit != 0
         {
             self.dirty.fetch_sub(1, Ordering::Relaxed);
@@ -374,22 +374,22 @@ impl PageMap {
 
     /// The present moment of the two sets. A saver takes it, *then* takes the sets, writes them, and hands it to
     /// [`PageMap::mark_saved`]: what changed in between is saved next time.
-    pub fn generation(&self) -> Generation {
-        Generation(self.generation.load(Ordering::Acquire))
+    pub fn version(&self) -> MapVersion {
+        MapVersion(self.version.load(Ordering::Acquire))
     }
 
     /// Remembers that the sets as of this moment are on disk.
-    pub fn mark_saved(&self, generation: Generation) {
-        self.saved.fetch_max(generation.0, Ordering::AcqRel);
+    pub fn mark_saved(&self, version: MapVersion) {
+        self.saved.fetch_max(version.0, Ordering::AcqRel);
     }
 
     /// Whether a set changed since what [`PageMap::mark_saved`] was last told.
     pub fn changed_since_saved(&self) -> bool {
-        self.generation.load(Ordering::Acquire) != self.saved.load(Ordering::Acquire)
+        self.version.load(Ordering::Acquire) != self.saved.load(Ordering::Acquire)
     }
 
     fn touch(&self) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.version.fetch_add(1, Ordering::AcqRel);
     }
 
     fn clear_slot(&self, slot: &AtomicU32) {
@@ -399,13 +399,16 @@ impl PageMap {
         }
     }
 
-    fn leaf(&self, place: &Place) -> Option<&Leaf> {
-        self.root[place.node].get()?[place.leaf].get().map(Box::as_ref)
+    fn leaf(&self, location: &Location) -> Option<&Leaf> {
+        self.root[location.node].get()?[location.leaf]
+            .get()
+            .map(Box::as_ref)
     }
 
-    fn leaf_or_new(&self, place: &Place) -> &Leaf {
-        let node = self.root[place.node].get_or_init(|| Box::new([const { OnceLock::new() }; NODE_LEAVES]));
-        node[place.leaf].get_or_init(Leaf::new)
+    fn leaf_or_new(&self, location: &Location) -> &Leaf {
+        let node =
+            self.root[location.node].get_or_init(|| Box::new([const { OnceLock::new() }; NODE_LEAVES]));
+        node[location.leaf].get_or_init(Leaf::new)
     }
 
     /// Every leaf that exists, in page order, with the id of its first page.

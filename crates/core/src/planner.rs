@@ -21,7 +21,7 @@ use std::collections::HashSet;
 
 use crate::{
     header::DatabaseHeader,
-    known_trees::{Direction, KnownTrees, Step},
+    known_trees::{Direction, KnownTrees, Neighbour},
     segment::{SegmentSize, segment_of},
     streams::{Stream, Streams},
     types::{PageCount, PageNo, PageSize},
@@ -137,7 +137,7 @@ impl Planner {
         if !db_size.contains(wanted) || wanted.is_lock_byte_page(self.config.page_size) {
             return Vec::new();
         }
-        let mut plan = Plan::new(wanted, self.config.page_size, db_size, view);
+        let mut plan = FetchPlan::new(wanted, self.config.page_size, db_size, view);
         let run = self
             .follow(wanted)
             .and_then(|stream| Some((stream, stream.run()?)));
@@ -172,12 +172,17 @@ impl Planner {
 
     /// The absent pages beside `wanted`, if they are interior, and those beside its parent, which are; nearest first,
     /// those that lie ahead before those behind.
-    fn add_interior<V: FetchView>(&self, plan: &mut Plan<'_, V>, wanted: PageNo, way: Option<Direction>) {
+    fn add_interior<V: FetchView>(
+        &self,
+        plan: &mut FetchPlan<'_, V>,
+        wanted: PageNo,
+        way: Option<Direction>,
+    ) {
         let Some(here) = self.trees.position(wanted) else {
             return;
         };
-        let beside = self.trees.is_above_interior(here.parent).then_some(here);
-        for center in beside.into_iter().chain(self.trees.position(here.parent)) {
+        let sibling = self.trees.is_above_interior(here.parent).then_some(here);
+        for center in sibling.into_iter().chain(self.trees.position(here.parent)) {
             let siblings = self.trees.children(center.parent);
             let (before, after) = siblings.split_at((center.index as usize).min(siblings.len()));
             let after = after.iter().skip(1);
@@ -200,7 +205,7 @@ impl Planner {
     }
 
     /// The next pages of a run. The window counts pages to fetch, the wanted one among them.
-    fn add_window<V: FetchView>(&self, plan: &mut Plan<'_, V>, stream: Stream, way: Direction) {
+    fn add_window<V: FetchView>(&self, plan: &mut FetchPlan<'_, V>, stream: Stream, way: Direction) {
         let Stream { mut at, window, .. } = stream;
         let rest = plan.room.saturating_sub(window - 1);
         plan.room = plan.room.min(window - 1);
@@ -209,40 +214,40 @@ impl Planner {
             if plan.room == 0 {
                 break;
             }
-            match self.trees.step(at, way) {
-                Step::To(next, page) => {
+            match self.trees.neighbour(at, way) {
+                Neighbour::To(next, page) => {
                     plan.add(page);
                     at = next;
                 }
-                Step::Unseen(parent) => {
+                Neighbour::Unseen(parent) => {
                     plan.room = (plan.room + rest).min(MAX_INTERIOR);
                     self.add_level(plan, parent, way);
                     break;
                 }
-                Step::End => break,
+                Neighbour::End => break,
             }
         }
     }
 
     /// An interior page that a run comes to next, and those that follow it on its level: without them the run would
     /// stop again at each.
-    fn add_level<V: FetchView>(&self, plan: &mut Plan<'_, V>, first: PageNo, way: Direction) {
+    fn add_level<V: FetchView>(&self, plan: &mut FetchPlan<'_, V>, first: PageNo, way: Direction) {
         plan.add(first);
         let mut next = self.trees.position(first);
         for _ in 0..MAX_INTERIOR {
             let Some(at) = next.filter(|_| plan.room > 0) else {
                 return;
             };
-            next = match self.trees.step(at, way) {
-                Step::To(beside, page) => {
+            next = match self.trees.neighbour(at, way) {
+                Neighbour::To(sibling, page) => {
                     plan.add(page);
-                    Some(beside)
+                    Some(sibling)
                 }
-                Step::Unseen(parent) => {
+                Neighbour::Unseen(parent) => {
                     plan.add(parent);
                     None
                 }
-                Step::End => None,
+                Neighbour::End => None,
             };
         }
     }
@@ -277,7 +282,7 @@ impl Planner {
 }
 
 /// A list of pages that lets nothing forbidden in.
-struct Plan<'a, V> {
+struct FetchPlan<'a, V> {
     pages: Vec<PageNo>,
     chosen: HashSet<PageNo>,
     /// How many more may come in.
@@ -287,7 +292,7 @@ struct Plan<'a, V> {
     view: &'a V,
 }
 
-impl<'a, V: FetchView> Plan<'a, V> {
+impl<'a, V: FetchView> FetchPlan<'a, V> {
     fn new(wanted: PageNo, page_size: PageSize, db_size: PageCount, view: &'a V) -> Self {
         Self {
             pages: vec![wanted],

@@ -77,7 +77,7 @@ pub enum PageMapError {
 }
 
 impl SavedPageMap {
-    /// The sets of a map at this moment. Take [`PageMap::generation`] before it.
+    /// The sets of a map at this moment. Take [`PageMap::version`] before it.
     pub fn of(map: &PageMap, page_size: PageSize, db_size: PageCount) -> Self {
         Self {
             page_size,

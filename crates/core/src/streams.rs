@@ -5,7 +5,7 @@
 //! are none. So each tree remembers its last few places, and no tree's reads push out those of another.
 
 use crate::{
-    known_trees::{Direction, KnownTrees, Position, Step},
+    known_trees::{Direction, KnownTrees, Neighbour, Position},
     types::PageNo,
 };
 
@@ -137,12 +137,13 @@ impl Streams {
 
 /// The stream whose next page, one way or the other, lies `here`; one that already goes that way before others.
 fn leading_to(streams: &[Stream], known: &KnownTrees, here: Position) -> Option<(usize, Direction)> {
-    let beside =
-        [Direction::Ascending, Direction::Descending].map(|way| match known.step(here, way.reversed()) {
-            Step::To(behind, _) => Some((behind, way)),
-            Step::Unseen(_) | Step::End => None,
-        });
-    let leading = beside.into_iter().flatten().flat_map(|(behind, way)| {
+    let sibling = [Direction::Ascending, Direction::Descending].map(|way| {
+        match known.neighbour(here, way.reversed()) {
+            Neighbour::To(behind, _) => Some((behind, way)),
+            Neighbour::Unseen(_) | Neighbour::End => None,
+        }
+    });
+    let leading = sibling.into_iter().flatten().flat_map(|(behind, way)| {
         let there = streams
             .iter()
             .enumerate()

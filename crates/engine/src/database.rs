@@ -22,7 +22,7 @@ use crate::{
     },
     pull, push,
     runtime::CancelHandle,
-    sql::{connection::Connection, recorded::ConnectionOptions},
+    sql::{connection::Connection, shared_connection::ConnectionOptions},
 };
 
 /// SQLite's VFS of databases in memory that connections share by name.
@@ -40,12 +40,12 @@ const EMPTY_WAL_WAIT: Duration = Duration::from_millis(500);
 /// deadlines, thresholds, transform and cancellation.
 #[derive(Clone)]
 pub struct Database {
-    inner: Inner,
+    inner: Opened,
     options: Arc<Builder>,
 }
 
 #[derive(Clone)]
-enum Inner {
+enum Opened {
     Local(Arc<Local>),
     Replica(Arc<OpenReplica>),
 }
@@ -74,7 +74,7 @@ impl Database {
     /// A handle of a replica.
     pub(crate) fn replica(open: Arc<OpenReplica>, options: Builder) -> Self {
         Self {
-            inner: Inner::Replica(open),
+            inner: Opened::Replica(open),
             options: Arc::new(options),
         }
     }
@@ -82,7 +82,7 @@ impl Database {
     /// A handle of a plain local database.
     pub(crate) fn local(local: Local, options: Builder) -> Self {
         Self {
-            inner: Inner::Local(Arc::new(local)),
+            inner: Opened::Local(Arc::new(local)),
             options: Arc::new(options),
         }
     }
@@ -95,11 +95,11 @@ impl Database {
     pub fn close(self) -> Result<()> {
         let Self { inner, options } = self;
         let is_left: Box<dyn Fn() -> bool> = match inner {
-            Inner::Local(local) => {
+            Opened::Local(local) => {
                 let left = Arc::downgrade(&local);
                 Box::new(move || left.strong_count() > 0)
             }
-            Inner::Replica(open) => {
+            Opened::Replica(open) => {
                 let left = Arc::downgrade(&open);
                 if let Some(mut open) = Arc::into_inner(open) {
                     return open.give_back();
@@ -123,7 +123,7 @@ impl Database {
     /// A new connection. Connections are for one thread at a time each; open as many as there are threads.
     pub fn connection(&self) -> Result<Connection> {
         match &self.inner {
-            Inner::Local(local) => {
+            Opened::Local(local) => {
                 let Local { path, memory } = &**local;
                 let is_file = memory.is_none() && path.as_os_str() != ":memory:";
                 let register = || match is_file {
@@ -145,13 +145,13 @@ impl Database {
                 let _ = keep.1.set(register()?);
                 Ok(connection)
             }
-            Inner::Replica(open) => {
+            Opened::Replica(open) => {
                 let logged = open.clone();
                 Connection::open(ConnectionOptions {
                     path: open.replica.name().to_owned(),
                     vfs: Some(VFS_NAME.into()),
                     capture: Some(CaptureOptions {
-                        floor: open.floor.clone(),
+                        highest_used_id: open.highest_used_id.clone(),
                         before_log: Arc::new(move || logged.begin_log()),
                         ..CaptureOptions::default()
                     }),
@@ -165,25 +165,25 @@ impl Database {
     /// Where the database is; `:memory:` for one that leaves no file.
     pub fn path(&self) -> &Path {
         match &self.inner {
-            Inner::Local(local) if local.memory.is_none() => &local.path,
+            Opened::Local(local) if local.memory.is_none() => &local.path,
             _ => &self.options.path,
         }
     }
 
     /// Whether this is a replica (of a remote, reachable or not), and no plain local database.
     pub fn is_replica(&self) -> bool {
-        matches!(self.inner, Inner::Replica(_))
+        matches!(self.inner, Opened::Replica(_))
     }
 
-    pub(crate) fn open_replica(&self, doing: &'static str) -> Result<&OpenReplica> {
+    pub(crate) fn open_replica(&self, operation: &'static str) -> Result<&OpenReplica> {
         match &self.inner {
-            Inner::Local(_) => Err(Error::NoRemote { doing }),
-            Inner::Replica(open) => Ok(open),
+            Opened::Local(_) => Err(Error::NoRemote { operation }),
+            Opened::Replica(open) => Ok(open),
         }
     }
 
-    pub(crate) fn session(&self, doing: &'static str) -> Result<Session<'_>> {
-        Ok(Session::new(self.open_replica(doing)?, &self.options))
+    pub(crate) fn session(&self, operation: &'static str) -> Result<Session<'_>> {
+        Ok(Session::new(self.open_replica(operation)?, &self.options))
     }
 
     /// Brings the remote's changes and puts local ones that were not pushed back on top. True when something changed.
@@ -228,18 +228,18 @@ impl Database {
     /// Moves what is in the WAL into the database file and empties the WAL, as far as readers allow.
     pub fn checkpoint(&self) -> Result<()> {
         match &self.inner {
-            Inner::Local(_) => self
+            Opened::Local(_) => self
                 .connection()?
                 .execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"),
-            Inner::Replica(open) => {
+            Opened::Replica(open) => {
                 let session = self.session("a checkpoint")?;
                 let _sync = session.lock_sync("a checkpoint")?;
-                let _broken_by_cancel = session.interrupts(&open.keeper);
-                open.keeper.checkpoint(false)?;
+                let _broken_by_cancel = session.interrupts(&open.engine_conn);
+                open.engine_conn.checkpoint(false)?;
                 // Emptying the WAL needs a moment without readers; one that does not come soon is not a failure.
-                open.keeper.busy_timeout(EMPTY_WAL_WAIT)?;
-                let emptied = open.keeper.checkpoint(true);
-                open.keeper.busy_timeout(open.timeout)?;
+                open.engine_conn.busy_timeout(EMPTY_WAL_WAIT)?;
+                let emptied = open.engine_conn.checkpoint(true);
+                open.engine_conn.busy_timeout(open.timeout)?;
                 emptied?;
                 open.make_ordinary(open.unpushed())
             }
@@ -249,8 +249,8 @@ impl Database {
     /// Counters and sizes.
     pub fn stats(&self) -> Result<Stats> {
         match &self.inner {
-            Inner::Local(_) => Ok(Stats::default()),
-            Inner::Replica(open) => stats(open),
+            Opened::Local(_) => Ok(Stats::default()),
+            Opened::Replica(open) => stats(open),
         }
     }
 

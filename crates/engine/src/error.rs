@@ -26,16 +26,16 @@ pub enum Error {
     #[error("{0}")]
     Remote(#[from] RemoteError),
     /// The remote is needed, but there is none.
-    #[error("{doing} needs the remote, but this database was opened without one: give its url")]
+    #[error("{operation} needs the remote, but this database was opened without one: give its url")]
     NoRemote {
         /// What was being done.
-        doing: &'static str,
+        operation: &'static str,
     },
     /// The remote's database is needed, but nothing of it was fetched yet.
-    #[error("{doing} needs the remote's database, of which nothing is here yet: pull first")]
+    #[error("{operation} needs the remote's database, of which nothing is here yet: pull first")]
     NotPulledYet {
         /// What was being done.
-        doing: &'static str,
+        operation: &'static str,
     },
     /// What is at the path is not a replica.
     #[error("{} is not a replica: {why}", path.display())]
@@ -115,10 +115,10 @@ pub enum Error {
         message: String,
     },
     /// The file system failed.
-    #[error("could not {doing} {}: {source}", path.display())]
+    #[error("could not {operation} {}: {source}", path.display())]
     Storage {
         /// What was being done.
-        doing: &'static str,
+        operation: &'static str,
         /// The file.
         path: PathBuf,
         /// The cause.
@@ -174,21 +174,21 @@ pub enum Error {
         why: &'static str,
     },
     /// Cancelled while it waited.
-    #[error("{doing} was cancelled; nothing is lost, call it again")]
+    #[error("{operation} was cancelled; nothing is lost, call it again")]
     Interrupted {
         /// What was being done.
-        doing: &'static str,
+        operation: &'static str,
     },
     /// What ran under [`Connection::without_waiting`](crate::Connection::without_waiting) would have had to wait.
     #[error("this would have to wait; run it where it may")]
     WouldWait,
     /// Another pull, push or checkpoint took too long.
     #[error(
-        "{doing} waited for another pull, push or checkpoint of this database for too long; call it again"
+        "{operation} waited for another pull, push or checkpoint of this database for too long; call it again"
     )]
     SyncBusy {
         /// What was being done.
-        doing: &'static str,
+        operation: &'static str,
     },
     /// A page could not be stored or read.
     #[error("{0}")]
@@ -268,9 +268,9 @@ impl From<ReadError> for Error {
 }
 
 impl Error {
-    pub(crate) fn storage(doing: &'static str, path: &Path, source: io::Error) -> Self {
+    pub(crate) fn storage(operation: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Storage {
-            doing,
+            operation,
             path: path.to_owned(),
             source: Arc::new(source),
         }

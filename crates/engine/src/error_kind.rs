@@ -285,12 +285,12 @@ mod tests {
     #[test]
     fn what_happens_has_its_kind() {
         use ErrorKind as Kind;
-        let (path, doing) = (std::path::PathBuf::from("/x"), "a pull");
+        let (path, operation) = (std::path::PathBuf::from("/x"), "a pull");
         let table = [
             (sqlite(codes::ERROR), Kind::Sql),
             (sqlite(codes::BUSY), Kind::Busy),
             (Error::InUse { path: path.clone() }, Kind::Busy),
-            (Error::SyncBusy { doing }, Kind::Busy),
+            (Error::SyncBusy { operation }, Kind::Busy),
             (
                 page(ReadError::PullUnderWay {
                     waited: Duration::ZERO,
@@ -299,7 +299,7 @@ mod tests {
             ),
             (sqlite(2067), Kind::Constraint),
             (sqlite(codes::INTERRUPT), Kind::Interrupted),
-            (Error::Interrupted { doing }, Kind::Interrupted),
+            (Error::Interrupted { operation }, Kind::Interrupted),
             (page(ReadError::Interrupted { page: PAGE }), Kind::Interrupted),
             (sqlite(codes::ABORT_ROLLBACK), Kind::TransactionLost),
             (sqlite(codes::READONLY), Kind::ReadOnly),
@@ -324,7 +324,7 @@ mod tests {
             (file(io::ErrorKind::StorageFull), Kind::Full),
             (
                 page(ReadError::Io {
-                    doing: "write",
+                    operation: "write",
                     path: path.clone(),
                     source: io::ErrorKind::StorageFull.into(),
                 }),
@@ -409,8 +409,8 @@ mod tests {
                 Kind::Unsendable,
             ),
             (fetch(RemoteErrorKind::Client), Kind::Callback),
-            (Error::NoRemote { doing }, Kind::NoRemote),
-            (Error::NotPulledYet { doing }, Kind::NotPulledYet),
+            (Error::NoRemote { operation }, Kind::NoRemote),
+            (Error::NotPulledYet { operation }, Kind::NotPulledYet),
             (
                 Error::OtherRemote {
                     path: path.clone(),

@@ -60,9 +60,9 @@ pub fn info_file(bytes: &[u8]) {
     assert_eq!(format!("{again:?}"), format!("{info:?}"));
 }
 
-struct Pages<'p>(&'p [Vec<u8>]);
+struct FuzzedPages<'p>(&'p [Vec<u8>]);
 
-impl ReadPage for Pages<'_> {
+impl ReadPage for FuzzedPages<'_> {
     fn read(&mut self, page: PageNo) -> Option<Vec<u8>> {
         self.0.get(page.get() as usize - 1).cloned()
     }
@@ -74,5 +74,5 @@ pub fn walk(
     page_size: PageSize,
     is_absent: impl Fn(usize) -> bool,
 ) -> (Vec<Owner>, Vec<PageView>) {
-    inspect::walk_pages(&mut Pages(pages), page_size, pages.len(), is_absent)
+    inspect::walk_pages(&mut FuzzedPages(pages), page_size, pages.len(), is_absent)
 }

@@ -121,14 +121,14 @@ impl CancelHandle {
     pub(crate) fn wait<T: Send>(
         &self,
         begun: Moment,
-        doing: &'static str,
+        operation: &'static str,
         future: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
         let mut calls = self.calls.subscribe();
         wait(async move {
             tokio::select! {
                 biased;
-                _ = calls.wait_for(|calls| *calls != begun.0) => Err(Error::Interrupted { doing }),
+                _ = calls.wait_for(|calls| *calls != begun.0) => Err(Error::Interrupted { operation }),
                 result = future => result,
             }
         })

@@ -93,10 +93,10 @@ pub enum ServerError {
         source: rusqlite::Error,
     },
     /// A file cannot be read or written.
-    #[error("{path} cannot be {doing}: {source}")]
+    #[error("{path} cannot be {operation}: {source}")]
     Io {
         /// `read`, `opened`, ...
-        doing: &'static str,
+        operation: &'static str,
         /// The file.
         path: PathBuf,
         /// The system's error.

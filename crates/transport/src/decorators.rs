@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-type Answer<'a, T> = BoxFuture<'a, Result<T, RemoteError>>;
+type RemoteFuture<'a, T> = BoxFuture<'a, Result<T, RemoteError>>;
 
 /// Remembers every request and which pages arrived.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ impl Counting {
 }
 
 impl Remote for Counting {
-    fn pages(&self, request: PagesRequest) -> Answer<'_, PageStream> {
+    fn pages(&self, request: PagesRequest) -> RemoteFuture<'_, PageStream> {
         self.seen.lock().pages.push(request.clone());
         async move {
             let answer = self.inner.pages(request).await?;
@@ -109,7 +109,7 @@ impl Remote for Counting {
         .boxed()
     }
 
-    fn execute(&self, batch: Batch, deadline: Option<Duration>) -> Answer<'_, BatchResult> {
+    fn execute(&self, batch: Batch, deadline: Option<Duration>) -> RemoteFuture<'_, BatchResult> {
         self.seen.lock().batches.push(batch.clone());
         self.inner.execute(batch, deadline)
     }
@@ -153,7 +153,7 @@ impl Delayed {
 }
 
 impl Remote for Delayed {
-    fn pages(&self, request: PagesRequest) -> Answer<'_, PageStream> {
+    fn pages(&self, request: PagesRequest) -> RemoteFuture<'_, PageStream> {
         async move {
             sleep(self.request).await;
             let answer = self.inner.pages(request).await?;
@@ -173,7 +173,7 @@ impl Remote for Delayed {
         .boxed()
     }
 
-    fn execute(&self, batch: Batch, deadline: Option<Duration>) -> Answer<'_, BatchResult> {
+    fn execute(&self, batch: Batch, deadline: Option<Duration>) -> RemoteFuture<'_, BatchResult> {
         async move {
             sleep(self.request).await;
             self.inner.execute(batch, deadline).await
@@ -294,7 +294,7 @@ async fn hang<T>(deadline: Option<Duration>) -> Result<T, RemoteError> {
 }
 
 impl Remote for Faulty {
-    fn pages(&self, request: PagesRequest) -> Answer<'_, PageStream> {
+    fn pages(&self, request: PagesRequest) -> RemoteFuture<'_, PageStream> {
         let fault = self.next_fault();
         async move {
             let deadline = request.deadline;
@@ -336,7 +336,7 @@ impl Remote for Faulty {
         .boxed()
     }
 
-    fn execute(&self, batch: Batch, deadline: Option<Duration>) -> Answer<'_, BatchResult> {
+    fn execute(&self, batch: Batch, deadline: Option<Duration>) -> RemoteFuture<'_, BatchResult> {
         let fault = self.next_fault();
         async move {
             match fault {

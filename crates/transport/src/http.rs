@@ -6,10 +6,10 @@
 
 mod client;
 mod describe;
-mod inner;
 mod pace;
 mod pages;
 mod pipeline;
+mod requester;
 mod retry;
 mod source;
 mod status;
@@ -33,7 +33,7 @@ use crate::{
 };
 
 pub use client::{HttpClient, HttpRequest, HttpResponse, ReqwestClient};
-use inner::Inner;
+use requester::Requester;
 pub use retry::RetryPolicy;
 pub use source::{AuthToken, ReplaceableToken, TokenFunction, UrlFunction, UrlSource};
 
@@ -68,7 +68,7 @@ pub const DEFAULT_SQL_ANSWER_LIMIT: usize = 64 << 20;
 /// ```
 #[derive(Clone, Debug)]
 pub struct HttpRemote {
-    inner: Arc<Inner>,
+    requester: Arc<Requester>,
 }
 
 /// Makes an [`HttpRemote`].
@@ -169,7 +169,7 @@ impl HttpRemoteBuilder {
             None => Arc::new(ReqwestClient::with_root_certificates(&self.root_certificates)?),
         };
         Ok(HttpRemote {
-            inner: Arc::new(Inner {
+            requester: Arc::new(Requester {
                 url: self.url,
                 token: self.token,
                 headers: self.headers,
@@ -211,7 +211,7 @@ impl HttpRemote {
 
 impl Remote for HttpRemote {
     fn pages(&self, request: PagesRequest) -> BoxFuture<'_, Result<PageStream, RemoteError>> {
-        pages::open_stream(self.inner.clone(), request).boxed()
+        pages::open_stream(self.requester.clone(), request).boxed()
     }
 
     fn execute(
@@ -219,7 +219,7 @@ impl Remote for HttpRemote {
         batch: Batch,
         deadline: Option<Duration>,
     ) -> BoxFuture<'_, Result<BatchResult, RemoteError>> {
-        pipeline::execute(&self.inner, batch, deadline).boxed()
+        pipeline::execute(&self.requester, batch, deadline).boxed()
     }
 
     fn url(&self) -> String {
@@ -227,14 +227,14 @@ impl Remote for HttpRemote {
     }
 
     fn known_url(&self) -> Option<String> {
-        self.inner.url.shown()
+        self.requester.url.shown()
     }
 
     fn transferred(&self) -> TransferStats {
         TransferStats {
-            requests: self.inner.requests.load(Relaxed),
-            bytes_sent: self.inner.bytes_sent.load(Relaxed),
-            bytes_received: self.inner.bytes_received.load(Relaxed),
+            requests: self.requester.requests.load(Relaxed),
+            bytes_sent: self.requester.bytes_sent.load(Relaxed),
+            bytes_received: self.requester.bytes_received.load(Relaxed),
         }
     }
 }

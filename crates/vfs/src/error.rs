@@ -18,10 +18,10 @@ pub type SourceError = Arc<dyn Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The file system failed.
-    #[error("could not {doing} {}: {source}", path.display())]
+    #[error("could not {operation} {}: {source}", path.display())]
     Io {
         /// What was being done.
-        doing: &'static str,
+        operation: &'static str,
         /// The file.
         path: PathBuf,
         /// The cause.
@@ -133,9 +133,9 @@ pub enum ReadError {
 
 impl ReadError {
     /// For `map_err`: what was being done to which file.
-    pub(crate) fn io(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> Self {
+    pub(crate) fn io(operation: &'static str, path: &Path) -> impl Fn(io::Error) -> Self {
         move |source| Self::Io {
-            doing,
+            operation,
             path: path.to_owned(),
             source,
         }

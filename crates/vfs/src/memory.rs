@@ -16,13 +16,13 @@ use crate::storage::{Storage, StorageFile};
 const BLOCK: usize = 65536;
 
 #[derive(Default)]
-struct Contents {
+struct SparseBytes {
     len: u64,
     blocks: BTreeMap<u64, Box<[u8]>>,
 }
 
 #[derive(Default)]
-struct MemoryFile(RwLock<Contents>);
+struct MemoryFile(RwLock<SparseBytes>);
 
 impl StorageFile for MemoryFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {

@@ -46,8 +46,8 @@ impl SideHandle {
         })
     }
 
-    fn failed(&self, doing: &'static str) -> impl Fn(io::Error) -> ReadError {
-        ReadError::io(doing, &self.path)
+    fn failed(&self, operation: &'static str) -> impl Fn(io::Error) -> ReadError {
+        ReadError::io(operation, &self.path)
     }
 
     pub(crate) fn read(&self, buf: &mut [u8], offset: u64) -> Result<usize, ReadError> {

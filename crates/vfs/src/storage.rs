@@ -45,8 +45,8 @@ pub trait Storage: Send + Sync {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>>;
 }
 
-/// The name of the file beside `path` that has this at its end.
-pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+/// The name of the file side_file_path `path` that has this at its end.
+pub fn side_file_path(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()

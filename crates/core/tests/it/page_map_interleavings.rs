@@ -229,9 +229,9 @@ fn a_map_that_says_it_is_saved_is_saved() {
             thread::spawn(move || {
                 let mut saved = None;
                 for _ in 0..2 {
-                    let generation = map.generation();
+                    let version = map.version();
                     let sets = SavedPageMap::of(&map, PageSize::DEFAULT, PageCount(100));
-                    map.mark_saved(generation);
+                    map.mark_saved(version);
                     saved = Some(sets);
                     if !map.changed_since_saved() {
                         // Nobody may be in between: what is on disk is what the map says, unless it changes from here on.

@@ -81,7 +81,7 @@ proptest! {
                     present.retain(|page, _| *page <= n);
                 }
                 Op::Save => {
-                    map.mark_saved(map.generation());
+                    map.mark_saved(map.version());
                     prop_assert!(!map.changed_since_saved());
                     saved = (present.keys().copied().collect(), dirty.clone());
                 }
@@ -122,11 +122,11 @@ fn what_changes_while_a_saver_writes_is_saved_next_time() {
     let map = PageMap::new();
     assert!(!map.changed_since_saved());
     map.set_present(page(1), Epoch(0));
-    let generation = map.generation();
+    let version = map.version();
     map.set_present(page(2), Epoch(0));
-    map.mark_saved(generation);
+    map.mark_saved(version);
     assert!(map.changed_since_saved());
-    map.mark_saved(map.generation());
+    map.mark_saved(map.version());
     map.set_present(page(2), Epoch(5));
     map.clear_dirty(page(3));
     map.clear_present(page(3));

@@ -1,6 +1,6 @@
 //! What a statement is going to do, as SQLite's authorizer tells while it is compiled, and what a replica must refuse.
 //!
-//! The authorizer is called on the thread that prepares (or re-prepares) a statement. What it hears is collected per
+//! The authorizer is called on the thread that prepares (or re-prepares) a statement. What it is told is collected per
 //! thread between [`start`] and [`finish`]; refusals apply always, except inside [`internal`], where the project runs
 //! its own statements. This module only classifies: it never runs anything.
 
@@ -50,7 +50,7 @@ pub(crate) struct Ddl {
 
 /// How a statement is to be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Plan {
+pub(crate) enum StatementClass {
     /// Straight: it changes nothing that is recorded.
     Plain,
     /// It begins, ends or divides a transaction.
@@ -61,21 +61,21 @@ pub(crate) enum Plan {
     Ddl(Ddl),
 }
 
-impl Plan {
+impl StatementClass {
     pub(crate) fn is_plain(&self) -> bool {
-        *self == Plan::Plain
+        *self == StatementClass::Plain
     }
 
     pub(crate) fn control(&self) -> Option<&Control> {
         match self {
-            Plan::Control(control) => Some(control),
+            StatementClass::Control(control) => Some(control),
             _ => None,
         }
     }
 }
 
 #[derive(Default)]
-pub(crate) struct Heard {
+pub(crate) struct Observed {
     targets: Vec<Target>,
     ddl: Option<(StatementKind, String)>,
     analyzes: bool,
@@ -87,14 +87,14 @@ pub(crate) struct Heard {
 const ATTACH: i32 = rusqlite::ffi::SQLITE_ATTACH;
 
 thread_local! {
-    static HEARD: RefCell<Option<Heard>> = const { RefCell::new(None) };
+    static OBSERVED: RefCell<Option<Observed>> = const { RefCell::new(None) };
     static INTERNAL: Cell<bool> = const { Cell::new(false) };
-    static BESIDE: Cell<Beside> = const { Cell::new(Beside::Anything) };
+    static RECOMPILED: Cell<Recompiled> = const { Cell::new(Recompiled::Anything) };
 }
 
 /// What a statement that is compiled again while it runs may do to `main`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Beside {
+enum Recompiled {
     Anything,
     /// It was prepared as one that does not write there.
     NoWrite,
@@ -105,21 +105,23 @@ enum Beside {
 /// Runs `step`, a step of a statement that is not recorded because it does not write to `main`. SQLite compiles it again
 /// when the schema has changed, and then it may: a temporary table gone that hid one of `main`, a TEMP trigger made. It is
 /// refused then, before it has changed anything; `None`.
-pub(crate) fn beside<T>(step: impl FnOnce() -> T) -> Option<T> {
-    BESIDE.with(|beside| beside.set(Beside::NoWrite));
+pub(crate) fn without_writing_main<T>(step: impl FnOnce() -> T) -> Option<T> {
+    RECOMPILED.with(|recompiled| recompiled.set(Recompiled::NoWrite));
     let done = step();
-    let beside = BESIDE.with(|beside| beside.replace(Beside::Anything));
-    (beside != Beside::Refused).then_some(done)
+    let recompiled = RECOMPILED.with(|recompiled| recompiled.replace(Recompiled::Anything));
+    (recompiled != Recompiled::Refused).then_some(done)
 }
 
 /// Starts collecting on this thread.
 pub(crate) fn start() {
-    HEARD.with(|heard| *heard.borrow_mut() = Some(Heard::default()));
+    OBSERVED.with(|observed| *observed.borrow_mut() = Some(Observed::default()));
 }
 
-/// Ends collecting and gives what was heard.
-pub(crate) fn finish() -> Heard {
-    HEARD.with(|heard| heard.borrow_mut().take()).unwrap_or_default()
+/// Ends collecting and gives what was observed.
+pub(crate) fn finish() -> Observed {
+    OBSERVED
+        .with(|observed| observed.borrow_mut().take())
+        .unwrap_or_default()
 }
 
 /// Runs `work` as the project's own: nothing is collected, nothing is refused.
@@ -139,17 +141,17 @@ pub(crate) fn authorize(context: AuthContext<'_>) -> Authorization {
     if INTERNAL.with(Cell::get) {
         return Authorization::Allow;
     }
-    if BESIDE.with(Cell::get) != Beside::Anything && writes_main(&context) {
-        BESIDE.with(|beside| beside.set(Beside::Refused));
+    if RECOMPILED.with(Cell::get) != Recompiled::Anything && writes_main(&context) {
+        RECOMPILED.with(|recompiled| recompiled.set(Recompiled::Refused));
         return Authorization::Deny;
     }
     let refusal = refuse(&context);
     let denied = refusal.is_some();
-    HEARD.with(|heard| {
-        if let Some(heard) = heard.borrow_mut().as_mut() {
-            heard.listen(&context);
-            if heard.refusal.is_none() {
-                heard.refusal = refusal;
+    OBSERVED.with(|observed| {
+        if let Some(observed) = observed.borrow_mut().as_mut() {
+            observed.observe(&context);
+            if observed.refusal.is_none() {
+                observed.refusal = refusal;
             }
         }
     });
@@ -160,8 +162,8 @@ pub(crate) fn authorize(context: AuthContext<'_>) -> Authorization {
     }
 }
 
-impl Heard {
-    fn listen(&mut self, context: &AuthContext<'_>) {
+impl Observed {
+    fn observe(&mut self, context: &AuthContext<'_>) {
         use StatementKind as K;
         let main = is_main(context);
         let mut write = |table: &str, op, column: Option<&str>| {
@@ -220,21 +222,26 @@ impl Heard {
         }
     }
 
-    /// The writes that were heard while a statement ran, which means that SQLite compiled it again.
+    /// The writes that were observed while a statement ran, which means that SQLite compiled it again.
     pub(crate) fn into_targets(self) -> Vec<Target> {
         self.targets
     }
 
-    /// How to run a statement that this was heard about, or why not.
-    pub(crate) fn plan(self, sql: &str, readonly: bool, explain: bool) -> Result<Plan, Refusal> {
+    /// How to run a statement that this was observed about, or why not.
+    pub(crate) fn classify(
+        self,
+        sql: &str,
+        readonly: bool,
+        explain: bool,
+    ) -> Result<StatementClass, Refusal> {
         if explain {
-            return Ok(Plan::Plain);
+            return Ok(StatementClass::Plain);
         }
         if self.attaches {
-            return Ok(Plan::Attach);
+            return Ok(StatementClass::Attach);
         }
         if readonly {
-            return Ok(Plan::Plain);
+            return Ok(StatementClass::Plain);
         }
         if let Some((kind, name)) = self.ddl {
             let tokens = tokens(sql);
@@ -246,14 +253,14 @@ impl Heard {
             if !as_select && let Some(refusal) = refuse_names(&tokens) {
                 return Err(refusal);
             }
-            return Ok(Plan::Ddl(Ddl {
+            return Ok(StatementClass::Ddl(Ddl {
                 kind,
                 name,
                 as_select,
             }));
         }
         if self.analyzes {
-            return Ok(Plan::Ddl(Ddl {
+            return Ok(StatementClass::Ddl(Ddl {
                 kind: StatementKind::Analyze,
                 name: String::new(),
                 as_select: false,
@@ -269,9 +276,9 @@ impl Heard {
         }
         // REINDEX writes too, but nothing that anybody else needs.
         if self.targets.iter().any(|t| t.main && is_recorded(&t.table)) {
-            return Ok(Plan::Write(self.targets));
+            return Ok(StatementClass::Write(self.targets));
         }
-        Ok(Plan::Plain)
+        Ok(StatementClass::Plain)
     }
 }
 

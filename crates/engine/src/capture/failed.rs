@@ -15,7 +15,7 @@ use super::{
 use crate::change::{RowOp, Table, Value, sql::quoted};
 
 /// What identifies a row in its table, and how it was first and is last known.
-struct Row<'n> {
+struct RowHistory<'n> {
     key: Vec<Value>,
     first: Option<&'n [Value]>,
     last: Option<&'n [Value]>,
@@ -61,7 +61,7 @@ fn key_columns(table: &Table) -> Option<Vec<String>> {
 }
 
 /// What became of each row, in the order in which they were first touched.
-fn rows<'n>(table: &Table, changes: &[&'n Nested]) -> Vec<Row<'n>> {
+fn rows<'n>(table: &Table, changes: &[&'n Nested]) -> Vec<RowHistory<'n>> {
     let key = |rowid: i64, image: &[Value]| match table.without_rowid {
         true => table
             .key()
@@ -70,11 +70,11 @@ fn rows<'n>(table: &Table, changes: &[&'n Nested]) -> Vec<Row<'n>> {
             .collect(),
         false => vec![Value::Integer(rowid)],
     };
-    let mut rows: Vec<Row<'n>> = Vec::new();
+    let mut rows: Vec<RowHistory<'n>> = Vec::new();
     let mut places: HashMap<Vec<Value>, usize> = HashMap::new();
     let mut note = |key: Vec<Value>, was: Option<&'n [Value]>, is: Option<&'n [Value]>| {
         let place = *places.entry(key.clone()).or_insert_with(|| {
-            rows.push(Row {
+            rows.push(RowHistory {
                 key,
                 first: was,
                 last: None,
@@ -103,7 +103,7 @@ fn rows<'n>(table: &Table, changes: &[&'n Nested]) -> Vec<Row<'n>> {
     rows
 }
 
-fn is_as_last_seen(conn: &Conn, table: &Table, key: &[String], row: &Row<'_>) -> Result<bool> {
+fn is_as_last_seen(conn: &Conn, table: &Table, key: &[String], row: &RowHistory<'_>) -> Result<bool> {
     let columns: Vec<String> = table.columns.iter().map(|c| quoted(&c.name)).collect();
     let terms: Vec<String> = key.iter().map(|c| format!("{c} COLLATE BINARY IS ?")).collect();
     let mut select = conn.prepare_one(&format!(

@@ -147,7 +147,7 @@ fn head_on<'t, 's>(tokens: &'t [Token<'s>], table: &str) -> Option<&'t [Token<'s
 }
 
 /// Where a trigger's program copies `new.key` to: table and column, by name or by place.
-pub(crate) fn copies_of_key(tokens: &[Token<'_>], key: &str) -> Vec<(String, Place)> {
+pub(crate) fn copies_of_key(tokens: &[Token<'_>], key: &str) -> Vec<(String, ColumnRef)> {
     let is_key = |item: &Item<'_>| match &item[..] {
         [(_, new), (_, dot), (_, column)] => {
             let named = |name: String| name.eq_ignore_ascii_case(key) || name.eq_ignore_ascii_case("rowid");
@@ -184,12 +184,12 @@ pub(crate) fn copies_of_key(tokens: &[Token<'_>], key: &str) -> Vec<(String, Pla
         };
         for (i, _) in row.iter().enumerate().filter(|(_, item)| is_key(item)) {
             let column = match &named {
-                None => Some(Place::Number(i)),
+                None => Some(ColumnRef::Number(i)),
                 Some((columns, _)) => columns
                     .get(i)
                     .and_then(|item| item.first())
                     .and_then(|(_, t)| t.name())
-                    .map(Place::Name),
+                    .map(ColumnRef::Name),
             };
             copies.extend(column.map(|column| (table.clone(), column)));
         }
@@ -199,7 +199,7 @@ pub(crate) fn copies_of_key(tokens: &[Token<'_>], key: &str) -> Vec<(String, Pla
 
 /// A column, by name or by its place among those that an `INSERT` without a list of columns writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum ColumnRef {
     Name(String),
     Number(usize),
 }
@@ -657,8 +657,8 @@ mod tests {
         assert_eq!(
             copies_of_key(&tokens(sql), "ID"),
             [
-                ("a".into(), Place::Number(1)),
-                ("b".into(), Place::Name("c".into()))
+                ("a".into(), ColumnRef::Number(1)),
+                ("b".into(), ColumnRef::Name("c".into()))
             ]
         );
     }

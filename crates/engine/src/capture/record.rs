@@ -11,9 +11,9 @@ use super::{
     classify::{Ddl, Target, internal},
     given,
     hook::{self, Nested, SEQUENCE},
-    run::{Run, Statement, lost_transaction},
+    run::{RecordedStatement, Recording, lost_transaction},
     schema::Known,
-    units::{Recorded, Units},
+    units::{UnitChange, Units},
     virtual_rows::VirtualRows,
     writer::{CHUNK_BYTES, size},
 };
@@ -24,7 +24,7 @@ use crate::{
     error::{Error, Result},
 };
 
-impl Run<'_> {
+impl Recording<'_> {
     pub(super) fn record_write(
         &mut self,
         stmt: &Stmt,
@@ -47,7 +47,7 @@ impl Run<'_> {
         let is_temporary = |name: &str| temporary.contains(&name.to_ascii_lowercase());
         let nesting = Nesting::new(base, targets, is_temporary);
         let sql = text(stmt);
-        let statement = Statement {
+        let statement = RecordedStatement {
             sql: &sql,
             targets,
             arguments,
@@ -145,7 +145,7 @@ impl Run<'_> {
         &mut self,
         nested: Vec<Nested>,
         mut nesting: Nesting,
-        statement: Option<&Statement<'_>>,
+        statement: Option<&RecordedStatement<'_>>,
         except: Option<&str>,
     ) -> Result<u32> {
         let mut virtual_rows = VirtualRows::default();
@@ -187,7 +187,7 @@ impl Run<'_> {
             if table.name == SEQUENCE {
                 // DROP TABLE deletes its row, there as here, and so do the triggers of a remote.
                 if except.is_none() && cause == Cause::Statement {
-                    changes.extend(sequence(op).map(|kind| Recorded { kind, unit }));
+                    changes.extend(sequence(op).map(|kind| UnitChange { kind, unit }));
                 }
                 continue;
             }
@@ -197,7 +197,7 @@ impl Run<'_> {
             virtual_rows.content(&table, &op);
             self.who_chose(statement, &table, &mut op, cause)?;
             let kind = ChangeKind::Row { table, op, cause };
-            changes.push(Recorded { kind, unit });
+            changes.push(UnitChange { kind, unit });
         }
         if let Some(statement) = statement {
             self.finish_virtual_rows(statement, virtual_rows, &mut units, &mut changes)?;
@@ -224,7 +224,7 @@ impl Run<'_> {
     }
 
     /// How the changes of a statement will be told apart.
-    fn units(&mut self, statement: Option<&Statement<'_>>, nested: &[Nested]) -> Result<Units> {
+    fn units(&mut self, statement: Option<&RecordedStatement<'_>>, nested: &[Nested]) -> Result<Units> {
         let Some(statement) = statement.filter(|s| s.base == 0) else {
             return Ok(Units::whole());
         };
@@ -267,7 +267,7 @@ impl Run<'_> {
     /// Notes of a new row whether SQLite gave its key.
     pub(super) fn who_chose(
         &mut self,
-        statement: Option<&Statement<'_>>,
+        statement: Option<&RecordedStatement<'_>>,
         table: &Arc<Table>,
         op: &mut RowOp,
         cause: Cause,
@@ -293,7 +293,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn given_by_triggers(&mut self, statement: &Statement<'_>, table: &Table, key: usize) -> Result<bool> {
+    fn given_by_triggers(
+        &mut self,
+        statement: &RecordedStatement<'_>,
+        table: &Table,
+        key: usize,
+    ) -> Result<bool> {
         let mut any = None;
         for trigger in statement.triggers() {
             let sql = internal(|| self.state.schema.trigger(self.conn, trigger))?;
@@ -304,7 +309,12 @@ impl Run<'_> {
     }
 
     /// Whether a remote that is sent the statement's own rows, and whose triggers fire for them, comes to the same.
-    fn is_repeatable(&mut self, statement: &Statement<'_>, changes: &[Recorded], deep: bool) -> Result<bool> {
+    fn is_repeatable(
+        &mut self,
+        statement: &RecordedStatement<'_>,
+        changes: &[UnitChange],
+        deep: bool,
+    ) -> Result<bool> {
         let rows = |wanted: Cause| {
             changes.iter().filter_map(move |change| match &change.kind {
                 ChangeKind::Row { table, op, cause } if *cause == wanted => Some((table, op)),

@@ -12,10 +12,10 @@ use rusqlite::{config::DbConfig, functions::FunctionFlags};
 use super::{
     arguments::Arguments,
     attach,
-    classify::{self, Plan},
+    classify::{self, StatementClass},
     hook::{self, Buffer},
-    run::Run,
-    state::{CaptureOptions, Counters, Shared, State},
+    run::Recording,
+    state::{CaptureOptions, Counters, RecorderState, Shared},
 };
 use crate::{
     error::Result,
@@ -25,7 +25,7 @@ use crate::{
 /// The recorder of one connection.
 pub(crate) struct Capture {
     shared: Shared,
-    state: Mutex<State>,
+    state: Mutex<RecorderState>,
 }
 
 impl Capture {
@@ -58,7 +58,7 @@ impl Capture {
                 options,
                 is_left: AtomicBool::new(false),
             },
-            state: Mutex::new(State::new(conn)?),
+            state: Mutex::new(RecorderState::new(conn)?),
         })
     }
 
@@ -83,36 +83,36 @@ impl Capture {
         conn: &Conn,
         sql: &str,
         persistent: bool,
-    ) -> Result<(Option<(Stmt, Plan)>, usize)> {
+    ) -> Result<(Option<(Stmt, StatementClass)>, usize)> {
         if let Some(refusal) = classify::refuse_vacuum(sql) {
             return Err(refusal.into());
         }
         classify::start();
         let prepared = conn.prepare(sql, persistent);
-        let heard = classify::finish();
-        let (stmt, tail) = match (prepared, heard.refusal.clone()) {
+        let observed = classify::finish();
+        let (stmt, tail) = match (prepared, observed.refusal.clone()) {
             (Err(_), Some(refusal)) => return Err(refusal.into()),
             (prepared, _) => prepared?,
         };
         let stmt = match stmt {
             Some(stmt) => {
-                let plan = match Control::of(&stmt) {
-                    Some(control) => Plan::Control(control),
-                    None => heard.plan(&stmt.sql(), stmt.readonly(), stmt.is_explain())?,
+                let class = match Control::of(&stmt) {
+                    Some(control) => StatementClass::Control(control),
+                    None => observed.classify(&stmt.sql(), stmt.readonly(), stmt.is_explain())?,
                 };
-                Some((stmt, plan))
+                Some((stmt, class))
             }
             None => None,
         };
         Ok((stmt, tail))
     }
 
-    /// Runs a statement whose plan is not [`Plan::Plain`] to its end, recorded, and gives its rows.
+    /// Runs a statement whose class is not [`StatementClass::Plain`] to its end, recorded, and gives its rows.
     pub(crate) fn run(
         &self,
         conn: &Conn,
         stmt: &mut Stmt,
-        plan: &Plan,
+        class: &StatementClass,
         arguments: &Arguments,
     ) -> Result<Kept> {
         // The connection is held, so only a function that a recorded statement calls finds it locked.
@@ -121,7 +121,7 @@ impl Capture {
                            statement that writes to the replica runs there; use another connection";
             return Err(sqlite::Error::new(codes::MISUSE, message).into());
         };
-        let mut run = Run {
+        let mut run = Recording {
             conn,
             shared: &self.shared,
             state: &mut state,
@@ -130,15 +130,19 @@ impl Capture {
             // Whatever waited belonged to a transaction that SQLite rolled back by itself.
             run.forget();
         }
-        let rows = match plan {
-            Plan::Plain | Plan::Control(Control::Begin | Control::Rollback) => Kept::drain(stmt),
-            Plan::Control(Control::RollbackTo(_)) => Kept::drain(stmt).inspect(|_| run.forget_waiting()),
-            Plan::Control(Control::Commit | Control::Savepoint(_) | Control::Release(_)) => {
+        let rows = match class {
+            StatementClass::Plain | StatementClass::Control(Control::Begin | Control::Rollback) => {
+                Kept::drain(stmt)
+            }
+            StatementClass::Control(Control::RollbackTo(_)) => {
+                Kept::drain(stmt).inspect(|_| run.forget_waiting())
+            }
+            StatementClass::Control(Control::Commit | Control::Savepoint(_) | Control::Release(_)) => {
                 run.flush().and_then(|()| Kept::drain(stmt))
             }
-            Plan::Attach => attach::check(conn, stmt).and_then(|()| Kept::drain(stmt)),
-            Plan::Write(targets) => run.write(stmt, targets, None, arguments),
-            Plan::Ddl(ddl) => run.write(stmt, &[], Some(ddl), arguments),
+            StatementClass::Attach => attach::check(conn, stmt).and_then(|()| Kept::drain(stmt)),
+            StatementClass::Write(targets) => run.write(stmt, targets, None, arguments),
+            StatementClass::Ddl(ddl) => run.write(stmt, &[], Some(ddl), arguments),
         };
         if conn.is_autocommit() {
             run.forget();

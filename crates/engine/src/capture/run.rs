@@ -8,7 +8,7 @@ use super::{
     arguments::Arguments,
     classify::{self, Ddl, Target, WriteOp, internal},
     failed,
-    state::{Shared, State},
+    state::{RecorderState, Shared},
 };
 use crate::{
     error::{Error, Result},
@@ -20,7 +20,7 @@ const WAITING_BYTES: usize = 64 << 10;
 
 /// The statement whose rows are recorded.
 #[derive(Clone, Copy)]
-pub(super) struct Statement<'s> {
+pub(super) struct RecordedStatement<'s> {
     pub sql: &'s str,
     pub targets: &'s [Target],
     pub arguments: &'s Arguments,
@@ -30,7 +30,7 @@ pub(super) struct Statement<'s> {
     pub failed: bool,
 }
 
-impl Statement<'_> {
+impl RecordedStatement<'_> {
     /// Whether the statement itself, not a trigger, inserts into `table`.
     pub(super) fn inserts_itself(&self, table: &str) -> bool {
         self.targets.iter().any(|t| {
@@ -56,13 +56,13 @@ impl Statement<'_> {
 }
 
 /// One recorded run, with everything at hand.
-pub(super) struct Run<'r> {
+pub(super) struct Recording<'r> {
     pub conn: &'r Conn,
     pub shared: &'r Shared,
-    pub state: &'r mut State,
+    pub state: &'r mut RecorderState,
 }
 
-impl Run<'_> {
+impl Recording<'_> {
     /// Forgets what belongs to the transaction, which is over.
     pub(super) fn forget(&mut self) {
         self.forget_waiting();

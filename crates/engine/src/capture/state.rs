@@ -19,7 +19,7 @@ use crate::{change::Change, error::Result};
 pub(crate) struct CaptureOptions {
     /// The last change id that is known to have been used, also by changes that have left the log. Anyone who deletes from
     /// the log raises it first.
-    pub floor: Arc<AtomicI64>,
+    pub highest_used_id: Arc<AtomicI64>,
     /// Called before the log is made, in the transaction that will write its first change.
     pub before_log: Arc<dyn Fn() -> Result<()> + Send + Sync>,
     /// Seconds since 1970.
@@ -29,7 +29,7 @@ pub(crate) struct CaptureOptions {
 impl Default for CaptureOptions {
     fn default() -> Self {
         Self {
-            floor: Arc::default(),
+            highest_used_id: Arc::default(),
             before_log: Arc::new(|| Ok(())),
             clock: Arc::new(|| {
                 SystemTime::now()
@@ -50,7 +50,7 @@ pub(super) struct Shared {
 }
 
 /// What the recorder of one connection knows.
-pub(super) struct State {
+pub(super) struct RecorderState {
     pub begin: Stmt,
     pub commit: Stmt,
     pub rollback: Stmt,
@@ -68,7 +68,7 @@ pub(super) struct State {
     pub txn: Option<i64>,
 }
 
-impl State {
+impl RecorderState {
     pub(super) fn new(conn: &Conn) -> Result<Self> {
         let prepare = |sql| internal(|| conn.prepare_one(sql));
         Ok(Self {

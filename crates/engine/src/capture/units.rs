@@ -11,7 +11,7 @@ use super::given;
 use crate::change::{ChangeKind, RowOp, tokens::Token};
 
 /// A change, and the unit that it is in.
-pub(crate) struct Recorded {
+pub(crate) struct UnitChange {
     pub kind: ChangeKind,
     pub unit: usize,
 }
@@ -86,7 +86,7 @@ impl Units {
     }
 
     /// The changes, each with how far before it the first of its unit is.
-    pub(crate) fn finish(self, changes: Vec<Recorded>) -> impl Iterator<Item = (ChangeKind, u32)> {
+    pub(crate) fn finish(self, changes: Vec<UnitChange>) -> impl Iterator<Item = (ChangeKind, u32)> {
         let mut first = HashMap::new();
         changes.into_iter().enumerate().map(move |(i, change)| {
             let first = *first.entry(self.root(change.unit)).or_insert(i);

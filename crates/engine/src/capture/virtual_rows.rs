@@ -11,9 +11,9 @@ use partial_sync_vfs::sqlite::{Step, ValueRef};
 use super::{
     classify::internal,
     given,
-    run::{Run, Statement},
+    run::{RecordedStatement, Recording},
     schema::Known,
-    units::{Recorded, Units},
+    units::{UnitChange, Units},
     virtual_tables::{Kind, Part, Spatial, VirtualTable, reindex},
 };
 use crate::{
@@ -69,7 +69,7 @@ impl VirtualRows {
         part: Part,
         op: RowOp,
         units: &mut Units,
-        changes: &mut Vec<Recorded>,
+        changes: &mut Vec<UnitChange>,
     ) {
         let Some(How::Rows(cause)) = self.how(table) else {
             return;
@@ -129,14 +129,14 @@ fn entry<'v, T: Default>(all: &'v mut Vec<(Arc<VirtualTable>, T)>, table: &Arc<V
 }
 
 /// A row of a `_content` table: the id, the columns, and perhaps more.
-fn content_row(table: &Arc<Table>, mut op: RowOp, cause: Cause, unit: usize, changes: &mut Vec<Recorded>) {
+fn content_row(table: &Arc<Table>, mut op: RowOp, cause: Cause, unit: usize, changes: &mut Vec<UnitChange>) {
     for image in op.images_mut() {
         image.truncate(table.columns.len());
         image.resize(table.columns.len(), Value::Null);
     }
     // FTS5 changes a row by deleting it and inserting it.
     if let RowOp::Insert { after } = &op
-        && let Some(Recorded {
+        && let Some(UnitChange {
             kind:
                 ChangeKind::Row {
                     table: last,
@@ -158,12 +158,12 @@ fn content_row(table: &Arc<Table>, mut op: RowOp, cause: Cause, unit: usize, cha
     }
     let table = table.clone();
     let kind = ChangeKind::Row { table, op, cause };
-    changes.push(Recorded { kind, unit });
+    changes.push(UnitChange { kind, unit });
 }
 
-impl Run<'_> {
+impl Recording<'_> {
     /// The virtual tables that a statement writes to, itself or by triggers, and how that is recorded.
-    pub(super) fn virtual_targets(&mut self, statement: &Statement<'_>) -> Result<VirtualRows> {
+    pub(super) fn virtual_targets(&mut self, statement: &RecordedStatement<'_>) -> Result<VirtualRows> {
         let mut rows = VirtualRows::default();
         for target in statement.targets.iter().filter(|t| t.main) {
             let Known::Virtual(table) = self.known(&target.table)? else {
@@ -196,14 +196,14 @@ impl Run<'_> {
         Ok(rows)
     }
 
-    fn cause_of_trigger(&mut self, statement: &Statement<'_>, trigger: &str) -> Result<Cause> {
+    fn cause_of_trigger(&mut self, statement: &RecordedStatement<'_>, trigger: &str) -> Result<Cause> {
         // What an INSTEAD OF trigger and a TEMP trigger do counts as the statement.
         let here = statement.base > 0 || internal(|| self.is_temporary(trigger))?;
         Ok(if here { Cause::Statement } else { Cause::Trigger })
     }
 
     /// How a statement that itself writes to this table is recorded.
-    fn how_recorded(&mut self, statement: &Statement<'_>, table: &VirtualTable) -> Result<How> {
+    fn how_recorded(&mut self, statement: &RecordedStatement<'_>, table: &VirtualTable) -> Result<How> {
         let tokens = tokens(statement.sql);
         let command = given::is_command(&tokens, &table.name);
         let plain = given::is_plain_values(&tokens);
@@ -246,10 +246,10 @@ impl Run<'_> {
     /// Adds what is known only when the statement has ended.
     pub(super) fn finish_virtual_rows(
         &mut self,
-        statement: &Statement<'_>,
+        statement: &RecordedStatement<'_>,
         mut rows: VirtualRows,
         units: &mut Units,
-        changes: &mut Vec<Recorded>,
+        changes: &mut Vec<UnitChange>,
     ) -> Result<()> {
         for change in changes.iter_mut() {
             if let ChangeKind::Row { table, op, cause } = &mut change.kind
@@ -276,7 +276,7 @@ impl Run<'_> {
             for statement in self.as_text(statement, table)? {
                 let unit = units.inner(true);
                 let kind = ChangeKind::Statement(statement);
-                changes.push(Recorded { kind, unit });
+                changes.push(UnitChange { kind, unit });
             }
         }
         Ok(())
@@ -284,7 +284,7 @@ impl Run<'_> {
 
     /// A statement on a full-text table as it was written: each row that it writes under a key by itself, because what has
     /// that key may get another one on the remote.
-    fn as_text(&mut self, statement: &Statement<'_>, table: String) -> Result<Vec<StatementChange>> {
+    fn as_text(&mut self, statement: &RecordedStatement<'_>, table: String) -> Result<Vec<StatementChange>> {
         let (content, columns) = match self.known(&table)? {
             Known::Virtual(of) => match &of.kind {
                 Kind::External { content, columns, .. } => (Some(content.clone()), columns.clone()),
@@ -325,12 +325,12 @@ impl Run<'_> {
 
     fn spatial_rows(
         &mut self,
-        statement: &Statement<'_>,
+        statement: &RecordedStatement<'_>,
         table: &VirtualTable,
         seen: &Spatial,
         rows: &VirtualRows,
         units: &mut Units,
-        changes: &mut Vec<Recorded>,
+        changes: &mut Vec<UnitChange>,
     ) -> Result<()> {
         let (Kind::Spatial(columns, coordinates), Some(How::Rows(cause))) = (&table.kind, rows.how(table))
         else {
@@ -352,7 +352,7 @@ impl Run<'_> {
             touched_by.iter().for_each(|other| units.join(unit, *other));
             let table = columns.clone();
             let kind = ChangeKind::Row { table, op, cause };
-            changes.push(Recorded { kind, unit });
+            changes.push(UnitChange { kind, unit });
         }
         Ok(())
     }
@@ -364,7 +364,7 @@ impl Run<'_> {
         table: &VirtualTable,
         seen: &Indexed,
         rows: &VirtualRows,
-        changes: &mut Vec<Recorded>,
+        changes: &mut Vec<UnitChange>,
     ) -> Result<()> {
         let (
             Kind::External {
@@ -381,7 +381,7 @@ impl Run<'_> {
             self.check_rows_have_numbers(&table.name)?;
         }
         let (out, into) = reindex(&table.name, content, rowid, columns);
-        let change = |sql: &str, id: i64, unit: usize| Recorded {
+        let change = |sql: &str, id: i64, unit: usize| UnitChange {
             unit,
             kind: ChangeKind::Statement(StatementChange {
                 sql: sql.to_owned(),

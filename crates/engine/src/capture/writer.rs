@@ -6,7 +6,7 @@ use partial_sync_core::ChangeId;
 use partial_sync_vfs::sqlite::{self, ValueRef};
 use rusqlite::config::DbConfig;
 
-use super::{classify::internal, run::Run};
+use super::{classify::internal, run::Recording};
 use crate::{
     change::{Change, ChangeKind, Mode, Value, codec},
     error::Result,
@@ -16,7 +16,7 @@ use crate::{
 /// A chunk of the log is closed when the changes in it hold this many bytes.
 pub(super) const CHUNK_BYTES: usize = 1 << 20;
 
-impl Run<'_> {
+impl Recording<'_> {
     /// Makes sure, with the write lock held, that the log exists, that the next id is known, and that what is known of
     /// the schema is true.
     pub(super) fn look_at_log(&mut self) -> Result<i64> {
@@ -33,7 +33,7 @@ impl Run<'_> {
             }
             max => max?,
         };
-        let next = max.max(self.shared.options.floor.load(Ordering::SeqCst)) + 1;
+        let next = max.max(self.shared.options.highest_used_id.load(Ordering::SeqCst)) + 1;
         self.state.next_id = Some(next);
         Ok(next)
     }

@@ -39,7 +39,7 @@ fn damaged(what: impl Into<String>) -> CodecError {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Chunk<'a> {
+struct EncodedChunk<'a> {
     mode: Mode,
     tables: Vec<Cow<'a, Table>>,
     changes: Vec<Entry<'a>>,
@@ -157,7 +157,7 @@ pub fn encode_in(mode: Mode, changes: &[Change]) -> Result<Vec<u8>, CodecError> 
             kind,
         });
     }
-    let chunk = Chunk {
+    let chunk = EncodedChunk {
         mode,
         tables,
         changes: entries,
@@ -167,12 +167,12 @@ pub fn encode_in(mode: Mode, changes: &[Change]) -> Result<Vec<u8>, CodecError> 
 
 /// The changes that [`encode`] was given. Every image has as many values as its table has columns.
 pub fn decode(bytes: &[u8]) -> Result<Vec<Change>, CodecError> {
-    let chunk: Chunk<'_> = match bytes.split_first() {
+    let chunk: EncodedChunk<'_> = match bytes.split_first() {
         None => return Err(damaged("they are empty")),
         Some((&VERSION, rest)) => whole(rest)?,
         Some((&SECOND, rest)) => {
             let second: SecondChunk<'_> = whole(rest)?;
-            Chunk {
+            EncodedChunk {
                 mode: second.mode,
                 tables: second.tables,
                 changes: second.changes.into_iter().map(Entry::from).collect(),
@@ -188,7 +188,7 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Change>, CodecError> {
                     is_virtual: false,
                 })
             };
-            Chunk {
+            EncodedChunk {
                 mode: Mode::Triggers,
                 tables: first.tables.into_iter().map(table).collect(),
                 changes: first.changes.into_iter().map(Entry::from).collect(),

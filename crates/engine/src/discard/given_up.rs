@@ -9,7 +9,7 @@ use std::{
 use partial_sync_vfs::sqlite::Conn;
 
 use super::{
-    rows::{Image, Made, Row, refers, row, unique_values},
+    rows::{Image, MadeRows, RowKey, refers, row, unique_values},
     text::{Writes, objects, writes},
 };
 use crate::{
@@ -27,9 +27,9 @@ use crate::{
 #[derive(Default)]
 pub(super) struct GivenUp {
     /// Rows that will not be what the log takes them for, and whether they will be there at all.
-    rows: HashMap<Row, bool>,
+    rows: HashMap<RowKey, bool>,
     /// What refers to one of these cannot stay, unless it would have referred to the row as it was before.
-    made: Made,
+    made: MadeRows,
     /// Rows that refer to others, as they will still be, and how given-up changes would have made them.
     left: Vec<(Arc<Table>, Image, Option<Image>)>,
     /// Values of unique indexes that rows will still have: the index's table and columns, and the values.

@@ -24,7 +24,7 @@ use crate::{
     push::settle,
 };
 
-const DOING: &str = "discarding a change";
+const OPERATION: &str = "discarding a change";
 
 /// A local change that was not pushed yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,37 +76,37 @@ pub(crate) fn discard(
     change: ChangeId,
     with_dependents: bool,
 ) -> Result<Vec<ChangeId>> {
-    let _sync = session.lock_sync(DOING)?;
+    let _sync = session.lock_sync(OPERATION)?;
     finish_earlier(session)?;
     if !session.may_have_log() {
         return Ok(vec![]);
     }
     // What the remote has, or may have before long, is not given up.
-    settle(session, DOING)?;
-    let keeper = &session.keeper;
+    settle(session, OPERATION)?;
+    let conn = &session.engine_conn;
     session.begin_immediate()?;
     let done = in_transaction(session, change, with_dependents);
     if done.is_err() {
-        let _ = keeper.execute_batch("ROLLBACK");
+        let _ = conn.execute_batch("ROLLBACK");
     }
     done
 }
 
 fn in_transaction(session: &Session<'_>, change: ChangeId, with_dependents: bool) -> Result<Vec<ChangeId>> {
-    let keeper = &session.keeper;
-    let log = Log::new(keeper);
+    let conn = &session.engine_conn;
+    let log = Log::new(conn);
     log.delete_through(ChangeId(session.info.lock().acknowledged))?;
-    let wanted = units(keeper, &log, change, with_dependents)?;
+    let wanted = units(conn, &log, change, with_dependents)?;
     let gone: Vec<ChangeId> = log.discard(&wanted)?.into_iter().map(|c| c.id).collect();
     if !gone.is_empty() {
         let newest = log.last()?.max(gone.last().copied());
         session.update_info(|info| {
             // So that its number is not given again when it was the newest one.
-            info.change_floor = info.change_floor.max(newest.map_or(0, |id| id.0));
+            info.highest_used_id = info.highest_used_id.max(newest.map_or(0, |id| id.0));
             info.rebuild = true;
         })?;
     }
-    keeper.execute_batch("COMMIT")?;
+    conn.execute_batch("COMMIT")?;
     Ok(gone)
 }
 

@@ -13,11 +13,11 @@ use crate::{
 /// All values of a row.
 pub(super) type Image = Vec<Value>;
 /// A row: its table, in lower case, and its key (all values where it has none).
-pub(super) type Row = (String, Vec<Value>);
+pub(super) type RowKey = (String, Vec<Value>);
 
 /// Rows as given-up changes would have made them, and were before. A log may have many, and many rows that refer to others.
 #[derive(Default)]
-pub(super) struct Made {
+pub(super) struct MadeRows {
     pub rows: Vec<(Arc<Table>, Option<Image>, Image)>,
     /// By parent table and columns that a foreign key names: what these rows would have there, and would not have had.
     by_key: HashMap<Referred, HashSet<Vec<Value>>>,
@@ -26,7 +26,7 @@ pub(super) struct Made {
 /// A table, in lower case, and its columns as a foreign key names them.
 type Referred = (String, Vec<Option<String>>);
 
-impl Made {
+impl MadeRows {
     pub(super) fn push(&mut self, table: &Arc<Table>, before: Option<&Image>, after: &Image) {
         for (referred, values) in &mut self.by_key {
             values.extend(made_values(referred, table, before, after));
@@ -34,7 +34,7 @@ impl Made {
         self.rows.push((table.clone(), before.cloned(), after.clone()));
     }
 
-    pub(super) fn remove(&mut self, made: &Row) {
+    pub(super) fn remove(&mut self, made: &RowKey) {
         self.rows.retain(|(of, _, image)| row(of, image) != *made);
         self.by_key.clear();
     }
@@ -143,7 +143,7 @@ pub(super) fn refers(keys: &[ForeignKey], child: &[Value], parent: &Table, image
     })
 }
 
-pub(super) fn row(table: &Table, image: &[Value]) -> Row {
+pub(super) fn row(table: &Table, image: &[Value]) -> RowKey {
     let values = match key_of(table, image) {
         None => image.to_vec(),
         Some(key) => key.into_iter().map(|i| number(&image[i])).collect(),

@@ -1,6 +1,7 @@
-//! Pages from the remote: [`source`] answers the VFS when a page is absent, [`statement`] brings what the running statement will
-//! touch, and [`request`] is what both ask with.
+//! Pages from the remote: [`initial`] fetches what a replica begins with, [`source`] answers the VFS when a page is absent,
+//! [`statement_prefetch`] brings what the running statement will touch, and [`request`] is what all of them ask with.
 
+pub(crate) mod initial;
 pub(crate) mod request;
 pub(crate) mod source;
-pub(crate) mod statement;
+pub(crate) mod statement_prefetch;

@@ -1,5 +1,5 @@
 //! Absent pages from a remote: one request for each miss, pinned to the reader's revision, streamed into the sink. With
-//! prefetch, and where the remote can, the request names the statement too ([`crate::fetch::statement`]).
+//! prefetch, and where the remote can, the request names the statement too ([`crate::fetch::statement_prefetch`]).
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     error::PageFetchError,
     fetch::{
         request::{pinned, put},
-        statement::{Hydration, Turn},
+        statement_prefetch::{Flight, StatementPrefetch},
     },
     open::info::Info,
     runtime::runtime,
@@ -38,7 +38,7 @@ pub(crate) struct RemoteSource {
     pub(crate) page_size: PageSize,
     pub(crate) deadline: Duration,
     /// With prefetch: what a statement will touch comes along, where the remote can tell.
-    pub(crate) hydration: Option<Arc<Hydration>>,
+    pub(crate) prefetch: Option<Arc<StatementPrefetch>>,
     /// Never told anything: what is under way ends when this is dropped, with the replica.
     pub(crate) lives: watch::Sender<()>,
 }
@@ -55,12 +55,12 @@ impl PageSource for RemoteSource {
             sink.finish(Err(Arc::new(PageFetchError { source }) as SourceError));
             return;
         }
-        let hydration = self.hydration.clone();
+        let prefetch = self.prefetch.clone();
         let mut lives = self.lives.subscribe();
         runtime().spawn(FOR_A_STATEMENT.scope((), async move {
             tokio::select! {
                 _ = lives.changed() => {}
-                result = fetch(&*remote, hydration.as_deref(), &miss, &*sink, page_size, deadline) => {
+                result = answer_miss(&*remote, prefetch.as_deref(), &miss, &*sink, page_size, deadline) => {
                     sink.finish(result.map_err(|source| Arc::new(PageFetchError { source }) as SourceError));
                 }
             }
@@ -81,29 +81,32 @@ pub(crate) fn base_is_elsewhere(remote: &dyn Remote, info: &Info) -> Option<Remo
     })
 }
 
-async fn fetch(
+async fn answer_miss(
     remote: &dyn Remote,
-    hydration: Option<&Hydration>,
+    prefetch: Option<&StatementPrefetch>,
     miss: &Miss,
     sink: &dyn PageSink,
     page_size: PageSize,
     deadline: Duration,
 ) -> Result<(), RemoteError> {
     let mut request = pinned(&miss.base, &miss.pages, page_size, deadline);
-    while let Some(hydration) = hydration.filter(|_| sink.fills())
-        && let Some(statement) = hydration.statement(miss)
+    while let Some(prefetch) = prefetch.filter(|_| sink.fills())
+        && let Some(statement) = prefetch.statement(miss)
     {
-        match hydration.turn(&statement) {
-            Turn::Mine(_until_dropped) => {
+        match prefetch.join(&statement) {
+            Flight::Lead(_until_dropped) => {
                 if !narrow(&mut request, miss, sink) {
                     return Ok(());
                 }
-                if hydration.fetch(remote, &request, &statement, sink).await? {
+                if prefetch
+                    .fetch_with_statement(remote, &request, &statement, sink)
+                    .await?
+                {
                     return Ok(());
                 }
                 break;
             }
-            Turn::Wait(mut end) => {
+            Flight::Follow(mut end) => {
                 // Ends when the sender is dropped.
                 while end.changed().await.is_ok() {}
             }
@@ -113,8 +116,8 @@ async fn fetch(
         return Ok(());
     }
     let mut answer = remote.pages(request).await?;
-    if let Some(hydration) = hydration {
-        hydration.learn(answer.header.features);
+    if let Some(prefetch) = prefetch {
+        prefetch.learn(answer.header.features);
     }
     while let Some(next) = answer.pages.next().await {
         put(sink, &next?)?;

@@ -16,12 +16,12 @@ use crate::{
     error::{Error, PageFetchError, Result},
     fetch::request::{pinned, stream},
     open::{
-        plain::{PageReader, open_plain},
+        plain::{DbpageReader, open_plain},
         session::Session,
     },
 };
 
-const DOING: &str = "a hydration";
+const OPERATION: &str = "a hydration";
 /// Most pages of one request.
 const PAGES_PER_REQUEST: u64 = 4096;
 /// Most bytes of one request, unless a single page is larger.
@@ -60,9 +60,9 @@ impl Database {
     /// [`is_revision_expired`](Error::is_revision_expired) is true: pull, then hydrate again. What was fetched before a
     /// failure stays.
     pub fn hydrate(&self, progress: impl FnMut(HydrateProgress) + Send) -> Result<Hydrated> {
-        let session = &self.session(DOING)?;
-        let _sync = session.lock_sync(DOING)?;
-        session.check_pulled(DOING)?;
+        let session = &self.session(OPERATION)?;
+        let _sync = session.lock_sync(OPERATION)?;
+        session.check_pulled(OPERATION)?;
         saved(session, everything(session, progress))
     }
 
@@ -70,18 +70,18 @@ impl Database {
     /// it come later. For programs that end after a query, and for counting. False when they have not come in time, or when it
     /// was cancelled.
     pub fn settle(&self, wait: Duration) -> bool {
-        let Ok(session) = self.session(DOING) else {
+        let Ok(session) = self.session(OPERATION) else {
             return false;
         };
-        session.replica.settle(wait, || session.check(DOING).is_err())
+        session.replica.settle(wait, || session.check(OPERATION).is_err())
     }
 
     /// Fetches the pages that a `SELECT` touches when the remote runs it at the base revision, as far as they are absent:
     /// afterwards that query needs no request.
     pub fn hydrate_query(&self, sql: &str, progress: impl FnMut(HydrateProgress) + Send) -> Result<Hydrated> {
-        let session = &self.session(DOING)?;
-        let _sync = session.lock_sync(DOING)?;
-        session.check_pulled(DOING)?;
+        let session = &self.session(OPERATION)?;
+        let _sync = session.lock_sync(OPERATION)?;
+        session.check_pulled(OPERATION)?;
         saved(session, touched_by(session, sql, progress))
     }
 }
@@ -163,7 +163,7 @@ fn receive(
     sink: Box<dyn PageSink>,
     mut arrived: impl FnMut(PageNo) + Send,
 ) -> Result<()> {
-    session.wait(DOING, async move {
+    session.wait(OPERATION, async move {
         let result = stream(&*session.remote, request, |page, data| {
             sink.page(page, data)
                 .map_err(|e| RemoteError::new(RemoteErrorKind::Protocol, e.to_string()))?;
@@ -193,7 +193,7 @@ fn rest(session: &Session<'_>, base: &Base) -> Result<()> {
     }
     let conn = open_plain(&session.replica, session.options.timeout)?;
     let _broken_by_cancel = session.interrupts(&conn);
-    let mut reader = PageReader::new(&conn)?;
+    let mut reader = DbpageReader::new(&conn)?;
     for page in left {
         reader.read(page)?;
         if map.state(page).is_absent() && !map.is_dirty(page) {

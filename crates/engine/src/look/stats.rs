@@ -9,7 +9,7 @@ use crate::{
     log::Log,
     open::{
         replica::OpenReplica,
-        side_files::{STAGED, beside},
+        side_files::{STAGED, side_file_path},
     },
 };
 
@@ -54,7 +54,7 @@ pub(crate) fn stats(open: &OpenReplica) -> Result<Stats> {
     let info = open.info.lock().clone();
     let counts = open.replica.counts();
     let transferred = open.remote.transferred();
-    let staged = beside(path, STAGED);
+    let staged = side_file_path(path, STAGED);
     // A pull may remove it at any moment.
     let staged_bytes = || match open.storage.open(&staged, false) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),

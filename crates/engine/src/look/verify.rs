@@ -16,12 +16,12 @@ use crate::{
     error::{Error, Result},
     fetch::request::{pinned, stream},
     open::{
-        plain::{PageReader, open_plain},
+        plain::{DbpageReader, open_plain},
         session::Session,
     },
 };
 
-const DOING: &str = "a verification";
+const OPERATION: &str = "a verification";
 /// Most pages of one request.
 const PAGES_PER_REQUEST: usize = 4096;
 
@@ -71,9 +71,9 @@ impl Database {
     /// Compares every page that is here and not written locally with the remote's copy at the base revision. Pages that
     /// differ are found and not changed: delete the replica and connect again to replace them.
     pub fn verify(&self, progress: impl FnMut(VerifyProgress) + Send) -> Result<Verified> {
-        let session = &self.session(DOING)?;
-        let _sync = session.lock_sync(DOING)?;
-        session.check_pulled(DOING)?;
+        let session = &self.session(OPERATION)?;
+        let _sync = session.lock_sync(OPERATION)?;
+        session.check_pulled(OPERATION)?;
         verify(session, progress)
     }
 }
@@ -111,7 +111,7 @@ fn verify(session: &Session<'_>, mut progress: impl FnMut(VerifyProgress) + Send
         let page_size = replica.page_size();
         let request = pinned(&base, &pages, page_size, session.options.timeout);
         let (verified, progress) = (&mut verified, &mut progress);
-        session.wait(DOING, async move {
+        session.wait(OPERATION, async move {
             let compared = stream(&*session.remote, request, |page, data| {
                 let Some(&here) = local.get(&page) else {
                     return Ok(());
@@ -147,7 +147,7 @@ fn hash(session: &Session<'_>, pages: &[PageNo]) -> Result<HashMap<PageNo, u128>
     let conn = open_plain(&session.replica, session.options.timeout)?;
     let _broken_by_cancel = session.interrupts(&conn);
     conn.execute_batch("BEGIN")?;
-    let mut reader = PageReader::new(&conn)?;
+    let mut reader = DbpageReader::new(&conn)?;
     // The snapshot first, then what is dirty: a page that is clean after the snapshot began is clean in it.
     reader.read(PageNo::FIRST)?;
     let dirty = session.replica.map().dirty();

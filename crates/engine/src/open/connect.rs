@@ -16,10 +16,10 @@ use crate::{
         files::{absolute, memory_path, open_or_make},
         info::Info,
         options::{Builder, DEFAULT_TIMEOUT},
-        remote::{self, Access},
+        remote::{self, ReplicaRemote},
         replica::{OPEN, OpenReplica},
         session::Session,
-        sharing::Turn,
+        sharing::Claim,
     },
     pull,
     runtime::runtime,
@@ -48,21 +48,21 @@ impl Builder {
         if given.is_none() && info.is_none() {
             return open_local(self, path, in_memory);
         }
-        let mut place = None;
+        let mut reservation = None;
         if self.storage.is_none() && !in_memory {
-            match OPEN.take_turn(&path, &self, begun)? {
-                Turn::Join(open) => {
+            match OPEN.claim(&path, &self, begun)? {
+                Claim::Join(open) => {
                     join(&open, &self, given)?;
                     return Ok(Database::replica(open, self));
                 }
-                Turn::Open(ours) => place = Some(ours),
+                Claim::Open(ours) => reservation = Some(ours),
             }
         }
-        let access = Access::of(given, info.as_ref(), &self, token);
+        let access = ReplicaRemote::of(given, info.as_ref(), &self, token);
         // Now and not at the first request: its threads inherit the signal mask of this one, which the C ABI relies on.
         runtime();
         let files = open_or_make(storage, path, &access.remote, &self, begun)?;
-        let open = Arc::new(OpenReplica::open(&self, files, access, place)?);
+        let open = Arc::new(OpenReplica::open(&self, files, access, reservation)?);
         pull::recover(&Session::since(&open, &self, begun))?;
         open.share();
         Ok(Database::replica(open, self))

@@ -16,21 +16,22 @@ use partial_sync_vfs::{Base, HeaderKind, Replica, Storage, StorageFile, WalMark,
 
 use crate::{
     error::{Error, Result},
+    fetch::initial::InitialPages,
     open::{
-        bootstrap::{self, Plan},
+        bootstrap,
         info::{self, Info},
         options::{Builder, PartialSync},
-        side_files::{beside, temporary_files},
+        side_files::{side_file_path, temporary_files},
     },
     options::{PREFETCH, SEGMENT_SIZE},
     runtime::Moment,
 };
 
 /// What is known of it, which pages are here, and how far the WAL was looked at.
-type Opened = (Info, PageMap, Option<WalMark>);
+type Loaded = (Info, PageMap, Option<WalMark>);
 
 /// The files of a replica, which are this process's for as long as the lock lives.
-pub(crate) struct Files {
+pub(crate) struct ReplicaFiles {
     pub storage: Arc<dyn Storage>,
     pub path: PathBuf,
     pub info: Info,
@@ -50,13 +51,13 @@ pub(crate) fn open_or_make(
     remote: &Arc<dyn Remote>,
     options: &Builder,
     begun: Moment,
-) -> Result<Files> {
+) -> Result<ReplicaFiles> {
     let is_new = !storage
         .exists(&path)
         .map_err(|e| Error::storage("look for", &path, e))?;
     let lock = take_lock(&*storage, &path)?;
     // Only now, that nobody else writes it: another process may just have finished its first connect.
-    let opened = match Info::load(&*storage, &path)? {
+    let loaded = match Info::load(&*storage, &path)? {
         Some(info) if info.ready => open_existing(&storage, &path, info, remote, options),
         unfinished => {
             let begun_before = unfinished.is_some();
@@ -67,7 +68,7 @@ pub(crate) fn open_or_make(
             })
         }
     };
-    let (info, map, wal_mark) = opened.inspect_err(|_| {
+    let (info, map, wal_mark) = loaded.inspect_err(|_| {
         // Taking the lock made an empty file where there was none.
         let is_empty = || {
             storage
@@ -78,7 +79,7 @@ pub(crate) fn open_or_make(
             let _ = storage.remove(&path);
         }
     })?;
-    Ok(Files {
+    Ok(ReplicaFiles {
         storage,
         path,
         info,
@@ -96,7 +97,7 @@ fn open_existing(
     mut info: Info,
     remote: &Arc<dyn Remote>,
     options: &Builder,
-) -> Result<Opened> {
+) -> Result<Loaded> {
     if !options.accept_new_url {
         info.check_url(remote.known_url().as_deref(), path)?;
     }
@@ -152,7 +153,7 @@ fn open_existing(
 /// The WAL moves first: another program that finds one at its old place copies it into the file and removes it, also
 /// when it then refuses the file.
 fn convert(storage: &dyn Storage, path: &Path, main: &dyn StorageFile, info: &mut Info) -> Result<()> {
-    let (old, new) = (beside(path, "-wal"), Replica::wal_path(path));
+    let (old, new) = (side_file_path(path, "-wal"), Replica::wal_path(path));
     let failed = |e| Error::storage("rename", &old, e);
     if storage.exists(&old).map_err(failed)? {
         if !is_empty(storage, &new)? {
@@ -173,7 +174,7 @@ fn check_untouched(storage: &dyn Storage, path: &Path, main: &dyn StorageFile, i
         ("-journal", "it was interrupted and left a rollback journal"),
         ("-wal", "it left a WAL"),
     ] {
-        if !is_empty(storage, &beside(path, suffix))? {
+        if !is_empty(storage, &side_file_path(path, suffix))? {
             return Err(changed(path, how, unpushed));
         }
     }
@@ -212,7 +213,7 @@ fn make_new(
     remote: &Arc<dyn Remote>,
     options: &Builder,
     begun: Moment,
-) -> Result<Opened> {
+) -> Result<Loaded> {
     let main = storage
         .open(path, true)
         .map_err(|e| Error::storage("open", path, e))?;
@@ -223,10 +224,10 @@ fn make_new(
         ));
     }
     let url = remote.known_url();
-    let plan = Plan::of(options);
+    let wanted = InitialPages::of(options);
     let mut left = match &unfinished {
         Some(info) if options.bootstrap_if_empty && url.as_ref() == Some(&info.remote_url) => {
-            bootstrap::begun(&**storage, path, info, &plan)?
+            bootstrap::resumable(&**storage, path, info, &wanted)?
         }
         _ => None,
     };
@@ -246,7 +247,7 @@ fn make_new(
             Some(_) => &["-wal", "-shm", "-changes"],
             None => &["-pages", "-wal", "-shm", "-changes"],
         };
-        let files = files.iter().map(|suffix| beside(path, suffix));
+        let files = files.iter().map(|suffix| side_file_path(path, suffix));
         for file in files.chain([Replica::wal_path(path)]) {
             storage
                 .remove(&file)
@@ -263,23 +264,23 @@ fn make_new(
         if !options.bootstrap_if_empty {
             break bootstrap::empty(storage, path)?;
         }
-        let goes_on = left.is_some();
+        let resumes = left.is_some();
         let mut noting = |base: &Base, page_size| {
             note(&mut info, base, page_size);
             info.save(&**storage, path)
         };
-        let fetching = bootstrap::run(
+        let fetching = bootstrap::download(
             &**remote,
             storage,
             path,
-            &plan,
+            &wanted,
             options.timeout,
             left.take(),
             &mut noting,
         );
         match options.cancel.wait(begun, "the first connect", fetching) {
             Err(Error::Remote(e))
-                if goes_on
+                if resumes
                     && matches!(
                         e.kind,
                         RemoteErrorKind::RevisionExpired | RemoteErrorKind::RevisionUnknown
@@ -315,7 +316,7 @@ fn note(info: &mut Info, base: &Base, page_size: PageSize) {
 /// Whether what a first connect that failed has left is worth going on from: the network failed, and not everything was in
 /// vain.
 fn is_worth_keeping(storage: &dyn Storage, path: &Path, error: &Error) -> bool {
-    error.is_transient() && storage.exists(&beside(path, "-pages")).unwrap_or(false)
+    error.is_transient() && storage.exists(&side_file_path(path, "-pages")).unwrap_or(false)
 }
 
 /// The lock of the database file, which is made (empty) when it is not there.
@@ -345,7 +346,7 @@ pub(crate) fn remove_files(storage: &dyn Storage, path: &Path) {
         "-changes",
         "-info.tmp",
     ]
-    .map(|suffix| beside(path, suffix))
+    .map(|suffix| side_file_path(path, suffix))
     .to_vec();
     files.push(Replica::wal_path(path));
     files.extend(temporary_files(path));

@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Result},
     open::{
         options::Bootstrap,
-        side_files::{INFO, beside},
+        side_files::{INFO, side_file_path},
     },
 };
 
@@ -66,7 +66,8 @@ pub(crate) struct Info {
     #[serde(default)]
     pub in_doubt: bool,
     /// No change id up to this one is given again.
-    pub change_floor: i64,
+    #[serde(rename = "change_floor")]
+    pub highest_used_id: i64,
     /// A change was discarded, so that the pages here are not what the remote and the log make: the next pull builds them
     /// again, also without news.
     #[serde(default)]
@@ -161,7 +162,7 @@ impl Info {
             sent: 0,
             mark: None,
             in_doubt: false,
-            change_floor: 0,
+            highest_used_id: 0,
             rebuild: false,
             has_log: false,
             log_since: None,
@@ -247,7 +248,7 @@ impl Info {
     /// The remote is another copy of the database than the base is of.
     pub(crate) fn move_away(&mut self) {
         self.moved = !self.is_unpulled();
-        self.change_floor = self.change_floor.max(self.acknowledged);
+        self.highest_used_id = self.highest_used_id.max(self.acknowledged);
         self.acknowledged = 0;
         self.in_doubt = false;
         // It may be as it was before the last push.
@@ -301,7 +302,7 @@ pub(crate) fn revision(text: &str, path: &Path) -> Result<Revision> {
 
 /// The info file of the replica at `path`.
 pub(crate) fn file(path: &Path) -> PathBuf {
-    beside(path, INFO)
+    side_file_path(path, INFO)
 }
 
 /// Seconds since 1970.

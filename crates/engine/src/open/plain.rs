@@ -10,7 +10,7 @@ use partial_sync_vfs::{
 
 use crate::{
     error::{Error, Result},
-    sql::recorded::load_extras,
+    sql::shared_connection::load_extras,
 };
 
 /// A connection to the replica without capture, whose commits are durable when they return (SQLite's default). Reads nothing
@@ -53,11 +53,11 @@ pub(crate) fn integer(conn: &Conn, sql: &str) -> Result<i64> {
 
 /// Reads pages as a connection sees them, the WAL included, through the virtual table `sqlite_dbpage`. An absent page is
 /// fetched; ask the page map first where that must not be.
-pub(crate) struct PageReader {
+pub(crate) struct DbpageReader {
     read: Stmt,
 }
 
-impl PageReader {
+impl DbpageReader {
     pub(crate) fn new(conn: &Conn) -> Result<Self> {
         Ok(Self {
             read: conn.prepare_one("SELECT data FROM sqlite_dbpage WHERE pgno = ?1")?,

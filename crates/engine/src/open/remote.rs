@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A remote and what goes with it.
-pub(crate) struct Access {
+pub(crate) struct ReplicaRemote {
     pub remote: Arc<dyn Remote>,
     /// What every request is authorized with.
     pub token: ReplaceableToken,
@@ -32,7 +32,7 @@ pub(crate) fn given(options: &Builder, token: &ReplaceableToken) -> Result<Optio
     }
 }
 
-impl Access {
+impl ReplicaRemote {
     /// To the remote that was given, or else to the one that the replica knows itself: it knows none if that was of a
     /// caller's own making.
     pub(crate) fn of(

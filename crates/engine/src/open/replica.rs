@@ -23,16 +23,16 @@ use crate::{
     error::{Error, Result},
     fetch::{
         source::{RemoteSource, base_is_elsewhere},
-        statement::Hydration,
+        statement_prefetch::StatementPrefetch,
     },
     log::Log,
     open::{
-        files::{Files, not_a_replica, remove_files},
+        files::{ReplicaFiles, not_a_replica, remove_files},
         info::{Info, SavedOrdinaryMark},
         options::Builder,
         plain::open_plain,
-        remote::Access,
-        sharing::{Place, Sharing},
+        remote::ReplicaRemote,
+        sharing::{Reservation, Sharing},
     },
 };
 
@@ -45,9 +45,9 @@ pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(5);
 /// A replica that is open. [`OpenReplica::give_back`] says how it ends; then the lock goes.
 pub(crate) struct OpenReplica {
     /// Keeps the WAL alive between connections, and does the engine's own reads and writes. No capture.
-    pub(crate) keeper: Keeper,
+    pub(crate) engine_conn: EngineConn,
     /// For statistics, which must disturb nothing: a checkpoint fails on a connection that is reading. No capture.
-    pub(crate) reader: Keeper,
+    pub(crate) reader: EngineConn,
     pub(crate) replica: Arc<Replica>,
     pub(crate) remote: Arc<dyn Remote>,
     pub(crate) storage: Arc<dyn Storage>,
@@ -63,7 +63,7 @@ pub(crate) struct OpenReplica {
     /// How many batches the remote has confirmed.
     pub(crate) confirmed: AtomicU64,
     /// No change id up to this one is given again.
-    pub(crate) floor: Arc<AtomicI64>,
+    pub(crate) highest_used_id: Arc<AtomicI64>,
     pub(crate) random: Mutex<fastrand::Rng>,
     /// What every request of the remote is authorized with.
     pub(crate) token: ReplaceableToken,
@@ -74,7 +74,7 @@ pub(crate) struct OpenReplica {
     pub(crate) encryption: Option<(String, Option<String>)>,
     _lock: Box<dyn Any + Send + Sync>,
     /// Last: who waits for it finds the files closed.
-    place: Option<Place<OpenReplica>>,
+    reservation: Option<Reservation<OpenReplica>>,
 }
 
 /// A pull that has committed and is not in the files yet.
@@ -87,9 +87,9 @@ pub(crate) struct Unfinished {
 }
 
 /// A connection that is closed before the rest of what it stands on.
-pub(crate) struct Keeper(Option<Conn>);
+pub(crate) struct EngineConn(Option<Conn>);
 
-impl Deref for Keeper {
+impl Deref for EngineConn {
     type Target = Conn;
 
     fn deref(&self) -> &Conn {
@@ -103,11 +103,11 @@ impl OpenReplica {
     /// Registers the files with the VFS and opens the engine's own connections.
     pub(crate) fn open(
         options: &Builder,
-        files: Files,
-        access: Access,
-        place: Option<Place<Self>>,
+        files: ReplicaFiles,
+        access: ReplicaRemote,
+        reservation: Option<Reservation<Self>>,
     ) -> Result<Self> {
-        let Files {
+        let ReplicaFiles {
             storage,
             path,
             info,
@@ -116,7 +116,7 @@ impl OpenReplica {
             lock,
             is_new,
         } = files;
-        let Access {
+        let ReplicaRemote {
             remote,
             token,
             is_offline,
@@ -125,14 +125,14 @@ impl OpenReplica {
         let base = info.base(&path)?;
         let (segment, prefetch) = (SegmentSize::new(info.segment_size)?, info.prefetch);
         let hydrates = prefetch.then_some(info.remote_hydrates);
-        let floor = info.change_floor.max(info.acknowledged);
+        let highest_used_id = info.highest_used_id.max(info.acknowledged);
         let info = Arc::new(Mutex::new(info));
         let source = Arc::new(RemoteSource {
             remote: remote.clone(),
             info: info.clone(),
             page_size,
             deadline: options.timeout,
-            hydration: hydrates.map(|hydrates| Arc::new(Hydration::new(hydrates))),
+            prefetch: hydrates.map(|hydrates| Arc::new(StatementPrefetch::new(hydrates))),
             lives: watch::Sender::default(),
         });
         let replica = Replica::register(ReplicaConfig {
@@ -165,7 +165,7 @@ impl OpenReplica {
             ))
         };
         // Who tries again must not find it open.
-        let (keeper, reader) = keep().inspect_err(|error: &Error| {
+        let (engine_conn, reader) = keep().inspect_err(|error: &Error| {
             replica.close();
             if is_new && error.is_interrupted() {
                 // A connect that was cancelled leaves nothing, however far it had come.
@@ -173,12 +173,12 @@ impl OpenReplica {
             }
         })?;
         Ok(Self {
-            keeper: Keeper(Some(keeper)),
-            reader: Keeper(Some(reader)),
+            engine_conn: EngineConn(Some(engine_conn)),
+            reader: EngineConn(Some(reader)),
             replica,
             remote,
             storage,
-            floor: Arc::new(AtomicI64::new(floor)),
+            highest_used_id: Arc::new(AtomicI64::new(highest_used_id)),
             info,
             pulling: Mutex::default(),
             sync: Mutex::default(),
@@ -196,22 +196,22 @@ impl OpenReplica {
             accepts_new_url: options.accept_new_url,
             encryption: options.encryption.clone(),
             _lock: lock,
-            place,
+            reservation,
         })
     }
 
     /// Says that it can be joined.
     pub(crate) fn share(self: &Arc<Self>) {
-        if let Some(place) = &self.place {
-            place.fill(self);
+        if let Some(reservation) = &self.reservation {
+            reservation.fill(self);
         }
     }
 
     /// Up to which change anything was ever sent, or at least given a number. Newer ones than those in the log may have left
     /// it: discarded ones.
     pub(crate) fn sent(&self, in_log: Option<ChangeId>) -> Sent {
-        let floor = self.floor.load(Ordering::Acquire);
-        let given = in_log.map_or(floor, |id| id.0.max(floor));
+        let highest_used_id = self.highest_used_id.load(Ordering::Acquire);
+        let given = in_log.map_or(highest_used_id, |id| id.0.max(highest_used_id));
         let info = self.info.lock();
         Sent {
             newest: Some(ChangeId(given.min(info.sent))).filter(|id| id.0 > 0),
@@ -220,10 +220,10 @@ impl OpenReplica {
     }
 
     /// Refuses what only makes sense once something of this remote's database is here.
-    pub(crate) fn check_pulled(&self, doing: &'static str) -> Result<()> {
+    pub(crate) fn check_pulled(&self, operation: &'static str) -> Result<()> {
         let info = self.info.lock();
         if info.is_unpulled() {
-            return Err(Error::NotPulledYet { doing });
+            return Err(Error::NotPulledYet { operation });
         }
         match base_is_elsewhere(&*self.remote, &info) {
             Some(error) => Err(error.into()),
@@ -283,8 +283,8 @@ impl OpenReplica {
         let mut next = info.clone();
         change(&mut next);
         next.save(&*self.storage, self.replica.name())?;
-        self.floor
-            .fetch_max(next.change_floor.max(next.acknowledged), Ordering::AcqRel);
+        self.highest_used_id
+            .fetch_max(next.highest_used_id.max(next.acknowledged), Ordering::AcqRel);
         *info = next;
         Ok(())
     }
@@ -296,11 +296,11 @@ impl OpenReplica {
         if !self.may_have_log() {
             return self.replica.may_be_whole().then_some(0);
         }
-        let count = || Log::new(&self.keeper).count();
+        let count = || Log::new(&self.engine_conn).count();
         match self
             .replica
             .may_be_whole()
-            .then(|| self.keeper.without_waiting(u32::MAX, count))
+            .then(|| self.engine_conn.without_waiting(u32::MAX, count))
         {
             Some(Ok((Ok(unpushed), _))) => Some(unpushed),
             _ => None,
@@ -329,13 +329,13 @@ impl OpenReplica {
     /// Whatever is still there after that can do nothing to the files any more. The caller drops the lock and the place
     /// by dropping this.
     pub(crate) fn give_back(&mut self) -> Result<()> {
-        // The keeper last: it checkpoints.
+        // The engine's own connection last: it checkpoints.
         drop(self.reader.0.take());
-        if self.keeper.0.is_none() {
+        if self.engine_conn.0.is_none() {
             return Ok(());
         }
         let unpushed = self.unpushed();
-        self.keeper.0 = None;
+        self.engine_conn.0 = None;
         let left = self.replica.wait_until_unused(CLOSE_WAIT);
         let path = self.replica.name();
         let saved = self

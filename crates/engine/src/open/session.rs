@@ -44,25 +44,25 @@ impl<'a> Session<'a> {
     }
 
     /// Waits for the turn of this push, checkpoint or hydration, or of a pull that has its answer.
-    pub(crate) fn lock_sync(&self, doing: &'static str) -> Result<MutexGuard<'a, ()>> {
-        self.take_turn(&self.open.sync, doing)
+    pub(crate) fn lock_sync(&self, operation: &'static str) -> Result<MutexGuard<'a, ()>> {
+        self.take_turn(&self.open.sync, operation)
     }
 
     /// Waits for the turn of this pull. Before [`lock_sync`](Self::lock_sync).
-    pub(crate) fn lock_pulls(&self, doing: &'static str) -> Result<MutexGuard<'a, ()>> {
-        self.take_turn(&self.open.pulling, doing)
+    pub(crate) fn lock_pulls(&self, operation: &'static str) -> Result<MutexGuard<'a, ()>> {
+        self.take_turn(&self.open.pulling, operation)
     }
 
-    fn take_turn(&self, turns: &'a Mutex<()>, doing: &'static str) -> Result<MutexGuard<'a, ()>> {
+    fn take_turn(&self, turns: &'a Mutex<()>, operation: &'static str) -> Result<MutexGuard<'a, ()>> {
         let deadline = Instant::now() + self.options.timeout;
         loop {
-            self.check(doing)?;
+            self.check(operation)?;
             let now = Instant::now();
             if let Some(turn) = turns.try_lock_until(deadline.min(now + LOOK)) {
                 return Ok(turn);
             }
             if now >= deadline {
-                return Err(Error::SyncBusy { doing });
+                return Err(Error::SyncBusy { operation });
             }
         }
     }
@@ -106,9 +106,9 @@ impl<'a> Session<'a> {
     }
 
     /// Fails when this operation was cancelled.
-    pub(crate) fn check(&self, doing: &'static str) -> Result<()> {
+    pub(crate) fn check(&self, operation: &'static str) -> Result<()> {
         match self.options.cancel.is_cancelled_since(self.begun) {
-            true => Err(Error::Interrupted { doing }),
+            true => Err(Error::Interrupted { operation }),
             false => Ok(()),
         }
     }
@@ -121,9 +121,9 @@ impl<'a> Session<'a> {
             .interrupts(connection.interrupt_handle(), self.begun)
     }
 
-    /// Begins a transaction of the keeper's.
+    /// Begins a transaction on the engine's own connection.
     pub(crate) fn begin_immediate(&self) -> Result<()> {
-        self.begin_immediate_on(&self.open.keeper)
+        self.begin_immediate_on(&self.open.engine_conn)
     }
 
     /// Begins a transaction that writes. An application may have the write lock for long: a cancel ends the wait.
@@ -135,9 +135,9 @@ impl<'a> Session<'a> {
     /// Runs a future of the remote, which this handle's [`CancelHandle`](crate::CancelHandle) breaks.
     pub(crate) fn wait<T: Send>(
         &self,
-        doing: &'static str,
+        operation: &'static str,
         future: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
-        self.options.cancel.wait(self.begun, doing, future)
+        self.options.cancel.wait(self.begun, operation, future)
     }
 }

@@ -22,27 +22,27 @@ use crate::{
 /// What this process has open.
 pub(crate) struct Sharing<T: 'static> {
     /// By path: what is there, and in which process it was opened; an empty reference while it is being opened or closed.
-    open: LazyLock<Mutex<Opened<T>>>,
+    open: LazyLock<Mutex<ByPath<T>>>,
     changed: Condvar,
 }
 
-type Opened<T> = HashMap<PathBuf, (u32, Weak<T>)>;
+type ByPath<T> = HashMap<PathBuf, (u32, Weak<T>)>;
 
 /// What a connect finds.
-pub(crate) enum Turn<T: 'static> {
+pub(crate) enum Claim<T: 'static> {
     /// The replica is open: join it.
     Join(Arc<T>),
     /// It is this caller's to open. Others wait until the place is filled or given back.
-    Open(Place<T>),
+    Open(Reservation<T>),
 }
 
 /// The right to have the replica at a path open; given back when dropped, which must be after its files are closed.
-pub(crate) struct Place<T: 'static> {
+pub(crate) struct Reservation<T: 'static> {
     sharing: &'static Sharing<T>,
     path: PathBuf,
 }
 
-impl<T> Place<T> {
+impl<T> Reservation<T> {
     /// Says that it is open, for others to join.
     pub(crate) fn fill(&self, opened: &Arc<T>) {
         let opened = (std::process::id(), Arc::downgrade(opened));
@@ -51,7 +51,7 @@ impl<T> Place<T> {
     }
 }
 
-impl<T> Drop for Place<T> {
+impl<T> Drop for Reservation<T> {
     fn drop(&mut self) {
         self.sharing.open.lock().remove(&self.path);
         self.sharing.changed.notify_all();
@@ -72,14 +72,14 @@ impl<T> Sharing<T> {
     }
 
     /// Waits for a turn at a path, as long as the options let a connect wait.
-    pub(crate) fn take_turn(&'static self, path: &Path, options: &Builder, begun: Moment) -> Result<Turn<T>> {
+    pub(crate) fn claim(&'static self, path: &Path, options: &Builder, begun: Moment) -> Result<Claim<T>> {
         let deadline = Instant::now() + options.timeout;
         let mut open = self.open.lock();
         loop {
             match open.get(path).map(|(process, open)| (*process, open.upgrade())) {
                 None => {
                     open.insert(path.to_owned(), (std::process::id(), Weak::new()));
-                    return Ok(Turn::Open(Place {
+                    return Ok(Claim::Open(Reservation {
                         sharing: self,
                         path: path.to_owned(),
                     }));
@@ -91,11 +91,13 @@ impl<T> Sharing<T> {
                     }
                     .into());
                 }
-                Some((_, Some(opened))) => return Ok(Turn::Join(opened)),
+                Some((_, Some(opened))) => return Ok(Claim::Join(opened)),
                 Some((_, None)) => {}
             }
             if options.cancel.is_cancelled_since(begun) {
-                return Err(Error::Interrupted { doing: "the connect" });
+                return Err(Error::Interrupted {
+                    operation: "the connect",
+                });
             }
             let now = Instant::now();
             if now >= deadline {

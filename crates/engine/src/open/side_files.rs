@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use partial_sync_vfs::Replica;
-pub(crate) use partial_sync_vfs::beside;
+pub(crate) use partial_sync_vfs::side_file_path;
 
 /// What the replica knows of itself.
 pub(crate) const INFO: &str = "-info";
@@ -16,13 +16,13 @@ pub(crate) const PREVIEW: &str = "-preview";
 
 /// The files of the database on which local changes are put back.
 pub(crate) fn preview_files(path: &Path) -> Vec<PathBuf> {
-    let preview = beside(path, PREVIEW);
+    let preview = side_file_path(path, PREVIEW);
     vec![Replica::wal_path(&preview), preview]
 }
 
 /// What a pull that was cut off may have left, besides its intent. All of it can go.
 pub(crate) fn temporary_files(path: &Path) -> Vec<PathBuf> {
     let mut files = preview_files(path);
-    files.push(beside(path, STAGED));
+    files.push(side_file_path(path, STAGED));
     files
 }

@@ -10,7 +10,7 @@ use roaring::RoaringBitmap;
 
 use super::{
     first,
-    staged::{Asked, DOING, Staged},
+    staged::{Asked, OPERATION, Staged},
 };
 use crate::{
     error::{Error, Result},
@@ -63,7 +63,7 @@ fn ask_what_changed(
         deadline: Some(session.options.timeout),
         ..PagesRequest::default()
     };
-    session.wait(DOING, async {
+    session.wait(OPERATION, async {
         // Another remote's word for what changed would not be about this base, even if it knows a revision of that name.
         let asked = match moved {
             true => None,
@@ -113,7 +113,12 @@ fn ask_what_changed(
 }
 
 /// Stages these pages at the new revision, in one request; those that it has already are not asked for.
-pub(crate) fn fetch(session: &Session<'_>, base: &Base, staged: &Staged, ids: &RoaringBitmap) -> Result<()> {
+pub(crate) fn stage_missing(
+    session: &Session<'_>,
+    base: &Base,
+    staged: &Staged,
+    ids: &RoaringBitmap,
+) -> Result<()> {
     let page_size = session.replica.page_size();
     let missing: Vec<PageNo> = ids
         .iter()
@@ -126,7 +131,7 @@ pub(crate) fn fetch(session: &Session<'_>, base: &Base, staged: &Staged, ids: &R
         return Ok(());
     }
     let request = pinned(base, &missing, page_size, session.options.timeout);
-    session.wait(DOING, async {
+    session.wait(OPERATION, async {
         let mut failed = None;
         let done = stream(&*session.remote, request, |page, data| {
             staged.put(page.id(), data).map_err(|e| {

@@ -5,13 +5,11 @@ use partial_sync_core::{PageId, PageNo, header::Page1};
 use partial_sync_transport::ApplyMode;
 use roaring::RoaringBitmap;
 
-use super::staged::{Asked, DOING, Staged};
+use super::staged::{Asked, OPERATION, Staged};
 use crate::{
     error::{Error, Result},
-    open::{
-        bootstrap::{self, Plan},
-        session::Session,
-    },
+    fetch::initial::{InitialPages, fetch_initial},
+    open::session::Session,
 };
 
 /// As page 1 says it; 0 says that there is no text yet.
@@ -21,13 +19,13 @@ const UTF_8: u32 = 1;
 pub(crate) fn ask(session: &Session<'_>) -> Result<Option<Asked>> {
     let page_size = session.replica.page_size();
     let staged = Staged::begin(session)?;
-    let plan = Plan::of(session.options);
-    let fetched = session.wait(DOING, async {
+    let wanted = InitialPages::of(session.options);
+    let fetched = session.wait(OPERATION, async {
         let mut put = |page: PageNo, data: &[u8]| {
             check(page.id(), data, page_size.bytes())?;
             staged.put(page.id(), data)
         };
-        bootstrap::fetch(&*session.remote, &plan, session.options.timeout, &mut put).await
+        fetch_initial(&*session.remote, &wanted, session.options.timeout, &mut put).await
     })?;
     session.update_info(|info| {
         info.bootstrap = session.options.partial.as_ref().and_then(|p| p.bootstrap.clone());

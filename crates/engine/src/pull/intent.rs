@@ -20,7 +20,7 @@ use crate::{
     open::{
         info,
         session::Session,
-        side_files::{CHANGES, beside},
+        side_files::{CHANGES, side_file_path},
     },
 };
 
@@ -43,7 +43,7 @@ pub(crate) struct Intent {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Written {
+struct StoredIntent {
     revision: String,
     size: u32,
     cookie: u32,
@@ -77,16 +77,16 @@ impl Intent {
             read_whole(&*session.storage, &path, LIMIT).map_err(|e| Error::storage("read", &path, e))?;
         bytes
             .and_then(|bytes| Self::decode(&bytes))
-            .map(|written| {
+            .map(|stored| {
                 Ok(Self {
                     base: Base {
-                        revision: info::revision(&written.revision, session.replica.name())?,
-                        size: PageCount(written.size),
+                        revision: info::revision(&stored.revision, session.replica.name())?,
+                        size: PageCount(stored.size),
                     },
-                    keep: RoaringBitmap::deserialize_from(&written.keep[..])
+                    keep: RoaringBitmap::deserialize_from(&stored.keep[..])
                         .map_err(|e| Error::storage("read", &path, e))?,
-                    cookie: written.cookie,
-                    has_log: written.has_log,
+                    cookie: stored.cookie,
+                    has_log: stored.has_log,
                 })
             })
             .transpose()
@@ -97,21 +97,21 @@ impl Intent {
         self.keep
             .serialize_into(&mut keep)
             .expect("writing to memory does not fail");
-        let written = Written {
+        let stored = StoredIntent {
             revision: self.base.revision.as_str().to_owned(),
             size: self.base.size.0,
             cookie: self.cookie,
             has_log: self.has_log,
             keep,
         };
-        let body = postcard::to_stdvec(&written).expect("strings, numbers and bytes have an encoding");
+        let body = postcard::to_stdvec(&stored).expect("strings, numbers and bytes have an encoding");
         let mut bytes = MAGIC.to_vec();
         bytes.extend(&body);
         bytes.extend(xxh3_64(&body).to_le_bytes());
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Option<Written> {
+    fn decode(bytes: &[u8]) -> Option<StoredIntent> {
         let body = bytes.strip_prefix(MAGIC)?;
         let (body, sum) = body.split_at_checked(body.len().checked_sub(8)?)?;
         (xxh3_64(body).to_le_bytes() == *sum)
@@ -134,5 +134,5 @@ pub(crate) fn remove(session: &Session<'_>) -> Result<()> {
 
 /// Where it is.
 pub(crate) fn path(session: &Session<'_>) -> PathBuf {
-    beside(session.replica.name(), CHANGES)
+    side_file_path(session.replica.name(), CHANGES)
 }

@@ -55,7 +55,7 @@ pub(super) fn finish_pull(session: &Session<'_>, path: &Path) -> Result<()> {
     let Some(legacy) = load(&*session.storage, path).map_err(|e| Error::storage("read", path, e))? else {
         return intent::remove(session);
     };
-    let here = integer(&session.keeper, "PRAGMA schema_version")? as u32;
+    let here = integer(&session.engine_conn, "PRAGMA schema_version")? as u32;
     if here < legacy.cookie || session.info.lock().pulled == Some(legacy.cookie) {
         // Not even the pages were committed, and the log is where it was; or all of this was done.
         return intent::remove(session);

@@ -30,7 +30,7 @@ mod unchanged;
 use std::{sync::atomic::Ordering, time::Duration};
 
 pub(crate) use self::recover::recover;
-use self::{finish::finish_earlier, staged::DOING};
+use self::{finish::finish_earlier, staged::OPERATION};
 use crate::{
     error::{Error, Result},
     open::{info::now, session::Session},
@@ -39,15 +39,15 @@ use crate::{
 
 /// See [`crate::Database::pull`].
 pub(crate) fn pull(session: &Session<'_>, long_poll: Option<Duration>) -> Result<bool> {
-    let _pulling = session.lock_pulls(DOING)?;
+    let _pulling = session.lock_pulls(OPERATION)?;
     if session.unfinished.lock().is_some() {
-        let _sync = session.lock_sync(DOING)?;
+        let _sync = session.lock_sync(OPERATION)?;
         finish_earlier(session)?;
     }
     let url = session.checked_url()?;
     if session.info.lock().is_unsettled() {
-        let _sync = session.lock_sync(DOING)?;
-        push::settle(session, DOING)?;
+        let _sync = session.lock_sync(OPERATION)?;
+        push::settle(session, OPERATION)?;
     }
     let confirmed = || session.confirmed.load(Ordering::Acquire);
     let confirmed_before = confirmed();
@@ -56,12 +56,12 @@ pub(crate) fn pull(session: &Session<'_>, long_poll: Option<Duration>) -> Result
         asked => asked?,
     };
     session.adopt(url.clone())?;
-    let _sync = session.lock_sync(DOING)?;
+    let _sync = session.lock_sync(OPERATION)?;
     let asked = match asked {
         // The answer does not have what a push took out of the log meanwhile, nor what one may have brought without knowing,
         // nor says whether pages that were fetched during a long poll have changed.
         asked
-            if push::settle(session, DOING)?
+            if push::settle(session, OPERATION)?
                 || (asked.is_some() && confirmed() != confirmed_before)
                 || (long_poll.is_some() && asked.as_ref().is_some_and(|asked| asked.is_late(session))) =>
         {

@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Result},
     log::Log,
     open::{
-        plain::{PageReader, open_plain},
+        plain::{DbpageReader, open_plain},
         session::Session,
     },
     pull::putback,
@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// The local changes that are being put back.
-struct PutBack<'s> {
+struct PutBackProgress<'s> {
     /// Reads the replica's log.
     log: Conn,
     /// Writes to the preview, and knows which rows got other keys there.
@@ -52,7 +52,7 @@ pub(super) struct Next<'s> {
     pub(super) staged: Arc<Staged>,
     unchanged: Arc<Unchanged>,
     /// `None`: no local change was seen so far.
-    put_back: Option<PutBack<'s>>,
+    put_back: Option<PutBackProgress<'s>>,
 }
 
 impl<'s> Next<'s> {
@@ -80,7 +80,7 @@ impl<'s> Next<'s> {
                 put_back.run()?;
             }
         }
-        ask::fetch(self.session, &self.base, &self.staged, &self.unknown(old_size)?)
+        ask::stage_missing(self.session, &self.base, &self.staged, &self.unknown(old_size)?)
     }
 
     /// Whether anything was committed locally that [`catch_up`](Self::catch_up) has not seen. For the holder of the
@@ -116,7 +116,7 @@ impl<'s> Next<'s> {
         Ok(ids - &self.unchanged.ids - self.staged.ids())
     }
 
-    fn begin_put_back(&self, newest: ChangeId) -> Result<PutBack<'s>> {
+    fn begin_put_back(&self, newest: ChangeId) -> Result<PutBackProgress<'s>> {
         let session = self.session;
         let preview = Preview::open(session, &self.base, &self.staged, &self.unchanged)?;
         let broken_by_cancel = session.interrupts(preview.conn());
@@ -135,7 +135,7 @@ impl<'s> Next<'s> {
         let log = open_plain(&session.replica, session.options.timeout)?;
         let all = log.clone();
         let summary = move || Ok(Log::new(&all).summary_after(first)?);
-        Ok(PutBack {
+        Ok(PutBackProgress {
             log,
             writer: putback::PutBack::new(preview.conn(), client, Box::new(summary), transform)?,
             newest: first,
@@ -223,7 +223,7 @@ impl<'s> Next<'s> {
     }
 }
 
-impl PutBack<'_> {
+impl PutBackProgress<'_> {
     /// Runs what is in the log after `newest`, as one transaction of the preview, and keeps it in the preview's log.
     fn run(&mut self) -> Result<()> {
         let mut chunks = Log::new(&self.log).chunks_after(self.newest)?;
@@ -247,7 +247,7 @@ pub(super) struct NextPages<'n> {
     staged: &'n Staged,
     unchanged: &'n Unchanged,
     written: RoaringBitmap,
-    preview: Option<PageReader>,
+    preview: Option<DbpageReader>,
     end: PageCount,
     page_size: usize,
 }

@@ -15,16 +15,16 @@ use partial_sync_vfs::{
 use roaring::RoaringBitmap;
 
 use super::{
-    staged::{DOING, Staged},
+    staged::{OPERATION, Staged},
     unchanged::Unchanged,
 };
 use crate::{
     error::{Error, PageFetchError, Result},
     fetch::request::{pinned, stream},
     open::{
-        plain::{PageReader, integer, open_plain},
+        plain::{DbpageReader, integer, open_plain},
         session::Session,
-        side_files::{PREVIEW, beside, preview_files},
+        side_files::{PREVIEW, preview_files, side_file_path},
     },
     runtime::runtime,
 };
@@ -34,7 +34,7 @@ pub(super) struct Preview {
     // The connection closes before the replica, the replica before its files are removed.
     conn: Conn,
     replica: Closing,
-    _files: Files,
+    _files: PreviewFiles,
 }
 
 impl Preview {
@@ -44,8 +44,8 @@ impl Preview {
         staged: &Arc<Staged>,
         unchanged: &Arc<Unchanged>,
     ) -> Result<Self> {
-        let path = beside(session.replica.name(), PREVIEW);
-        let files = Files::new(session)?;
+        let path = side_file_path(session.replica.name(), PREVIEW);
+        let files = PreviewFiles::new(session)?;
         let failed = |e| Error::storage("create", &path, e);
         let page_size = session.replica.page_size();
         session
@@ -59,7 +59,7 @@ impl Preview {
             page_size,
             base: base.clone(),
             map: PageMap::new(),
-            source: Arc::new(Source {
+            source: Arc::new(PreviewSource {
                 staged: staged.clone(),
                 unchanged: unchanged.clone(),
                 remote: session.remote.clone(),
@@ -104,8 +104,8 @@ impl Preview {
     }
 
     /// Reads the pages that it has written.
-    pub(super) fn reader(&self) -> Result<PageReader> {
-        PageReader::new(&self.conn)
+    pub(super) fn reader(&self) -> Result<DbpageReader> {
+        DbpageReader::new(&self.conn)
     }
 }
 
@@ -119,12 +119,12 @@ impl Drop for Closing {
 }
 
 /// The names of the preview's files, which are removed at both ends of its life.
-struct Files {
+struct PreviewFiles {
     storage: Arc<dyn Storage>,
     paths: Vec<std::path::PathBuf>,
 }
 
-impl Files {
+impl PreviewFiles {
     fn new(session: &Session<'_>) -> Result<Self> {
         let files = Self {
             storage: session.storage.clone(),
@@ -140,7 +140,7 @@ impl Files {
     }
 }
 
-impl Drop for Files {
+impl Drop for PreviewFiles {
     fn drop(&mut self) {
         for path in &self.paths {
             if let Err(error) = self.storage.remove(path) {
@@ -151,7 +151,7 @@ impl Drop for Files {
 }
 
 /// Where the preview's pages come from.
-struct Source {
+struct PreviewSource {
     staged: Arc<Staged>,
     unchanged: Arc<Unchanged>,
     remote: Arc<dyn partial_sync_transport::Remote>,
@@ -159,7 +159,7 @@ struct Source {
     page_size: partial_sync_core::PageSize,
 }
 
-impl Source {
+impl PreviewSource {
     fn local(&self, page: PageNo) -> Result<Option<Vec<u8>>> {
         match self.staged.read(page.id())? {
             Some(bytes) => Ok(Some(bytes)),
@@ -172,7 +172,7 @@ impl Source {
     }
 }
 
-impl PageSource for Source {
+impl PageSource for PreviewSource {
     fn fetch(&self, miss: Miss, sink: Box<dyn PageSink>) {
         match self.local(miss.wanted) {
             Ok(None) => {}
@@ -197,7 +197,7 @@ impl PageSource for Source {
                 // Staged first: the put-back continues, and may end, as soon as it has its page.
                 staged
                     .upgrade()
-                    .ok_or(Error::Interrupted { doing: DOING })
+                    .ok_or(Error::Interrupted { operation: OPERATION })
                     .and_then(|staged| staged.put(page.id(), data))
                     .map_err(|e| RemoteError::new(RemoteErrorKind::Client, e.to_string()))?;
                 sink.page(page, data)

@@ -26,7 +26,7 @@ pub(crate) fn recover(session: &Session<'_>) -> Result<()> {
             Err(error) => Err(Error::storage("look for", &sealed, error)),
         };
     };
-    let cookie = integer(&session.keeper, "PRAGMA schema_version")? as u32;
+    let cookie = integer(&session.engine_conn, "PRAGMA schema_version")? as u32;
     let noted = session.info.lock().pulled;
     if !intent.is_committed(cookie) || noted == Some(intent.cookie) {
         return intent::remove(session);

@@ -13,12 +13,12 @@ use crate::{
     error::{Error, Result},
     open::{
         session::Session,
-        side_files::{STAGED, beside},
+        side_files::{STAGED, side_file_path},
     },
 };
 
 /// What errors say was going on.
-pub(super) const DOING: &str = "a pull";
+pub(super) const OPERATION: &str = "a pull";
 
 /// An answer that is staged.
 pub(crate) struct Asked {
@@ -51,7 +51,7 @@ pub(crate) struct Staged {
 impl Staged {
     pub(crate) fn begin(session: &Session<'_>) -> Result<Self> {
         let storage = &session.storage;
-        let path = beside(session.replica.name(), STAGED);
+        let path = side_file_path(session.replica.name(), STAGED);
         storage
             .remove(&path)
             .map_err(|e| Error::storage("remove", &path, e))?;

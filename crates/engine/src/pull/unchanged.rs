@@ -10,7 +10,7 @@ use super::staged::Asked;
 use crate::{
     error::Result,
     open::{
-        plain::{PageReader, integer, open_without_fetching},
+        plain::{DbpageReader, integer, open_without_fetching},
         session::Session,
     },
 };
@@ -18,7 +18,7 @@ use crate::{
 /// See the module. The put-back and the fetches of its preview share it.
 pub(super) struct Unchanged {
     pub(super) ids: RoaringBitmap,
-    reader: Mutex<PageReader>,
+    reader: Mutex<DbpageReader>,
 }
 
 impl Unchanged {
@@ -27,7 +27,7 @@ impl Unchanged {
         let snapshot = open_without_fetching(&session.replica, session.options.timeout)?;
         snapshot.execute_batch("BEGIN; PRAGMA schema_version")?;
         // What is wrong with a schema that is not all here comes out once.
-        let reader = PageReader::new(&snapshot).or_else(|_| PageReader::new(&snapshot))?;
+        let reader = DbpageReader::new(&snapshot).or_else(|_| DbpageReader::new(&snapshot))?;
         let size = integer(&snapshot, "PRAGMA page_count")?;
         // After the snapshot began: whatever it shows of local writes is dirty by now.
         let map = session.replica.map();

@@ -7,7 +7,7 @@ use partial_sync_transport::hrana::{self, Batch, Step, Stmt, StmtResult};
 
 use super::{
     local_keys::{COUNTER, highest, references},
-    there::{DOING, There, execute, pull_first, summary_of, unclear},
+    there::{OPERATION, There, execute, pull_first, summary_of, unclear},
 };
 use crate::{
     change::{
@@ -77,7 +77,7 @@ pub(super) fn find_keys(
         steps: [max, counter].into_iter().chain(taken).collect(),
         ..Batch::default()
     };
-    let mut answer = execute(session, questions, DOING)?;
+    let mut answer = execute(session, questions, OPERATION)?;
     // Where nothing is AUTOINCREMENT there is no such table.
     if let Some(error) = answer.step_errors.get_mut(1)
         && error
@@ -103,10 +103,10 @@ pub(super) fn find_keys(
     let mut next = highest_there
         .max(summary.highest(table))
         .max(keys.highest(table))
-        .max(highest(&session.keeper, table, key)?)
+        .max(highest(&session.engine_conn, table, key)?)
         .max(rows.iter().map(|(_, _, to)| *to).max().unwrap_or(0));
     if keys.is_empty() {
-        keys.refer(references(&session.keeper)?);
+        keys.refer(references(&session.engine_conn)?);
     }
     let mut found = false;
     for (change, from, _) in rows.into_iter().filter(|(_, _, to)| taken.contains(to)) {
@@ -127,7 +127,7 @@ pub(super) fn follow_keys(session: &Session<'_>, read: &[Vec<Change>], keys: &mu
         return Ok(());
     }
     if read.iter().flatten().any(keys::extends) {
-        keys.refer(references(&session.keeper)?);
+        keys.refer(references(&session.engine_conn)?);
     }
     keys.rewind();
     for transaction in read {

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use partial_sync_vfs::sqlite::{Conn, Step, Stmt, ValueRef};
 
 use crate::{
-    capture::given::{self, Place},
+    capture::given::{self, ColumnRef},
     change::{keys::References, sql::quoted, tokens::tokens},
     error::Result,
     log::is_no_such_table,
@@ -39,8 +39,8 @@ pub(crate) fn references(conn: &Conn) -> Result<References> {
         for (child, place) in given::copies_of_key(&tokens(&sql), &key) {
             let child = child.to_ascii_lowercase();
             let copy = match place {
-                Place::Name(name) => Some(name.to_ascii_lowercase()),
-                Place::Number(n) => column(conn, &child, "hidden = 0", n)?,
+                ColumnRef::Name(name) => Some(name.to_ascii_lowercase()),
+                ColumnRef::Number(n) => column(conn, &child, "hidden = 0", n)?,
             };
             if let Some(copy) = copy {
                 let from = (table.clone(), key.clone());

@@ -13,7 +13,7 @@ use partial_sync_transport::RemoteErrorKind;
 pub(crate) use self::there::settle;
 use self::{
     keys::{find_keys, follow_keys},
-    there::{DOING, There, ask_remote, confirm, execute, may_not_write, unclear},
+    there::{OPERATION, There, ask_remote, confirm, execute, may_not_write, unclear},
 };
 use crate::{
     change::{
@@ -34,9 +34,9 @@ const ATTEMPTS: usize = 5;
 
 /// See [`crate::Database::push`].
 pub(crate) fn push(session: &Session<'_>) -> Result<()> {
-    let _sync = session.lock_sync(DOING)?;
+    let _sync = session.lock_sync(OPERATION)?;
     finish_earlier(session)?;
-    let log = Log::new(&session.keeper);
+    let log = Log::new(&session.engine_conn);
     if !session.may_have_log() {
         return Ok(());
     }
@@ -45,7 +45,7 @@ pub(crate) fn push(session: &Session<'_>) -> Result<()> {
     };
     let url = session.checked_url()?;
     // So that what has landed was sent with the mark that is noted here.
-    settle(session, DOING)?;
+    settle(session, OPERATION)?;
     let mut there = ask_remote(session, &log, url.as_ref(), false)?;
     let pushed = send(session, &log, until, url.as_ref(), &mut there);
     if !there.in_doubt {
@@ -127,7 +127,7 @@ fn send(
         )?;
         let in_doubt = std::mem::replace(&mut there.in_doubt, true);
         let steps = batch.steps.len();
-        let sent = execute(session, batch, DOING).map_err(|error| {
+        let sent = execute(session, batch, OPERATION).map_err(|error| {
             there.in_doubt = in_doubt || !is_refused_unread(&error);
             match plan.transactions {
                 1 => if_too_large(error, steps),
@@ -161,7 +161,7 @@ fn send(
                 attempts = 0;
             }
             PushOutcome::PerhapsMade(refused, made) => {
-                if !was_made(&made, &execute(session, look(&made), DOING)?) {
+                if !was_made(&made, &execute(session, look(&made), OPERATION)?) {
                     return Err(Error::PushRefused(refused));
                 }
                 skip.insert(made.change_id);

@@ -23,7 +23,7 @@ use crate::{
     open::{info::now, session::Session},
 };
 
-pub(super) const DOING: &str = "a push";
+pub(super) const OPERATION: &str = "a push";
 
 /// What a push has to know of the remote.
 pub(super) struct There {
@@ -60,7 +60,7 @@ pub(super) fn ask_remote(
         rows: true,
         ..Batch::default()
     };
-    let answer = execute(session, batch, DOING)?;
+    let answer = execute(session, batch, OPERATION)?;
     let position = read(&answer, 0)?;
     let mut keys = read_keys(&answer, 1)?;
     let rows = answer.step_results.get(2).is_some_and(Option::is_some);
@@ -75,7 +75,7 @@ pub(super) fn ask_remote(
         if let Some(change) = summary_of(log, position)?.reshaped() {
             return Err(pull_first(change));
         }
-        keys.refer(references(&session.keeper)?);
+        keys.refer(references(&session.engine_conn)?);
     }
     Ok(There {
         after: position,
@@ -86,8 +86,8 @@ pub(super) fn ask_remote(
     })
 }
 
-pub(super) fn execute(session: &Session<'_>, batch: Batch, doing: &'static str) -> Result<BatchResult> {
-    session.wait(doing, async {
+pub(super) fn execute(session: &Session<'_>, batch: Batch, operation: &'static str) -> Result<BatchResult> {
+    session.wait(operation, async {
         Ok(session
             .remote
             .execute(batch, Some(session.options.timeout))
@@ -97,28 +97,28 @@ pub(super) fn execute(session: &Session<'_>, batch: Batch, doing: &'static str) 
 
 /// Sees to it that no batch lands any more that was sent and of which nothing was heard: after a pull, it would speak of
 /// rows by keys that they had before. What has landed leaves the log. For the holder of the turn of `lock_sync`, before
-/// whatever is `doing`. True when there was something to do.
+/// whatever is `operation`. True when there was something to do.
 ///
 /// A remote at another url may be the same one under another name, so it is settled there too.
-pub(crate) fn settle(session: &Session<'_>, doing: &'static str) -> Result<bool> {
+pub(crate) fn settle(session: &Session<'_>, operation: &'static str) -> Result<bool> {
     let info = session.info.lock().clone();
     if !info.is_unsettled() {
         return Ok(false);
     }
     let url = session.checked_url()?;
-    let answer = execute(session, fence(&info.client_id), doing)?;
+    let answer = execute(session, fence(&info.client_id), operation)?;
     is_fenced(&answer, ChangeId(info.sent)).map_err(|why| {
         let then = match why.to_ascii_lowercase().contains("readonly") {
             true => "try once with a token that may write",
             false => "try again later",
         };
         unclear(format!(
-            "a push got no answer, and the remote could not settle what became of it, which has to come before {doing}: {why}; \
+            "a push got no answer, and the remote could not settle what became of it, which has to come before {operation}: {why}; \
              nothing is lost, {then}"
         ))
     })?;
     session.adopt(url)?;
-    match read(&answer, 0).map(|position| take_out(session, &Log::new(&session.keeper), position)) {
+    match read(&answer, 0).map(|position| take_out(session, &Log::new(&session.engine_conn), position)) {
         // Nothing there is this replica's. Whether that is in the way is for the push or pull to say.
         Err(_) | Ok(Err(Error::Position(_))) => {}
         Ok(taken) => taken?,
@@ -177,13 +177,13 @@ pub(super) fn confirm(session: &Session<'_>, id: ChangeId) -> Result<()> {
         })?;
     }
     session.confirmed.fetch_add(1, Ordering::AcqRel);
-    let keeper = &session.keeper;
+    let conn = &session.engine_conn;
     let deleted = session.begin_immediate().and_then(|()| {
-        Log::new(keeper).delete_through(id)?;
-        Ok(keeper.execute_batch("COMMIT")?)
+        Log::new(conn).delete_through(id)?;
+        Ok(conn.execute_batch("COMMIT")?)
     });
-    if deleted.is_err() && !keeper.is_autocommit() {
-        let _ = keeper.execute_batch("ROLLBACK");
+    if deleted.is_err() && !conn.is_autocommit() {
+        let _ = conn.execute_batch("ROLLBACK");
     }
     match deleted {
         // An application's transaction is open. The remote's word is noted; the next push or pull removes the rows.

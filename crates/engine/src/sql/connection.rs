@@ -14,7 +14,7 @@ use partial_sync_vfs::sqlite::{self, Conn};
 use crate::{
     error::{Error, Result},
     sql::{
-        recorded::{ConnectionOptions, Recorded},
+        shared_connection::{ConnectionOptions, SharedConnection},
         statement::{FromRow, Params, Row, Statement},
     },
 };
@@ -26,7 +26,7 @@ use crate::{
 /// transactions of their own, take a connection each.
 #[derive(Clone)]
 pub struct Connection {
-    inner: Arc<Recorded>,
+    inner: Arc<SharedConnection>,
 }
 
 impl fmt::Debug for Connection {
@@ -38,7 +38,7 @@ impl fmt::Debug for Connection {
 impl Connection {
     pub(crate) fn open(options: ConnectionOptions) -> Result<Self> {
         Ok(Self {
-            inner: Arc::new(Recorded::open(options)?),
+            inner: Arc::new(SharedConnection::open(options)?),
         })
     }
 
@@ -62,7 +62,7 @@ impl Connection {
 
     fn prepare_next(&self, sql: &str, persistent: bool) -> Result<(Option<Statement>, usize)> {
         let (prepared, tail) = self.inner.prepare(sql, persistent)?;
-        let statement = prepared.map(|(stmt, plan)| Statement::new(self.inner.clone(), stmt, plan));
+        let statement = prepared.map(|(stmt, class)| Statement::new(self.inner.clone(), stmt, class));
         Ok((statement, tail))
     }
 

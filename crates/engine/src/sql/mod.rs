@@ -4,6 +4,6 @@
 pub(crate) mod connection;
 mod functions;
 pub(crate) mod kept;
-pub(crate) mod recorded;
+pub(crate) mod shared_connection;
 pub(crate) mod statement;
 pub(crate) mod transaction;

@@ -9,12 +9,12 @@ use partial_sync_vfs::sqlite::{self, Stmt, codes};
 use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
 use crate::{
-    capture::{Arguments, classify::Plan},
+    capture::{Arguments, classify::StatementClass},
     change::Value,
     error::{Error, Result},
     sql::{
         kept::Kept,
-        recorded::{Ran, Recorded},
+        shared_connection::{Ran, SharedConnection},
     },
 };
 
@@ -27,12 +27,12 @@ impl FromSql for Value {
 /// A prepared statement.
 pub struct Statement {
     stmt: Stmt,
-    plan: Plan,
+    class: StatementClass,
     /// Copies of the bound values, kept for statements that may be recorded as text.
     arguments: Option<Arguments>,
     /// The rows of a statement that writes and has ended.
     kept: Option<Kept>,
-    connection: Arc<Recorded>,
+    connection: Arc<SharedConnection>,
 }
 
 impl fmt::Debug for Statement {
@@ -42,13 +42,13 @@ impl fmt::Debug for Statement {
 }
 
 impl Statement {
-    pub(crate) fn new(connection: Arc<Recorded>, stmt: Stmt, plan: Plan) -> Self {
-        let keeps = matches!(&plan, Plan::Write(targets) if targets.iter().any(|t| t.main && t.trigger.is_none()))
+    pub(crate) fn new(connection: Arc<SharedConnection>, stmt: Stmt, class: StatementClass) -> Self {
+        let keeps = matches!(&class, StatementClass::Write(targets) if targets.iter().any(|t| t.main && t.trigger.is_none()))
             && stmt.parameter_count() > 0;
         Self {
             arguments: keeps.then(|| Arguments::of(&stmt)),
             stmt,
-            plan,
+            class,
             kept: None,
             connection,
         }
@@ -135,13 +135,13 @@ impl Statement {
     pub fn step(&mut self) -> Result<bool> {
         let Self {
             stmt,
-            plan,
+            class,
             arguments,
             kept,
             connection,
         } = self;
         if kept.is_none() {
-            match connection.run(stmt, plan, arguments.as_ref())? {
+            match connection.run(stmt, class, arguments.as_ref())? {
                 Ran::Row => return Ok(true),
                 Ran::Done => return Ok(false),
                 Ran::Kept(rows) => *kept = Some(rows),

@@ -60,11 +60,11 @@ pub(crate) struct Transactions {
     is_left: AtomicBool,
     /// How many transactions were ended by a statement that says so.
     ended: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<TransactionState>,
 }
 
 #[derive(Default)]
-struct State {
+struct TransactionState {
     /// What the statement failed with at which the transaction was lost.
     lost: Option<String>,
     /// Whether a savepoint, the first of these, began the transaction.
@@ -72,7 +72,7 @@ struct State {
     savepoints: Vec<String>,
 }
 
-impl State {
+impl TransactionState {
     fn at(&self, name: &str) -> Option<usize> {
         self.savepoints
             .iter()
@@ -174,8 +174,8 @@ impl Transactions {
         }
     }
 
-    fn forget(&self, state: &mut State) {
-        *state = State::default();
+    fn forget(&self, state: &mut TransactionState) {
+        *state = TransactionState::default();
         self.is_lost.store(false, Ordering::Relaxed);
         self.ended.fetch_add(1, Ordering::Relaxed);
     }
@@ -209,12 +209,12 @@ impl Transactions {
             return;
         }
         match (control, outcome) {
-            (Some(Control::Begin), Ok(_)) => *state = State::default(),
+            (Some(Control::Begin), Ok(_)) => *state = TransactionState::default(),
             (Some(Control::Savepoint(name)), Ok(_)) => {
                 if !before.in_transaction {
-                    *state = State {
+                    *state = TransactionState {
                         by_savepoint: true,
-                        ..State::default()
+                        ..TransactionState::default()
                     };
                 }
                 state.savepoints.push(name.clone());

@@ -9,7 +9,7 @@ use crate::support::*;
 use partial_sync::{Database, PartialSync};
 use partial_sync_server::{
     Server,
-    pages::{PageReader, QueryError, QueryLimits, QueryRunner},
+    pages::{QueryError, QueryLimits, QueryRunner, RevisionReader},
 };
 use partial_sync_transport::{Counting, HttpRemote};
 use roaring::RoaringBitmap;
@@ -131,7 +131,7 @@ fn two_threads_with_the_same_cold_query_share_one_request() {
 struct Slow(Mutex<mpsc::Receiver<()>>);
 
 impl QueryRunner for Slow {
-    fn touched(&self, _: &PageReader, _: &str, _: &QueryLimits) -> Result<RoaringBitmap, QueryError> {
+    fn touched(&self, _: &RevisionReader, _: &str, _: &QueryLimits) -> Result<RoaringBitmap, QueryError> {
         let _ = self.0.lock().unwrap().recv_timeout(Duration::from_secs(60));
         Err(QueryError::NotASelect)
     }

@@ -1,7 +1,7 @@
 //! The files of one database that is being served: descriptors for positional reads, one SQLite connection that lives as
 //! long as they do, and a pool of connections for read transactions.
 //!
-//! The connection that lives on keeps SQLite from deleting the WAL and the wal-index under the descriptors. Nothing here
+//! The resident connection keeps SQLite from deleting the WAL and the wal-index under the descriptors. Nothing here
 //! writes to the database, except that opening puts it into WAL mode and [`SourceFiles::checkpoint`] moves the WAL's
 //! pages into it.
 
@@ -14,7 +14,7 @@ use std::{
 
 use parking_lot::Mutex;
 use partial_sync_core::{PageSize, header::PAGE_SIZE_AT};
-use partial_sync_vfs::beside;
+use partial_sync_vfs::side_file_path;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{descriptors::Descriptor, header::WalIndexHeader};
@@ -27,7 +27,8 @@ const BETWEEN_TRIES: Duration = Duration::from_micros(50);
 #[derive(Debug)]
 pub struct SourceFiles {
     pool: Mutex<Vec<Connection>>,
-    keeper: Mutex<Connection>,
+    /// Open for as long as the files are: SQLite keeps the WAL and the wal-index.
+    resident: Mutex<Connection>,
     path: Arc<PathBuf>,
     read_only: bool,
     main: Descriptor,
@@ -58,19 +59,19 @@ impl SourceFiles {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut keeper = Connection::open_with_flags(path, flags)
+        let mut resident = Connection::open_with_flags(path, flags)
             .or_else(|_| Connection::open_with_flags(path, read_flags()))
             .map_err(bad)?;
-        keeper.busy_timeout(BUSY).map_err(bad)?;
-        let read_only = keeper.is_readonly("main").map_err(bad)?;
+        resident.busy_timeout(BUSY).map_err(bad)?;
+        let read_only = resident.is_readonly("main").map_err(bad)?;
         let pragma = if read_only {
             "PRAGMA journal_mode"
         } else {
             "PRAGMA journal_mode=WAL"
         };
-        let mode: rusqlite::Result<String> = keeper.query_row(pragma, [], |row| row.get(0));
+        let mode: rusqlite::Result<String> = resident.query_row(pragma, [], |row| row.get(0));
         let in_wal = match mode {
-            Ok(mode) if mode == "wal" => start_reading(&keeper).is_ok(),
+            Ok(mode) if mode == "wal" => start_reading(&resident).is_ok(),
             Ok(_) if read_only => false,
             Ok(mode) => {
                 let path = path.to_owned();
@@ -80,17 +81,17 @@ impl SourceFiles {
             Err(source) => return Err(bad(source)),
         };
         if !in_wal && !read_only {
-            start_reading(&keeper).map_err(bad)?;
+            start_reading(&resident).map_err(bad)?;
         }
         if !in_wal {
             // Nobody can write here, so holding the shared lock for good disturbs nobody, and keeps out who can.
-            if keeper
+            if resident
                 .execute_batch("BEGIN")
-                .and_then(|()| start_reading(&keeper))
+                .and_then(|()| start_reading(&resident))
                 .is_err()
             {
                 // An immutable database is read without its WAL.
-                if std::fs::metadata(beside(path, "-wal")).is_ok_and(|wal| wal.len() > 0) {
+                if std::fs::metadata(side_file_path(path, "-wal")).is_ok_and(|wal| wal.len() > 0) {
                     return Err(ServerError::BadPath {
                         path: path.to_owned(),
                         reason: "it cannot be written, and commits are waiting in its WAL: open it once with SQLite \
@@ -98,24 +99,27 @@ impl SourceFiles {
                             .to_owned(),
                     });
                 }
-                keeper = Connection::open_with_flags(immutable(path), read_flags()).map_err(bad)?;
-                start_reading(&keeper).map_err(bad)?;
+                resident = Connection::open_with_flags(immutable(path), read_flags()).map_err(bad)?;
+                start_reading(&resident).map_err(bad)?;
             }
         }
         let open = |path: &Path| {
             Descriptor::open(path).map_err(|source| ServerError::Io {
-                doing: "opened",
+                operation: "opened",
                 path: path.to_owned(),
                 source,
             })
         };
         let wal = match in_wal {
-            true => Some((open(&beside(path, "-wal"))?, open(&beside(path, "-shm"))?)),
+            true => Some((
+                open(&side_file_path(path, "-wal"))?,
+                open(&side_file_path(path, "-shm"))?,
+            )),
             false => None,
         };
         Ok(Arc::new(Self {
             pool: Mutex::default(),
-            keeper: Mutex::new(keeper),
+            resident: Mutex::new(resident),
             path: Arc::new(path.to_owned()),
             read_only,
             main: open(path)?,
@@ -199,7 +203,7 @@ impl SourceFiles {
 
     /// Copies what no reader needs from the WAL into the main file, without waiting for anybody.
     pub fn checkpoint(&self) -> Result<(), ServerError> {
-        self.keeper
+        self.resident
             .lock()
             .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
             .map_err(|e| self.sqlite(e))
@@ -223,9 +227,9 @@ impl SourceFiles {
         Ok(Some(done))
     }
 
-    pub(super) fn io(&self, doing: &'static str, source: std::io::Error) -> ServerError {
+    pub(super) fn io(&self, operation: &'static str, source: std::io::Error) -> ServerError {
         ServerError::Io {
-            doing,
+            operation,
             path: self.path.as_ref().clone(),
             source,
         }
@@ -255,7 +259,7 @@ impl ReadTransaction {
             None => {
                 let open = match files.wal {
                     Some(_) => Connection::open_with_flags(files.path.as_path(), read_flags()),
-                    // The keeper holds the lock that matters; this connection is only a place in the pool.
+                    // The resident connection holds the lock that matters; this connection is only a place in the pool.
                     None => Connection::open_in_memory(),
                 };
                 let connection = open.map_err(|e| files.sqlite(e))?;

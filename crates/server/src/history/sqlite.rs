@@ -23,7 +23,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use partial_sync_core::{PageCount, PageNo, PageSize};
-use partial_sync_vfs::{Replica, Storage, VFS_NAME, beside};
+use partial_sync_vfs::{Replica, Storage, VFS_NAME, side_file_path};
 use roaring::RoaringBitmap;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
@@ -82,14 +82,14 @@ impl SqliteHistory {
     /// Opens the history of the database at `database`, or makes an empty one; a file that is damaged or of another
     /// format is replaced by an empty one.
     pub fn open(database: &Path) -> Result<Self, HistoryError> {
-        let path = beside(database, "-history");
+        let path = side_file_path(database, "-history");
         let connection = match Self::connect(&path, None) {
             Ok(connection) => connection,
             Err(e) if is_damage(&e) => {
                 tracing::warn!(path = %path.display(), error = %e, "the page history cannot be used; starting a new one");
                 for suffix in ["", "-wal", "-shm"] {
                     // What cannot be removed shows when it is opened again.
-                    let _ = std::fs::remove_file(beside(&path, suffix));
+                    let _ = std::fs::remove_file(side_file_path(&path, suffix));
                 }
                 Self::connect(&path, None)?
             }
@@ -119,7 +119,7 @@ impl SqliteHistory {
 
     /// The same with every file operation going through `storage`. One process at a time; a damaged file is an error.
     pub fn open_in(storage: Arc<dyn Storage>, database: &Path) -> Result<Self, HistoryError> {
-        let path = beside(database, "-history");
+        let path = side_file_path(database, "-history");
         storage.open(&path, true)?;
         let lock = storage.lock(&path)?;
         let files = Files {
@@ -383,18 +383,21 @@ impl History for SqliteHistory {
         )?;
         let by_bytes = too_many_bytes(&db, i64::try_from(retention.bytes).unwrap_or(i64::MAX))?;
         let oldest: i64 = db.query_row("SELECT min(seq) FROM revisions", [], |row| row.get(0))?;
-        let floor = by_age
+        let oldest_kept = by_age
             .max(by_bytes)
             .unwrap_or(oldest)
             .clamp(oldest, latest.seq.0 as i64);
-        db.execute("DELETE FROM revisions WHERE seq < ?", [floor])?;
+        db.execute("DELETE FROM revisions WHERE seq < ?", [oldest_kept])?;
         let gone = db.execute(
             "DELETE FROM preimages WHERE id IN (SELECT id FROM preimages WHERE seq <= ? LIMIT ?)",
-            params![floor, PRUNE_STEP],
+            params![oldest_kept, PRUNE_STEP],
         )?;
         let more = gone == PRUNE_STEP as usize;
         if !more {
-            db.execute("UPDATE revisions SET bytes = 0, lost = 0 WHERE seq = ?", [floor])?;
+            db.execute(
+                "UPDATE revisions SET bytes = 0, lost = 0 WHERE seq = ?",
+                [oldest_kept],
+            )?;
         }
         db.commit()?;
         if gone > 0 {

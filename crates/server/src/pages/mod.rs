@@ -1,14 +1,14 @@
 //! `POST /pull-updates`: which pages of which revision a request means, and the stream of them.
 //!
-//! Reads go through [`PageReader`], which holds nothing between two reads: an answer may take as long as its client
+//! Reads go through [`RevisionReader`], which holds nothing between two reads: an answer may take as long as its client
 //! likes without keeping the WAL from being reset. Nothing here writes, and no request holds more than a few hundred
 //! KiB of pages.
 
 mod ids;
-mod plan;
 mod query;
 mod reader;
 mod refusal;
+mod selection;
 mod snapshot;
 mod stream;
 
@@ -30,7 +30,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{error::ServerError, follow::Follower, metrics::Metrics};
 pub use query::{QueryError, QueryLimits, QueryRunner};
-pub use reader::PageReader;
+pub use reader::RevisionReader;
 pub use refusal::Refusal;
 pub use snapshot::SnapshotQueries;
 
@@ -70,11 +70,12 @@ impl PagesEndpoint {
         let request = wire
             .to_request()
             .map_err(|e| Refusal::bad_request(e.to_string()))?;
-        let target = plan::target(follower, &request, self.longest_poll, self.stopping.clone()).await?;
-        let reader = PageReader::new(Arc::clone(follower), target.at);
+        let revisions =
+            selection::resolve(follower, &request, self.longest_poll, self.stopping.clone()).await?;
+        let reader = RevisionReader::new(Arc::clone(follower), revisions.at);
         let header = PullUpdatesHeader::new(
-            &target.revision,
-            target.at.db_size,
+            &revisions.revision,
+            revisions.at.db_size,
             ApplyMode::Incremental,
             encoding,
         );
@@ -84,7 +85,7 @@ impl PagesEndpoint {
             None => None,
         };
         let batches = tokio::task::spawn_blocking(move || -> Result<_, Refusal> {
-            let mut selected = plan::selected(&reader, &target, &request)?;
+            let mut selected = selection::selected(&reader, &revisions, &request)?;
             let mut touched = RoaringBitmap::new();
             if let Some(sql) = &request.query {
                 touched = queries.touched(&reader, sql, &limits)?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use roaring::RoaringBitmap;
 
-use super::reader::PageReader;
+use super::reader::RevisionReader;
 use crate::error::HistoryError;
 
 /// How much a query selector may cost.
@@ -51,7 +51,7 @@ pub trait QueryRunner: Send + Sync {
     /// The ids of the pages that `sql` touches at the reader's revision. Blocks for at most the time allowed.
     fn touched(
         &self,
-        pages: &PageReader,
+        pages: &RevisionReader,
         sql: &str,
         limits: &QueryLimits,
     ) -> Result<RoaringBitmap, QueryError>;

@@ -15,12 +15,12 @@ use crate::{
 
 /// Reads pages of one revision. Holds no snapshot between two calls; all calls block.
 #[derive(Clone, Debug)]
-pub struct PageReader {
+pub struct RevisionReader {
     follower: Arc<Follower>,
     at: RevisionRecord,
 }
 
-impl PageReader {
+impl RevisionReader {
     /// A reader of a revision that the follower has published.
     pub fn new(follower: Arc<Follower>, at: RevisionRecord) -> Self {
         Self { follower, at }

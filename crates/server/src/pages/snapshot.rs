@@ -1,4 +1,4 @@
-//! Runs query selectors with SQLite on a database that is one past revision: its pages come from a [`PageReader`], and the
+//! Runs query selectors with SQLite on a database that is one past revision: its pages come from a [`RevisionReader`], and the
 //! pages that SQLite asks for are the pages that the query touches.
 //!
 //! Keeps no page: the database file is a view of the reader, so a query over gigabytes takes the memory of SQLite's page
@@ -33,7 +33,7 @@ use rusqlite::{
 
 use super::{
     query::{QueryError, QueryLimits, QueryRunner},
-    reader::PageReader,
+    reader::RevisionReader,
 };
 
 /// SQLite's virtual machine looks at the clock every so many instructions.
@@ -48,7 +48,7 @@ pub struct SnapshotQueries;
 impl QueryRunner for SnapshotQueries {
     fn touched(
         &self,
-        pages: &PageReader,
+        pages: &RevisionReader,
         sql: &str,
         limits: &QueryLimits,
     ) -> Result<RoaringBitmap, QueryError> {
@@ -77,7 +77,7 @@ struct Watch {
     failure: Mutex<Option<QueryError>>,
 }
 
-fn run(pages: &PageReader, sql: &str, time: Duration, watch: &Arc<Watch>) -> Result<(), QueryError> {
+fn run(pages: &RevisionReader, sql: &str, time: Duration, watch: &Arc<Watch>) -> Result<(), QueryError> {
     if pages.at().db_size.0 == 0 {
         return Err(QueryError::Sql("the database is empty at this revision".into()));
     }
@@ -172,7 +172,7 @@ fn sql_error(error: partial_sync_vfs::sqlite::Error) -> QueryError {
 
 /// Notes which pages are asked for.
 struct Touching {
-    reader: PageReader,
+    reader: RevisionReader,
     watch: Arc<Watch>,
 }
 
@@ -246,7 +246,7 @@ impl Storage for RevisionStorage {
 }
 
 /// The database at the reader's revision, as a file. Writing to it is filling in what it has: nothing happens.
-struct RevisionFile(PageReader);
+struct RevisionFile(RevisionReader);
 
 impl StorageFile for RevisionFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {

@@ -9,7 +9,7 @@ use partial_sync_core::{PageId, PageNo};
 use partial_sync_transport::wire::{PageData, PageEncoding, PullUpdatesHeader, encode_frame};
 use roaring::RoaringBitmap;
 
-use super::{reader::PageReader, refusal::Refusal};
+use super::{reader::RevisionReader, refusal::Refusal};
 use crate::{error::HistoryError, metrics::Metrics};
 
 /// Bytes of pages read at a time.
@@ -18,14 +18,14 @@ const LEVEL: i32 = 1;
 
 /// An answer under way.
 pub(super) struct Batches {
-    reader: PageReader,
+    reader: RevisionReader,
     zstd: Option<zstd::bulk::Compressor<'static>>,
     pages: Box<dyn Iterator<Item = PageNo> + Send>,
-    ready: Option<Batch>,
+    ready: Option<PageBatch>,
     at_a_time: usize,
 }
 
-struct Batch {
+struct PageBatch {
     bytes: Bytes,
     pages: u64,
 }
@@ -33,7 +33,7 @@ struct Batch {
 impl Batches {
     /// Encodes the header and reads the first batch, so that what fails at once still gets a status of its own. Blocks.
     pub(super) fn new(
-        reader: PageReader,
+        reader: RevisionReader,
         header: &PullUpdatesHeader,
         encoding: PageEncoding,
         ids: [RoaringBitmap; 2],
@@ -60,7 +60,7 @@ impl Batches {
     }
 
     /// Reads and encodes a batch; an empty one is the end.
-    fn read(&mut self, mut bytes: BytesMut) -> Result<Batch, HistoryError> {
+    fn read(&mut self, mut bytes: BytesMut) -> Result<PageBatch, HistoryError> {
         let pages: Vec<PageNo> = self.pages.by_ref().take(self.at_a_time).collect();
         for (page, data) in pages.iter().zip(self.reader.read(&pages)?) {
             let encoded_page = match &mut self.zstd {
@@ -79,7 +79,7 @@ impl Batches {
                 &mut bytes,
             );
         }
-        Ok(Batch {
+        Ok(PageBatch {
             bytes: bytes.freeze(),
             pages: pages.len() as u64,
         })

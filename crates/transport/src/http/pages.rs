@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     describe::{concluded, describe, explained, name_pages, shortened, timed_out},
-    inner::Inner,
     pace::Pace,
+    requester::Requester,
     status::{self, Refusal},
 };
 use crate::{
@@ -34,10 +34,13 @@ use crate::{
 const LARGEST_PAGE: usize = 65536;
 
 /// Asks, and resolves when the header has arrived.
-pub(super) async fn open_stream(inner: Arc<Inner>, request: PagesRequest) -> Result<PageStream, RemoteError> {
-    let opened = open(&inner, &request).await?;
+pub(super) async fn open_stream(
+    requester: Arc<Requester>,
+    request: PagesRequest,
+) -> Result<PageStream, RemoteError> {
+    let opened = open(&requester, &request).await?;
     let header = opened.header.clone();
-    let reader = PageReader::new(inner, request, opened);
+    let reader = AnswerReader::new(requester, request, opened);
     let pages = stream::unfold(Some(reader), |reader| async move {
         let mut reader = reader?;
         match reader.next().await {
@@ -53,7 +56,7 @@ pub(super) async fn open_stream(inner: Arc<Inner>, request: PagesRequest) -> Res
 }
 
 /// An answer whose header has been read and checked.
-struct Opened {
+struct OpenAnswer {
     header: PagesHeader,
     encoding: PageEncoding,
     frames: FrameDecoder,
@@ -63,23 +66,23 @@ struct Opened {
 }
 
 /// One request with its retries, within its deadline.
-async fn open(inner: &Inner, request: &PagesRequest) -> Result<Opened, RemoteError> {
+async fn open(requester: &Requester, request: &PagesRequest) -> Result<OpenAnswer, RemoteError> {
     let started = Instant::now();
-    let limit = silence(inner, request).saturating_add(request.long_poll.unwrap_or_default());
+    let limit = silence(requester, request).saturating_add(request.long_poll.unwrap_or_default());
     let mut attempts = 0;
     loop {
-        let url = inner.url.ask()?;
+        let url = requester.url.ask()?;
         let what = describe(request, &url);
         attempts += 1;
         let left = limit.saturating_sub(started.elapsed());
-        let refusal = match timeout(left, attempt(inner, &url, request, &what)).await {
+        let refusal = match timeout(left, attempt(requester, &url, request, &what)).await {
             Ok(Ok(opened)) => return Ok(opened),
             Ok(Err(refusal)) => refusal,
             Err(_) => return Err(concluded(timed_out(&what, limit), attempts, started)),
         };
-        let pause = inner.pause(attempts, refusal.retry_after);
+        let pause = requester.pause(attempts, refusal.retry_after);
         let too_late = started.elapsed().saturating_add(pause) >= limit;
-        if !refusal.may_retry || attempts >= inner.retry.attempts || too_late {
+        if !refusal.may_retry || attempts >= requester.retry.attempts || too_late {
             return Err(concluded(refusal.error, attempts, started));
         }
         tracing::debug!(attempts, ?pause, error = %refusal.error, "trying again");
@@ -89,12 +92,12 @@ async fn open(inner: &Inner, request: &PagesRequest) -> Result<Opened, RemoteErr
 
 /// Sends the request once and reads the answer's header.
 async fn attempt(
-    inner: &Inner,
+    requester: &Requester,
     url: &RemoteUrl,
     request: &PagesRequest,
     what: &str,
-) -> Result<Opened, Refusal> {
-    let encoding = match inner.compression && inner.known_features(url).zstd {
+) -> Result<OpenAnswer, Refusal> {
+    let encoding = match requester.compression && requester.known_features(url).zstd {
         true => PageEncoding::Zstd,
         false => PageEncoding::Raw,
     };
@@ -112,13 +115,13 @@ async fn attempt(
             format!("{what}: {url} is not a partial sync remote: {why}. Check the url"),
         ),
     };
-    let response = inner
+    let response = requester
         .send(url, wire::PULL_UPDATES, wire::PROTOBUF, body.into())
         .await
         .map_err(broken)?;
     if response.status != 200 {
         let (refusal, received) = status::refusal(response, what).await;
-        inner.received(received);
+        requester.received(received);
         return Err(refusal);
     }
     if let Some(kind) = response.header("content-type") {
@@ -150,7 +153,7 @@ async fn attempt(
         }
         match body.next().await {
             Some(Ok(chunk)) => {
-                inner.received(chunk.len());
+                requester.received(chunk.len());
                 frames.push(&chunk);
             }
             Some(Err(error)) => return Err(broken(error)),
@@ -159,7 +162,7 @@ async fn attempt(
     };
     let header = PullUpdatesHeader::decode(frame).map_err(|e| no_remote(&e.to_string()))?;
     let (revision, db_size, mode, encoding) = header.check().map_err(|e| no_remote(&e.to_string()))?;
-    inner.learn_features(url, features);
+    requester.learn_features(url, features);
     if let Some(asked) = request
         .revision
         .as_ref()
@@ -180,7 +183,7 @@ async fn attempt(
             ),
         });
     }
-    Ok(Opened {
+    Ok(OpenAnswer {
         header: PagesHeader {
             revision,
             db_size,
@@ -196,10 +199,10 @@ async fn attempt(
 }
 
 /// Reads and checks the pages of an answer.
-struct PageReader {
-    inner: Arc<Inner>,
+struct AnswerReader {
+    requester: Arc<Requester>,
     request: PagesRequest,
-    answer: Opened,
+    answer: OpenAnswer,
     /// Ids that the answer may not leave out; `None` = the remote alone knows.
     must: Option<RoaringBitmap>,
     seen: RoaringBitmap,
@@ -213,13 +216,13 @@ struct PageReader {
     complete: bool,
 }
 
-impl PageReader {
-    fn new(inner: Arc<Inner>, request: PagesRequest, answer: Opened) -> Self {
+impl AnswerReader {
+    fn new(requester: Arc<Requester>, request: PagesRequest, answer: OpenAnswer) -> Self {
         Self {
-            pace: Pace::new(silence(&inner, &request)),
+            pace: Pace::new(silence(&requester, &request)),
             must: must_answer(&request, &answer.header),
             page_size: request.page_size,
-            inner,
+            requester,
             request,
             answer,
             seen: RoaringBitmap::new(),
@@ -243,7 +246,7 @@ impl PageReader {
             }
             match self.pace.wait(self.answer.body.next()).await {
                 Some(Some(Ok(chunk))) => {
-                    self.inner.received(chunk.len());
+                    self.requester.received(chunk.len());
                     self.pace.came(chunk.len());
                     self.answer.frames.push(&chunk);
                 }
@@ -363,7 +366,7 @@ impl PageReader {
     async fn resume(&mut self, error: RemoteError) -> Result<(), RemoteError> {
         self.breaks += 1;
         let rest = match self.missing() {
-            Some(rest) if self.request.query.is_none() && self.breaks < self.inner.retry.attempts => rest,
+            Some(rest) if self.request.query.is_none() && self.breaks < self.requester.retry.attempts => rest,
             _ => return Err(concluded(error, self.breaks, self.started)),
         };
         if rest.is_empty() {
@@ -371,7 +374,7 @@ impl PageReader {
             return Ok(());
         }
         tracing::debug!(missing = rest.len(), %error, "the page stream broke, asking for the rest");
-        let pause = self.inner.pause(self.breaks, None);
+        let pause = self.requester.pause(self.breaks, None);
         let request = PagesRequest {
             revision: Some(self.answer.header.revision.clone()),
             select: PageSelector::Ids(rest),
@@ -380,17 +383,17 @@ impl PageReader {
             ..PagesRequest::default()
         };
         // Within the budget of the whole: a stream that breaks after every page must not begin a new one each time.
-        let inner = &self.inner;
+        let requester = &self.requester;
         let again = self.pace.wait(async {
             sleep(pause).await;
-            open(inner, &request).await
+            open(requester, &request).await
         });
         let Some(answer) = again.await else {
             return Err(self.pace.used_up(&self.answer.what));
         };
         let answer = answer?;
         // Some remotes state the latest size in a pinned answer: what the first header said stays.
-        self.answer = Opened {
+        self.answer = OpenAnswer {
             header: self.answer.header.clone(),
             ..answer
         };
@@ -433,6 +436,6 @@ fn is_same(a: &Revision, b: &Revision) -> bool {
     a == b || json(a).is_some_and(|a| Some(a) == json(b))
 }
 
-fn silence(inner: &Inner, request: &PagesRequest) -> Duration {
-    request.deadline.unwrap_or(inner.deadline)
+fn silence(requester: &Requester, request: &PagesRequest) -> Duration {
+    request.deadline.unwrap_or(requester.deadline)
 }

@@ -12,8 +12,8 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     describe::{concluded, explained, timed_out},
-    inner::Inner,
     pace::Pace,
+    requester::Requester,
     status,
 };
 use crate::{
@@ -36,7 +36,7 @@ enum Request<'a> {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct PipelineAnswer {
     results: Vec<Outcome>,
 }
 
@@ -58,22 +58,22 @@ enum Response {
 }
 
 pub(super) async fn execute(
-    inner: &Inner,
+    requester: &Requester,
     batch: Batch,
     deadline: Option<Duration>,
 ) -> Result<BatchResult, RemoteError> {
     check_floats(&batch)?;
     let started = Instant::now();
-    let silence = deadline.unwrap_or(inner.deadline);
-    let url = inner.url.ask()?;
+    let silence = deadline.unwrap_or(requester.deadline);
+    let url = requester.url.ask()?;
     let what = format!("running {} statements on {url}", batch.steps.len());
     let mut attempts = 0;
-    let result = run(inner, &url, &batch, silence, &what, &mut attempts).await;
+    let result = run(requester, &url, &batch, silence, &what, &mut attempts).await;
     result.map_err(|error| concluded(error, attempts, started))
 }
 
 async fn run(
-    inner: &Inner,
+    requester: &Requester,
     url: &crate::url::RemoteUrl,
     batch: &Batch,
     silence: Duration,
@@ -81,7 +81,7 @@ async fn run(
     attempts: &mut u32,
 ) -> Result<BatchResult, RemoteError> {
     let requests = [Request::Batch { batch }, Request::Close];
-    let understands_close = inner.known_features(url) != Features::default();
+    let understands_close = requester.known_features(url) != Features::default();
     let pipeline = Pipeline {
         baton: None,
         requests: &requests[..if understands_close { 2 } else { 1 }],
@@ -93,17 +93,19 @@ async fn run(
     let sent = timeout(silence, async {
         loop {
             *attempts += 1;
-            match inner
+            match requester
                 .send(url, wire::PIPELINE, "application/json", body.clone())
                 .await
             {
-                Err(error) if inner.client.was_never_sent(&error) && *attempts < inner.retry.attempts => {
-                    tokio::time::sleep(inner.pause(*attempts, None)).await;
+                Err(error)
+                    if requester.client.was_never_sent(&error) && *attempts < requester.retry.attempts =>
+                {
+                    tokio::time::sleep(requester.pause(*attempts, None)).await;
                 }
                 Err(error) => return Err(explained(error, what)),
                 Ok(response) if response.status != 200 => {
                     let (refusal, received) = status::refusal(response, what).await;
-                    inner.received(received);
+                    requester.received(received);
                     return Err(refusal.error);
                 }
                 Ok(response) => return Ok(response),
@@ -119,15 +121,15 @@ async fn run(
             Some(None) => break,
             Some(Some(Err(error))) => return Err(explained(error, what)),
             Some(Some(Ok(chunk))) => {
-                inner.received(chunk.len());
+                requester.received(chunk.len());
                 pace.came(chunk.len());
-                if answer.len() + chunk.len() > inner.sql_answer_limit {
+                if answer.len() + chunk.len() > requester.sql_answer_limit {
                     return Err(RemoteError::new(
                         RemoteErrorKind::Refused,
                         format!(
                             "{what}: the answer is longer than {} bytes. Ask for fewer rows at a time, or raise the \
                              limit",
-                            inner.sql_answer_limit
+                            requester.sql_answer_limit
                         ),
                     ));
                 }
@@ -146,7 +148,7 @@ fn read(body: &[u8], steps: usize, what: &str) -> Result<BatchResult, RemoteErro
             format!("{what}: the answer is wrong: {why}"),
         )
     };
-    let answer: Answer = serde_json::from_slice(body).map_err(|e| protocol(e.to_string()))?;
+    let answer: PipelineAnswer = serde_json::from_slice(body).map_err(|e| protocol(e.to_string()))?;
     match answer.results.into_iter().next() {
         Some(Outcome::Ok {
             response: Response::Batch { mut result },

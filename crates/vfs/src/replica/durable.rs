@@ -12,7 +12,7 @@ use partial_sync_core::{PageNo, SavedPageMap};
 use super::state::Replica;
 use crate::{
     error::ReadError,
-    storage::{Storage, StorageFile, beside, read_whole, write_whole},
+    storage::{Storage, StorageFile, read_whole, side_file_path, write_whole},
 };
 
 /// A page map larger than this is not a page map.
@@ -30,19 +30,19 @@ pub struct WalMark {
 impl Replica {
     /// The page map file of the replica at `path`.
     pub fn map_path(path: &Path) -> PathBuf {
-        beside(path, "-pages")
+        side_file_path(path, "-pages")
     }
 
     /// The WAL of the replica at `path`. Not where SQLite would look without us: another program that finds a WAL there
     /// copies it into the database file and removes it, even when it then refuses the file.
     pub fn wal_path(path: &Path) -> PathBuf {
-        beside(path, "-replica-wal")
+        side_file_path(path, "-replica-wal")
     }
 
     /// The WAL of this one.
     pub(crate) fn wal_file(&self) -> PathBuf {
         match self.whole {
-            true => beside(&self.path, "-wal"),
+            true => side_file_path(&self.path, "-wal"),
             false => Self::wal_path(&self.path),
         }
     }
@@ -76,11 +76,11 @@ impl Replica {
             return Ok(());
         }
         // Taken before the sync: a page that becomes present after it is not claimed.
-        let generation = self.map.generation();
+        let version = self.map.version();
         let saved = SavedPageMap::of(&self.map, self.page_size, self.base().size);
         self.main.sync()?;
         write_whole(&*self.storage, &Self::map_path(&self.path), &saved.encode())?;
-        self.map.mark_saved(generation);
+        self.map.mark_saved(version);
         Ok(())
     }
 

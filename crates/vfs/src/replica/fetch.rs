@@ -43,7 +43,7 @@ impl FetchView for View<'_> {
 }
 
 /// A fetch that no query waits for: the base to fetch at, what to fetch, and where it goes.
-pub(super) type Begun = (Base, Vec<PageNo>, Box<dyn PageSink>);
+pub(super) type BackgroundFetch = (Base, Vec<PageNo>, Box<dyn PageSink>);
 
 impl Replica {
     /// Tells the planner, where it is in use, what SQLite reads.
@@ -186,7 +186,7 @@ impl Replica {
 
     /// Begins a fetch that no query waits for: of `pages`, those that are absent and not in flight are to be fetched at
     /// the base that is returned, and given to the sink.
-    pub fn begin_fetch(&self, pages: impl IntoIterator<Item = PageNo>) -> Result<Begun, ReadError> {
+    pub fn begin_fetch(&self, pages: impl IntoIterator<Item = PageNo>) -> Result<BackgroundFetch, ReadError> {
         let epoch = self.epoch();
         let base = self.base_of(epoch).ok_or(ReadError::NoBase)?;
         let flight = Arc::new(Flight {
@@ -308,9 +308,9 @@ mod tests {
     use super::*;
     use crate::{MemoryStorage, PageSource, replica::ReplicaConfig, sync::Mutex};
 
-    struct NoSource;
+    struct NeverAnswers;
 
-    impl PageSource for NoSource {
+    impl PageSource for NeverAnswers {
         fn fetch(&self, _miss: Miss, _sink: Box<dyn PageSink>) {}
     }
 
@@ -404,7 +404,7 @@ mod tests {
                     size,
                 },
                 map: PageMap::from_sets(&present, &RoaringBitmap::new(), Epoch(0)),
-                source: Arc::new(NoSource),
+                source: Arc::new(NeverAnswers),
                 segment: SegmentSize::DEFAULT,
                 prefetch: true,
                 wait: Duration::from_secs(1),

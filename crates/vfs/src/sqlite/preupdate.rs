@@ -160,7 +160,7 @@ impl PreUpdate<'_> {
 pub type PreUpdateHook = Box<dyn FnMut(PreUpdate<'_>) + Send>;
 
 /// What SQLite's user pointer points to.
-struct Registered {
+struct InstalledHook {
     callback: Mutex<PreUpdateHook>,
     panicked: Arc<AtomicBool>,
 }
@@ -168,7 +168,7 @@ struct Registered {
 /// Where a connection keeps its hook.
 #[derive(Default)]
 pub(super) struct HookSlot {
-    current: Mutex<Option<Arc<Registered>>>,
+    current: Mutex<Option<Arc<InstalledHook>>>,
     panicked: Arc<AtomicBool>,
 }
 
@@ -179,7 +179,7 @@ impl HookSlot {
     /// `db` must be live, and the hook must be removed (by passing `None`) before `db` is closed or `self` dropped.
     pub(super) unsafe fn replace(&self, db: *mut ffi::sqlite3, callback: Option<PreUpdateHook>) {
         let new = callback.map(|callback| {
-            Arc::new(Registered {
+            Arc::new(InstalledHook {
                 callback: Mutex::new(callback),
                 panicked: self.panicked.clone(),
             })
@@ -213,7 +213,7 @@ unsafe extern "C" fn trampoline(
     // SAFETY: `argument` is the pointer of an Arc that `HookSlot` holds while the hook is installed; this count keeps it
     // alive even if the callback replaces the hook.
     let registered = unsafe {
-        let raw: *const Registered = argument.cast();
+        let raw: *const InstalledHook = argument.cast();
         Arc::increment_strong_count(raw);
         Arc::from_raw(raw)
     };

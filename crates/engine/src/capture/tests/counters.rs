@@ -5,7 +5,7 @@ use super::*;
 /// Runs the same statements with and without the recorder and compares all that a user can see after each.
 #[track_caller]
 fn same_as_stock(schema: &str, statements: &[&str]) {
-    let (ours, stock) = (Recorded::new(schema), Recorded::new(schema));
+    let (ours, stock) = (TestDb::new(schema), TestDb::new(schema));
     let (a, b) = (ours.connection(), stock.open(None));
     let total = (a.total_changes(), b.total_changes());
     for sql in statements {
@@ -129,7 +129,7 @@ fn a_random_script_leaves_what_stock_sqlite_leaves() {
 
 #[test]
 fn interrupting_ends_a_recorded_statement_and_leaves_the_connection_usable() {
-    let db = Recorded::new("CREATE TABLE t(a)");
+    let db = TestDb::new("CREATE TABLE t(a)");
     let connection = db.connection();
     let handle = connection.interrupt_handle();
     let mut insert = connection

@@ -23,7 +23,7 @@ fn refused(connection: &Connection, sql: &str) {
 
 #[test]
 fn s2_no_statement_touches_the_tables_of_this_project() {
-    let db = Recorded::new(OWN);
+    let db = TestDb::new(OWN);
     let connection = db.connection();
     connection.execute_batch("INSERT INTO t(a) VALUES (1)").unwrap();
     for table in [
@@ -108,7 +108,7 @@ fn s2_no_statement_touches_the_tables_of_this_project() {
 
 #[test]
 fn s2_the_tables_behind_a_virtual_table_are_not_written_past_it() {
-    let db = Recorded::new("CREATE VIRTUAL TABLE f USING fts5(x)");
+    let db = TestDb::new("CREATE VIRTUAL TABLE f USING fts5(x)");
     let connection = db.connection();
     for sql in [
         "DELETE FROM f_data",
@@ -215,7 +215,7 @@ fn h3_a_pragma_in_a_deferred_transaction_is_recorded_even_if_nothing_is_known_be
 
 #[test]
 fn t4_an_alter_table_is_recorded_with_legacy_alter_table() {
-    let db = Recorded::new("CREATE TABLE t(a); CREATE TABLE u(b); CREATE VIEW w AS SELECT b FROM u");
+    let db = TestDb::new("CREATE TABLE t(a); CREATE TABLE u(b); CREATE VIEW w AS SELECT b FROM u");
     db.connection()
         .execute_batch(
             "PRAGMA legacy_alter_table = ON; ALTER TABLE u RENAME TO v; ALTER TABLE t ADD COLUMN c;
@@ -244,7 +244,7 @@ fn t4_an_alter_table_is_recorded_with_legacy_alter_table() {
 
 #[test]
 fn l_counters_of_autoincrement_are_recorded_when_a_statement_writes_them() {
-    let db = Recorded::new(OWN);
+    let db = TestDb::new(OWN);
     let connection = db.connection();
     connection
         .execute_batch(
@@ -272,7 +272,7 @@ fn l_counters_of_autoincrement_are_recorded_when_a_statement_writes_them() {
 
 #[test]
 fn l_analyze_is_recorded_and_its_tables_are_not_written_otherwise() {
-    let db = Recorded::new("CREATE TABLE t(a); CREATE INDEX i ON t(a); INSERT INTO t VALUES (1), (2)");
+    let db = TestDb::new("CREATE TABLE t(a); CREATE INDEX i ON t(a); INSERT INTO t VALUES (1), (2)");
     let connection = db.connection();
     connection
         .execute_batch("ANALYZE; BEGIN; ANALYZE main.t; ROLLBACK; analyze t; PRAGMA optimize; REINDEX")
@@ -292,7 +292,7 @@ fn l_analyze_is_recorded_and_its_tables_are_not_written_otherwise() {
 /// Every pragma of the library that is linked, and what becomes of setting it.
 #[test]
 fn l_every_pragma_of_sqlite_is_decided_for() {
-    let db = Recorded::new("CREATE TABLE t(a)");
+    let db = TestDb::new("CREATE TABLE t(a)");
     let connection = db.connection();
     let known: Vec<String> = connection
         .query("PRAGMA pragma_list", ())

@@ -25,20 +25,20 @@ use crate::{
     capture::CaptureOptions,
     change::{Cause, ChangeKind, RowOp, Value},
     log::{Chunk, Log},
-    sql::{connection::Connection, recorded::ConnectionOptions},
+    sql::{connection::Connection, shared_connection::ConnectionOptions},
 };
 
 /// A database file with a schema, whose changes are recorded.
-struct Recorded {
+struct TestDb {
     folder: TempDir,
-    floor: Arc<AtomicI64>,
+    highest_used_id: Arc<AtomicI64>,
 }
 
-impl Recorded {
+impl TestDb {
     fn new(schema: &str) -> Self {
         let recorded = Self {
             folder: tempfile::tempdir().unwrap(),
-            floor: Arc::default(),
+            highest_used_id: Arc::default(),
         };
         let conn = recorded.plain();
         conn.execute_batch("PRAGMA journal_mode = WAL; PRAGMA foreign_keys = OFF")
@@ -54,7 +54,7 @@ impl Recorded {
     /// A connection that records.
     fn connection(&self) -> Connection {
         self.open(Some(CaptureOptions {
-            floor: self.floor.clone(),
+            highest_used_id: self.highest_used_id.clone(),
             ..CaptureOptions::default()
         }))
     }
@@ -104,7 +104,7 @@ impl Recorded {
             }
         }
         if let Some(last) = chunks.last() {
-            self.floor.fetch_max(last.last.0, Ordering::SeqCst);
+            self.highest_used_id.fetch_max(last.last.0, Ordering::SeqCst);
             self.log().delete_through(last.last).unwrap();
         }
         lines
@@ -162,7 +162,7 @@ fn value(value: &Value) -> String {
 /// What `sql` records on a database with `schema`.
 #[track_caller]
 fn records(schema: &str, sql: &str, expected: &[&str]) {
-    let db = Recorded::new(schema);
+    let db = TestDb::new(schema);
     db.connection().execute_batch(sql).unwrap();
     assert_eq!(db.take(), expected, "{sql}");
 }

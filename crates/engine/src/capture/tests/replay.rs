@@ -55,7 +55,7 @@ fn statement(random: &mut fastrand::Rng, round: usize) -> String {
     }
 }
 
-fn contents(db: &Recorded) -> Vec<String> {
+fn contents(db: &TestDb) -> Vec<String> {
     let conn = db.plain();
     let mut lines = Vec::new();
     for table in ["p", "c", "n", "w", "bare", "strict", "audit", "words", "free"] {
@@ -83,7 +83,7 @@ fn a_copy_that_runs_the_recorded_changes_has_the_same_contents() {
         let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
         println!("SEED={seed} foreign_keys={enforced}");
         let mut random = fastrand::Rng::with_seed(seed);
-        let (db, copy) = (Recorded::new(SCHEMA), Recorded::new(SCHEMA));
+        let (db, copy) = (TestDb::new(SCHEMA), TestDb::new(SCHEMA));
         let connection = db.connection();
         connection.execute_batch("PRAGMA foreign_keys = ON").unwrap();
         let remote = copy.plain();

@@ -80,7 +80,7 @@ fn generated_columns_leave_their_places_empty() {
 
 #[test]
 fn unusual_values_come_out_as_they_went_in() {
-    let db = Recorded::new("CREATE TABLE t(a)");
+    let db = TestDb::new("CREATE TABLE t(a)");
     let mut insert = db.connection().prepare("INSERT INTO t VALUES (?)").unwrap();
     for value in [
         Value::Integer(i64::MIN),
@@ -217,7 +217,7 @@ fn a_trigger_that_deletes_like_a_cascade_is_still_a_trigger_without_one() {
 
 #[test]
 fn rows_of_virtual_tables_are_recorded_and_their_shadow_tables_not() {
-    let db = Recorded::new(
+    let db = TestDb::new(
         "CREATE TABLE doc(id INTEGER PRIMARY KEY, body);
          CREATE VIRTUAL TABLE ext USING fts5(body, content = 'doc', content_rowid = 'id');
          CREATE TRIGGER ai AFTER INSERT ON doc BEGIN INSERT INTO ext(rowid, body) VALUES (new.id, new.body); END;
@@ -274,7 +274,7 @@ fn rows_of_virtual_tables_are_recorded_and_their_shadow_tables_not() {
 #[test]
 fn temp_and_attached_tables_are_not_recorded() {
     let other = tempfile::tempdir().unwrap();
-    let db = Recorded::new("CREATE TABLE t(a)");
+    let db = TestDb::new("CREATE TABLE t(a)");
     let connection = db.connection();
     connection
         .execute("ATTACH ? AS other", [other.path().join("b.db").to_str().unwrap()])
@@ -290,7 +290,7 @@ fn temp_and_attached_tables_are_not_recorded() {
 
 #[test]
 fn writes_to_the_projects_own_tables_are_refused() {
-    let db = Recorded::new("CREATE TABLE t(a)");
+    let db = TestDb::new("CREATE TABLE t(a)");
     let connection = db.connection();
     connection.execute("INSERT INTO t VALUES (1)", ()).unwrap();
     for sql in [
@@ -353,7 +353,7 @@ fn a_column_added_later_has_its_default_in_the_image() {
 
 #[test]
 fn quoted_names_and_large_values() {
-    let db = Recorded::new("CREATE TABLE \"a \"\"b\"(\"x y\" INTEGER PRIMARY KEY, [select] BLOB)");
+    let db = TestDb::new("CREATE TABLE \"a \"\"b\"(\"x y\" INTEGER PRIMARY KEY, [select] BLOB)");
     db.connection()
         .execute(
             "INSERT INTO \"a \"\"b\" VALUES (1, ?)",
@@ -366,7 +366,7 @@ fn quoted_names_and_large_values() {
 
 #[test]
 fn rows_that_triggers_write_into_virtual_tables_are_recorded_or_refused() {
-    let db = Recorded::new(
+    let db = TestDb::new(
         "CREATE TABLE t(a); CREATE VIRTUAL TABLE f USING fts5(x); CREATE TABLE u(a);
          CREATE VIRTUAL TABLE less USING fts5(x, content = '');
          CREATE TRIGGER uu AFTER INSERT ON u BEGIN INSERT INTO less(rowid, x) VALUES (1, new.a); END;",

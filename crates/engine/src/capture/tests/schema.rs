@@ -41,7 +41,7 @@ fn what_changes_no_schema_is_not_recorded() {
 
 #[test]
 fn a_table_made_from_a_select_is_recorded_with_its_rows() {
-    let db = Recorded::new("CREATE TABLE t(a INT, b TEXT); INSERT INTO t VALUES (1, 'x'), (2, 'y')");
+    let db = TestDb::new("CREATE TABLE t(a INT, b TEXT); INSERT INTO t VALUES (1, 'x'), (2, 'y')");
     db.connection()
         .execute("CREATE TABLE u AS SELECT b, a + ? AS n FROM t", [10])
         .unwrap();
@@ -57,7 +57,7 @@ fn a_table_made_from_a_select_is_recorded_with_its_rows() {
 #[test]
 fn kinds_of_statements_are_told_apart() {
     use crate::change::StatementKind as K;
-    let db = Recorded::new("CREATE TABLE t(a)");
+    let db = TestDb::new("CREATE TABLE t(a)");
     db.connection()
         .execute_batch(
             "ALTER TABLE t ADD b; ALTER TABLE t RENAME b TO c; CREATE VIRTUAL TABLE f USING fts5(x);
@@ -104,7 +104,7 @@ fn dropping_a_parent_records_what_its_foreign_keys_do() {
 
 #[test]
 fn a_failed_schema_change_records_nothing() {
-    let db = Recorded::new("CREATE TABLE t(a); INSERT INTO t VALUES (1), (1)");
+    let db = TestDb::new("CREATE TABLE t(a); INSERT INTO t VALUES (1), (1)");
     let connection = db.connection();
     connection.execute("UPDATE t SET a = 2", ()).unwrap();
     assert!(connection.execute_batch("CREATE UNIQUE INDEX i ON t(a)").is_err());
@@ -115,7 +115,7 @@ fn a_failed_schema_change_records_nothing() {
 
 #[test]
 fn a_schema_changed_by_another_connection_is_noticed() {
-    let db = Recorded::new("CREATE TABLE t(a)");
+    let db = TestDb::new("CREATE TABLE t(a)");
     let (a, b) = (db.connection(), db.connection());
     let mut insert = a.prepare("INSERT INTO t(a) VALUES (?)").unwrap();
     insert.execute([1]).unwrap();

@@ -6,7 +6,7 @@ use super::*;
 /// the table of the replica.
 #[test]
 fn invariant_1_a_statement_prepared_for_a_temporary_table_writes_nothing_unrecorded_when_that_is_gone() {
-    let db = Recorded::new("CREATE TABLE t(a)");
+    let db = TestDb::new("CREATE TABLE t(a)");
     let connection = db.connection();
     connection.execute_batch("CREATE TEMP TABLE t(a)").unwrap();
     let mut insert = connection.prepare("INSERT INTO t VALUES (?)").unwrap();
@@ -23,7 +23,7 @@ fn invariant_1_a_statement_prepared_for_a_temporary_table_writes_nothing_unrecor
 /// Was red: as above, with a trigger that came later.
 #[test]
 fn invariant_1_a_temporary_trigger_made_later_writes_nothing_unrecorded() {
-    let db = Recorded::new("CREATE TABLE t(a)");
+    let db = TestDb::new("CREATE TABLE t(a)");
     let connection = db.connection();
     connection.execute_batch("CREATE TEMP TABLE s(a)").unwrap();
     let mut insert = connection.prepare("INSERT INTO s VALUES (?)").unwrap();
@@ -40,7 +40,7 @@ fn invariant_1_a_temporary_trigger_made_later_writes_nothing_unrecorded() {
 /// Was red: it would have run, unrecorded, whenever the log was written.
 #[test]
 fn a_temporary_trigger_on_the_log_is_refused() {
-    let db = Recorded::new("CREATE TABLE t(a)");
+    let db = TestDb::new("CREATE TABLE t(a)");
     let connection = db.connection();
     connection.execute("INSERT INTO t VALUES (1)", ()).unwrap();
     let refused = connection

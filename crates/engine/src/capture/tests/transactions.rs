@@ -36,7 +36,7 @@ fn a_log_made_inside_a_savepoint_survives_its_rollback() {
 
 #[test]
 fn a_transaction_is_one_whatever_its_chunks() {
-    let db = Recorded::new(SCHEMA);
+    let db = TestDb::new(SCHEMA);
     let connection = db.connection();
     connection
         .execute_batch(
@@ -54,7 +54,7 @@ fn a_transaction_is_one_whatever_its_chunks() {
 
 #[test]
 fn a_failed_statement_records_nothing_and_the_transaction_goes_on() {
-    let db = Recorded::new(SCHEMA);
+    let db = TestDb::new(SCHEMA);
     let connection = db.connection();
     assert!(
         connection
@@ -81,7 +81,7 @@ fn a_failed_statement_records_nothing_and_the_transaction_goes_on() {
 
 #[test]
 fn or_fail_keeps_and_records_what_came_before() {
-    let db = Recorded::new("CREATE TABLE t(id INTEGER PRIMARY KEY, a)");
+    let db = TestDb::new("CREATE TABLE t(id INTEGER PRIMARY KEY, a)");
     let connection = db.connection();
     assert!(
         connection
@@ -117,7 +117,7 @@ fn a_raised_failure_leaves_the_log_true_to_the_rows() {
     for (begin, commit) in [("", ""), ("BEGIN; INSERT INTO t VALUES (9, 'before')", "COMMIT")] {
         for how in ["fail", "abort"] {
             for rows in [format!("(1, '{how}')"), format!("(1, 'ok'), (2, '{how}')")] {
-                let db = Recorded::new(schema);
+                let db = TestDb::new(schema);
                 let connection = db.connection();
                 connection.execute_batch(begin).unwrap();
                 assert!(
@@ -175,7 +175,7 @@ fn what_only_triggers_did_before_a_failure_is_kept_and_recorded_as_sqlite_keeps_
                 let trigger = format!(
                     "CREATE TRIGGER s BEFORE INSERT ON t BEGIN {effect}; SELECT RAISE({how}, 'no') WHERE new.a = 'no'; END"
                 );
-                let db = Recorded::new(&format!("{schema}{trigger}"));
+                let db = TestDb::new(&format!("{schema}{trigger}"));
                 let plain = rusqlite::Connection::open_in_memory().unwrap();
                 plain.execute_batch(&format!("{schema}{trigger}")).unwrap();
                 let connection = db.connection();
@@ -212,7 +212,7 @@ fn what_only_triggers_did_before_a_failure_is_kept_and_recorded_as_sqlite_keeps_
 
 #[test]
 fn or_rollback_ends_the_transaction_and_forgets_it() {
-    let db = Recorded::new("CREATE TABLE t(id INTEGER PRIMARY KEY)");
+    let db = TestDb::new("CREATE TABLE t(id INTEGER PRIMARY KEY)");
     let connection = db.connection();
     connection
         .execute_batch("BEGIN; INSERT INTO t VALUES (1)")
@@ -237,7 +237,7 @@ fn or_rollback_ends_the_transaction_and_forgets_it() {
 
 #[test]
 fn a_commit_refused_by_a_deferred_key_can_be_mended() {
-    let db = Recorded::new(
+    let db = TestDb::new(
         "CREATE TABLE p(id INTEGER PRIMARY KEY);
          CREATE TABLE c(p REFERENCES p DEFERRABLE INITIALLY DEFERRED)",
     );
@@ -257,7 +257,7 @@ fn a_commit_refused_by_a_deferred_key_can_be_mended() {
 
 #[test]
 fn a_statement_with_returning_is_recorded_before_its_rows_are_read() {
-    let db = Recorded::new(SCHEMA);
+    let db = TestDb::new(SCHEMA);
     let connection = db.connection();
     let mut insert = connection
         .prepare("INSERT INTO t VALUES (?, 'a'), (?, 'b') RETURNING id, a")
@@ -274,7 +274,7 @@ fn a_statement_with_returning_is_recorded_before_its_rows_are_read() {
 
 #[test]
 fn a_write_while_a_query_is_being_read() {
-    let db = Recorded::new("CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1), (2), (3)");
+    let db = TestDb::new("CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1), (2), (3)");
     let connection = db.connection();
     let mut select = connection.prepare("SELECT id FROM t ORDER BY id").unwrap();
     let mut rows = select.query(()).unwrap();
@@ -287,7 +287,7 @@ fn a_write_while_a_query_is_being_read() {
 
 #[test]
 fn invariant_1_a_connection_lost_in_a_transaction_leaves_neither_rows_nor_records() {
-    let db = Recorded::new(SCHEMA);
+    let db = TestDb::new(SCHEMA);
     let connection = db.connection();
     connection
         .execute_batch("INSERT INTO t VALUES (1, 'a'); BEGIN; INSERT INTO t VALUES (2, 'b'); SAVEPOINT x")
@@ -298,9 +298,9 @@ fn invariant_1_a_connection_lost_in_a_transaction_leaves_neither_rows_nor_record
         std::fs::copy(db.folder.path().join(name), copy.path().join(name)).unwrap();
     }
     drop(connection);
-    let crashed = Recorded {
+    let crashed = TestDb {
         folder: copy,
-        floor: Arc::default(),
+        highest_used_id: Arc::default(),
     };
     for db in [db, crashed] {
         assert_eq!(db.take(), ["+t(1,a)"]);
@@ -311,7 +311,7 @@ fn invariant_1_a_connection_lost_in_a_transaction_leaves_neither_rows_nor_record
 
 #[test]
 fn invariant_2_change_ids_only_go_up_with_two_connections_and_a_log_that_is_emptied() {
-    let db = Recorded::new("CREATE TABLE t(a)");
+    let db = TestDb::new("CREATE TABLE t(a)");
     let connections = [db.connection(), db.connection()];
     let mut last = 0;
     for round in 0..20 {
@@ -322,7 +322,7 @@ fn invariant_2_change_ids_only_go_up_with_two_connections_and_a_log_that_is_empt
         assert!(id > last, "{id} after {last}");
         last = id;
         if round % 5 == 4 {
-            db.floor.fetch_max(last, Ordering::SeqCst);
+            db.highest_used_id.fetch_max(last, Ordering::SeqCst);
             let conn = db.plain();
             conn.execute_batch("BEGIN IMMEDIATE").unwrap();
             Log::new(&conn).delete_through(ChangeId(last)).unwrap();
@@ -337,7 +337,7 @@ fn invariant_2_change_ids_only_go_up_with_two_connections_and_a_log_that_is_empt
 
 #[test]
 fn a_first_write_in_a_deferred_transaction_waits_for_the_other_writer() {
-    let db = Recorded::new("CREATE TABLE t(a)");
+    let db = TestDb::new("CREATE TABLE t(a)");
     let (a, b) = (db.connection(), db.connection());
     a.execute_batch("BEGIN").unwrap();
     let mut insert = a.prepare("INSERT INTO t VALUES (1)").unwrap();
@@ -350,7 +350,7 @@ fn a_first_write_in_a_deferred_transaction_waits_for_the_other_writer() {
 
 #[test]
 fn a_large_transaction_is_written_in_pieces_that_belong_together() {
-    let db = Recorded::new("CREATE TABLE t(a)");
+    let db = TestDb::new("CREATE TABLE t(a)");
     let connection = db.connection();
     connection
         .execute_batch("BEGIN; INSERT INTO t SELECT zeroblob(1000) FROM generate_series(1, 3000); COMMIT")
@@ -366,7 +366,7 @@ fn a_large_transaction_is_written_in_pieces_that_belong_together() {
 
 #[test]
 fn the_log_can_be_read_marked_and_mended() {
-    let db = Recorded::new("CREATE TABLE t(a)");
+    let db = TestDb::new("CREATE TABLE t(a)");
     let log = db.log();
     assert_eq!(
         (
@@ -414,7 +414,7 @@ fn the_log_can_be_read_marked_and_mended() {
 
 #[test]
 fn threads_that_share_a_connection_take_turns() {
-    let db = Recorded::new("CREATE TABLE t(a)");
+    let db = TestDb::new("CREATE TABLE t(a)");
     let connection = db.connection();
     std::thread::scope(|scope| {
         for thread in 0..4_i64 {
@@ -446,7 +446,7 @@ fn threads_that_share_a_connection_take_turns() {
 
 #[test]
 fn writers_on_connections_of_their_own_number_their_changes_without_gaps_or_doubles() {
-    let db = Recorded::new("CREATE TABLE t(a)");
+    let db = TestDb::new("CREATE TABLE t(a)");
     std::thread::scope(|scope| {
         for thread in 0..4_i64 {
             let connection = db.connection();
@@ -471,7 +471,7 @@ fn writers_on_connections_of_their_own_number_their_changes_without_gaps_or_doub
 
 #[test]
 fn execute_counts_the_rows_of_its_statement_alone() {
-    let db = Recorded::new("CREATE TABLE t(a)");
+    let db = TestDb::new("CREATE TABLE t(a)");
     let connection = db.connection();
     let counts: Vec<u64> = [
         "INSERT INTO t VALUES (1), (2)",

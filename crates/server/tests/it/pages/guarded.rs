@@ -7,7 +7,7 @@ use std::{
 
 use partial_sync_server::{
     Server,
-    pages::{PageReader, QueryError, QueryLimits, QueryRunner},
+    pages::{QueryError, QueryLimits, QueryRunner, RevisionReader},
 };
 use partial_sync_transport::{PagesRequest, hrana};
 use tokio::io::AsyncReadExt;
@@ -152,7 +152,7 @@ async fn invariant_11_sixteen_query_selectors_run_at_a_time() {
     impl QueryRunner for Holding {
         fn touched(
             &self,
-            _: &PageReader,
+            _: &RevisionReader,
             _: &str,
             _: &QueryLimits,
         ) -> Result<roaring::RoaringBitmap, QueryError> {

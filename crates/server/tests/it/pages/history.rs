@@ -68,7 +68,7 @@ fn expected(states: &[State], at: usize, index: usize) -> Option<&Bytes> {
     }
 }
 
-fn check(history: &dyn History, states: &[State], floor: usize) {
+fn check(history: &dyn History, states: &[State], oldest_kept: usize) {
     let latest = states.len() - 1;
     let size = |at: usize| PageCount(states[at].pages.len() as u32);
     let seq = |at: usize| Seq(at as u64 + 1);
@@ -85,7 +85,7 @@ fn check(history: &dyn History, states: &[State], floor: usize) {
         history.revision(seq(latest + 1)),
         Err(HistoryError::Unknown(_))
     ));
-    for at in 0..floor {
+    for at in 0..oldest_kept {
         assert!(
             matches!(history.revision(seq(at)), Err(HistoryError::Expired(_))),
             "{at}"
@@ -99,7 +99,7 @@ fn check(history: &dyn History, states: &[State], floor: usize) {
             Err(HistoryError::Expired(_))
         ));
     }
-    for at in floor..=latest {
+    for at in oldest_kept..=latest {
         assert_eq!(history.revision(seq(at)).unwrap().db_size, size(at));
         let lost = history.lost(seq(at)).unwrap();
         for index in 0..states[at].pages.len() {
@@ -151,7 +151,7 @@ proptest! {
         let mut hashes = first.pages.iter().map(|page| Ok(page_hash(page)));
         history.begin(PageSize::new(SIZE as u32).unwrap(), PageCount(3), 0, &mut hashes).unwrap();
         let mut states = vec![first];
-        let mut floor = 0;
+        let mut oldest_kept = 0;
         for op in ops {
             match op {
                 Op::Commit(touched, size, lossy) => {
@@ -199,12 +199,12 @@ proptest! {
                     }
                 }
                 Op::PruneBytes(percent) => {
-                    let total: u64 = states[floor + 1..].iter().map(|state| state.bytes).sum();
+                    let total: u64 = states[oldest_kept + 1..].iter().map(|state| state.bytes).sum();
                     let bytes = total * u64::from(percent) / 100;
                     let retention = Retention { age: Duration::from_secs(1 << 40), bytes };
                     while history.prune(&retention, states.len() as i64).unwrap() {}
-                    while states[floor + 1..].iter().map(|state| state.bytes).sum::<u64>() > bytes {
-                        floor += 1;
+                    while states[oldest_kept + 1..].iter().map(|state| state.bytes).sum::<u64>() > bytes {
+                        oldest_kept += 1;
                     }
                     prop_assert!(history.size().unwrap().bytes <= bytes);
                 }
@@ -213,14 +213,14 @@ proptest! {
                     let retention = Retention { age: Duration::from_millis(age.into()), bytes: u64::MAX };
                     while history.prune(&retention, now).unwrap() {}
                     // State n was committed at time n, and replaced its predecessor then.
-                    while floor + 1 < states.len() && (floor as i64 + 1) < now - i64::from(age) {
-                        floor += 1;
+                    while oldest_kept + 1 < states.len() && (oldest_kept as i64 + 1) < now - i64::from(age) {
+                        oldest_kept += 1;
                     }
                 }
                 Op::Reopen => history = SqliteHistory::open(&path).unwrap(),
             }
-            prop_assert_eq!(history.size().unwrap().revisions, (states.len() - floor) as u64);
+            prop_assert_eq!(history.size().unwrap().revisions, (states.len() - oldest_kept) as u64);
         }
-        check(&history, &states, floor);
+        check(&history, &states, oldest_kept);
     }
 }

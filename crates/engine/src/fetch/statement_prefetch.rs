@@ -1,4 +1,4 @@
-//! Statement hydration: a miss carries the SQL that caused it, and a remote that can (`hydrate` in
+//! Statement prefetch: a miss carries the SQL that caused it, and a remote that can (`hydrate` in
 //! `partial-sync-features`) runs it at the pinned revision and sends every page that it touches and that is not here. A cold
 //! query then takes one round trip, whatever it looks up.
 //!
@@ -30,49 +30,49 @@ const LONGEST: usize = 64 << 10;
 /// Statements that are remembered as done or refused.
 const REMEMBERED: usize = 256;
 
-/// What is known about a remote's hydration.
-pub(crate) struct Hydration {
+/// What is known about what a remote prefetches.
+pub(crate) struct StatementPrefetch {
     /// Whether the remote can.
     able: AtomicBool,
     /// Hashes of (statement, revision) that need not be sent again.
     done: Mutex<VecDeque<u64>>,
     /// Statements that are being answered; the channel closes at the end.
-    under_way: Mutex<HashMap<u64, watch::Receiver<()>>>,
+    in_flight: Mutex<HashMap<u64, watch::Receiver<()>>>,
 }
 
-/// What is to be done about a miss.
-pub(crate) enum Turn<'h> {
+/// What a miss has to do with the request that names its statement.
+pub(crate) enum Flight<'h> {
     /// Send the statement.
-    Mine(UnderWay<'h>),
+    Lead(FlightGuard<'h>),
     /// The same statement is being answered already; what this miss wants may be among it.
-    Wait(watch::Receiver<()>),
+    Follow(watch::Receiver<()>),
 }
 
-/// Ends a statement's turn when dropped.
-pub(crate) struct UnderWay<'h> {
-    hydration: &'h Hydration,
+/// The request that names a statement; it ends when this is dropped.
+pub(crate) struct FlightGuard<'h> {
+    prefetch: &'h StatementPrefetch,
     key: u64,
     _end: watch::Sender<()>,
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for FlightGuard<'_> {
     fn drop(&mut self) {
-        self.hydration.under_way.lock().remove(&self.key);
+        self.prefetch.in_flight.lock().remove(&self.key);
     }
 }
 
 /// A statement worth sending.
-pub(crate) struct Statement {
+pub(crate) struct PrefetchedStatement {
     sql: String,
     key: u64,
 }
 
-impl Hydration {
+impl StatementPrefetch {
     pub(crate) fn new(able: bool) -> Self {
         Self {
             able: AtomicBool::new(able),
             done: Mutex::default(),
-            under_way: Mutex::default(),
+            in_flight: Mutex::default(),
         }
     }
 
@@ -82,7 +82,7 @@ impl Hydration {
     }
 
     /// The statement of a miss, if it is one that the remote could run and has not been sent.
-    pub(crate) fn statement(&self, miss: &Miss) -> Option<Statement> {
+    pub(crate) fn statement(&self, miss: &Miss) -> Option<PrefetchedStatement> {
         let sql = miss
             .statement
             .as_ref()
@@ -97,22 +97,22 @@ impl Hydration {
         let mut hasher = DefaultHasher::new();
         (sql, miss.base.revision.as_str()).hash(&mut hasher);
         let key = hasher.finish();
-        (!self.done.lock().contains(&key)).then(|| Statement {
+        (!self.done.lock().contains(&key)).then(|| PrefetchedStatement {
             sql: sql.clone(),
             key,
         })
     }
 
     /// Who sends the statement: one miss at a time.
-    pub(crate) fn turn(&self, statement: &Statement) -> Turn<'_> {
-        let mut under_way = self.under_way.lock();
-        if let Some(end) = under_way.get(&statement.key) {
-            return Turn::Wait(end.clone());
+    pub(crate) fn join(&self, statement: &PrefetchedStatement) -> Flight<'_> {
+        let mut in_flight = self.in_flight.lock();
+        if let Some(end) = in_flight.get(&statement.key) {
+            return Flight::Follow(end.clone());
         }
         let (sender, receiver) = watch::channel(());
-        under_way.insert(statement.key, receiver);
-        Turn::Mine(UnderWay {
-            hydration: self,
+        in_flight.insert(statement.key, receiver);
+        Flight::Lead(FlightGuard {
+            prefetch: self,
             key: statement.key,
             _end: sender,
         })
@@ -127,11 +127,11 @@ impl Hydration {
     }
 
     /// Asks for the pages of `plain` and for what the statement touches. True when every page of `plain` came.
-    pub(crate) async fn fetch(
+    pub(crate) async fn fetch_with_statement(
         &self,
         remote: &dyn Remote,
         plain: &PagesRequest,
-        statement: &Statement,
+        statement: &PrefetchedStatement,
         sink: &dyn PageSink,
     ) -> Result<bool, RemoteError> {
         let PageSelector::Ids(asked) = &plain.select else {

@@ -9,7 +9,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     ids::{ids_below, ids_of},
-    reader::PageReader,
+    reader::RevisionReader,
     refusal::Refusal,
 };
 use crate::{
@@ -20,19 +20,19 @@ use crate::{
 
 /// The revision to answer with, and the one to compare it with.
 #[derive(Debug)]
-pub(super) struct Target {
+pub(super) struct Revisions {
     pub(super) at: RevisionRecord,
     pub(super) revision: Revision,
     since: Option<RevisionRecord>,
 }
 
 /// Finds the revisions; waits for a change if the request says so and there is none.
-pub(super) async fn target(
+pub(super) async fn resolve(
     follower: &Arc<Follower>,
     request: &PagesRequest,
     longest_poll: Duration,
     mut stopping: watch::Receiver<bool>,
-) -> Result<Target, Refusal> {
+) -> Result<Revisions, Refusal> {
     let mut changes = follower.subscribe();
     let mut current = follower.refresh().await?;
     let since = match &request.since {
@@ -47,7 +47,7 @@ pub(super) async fn target(
             ));
         }
         let revision = pinned.clone();
-        return Ok(Target { at, revision, since });
+        return Ok(Revisions { at, revision, since });
     }
     if let (Some(since), Some(wait)) = (since, request.long_poll) {
         let until = Instant::now() + wait.min(longest_poll);
@@ -60,7 +60,7 @@ pub(super) async fn target(
             current = follower.current();
         }
     }
-    Ok(Target {
+    Ok(Revisions {
         at: RevisionRecord {
             seq: current.seq,
             db_size: current.snapshot.db_size(),
@@ -99,17 +99,17 @@ async fn named(
 
 /// The ids of the pages that a request selects, within the size of the database.
 pub(super) fn selected(
-    reader: &PageReader,
-    target: &Target,
+    reader: &RevisionReader,
+    revisions: &Revisions,
     request: &PagesRequest,
 ) -> Result<RoaringBitmap, HistoryError> {
-    let all = ids_below(target.at.db_size);
-    let chosen = match (&request.select, &request.query, target.since) {
+    let all = ids_below(revisions.at.db_size);
+    let chosen = match (&request.select, &request.query, revisions.since) {
         (PageSelector::Ids(ids), ..) => ids & &all,
         (PageSelector::All, Some(_), None) => RoaringBitmap::new(),
         (PageSelector::All, ..) => all.clone(),
     };
-    let Some(since) = target.since else {
+    let Some(since) = revisions.since else {
         return Ok(chosen);
     };
     let mut pages = chosen & ids_of(&reader.changed_since(since.seq)?);
@@ -117,7 +117,7 @@ pub(super) fn selected(
         pages |= required & &all;
     }
     // The last page of a database that has grown is always sent: a client makes its file longer by writing it.
-    if let Some(last) = last_if_grown(since.db_size, target.at.db_size) {
+    if let Some(last) = last_if_grown(since.db_size, revisions.at.db_size) {
         pages.insert(last);
     }
     Ok(pages)

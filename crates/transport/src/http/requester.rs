@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// What a remote's clones share, and how one request is sent.
-pub(super) struct Inner {
+pub(super) struct Requester {
     pub(super) url: UrlSource,
     pub(super) token: AuthToken,
     pub(super) headers: Vec<(String, String)>,
@@ -40,16 +40,16 @@ pub(super) struct Inner {
     pub(super) bytes_received: AtomicU64,
 }
 
-impl fmt::Debug for Inner {
+impl fmt::Debug for Requester {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpRemoteInner")
+        f.debug_struct("HttpRequester")
             .field("url", &self.url)
             .field("token", &self.token)
             .finish_non_exhaustive()
     }
 }
 
-impl Inner {
+impl Requester {
     /// Sends one request, once. The token is asked for here, so each attempt has a fresh one.
     pub(super) async fn send(
         &self,

@@ -8,7 +8,7 @@ use partial_sync_vfs::sqlite::{self, Conn, OpenOptions, Step, Stmt, codes};
 use crate::{
     capture::{
         Arguments, Capture, CaptureOptions,
-        classify::{self, Plan},
+        classify::{self, StatementClass},
     },
     error::Result,
     sql::{
@@ -30,7 +30,7 @@ pub(crate) struct ConnectionOptions {
 }
 
 /// See the module.
-pub(crate) struct Recorded {
+pub(crate) struct SharedConnection {
     // Statements inside `capture` go before the connection, the connection before what keeps its VFS alive.
     capture: Option<Capture>,
     pub(crate) transactions: Transactions,
@@ -53,7 +53,7 @@ pub(crate) enum Ran {
     Kept(Kept),
 }
 
-impl Recorded {
+impl SharedConnection {
     pub(crate) fn open(options: ConnectionOptions) -> Result<Self> {
         let open = OpenOptions {
             vfs: options.vfs,
@@ -77,48 +77,62 @@ impl Recorded {
     }
 
     /// Compiles the first statement of `sql` and says how to run it.
-    pub(crate) fn prepare(&self, sql: &str, persistent: bool) -> Result<(Option<(Stmt, Plan)>, usize)> {
+    pub(crate) fn prepare(
+        &self,
+        sql: &str,
+        persistent: bool,
+    ) -> Result<(Option<(Stmt, StatementClass)>, usize)> {
         if let Some(capture) = &self.capture {
             return capture.prepare(&self.conn, sql, persistent);
         }
         let (stmt, tail) = self.conn.prepare(sql, persistent)?;
         let prepared = stmt.map(|stmt| {
-            let plan = Control::of(&stmt).map_or(Plan::Plain, Plan::Control);
-            (stmt, plan)
+            let class = Control::of(&stmt).map_or(StatementClass::Plain, StatementClass::Control);
+            (stmt, class)
         });
         Ok((prepared, tail))
     }
 
     /// Runs a statement to its next row, or, one that writes, to its end.
-    pub(crate) fn run(&self, stmt: &mut Stmt, plan: &Plan, arguments: Option<&Arguments>) -> Result<Ran> {
+    pub(crate) fn run(
+        &self,
+        stmt: &mut Stmt,
+        class: &StatementClass,
+        arguments: Option<&Arguments>,
+    ) -> Result<Ran> {
         let Self {
             transactions, conn, ..
         } = self;
         // What is seen of the transaction before and after is this statement's doing.
         let _held = conn.hold();
-        let Admitted::Run(before) = transactions.admit(conn, stmt, plan.control())? else {
+        let Admitted::Run(before) = transactions.admit(conn, stmt, class.control())? else {
             return Ok(Ran::Done);
         };
-        let ran = self.run_admitted(stmt, plan, arguments);
+        let ran = self.run_admitted(stmt, class, arguments);
         if self.capture.as_ref().is_some_and(Capture::take_left) {
             transactions.leave();
         }
-        transactions.ran(conn, &before, plan.control(), &ran);
+        transactions.ran(conn, &before, class.control(), &ran);
         ran
     }
 
-    fn run_admitted(&self, stmt: &mut Stmt, plan: &Plan, arguments: Option<&Arguments>) -> Result<Ran> {
+    fn run_admitted(
+        &self,
+        stmt: &mut Stmt,
+        class: &StatementClass,
+        arguments: Option<&Arguments>,
+    ) -> Result<Ran> {
         match &self.capture {
-            Some(capture) if !plan.is_plain() => {
+            Some(capture) if !class.is_plain() => {
                 let none = Arguments::default();
                 let arguments = arguments.unwrap_or(&none);
-                capture.run(&self.conn, stmt, plan, arguments).map(Ran::Kept)
+                capture.run(&self.conn, stmt, class, arguments).map(Ran::Kept)
             }
             _ if stmt.readonly() => Ok(match stmt.step()? {
                 Step::Row => Ran::Row,
                 Step::Done => Ran::Done,
             }),
-            Some(_) => run_beside(stmt).map(Ran::Kept),
+            Some(_) => run_unrecorded(stmt).map(Ran::Kept),
             None => Kept::drain(stmt).map(Ran::Kept),
         }
     }
@@ -139,8 +153,8 @@ impl Recorded {
 }
 
 /// Runs a statement that writes, but nothing that is recorded.
-fn run_beside(stmt: &mut Stmt) -> Result<Kept> {
-    match classify::beside(|| Kept::drain(stmt)) {
+fn run_unrecorded(stmt: &mut Stmt) -> Result<Kept> {
+    match classify::without_writing_main(|| Kept::drain(stmt)) {
         Some(rows) => rows,
         None => {
             let _ = stmt.reset();
