@@ -68,7 +68,7 @@ impl PageKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BTreeError {
-    /// The first byte is none of the four kinds: an overflow, freelist or pointer-map page, or damage.
+    /// The first byte is not one of the four kinds: an overflow, freelist or pointer-map page, or damage.
     #[error("no B-tree page: its type byte is {0:#04x}")]
     Kind(u8),
     /// The page is shorter than its usable size, or the usable size is below SQLite's minimum.

@@ -13,7 +13,7 @@ pub const HEADER_LEN: usize = 100;
 pub const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// Offset of the page size, as [`PageSize::of_header`] reads it.
-pub const PAGE_SIZE_AT: usize = 16;
+const PAGE_SIZE_AT: usize = 16;
 
 /// Offset of the write version and, after it, of the read version: 1 = rollback journal, 2 = WAL.
 pub const VERSIONS_AT: usize = 18;
@@ -22,10 +22,10 @@ pub const VERSIONS_AT: usize = 18;
 pub const WAL_MODE: [u8; 2] = [2, 2];
 
 /// Offset of the file change counter, 4 bytes, big-endian.
-pub const CHANGE_COUNTER_AT: usize = 24;
+const CHANGE_COUNTER_AT: usize = 24;
 
 /// Offset of the schema cookie, 4 bytes, big-endian.
-pub const SCHEMA_COOKIE_AT: usize = 40;
+const SCHEMA_COOKIE_AT: usize = 40;
 
 /// The least usable size that SQLite accepts.
 pub const MIN_USABLE_SIZE: u32 = 480;
@@ -68,14 +68,14 @@ pub struct DatabaseHeader {
 #[non_exhaustive]
 pub enum HeaderError {
     /// Fewer than 100 bytes.
-    #[error("a database header has {HEADER_LEN} bytes, here are {0}: page 1 is not whole")]
+    #[error("a database header has {HEADER_LEN} bytes, got {0}: page 1 is incomplete")]
     Short(usize),
     /// The magic is not there.
     #[error(
-        "this is no SQLite database: it does not begin with \"SQLite format 3\" (an encrypted one does not either)"
+        "this is not a SQLite database: it does not begin with \"SQLite format 3\" (an encrypted one does not either)"
     )]
     Magic,
-    /// The page size is none of SQLite's.
+    /// The page size is not one of SQLite's.
     #[error("the database header is damaged: {0}")]
     PageSize(#[from] InvalidPageSize),
     /// The reserved bytes leave too little of a page.
@@ -146,6 +146,12 @@ fn valid_size(stored: u32, change_counter: u32, valid_for: u32) -> Option<PageCo
     (stored > 0 && change_counter == valid_for).then_some(PageCount(stored))
 }
 
+/// The page size that page 1 states, whatever else it holds; `None` of bytes that are too short to state one.
+pub fn stated_page_size(page_1: &[u8]) -> Option<Result<PageSize, InvalidPageSize>> {
+    let bytes = page_1.get(PAGE_SIZE_AT..)?.first_chunk()?;
+    Some(PageSize::of_header(*bytes))
+}
+
 /// Writes the versions into `bytes`, which begin at `offset` of a database file; only those of the two that they contain.
 pub fn set_versions(bytes: &mut [u8], offset: u64, versions: [u8; 2]) {
     for (at, version) in (VERSIONS_AT as u64..).zip(versions) {
@@ -163,7 +169,7 @@ pub fn empty_page_1(size: PageSize) -> Vec<u8> {
     let mut page = vec![0; size.as_usize()];
     page[..16].copy_from_slice(MAGIC);
     page[PAGE_SIZE_AT..PAGE_SIZE_AT + 2].copy_from_slice(&size.in_header());
-    page[18..20].copy_from_slice(&WAL_MODE);
+    set_versions(&mut page, 0, WAL_MODE);
     page[20..24].copy_from_slice(&[0, 64, 32, 32]);
     for (at, value) in [(24, 1u32), (28, 1), (44, 4), (56, 1), (92, 1), (96, 3_045_000)] {
         page[at..at + 4].copy_from_slice(&value.to_be_bytes());
@@ -185,7 +191,7 @@ impl DatabaseHeader {
         let page_1 = Page1::of(page_1)?;
         let header = page_1.0;
         let number = |at| page_1.number(at);
-        let page_size = PageSize::of_header([header[PAGE_SIZE_AT], header[PAGE_SIZE_AT + 1]])?;
+        let page_size = stated_page_size(header).ok_or(HeaderError::Short(header.len()))??;
         let reserved = header[20];
         if page_size.bytes() - u32::from(reserved) < MIN_USABLE_SIZE {
             return Err(HeaderError::Reserved { page_size, reserved });

@@ -15,6 +15,7 @@ pub mod segment;
 mod streams;
 mod sync;
 pub mod types;
+pub mod wal;
 
 pub use page_map::{MapVersion, PageMap, PageState};
 pub use planner::{FetchView, Planner, PlannerConfig};

@@ -68,10 +68,10 @@ pub enum PageMapError {
     /// The checksum does not fit.
     #[error("the page map's checksum does not fit: it is damaged; restore the replica or start a new one")]
     Checksum,
-    /// The page size is none of SQLite's.
+    /// The page size is not one of SQLite's.
     #[error("the page map is damaged: {0}")]
     PageSize(#[from] InvalidPageSize),
-    /// One of the sets is no Roaring bitmap, or holds an id that no page has.
+    /// One of the sets is not a Roaring bitmap, or holds an id that no page has.
     #[error("the page map is damaged: its set of {0} pages is malformed")]
     Set(&'static str),
 }

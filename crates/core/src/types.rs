@@ -143,7 +143,7 @@ pub struct PageSize(u32);
 
 /// A page size that SQLite does not allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is no SQLite page size: it must be a power of two from 512 to 65536")]
+#[error("{0} is not a SQLite page size: it must be a power of two from 512 to 65536")]
 pub struct InvalidPageSize(pub u64);
 
 impl PageSize {

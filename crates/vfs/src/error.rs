@@ -38,7 +38,7 @@ pub enum ReadError {
         end: u64,
     },
     /// The source failed.
-    #[error("page {page} is not here and could not be fetched: {source}")]
+    #[error("page {page} is not in the replica and could not be fetched: {source}")]
     Source {
         /// The page wanted.
         page: PageNo,
@@ -47,7 +47,7 @@ pub enum ReadError {
     },
     /// The source ended well, but without the page.
     #[error(
-        "page {page} is not here and the remote answered without it; check the replica with `partial-sync verify`"
+        "page {page} is not in the replica and the remote answered without it; check the replica with `partial-sync verify`"
     )]
     NotSent {
         /// The page wanted.
@@ -55,7 +55,7 @@ pub enum ReadError {
     },
     /// The deadline passed.
     #[error(
-        "page {page} is not here and did not arrive within {waited:?}; check the connection to the remote or raise the \
+        "page {page} is not in the replica and did not arrive within {waited:?}; check the connection to the remote or raise the \
          timeout, and run the query again"
     )]
     TimedOut {
@@ -99,8 +99,8 @@ pub enum ReadError {
     NoBase,
     /// A statement wanted to attach a file that is a replica, or is to copy a database over it.
     #[error(
-        "{} is a replica, which cannot be attached: what is written there would not be recorded, and pages that are not \
-         here could not be fetched. Open it as a database of its own, and copy rows over", path.display()
+        "{} is a replica, which cannot be attached: what is written there would not be recorded, and absent pages \
+         could not be fetched. Open it as a database of its own, and copy rows over", path.display()
     )]
     AttachesReplica {
         /// The file.

@@ -33,4 +33,4 @@ pub use replica::{
 };
 pub use shim::{VFS_NAME, register_vfs};
 pub use source::{Base, Miss, PageSink, PageSource, SourceError};
-pub use storage::{OsStorage, Storage, StorageFile, read_whole, side_file_path, write_whole};
+pub use storage::{OsStorage, Storage, StorageFile, read_whole, side_file_path, temporary_path, write_whole};

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use partial_sync_core::Epoch;
+use partial_sync_core::{Epoch, wal::Salts};
 
 /// Slots of the wal-index: 0 write, 1 checkpoint, 2 recover, 3 to 7 read marks.
 pub(crate) const SLOTS: usize = 8;
@@ -247,10 +247,9 @@ impl WalIndex {
         };
         let (flags, frames, salts) = (word(8)?, word(16)?, word(32)?);
         let is_init = flags[4] != 0;
-        let be = |b: &[u8]| u32::from_be_bytes([b[0], b[1], b[2], b[3]]);
         is_init.then(|| {
             (
-                [be(&salts[..4]), be(&salts[4..])],
+                Salts(salts).numbers(),
                 u32::from_ne_bytes([frames[0], frames[1], frames[2], frames[3]]),
             )
         })

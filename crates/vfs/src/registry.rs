@@ -16,7 +16,6 @@ use parking_lot::{Condvar, Mutex};
 use crate::{
     error::ReadError,
     replica::{Instance, Replica},
-    storage::side_file_path,
 };
 
 static REPLICAS: LazyLock<Mutex<HashMap<PathBuf, Registered>>> = LazyLock::new(Mutex::default);
@@ -96,7 +95,7 @@ pub(crate) fn owner(path: &Path) -> Option<(Arc<Replica>, Side)> {
 
 /// Whether a database file is a replica: one that is open here, under whatever name, or one that is not.
 pub(crate) fn is_replica(path: &Path) -> bool {
-    if registered(path).is_some() || side_file_path(path, "-info").exists() {
+    if registered(path).is_some() || Replica::info_path(path).exists() {
         return true;
     }
     let Some(file) = file_id(path) else { return false };

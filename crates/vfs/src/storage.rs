@@ -52,6 +52,11 @@ pub fn side_file_path(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
+/// The file that [`write_whole`] writes before it takes the place of the one at `path`; a crash may leave it.
+pub fn temporary_path(path: &Path) -> PathBuf {
+    side_file_path(path, ".tmp")
+}
+
 /// Reads a whole file of at most `limit` bytes; `None` when it is not there.
 pub fn read_whole(storage: &dyn Storage, path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
     if !storage.exists(path)? {
@@ -75,14 +80,12 @@ pub fn read_whole(storage: &dyn Storage, path: &Path, limit: u64) -> io::Result<
 /// Replaces a file as a whole: after a crash it has either the old bytes or the new ones. Temporary file, sync, rename,
 /// sync of the folder.
 pub fn write_whole(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".tmp");
-    let temporary = Path::new(&name);
-    storage.remove(temporary)?;
-    let file = storage.open(temporary, true)?;
+    let temporary = temporary_path(path);
+    storage.remove(&temporary)?;
+    let file = storage.open(&temporary, true)?;
     file.write_at(bytes, 0)?;
     file.sync()?;
-    storage.rename(temporary, path)?;
+    storage.rename(&temporary, path)?;
     storage.sync_folder(path)
 }
 

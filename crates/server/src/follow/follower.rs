@@ -34,7 +34,7 @@ const TIMESTAMP_GRAIN: Duration = Duration::from_millis(20);
 /// Hashes compared at a time after a restart.
 const HASHES_AT_A_TIME: u32 = 4096;
 
-/// The state that is the latest as far as is known, and its revision.
+/// The latest known state, and its revision.
 #[derive(Debug)]
 pub struct Current {
     /// The revision's number.

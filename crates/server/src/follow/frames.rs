@@ -7,13 +7,11 @@
 use std::{collections::HashMap, fs::File, io, os::unix::fs::FileExt};
 
 use parking_lot::RwLock;
-use partial_sync_core::{PageNo, PageSize};
+use partial_sync_core::{
+    PageNo, PageSize,
+    wal::{FRAME_HEADER_LEN, FrameHeader, Salts, frame_offset},
+};
 use roaring::RoaringBitmap;
-
-use super::header::Salts;
-
-const WAL_HEADER: u64 = 32;
-const FRAME_HEADER: u64 = 24;
 
 /// A frame number, from 1 up; 0 = none.
 type Frame = u32;
@@ -64,12 +62,12 @@ impl WalFrames {
         };
         let mut read = Vec::new();
         for frame in known + 1..=to {
-            let mut header = [0; 16];
+            let mut header = [0; FRAME_HEADER_LEN];
             wal.read_exact_at(&mut header, self.offset(frame))?;
-            if header[8..16] != self.salts.0 {
+            let Some(header) = FrameHeader::of(&header).filter(|header| header.salts() == self.salts) else {
                 return Ok(false);
-            }
-            read.push(u32::from_be_bytes([header[0], header[1], header[2], header[3]]));
+            };
+            read.push(header.page().map_or(0, PageNo::get));
         }
         let mut index = self.index.write();
         for (page, frame) in read.into_iter().zip(known + 1..) {
@@ -106,10 +104,10 @@ impl WalFrames {
 
     /// Reads the page in a frame.
     pub(super) fn read(&self, wal: &File, frame: Frame, to: &mut [u8]) -> io::Result<()> {
-        wal.read_exact_at(to, self.offset(frame) + FRAME_HEADER)
+        wal.read_exact_at(to, self.offset(frame) + FRAME_HEADER_LEN as u64)
     }
 
     fn offset(&self, frame: Frame) -> u64 {
-        WAL_HEADER + u64::from(frame - 1) * (FRAME_HEADER + u64::from(self.page_size.bytes()))
+        frame_offset(u64::from(frame - 1), self.page_size)
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
-use partial_sync_core::{PageCount, PageSize};
+use partial_sync_core::{PageCount, PageSize, wal::Salts};
 
 const COPY: usize = 48;
 const BACKFILL: u64 = 96;
@@ -61,15 +61,11 @@ impl WalIndexHeader {
         PageSize::new((raw & 0xfe00) + ((raw & 1) << 16)).ok()
     }
 
-    /// What all frames of this life of the WAL carry; new ones are drawn when it is reset. As they stand in the file.
+    /// The life of the WAL.
     pub fn salts(&self) -> Salts {
         Salts(self.0[32..40].try_into().expect("8 bytes of 48"))
     }
 }
-
-/// See [`WalIndexHeader::salts`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Salts(pub [u8; 8]);
 
 impl std::fmt::Debug for WalIndexHeader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

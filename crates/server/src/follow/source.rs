@@ -13,7 +13,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use partial_sync_core::{PageSize, header::PAGE_SIZE_AT};
+use partial_sync_core::{
+    PageSize,
+    header::{HEADER_LEN, stated_page_size},
+};
 use partial_sync_vfs::side_file_path;
 use rusqlite::{Connection, OpenFlags};
 
@@ -165,16 +168,18 @@ impl SourceFiles {
 
     /// The page size in the main file's header; the default for a file that is still empty.
     pub(super) fn page_size(&self) -> Result<PageSize, ServerError> {
-        let mut bytes = [0; 2];
-        match self.main().read_exact_at(&mut bytes, PAGE_SIZE_AT as u64) {
+        let mut header = [0; HEADER_LEN];
+        match self.main().read_exact_at(&mut header, 0) {
             Ok(()) => {}
             Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(PageSize::DEFAULT),
             Err(e) => return Err(self.io("read", e)),
         }
-        PageSize::of_header(bytes).map_err(|e| ServerError::BadPath {
-            path: self.path.as_ref().clone(),
-            reason: e.to_string(),
-        })
+        stated_page_size(&header)
+            .unwrap_or(Ok(PageSize::DEFAULT))
+            .map_err(|e| ServerError::BadPath {
+                path: self.path.as_ref().clone(),
+                reason: e.to_string(),
+            })
     }
 
     /// Fails if the path leads to another file now. SQLite opens by path: new connections would write into that file through

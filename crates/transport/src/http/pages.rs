@@ -10,7 +10,7 @@ use futures_util::{
     StreamExt,
     stream::{self, BoxStream},
 };
-use partial_sync_core::{InvalidPageSize, PageId, PageNo, PageSize, Revision, header::PAGE_SIZE_AT};
+use partial_sync_core::{InvalidPageSize, PageId, PageNo, PageSize, Revision, header::stated_page_size};
 use prost::Message;
 use roaring::RoaringBitmap;
 use tokio::time::{Instant, sleep, timeout};
@@ -314,7 +314,7 @@ impl AnswerReader {
             .and_then(|n| PageSize::new(n).ok())
             .ok_or_else(|| {
                 self.wrong(&format!(
-                    "page id {id} has {} bytes, which is no SQLite page size",
+                    "page id {id} has {} bytes, which is not a SQLite page size",
                     data.len()
                 ))
             })?;
@@ -324,8 +324,10 @@ impl AnswerReader {
                 "page id {id} has {size} bytes where {expected} were expected; is this the same database?"
             )));
         }
-        if id == 0 {
-            let stored: u64 = match PageSize::of_header([data[PAGE_SIZE_AT], data[PAGE_SIZE_AT + 1]]) {
+        if id == 0
+            && let Some(stated) = stated_page_size(data)
+        {
+            let stored: u64 = match stated {
                 Ok(size) => size.bytes().into(),
                 Err(InvalidPageSize(bytes)) => bytes,
             };

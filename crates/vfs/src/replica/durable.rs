@@ -7,7 +7,10 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use partial_sync_core::{PageNo, SavedPageMap};
+use partial_sync_core::{
+    SavedPageMap,
+    wal::{self, FrameHeader, Salts},
+};
 
 use super::state::Replica;
 use crate::{
@@ -31,6 +34,11 @@ impl Replica {
     /// The page map file of the replica at `path`.
     pub fn map_path(path: &Path) -> PathBuf {
         side_file_path(path, "-pages")
+    }
+
+    /// What a replica at `path` knows of itself: by this file another database tells that it is one.
+    pub fn info_path(path: &Path) -> PathBuf {
+        side_file_path(path, "-info")
     }
 
     /// The WAL of the replica at `path`. Not where SQLite would look without us: another program that finds a WAL there
@@ -91,24 +99,21 @@ impl Replica {
             return Ok(());
         }
         let file = self.storage.open(&path, false)?;
-        let mut header = [0; 32];
+        let mut header = [0; wal::HEADER_LEN];
         if file.read_at(&mut header, 0)? < header.len() {
             return Ok(());
         }
-        let salts = [be32(&header, 16), be32(&header, 20)];
-        let step = 24 + self.page_size.as_usize() as u64;
-        let skip = mark
-            .filter(|m| m.salts == salts)
-            .map_or(0, |m| m.bytes.saturating_sub(32) / step);
-        let mut frame = [0; 24];
+        let salts = Salts::of_header(&header);
+        let skip = mark.filter(|m| m.salts == salts.numbers()).map_or(0, |m| {
+            m.bytes.saturating_sub(wal::HEADER_LEN as u64) / wal::frame_len(self.page_size)
+        });
+        let mut header = [0; wal::FRAME_HEADER_LEN];
         for index in skip.. {
-            if file.read_at(&mut frame, 32 + index * step)? < frame.len() {
+            let read = file.read_at(&mut header, wal::frame_offset(index, self.page_size))?;
+            let Some(frame) = FrameHeader::of(&header[..read]).filter(|frame| frame.salts() == salts) else {
                 break;
-            }
-            if [be32(&frame, 8), be32(&frame, 12)] != salts {
-                break;
-            }
-            if let Some(page) = PageNo::new(be32(&frame, 0)) {
+            };
+            if let Some(page) = frame.page() {
                 self.map.set_dirty(page);
             }
         }
@@ -124,12 +129,8 @@ impl Replica {
         self.sync_wal()?;
         Ok(Some(WalMark {
             salts,
-            bytes: self.frame_offset(frames),
+            bytes: wal::frame_offset(frames.into(), self.page_size),
         }))
-    }
-
-    fn frame_offset(&self, frames: u32) -> u64 {
-        32 + u64::from(frames) * (24 + self.page_size.as_usize() as u64)
     }
 
     /// Makes sure that a COMMIT that failed does not come back: SQLite leaves its frames in the WAL, and where only the
@@ -159,13 +160,14 @@ impl Replica {
             return Ok(());
         }
         let file = self.storage.open(&path, false)?;
-        let at = self.frame_offset(frames);
-        let mut frame = [0; 24];
-        if file.read_at(&mut frame, at)? < frame.len() || [be32(&frame, 8), be32(&frame, 12)] != salts {
+        let at = wal::frame_offset(frames.into(), self.page_size);
+        let mut header = [0; wal::FRAME_HEADER_LEN];
+        let read = file.read_at(&mut header, at)?;
+        if FrameHeader::of(&header[..read]).is_none_or(|frame| frame.salts().numbers() != salts) {
             return Ok(());
         }
         // A frame without salts ends the WAL.
-        file.write_at(&[0; 24], at)?;
+        file.write_at(&[0; wal::FRAME_HEADER_LEN], at)?;
         file.sync()
     }
 
@@ -220,24 +222,20 @@ impl Replica {
             // A new header, and the old frames are overwritten.
             return self.before_wal_goes();
         }
-        let step = 24 + self.page_size.as_usize() as u64;
-        if offset < 32 {
+        let Some(in_frames) = offset.checked_sub(wal::HEADER_LEN as u64) else {
             return Ok(());
-        }
-        let mut frame = (offset - 32).div_ceil(step);
-        loop {
-            let at = (32 + frame * step - offset) as usize;
+        };
+        let first = in_frames.div_ceil(wal::frame_len(self.page_size));
+        for frame in first.. {
+            let at = (wal::frame_offset(frame, self.page_size) - offset) as usize;
+            // Four bytes of a frame name its page.
             if at + 4 > data.len() {
-                return Ok(());
+                break;
             }
-            if let Some(page) = PageNo::new(be32(data, at)) {
+            if let Some(page) = wal::page_of_frame(&data[at..]) {
                 self.map.set_dirty(page);
             }
-            frame += 1;
         }
+        Ok(())
     }
-}
-
-fn be32(bytes: &[u8], at: usize) -> u32 {
-    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }

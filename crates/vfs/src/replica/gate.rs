@@ -30,7 +30,7 @@ pub struct NextBase {
     pub keep: RoaringBitmap,
     /// Pages whose content differs from that of `base`.
     pub dirty: RoaringBitmap,
-    /// How many pages the database has, or fewer than that: of those behind it, which are not read now, older copies may be in
+    /// How many pages the database has, or fewer than that: of those after it, which are not read now, older copies may be in
     /// the WAL.
     pub end: PageCount,
 }

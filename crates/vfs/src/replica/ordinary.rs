@@ -4,7 +4,7 @@ use std::io;
 
 use partial_sync_core::{
     PageId, PageNo,
-    header::{CHANGE_COUNTER_AT, HEADER_LEN, Page1, VERSIONS_AT},
+    header::{HEADER_LEN, Page1, VERSIONS_AT},
 };
 use roaring::RoaringBitmap;
 
@@ -65,10 +65,11 @@ impl Replica {
             // That it is empty.
             self.storage.open(&wal, false)?.sync()?;
         }
-        let mut counter = [0; 4];
-        self.main.read_at(&mut counter, CHANGE_COUNTER_AT as u64)?;
+        let mut header = [0; HEADER_LEN];
+        let read = self.main.read_at(&mut header, 0)?;
+        let page_1 = Page1::of(&header[..read]).map_err(io::Error::other)?;
         note(OrdinaryMark {
-            change_counter: u32::from_be_bytes(counter),
+            change_counter: page_1.change_counter(),
             bytes: self.main.len()?,
         })?;
         // Whatever of this is durable when it fails, nothing is written before it was claimed.

@@ -31,7 +31,7 @@ use crate::{
 pub struct ReplicaConfig {
     /// Where its files are.
     pub storage: Arc<dyn Storage>,
-    /// The database file; the side files' names are this with `-pages`, `-wal` behind it. Absolute.
+    /// The database file; the side files' names are this with `-pages`, `-wal` appended. Absolute.
     pub path: PathBuf,
     /// Page size of the remote database.
     pub page_size: PageSize,

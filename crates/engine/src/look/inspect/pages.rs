@@ -6,7 +6,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use partial_sync_core::PageNo;
+use partial_sync_core::{
+    PageNo, PageSize,
+    wal::{self, FRAME_HEADER_LEN, FrameHeader, HEADER_LEN, Salts},
+};
 use partial_sync_vfs::{Replica, StorageFile};
 
 use super::view::ReadPage;
@@ -14,9 +17,6 @@ use crate::{
     error::{Error, Result},
     open::replica::OpenReplica,
 };
-
-const HEADER: u64 = 32;
-const FRAME_HEADER: usize = 24;
 
 /// See the module.
 pub(crate) struct Pages<'r> {
@@ -26,7 +26,7 @@ pub(crate) struct Pages<'r> {
 
 struct Wal {
     file: Arc<dyn StorageFile>,
-    salts: [u8; 8],
+    salts: Salts,
     /// Where the newest committed frame of a page begins.
     frames: HashMap<PageNo, u64>,
 }
@@ -39,7 +39,7 @@ impl<'r> Pages<'r> {
             Ok(true) => open
                 .storage
                 .open(&path, false)
-                .and_then(|file| Wal::read(file, replica.page_size().as_usize())),
+                .and_then(|file| Wal::read(file, replica.page_size())),
             Ok(false) => Ok(None),
             Err(error) => Err(error),
         };
@@ -60,44 +60,40 @@ impl ReadPage for Pages<'_> {
 
 impl Wal {
     /// Finds the frames up to the last commit; `None` for a WAL without any.
-    fn read(file: Arc<dyn StorageFile>, page_size: usize) -> std::io::Result<Option<Self>> {
-        let mut header = [0; HEADER as usize];
+    fn read(file: Arc<dyn StorageFile>, page_size: PageSize) -> std::io::Result<Option<Self>> {
+        let mut header = [0; HEADER_LEN];
         if file.read_at(&mut header, 0)? < header.len() {
             return Ok(None);
         }
-        let mut salts = [0; 8];
-        salts.copy_from_slice(&header[16..24]);
-        let mut wal = Self {
+        let mut found = Self {
             file,
-            salts,
+            salts: Salts::of_header(&header),
             frames: HashMap::new(),
         };
         let mut transaction = Vec::new();
-        let mut at = HEADER;
-        while let Some((page, commits)) = wal.frame(at)? {
+        let mut at = wal::frame_offset(0, page_size);
+        while let Some((page, commits)) = found.frame(at)? {
             transaction.push((page, at));
             if commits {
-                wal.frames.extend(transaction.drain(..));
+                found.frames.extend(transaction.drain(..));
             }
-            at += (FRAME_HEADER + page_size) as u64;
+            at += wal::frame_len(page_size);
         }
-        Ok((!wal.frames.is_empty()).then_some(wal))
+        Ok((!found.frames.is_empty()).then_some(found))
     }
 
     /// The page of the frame at an offset and whether it ends a transaction; `None` = no frame of this WAL is there.
     fn frame(&self, at: u64) -> std::io::Result<Option<(PageNo, bool)>> {
-        let mut header = [0; FRAME_HEADER];
-        if self.file.read_at(&mut header, at)? < header.len() || header[8..16] != self.salts {
-            return Ok(None);
-        }
-        let page = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
-        Ok(PageNo::new(page).map(|page| (page, header[4..8] != [0; 4])))
+        let mut header = [0; FRAME_HEADER_LEN];
+        let read = self.file.read_at(&mut header, at)?;
+        let frame = FrameHeader::of(&header[..read]).filter(|frame| frame.salts() == self.salts);
+        Ok(frame.and_then(|frame| Some((frame.page()?, frame.commits().is_some()))))
     }
 
     fn page(&self, page: PageNo, size: usize) -> Option<Vec<u8>> {
         let &at = self.frames.get(&page)?;
         let mut bytes = vec![0; size];
-        let read = self.file.read_at(&mut bytes, at + FRAME_HEADER as u64).ok()?;
+        let read = self.file.read_at(&mut bytes, at + FRAME_HEADER_LEN as u64).ok()?;
         // The WAL may have been started over meanwhile.
         let still_there = matches!(self.frame(at), Ok(Some((found, _))) if found == page);
         (read == size && still_there).then_some(bytes)
