@@ -4,6 +4,7 @@
 //! [`push`] builds the batches that carry them to the remote. Everything here is pure: it never opens a database, never
 //! names SQLite's C API, and never looks at the schema as it is now. A change carries the schema it was made under.
 
+mod batch;
 mod bind;
 pub mod codec;
 pub mod keys;

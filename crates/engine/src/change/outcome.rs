@@ -51,7 +51,7 @@ pub enum PushOutcome {
     /// It landed whole.
     Committed,
     /// Nothing landed, because of a change that the remote does not need: a column to add is there already, or it cannot
-    /// ANALYZE. Build the batch again with this change in [`PushOptions::skip`](super::push::PushOptions::skip).
+    /// ANALYZE. Build the batch again with this change in [`PushOptions::skip`](super::batch::PushOptions::skip).
     Skip(ChangeId),
     /// Nothing landed, because of an `ALTER TABLE` that the remote has perhaps had already. [`look`] asks for what
     /// [`was_made`] needs: when it was made, the change is to be skipped, otherwise it was refused.
@@ -61,7 +61,7 @@ pub enum PushOutcome {
     KeyTaken(ChangeId, Box<PushRefused>),
     /// Nothing landed: the remote refused a change. It would do so again.
     Refused(Box<PushRefused>),
-    /// Nothing of this batch landed, because the remote is no longer at [`PushOptions::after`](super::push::PushOptions::after); most likely an earlier
+    /// Nothing of this batch landed, because the remote is no longer at [`PushOptions::after`](super::batch::PushOptions::after); most likely an earlier
     /// request arrived late. Ask for the position and continue from there.
     Moved,
     /// Nothing landed, and no change is to blame: the remote is busy, read-only, full ...
@@ -153,7 +153,7 @@ impl PushPlan<'_> {
         PushOutcome::Unclear
     }
 
-    /// Where the remote was before the batch, when [`PushOptions::ask_position`](super::push::PushOptions::ask_position) was set.
+    /// Where the remote was before the batch, when [`PushOptions::ask_position`](super::batch::PushOptions::ask_position) was set.
     pub fn position(&self, result: &BatchResult) -> Result<RemotePosition, PositionError> {
         match self.steps.first() {
             Some(Purpose::Ask) => position::read(result, 0),

@@ -39,16 +39,19 @@ pub(crate) fn ask(session: &Session<'_>) -> Result<Option<Asked>> {
     }))
 }
 
+/// What the remote's database has, and what a replica has that was made without it.
+pub(crate) fn not_what_it_began_as(theirs: &str, ours: &str) -> Error {
+    Error::UnusableDatabase {
+        why: format!(
+            "it has {theirs}, and this replica was made before that could be known, with {ours}; push what was changed \
+             locally, delete the replica, and connect again with bootstrap_if_empty while the remote can be reached"
+        ),
+    }
+}
+
 /// Refuses a database that a replica which was begun without it cannot become.
 pub(super) fn check(page: PageId, data: &[u8], page_size: u32) -> Result<()> {
-    let refuse = |theirs: &str, ours: &str| {
-        Err(Error::UnusableDatabase {
-            why: format!(
-                "it has {theirs}, and this replica was made before that could be known, with {ours}; push what was changed \
-                 here, delete the replica, and connect again with bootstrap_if_empty while the remote can be reached"
-            ),
-        })
-    };
+    let refuse = |theirs: &str, ours: &str| Err(not_what_it_began_as(theirs, ours));
     if data.len() != page_size as usize {
         let theirs = format!("pages of {} bytes", data.len());
         return refuse(&theirs, &format!("pages of {page_size}"));

@@ -20,6 +20,7 @@ pub(crate) mod finish;
 mod first;
 mod intent;
 mod legacy;
+mod missing;
 mod next;
 mod preview;
 mod putback;
@@ -29,6 +30,8 @@ mod unchanged;
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+#[cfg(test)]
+pub(crate) use self::first::not_what_it_began_as;
 pub(crate) use self::recover::recover;
 use self::{finish::finish_earlier, staged::OPERATION};
 use crate::{

@@ -9,7 +9,7 @@ use partial_sync_vfs::{Base, sqlite::Conn};
 use roaring::RoaringBitmap;
 
 use super::{
-    ask,
+    missing::stage_missing,
     preview::Preview,
     staged::{Asked, Staged},
     unchanged::Unchanged,
@@ -80,7 +80,7 @@ impl<'s> Next<'s> {
                 put_back.run()?;
             }
         }
-        ask::stage_missing(self.session, &self.base, &self.staged, &self.unknown(old_size)?)
+        stage_missing(self.session, &self.base, &self.staged, &self.unknown(old_size)?)
     }
 
     /// Whether anything was committed locally that [`catch_up`](Self::catch_up) has not seen. For the holder of the

@@ -6,8 +6,10 @@ use partial_sync_core::ChangeId;
 use partial_sync_transport::hrana::{self, Batch, Step, Stmt, StmtResult};
 
 use super::{
+    error::{pull_first, unclear},
     local_keys::{COUNTER, highest, references},
-    there::{OPERATION, There, execute, pull_first, summary_of, unclear},
+    remote_state::{RemoteState, summary_of},
+    request::{OPERATION, execute},
 };
 use crate::{
     change::{
@@ -30,10 +32,10 @@ pub(super) fn find_keys(
     log: &Log,
     read: &[Vec<Change>],
     change: ChangeId,
-    there: &mut There,
+    remote: &mut RemoteState,
 ) -> Result<bool> {
-    let keys = &mut there.keys;
-    let summary = summary_of(log, there.after)?;
+    let keys = &mut remote.keys;
+    let summary = summary_of(log, remote.after)?;
     if let Some(change) = summary.reshaped() {
         return Err(pull_first(change));
     }

@@ -1,19 +1,26 @@
 //! A push: sends the change log to the remote, batch by batch, each a transaction there. What was confirmed is first
 //! noted in the info file, then removed from the log, so that a change id is never used twice.
 
+mod confirm;
+mod error;
 mod keys;
 pub(crate) mod local_keys;
-mod there;
+mod remote_state;
+mod request;
+mod settle;
 
 use std::collections::BTreeSet;
 
 use partial_sync_core::ChangeId;
 use partial_sync_transport::RemoteErrorKind;
 
-pub(crate) use self::there::settle;
+pub(crate) use self::settle::settle;
 use self::{
+    confirm::confirm,
+    error::{may_not_write, unclear},
     keys::{find_keys, follow_keys},
-    there::{OPERATION, There, ask_remote, confirm, execute, may_not_write, unclear},
+    remote_state::{RemoteState, ask_remote},
+    request::{OPERATION, execute},
 };
 use crate::{
     change::{
@@ -46,9 +53,9 @@ pub(crate) fn push(session: &Session<'_>) -> Result<()> {
     let url = session.checked_url()?;
     // So that what has landed was sent with the mark that is noted here.
     settle(session, OPERATION)?;
-    let mut there = ask_remote(session, &log, url.as_ref(), false)?;
-    let pushed = send(session, &log, until, url.as_ref(), &mut there);
-    if !there.in_doubt {
+    let mut remote = ask_remote(session, &log, url.as_ref(), false)?;
+    let pushed = send(session, &log, until, url.as_ref(), &mut remote);
+    if !remote.in_doubt {
         // Where that cannot be noted, the next push or pull settles what is settled.
         let noted = session.update_info_if(Info::is_unsettled, |info| info.in_doubt = false);
         if let Err(error) = noted {
@@ -65,7 +72,7 @@ fn send(
     log: &Log,
     until: ChangeId,
     url: Option<&String>,
-    there: &mut There,
+    remote: &mut RemoteState,
 ) -> Result<()> {
     let info = session.info.lock().clone();
     let limits = PushLimits {
@@ -81,15 +88,15 @@ fn send(
     // Since a batch landed, or something was found out that the next one needs.
     let mut attempts = 0;
     loop {
-        let (mode, read) = read_transactions(log, there.after.change_id, there.rows)?;
-        follow_keys(session, &read, &mut there.keys)?;
+        let (mode, read) = read_transactions(log, remote.after.change_id, remote.rows)?;
+        follow_keys(session, &read, &mut remote.keys)?;
         let mut rewritten;
-        let transactions = if there.keys.is_empty() {
+        let transactions = if remote.keys.is_empty() {
             &read
         } else {
             rewritten = read.clone();
             for change in rewritten.iter_mut().flatten() {
-                there.keys.rewrite(change);
+                remote.keys.rewrite(change);
             }
             &rewritten
         };
@@ -97,12 +104,12 @@ fn send(
             client_id: &info.client_id,
             mark,
             pulls: info.pulls as i64,
-            after: there.after,
+            after: remote.after,
             limits,
             skip: &skip,
             mode,
-            keys: &there.keys,
-            noted: there.noted,
+            keys: &remote.keys,
+            noted: remote.noted,
             transform: session.options.transform.as_deref(),
             ask_position: false,
         };
@@ -125,10 +132,10 @@ fn send(
             |info| !info.in_doubt || info.sent < plan.last.0 || info.mark != Some(mark.get()),
             |info| info.sends(newest, mark),
         )?;
-        let in_doubt = std::mem::replace(&mut there.in_doubt, true);
+        let in_doubt = std::mem::replace(&mut remote.in_doubt, true);
         let steps = batch.steps.len();
         let sent = execute(session, batch, OPERATION).map_err(|error| {
-            there.in_doubt = in_doubt || !is_refused_unread(&error);
+            remote.in_doubt = in_doubt || !is_refused_unread(&error);
             match plan.transactions {
                 1 => if_too_large(error, steps),
                 _ => error,
@@ -136,7 +143,7 @@ fn send(
         })?;
         attempts += 1;
         let outcome = plan.outcome(&sent);
-        there.in_doubt = match outcome {
+        remote.in_doubt = match outcome {
             PushOutcome::Committed => false,
             PushOutcome::Unclear => true,
             _ => in_doubt,
@@ -145,9 +152,9 @@ fn send(
             PushOutcome::Committed => {
                 attempts = 0;
                 if plan.notes_keys {
-                    there.noted = Some(plan.last);
+                    remote.noted = Some(plan.last);
                 }
-                there.after = RemotePosition {
+                remote.after = RemotePosition {
                     pull_gen: Some(mark.get()),
                     change_id: Some(plan.last),
                 };
@@ -168,7 +175,7 @@ fn send(
                 attempts = 0;
             }
             PushOutcome::KeyTaken(change, refused) => {
-                let found = find_keys(session, log, &read, change, there)?;
+                let found = find_keys(session, log, &read, change, remote)?;
                 if found && moved.insert(change) {
                     attempts = 0;
                 } else if attempts >= ATTEMPTS {
@@ -181,7 +188,7 @@ fn send(
                     && (outcome.is_busy()
                         || matches!(outcome, PushOutcome::Moved | PushOutcome::Unclear)) =>
             {
-                *there = ask_remote(session, log, url, there.in_doubt)?;
+                *remote = ask_remote(session, log, url, remote.in_doubt)?;
             }
             outcome if outcome.is_read_only() => return Err(may_not_write()),
             PushOutcome::Failed { what, message, code } => {
