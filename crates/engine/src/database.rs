@@ -2,37 +2,32 @@
 
 use std::{
     fmt,
-    path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use partial_sync_core::ChangeId;
-use partial_sync_vfs::{OpenFile, VFS_NAME, sqlite::Conn};
 
 use crate::{
-    capture::CaptureOptions,
+    checkpoint::{OPERATION, checkpoint},
     discard::{self, LocalChange},
     error::{Error, Result},
     look::stats::{Stats, stats},
     open::{
+        close::CLOSE_WAIT,
+        local::Local,
         options::Builder,
-        replica::{CLOSE_WAIT, OPEN, OpenReplica},
+        replica::{OPEN, OpenReplica},
         session::Session,
     },
     pull, push,
     runtime::CancelHandle,
-    sql::{connection::Connection, shared_connection::ConnectionOptions},
+    sql::connection::Connection,
 };
-
-/// SQLite's VFS of databases in memory that connections share by name.
-pub(crate) const SHARED_MEMORY: &str = "memdb";
 
 /// How often closing looks whether the files are given back.
 const CLOSE_LOOK: Duration = Duration::from_millis(5);
-
-/// How long a checkpoint waits for readers so that it can empty the WAL.
-const EMPTY_WAL_WAIT: Duration = Duration::from_millis(500);
 
 /// An open database. Cheap to clone; the files are given back when the last clone and the last connection are gone.
 ///
@@ -48,13 +43,6 @@ pub struct Database {
 enum Opened {
     Local(Arc<Local>),
     Replica(Arc<OpenReplica>),
-}
-
-/// A plain SQLite file (or `:memory:`), without a remote.
-pub(crate) struct Local {
-    pub(crate) path: PathBuf,
-    /// Of a `:memory:` that its connections share: keeps its contents while there is no other connection.
-    pub(crate) memory: Option<Conn>,
 }
 
 impl fmt::Debug for Database {
@@ -123,42 +111,8 @@ impl Database {
     /// A new connection. Connections are for one thread at a time each; open as many as there are threads.
     pub fn connection(&self) -> Result<Connection> {
         match &self.inner {
-            Opened::Local(local) => {
-                let Local { path, memory } = &**local;
-                let is_file = memory.is_none() && path.as_os_str() != ":memory:";
-                let register = || match is_file {
-                    true => OpenFile::register(path),
-                    false => Ok(None),
-                };
-                // Before it is opened, and, as there may be no file yet, again afterwards.
-                drop(register()?);
-                let keep = Arc::new((local.clone(), OnceLock::new()));
-                let connection = Connection::open(ConnectionOptions {
-                    path: path.clone(),
-                    // Also here: it refuses to attach a replica.
-                    vfs: Some(memory.as_ref().map_or(VFS_NAME, |_| SHARED_MEMORY).into()),
-                    capture: None,
-                    busy_timeout: self.options.busy_timeout,
-                    keep_alive: Some(keep.clone()),
-                })?;
-                // It is dropped with the connection, after it.
-                let _ = keep.1.set(register()?);
-                Ok(connection)
-            }
-            Opened::Replica(open) => {
-                let logged = open.clone();
-                Connection::open(ConnectionOptions {
-                    path: open.replica.name().to_owned(),
-                    vfs: Some(VFS_NAME.into()),
-                    capture: Some(CaptureOptions {
-                        highest_used_id: open.highest_used_id.clone(),
-                        before_log: Arc::new(move || logged.begin_log()),
-                        ..CaptureOptions::default()
-                    }),
-                    busy_timeout: self.options.busy_timeout,
-                    keep_alive: Some(open.clone()),
-                })
-            }
+            Opened::Local(local) => local.connection(self.options.busy_timeout),
+            Opened::Replica(open) => open.connection(self.options.busy_timeout),
         }
     }
 
@@ -231,18 +185,7 @@ impl Database {
             Opened::Local(_) => self
                 .connection()?
                 .execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"),
-            Opened::Replica(open) => {
-                let session = self.session("a checkpoint")?;
-                let _sync = session.lock_sync("a checkpoint")?;
-                let _broken_by_cancel = session.interrupts(&open.engine_conn);
-                open.engine_conn.checkpoint(false)?;
-                // Emptying the WAL needs a moment without readers; one that does not come soon is not a failure.
-                open.engine_conn.busy_timeout(EMPTY_WAL_WAIT)?;
-                let emptied = open.engine_conn.checkpoint(true);
-                open.engine_conn.busy_timeout(open.timeout)?;
-                emptied?;
-                open.make_ordinary(open.unpushed())
-            }
+            Opened::Replica(_) => checkpoint(&self.session(OPERATION)?),
         }
     }
 

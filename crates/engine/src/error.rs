@@ -32,7 +32,7 @@ pub enum Error {
         operation: &'static str,
     },
     /// The remote's database is needed, but nothing of it was fetched yet.
-    #[error("{operation} needs the remote's database, of which nothing is here yet: pull first")]
+    #[error("{operation} needs the remote's database, nothing of which was fetched yet: pull first")]
     NotPulledYet {
         /// What was being done.
         operation: &'static str,
@@ -66,8 +66,8 @@ pub enum Error {
     },
     /// Another program wrote to the replica's files while they were not open here.
     #[error(
-        "{} was changed by another program: {how}. What that program wrote was not recorded and cannot be pushed; pages that \
-         are here may not fit together any more. Move the file and those beside it away and connect again{}",
+        "{} was changed by another program: {how}. What that program wrote was not recorded and cannot be pushed; its \
+         pages may not fit together any more. Move the file and its side files away and connect again{}",
         path.display(), not_pushed(*unpushed)
     )]
     ChangedElsewhere {
@@ -100,10 +100,10 @@ pub enum Error {
         /// The option.
         option: &'static str,
     },
-    /// An option that cannot be.
+    /// An invalid option.
     #[error(transparent)]
     Option(#[from] OptionError),
-    /// A segment size in a replica's files that cannot be.
+    /// An invalid segment size in a replica's files.
     #[error(transparent)]
     SegmentSize(#[from] InvalidSegmentSize),
     /// A bootstrap query that the remote did not run.
@@ -239,8 +239,8 @@ impl From<sqlite::Error> for Error {
         {
             return Self::Unsupported {
                 what: format!("ATTACH or VACUUM INTO with {}", path.display()),
-                why: "that file is a replica: what is written there would not be recorded, and pages that are not here \
-                      could not be fetched. Open it as a database of its own",
+                why: "that file is a replica: what is written there would not be recorded, and absent pages could not \
+                      be fetched. Open it as a database of its own",
             };
         }
         Self::Sqlite(SqliteError {
@@ -268,6 +268,13 @@ impl From<ReadError> for Error {
 }
 
 impl Error {
+    pub(crate) fn not_a_replica(path: &Path, why: String) -> Self {
+        Self::NotAReplica {
+            path: path.to_owned(),
+            why,
+        }
+    }
+
     pub(crate) fn storage(operation: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Storage {
             operation,
@@ -370,12 +377,12 @@ impl Error {
 /// For [`Error::ChangedElsewhere`].
 fn not_pushed(changes: Option<u64>) -> String {
     match changes {
-        Some(0) => "; nothing that was written here is lost, all of it was pushed".into(),
+        Some(0) => "; no local change is lost, all of them were pushed".into(),
         Some(n) => format!(
-            "; {n} changes that were made here and not pushed are in the file that is moved away, which any SQLite program \
+            "; {n} local changes that were not pushed are in the file that is moved away, which any SQLite program \
              reads"
         ),
-        None => "; changes that were made here and not pushed are in the files that are moved away".into(),
+        None => "; local changes that were not pushed are in the files that are moved away".into(),
     }
 }
 

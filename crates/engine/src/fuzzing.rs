@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use partial_sync_core::{PageNo, PageSize};
-use partial_sync_vfs::{MemoryStorage, write_whole};
+use partial_sync_vfs::{MemoryStorage, Replica, write_whole};
 
 pub use crate::look::inspect::{Owner, PageAt, PageView};
 use crate::{
     capture,
     change::tokens::{self, TokenKind},
     look::inspect::{self, ReadPage},
-    open::info::{self, Info},
+    open::info::Info,
 };
 
 /// A token of a statement.
@@ -48,7 +48,7 @@ pub fn classify(sql: &str) {
 pub fn info_file(bytes: &[u8]) {
     let path = Path::new("/fuzz/app.db");
     let storage = MemoryStorage::default();
-    write_whole(&storage, &info::file(path), bytes).expect("memory");
+    write_whole(&storage, &Replica::info_path(path), bytes).expect("memory");
     let Ok(Some(info)) = Info::load(&storage, path) else {
         return;
     };

@@ -29,6 +29,7 @@
 
 mod capture;
 pub mod change;
+mod checkpoint;
 mod database;
 mod discard;
 mod error;

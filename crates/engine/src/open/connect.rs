@@ -1,21 +1,20 @@
 //! [`Builder::connect`]: a plain local database, a replica that this process has open already, one that is in its files, or one
 //! that is made from the remote.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use partial_sync_transport::{Remote, ReplaceableToken};
-use partial_sync_vfs::{
-    MemoryStorage, OsStorage, Storage, register_vfs,
-    sqlite::{Conn, OpenOptions, check_build},
-};
+use partial_sync_vfs::{MemoryStorage, OsStorage, Storage, sqlite::check_build};
 
 use crate::{
-    database::{Database, Local, SHARED_MEMORY},
+    database::Database,
     error::{Error, Result},
     open::{
-        files::{absolute, memory_path, open_or_make},
+        files::open_or_make,
         info::Info,
+        local::open_local,
         options::{Builder, DEFAULT_TIMEOUT},
+        paths::{absolute, memory_path},
         remote::{self, ReplicaRemote},
         replica::{OPEN, OpenReplica},
         session::Session,
@@ -46,7 +45,8 @@ impl Builder {
         let given = remote::given(&self, &token)?;
         let info = Info::load(&*storage, &path)?;
         if given.is_none() && info.is_none() {
-            return open_local(self, path, in_memory);
+            let local = open_local(&self, path, in_memory)?;
+            return Ok(Database::local(local, self));
         }
         let mut reservation = None;
         if self.storage.is_none() && !in_memory {
@@ -67,21 +67,6 @@ impl Builder {
         open.share();
         Ok(Database::replica(open, self))
     }
-}
-
-fn open_local(options: Builder, path: PathBuf, in_memory: bool) -> Result<Database> {
-    let mut local = Local { path, memory: None };
-    if in_memory && options.shared_memory {
-        let shared = OpenOptions {
-            vfs: Some(SHARED_MEMORY.into()),
-            ..OpenOptions::default()
-        };
-        local.memory = Some(Conn::open(&local.path, &shared)?);
-    } else if in_memory {
-        local.path.clone_from(&options.path);
-    }
-    register_vfs().map_err(|e| Error::storage("open", &local.path, e))?;
-    Ok(Database::local(local, options))
 }
 
 /// Makes ready for a further handle of a replica that this process has open: of what belongs to the replica it must have the

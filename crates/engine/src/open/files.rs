@@ -1,34 +1,26 @@
-//! The files of a replica: where they are, the lock over them, and how they are made, read and, when the first connect
-//! fails, removed. Nothing here opens a SQLite connection.
+//! The files of a replica, and the lock over them: those that are there are read and checked, else they are made
+//! ([`first_connect`](crate::open::first_connect)). Nothing here opens a SQLite connection.
 
 use std::{
     any::Any,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
 };
 
-use partial_sync_core::{Epoch, PageMap, PageSize};
-use partial_sync_transport::{Remote, RemoteErrorKind};
-use partial_sync_vfs::{Base, HeaderKind, Replica, Storage, StorageFile, WalMark, header_kind, hide_file};
+use partial_sync_core::{Epoch, PageMap};
+use partial_sync_transport::Remote;
+use partial_sync_vfs::{HeaderKind, Replica, Storage, StorageFile, WalMark, header_kind, hide_file};
 
 use crate::{
     error::{Error, Result},
-    fetch::initial::InitialPages,
     open::{
-        bootstrap,
-        info::{self, Info},
+        first_connect::{Loaded, is_worth_keeping, make_new, remove_files},
+        info::Info,
         options::{Builder, PartialSync},
-        side_files::{side_file_path, temporary_files},
+        side_files::{JOURNAL, WAL, side_file_path},
     },
-    options::{PREFETCH, SEGMENT_SIZE},
     runtime::Moment,
 };
-
-/// What is known of it, which pages are here, and how far the WAL was looked at.
-type Loaded = (Info, PageMap, Option<WalMark>);
 
 /// The files of a replica, which are this process's for as long as the lock lives.
 pub(crate) struct ReplicaFiles {
@@ -109,10 +101,10 @@ fn open_existing(
     }
     check_untouched(&**storage, path, &*main, &info)?;
     let mut saved = Replica::load_map(&**storage, path)
-        .map_err(|e| not_a_replica(path, format!("its page map cannot be read: {e}")))?
-        .ok_or_else(|| not_a_replica(path, "its page map (the -pages file) is missing".into()))?;
+        .map_err(|e| Error::not_a_replica(path, format!("its page map cannot be read: {e}")))?
+        .ok_or_else(|| Error::not_a_replica(path, "its page map (the -pages file) is missing".into()))?;
     if saved.page_size.bytes() != info.page_size {
-        return Err(not_a_replica(
+        return Err(Error::not_a_replica(
             path,
             "its page map does not fit its database file".into(),
         ));
@@ -153,7 +145,7 @@ fn open_existing(
 /// The WAL moves first: another program that finds one at its old place copies it into the file and removes it, also
 /// when it then refuses the file.
 fn convert(storage: &dyn Storage, path: &Path, main: &dyn StorageFile, info: &mut Info) -> Result<()> {
-    let (old, new) = (side_file_path(path, "-wal"), Replica::wal_path(path));
+    let (old, new) = (side_file_path(path, WAL), Replica::wal_path(path));
     let failed = |e| Error::storage("rename", &old, e);
     if storage.exists(&old).map_err(failed)? {
         if !is_empty(storage, &new)? {
@@ -171,8 +163,8 @@ fn convert(storage: &dyn Storage, path: &Path, main: &dyn StorageFile, info: &mu
 fn check_untouched(storage: &dyn Storage, path: &Path, main: &dyn StorageFile, info: &Info) -> Result<()> {
     let unpushed = info.ordinary.map(|mark| mark.unpushed);
     for (suffix, how) in [
-        ("-journal", "it was interrupted and left a rollback journal"),
-        ("-wal", "it left a WAL"),
+        (JOURNAL, "it was interrupted and left a rollback journal"),
+        (WAL, "it left a WAL"),
     ] {
         if !is_empty(storage, &side_file_path(path, suffix))? {
             return Err(changed(path, how, unpushed));
@@ -204,121 +196,6 @@ fn changed(path: &Path, how: &'static str, unpushed: Option<u64>) -> Error {
     }
 }
 
-/// Makes a replica where there is none, or where a first connect was cut off: then it continues where that was, if what it
-/// left is of this remote and the revision is still kept.
-fn make_new(
-    storage: &Arc<dyn Storage>,
-    path: &Path,
-    unfinished: Option<Info>,
-    remote: &Arc<dyn Remote>,
-    options: &Builder,
-    begun: Moment,
-) -> Result<Loaded> {
-    let main = storage
-        .open(path, true)
-        .map_err(|e| Error::storage("open", path, e))?;
-    if unfinished.is_none() && !main.is_empty().map_err(|e| Error::storage("read", path, e))? {
-        return Err(not_a_replica(
-            path,
-            "there is a file already that was not made by a connect to a remote; move it away or choose another path".into(),
-        ));
-    }
-    let url = remote.known_url();
-    let wanted = InitialPages::of(options);
-    let mut left = match &unfinished {
-        Some(info) if options.bootstrap_if_empty && url.as_ref() == Some(&info.remote_url) => {
-            bootstrap::resumable(&**storage, path, info, &wanted)?
-        }
-        _ => None,
-    };
-    let mut random = options
-        .seed
-        .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
-    let mut info = Info::new(url.unwrap_or_default());
-    info.client_id = format!("{}-{:032x}", options.client_name, random.u128(..));
-    let partial = options.partial.clone().unwrap_or_default();
-    info.bootstrap = partial.bootstrap;
-    info.segment_size = (partial.segment_size).unwrap_or(SEGMENT_SIZE.default_number());
-    info.prefetch = partial.prefetch.unwrap_or(PREFETCH.default_flag());
-    let made = loop {
-        // What an earlier replica of this name left must not be taken for this one's: the page map before the info file
-        // that speaks of another revision.
-        let files: &[_] = match &left {
-            Some(_) => &["-wal", "-shm", "-changes"],
-            None => &["-pages", "-wal", "-shm", "-changes"],
-        };
-        let files = files.iter().map(|suffix| side_file_path(path, suffix));
-        for file in files.chain([Replica::wal_path(path)]) {
-            storage
-                .remove(&file)
-                .map_err(|e| Error::storage("remove", &file, e))?;
-        }
-        match &left {
-            Some(left) => note(&mut info, &left.base, left.page_size),
-            None => {
-                main.set_len(0).map_err(|e| Error::storage("empty", path, e))?;
-                (info.base_revision, info.base_size) = (String::new(), 0);
-            }
-        }
-        info.save(&**storage, path)?;
-        if !options.bootstrap_if_empty {
-            break bootstrap::empty(storage, path)?;
-        }
-        let resumes = left.is_some();
-        let mut noting = |base: &Base, page_size| {
-            note(&mut info, base, page_size);
-            info.save(&**storage, path)
-        };
-        let fetching = bootstrap::download(
-            &**remote,
-            storage,
-            path,
-            &wanted,
-            options.timeout,
-            left.take(),
-            &mut noting,
-        );
-        match options.cancel.wait(begun, "the first connect", fetching) {
-            Err(Error::Remote(e))
-                if resumes
-                    && matches!(
-                        e.kind,
-                        RemoteErrorKind::RevisionExpired | RemoteErrorKind::RevisionUnknown
-                    ) =>
-            {
-                tracing::info!(error = %e, "the first connect begins again: its revision is gone");
-            }
-            // The first pull brings it.
-            Err(Error::Remote(e)) if e.kind == RemoteErrorKind::Paused => {
-                (info.base_revision, info.base_size) = (String::new(), 0);
-                break bootstrap::empty(storage, path)?;
-            }
-            made => break made?,
-        }
-    };
-    info.ready = true;
-    info.page_size = made.page_size.bytes();
-    if let Some(base) = &made.base {
-        note(&mut info, base, made.page_size);
-        info.last_pull = Some(info::now());
-    }
-    info.remote_hydrates = made.hydrates;
-    info.save(&**storage, path)?;
-    Ok((info, made.map, None))
-}
-
-fn note(info: &mut Info, base: &Base, page_size: PageSize) {
-    info.base_revision = base.revision.as_str().to_owned();
-    info.base_size = base.size.0;
-    info.page_size = page_size.bytes();
-}
-
-/// Whether what a first connect that failed has left is worth going on from: the network failed, and not everything was in
-/// vain.
-fn is_worth_keeping(storage: &dyn Storage, path: &Path, error: &Error) -> bool {
-    error.is_transient() && storage.exists(&side_file_path(path, "-pages")).unwrap_or(false)
-}
-
 /// The lock of the database file, which is made (empty) when it is not there.
 fn take_lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Any + Send + Sync>> {
     storage
@@ -330,61 +207,4 @@ fn take_lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn Any + Send + 
         },
         _ => Error::storage("lock", path, e),
     })
-}
-
-/// Removes what a first connect that failed has made. The info file goes last, and only when the rest went: while it
-/// is there, and says that the replica is not ready, the next connect starts over.
-pub(crate) fn remove_files(storage: &dyn Storage, path: &Path) {
-    let info = info::file(path);
-    let said_ready = Info::load(storage, path).is_ok_and(|info| info.is_some_and(|info| info.ready));
-    let mut files = [
-        "",
-        "-wal",
-        "-shm",
-        "-pages",
-        "-pages.tmp",
-        "-changes",
-        "-info.tmp",
-    ]
-    .map(|suffix| side_file_path(path, suffix))
-    .to_vec();
-    files.push(Replica::wal_path(path));
-    files.extend(temporary_files(path));
-    // Only making the name of a complete info file durable can have failed: as long as it is there all must stay.
-    files.insert(if said_ready { 0 } else { files.len() }, info);
-    for file in files {
-        if let Err(error) = storage.remove(&file) {
-            tracing::warn!(%error, file = %file.display(), "files of a replica that could not be made were left behind");
-            return;
-        }
-    }
-}
-
-/// What is at the path cannot be used.
-pub(crate) fn not_a_replica(path: &Path, why: String) -> Error {
-    Error::NotAReplica {
-        path: path.to_owned(),
-        why,
-    }
-}
-
-/// A path that no file has, and no other database in memory.
-pub(crate) fn memory_path() -> PathBuf {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let folder = if cfg!(windows) {
-        "C:\\partial-sync-memory"
-    } else {
-        "/:memory:"
-    };
-    Path::new(folder).join(format!("{}.db", NEXT.fetch_add(1, Ordering::Relaxed)))
-}
-
-/// The path that names the file whatever the current folder is.
-pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
-    let failed = |e| Error::storage("find", path, e);
-    let full = std::path::absolute(path).map_err(failed)?;
-    match (full.parent(), full.file_name()) {
-        (Some(folder), Some(name)) => Ok(folder.canonicalize().map_err(failed)?.join(name)),
-        _ => Err(not_a_replica(path, "the path names no file".into())),
-    }
 }

@@ -2,21 +2,18 @@
 //! is written and not before.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use partial_sync_core::{PageCount, Revision};
-use partial_sync_vfs::{Base, OrdinaryMark, Storage, WalMark, read_whole, write_whole};
+use partial_sync_vfs::{Base, OrdinaryMark, Replica, Storage, WalMark, read_whole, write_whole};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     change::position::Mark,
     error::{Error, Result},
-    open::{
-        options::Bootstrap,
-        side_files::{INFO, side_file_path},
-    },
+    open::options::Bootstrap,
 };
 
 /// The format that this version writes.
@@ -178,11 +175,8 @@ impl Info {
 
     /// Reads the file of the replica at `path`; `None` when there is none.
     pub(crate) fn load(storage: &dyn Storage, path: &Path) -> Result<Option<Self>> {
-        let file = file(path);
-        let damaged = |why: String| Error::NotAReplica {
-            path: path.to_owned(),
-            why,
-        };
+        let file = Replica::info_path(path);
+        let damaged = |why| Error::not_a_replica(path, why);
         let Some(bytes) = read_whole(storage, &file, LIMIT).map_err(|e| Error::storage("read", &file, e))?
         else {
             return Ok(None);
@@ -285,7 +279,7 @@ impl Info {
     }
 
     pub(crate) fn save(&self, storage: &dyn Storage, path: &Path) -> Result<()> {
-        let file = file(path);
+        let file = Replica::info_path(path);
         let bytes = serde_json::to_vec_pretty(self)
             .expect("an Info has string keys and no floats: it is always JSON");
         write_whole(storage, &file, &bytes).map_err(|e| Error::storage("write", &file, e))
@@ -294,15 +288,8 @@ impl Info {
 
 /// A revision that was read from a file, checked.
 pub(crate) fn revision(text: &str, path: &Path) -> Result<Revision> {
-    Revision::new(text).ok_or_else(|| Error::NotAReplica {
-        path: path.to_owned(),
-        why: "its info file names no base revision".into(),
-    })
-}
-
-/// The info file of the replica at `path`.
-pub(crate) fn file(path: &Path) -> PathBuf {
-    side_file_path(path, INFO)
+    Revision::new(text)
+        .ok_or_else(|| Error::not_a_replica(path, "its info file names no base revision".into()))
 }
 
 /// Seconds since 1970.

@@ -1,4 +1,5 @@
-//! A replica that is open: what it is made of, what it knows of itself, and how it is given back. What can be done with it is
+//! A replica that is open: what it is made of, and what it knows of itself. How it is given back
+//! is in [`close`](crate::open::close). What can be done with it is
 //! in [`crate::push`], [`crate::pull`] and the rest; each does it on a [`Session`](crate::open::session::Session).
 
 use std::{
@@ -15,32 +16,31 @@ use std::{
 use parking_lot::Mutex;
 use partial_sync_core::{ChangeId, PageSize, SegmentSize};
 use partial_sync_transport::{Remote, ReplaceableToken};
-use partial_sync_vfs::{OrdinaryMark, Replica, ReplicaConfig, Storage, sqlite::Conn};
+use partial_sync_vfs::{Replica, ReplicaConfig, Storage, VFS_NAME, sqlite::Conn};
 use tokio::sync::watch;
 
 use crate::{
+    capture::CaptureOptions,
     change::position::{Mark, Sent},
     error::{Error, Result},
     fetch::{
         source::{RemoteSource, base_is_elsewhere},
         statement_prefetch::StatementPrefetch,
     },
-    log::Log,
     open::{
-        files::{ReplicaFiles, not_a_replica, remove_files},
-        info::{Info, SavedOrdinaryMark},
+        files::ReplicaFiles,
+        first_connect::remove_files,
+        info::Info,
         options::Builder,
         plain::open_plain,
         remote::ReplicaRemote,
         sharing::{Reservation, Sharing},
     },
+    sql::{connection::Connection, shared_connection::ConnectionOptions},
 };
 
 /// The replicas that this process has open.
 pub(crate) static OPEN: Sharing<OpenReplica> = Sharing::new();
-
-/// How long closing waits for what is still there.
-pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
 /// A replica that is open. [`OpenReplica::give_back`] says how it ends; then the lock goes.
 pub(crate) struct OpenReplica {
@@ -87,7 +87,7 @@ pub(crate) struct Unfinished {
 }
 
 /// A connection that is closed before the rest of what it stands on.
-pub(crate) struct EngineConn(Option<Conn>);
+pub(crate) struct EngineConn(pub(super) Option<Conn>);
 
 impl Deref for EngineConn {
     type Target = Conn;
@@ -97,6 +97,19 @@ impl Deref for EngineConn {
             .as_ref()
             .expect("only OpenReplica::give_back takes it, and nothing is done after that")
     }
+}
+
+/// Makes the replica's files known to the VFS.
+fn register(config: ReplicaConfig) -> Result<Arc<Replica>> {
+    let path = config.path.clone();
+    Replica::register(config).map_err(|e| match e.kind() {
+        ErrorKind::WouldBlock => Error::InUse { path },
+        ErrorKind::ResourceBusy => Error::LeftOpen {
+            path,
+            what: "connections of an earlier open",
+        },
+        _ => Error::storage("open", &path, e),
+    })
 }
 
 impl OpenReplica {
@@ -121,7 +134,8 @@ impl OpenReplica {
             token,
             is_offline,
         } = access;
-        let page_size = PageSize::new(info.page_size).map_err(|e| not_a_replica(&path, e.to_string()))?;
+        let page_size =
+            PageSize::new(info.page_size).map_err(|e| Error::not_a_replica(&path, e.to_string()))?;
         let base = info.base(&path)?;
         let (segment, prefetch) = (SegmentSize::new(info.segment_size)?, info.prefetch);
         let hydrates = prefetch.then_some(info.remote_hydrates);
@@ -135,7 +149,7 @@ impl OpenReplica {
             prefetch: hydrates.map(|hydrates| Arc::new(StatementPrefetch::new(hydrates))),
             lives: watch::Sender::default(),
         });
-        let replica = Replica::register(ReplicaConfig {
+        let replica = register(ReplicaConfig {
             storage: storage.clone(),
             path: path.clone(),
             page_size,
@@ -146,14 +160,6 @@ impl OpenReplica {
             prefetch,
             wait: options.timeout,
             temporary: false,
-        })
-        .map_err(|e| match e.kind() {
-            ErrorKind::WouldBlock => Error::InUse { path: path.clone() },
-            ErrorKind::ResourceBusy => Error::LeftOpen {
-                path: path.clone(),
-                what: "connections of an earlier open",
-            },
-            _ => Error::storage("open", &path, e),
         })?;
         let keep = || {
             replica
@@ -197,6 +203,22 @@ impl OpenReplica {
             encryption: options.encryption.clone(),
             _lock: lock,
             reservation,
+        })
+    }
+
+    /// A new connection, which records what it changes.
+    pub(crate) fn connection(self: &Arc<Self>, busy_timeout: Duration) -> Result<Connection> {
+        let logged = self.clone();
+        Connection::open(ConnectionOptions {
+            path: self.replica.name().to_owned(),
+            vfs: Some(VFS_NAME.into()),
+            capture: Some(CaptureOptions {
+                highest_used_id: self.highest_used_id.clone(),
+                before_log: Arc::new(move || logged.begin_log()),
+                ..CaptureOptions::default()
+            }),
+            busy_timeout,
+            keep_alive: Some(self.clone()),
         })
     }
 
@@ -287,81 +309,5 @@ impl OpenReplica {
             .fetch_max(next.highest_used_id.max(next.acknowledged), Ordering::AcqRel);
         *info = next;
         Ok(())
-    }
-}
-
-impl OpenReplica {
-    /// How many local changes were not pushed, if the file may become an ordinary one; else nobody asks.
-    pub(crate) fn unpushed(&self) -> Option<u64> {
-        if !self.may_have_log() {
-            return self.replica.may_be_whole().then_some(0);
-        }
-        let count = || Log::new(&self.engine_conn).count();
-        match self
-            .replica
-            .may_be_whole()
-            .then(|| self.engine_conn.without_waiting(u32::MAX, count))
-        {
-            Some(Ok((Ok(unpushed), _))) => Some(unpushed),
-            _ => None,
-        }
-    }
-
-    /// Makes the database file an ordinary one for other programs, if every page of it is here and the WAL is empty.
-    pub(crate) fn make_ordinary(&self, unpushed: Option<u64>) -> Result<()> {
-        let Some(unpushed) = unpushed else { return Ok(()) };
-        let note = |mark: OrdinaryMark| {
-            let mark = SavedOrdinaryMark {
-                change_counter: mark.change_counter,
-                bytes: mark.bytes,
-                unpushed,
-            };
-            self.update_info(|info| info.ordinary = Some(mark))
-                .map_err(std::io::Error::other)
-        };
-        self.replica
-            .make_ordinary(note)
-            .map_err(|e| Error::storage("finish", self.replica.name(), e))?;
-        Ok(())
-    }
-
-    /// Closes every file: the last connection checkpoints, what a pull left behind is waited for, the page map is saved.
-    /// Whatever is still there after that can do nothing to the files any more. The caller drops the lock and the place
-    /// by dropping this.
-    pub(crate) fn give_back(&mut self) -> Result<()> {
-        // The engine's own connection last: it checkpoints.
-        drop(self.reader.0.take());
-        if self.engine_conn.0.is_none() {
-            return Ok(());
-        }
-        let unpushed = self.unpushed();
-        self.engine_conn.0 = None;
-        let left = self.replica.wait_until_unused(CLOSE_WAIT);
-        let path = self.replica.name();
-        let saved = self
-            .replica
-            .save_map()
-            .map_err(|e| Error::storage("save the page map of", path, e))
-            .and_then(|()| match left {
-                0 => self.make_ordinary(unpushed),
-                _ => Ok(()),
-            });
-        self.replica.close();
-        saved?;
-        match left {
-            0 => Ok(()),
-            _ => Err(Error::LeftOpen {
-                path: path.to_owned(),
-                what: "a pull that was given up",
-            }),
-        }
-    }
-}
-
-impl Drop for OpenReplica {
-    fn drop(&mut self) {
-        if let Err(error) = self.give_back() {
-            tracing::warn!(%error, "a replica could not be closed as it should; pages fetched lately may be fetched again");
-        }
     }
 }
