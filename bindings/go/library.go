@@ -34,7 +34,8 @@ import (
 )
 
 // inGo spells the names of the C API that messages mention as this package does.
-var inGo = strings.NewReplacer("discard_change(", "DiscardChange(", "accept_new_url", "AcceptNewUrl")
+var inGo = strings.NewReplacer("discard_change(", "DiscardChange(", "discard_change;", "DiscardChange;",
+	"accept_new_url", "AcceptNewUrl", "bootstrap_if_empty", "BootstrapIfEmpty")
 
 // take turns what a call said into an error. It owns e.
 func take(code C.enum_PartialSyncCode, e *C.PartialSyncError) error {

@@ -1,7 +1,10 @@
 //! Errors on their way to JavaScript: a text, a kind, SQLite's extended result code, and that code's name.
 
 use napi_derive::napi;
-use partial_sync::{Error, ErrorKind};
+use partial_sync::{
+    Error, ErrorKind,
+    options::{Language, in_language},
+};
 use partial_sync_transport::RemoteErrorKind;
 use partial_sync_vfs::sqlite::code_names::name_of;
 
@@ -23,10 +26,7 @@ pub struct Failure {
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
         Self {
-            message: error
-                .to_string()
-                .replace("discard_change(", "discardChange(")
-                .replace("accept_new_url", "acceptNewUrl"),
+            message: in_language(&error.to_string(), Language::Node),
             kind: error.kind().name(),
             raw_code: error.sqlite_code(),
             change: error.change().map(|change| change.0),

@@ -2,6 +2,8 @@
 
 use std::{error::Error, io, path::PathBuf};
 
+use partial_sync::options::{Language, in_language};
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -68,8 +70,8 @@ impl CliError {
             let call = format!("discard_change({change})");
             said = said.replace(&call, &format!("`partial-sync discard REPLICA {change}`"));
         }
-        if matches!(self, Self::Database(partial_sync::Error::OtherRemote { .. })) {
-            said = said.replace(" accept_new_url", " --accept-new-url");
+        if matches!(self, Self::Database(_)) {
+            said = in_language(&said, Language::Program);
         }
         eprintln!("error: {said}");
         let mut cause = self.source();

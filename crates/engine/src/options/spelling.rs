@@ -41,6 +41,16 @@ impl Language {
         }
     }
 
+    /// The call that gives a local change up, which error texts name.
+    pub(super) const fn discard_change(self) -> &'static str {
+        match self {
+            Self::Node => "discardChange",
+            Self::Go => "DiscardChange",
+            Self::Python | Self::C | Self::Rust => "discard_change",
+            Self::Program => "partial-sync discard",
+        }
+    }
+
     /// Whether a time of this name is in seconds.
     pub fn is_in_seconds(self, name: &str) -> bool {
         self == Self::Python && !name.ends_with("_ms") && !name.ends_with("milliseconds")

@@ -237,3 +237,62 @@ fn values_are_of_their_type_and_in_range() {
             .is_ok()
     );
 }
+
+/// What is called otherwise where it is read helps nobody.
+#[test]
+fn error_texts_name_options_as_the_language_of_the_reader_does() {
+    use crate::{ChangeId, Error, change::push::PushRefused};
+    let refused = |change_id, key| {
+        Error::PushRefused(Box::new(PushRefused {
+            change_id,
+            batch: (ChangeId(7), ChangeId(9)),
+            table: Some("discard_changes".into()),
+            key,
+            sql: String::new(),
+            message: "CHECK constraint failed: an_accept_new_url".into(),
+            code: None,
+        }))
+    };
+    let a_row = vec![("id".to_owned(), crate::change::Value::Integer(1))];
+    let other_remote = Error::OtherRemote {
+        path: "/a.db".into(),
+        replica: "http://a".into(),
+        asked: "http://b".into(),
+    };
+    let conflict = Error::PullConflict {
+        change: ChangeId(7),
+        what: "the schema".into(),
+        message: String::new(),
+    };
+    let began_without = crate::pull::not_what_it_began_as("text in UTF-16", "text in UTF-8");
+    let names = |language: Language| match language {
+        Language::Node => ["acceptNewUrl", "bootstrapIfEmpty", "discardChange"],
+        Language::Go => ["AcceptNewUrl", "BootstrapIfEmpty", "DiscardChange"],
+        // It has no such option.
+        Language::Program => ["--accept-new-url", "bootstrap_if_empty", "partial-sync discard"],
+        Language::Python | Language::C | Language::Rust => {
+            ["accept_new_url", "bootstrap_if_empty", "discard_change"]
+        }
+    };
+    for language in LANGUAGES {
+        let [accept, bootstrap, discard] = names(language);
+        for (error, named) in [
+            (&other_remote, format!("with {accept}")),
+            (&began_without, format!("with {bootstrap} ")),
+            (&conflict, format!("with {discard}(7)")),
+            (&refused(Some(ChangeId(7)), vec![]), format!("with {discard}(7)")),
+            (
+                &refused(Some(ChangeId(7)), a_row.clone()),
+                format!("with {discard}(7)"),
+            ),
+            (&refused(None, vec![]), format!("with {discard};")),
+        ] {
+            let text = in_language(&error.to_string(), language);
+            assert!(text.contains(&named), "{language:?}: {text}");
+            if let Error::PushRefused(_) = error {
+                assert!(text.contains("an_accept_new_url"), "{language:?}: {text}");
+            }
+        }
+        assert_eq!(in_language("é, ü_ö; Ω", language), "é, ü_ö; Ω");
+    }
+}
