@@ -9,7 +9,7 @@ mod query;
 mod reader;
 mod refusal;
 mod selection;
-mod snapshot;
+mod sqlite_query;
 mod stream;
 
 use std::{sync::Arc, time::Duration};
@@ -32,7 +32,7 @@ use crate::{error::ServerError, follow::Follower, metrics::Metrics};
 pub use query::{QueryError, QueryLimits, QueryRunner};
 pub use reader::RevisionReader;
 pub use refusal::Refusal;
-pub use snapshot::SnapshotQueries;
+pub use sqlite_query::SnapshotQueries;
 
 /// What the endpoint needs besides the database.
 #[derive(Clone)]
