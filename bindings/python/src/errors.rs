@@ -56,7 +56,7 @@ create_exception!(
     turso,
     ProgrammingError,
     DatabaseError,
-    "The program uses this module wrongly: a closed connection, a wrong number of parameters, an option that cannot be."
+    "The program uses this module wrongly: a closed connection, a wrong number of parameters, an invalid option."
 );
 create_exception!(
     turso,

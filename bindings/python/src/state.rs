@@ -112,7 +112,7 @@ fn disordered() -> EngineError {
 pub(crate) struct Executed {
     pub run: Option<RunId>,
     pub columns: Arc<Columns>,
-    /// Rows changed; -1 when it is no INSERT, UPDATE, DELETE or REPLACE.
+    /// Rows changed; -1 when it is not an INSERT, UPDATE, DELETE or REPLACE.
     pub changed: i64,
     pub last_rowid: i64,
 }

@@ -35,7 +35,7 @@ pub enum HistoryError {
         "the page history is at revision {found}, not at {expected}: another server follows the same file; stop one"
     )]
     Conflict {
-        /// The revision that was the latest as far as the caller knows.
+        /// The latest revision that the caller knows.
         expected: Seq,
         /// The revision that is the latest.
         found: Seq,
@@ -66,7 +66,7 @@ pub enum ServerError {
         /// Why.
         reason: String,
     },
-    /// The file is no SQLite database, or SQLite cannot open it.
+    /// The file is not a SQLite database, or SQLite cannot open it.
     #[error("{path} cannot be opened as a SQLite database: {source}")]
     Open {
         /// The file.

@@ -45,7 +45,7 @@ mod integer_as_string {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<i64, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(d)?;
         text.parse()
-            .map_err(|_| D::Error::custom(format!("{text:?} is no 64-bit integer")))
+            .map_err(|_| D::Error::custom(format!("{text:?} is not a 64-bit integer")))
     }
 }
 

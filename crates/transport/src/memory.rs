@@ -237,7 +237,7 @@ impl State {
                 RemoteErrorKind::RevisionUnknown,
                 match wanted {
                     Some(name) => {
-                        format!("revision {name} is not known here. Is this the remote of this replica?")
+                        format!("revision {name} is unknown. Is this the remote of this replica?")
                     }
                     None => "this remote has no revision yet; push one".to_owned(),
                 },

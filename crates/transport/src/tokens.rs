@@ -18,7 +18,7 @@ pub enum TokenKind {
     Other,
 }
 
-/// A token; white space and comments are none.
+/// A token; white space and comments are not tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token<'a> {
     /// What it is.

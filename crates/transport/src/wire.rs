@@ -252,7 +252,7 @@ impl PullUpdatesHeader {
         let mode = match WireApplyMode::try_from(self.apply_mode) {
             Ok(WireApplyMode::Incremental) => ApplyMode::Incremental,
             Ok(WireApplyMode::ReplaceBase) => ApplyMode::ReplaceBase,
-            Err(_) => return Err(WireError::Unsupported("an apply mode that is not known here")),
+            Err(_) => return Err(WireError::Unsupported("an unknown apply mode")),
         };
         Ok((revision, db_size, mode, encoding))
     }

@@ -476,7 +476,7 @@ fn refuse(context: &AuthContext<'_>) -> Option<Refusal> {
     if name.eq_ignore_ascii_case("sqlite_dbpage") {
         return Some(Refusal {
             what: "writing to sqlite_dbpage".into(),
-            advice: "it would change pages behind the change log; change rows instead",
+            advice: "it would change pages without the change log; change rows instead",
         });
     }
     None

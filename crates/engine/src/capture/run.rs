@@ -110,7 +110,7 @@ impl Recording<'_> {
         }
         let kept = match &outcome {
             Ok(_) => true,
-            // Only FAIL leaves changes behind an error; SQLite answers 0 for a statement that it has undone.
+            // Only FAIL fails and leaves changes; SQLite answers 0 for a statement that it has undone.
             Err(Error::Sqlite(e)) if e.code() == codes::CONSTRAINT && ddl.is_none() && !nothing_seen => {
                 changed > 0
                     || nested

@@ -55,7 +55,7 @@ struct Gone {
 /// row's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "it writes to virtual table {table:?} under key {key}, which a new row of table {owner:?} had here and which is {to} on \
+    "it writes to virtual table {table:?} under key {key}, which a new row of table {owner:?} had locally and which is {to} on \
      the remote. What is written in one transaction with its row goes with it; of this it is not known whether it is that \
      row's. Nothing is lost: discard the change, pull, and write it again"
 )]

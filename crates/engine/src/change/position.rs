@@ -86,7 +86,7 @@ pub struct RemotePosition {
     pub change_id: Option<ChangeId>,
 }
 
-/// A position that cannot be gone on from, or cannot be read.
+/// A position that a push cannot continue from, or that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PositionError {
     /// The remote lost changes that it had acknowledged.

@@ -71,7 +71,7 @@ pub enum SqlError {
         table: String,
     },
     /// A text that is not what it was recorded as.
-    #[error("a statement recorded as {expected} is none: {sql}")]
+    #[error("expected {expected} in the change log, found: {sql}")]
     NotAStatement {
         /// What it should be.
         expected: &'static str,

@@ -73,7 +73,7 @@ pub(crate) fn base_is_elsewhere(remote: &dyn Remote, info: &Info) -> Option<Remo
     let url = remote.known_url();
     info.base_is_elsewhere(url.as_deref()).then(|| {
         let message = format!(
-            "{} is not the remote that this replica's pages are from; those that are not here can be read after a pull \
+            "{} is not the remote that this replica's pages are from; absent ones can be read after a pull \
              from it",
             url.as_deref().unwrap_or("the remote")
         );

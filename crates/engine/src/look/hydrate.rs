@@ -76,8 +76,8 @@ impl Database {
         session.replica.settle(wait, || session.check(OPERATION).is_err())
     }
 
-    /// Fetches the pages that a `SELECT` touches when the remote runs it at the base revision, as far as they are absent:
-    /// afterwards that query needs no request.
+    /// Fetches the absent pages that a `SELECT` touches when the remote runs it at the base revision: afterwards that query
+    /// needs no request.
     pub fn hydrate_query(&self, sql: &str, progress: impl FnMut(HydrateProgress) + Send) -> Result<Hydrated> {
         let session = &self.session(OPERATION)?;
         let _sync = session.lock_sync(OPERATION)?;

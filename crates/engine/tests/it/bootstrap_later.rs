@@ -553,7 +553,7 @@ fn a_remote_with_other_pages_or_text_than_the_replica_began_with_is_refused_with
         let error = db.pull().unwrap_err();
         assert!(error.to_string().contains(theirs), "{error}");
         assert!(
-            error.to_string().contains("push what was changed here"),
+            error.to_string().contains("push what was changed locally"),
             "{error}"
         );
         assert_eq!(one(&db, "select count(*) from notes"), "Integer(2)");

@@ -37,7 +37,7 @@ const HMAC_MIN_BYTES: usize = 32;
 pub enum KeyError {
     /// Neither of the forms that a key can have.
     #[error(
-        "the key is none that this server can use. It must be an Ed25519 public key, as PEM (`-----BEGIN PUBLIC \
+        "this server cannot use the key. It must be an Ed25519 public key, as PEM (`-----BEGIN PUBLIC \
          KEY-----`) or as 43 characters of base64url, or `hmac:` followed by a shared secret of at least 32 bytes"
     )]
     Unknown,
@@ -148,7 +148,8 @@ impl Jwt {
                 )
             }
             ErrorKind::InvalidToken | ErrorKind::Base64(_) | ErrorKind::Utf8(_) => {
-                "the token is no JSON Web Token: it must have three parts, with dots between them".to_owned()
+                "the token is not a JSON Web Token: it must have three parts, with dots between them"
+                    .to_owned()
             }
             ErrorKind::Json(_) => format!(
                 "the token cannot be read: its header must name {:?} as `alg`, its claims must be `exp` and `nbf` \

@@ -174,7 +174,7 @@ async fn parse<T: DeserializeOwned + Send + 'static>(body: Bytes) -> Result<T, R
             StatusCode::BAD_REQUEST,
             error(
                 code::BAD_REQUEST,
-                format!("the body is no Hrana request in JSON: {cause}"),
+                format!("the body is not a Hrana request in JSON: {cause}"),
             ),
         )
     })

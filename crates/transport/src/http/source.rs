@@ -51,7 +51,7 @@ impl UrlSource {
             Self::Function(f) => RemoteUrl::parse(&f().ok_or_else(|| {
                 RemoteError::new(
                     RemoteErrorKind::Paused,
-                    "sync is paused: the url function gave no url. Local reads of pages that are here and local \
+                    "sync is paused: the url function gave no url. Reads of present pages and local \
                      writes continue; try again when it gives one",
                 )
             })?),

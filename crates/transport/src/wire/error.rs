@@ -21,7 +21,7 @@ pub enum WireError {
     /// A header that contradicts itself or the protocol.
     #[error("the answer's header is wrong: {0}")]
     BadHeader(&'static str),
-    /// A bitmap that is none, or too large.
+    /// Not a bitmap, or too large a one.
     #[error("a page bitmap cannot be read: {0}")]
     Bitmap(String),
     /// Something that the protocol allows and this project does not do.

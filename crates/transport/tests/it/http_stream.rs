@@ -261,17 +261,17 @@ async fn invariant_5_every_rule_of_the_protocol_is_checked() {
             answer(&raw(), &[(0, page(0, SIZE))]),
         ),
         (
-            "no SQLite page size",
+            "not a SQLite page size",
             ids(&[1]),
             answer(&raw(), &[(1, page(1, 500))]),
         ),
         (
-            "no SQLite page size",
+            "not a SQLite page size",
             ids(&[1]),
             answer(&raw(), &[(1, Bytes::new())]),
         ),
         (
-            "no SQLite page size",
+            "not a SQLite page size",
             ids(&[0]),
             answer(&raw(), &[(0, Bytes::from_static(b"x"))]),
         ),

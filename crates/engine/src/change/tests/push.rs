@@ -121,7 +121,7 @@ fn invariant_2_a_batch_sent_twice_lands_once() {
     assert_eq!(send(&remote, &push), PushOutcome::Committed);
     assert_eq!(send(&remote, &push), PushOutcome::Moved);
     assert_eq!(rows_of(&remote), 2);
-    // The batch behind it lands once as well, also when it comes again late.
+    // The batch after it lands once as well, also when it comes again late.
     let next = [vec![Change {
         id: ChangeId(9),
         ..keyless[0][0].clone()

@@ -23,8 +23,8 @@ use crate::{
 /// A database larger than this (128 GiB of 4 KiB pages) is not drawn page by page.
 const MOST_PAGES: u32 = 1 << 25;
 impl Database {
-    /// Says for each page whether it is here and, as far as the pages that are here tell, to which table or index it
-    /// belongs. Fetches nothing.
+    /// Says for each page whether it is present and, where the present pages tell, to which table or index it belongs.
+    /// Fetches nothing.
     pub fn page_map(&self) -> Result<PageMapView> {
         let open = self.open_replica("inspecting the page map")?;
         let replica = &open.replica;

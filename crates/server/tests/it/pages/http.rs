@@ -250,7 +250,7 @@ async fn a_path_that_cannot_be_served_is_an_error_at_the_start() {
     let text = folder.path().join("text.db");
     std::fs::write(
         &text,
-        "this is no SQLite database, but it is long enough to be one ".repeat(100),
+        "this is not a SQLite database, but it is long enough to be one ".repeat(100),
     )
     .unwrap();
     let refused = Server::builder(&text).listen("127.0.0.1:0").await.unwrap_err();

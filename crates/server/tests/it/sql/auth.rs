@@ -130,8 +130,8 @@ fn a_token_that_is_no_good_is_told_why() {
         (forged, "not signed"),
         (hmac, "must be signed with EdDSA"),
         (none.to_owned(), "cannot be read"),
-        ("x".to_owned(), "no JSON Web Token"),
-        ("a.b.c".to_owned(), "no JSON Web Token"),
+        ("x".to_owned(), "not a JSON Web Token"),
+        ("a.b.c".to_owned(), "not a JSON Web Token"),
     ] {
         let reason = reason(check(&jwt, &token, "any"));
         assert!(reason.contains(text), "{token}: {reason}");

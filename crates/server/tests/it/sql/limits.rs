@@ -135,7 +135,7 @@ async fn a_body_that_is_no_request_is_refused_with_what_is_wrong_with_it() {
             answer["error"]
                 .as_str()
                 .unwrap()
-                .starts_with("the body is no Hrana request")
+                .starts_with("the body is not a Hrana request")
         );
     }
 }
