@@ -97,6 +97,8 @@ func inFrontOf(address string) *remote {
 	check(err)
 	r := &remote{heard: make(chan struct{})}
 	proxy := httputil.NewSingleHostReverseProxy(to)
+	// A client that leaves in the middle of an answer is what this is about.
+	proxy.ErrorLog = log.New(io.Discard, "", 0)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 		if !r.hushed.Load() {
 			proxy.ServeHTTP(w, request)
