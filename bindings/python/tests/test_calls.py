@@ -870,10 +870,15 @@ async def test_b9_what_a_call_is_given_is_what_it_was_when_it_was_awaited() -> N
 
         async def insert(i: int) -> None:
             row[0] = named["a"] = i
-            if i % 2 == 0:
-                await conn.execute("INSERT INTO t VALUES (?)", row)
-            else:
-                await conn.execute_fetchall("INSERT INTO t VALUES (:a)", named)
+            match i % 4:
+                case 0:
+                    await conn.execute("INSERT INTO t VALUES (?)", row)
+                case 1:
+                    await conn.execute_fetchall("INSERT INTO t VALUES (:a)", named)
+                case 2:
+                    await conn.executemany("INSERT INTO t VALUES (?)", [row])
+                case _:
+                    await conn.batch([("INSERT INTO t VALUES (?)", row)])
 
         held = asyncio.create_task(conn.execute_fetchall("SELECT hold()"))
         tasks = [asyncio.create_task(insert(i)) for i in range(4)]

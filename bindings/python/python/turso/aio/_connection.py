@@ -16,7 +16,7 @@ from turso._options import checked
 
 from ._awaiting import Done, Opening
 from ._below import Below, Kept
-from ._cursor import Cursor, taken
+from ._cursor import Cursor, all_taken, taken
 from ._worker import Call, Worker
 
 S = TypeVar("S", bound="Connection")
@@ -154,7 +154,10 @@ class Connection:
     async def batch(self, statements: Iterable[Any], mode: str | None = None) -> list[turso.BatchResult]:
         """Runs statements, each SQL or a pair of SQL and parameters; with a `mode` ("deferred",
         "immediate" or "exclusive") as one transaction."""
-        return await self._run(lambda: self._below().batch(statements, mode))
+        given = statements
+        if isinstance(statements, list | tuple):
+            given = [tuple(all_taken(one)) if isinstance(one, list | tuple) else one for one in statements]
+        return await self._run(lambda: self._below().batch(given, mode))
 
     async def commit(self) -> None:
         """Makes the changes of the open transaction permanent."""

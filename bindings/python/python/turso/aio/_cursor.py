@@ -29,6 +29,11 @@ def taken(parameters: Any) -> Any:
     return dict(parameters) if type(parameters) is dict else parameters
 
 
+def all_taken(many: Iterable[Any]) -> Iterable[Any]:
+    """The same for the parameters of many calls. What is not a list is read when the call has its turn."""
+    return [taken(one) for one in many] if isinstance(many, list | tuple) else many
+
+
 class Cursor:
     """Runs statements and hands out their rows. Made by `Connection.cursor()` and the `execute` methods.
 
@@ -60,7 +65,8 @@ class Cursor:
 
     async def executemany(self: C, sql: str, parameters: Iterable[Any]) -> C:
         """Runs a statement that changes something once for each of the parameters."""
-        await self._begin(lambda cursor: cursor.executemany(sql, parameters))
+        given = all_taken(parameters)
+        await self._begin(lambda cursor: cursor.executemany(sql, given))
         return self
 
     async def executescript(self: C, sql_script: str) -> C:
