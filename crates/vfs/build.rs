@@ -12,7 +12,10 @@ fn main() {
         return;
     }
     let flags = env::var("LIBSQLITE3_FLAGS").unwrap_or_default();
-    if NEEDED.iter().any(|needed| !flags.split_whitespace().any(|flag| flag.starts_with(needed))) {
+    if NEEDED
+        .iter()
+        .any(|needed| !flags.split_whitespace().any(|flag| flag.starts_with(needed)))
+    {
         println!(
             "cargo::error=the bundled SQLite would be built without what partial-sync needs: set the environment variable \
              LIBSQLITE3_FLAGS to \"{}\", for a workspace by these lines in its .cargo/config.toml: [env] and \
