@@ -273,10 +273,10 @@ class ReadAhead {
   }
 
   /** Ends it, as an interrupt does when it has not read to its end. */
-  interrupt() {
+  interrupt(code = 'SQLITE_INTERRUPT', message = 'interrupted') {
     if (this.#end !== undefined) return;
     this.#rows.return();
-    this.#fail(Object.assign(new Error('interrupted'), { entry: { error: 'SqliteError SQLITE_INTERRUPT', message: 'interrupted' } }));
+    this.#fail(Object.assign(new Error(message), { entry: { error: `SqliteError ${code}`, message } }));
   }
 
   return() {
@@ -347,13 +347,16 @@ class Reference {
   }
 
   follow(step, ours) {
+    if (step.do === 'limited' && step.how === 'interrupt') for (const iterator of this.iterators.values()) iterator.interrupt();
+    // The first write of a replica makes its change log: what undoes it undoes a change of the schema.
+    const isUndone = step.do === 'next' && this.given.kind === 'replica' && ours?.message === 'abort due to ROLLBACK';
+    if (isUndone) this.iterators.get(step.slot)?.interrupt('SQLITE_ABORT_ROLLBACK', ours.message);
     if (this.depth === 0 && this.lost && !this.isPure(step)) return this.followLost(step, ours);
     if (this.depth > 0 && this.gone !== undefined && !this.isPure(step)) {
       if (step.do === 'prepare') this.slots.delete(step.slot);
       if (step.do.startsWith('statement.')) this.lookAtHandle(this.slots.get(step.slot));
       throw this.refused();
     }
-    if (step.do === 'limited' && step.how === 'interrupt') for (const iterator of this.iterators.values()) iterator.interrupt();
     if (ours?.mayFail && ours.error !== undefined) {
       const open = this.db.inTransaction;
       const value = { entry: { error: ours.error, message: ours.message } };
