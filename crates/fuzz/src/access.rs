@@ -50,7 +50,7 @@ pub(crate) fn jwt(data: &[u8]) {
             let Ok(token) = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key) else {
                 return;
             };
-            let Ok(access) = jwt.check(Some(&format!("Bearer {token}")), "db") else {
+            let Ok(caller) = jwt.check(Some(&format!("Bearer {token}")), "db") else {
                 return;
             };
             let number = |name: &str| claims.get(name).and_then(Value::as_f64);
@@ -68,7 +68,10 @@ pub(crate) fn jwt(data: &[u8]) {
                 );
             }
             if claims.get("a") == Some(&Value::from("ro")) {
-                assert!(access == Access::ReadOnly || rw_list, "more than ro: {claims}");
+                assert!(
+                    caller.access == Access::ReadOnly || rw_list,
+                    "more than ro: {claims}"
+                );
             }
             let other = Jwt::hmac_sha256(b"another secret of thirty-two bytes!!").expect("long enough");
             assert!(

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use partial_sync_server::{
     Clock,
-    access::{Access, CommitListener, DatabaseHandle, SqlEndpoint},
+    access::{Access, Caller, CallerId, CommitListener, DatabaseHandle, SqlEndpoint},
     follow::{Follower, SourceFiles},
     history::SqliteHistory,
     hrana::{Hrana, HranaOptions},
@@ -76,7 +76,7 @@ pub(crate) fn pull_endpoint(data: &[u8]) {
         _ => Bytes::copy_from_slice(body),
     };
     RUNTIME.block_on(async {
-        let response = match endpoint.answer(follower, body).await {
+        let response = match endpoint.answer(follower, caller(Access::ReadOnly), body).await {
             Ok(response) => response,
             Err(refusal) => {
                 let response = refusal.into_response();
@@ -148,6 +148,11 @@ fn options() -> HranaOptions {
     }
 }
 
+fn caller(access: Access) -> Caller {
+    let id = CallerId::ANYONE;
+    Caller { access, id }
+}
+
 /// Runs a body against a fresh database and checks what is left of it.
 fn run(path: &str, body: Bytes, access: Access) -> (StatusCode, Bytes) {
     let file: PathBuf = FOLDER.path().join("remote.db");
@@ -164,7 +169,7 @@ fn run(path: &str, body: Bytes, access: Access) -> (StatusCode, Bytes) {
     };
     let request = Request::post(path).body(body).expect("a good path");
     let answer = RUNTIME.block_on(async {
-        let answer: Response<_> = endpoint.answer(handle, access, request).await;
+        let answer: Response<_> = endpoint.answer(handle, caller(access), request).await;
         let status = answer.status();
         let body = to_bytes(answer.into_body(), 8 << 20)
             .await

@@ -36,8 +36,8 @@ struct Served {
 async fn answer(served: Served, request: Request) -> Response {
     let authorization = request.headers().get(header::AUTHORIZATION);
     let authorization = authorization.and_then(|value| value.to_str().ok());
-    let access = match served.auth.check(authorization, &served.database.name) {
-        Ok(access) => access,
+    let caller = match served.auth.check(authorization, &served.database.name) {
+        Ok(caller) => caller,
         Err(denied) => {
             let body = serde_json::json!({"error": denied.to_string(), "message": denied.to_string()});
             return (
@@ -52,7 +52,7 @@ async fn answer(served: Served, request: Request) -> Response {
     match to_bytes(Body::new(body), 64 << 20).await {
         Ok(body) => {
             let request = Request::from_parts(head, body);
-            served.hrana.answer(served.database, access, request).await
+            served.hrana.answer(served.database, caller, request).await
         }
         Err(cause) => (axum::http::StatusCode::PAYLOAD_TOO_LARGE, cause.to_string()).into_response(),
     }

@@ -4,7 +4,13 @@
 //!
 //! Only traits and plain data; nothing here may read a token, a file or a socket.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    hash::{BuildHasher, RandomState},
+    net::IpAddr,
+    path::PathBuf,
+    sync::{Arc, LazyLock},
+};
 
 use axum::{
     http::{Request, StatusCode},
@@ -20,6 +26,44 @@ pub enum Access {
     ReadOnly,
     /// Everything.
     Full,
+}
+
+/// Who asks, as far as limits and fair shares go: requests with the same id share what one caller may use.
+///
+/// A hash with a key of this process, so that nobody can choose an id, and an id in a log tells nothing of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CallerId(u64);
+
+impl CallerId {
+    /// Nobody in particular: no token was asked for. The server puts the peer's address in its place.
+    pub const ANYONE: Self = Self(0);
+
+    /// Whoever a token stands for: its subject, or the token itself.
+    pub fn of_token(identity: impl AsRef<[u8]>) -> Self {
+        Self::hashed(("token", identity.as_ref()))
+    }
+
+    /// Whoever asks from an address. Of IPv6 the network counts, since one machine can have all of its addresses.
+    pub fn of_peer(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::hashed(("v4", address.octets())),
+            IpAddr::V6(address) => Self::hashed(("v6", &address.octets()[..8])),
+        }
+    }
+
+    fn hashed(identity: impl std::hash::Hash) -> Self {
+        static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        Self(KEY.hash_one(identity).max(1))
+    }
+}
+
+/// What a request is allowed to do, and for whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// What it may do.
+    pub access: Access,
+    /// Whose share of the server it uses.
+    pub id: CallerId,
 }
 
 /// Why a request is not allowed to do anything.
@@ -51,7 +95,7 @@ impl Denied {
 /// must not block.
 pub trait Authenticator: Send + Sync {
     /// `authorization` is the header's value as it came, `database` the name of the database asked for.
-    fn check(&self, authorization: Option<&str>, database: &str) -> Result<Access, Denied>;
+    fn check(&self, authorization: Option<&str>, database: &str) -> Result<Caller, Denied>;
 }
 
 /// Hears of commits that the SQL endpoint made.
@@ -94,7 +138,7 @@ pub trait SqlEndpoint: Send + Sync {
     fn answer(
         &self,
         database: DatabaseHandle,
-        access: Access,
+        caller: Caller,
         request: Request<Bytes>,
     ) -> BoxFuture<'static, Response>;
 
@@ -103,4 +147,29 @@ pub trait SqlEndpoint: Send + Sync {
 
     /// The server stops: roll back and close what is open. No request is under way any more.
     fn shut_down(&self) -> BoxFuture<'static, ()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_is_told_by_its_token_or_by_its_network() {
+        let peer = |text: &str| CallerId::of_peer(text.parse().unwrap());
+        assert_eq!(CallerId::of_token("a"), CallerId::of_token("a"));
+        assert_eq!(peer("::ffff:192.0.2.1"), peer("192.0.2.1"));
+        assert_eq!(peer("2001:db8::1"), peer("2001:db8::2:3:4:5"));
+        let different = [
+            CallerId::ANYONE,
+            CallerId::of_token("a"),
+            CallerId::of_token("b"),
+            peer("192.0.2.1"),
+            peer("192.0.2.2"),
+            peer("2001:db8::1"),
+            peer("2001:db8:0:1::1"),
+        ];
+        for (at, id) in different.iter().enumerate() {
+            assert!(!different[..at].contains(id), "{at}");
+        }
+    }
 }

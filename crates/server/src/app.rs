@@ -12,7 +12,7 @@
 //! Not an `axum::Router`: which path is left to route depends on the databases that exist (a `v2.db` may be one), and a
 //! token is checked before anything is said not to exist. Written with one, this was longer.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -28,13 +28,17 @@ use bytes::Bytes;
 use serde_json::json;
 
 use crate::{
-    access::{Access, Authenticator, Denied, SqlEndpoint},
+    access::{Authenticator, Caller, CallerId, Denied, SqlEndpoint},
     databases::{Database, Databases},
     error::ServerError,
     history::HistorySize,
     metrics::{DatabaseGauges, Endpoint, Metrics},
     pages::PagesEndpoint,
 };
+
+/// The address that a request came from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub IpAddr);
 
 /// Everything that an answer may need.
 pub(crate) struct App {
@@ -88,8 +92,8 @@ impl App {
             _ => Endpoint::Other,
         };
         self.metrics.request(endpoint);
-        let access = match self.authenticator.check(authorization(request.headers()), &name) {
-            Ok(access) => access,
+        let caller = match self.caller(&request, &name) {
+            Ok(caller) => caller,
             Err(denied) => return refuse(&denied),
         };
         let database = match (endpoint, self.databases.get(&name).await) {
@@ -116,18 +120,28 @@ impl App {
             Err(answer) => return *answer,
         };
         match endpoint {
-            Endpoint::Pages => match self.pages.answer(database.follower(), body).await {
+            Endpoint::Pages => match self.pages.answer(database.follower(), caller, body).await {
                 Ok(answer) => answer,
                 Err(refusal) => refusal.into_response(),
             },
-            _ => self.answer_sql(&database, access, parts, &rest, body).await,
+            _ => self.answer_sql(&database, caller, parts, &rest, body).await,
         }
+    }
+
+    fn caller(&self, request: &Request<Body>, database: &str) -> Result<Caller, Denied> {
+        let mut caller = self
+            .authenticator
+            .check(authorization(request.headers()), database)?;
+        if let (CallerId::ANYONE, Some(Peer(address))) = (caller.id, request.extensions().get()) {
+            caller.id = CallerId::of_peer(*address);
+        }
+        Ok(caller)
     }
 
     async fn answer_sql(
         &self,
         database: &Arc<Database>,
-        access: Access,
+        caller: Caller,
         mut parts: axum::http::request::Parts,
         rest: &str,
         body: Bytes,
@@ -142,7 +156,7 @@ impl App {
         parts.uri = uri;
         let handle = database.handle().clone();
         self.sql
-            .answer(handle, access, Request::from_parts(parts, body))
+            .answer(handle, caller, Request::from_parts(parts, body))
             .await
     }
 

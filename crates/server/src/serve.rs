@@ -16,7 +16,7 @@ use tokio::{
     sync::{Notify, watch},
 };
 
-use crate::app::App;
+use crate::app::{App, Peer};
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -48,7 +48,7 @@ pub(crate) async fn serve(
         };
         let (app, tls, watcher) = (Arc::clone(&app), tls.clone(), graceful.watcher());
         tokio::spawn(async move {
-            if let Err(error) = connection(socket, tls, app, watcher).await {
+            if let Err(error) = connection(socket, peer, tls, app, watcher).await {
                 tracing::debug!(%peer, %error, "a connection ended early");
             }
         });
@@ -69,29 +69,32 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 async fn connection(
     socket: TcpStream,
+    peer: SocketAddr,
     tls: Option<tokio_rustls::TlsAcceptor>,
     app: Arc<App>,
     watcher: hyper_util::server::graceful::Watcher,
 ) -> Result<(), BoxError> {
     socket.set_nodelay(true)?;
     match tls {
-        None => http(socket, app, watcher).await,
+        None => http(socket, peer, app, watcher).await,
         Some(tls) => {
             let stream = tokio::time::timeout(HANDSHAKE, tls.accept(socket)).await??;
-            http(stream, app, watcher).await
+            http(stream, peer, app, watcher).await
         }
     }
 }
 
 async fn http(
     io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
     app: Arc<App>,
     watcher: hyper_util::server::graceful::Watcher,
 ) -> Result<(), BoxError> {
     let head_timeout = app.head_timeout;
     let asked = Arc::new(Notify::new());
     let first = Arc::clone(&asked);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer.ip()));
         asked.notify_one();
         let app = Arc::clone(&app);
         async move { Ok::<_, Infallible>(app.answer(request.map(Body::new)).await) }

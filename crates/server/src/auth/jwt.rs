@@ -8,6 +8,7 @@
 //! | `exp`, `nbf` | not valid from / before then (seconds since 1970); absent = no limit |
 //! | `a` | `"ro"` or `"rw"`, for every database |
 //! | `id` | the token is for this database only |
+//! | `sub` | who asks, for limits per caller; absent = each token is a caller of its own |
 //! | `p` | rights per database: `{"rw": {"ns": ["a"]}, "ro": {"ns": ["b", "c"]}}` |
 //!
 //! A token with none of `a`, `id` and `p` may do everything.
@@ -22,7 +23,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
 use serde::Deserialize;
 
 use super::bearer::bearer;
-use crate::access::{Access, Authenticator, Denied};
+use crate::access::{Access, Authenticator, Caller, CallerId, Denied};
 
 /// How far the clock of anyone who makes tokens may be ahead of ours.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
@@ -165,13 +166,20 @@ impl Jwt {
 }
 
 impl Authenticator for Jwt {
-    fn check(&self, authorization: Option<&str>, database: &str) -> Result<Access, Denied> {
-        let claims = self.claims(bearer(authorization)?)?;
-        claims.access(database).ok_or_else(|| {
+    fn check(&self, authorization: Option<&str>, database: &str) -> Result<Caller, Denied> {
+        let token = bearer(authorization)?;
+        let claims = self.claims(token)?;
+        let access = claims.access(database).ok_or_else(|| {
             Denied::Forbidden(format!(
                 "the token is good, but not for the database {database:?}: get one that names it"
             ))
-        })
+        })?;
+        let id = match &claims.sub {
+            Some(subject) => CallerId::of_token(subject.to_string()),
+            // Without the signature, which may be written in more than one way.
+            None => CallerId::of_token(token.rsplit_once('.').map_or(token, |(signed, _)| signed)),
+        };
+        Ok(Caller { access, id })
     }
 }
 
@@ -188,6 +196,7 @@ impl fmt::Debug for Jwt {
 struct Claims {
     exp: Option<f64>,
     nbf: Option<f64>,
+    sub: Option<serde_json::Value>,
     a: Option<Right>,
     id: Option<String>,
     p: Option<PerDatabase>,

@@ -16,15 +16,18 @@ mod static_token;
 pub use jwt::{Jwt, KeyError};
 pub use static_token::StaticToken;
 
-use crate::access::{Access, Authenticator, Denied};
+use crate::access::{Access, Authenticator, Caller, CallerId, Denied};
 
 /// Everybody may do everything. For a server that listens on loopback only.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Open;
 
 impl Authenticator for Open {
-    fn check(&self, _authorization: Option<&str>, _database: &str) -> Result<Access, Denied> {
-        Ok(Access::Full)
+    fn check(&self, _authorization: Option<&str>, _database: &str) -> Result<Caller, Denied> {
+        Ok(Caller {
+            access: Access::Full,
+            id: CallerId::ANYONE,
+        })
     }
 }
 
@@ -32,11 +35,11 @@ impl Authenticator for Open {
 pub struct AnyOf(pub Vec<Box<dyn Authenticator>>);
 
 impl Authenticator for AnyOf {
-    fn check(&self, authorization: Option<&str>, database: &str) -> Result<Access, Denied> {
-        let mut best: Option<Result<Access, Denied>> = None;
+    fn check(&self, authorization: Option<&str>, database: &str) -> Result<Caller, Denied> {
+        let mut best: Option<Result<Caller, Denied>> = None;
         for way in &self.0 {
             best = Some(match (best, way.check(authorization, database)) {
-                (Some(Ok(a)), Ok(b)) => Ok(a.max(b)),
+                (Some(Ok(a)), Ok(b)) => Ok(if b.access > a.access { b } else { a }),
                 (Some(Ok(a)), Err(_)) => Ok(a),
                 (_, Ok(b)) => Ok(b),
                 // What the last one says is about the token; "forbidden" is the most that one can say.
@@ -62,8 +65,10 @@ mod tests {
             Box::new(StaticToken::new("reader", Access::ReadOnly)),
             Box::new(StaticToken::new("writer", Access::Full)),
         ]);
-        assert_eq!(both.check(Some("Bearer reader"), ""), Ok(Access::ReadOnly));
-        assert_eq!(both.check(Some("Bearer writer"), ""), Ok(Access::Full));
+        let [reader, writer] =
+            ["Bearer reader", "Bearer writer"].map(|header| both.check(Some(header), "").unwrap());
+        assert_eq!((reader.access, writer.access), (Access::ReadOnly, Access::Full));
+        assert_ne!(reader.id, writer.id);
         assert!(matches!(
             both.check(Some("Bearer other"), ""),
             Err(Denied::Invalid(_))

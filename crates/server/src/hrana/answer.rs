@@ -32,7 +32,7 @@ use super::{
     streams::{Lease, Owner, Streams, Unavailable, Waiting},
     wire::{CursorRequest, PipelineAnswer, PipelineRequest, StreamRequest, StreamResult},
 };
-use crate::access::{Access, DatabaseHandle};
+use crate::access::{Caller, DatabaseHandle};
 
 /// A body above this is parsed on a blocking thread.
 const PARSE_IN_PLACE: usize = 64 << 10;
@@ -41,13 +41,13 @@ const PARSE_IN_PLACE: usize = 64 << 10;
 pub(super) async fn answer(
     streams: Arc<Streams>,
     database: DatabaseHandle,
-    access: Access,
+    caller: Caller,
     request: Request<Bytes>,
 ) -> Response {
     let cancel = Arc::new(Cancel::default());
     let gone = CancelOnDrop(cancel.clone());
     let task = tokio::spawn(async move {
-        match route(streams, database, access, request, cancel).await {
+        match route(streams, database, caller, request, cancel).await {
             Ok(response) => response,
             Err(refused) => refused.response(),
         }
@@ -116,14 +116,14 @@ fn json(status: StatusCode, body: Vec<u8>) -> Response {
 async fn route(
     streams: Arc<Streams>,
     database: DatabaseHandle,
-    access: Access,
+    caller: Caller,
     request: Request<Bytes>,
     cancel: Arc<Cancel>,
 ) -> Result<Response, Refused> {
     let path = request.uri().path().trim_end_matches('/').to_owned();
     let owner = Owner {
         path: database.path.clone(),
-        access,
+        access: caller.access,
     };
     let run = Run {
         streams,

@@ -33,7 +33,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use crate::access::{Access, DatabaseHandle, SqlEndpoint};
+use crate::access::{Caller, DatabaseHandle, SqlEndpoint};
 pub use options::HranaOptions;
 use streams::Streams;
 
@@ -67,10 +67,10 @@ impl SqlEndpoint for Hrana {
     fn answer(
         &self,
         database: DatabaseHandle,
-        access: Access,
+        caller: Caller,
         request: Request<Bytes>,
     ) -> BoxFuture<'static, Response> {
-        Box::pin(answer::answer(self.streams.clone(), database, access, request))
+        Box::pin(answer::answer(self.streams.clone(), database, caller, request))
     }
 
     fn open_batons(&self) -> usize {

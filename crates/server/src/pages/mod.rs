@@ -28,7 +28,7 @@ use prost::Message;
 use roaring::RoaringBitmap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::{error::ServerError, follow::Follower, metrics::Metrics};
+use crate::{access::Caller, error::ServerError, follow::Follower, metrics::Metrics};
 pub use query::{QueryError, QueryLimits, QueryRunner};
 pub use reader::RevisionReader;
 pub use refusal::Refusal;
@@ -63,7 +63,12 @@ impl PagesEndpoint {
     }
 
     /// Answers one request.
-    pub async fn answer(&self, follower: &Arc<Follower>, body: Bytes) -> Result<Response, Refusal> {
+    pub async fn answer(
+        &self,
+        follower: &Arc<Follower>,
+        _caller: Caller,
+        body: Bytes,
+    ) -> Result<Response, Refusal> {
         let wire = PullUpdatesRequest::decode(body)
             .map_err(|e| Refusal::bad_request(format!("the body is not a pull-updates request: {e}")))?;
         let encoding = wire.page_encoding();

@@ -43,6 +43,7 @@ fn ed25519() -> Jwt {
 
 fn check(jwt: &Jwt, token: &str, database: &str) -> Result<Access, Denied> {
     jwt.check(Some(&format!("Bearer {token}")), database)
+        .map(|caller| caller.access)
 }
 
 fn reason(denied: Result<Access, Denied>) -> String {
@@ -226,4 +227,18 @@ async fn over_http_a_static_token_lets_in_who_knows_it() {
             "{token:?}"
         );
     }
+}
+
+#[test]
+fn who_asks_is_the_subject_or_else_the_token() {
+    let jwt = ed25519();
+    let id = |claims: Value| {
+        let header = format!("Bearer {}", token(claims));
+        jwt.check(Some(&header), "any").unwrap().id
+    };
+    let ann = id(json!({"sub": "ann", "exp": NOW + 1}));
+    assert_eq!(ann, id(json!({"sub": "ann", "a": "ro"})));
+    assert_ne!(ann, id(json!({"sub": "bob", "exp": NOW + 1})));
+    assert_eq!(id(json!({"exp": NOW + 1})), id(json!({"exp": NOW + 1})));
+    assert_ne!(id(json!({"exp": NOW + 1})), id(json!({"exp": NOW + 2})));
 }

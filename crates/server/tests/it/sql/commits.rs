@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use partial_sync_server::{
-    access::{Access, DatabaseHandle, SqlEndpoint as _},
+    access::{Access, Caller, CallerId, DatabaseHandle, SqlEndpoint as _},
     hrana::Hrana,
 };
 use serde_json::{Value, json};
@@ -97,12 +97,14 @@ async fn a_file_that_nobody_can_write_is_read_with_full_access_too() {
         listener: Arc::new(Commits::default()),
     };
     let hrana = Hrana::default();
+    let caller = Caller {
+        access: Access::Full,
+        id: CallerId::ANYONE,
+    };
     let run = async |sql: &str| {
         let body = json!({"requests": [{"type": "execute", "stmt": {"sql": sql}}, {"type": "close"}]});
         let request = axum::http::Request::post("/v3/pipeline").body(body.to_string().into());
-        let answer = hrana
-            .answer(database.clone(), Access::Full, request.unwrap())
-            .await;
+        let answer = hrana.answer(database.clone(), caller, request.unwrap()).await;
         let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
         serde_json::from_slice::<Value>(&body).unwrap()["results"][0].clone()
     };

@@ -220,8 +220,8 @@ async fn answer(
     request: Request,
 ) -> Response {
     let authorization = request.headers().get(header::AUTHORIZATION);
-    let access = match auth.check(authorization.and_then(|h| h.to_str().ok()), &database.name) {
-        Ok(access) => access,
+    let caller = match auth.check(authorization.and_then(|h| h.to_str().ok()), &database.name) {
+        Ok(caller) => caller,
         Err(denied) => {
             let body = json!({"error": denied.to_string()}).to_string();
             let headers = [(header::WWW_AUTHENTICATE, "Bearer")];
@@ -231,6 +231,6 @@ async fn answer(
     let (head, body) = request.into_parts();
     let body = to_bytes(Body::new(body), 128 << 20).await.unwrap();
     hrana
-        .answer(database, access, Request::from_parts(head, body))
+        .answer(database, caller, Request::from_parts(head, body))
         .await
 }
