@@ -5,9 +5,10 @@
 //! - [`storage`]: the file operations underneath, behind a trait;
 //! - [`source`]: where absent pages come from, as a trait: this crate never names HTTP;
 //! - [`sqlite`]: owned connections and statements, the preupdate hook, and what the current thread is executing;
+//! - [`temporary`]: a quota for temporary files;
 //! - `shim`: the C side of the VFS.
 //!
-//! All unsafe code of the SQLite side lives in this crate, in `shim` and `sqlite`.
+//! All unsafe code of the SQLite side lives in this crate, in `shim`, `temporary` and `sqlite`.
 
 pub mod crash;
 mod error;
@@ -23,6 +24,7 @@ pub mod source;
 pub mod sqlite;
 pub mod storage;
 mod sync;
+pub mod temporary;
 
 pub use error::ReadError;
 pub use forks::OpenFile;

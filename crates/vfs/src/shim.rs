@@ -1,8 +1,8 @@
 //! The C side of the VFS: translates SQLite's calls into those of [`Replica`], and nothing else.
 //!
 //! SQLite opens a registered replica by its path with the VFS [`VFS_NAME`]; that file, its WAL and its journal are ours.
-//! Every other file (temporary ones, attached databases) is opened by the default VFS into the same memory, which then
-//! serves it without us. A panic never crosses into C: it becomes an I/O error.
+//! Every other file (attached databases, and temporary ones unless they are counted by `temporary`) is opened by the default VFS
+//! into the same memory, which then serves it without us. A panic never crosses into C: it becomes an I/O error.
 
 use std::{
     any::Any,
@@ -27,6 +27,7 @@ use crate::{
     replica::{Absent, Replica},
     side_file::SideHandle,
     sqlite::context,
+    temporary,
 };
 
 /// The name under which the VFS is registered with SQLite.
@@ -439,7 +440,7 @@ pub fn register_vfs() -> io::Result<()> {
             let mut vfs = *default;
             vfs.zName = VFS_NAME_C.as_ptr();
             vfs.pNext = ptr::null_mut();
-            vfs.szOsFile = vfs.szOsFile.max(size_of::<RawFile>() as c_int);
+            vfs.szOsFile = temporary::file_size(vfs.szOsFile).max(size_of::<RawFile>() as c_int);
             vfs.xOpen = Some(x_open);
             vfs.xDelete = Some(x_delete);
             vfs.xAccess = Some(x_access);
@@ -482,7 +483,11 @@ unsafe extern "C" fn x_open(
     flags: c_int,
     out_flags: *mut c_int,
 ) -> c_int {
-    // SAFETY: SQLite passes a C string or null.
+    if name.is_null() {
+        // SAFETY: as SQLite calls this one; the memory behind `file` is as large as the VFS says.
+        return unsafe { temporary::open(default_vfs(), file, flags, out_flags) };
+    }
+    // SAFETY: SQLite passes a C string.
     let database = unsafe { path_of(name) }.filter(|_| flags & ffi::SQLITE_OPEN_MAIN_DB != 0);
     if let Some(path) = database
         && context::runs_statement()

@@ -12,6 +12,8 @@ mod deadline;
 mod error;
 pub mod foreign_keys;
 mod limits;
+pub mod linear;
+pub mod memory;
 mod preupdate;
 mod stmt;
 #[cfg(test)]
