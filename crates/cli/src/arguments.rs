@@ -78,6 +78,12 @@ pub(crate) struct Serve {
     /// How many bytes of old pages are kept for each database
     #[arg(long, value_name = "SIZE", default_value = "1g", value_parser = units::bytes)]
     pub retain_bytes: u64,
+    /// How much memory SQLite may have, all databases together; a value that is written takes two to three times its size
+    #[arg(long, value_name = "SIZE", default_value = "256m", value_parser = units::bytes)]
+    pub sqlite_memory: u64,
+    /// How many bytes the temporary files of sorting and grouping may have together
+    #[arg(long, value_name = "SIZE", default_value = "1g", value_parser = units::bytes)]
+    pub temp_space: u64,
 }
 
 /// Which replica, and where its remote is.

@@ -6,13 +6,15 @@ use partial_sync_server::{
     Retention, Server, ServerBuilder,
     access::{Access, Authenticator},
     auth::{AnyOf, Jwt, StaticToken},
+    hrana::{Hrana, HranaOptions},
 };
 
 use crate::{arguments::Serve, error::CliError};
 
 pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
+    partial_sync_server::limit_sqlite_memory(arguments.sqlite_memory);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let listen = arguments.listen.clone();
         let is_open = arguments.allow_unauthenticated;
         // Before anybody can know that there is something to stop.
@@ -36,7 +38,10 @@ pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
             () = stop.asked() => tracing::warn!("stopped without waiting"),
         }
         Ok(())
-    })
+    });
+    // Threads that SQLite does not let go of end with the program.
+    runtime.shutdown_background();
+    served
 }
 
 fn builder(arguments: Serve) -> Result<ServerBuilder, CliError> {
@@ -49,6 +54,10 @@ fn builder(arguments: Serve) -> Result<ServerBuilder, CliError> {
             age: arguments.retain,
             bytes: arguments.retain_bytes,
         })
+        .sql(Hrana::new(HranaOptions {
+            temporary_bytes: arguments.temp_space,
+            ..HranaOptions::default()
+        }))
         .allow_unauthenticated(arguments.allow_unauthenticated);
     let mut ways: Vec<Box<dyn Authenticator>> = vec![];
     if let Some(token) = arguments.auth_token {

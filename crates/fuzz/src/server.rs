@@ -55,8 +55,10 @@ pub(crate) fn pull_endpoint(data: &[u8]) {
         query_limits: QueryLimits {
             time: Duration::from_millis(300),
             pages: 100,
+            ..QueryLimits::default()
         },
-        query_turns: Arc::new(tokio::sync::Semaphore::new(1)),
+        query_turns: Arc::new(partial_sync_server::turns::Turns::new(1, 1)),
+        temporary: partial_sync_vfs::temporary::Quota::new(1 << 30, 1 << 30),
         longest_poll: Duration::ZERO,
         metrics: Arc::default(),
         stopping: tokio::sync::watch::channel(false).1,

@@ -17,6 +17,13 @@ pub mod pages;
 mod serve;
 mod server;
 mod tls;
+pub mod turns;
+
+/// What SQLite may have of this process's memory, all databases and statements together. For programs: it holds for everything in
+/// the process that uses SQLite. Statements of clients that may only read end at half of it; what would need more fails.
+pub fn limit_sqlite_memory(bytes: u64) {
+    partial_sync_vfs::sqlite::memory::set_limit(bytes);
+}
 
 pub use clock::Clock;
 pub use error::{HistoryError, ServerError};

@@ -20,7 +20,8 @@ use crate::app::{App, Peer};
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const PING_EVERY: Duration = Duration::from_secs(30);
-const LAST_ANSWERS: Duration = Duration::from_secs(30);
+/// For the answers that are under way when the server stops. With what follows it stays below ten seconds.
+const LAST_ANSWERS: Duration = Duration::from_secs(4);
 /// After a failed accept (no descriptors left), before the next.
 const BREATH: Duration = Duration::from_millis(50);
 

@@ -7,10 +7,8 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, watch},
-};
+use partial_sync_vfs::temporary::Quota;
+use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     access::{Authenticator, SqlEndpoint},
@@ -25,10 +23,11 @@ use crate::{
     metrics::Metrics,
     pages::{PagesEndpoint, QueryLimits, QueryRunner, SnapshotQueries},
     serve, tls,
+    turns::Turns,
 };
 
-/// Query selectors that run at the same time; others wait for their turn.
-const QUERIES_AT_ONCE: usize = 16;
+/// How long interrupting statements and closing the databases may take, after the last answers.
+const LAST_CLOSES: Duration = Duration::from_millis(5500);
 
 /// A server of SQLite files; see [`Server::builder`].
 #[derive(Clone, Copy, Debug)]
@@ -195,8 +194,14 @@ impl ServerBuilder {
         let scheme = if tls.is_some() { "https" } else { "http" };
         tokio::spawn(async move {
             serve::serve(listener, tls, Arc::clone(&app), stopping).await;
+            let until = tokio::time::Instant::now() + LAST_CLOSES;
             app.sql.shut_down().await;
-            app.databases.close().await;
+            if tokio::time::timeout_at(until, app.databases.close())
+                .await
+                .is_err()
+            {
+                tracing::warn!("a database that is being read is left as after a crash");
+            }
             drop(app);
             done.send_replace(true);
         });
@@ -218,7 +223,11 @@ impl ServerBuilder {
             pages: PagesEndpoint {
                 queries: self.queries,
                 query_limits: self.query_limits,
-                query_turns: Arc::new(Semaphore::new(QUERIES_AT_ONCE)),
+                query_turns: Arc::new(Turns::new(self.query_limits.at_once, self.query_limits.of_caller)),
+                temporary: Quota::new(
+                    self.query_limits.temporary_bytes / 2,
+                    self.query_limits.temporary_bytes,
+                ),
                 longest_poll: self.longest_poll,
                 metrics: Arc::clone(&metrics),
                 stopping,
@@ -268,6 +277,8 @@ impl ServerBuilder {
                     let _ = finished.wait_for(|done| *done).await;
                 }
             });
+            // Threads that SQLite does not let go of are left behind.
+            runtime.shutdown_background();
         };
         let thread = std::thread::Builder::new()
             .name("partial-sync-server".to_owned())
@@ -300,7 +311,9 @@ impl ServerHandle {
         format!("{}://{}", self.scheme, self.addr)
     }
 
-    /// Stops accepting, finishes the answers under way, notes where the databases stand, and closes them.
+    /// Stops accepting, finishes the answers under way, notes where the databases stand, and closes them. Takes at most ten
+    /// seconds: answers have four of them, then statements are interrupted, and what cannot be interrupted is left to its
+    /// thread.
     pub async fn shutdown(mut self) {
         self.stop.send_replace(true);
         // An error means that the server's task is gone, which is an end too.

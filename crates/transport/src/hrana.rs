@@ -19,7 +19,7 @@ pub enum Value {
     /// A 64-bit integer, as a decimal string.
     Integer {
         /// The integer.
-        #[serde(with = "integer_as_string")]
+        #[serde(serialize_with = "read::integer_as_string")]
         value: i64,
     },
     /// A finite float.
@@ -35,26 +35,9 @@ pub enum Value {
     /// Bytes.
     Blob {
         /// The bytes, as base64, padded or not.
-        #[serde(with = "bytes_as_base64")]
+        #[serde(serialize_with = "read::bytes_as_base64")]
         base64: Vec<u8>,
     },
-}
-
-mod integer_as_string {
-    use serde::Serializer;
-
-    pub(super) fn serialize<S: Serializer>(value: &i64, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(value)
-    }
-}
-
-mod bytes_as_base64 {
-    use base64::Engine;
-    use serde::Serializer;
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&super::read::BASE64.encode(bytes))
-    }
 }
 
 /// A named argument of a statement.

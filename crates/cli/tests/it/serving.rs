@@ -26,6 +26,43 @@ fn both_signals_end_the_server_in_good_order() {
     }
 }
 
+/// An instruction of SQLite that nothing can interrupt for half an hour.
+#[cfg(target_os = "linux")]
+#[test]
+fn v1_sigterm_ends_the_server_whatever_runs() {
+    use std::io::Write as _;
+
+    let place = Place::new();
+    let mut served = Serving::file(&place.remote);
+    let sql = "SELECT printf('%.*c', 40000000, 'a') LIKE '%' || printf('%.*cb', 49000, 'a')";
+    let body = format!(r#"{{"requests":[{{"type":"execute","stmt":{{"sql":"{sql}"}}}}]}}"#);
+    let address = served.url.trim_start_matches("http://");
+    let mut socket = std::net::TcpStream::connect(address).unwrap();
+    write!(
+        socket,
+        "POST /v2/pipeline HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", served.child.id())).unwrap();
+        let fields: Vec<_> = stat
+            .rsplit(") ")
+            .next()
+            .unwrap()
+            .split(' ')
+            .map(str::to_owned)
+            .collect();
+        fields[11].parse::<u64>().unwrap()
+    };
+    let before = ticks();
+    while ticks() < before + 100 {
+        std::thread::yield_now();
+    }
+    signal("-TERM", served.child.id());
+    assert_eq!(served.child.wait().unwrap().code(), Some(0));
+}
+
 #[test]
 fn a_replica_goes_on_after_a_restart_and_after_a_kill() {
     let place = Place::new();

@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -20,22 +20,26 @@ use axum::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use partial_sync_transport::hrana;
-use rusqlite::InterruptHandle;
-use serde::{Serialize, de::DeserializeOwned};
-use tokio::task::spawn_blocking;
+use serde::Serialize;
+use tokio::{task::spawn_blocking, time};
 
 use super::{
+    budget::{self, Budget, Held},
+    connection::Brake,
     cursor::cursor_body,
     error::{code, error},
-    statement::Budget,
+    options::HranaOptions,
     stream::{Bounds, Stream},
     streams::{Lease, Owner, Streams, Unavailable, Waiting},
-    wire::{CursorRequest, PipelineAnswer, PipelineRequest, StreamRequest, StreamResult},
+    wire::{self, BodyKind, Outline, PipelineAnswer, StreamResult},
 };
-use crate::access::{Caller, DatabaseHandle};
+use crate::access::{Caller, CallerId, DatabaseHandle};
 
-/// A body above this is parsed on a blocking thread.
-const PARSE_IN_PLACE: usize = 64 << 10;
+/// A body above this is read on a blocking thread.
+const READ_IN_PLACE: usize = 64 << 10;
+
+/// How often is looked whether a statement runs longer than it may: it looks itself, but not inside of one instruction.
+const WATCH_EVERY: Duration = Duration::from_millis(500);
 
 /// Answers one request.
 pub(super) async fn answer(
@@ -91,7 +95,7 @@ impl Refused {
             message: self.error.message,
             code: self.error.code,
         });
-        json(self.status, body.unwrap_or_default())
+        json(self.status, Body::from(body.unwrap_or_default()))
     }
 }
 
@@ -104,8 +108,8 @@ impl From<Unavailable> for Refused {
     }
 }
 
-fn json(status: StatusCode, body: Vec<u8>) -> Response {
-    let mut response = Response::new(Body::from(body));
+fn json(status: StatusCode, body: Body) -> Response {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     response
         .headers_mut()
@@ -126,6 +130,7 @@ async fn route(
         access: caller.access,
     };
     let run = Run {
+        caller: caller.id,
         streams,
         database,
         owner,
@@ -135,13 +140,10 @@ async fn route(
         // How a client asks which version the server speaks.
         (&Method::GET | &Method::HEAD, "/v2" | "/v3") => Ok(Response::new(Body::empty())),
         (&Method::POST, "/v2/pipeline" | "/v3/pipeline") => {
-            let PipelineRequest { baton, requests } = parse(request.into_body()).await?;
-            run.pipeline(baton, requests).await
+            run.run(request.into_body(), BodyKind::Pipeline, pipeline_body)
+                .await
         }
-        (&Method::POST, "/v3/cursor") => {
-            let CursorRequest { baton, batch } = parse(request.into_body()).await?;
-            run.cursor(baton, StreamRequest::Batch { batch }).await
-        }
+        (&Method::POST, "/v3/cursor") => run.run(request.into_body(), BodyKind::Cursor, cursor_body).await,
         (_, "/v2" | "/v3" | "/v2/pipeline" | "/v3/pipeline" | "/v3/cursor") => Err(Refused::new(
             StatusCode::METHOD_NOT_ALLOWED,
             error(
@@ -161,15 +163,17 @@ async fn route(
     }
 }
 
-async fn parse<T: DeserializeOwned + Send + 'static>(body: Bytes) -> Result<T, Refused> {
-    let parsed = if body.len() <= PARSE_IN_PLACE {
-        serde_json::from_slice(&body)
+/// Reads a body, without keeping what is in it.
+async fn outline(streams: &Streams, bytes: Bytes, kind: BodyKind) -> Result<Outline, Refused> {
+    let read = if bytes.len() <= READ_IN_PLACE {
+        wire::outline(bytes, kind)
     } else {
-        spawn_blocking(move || serde_json::from_slice(&body))
+        let _turn = streams.reading_turn().await;
+        spawn_blocking(move || wire::outline(bytes, kind))
             .await
             .map_err(|_| Refused::internal())?
     };
-    parsed.map_err(|cause| {
+    let outline = read.map_err(|cause| {
         Refused::new(
             StatusCode::BAD_REQUEST,
             error(
@@ -177,72 +181,86 @@ async fn parse<T: DeserializeOwned + Send + 'static>(body: Bytes) -> Result<T, R
                 format!("the body is not a Hrana request in JSON: {cause}"),
             ),
         )
+    })?;
+    check_counts(&outline, streams.options())?;
+    Ok(outline)
+}
+
+fn check_counts(outline: &Outline, options: &HranaOptions) -> Result<(), Refused> {
+    let refused = |what: String, most: usize| {
+        let message = format!("{what}, and this server takes at most {most}: send it in parts");
+        Err(Refused::new(
+            StatusCode::BAD_REQUEST,
+            error(code::BATCH_TOO_LARGE, message),
+        ))
+    };
+    match *outline {
+        Outline { requests, .. } if requests > options.pipeline_requests => refused(
+            format!("the pipeline has {requests} requests"),
+            options.pipeline_requests,
+        ),
+        Outline { steps, .. } if steps > options.batch_steps => {
+            refused(format!("a batch has {steps} steps"), options.batch_steps)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn pipeline_body(baton: Option<String>, results: Vec<StreamResult>) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&PipelineAnswer {
+        baton,
+        base_url: None,
+        results,
     })
 }
 
-/// One request whose body is understood.
+/// How the body of an answer is made from the next baton and the results.
+type Render = fn(Option<String>, Vec<StreamResult>) -> serde_json::Result<Vec<u8>>;
+
+/// One request.
 struct Run {
     streams: Arc<Streams>,
     database: DatabaseHandle,
     owner: Owner,
+    caller: CallerId,
     cancel: Arc<Cancel>,
 }
 
 /// What a blocking thread hands back.
 struct Done {
     body: Vec<u8>,
+    held: Held,
     parked: Option<(String, Waiting)>,
     committed: bool,
 }
 
 impl Run {
-    async fn pipeline(
-        self,
-        baton: Option<String>,
-        requests: Vec<StreamRequest>,
-    ) -> Result<Response, Refused> {
-        let most = self.streams.options().pipeline_requests;
-        if requests.len() > most {
-            return Err(Refused::new(
-                StatusCode::BAD_REQUEST,
-                error(
-                    code::BATCH_TOO_LARGE,
-                    format!(
-                        "the pipeline has {} requests, and this server takes at most {most}",
-                        requests.len()
-                    ),
-                ),
-            ));
-        }
-        self.run(baton, requests, |baton, results| {
-            serde_json::to_vec(&PipelineAnswer {
-                baton,
-                base_url: None,
-                results,
-            })
-        })
-        .await
-    }
-
-    async fn cursor(self, baton: Option<String>, batch: StreamRequest) -> Result<Response, Refused> {
-        self.run(baton, vec![batch], cursor_body).await
-    }
-
-    /// Runs the requests on a blocking thread; `render` makes the body from the next baton and the results.
-    async fn run(
-        self,
-        baton: Option<String>,
-        requests: Vec<StreamRequest>,
-        render: fn(Option<String>, Vec<StreamResult>) -> serde_json::Result<Vec<u8>>,
-    ) -> Result<Response, Refused> {
-        let Lease { waiting, _turn } = self.streams.lease(&self.owner, baton.as_deref()).await?;
+    /// Runs the requests of a body on a blocking thread.
+    async fn run(self, bytes: Bytes, kind: BodyKind, render: Render) -> Result<Response, Refused> {
+        let Outline { body, baton, .. } = outline(&self.streams, bytes, kind).await?;
+        let Lease { waiting, _turn } = self
+            .streams
+            .lease(&self.owner, self.caller, baton.as_deref())
+            .await?;
         let next = self
             .streams
             .token()
             .map_err(|e| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, e))?;
         let (streams, owner) = (self.streams.clone(), self.owner.clone());
         let listener = self.database.listener.clone();
-        let done = spawn_blocking(move || self.work(waiting, requests, next, render)).await;
+        let (cancel, mut stopping) = (self.cancel.clone(), self.streams.stopping());
+        let mut work = spawn_blocking(move || self.work(waiting, &body, next, render));
+        let mut stopped = false;
+        let done = loop {
+            tokio::select! {
+                done = &mut work => break done,
+                _ = stopping.wait_for(|stop| *stop), if !stopped => {
+                    stopped = true;
+                    cancel.cancel();
+                }
+                () = time::sleep(WATCH_EVERY) => cancel.end_what_is_late(),
+            }
+        };
         let done = done.map_err(|cause| {
             tracing::error!(%cause, "a blocking thread of the SQL endpoint failed");
             Refused::internal()
@@ -254,17 +272,18 @@ impl Run {
         if let Some((token, waiting)) = done.parked {
             streams.park(token, owner, waiting);
         }
-        Ok(json(StatusCode::OK, done.body))
+        Ok(json(StatusCode::OK, budget::body(done.body, done.held)))
     }
 
     /// Blocks.
     fn work(
         self,
         waiting: Option<Waiting>,
-        requests: Vec<StreamRequest>,
+        body: &wire::Body,
         next: String,
-        render: fn(Option<String>, Vec<StreamResult>) -> serde_json::Result<Vec<u8>>,
+        render: Render,
     ) -> Result<Done, Refused> {
+        let requests = body.requests().map_err(|_| Refused::internal())?;
         let (connection, texts, open_since) = match waiting {
             Some(waiting) => (waiting.connection, waiting.texts, waiting.open_since),
             None => Default::default(),
@@ -278,18 +297,20 @@ impl Run {
         };
         let mut stream = Stream::new(connection, texts);
         let commits = stream.connection.commits();
+        let _running = self.streams.runs();
+        let _counted = self.streams.temporary(&self.owner).enter();
         let options = self.streams.options();
         let mut bounds = Bounds {
             options,
-            budget: Budget::new(options.answer_bytes),
+            budget: Budget::new(options.answer_bytes, self.streams.answers(), self.owner.access),
             cancelled: self.cancel.flag.clone(),
             until: Instant::now() + options.request_timeout,
         };
         stream.connection.watch(Some(self.cancel.flag.clone()));
-        self.cancel.arm(stream.connection.interrupt_handle());
+        self.cancel.arm(stream.connection.brake());
         let results = requests
             .into_iter()
-            .map(|request| stream.answer(request, &mut bounds))
+            .map(|request| stream.answer(body.request(request), &mut bounds))
             .collect();
         self.cancel.disarm();
         stream.connection.watch(None);
@@ -310,6 +331,7 @@ impl Run {
         })?;
         Ok(Done {
             body,
+            held: bounds.budget.into_held(),
             parked,
             committed,
         })
@@ -320,23 +342,29 @@ impl Run {
 #[derive(Default)]
 struct Cancel {
     flag: Arc<AtomicBool>,
-    handle: Mutex<Option<InterruptHandle>>,
+    brake: Mutex<Option<Brake>>,
 }
 
 impl Cancel {
-    fn arm(&self, handle: InterruptHandle) {
-        *self.handle.lock() = Some(handle);
+    fn arm(&self, brake: Brake) {
+        *self.brake.lock() = Some(brake);
     }
 
     /// From here on the connection may work for somebody else.
     fn disarm(&self) {
-        *self.handle.lock() = None;
+        *self.brake.lock() = None;
     }
 
     fn cancel(&self) {
         self.flag.store(true, Ordering::Relaxed);
-        if let Some(handle) = &*self.handle.lock() {
-            handle.interrupt();
+        if let Some(brake) = &*self.brake.lock() {
+            brake.interrupt();
+        }
+    }
+
+    fn end_what_is_late(&self) {
+        if let Some(brake) = &*self.brake.lock() {
+            brake.end_what_is_late();
         }
     }
 }

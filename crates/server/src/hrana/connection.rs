@@ -1,6 +1,9 @@
 //! A SQLite connection for SQL from the network: opened with everything that protects the server, watched while it
 //! works, and reused only when nothing of one client can be left in it for the next.
 //!
+//! No instruction of SQLite's virtual machine is to take long, since deadlines are looked at between two: what takes the product
+//! of two lengths is limited, or replaced (`linear`).
+//!
 //! Used on blocking threads only. Never checkpoints: the page history does, when it has seen the frames.
 
 use std::{
@@ -15,10 +18,18 @@ use std::{
 
 use parking_lot::Mutex;
 use partial_sync_transport::hrana;
-use partial_sync_vfs::sqlite::foreign_keys::{is_violated, take_no_action};
+use partial_sync_vfs::{
+    VFS_NAME, register_vfs,
+    sqlite::{
+        foreign_keys::{is_violated, take_no_action},
+        linear, memory,
+    },
+    temporary,
+};
 use rusqlite::{
-    Connection, InterruptHandle, OpenFlags,
+    Connection, ErrorCode, InterruptHandle, OpenFlags,
     config::DbConfig,
+    ffi,
     functions::FunctionFlags,
     hooks::{AuthContext, Authorization, Wal},
     limits::Limit,
@@ -33,10 +44,24 @@ use super::{
 
 /// Virtual machine steps between two looks at the clock: some ten microseconds.
 const STEPS_BETWEEN_CHECKS: i32 = 2000;
+/// The same for a client that may only read, whose memory is looked at too.
+const READER_STEPS_BETWEEN_CHECKS: i32 = 100;
 
 const NOT_ROWS: &str = "triggers fire in this batch: only a client that may write, and asks for it with \"rows\": true, can \
      have them off";
 const READS_ONLY: &str = "this client may not write: its token, or the database, is for reading only";
+
+const TEMPORARY_FULL: &str = "the temporary files of statements take all the space they may: sort or group fewer rows at once, or \
+     make an index that has them in order";
+const NO_MEMORY: &str =
+    "the memory that this server gives to SQLite is used up: try again later, or read less at once";
+
+/// Which limit ended a statement.
+pub(super) enum Limited {
+    Time,
+    /// All statements together have more than so many bytes.
+    Memory(u64),
+}
 
 /// A connection and what its hooks note down.
 pub(super) struct SqlConnection {
@@ -44,17 +69,17 @@ pub(super) struct SqlConnection {
     notes: Arc<Notes>,
     /// This client may not write.
     read_only: bool,
-    /// Deadlines are counted from here.
-    born: Instant,
 }
 
 /// Written by SQLite's hooks, read by the code that runs statements.
 #[derive(Default)]
 struct Notes {
-    /// Nanoseconds after `born` at which the statement is to be interrupted; 0 = never.
-    deadline: AtomicU64,
+    /// When the statement is to be interrupted; held while it is.
+    deadline: Mutex<Option<Instant>>,
     /// The deadline has struck.
     expired: AtomicBool,
+    /// The statement was ended because all of them have so many bytes of memory; 0 = it was not.
+    starved: AtomicU64,
     /// Anyone who asked has gone.
     cancelled: Mutex<Option<Arc<AtomicBool>>>,
     /// Something of this client is left in the connection.
@@ -103,25 +128,36 @@ impl SqlConnection {
         } else {
             OpenFlags::SQLITE_OPEN_READ_WRITE
         };
-        let mut sqlite = Connection::open_with_flags(
+        // Serves the file with SQLite's own, and counts temporary files.
+        register_vfs()
+            .map_err(|_| rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_ERROR), None))?;
+        let mut sqlite = Connection::open_with_flags_and_vfs(
             path,
             access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE,
+            VFS_NAME,
         )?;
         sqlite.busy_timeout(options.busy_timeout)?;
         // Raw pages, the schema table and shadow tables are not to be written from the network.
         sqlite.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         sqlite.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         sqlite.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
-        sqlite.set_limit(
-            Limit::SQLITE_LIMIT_LENGTH,
-            i32::try_from(options.value_bytes).unwrap_or(i32::MAX),
-        )?;
-        series::load_module(&sqlite)?;
+        let bytes = |bytes: usize| i32::try_from(bytes).unwrap_or(i32::MAX);
+        let mut value = options.value_bytes;
         if read_only {
+            value = value.min(options.reader_value_bytes);
+            sqlite.set_limit(
+                Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH,
+                bytes(options.reader_pattern_bytes),
+            )?;
+        }
+        sqlite.set_limit(Limit::SQLITE_LIMIT_LENGTH, bytes(value))?;
+        series::load_module(&sqlite)?;
+        linear::install(&sqlite)?;
+        if read_only {
+            linear::limit_others(&sqlite)?;
             sqlite.pragma_update(None, "query_only", true)?;
         }
         let notes = Arc::new(Notes::default());
-        let born = Instant::now();
         // Also takes the place of SQLite's own automatic checkpoint, which is a log hook.
         let seen = notes.clone();
         sqlite.wal_hook(Some(move |_: &mut Wal, _| {
@@ -129,7 +165,18 @@ impl SqlConnection {
             Ok(())
         }))?;
         let seen = notes.clone();
-        sqlite.progress_handler(STEPS_BETWEEN_CHECKS, Some(move || seen.is_over(born)))?;
+        if read_only {
+            let most = options
+                .reader_memory_bytes
+                .or_else(|| memory::limit().map(|limit| limit / 2));
+            let most = most.unwrap_or(u64::MAX);
+            sqlite.progress_handler(
+                READER_STEPS_BETWEEN_CHECKS,
+                Some(move || seen.starves(most) || seen.is_over()),
+            )?;
+        } else {
+            sqlite.progress_handler(STEPS_BETWEEN_CHECKS, Some(move || seen.is_over()))?;
+        }
         let seen = notes.clone();
         let busy_timeout_ms = u64::try_from(options.busy_timeout.as_millis()).unwrap_or(u64::MAX);
         sqlite.authorizer(Some(move |context: AuthContext<'_>| {
@@ -170,7 +217,6 @@ impl SqlConnection {
             sqlite,
             notes,
             read_only,
-            born,
         })
     }
 
@@ -231,6 +277,14 @@ impl SqlConnection {
         self.sqlite.get_interrupt_handle()
     }
 
+    /// What ends the statement that is running, from another thread.
+    pub(super) fn brake(&self) -> Brake {
+        Brake {
+            handle: self.sqlite.get_interrupt_handle(),
+            notes: self.notes.clone(),
+        }
+    }
+
     /// Commits so far.
     pub(super) fn commits(&self) -> u64 {
         self.notes.commits.load(Ordering::Relaxed)
@@ -243,18 +297,21 @@ impl SqlConnection {
 
     /// The statement that runs next may take this long.
     pub(super) fn start_clock(&self, limit: Duration) {
-        let end = (self.born.elapsed() + limit).as_nanos();
+        *self.notes.deadline.lock() = Instant::now().checked_add(limit);
         self.notes.expired.store(false, Ordering::Relaxed);
-        self.notes
-            .deadline
-            .store(u64::try_from(end).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.notes.starved.store(0, Ordering::Relaxed);
         *self.notes.refusal.lock() = None;
+        temporary::take_refusal();
     }
 
-    /// No statement runs any more. True when the clock struck meanwhile.
-    pub(super) fn stop_clock(&self) -> bool {
-        self.notes.deadline.store(0, Ordering::Relaxed);
-        self.notes.expired.load(Ordering::Relaxed)
+    /// No statement runs any more. What ended the last one, if it was one of the limits.
+    pub(super) fn stop_clock(&self) -> Option<Limited> {
+        *self.notes.deadline.lock() = None;
+        match self.notes.starved.load(Ordering::Relaxed) {
+            0 if self.notes.expired.load(Ordering::Relaxed) => Some(Limited::Time),
+            0 => None,
+            bytes => Some(Limited::Memory(bytes)),
+        }
     }
 
     /// Forgets what is known of the statement prepared before.
@@ -287,7 +344,16 @@ impl SqlConnection {
 
     /// A typed error for what SQLite said.
     pub(super) fn explain(&self, cause: rusqlite::Error) -> hrana::Error {
-        from_sqlite(cause, self.notes.refusal.lock().take())
+        let code = cause.sqlite_error_code();
+        let mut error = from_sqlite(cause, self.notes.refusal.lock().take());
+        match code {
+            Some(ErrorCode::DiskFull) if temporary::take_refusal() => {
+                error.message = TEMPORARY_FULL.to_owned()
+            }
+            Some(ErrorCode::OutOfMemory) => error.message = NO_MEMORY.to_owned(),
+            _ => {}
+        }
+        error
     }
 
     /// Whether the next client would find it as if it had just been opened.
@@ -321,9 +387,20 @@ impl Drop for RowsOnly<'_> {
 }
 
 impl Notes {
-    fn is_over(&self, born: Instant) -> bool {
-        let deadline = self.deadline.load(Ordering::Relaxed);
-        if deadline != 0 && born.elapsed().as_nanos() >= u128::from(deadline) {
+    fn starves(&self, most: u64) -> bool {
+        let starves = memory::in_statements() > most;
+        if starves {
+            self.starved.store(most, Ordering::Relaxed);
+        }
+        starves
+    }
+
+    fn is_over(&self) -> bool {
+        if self
+            .deadline
+            .lock()
+            .is_some_and(|deadline| Instant::now() >= deadline)
+        {
             self.expired.store(true, Ordering::Relaxed);
             return true;
         }
@@ -331,5 +408,60 @@ impl Notes {
             .lock()
             .as_ref()
             .is_some_and(|flag| flag.load(Ordering::Relaxed))
+    }
+}
+
+/// See [`SqlConnection::brake`].
+pub(super) struct Brake {
+    handle: InterruptHandle,
+    notes: Arc<Notes>,
+}
+
+impl Brake {
+    pub(super) fn interrupt(&self) {
+        self.handle.interrupt();
+    }
+
+    /// Ends the statement if it should have ended. It looks at the clock itself, but some instructions only ask whether they were
+    /// interrupted.
+    pub(super) fn end_what_is_late(&self) {
+        // While this is locked, no other statement begins, which would be the one that is interrupted.
+        let deadline = self.notes.deadline.lock();
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            self.notes.expired.store(true, Ordering::Relaxed);
+            self.handle.interrupt();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn v1_a_statement_that_does_not_look_at_the_clock_is_ended_from_outside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.db");
+        Connection::open(&path).unwrap();
+        let connection = SqlConnection::open(&path, false, false, &HranaOptions::default()).unwrap();
+        let brake = connection.brake();
+        // Too few steps for a look at the clock.
+        let mut statement = connection.sqlite().prepare("VALUES (1), (2), (3)").unwrap();
+        let mut rows = statement.query([]).unwrap();
+        connection.start_clock(Duration::from_secs(600));
+        rows.next().unwrap().unwrap();
+        brake.end_what_is_late();
+        rows.next().unwrap().unwrap();
+        connection.start_clock(Duration::ZERO);
+        brake.end_what_is_late();
+        let ended = connection.explain(rows.next().unwrap_err());
+        assert_eq!(ended.code.as_deref(), Some("SQLITE_INTERRUPT"));
+        assert!(matches!(connection.stop_clock(), Some(Limited::Time)));
+        // And nothing that runs later.
+        drop(rows);
+        brake.end_what_is_late();
+        connection.start_clock(Duration::from_secs(600));
+        assert_eq!(statement.query_row([], |row| row.get::<_, i64>(0)).unwrap(), 1);
+        assert!(connection.stop_clock().is_none());
     }
 }

@@ -9,6 +9,7 @@
 //! | `streams.rs` | batons, their expiry, and the connections waiting to be used again |
 //! | `stream.rs` | one stream: requests, batches and their conditions |
 //! | `statement.rs` | one statement: bind, run, collect |
+//! | `budget.rs` | what answers may take in memory |
 //! | `connection.rs`, `guard.rs` | a connection, and what SQL may not do with it |
 //! | `wire.rs`, `cursor.rs`, `error.rs` | bodies, and errors in SQLite's words |
 //!
@@ -16,6 +17,7 @@
 //! wait for each other in SQLite. This module never reads a token and never touches the file but through SQLite.
 
 mod answer;
+mod budget;
 mod connection;
 mod cursor;
 mod error;
@@ -79,6 +81,6 @@ impl SqlEndpoint for Hrana {
 
     fn shut_down(&self) -> BoxFuture<'static, ()> {
         let streams = self.streams.clone();
-        Box::pin(async move { streams.close_all().await })
+        Box::pin(async move { streams.shut_down().await })
     }
 }

@@ -18,15 +18,29 @@ pub struct HranaOptions {
     pub request_timeout: Duration,
     /// Bytes of JSON in one answer, roughly.
     pub answer_bytes: usize,
+    /// The same for all answers together that are being collected or sent; for a client that may only read, half of it.
+    pub all_answer_bytes: usize,
     /// Bytes of one value or row that SQLite may build.
     pub value_bytes: usize,
+    /// The same for a client that may only read.
+    pub reader_value_bytes: usize,
+    /// Bytes of a pattern of LIKE or GLOB of a client that may only read: what one comparison costs is its product with the text.
+    pub reader_pattern_bytes: usize,
+    /// A statement of a client that may only read ends when all statements together have so many bytes of SQLite's memory;
+    /// `None` = half of what SQLite may have, if there is a limit.
+    pub reader_memory_bytes: Option<u64>,
+    /// Bytes of all temporary files together: of sorting, grouping and temporary tables. A client that may only read finds
+    /// them full at half of it, and has a quarter for one file.
+    pub temporary_bytes: u64,
     /// Steps of one batch.
     pub batch_steps: usize,
     /// Requests in one pipeline.
     pub pipeline_requests: usize,
-    /// Requests without a baton that run at the same time; others wait for their turn. Requests with a baton never
-    /// wait for those without, which may be waiting for their COMMIT.
+    /// Requests that run at the same time; others wait for their turn. Those with a baton of a client that may write are not
+    /// counted: others may be waiting for their COMMIT.
     pub concurrent_requests: usize,
+    /// How many of these one caller has.
+    pub caller_requests: usize,
     /// Batons that are waiting to be used at the same time.
     pub batons: usize,
     /// Connections kept open for the next request, of all databases together.
@@ -42,10 +56,16 @@ impl Default for HranaOptions {
             statement_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(300),
             answer_bytes: 64 << 20,
+            all_answer_bytes: 256 << 20,
             value_bytes: 256 << 20,
+            reader_value_bytes: 16 << 20,
+            reader_pattern_bytes: 256,
+            reader_memory_bytes: None,
+            temporary_bytes: 1 << 30,
             batch_steps: 600_000,
             pipeline_requests: 10_000,
             concurrent_requests: 64,
+            caller_requests: 16,
             batons: 256,
             idle_connections: 32,
         }

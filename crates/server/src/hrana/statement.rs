@@ -13,41 +13,11 @@ use rusqlite::{
 };
 
 use super::{
+    budget::Budget,
     connection::SqlConnection,
     error::{code, error, many_statements},
     wire::{DescribeCol, DescribeParam, DescribeResult},
 };
-
-/// What the answer to one request may still take, in bytes of JSON, roughly.
-#[derive(Clone, Copy)]
-pub(super) struct Budget {
-    left: usize,
-    whole: usize,
-}
-
-impl Budget {
-    /// A full one.
-    pub(super) fn new(bytes: usize) -> Self {
-        Self {
-            left: bytes,
-            whole: bytes,
-        }
-    }
-
-    /// Takes from it, or says that the answer grows too large.
-    pub(super) fn take(&mut self, bytes: usize) -> Result<(), hrana::Error> {
-        self.left = self.left.checked_sub(bytes).ok_or_else(|| {
-            error(
-                code::RESPONSE_TOO_LARGE,
-                format!(
-                    "the answer would be larger than {} bytes: read it in parts, with LIMIT or a range of keys",
-                    self.whole
-                ),
-            )
-        })?;
-        Ok(())
-    }
-}
 
 /// Why a write to the table of the clients' positions was undone.
 const ONE_ROW: &str = "changing several rows of turso_sync_last_change_id is not allowed here: it says how far each client \
@@ -164,14 +134,23 @@ pub(super) fn sequence(
 }
 
 /// What the one statement of `sql` takes and gives, without running it.
-pub(super) fn describe(connection: &SqlConnection, sql: &str) -> Result<DescribeResult, hrana::Error> {
+pub(super) fn describe(
+    connection: &SqlConnection,
+    sql: &str,
+    budget: &mut Budget,
+) -> Result<DescribeResult, hrana::Error> {
     let (statement, _) = prepare_one(connection, sql)?;
+    for index in 1..=statement.parameter_count() {
+        budget.take(40 + statement.parameter_name(index).map_or(0, str::len))?;
+    }
     let params = (1..=statement.parameter_count())
         .map(|index| DescribeParam {
             name: statement.parameter_name(index).map(str::to_owned),
         })
         .collect();
-    let cols = columns(&statement)
+    let cols = columns(&statement);
+    budget.take(cols.iter().map(col_size).sum())?;
+    let cols = cols
         .into_iter()
         .map(|col| DescribeCol {
             name: col.name.unwrap_or_default(),
@@ -282,7 +261,8 @@ impl rusqlite::ToSql for Arg<'_> {
 }
 
 fn read_row(row: &rusqlite::Row<'_>, cols: &[Col], budget: &mut Budget) -> Result<Vec<Value>, hrana::Error> {
-    budget.take(2)?;
+    // What it takes in memory, which for small values is more than their JSON.
+    budget.take(40)?;
     let mut values = Vec::with_capacity(cols.len());
     for (index, col) in cols.iter().enumerate() {
         let value = row
@@ -297,7 +277,7 @@ fn read_value(value: ValueRef<'_>, col: &Col, budget: &mut Budget) -> Result<Val
     let name = || col.name.as_deref().unwrap_or_default();
     Ok(match value {
         ValueRef::Null => {
-            budget.take(16)?;
+            budget.take(32)?;
             Value::Null
         }
         ValueRef::Integer(value) => {
@@ -319,7 +299,7 @@ fn read_value(value: ValueRef<'_>, col: &Col, budget: &mut Budget) -> Result<Val
             ));
         }
         ValueRef::Text(bytes) => {
-            budget.take(28 + bytes.len())?;
+            budget.take(48 + bytes.len())?;
             let text = std::str::from_utf8(bytes).map_err(|_| {
                 error(
                     code::TEXT_NOT_UTF8,
@@ -335,7 +315,7 @@ fn read_value(value: ValueRef<'_>, col: &Col, budget: &mut Budget) -> Result<Val
             }
         }
         ValueRef::Blob(bytes) => {
-            budget.take(28 + bytes.len().div_ceil(3) * 4)?;
+            budget.take(48 + bytes.len().div_ceil(3) * 4)?;
             Value::Blob {
                 base64: bytes.to_vec(),
             }

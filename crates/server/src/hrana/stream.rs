@@ -12,14 +12,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partial_sync_transport::hrana::{self, Batch, BatchResult, Condition, Stmt, StmtResult};
+use partial_sync_transport::hrana::{self, BatchResult, Condition, Stmt, StmtResult};
+use serde_json::value::RawValue;
 
 use super::{
-    connection::SqlConnection,
+    budget::Budget,
+    connection::{Limited, SqlConnection},
     error::{code, error},
     options::HranaOptions,
-    statement::{self, Budget},
-    wire::{StreamRequest, StreamResponse, StreamResult},
+    statement,
+    wire::{self, Batch, StreamRequest, StreamResponse, StreamResult},
 };
 
 /// Bytes of JSON that a step takes in the answer, whatever it gives.
@@ -70,7 +72,11 @@ impl Stream {
     }
 
     /// Answers one request.
-    pub(super) fn answer(&mut self, request: StreamRequest, bounds: &mut Bounds<'_>) -> StreamResult {
+    pub(super) fn answer(
+        &mut self,
+        request: serde_json::Result<StreamRequest<Vec<&RawValue>>>,
+        bounds: &mut Bounds<'_>,
+    ) -> StreamResult {
         if self.closed {
             let closed = error(
                 code::STREAM_CLOSED,
@@ -78,16 +84,24 @@ impl Stream {
             );
             return Err(closed).into();
         }
-        self.respond(request, bounds).into()
+        let answer = request
+            .map_err(not_read)
+            .and_then(|request| self.respond(request, bounds));
+        answer
+            .map_err(|mut failed| {
+                bounds.budget.take_error(&mut failed);
+                failed
+            })
+            .into()
     }
 
     fn respond(
         &mut self,
-        request: StreamRequest,
+        request: StreamRequest<Vec<&RawValue>>,
         bounds: &mut Bounds<'_>,
     ) -> Result<StreamResponse, hrana::Error> {
         match request {
-            StreamRequest::Close {} => {
+            StreamRequest::Close => {
                 self.closed = true;
                 Ok(StreamResponse::Close)
             }
@@ -108,7 +122,7 @@ impl Stream {
             StreamRequest::Describe(text) => {
                 let sql = self.text(text.sql.as_deref(), text.sql_id)?;
                 self.connection.start_clock(bounds.statement_limit());
-                let result = statement::describe(&self.connection, sql);
+                let result = statement::describe(&self.connection, sql, &mut bounds.budget);
                 self.finish(result, bounds)
                     .map(|result| StreamResponse::Describe { result })
             }
@@ -117,7 +131,7 @@ impl Stream {
                 self.texts.remove(&sql_id);
                 Ok(StreamResponse::CloseSql)
             }
-            StreamRequest::GetAutocommit {} => Ok(StreamResponse::GetAutocommit {
+            StreamRequest::GetAutocommit => Ok(StreamResponse::GetAutocommit {
                 is_autocommit: self.connection.sqlite().is_autocommit(),
             }),
         }
@@ -129,44 +143,46 @@ impl Stream {
             return Err(error("SQLITE_INTERRUPT", "the client has gone"));
         }
         self.connection.start_clock(bounds.statement_limit());
-        let before = bounds.budget;
+        let before = bounds.budget.mark();
         let result = statement::execute(&self.connection, sql, stmt, &mut bounds.budget);
         if result.is_err() {
             // Its rows are not sent, and a ROLLBACK has to fit in any case.
-            bounds.budget = before;
+            bounds.budget.back_to(before);
         }
         self.finish(result, bounds)
     }
 
     /// Stops the clock, and says so when it was the clock that stopped the statement.
     fn finish<T>(&self, result: Result<T, hrana::Error>, bounds: &Bounds<'_>) -> Result<T, hrana::Error> {
-        let expired = self.connection.stop_clock();
-        result.map_err(|e| match e.code.as_deref() {
-            Some("SQLITE_INTERRUPT") if expired => error(
+        let limited = self.connection.stop_clock();
+        result.map_err(|e| match (limited, e.code.as_deref()) {
+            (Some(Limited::Time), Some("SQLITE_INTERRUPT")) => error(
                 "SQLITE_INTERRUPT",
                 format!(
                     "interrupted: a statement may run for {:?} and a request for {:?} on this server",
                     bounds.options.statement_timeout, bounds.options.request_timeout
                 ),
             ),
+            (Some(Limited::Memory(bytes)), Some("SQLITE_INTERRUPT")) => error(
+                "SQLITE_NOMEM",
+                format!(
+                    "the statements of this server have more than {bytes} bytes of memory together, which ends those of \
+                     clients that may only read: try again later, or read less at once"
+                ),
+            ),
             _ => e,
         })
     }
 
-    fn batch(&self, batch: &Batch, bounds: &mut Bounds<'_>) -> Result<BatchResult, hrana::Error> {
+    fn batch(
+        &self,
+        batch: &Batch<Vec<&RawValue>>,
+        bounds: &mut Bounds<'_>,
+    ) -> Result<BatchResult, hrana::Error> {
         let steps = batch.steps.len();
-        if steps > bounds.options.batch_steps {
-            return Err(error(
-                code::BATCH_TOO_LARGE,
-                format!(
-                    "the batch has {steps} steps, and this server takes at most {}: send it in parts",
-                    bounds.options.batch_steps
-                ),
-            ));
-        }
         for (index, step) in batch.steps.iter().enumerate() {
-            if let Some(condition) = &step.condition {
-                check_condition(condition, index)?;
+            if let Some(condition) = wire::condition(step).map_err(not_read)? {
+                check_condition(&condition, index)?;
             }
         }
         // Before anything has run, so that a COMMIT cannot be followed by "the answer is too large".
@@ -183,6 +199,7 @@ impl Stream {
             step_errors: Vec::with_capacity(steps),
         };
         for (index, step) in batch.steps.iter().enumerate() {
+            let step = wire::step(step).map_err(not_read)?;
             let wanted = step
                 .condition
                 .as_ref()
@@ -190,7 +207,10 @@ impl Stream {
             let (given, failed) = match wanted.then(|| self.execute(&step.stmt, bounds)) {
                 None => (None, None),
                 Some(Ok(given)) => (Some(given), None),
-                Some(Err(failed)) => (None, Some(failed)),
+                Some(Err(mut failed)) => {
+                    bounds.budget.take_error(&mut failed);
+                    (None, Some(failed))
+                }
             };
             result.step_results.push(given);
             result.step_errors.push(failed.clone());
@@ -265,6 +285,12 @@ impl Bounds<'_> {
             .statement_timeout
             .min(self.until.saturating_duration_since(Instant::now()))
     }
+}
+
+/// What was read before cannot be read again.
+fn not_read(cause: serde_json::Error) -> hrana::Error {
+    tracing::error!(%cause, "a request to the SQL endpoint is not what it was");
+    error(code::INTERNAL, "the server failed to answer; its log says why")
 }
 
 /// A condition speaks of earlier steps only.

@@ -16,23 +16,35 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use parking_lot::Mutex;
 use partial_sync_transport::hrana;
+use partial_sync_vfs::temporary::Quota;
 use rustls::crypto::SecureRandom;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Semaphore, SemaphorePermit, watch},
     task::AbortHandle,
     time,
 };
 
 use super::{
+    budget::AnswerBytes,
     connection::SqlConnection,
     error::{code, error},
     options::HranaOptions,
     stream::{Stream, Texts},
 };
-use crate::access::{Access, DatabaseHandle};
+use crate::{
+    access::{Access, CallerId, DatabaseHandle},
+    turns::{NoTurn, Turn, Turns},
+};
 
 /// Bytes of randomness in a baton.
 const TOKEN_BYTES: usize = 24;
+
+/// Large bodies that are read at the same time: reading takes a processor and the memory of a statement.
+const BODIES_READ_AT_ONCE: usize = 4;
+
+/// How long statements that were interrupted may take to end when the server stops, and how long closing their connections.
+const LAST_STATEMENTS: Duration = Duration::from_secs(2);
+const LAST_CLOSES: Duration = Duration::from_secs(1);
 
 /// What a stream and an idle connection belong to.
 #[derive(Clone, PartialEq, Eq)]
@@ -48,7 +60,16 @@ pub(super) struct Streams {
     parked: Mutex<HashMap<String, Parked>>,
     /// The one given back last is at the end.
     idle: Mutex<VecDeque<(Owner, SqlConnection)>>,
-    turns: Arc<Semaphore>,
+    turns: Turns,
+    /// A large body is read while one of these is held.
+    reading: Semaphore,
+    answers: Arc<AnswerBytes>,
+    /// Temporary files of everybody, and those of who may only read.
+    temporary: (Quota, Quota),
+    /// The server stops.
+    stopping: watch::Sender<bool>,
+    /// Requests whose statements run.
+    running: watch::Sender<usize>,
     count: watch::Sender<usize>,
     /// Orders the parked streams by age.
     clock: AtomicU64,
@@ -82,7 +103,7 @@ impl Waiting {
 pub(super) struct Lease {
     pub waiting: Option<Waiting>,
     /// Given back when the request is done.
-    pub _turn: Option<OwnedSemaphorePermit>,
+    pub _turn: Option<Turn>,
 }
 
 /// Why a request cannot run at all.
@@ -99,7 +120,12 @@ impl Streams {
             random: rustls::crypto::ring::default_provider().secure_random,
             parked: Mutex::default(),
             idle: Mutex::default(),
-            turns: Arc::new(Semaphore::new(options.concurrent_requests.max(1))),
+            turns: Turns::new(options.concurrent_requests, options.caller_requests),
+            reading: Semaphore::new(BODIES_READ_AT_ONCE),
+            answers: AnswerBytes::new(options.all_answer_bytes),
+            temporary: quotas(options.temporary_bytes),
+            stopping: watch::Sender::new(false),
+            running: watch::Sender::new(0),
             count: watch::Sender::new(0),
             clock: AtomicU64::new(0),
             options,
@@ -110,47 +136,91 @@ impl Streams {
         &self.options
     }
 
+    /// What all answers together may take.
+    pub(super) fn answers(&self) -> Arc<AnswerBytes> {
+        self.answers.clone()
+    }
+
+    /// The turn to read a large body; `None` never comes.
+    pub(super) async fn reading_turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.reading.acquire().await.ok()
+    }
+
+    /// What the temporary files of an owner's statements count in.
+    pub(super) fn temporary(&self, owner: &Owner) -> &Quota {
+        match owner.access {
+            Access::ReadOnly => &self.temporary.1,
+            Access::Full => &self.temporary.0,
+        }
+    }
+
+    /// Becomes true when the server stops.
+    pub(super) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+
+    /// Says that the statements of a request run, until it is dropped.
+    pub(super) fn runs(self: &Arc<Self>) -> Running {
+        self.running.send_modify(|running| *running += 1);
+        Running(self.clone())
+    }
+
     pub(super) fn watch(&self) -> watch::Receiver<usize> {
         self.count.subscribe()
     }
 
     /// Takes the stream of a baton, or makes room for a new one.
-    pub(super) async fn lease(&self, owner: &Owner, baton: Option<&str>) -> Result<Lease, Unavailable> {
-        if let Some(token) = baton {
-            return self
-                .take(owner, token)
-                .map(|waiting| Lease {
-                    waiting: Some(waiting),
-                    _turn: None,
-                })
-                .map_err(Unavailable::Baton);
-        }
-        let open = self
-            .parked
-            .lock()
-            .values()
-            .filter(|p| p.stream.in_transaction())
-            .count();
-        if open >= self.options.batons {
+    pub(super) async fn lease(
+        &self,
+        owner: &Owner,
+        caller: CallerId,
+        baton: Option<&str>,
+    ) -> Result<Lease, Unavailable> {
+        if *self.stopping.borrow() {
             return Err(Unavailable::Busy(error(
-                code::TOO_MANY_STREAMS,
-                format!("{open} interactive transactions are open, and no more are allowed: try again later"),
+                code::SERVER_BUSY,
+                "the server is stopping: try again later",
             )));
         }
-        let turn = time::timeout(self.options.statement_timeout, self.turns.clone().acquire_owned()).await;
-        match turn {
-            Ok(Ok(turn)) => Ok(Lease {
-                waiting: None,
-                _turn: Some(turn),
-            }),
-            _ => Err(Unavailable::Busy(error(
-                code::SERVER_BUSY,
-                format!(
-                    "{} requests are running, and none of them ended in time: try again later",
-                    self.options.concurrent_requests
-                ),
-            ))),
+        if baton.is_none() {
+            self.check_transactions()?;
         }
+        // Others may wait for the COMMIT of a client that writes; it waits for nobody.
+        let turn = match (baton, owner.access) {
+            (Some(_), Access::Full) => None,
+            _ => Some(self.turn(caller).await?),
+        };
+        let waiting = match baton {
+            Some(token) => Some(self.take(owner, token).map_err(Unavailable::Baton)?),
+            None => None,
+        };
+        Ok(Lease { waiting, _turn: turn })
+    }
+
+    fn check_transactions(&self) -> Result<(), Unavailable> {
+        let parked = self.parked.lock();
+        let open = parked.values().filter(|p| p.stream.in_transaction()).count();
+        if open < self.options.batons {
+            return Ok(());
+        }
+        Err(Unavailable::Busy(error(
+            code::TOO_MANY_STREAMS,
+            format!("{open} interactive transactions are open, and no more are allowed: try again later"),
+        )))
+    }
+
+    async fn turn(&self, caller: CallerId) -> Result<Turn, Unavailable> {
+        let whose = match self.turns.take(caller, self.options.statement_timeout).await {
+            Ok(turn) => return Ok(turn),
+            Err(NoTurn::Caller(most)) => {
+                format!("{most} requests of this caller are running, which is its share")
+            }
+            Err(NoTurn::Server(most)) => format!("{most} requests are running"),
+        };
+        Err(Unavailable::Busy(error(
+            code::SERVER_BUSY,
+            format!("{whose}, and none of them ended in time: try again later"),
+        )))
     }
 
     fn take(&self, owner: &Owner, token: &str) -> Result<Waiting, hrana::Error> {
@@ -312,8 +382,17 @@ impl Streams {
         self.count.send_replace(self.parked.lock().len());
     }
 
-    /// Rolls back and closes everything.
-    pub(super) async fn close_all(&self) {
+    /// Interrupts what runs, rolls back and closes everything. Ends in time whatever runs: what cannot be interrupted is left
+    /// to its thread.
+    pub(super) async fn shut_down(&self) {
+        self.stopping.send_replace(true);
+        let mut running = self.running.subscribe();
+        let ended = time::timeout(LAST_STATEMENTS, running.wait_for(|running| *running == 0))
+            .await
+            .is_ok();
+        if !ended {
+            tracing::warn!("statements that do not end are left running");
+        }
         let parked: Vec<Parked> = self.parked.lock().drain().map(|(_, p)| p).collect();
         let idle = std::mem::take(&mut *self.idle.lock());
         let idle = idle.into_iter().map(|(_, connection)| Waiting {
@@ -325,6 +404,56 @@ impl Streams {
             p.expiry.abort();
             p.stream
         });
-        self.dispose(parked.chain(idle).collect::<Vec<_>>()).await;
+        let closed = self.dispose(parked.chain(idle).collect::<Vec<_>>());
+        if time::timeout(LAST_CLOSES, closed).await.is_err() {
+            tracing::warn!("connections that take long to close are left to be closed");
+        }
+    }
+}
+
+/// See [`Streams::runs`].
+pub(super) struct Running(Arc<Streams>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.send_modify(|running| *running -= 1);
+    }
+}
+
+/// For everybody, and for who may only read.
+fn quotas(bytes: u64) -> (Quota, Quota) {
+    let all = Quota::new(bytes, bytes);
+    let readers = all.with_limits(bytes / 4, bytes / 2);
+    (all, readers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn v1_a_baton_is_a_turn_only_for_who_may_write() {
+        let streams = Streams::new(HranaOptions {
+            concurrent_requests: 1,
+            statement_timeout: Duration::from_millis(1),
+            ..HranaOptions::default()
+        });
+        let owner = |access| Owner {
+            path: Arc::default(),
+            access,
+        };
+        let caller = CallerId::ANYONE;
+        let held = streams.lease(&owner(Access::Full), caller, None).await;
+        let lease = async |access| streams.lease(&owner(access), caller, Some("baton")).await.err();
+        assert!(matches!(
+            lease(Access::ReadOnly).await,
+            Some(Unavailable::Busy(_))
+        ));
+        assert!(matches!(lease(Access::Full).await, Some(Unavailable::Baton(_))));
+        drop(held);
+        assert!(matches!(
+            lease(Access::ReadOnly).await,
+            Some(Unavailable::Baton(_))
+        ));
     }
 }

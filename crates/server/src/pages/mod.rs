@@ -24,11 +24,18 @@ use partial_sync_transport::{
     ApplyMode, Features,
     wire::{FEATURES_HEADER, PROTOBUF, PullUpdatesHeader, PullUpdatesRequest},
 };
+use partial_sync_vfs::temporary::Quota;
 use prost::Message;
 use roaring::RoaringBitmap;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 
-use crate::{access::Caller, error::ServerError, follow::Follower, metrics::Metrics};
+use crate::{
+    access::{Caller, CallerId},
+    error::ServerError,
+    follow::Follower,
+    metrics::Metrics,
+    turns::{NoTurn, Turn, Turns},
+};
 pub use query::{QueryError, QueryLimits, QueryRunner};
 pub use reader::RevisionReader;
 pub use refusal::Refusal;
@@ -42,7 +49,9 @@ pub struct PagesEndpoint {
     /// How much a query selector may cost.
     pub query_limits: QueryLimits,
     /// A query selector runs while it holds one of these: each keeps a thread busy.
-    pub query_turns: Arc<Semaphore>,
+    pub query_turns: Arc<Turns>,
+    /// What the temporary files of query selectors count in.
+    pub temporary: Quota,
     /// The longest long poll.
     pub longest_poll: Duration,
     /// Counters.
@@ -52,21 +61,24 @@ pub struct PagesEndpoint {
 }
 
 impl PagesEndpoint {
-    async fn query_turn(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        let turn = Arc::clone(&self.query_turns).acquire_owned();
-        match tokio::time::timeout(self.query_limits.time, turn).await {
-            Ok(Ok(turn)) => Ok(turn),
-            _ => Err(Refusal::busy(
-                "too many query selectors are running: try again later, or ask without one",
-            )),
-        }
+    async fn query_turn(&self, caller: CallerId) -> Result<Turn, Refusal> {
+        let turn = self.query_turns.take(caller, self.query_limits.time).await;
+        turn.map_err(|none| {
+            let whose = match none {
+                NoTurn::Caller(most) => {
+                    format!("{most} query selectors of this caller are running, which is its share")
+                }
+                NoTurn::Server(most) => format!("{most} query selectors are running"),
+            };
+            Refusal::busy(format!("{whose}: try again later, or ask without one"))
+        })
     }
 
     /// Answers one request.
     pub async fn answer(
         &self,
         follower: &Arc<Follower>,
-        _caller: Caller,
+        caller: Caller,
         body: Bytes,
     ) -> Result<Response, Refusal> {
         let wire = PullUpdatesRequest::decode(body)
@@ -85,14 +97,16 @@ impl PagesEndpoint {
             encoding,
         );
         let (queries, limits) = (Arc::clone(&self.queries), self.query_limits);
+        let temporary = self.temporary.clone();
         let turn = match request.query {
-            Some(_) => Some(self.query_turn().await?),
+            Some(_) => Some(self.query_turn(caller.id).await?),
             None => None,
         };
         let batches = tokio::task::spawn_blocking(move || -> Result<_, Refusal> {
             let mut selected = selection::selected(&reader, &revisions, &request)?;
             let mut touched = RoaringBitmap::new();
             if let Some(sql) = &request.query {
+                let _counted = temporary.enter();
                 touched = queries.touched(&reader, sql, &limits)?;
                 touched -= &selected;
             }

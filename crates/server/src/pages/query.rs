@@ -14,6 +14,19 @@ pub struct QueryLimits {
     pub time: Duration,
     /// Pages it may touch.
     pub pages: u64,
+    /// Bytes of one value or row that SQLite may build for it.
+    pub value_bytes: usize,
+    /// Bytes of a pattern of LIKE or GLOB.
+    pub pattern_bytes: usize,
+    /// It ends when all statements of the process have so many bytes of SQLite's memory; `None` = half of what SQLite may have,
+    /// if there is a limit.
+    pub memory_bytes: Option<u64>,
+    /// Bytes of temporary files of all selectors that run; one file may have half of them.
+    pub temporary_bytes: u64,
+    /// Selectors that run at the same time; others wait for their turn.
+    pub at_once: usize,
+    /// How many of these one caller has.
+    pub of_caller: usize,
 }
 
 impl Default for QueryLimits {
@@ -21,6 +34,12 @@ impl Default for QueryLimits {
         Self {
             time: Duration::from_secs(10),
             pages: 1 << 20,
+            value_bytes: 16 << 20,
+            pattern_bytes: 256,
+            memory_bytes: None,
+            temporary_bytes: 256 << 20,
+            at_once: 16,
+            of_caller: 4,
         }
     }
 }
@@ -41,6 +60,12 @@ pub enum QueryError {
     /// It touched more pages than allowed.
     #[error("it touched more than {0} pages; select fewer rows")]
     TooMany(u64),
+    /// All statements together take too much memory.
+    #[error("the statements of this server have more than {0} bytes of memory together; try again later")]
+    Memory(u64),
+    /// What it sorts or groups does not fit into the temporary space.
+    #[error("what it sorts or groups takes more temporary space than there is; select fewer rows")]
+    Temporary,
     /// The pages of the revision cannot be read.
     #[error(transparent)]
     Pages(#[from] HistoryError),

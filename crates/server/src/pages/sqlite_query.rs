@@ -12,7 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use parking_lot::Mutex;
@@ -23,23 +23,23 @@ use partial_sync_core::{
 use partial_sync_vfs::{
     Base, MemoryStorage, Miss, PageSink, PageSource, Replica, ReplicaConfig, SourceError, Storage,
     StorageFile, VFS_NAME,
-    sqlite::{Conn, OpenOptions, Step, Stmt},
+    sqlite::{Conn, InterruptHandle, OpenOptions, Step, Stmt, linear, memory},
+    temporary,
 };
 use roaring::RoaringBitmap;
 use rusqlite::{
     hooks::{AuthAction, AuthContext, Authorization},
     limits::Limit,
 };
+use tokio::task::AbortHandle;
 
 use super::{
     query::{QueryError, QueryLimits, QueryRunner},
     reader::RevisionReader,
 };
 
-/// SQLite's virtual machine looks at the clock every so many instructions.
-const CLOCK_EVERY: i32 = 10_000;
-/// Bytes of one value or row that SQLite may build, as SQL over HTTP has it.
-const LONGEST_VALUE: i32 = 256 << 20;
+/// SQLite's virtual machine looks at the clock and at its memory every so many instructions.
+const LOOK_EVERY: i32 = 100;
 
 /// The [`QueryRunner`] of the server.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,10 +58,11 @@ impl QueryRunner for SnapshotQueries {
             touched: Mutex::default(),
             failure: Mutex::default(),
         });
-        let ran = run(pages, sql, limits.time, &watch);
+        let ran = run(pages, sql, limits, &watch);
         let failure = watch.failure.lock().take();
         match (failure, ran) {
             (Some(failure), _) => Err(failure),
+            (None, Err(_)) if temporary::take_refusal() => Err(QueryError::Temporary),
             (None, Err(_)) if Instant::now() >= watch.deadline => Err(QueryError::TooSlow(limits.time)),
             (None, Err(error)) => Err(error),
             (None, Ok(())) => Ok(std::mem::take(&mut *watch.touched.lock())),
@@ -77,7 +78,22 @@ struct Watch {
     failure: Mutex<Option<QueryError>>,
 }
 
-fn run(pages: &RevisionReader, sql: &str, time: Duration, watch: &Arc<Watch>) -> Result<(), QueryError> {
+impl Watch {
+    fn is_over(&self, most: u64) -> bool {
+        let starves = memory::in_statements() > most;
+        if starves {
+            self.failure.lock().get_or_insert(QueryError::Memory(most));
+        }
+        starves || Instant::now() >= self.deadline
+    }
+}
+
+fn run(
+    pages: &RevisionReader,
+    sql: &str,
+    limits: &QueryLimits,
+    watch: &Arc<Watch>,
+) -> Result<(), QueryError> {
     if pages.at().db_size.0 == 0 {
         return Err(QueryError::Sql("the database is empty at this revision".into()));
     }
@@ -106,27 +122,66 @@ fn run(pages: &RevisionReader, sql: &str, time: Duration, watch: &Arc<Watch>) ->
         }),
         segment: SegmentSize::new(1).map_err(|e| internal(io::Error::other(e)))?,
         prefetch: false,
-        wait: time,
+        wait: limits.time,
         temporary: true,
     })
     .map_err(internal)?;
-    let conn = open(&replica, watch.deadline)?;
+    let conn = open(&replica, limits, watch)?;
+    // Some instructions do not look at the clock, but ask whether they are interrupted.
+    let _alarm = Alarm::set(watch.deadline, conn.interrupt_handle());
     let mut stmt = prepare(&conn, sql)?;
     while stmt.step().map_err(sql_error)? == Step::Row {}
     Ok(())
 }
 
-fn open(replica: &Replica, deadline: Instant) -> Result<Conn, QueryError> {
+/// Interrupts a query at its deadline, unless it is dropped before.
+struct Alarm(Option<AbortHandle>);
+
+impl Alarm {
+    /// Without a runtime there is nobody to do it.
+    fn set(at: Instant, query: InterruptHandle) -> Self {
+        let runtime = tokio::runtime::Handle::try_current().ok();
+        Self(runtime.map(|runtime| {
+            let alarm = runtime.spawn(async move {
+                tokio::time::sleep_until(at.into()).await;
+                query.interrupt();
+            });
+            alarm.abort_handle()
+        }))
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if let Some(alarm) = &self.0 {
+            alarm.abort();
+        }
+    }
+}
+
+fn open(replica: &Replica, limits: &QueryLimits, watch: &Arc<Watch>) -> Result<Conn, QueryError> {
     let options = OpenOptions {
         vfs: Some(VFS_NAME.into()),
         create: false,
         ..OpenOptions::default()
     };
     let conn = Conn::open(replica.name(), &options).map_err(sql_error)?;
+    let bytes = |bytes: usize| i32::try_from(bytes).unwrap_or(i32::MAX);
+    let most = limits
+        .memory_bytes
+        .or_else(|| memory::limit().map(|limit| limit / 2));
+    let most = most.unwrap_or(u64::MAX);
+    let watch = watch.clone();
     conn.with_rusqlite(|c| {
         rusqlite::vtab::series::load_module(c)?;
-        c.set_limit(Limit::SQLITE_LIMIT_LENGTH, LONGEST_VALUE)?;
-        c.progress_handler(CLOCK_EVERY, Some(move || Instant::now() >= deadline))?;
+        linear::install(c)?;
+        linear::limit_others(c)?;
+        c.set_limit(Limit::SQLITE_LIMIT_LENGTH, bytes(limits.value_bytes))?;
+        c.set_limit(
+            Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH,
+            bytes(limits.pattern_bytes),
+        )?;
+        c.progress_handler(LOOK_EVERY, Some(move || watch.is_over(most)))?;
         c.authorizer(Some(only_reads))
     })
     .map_err(sql_error)?;

@@ -152,6 +152,7 @@ fn a_query_has_a_time_and_a_page_budget() {
     let limits = QueryLimits {
         time: Duration::from_millis(300),
         pages: 50,
+        ..QueryLimits::default()
     };
     let served = served(limits);
     let endless = "with recursive c(x) as (select 1 union all select x + 1 from c) select count(*) from c";
@@ -160,5 +161,59 @@ fn a_query_has_a_time_and_a_page_budget() {
     let error = served.query("select sum(length(pad)) from t").unwrap_err();
     assert!(error.message.contains("more than 50 pages"), "{error}");
     assert!(served.query("select k from t where id = 5").is_ok());
+    served.server.shutdown_blocking();
+}
+
+#[test]
+fn v1_no_instruction_of_a_query_takes_the_product_of_two_lengths() {
+    let served = served(QueryLimits::default());
+    for sql in [
+        "select instr(printf('%.*c', 3000000, 'a'), printf('%.*cb', 1500000, 'a'))",
+        "select length(replace(printf('%.*c', 3000000, 'a'), printf('%.*cb', 1500000, 'a'), ''))",
+    ] {
+        served.query(sql).unwrap();
+    }
+    let error = served
+        .query("select 'a' like printf('%.*c', 257, 'a')")
+        .unwrap_err();
+    assert!(error.message.contains("pattern too complex"), "{error}");
+    served.server.shutdown_blocking();
+}
+
+#[test]
+fn v3_a_query_has_a_memory_budget() {
+    let limits = QueryLimits {
+        memory_bytes: Some(96 << 20),
+        ..QueryLimits::default()
+    };
+    let served = served(limits);
+    let error = served.query("select length(hex(zeroblob(9000000)))").unwrap_err();
+    assert!(error.message.contains("too big"), "{error}");
+    let columns: Vec<_> = (0..16)
+        .map(|n| format!("length(group_concat(hex(zeroblob({})), ''))", 50_000 + n))
+        .collect();
+    let sql = format!("select {} from generate_series(1, 100)", columns.join(", "));
+    let error = served.query(&sql).unwrap_err();
+    assert!(error.message.contains("bytes of memory together"), "{error}");
+    assert!(served.query("select k from t where id = 5").is_ok());
+    served.server.shutdown_blocking();
+}
+
+#[test]
+fn v5_a_query_has_a_budget_of_temporary_space() {
+    let limits = QueryLimits {
+        temporary_bytes: 16 << 20,
+        ..QueryLimits::default()
+    };
+    let served = served(limits);
+    let sort = |rows: u32| {
+        format!(
+            "select count(*) from (select value from generate_series(1, {rows})
+             order by printf('%0500d', value * 7919 % 1000003) limit -1 offset 1)"
+        )
+    };
+    let error = served.query(&sort(50_000)).unwrap_err();
+    assert!(error.message.contains("more temporary space"), "{error}");
+    served.query(&sort(10_000)).unwrap();
     served.server.shutdown_blocking();
 }

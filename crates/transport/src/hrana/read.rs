@@ -1,4 +1,4 @@
-//! How values and conditions are read: each is an object whose fields come in any order, its `type` perhaps last. Nothing is
+//! How values and conditions are read, and what of values is written in a way of its own: each is an object whose fields come in any order, its `type` perhaps last. Nothing is
 //! kept but what it is made of, and no value is ever in an error's text.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
@@ -9,7 +9,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serializer,
     de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
@@ -18,8 +18,16 @@ use super::{Condition, Value};
 /// As many parameters as SQLite lets a statement have.
 const MOST_ARGUMENTS: usize = 32_766;
 
+pub(super) fn integer_as_string<S: Serializer>(value: &i64, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(value)
+}
+
+pub(super) fn bytes_as_base64<S: Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_str(&BASE64.encode(bytes))
+}
+
 /// Base64, padded or not.
-pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
+const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );

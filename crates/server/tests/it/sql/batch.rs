@@ -172,11 +172,9 @@ async fn a_batch_with_too_many_steps_is_refused_whole() {
     let server = Server::with_options(options).await;
     let steps = vec![(Value::Null, "SELECT 1"); 4];
     let batch = super::server::batch(&steps);
-    let refused = server
-        .one(json!({"type": "batch", "batch": batch}))
-        .await
-        .unwrap_err();
-    assert_eq!(refused["code"], "BATCH_TOO_LARGE");
+    let body = json!({"requests": [{"type": "batch", "batch": batch}]});
+    let (status, refused) = server.send("/v2/pipeline", None, &body).await;
+    assert_eq!((status, &refused["code"]), (400, &json!("BATCH_TOO_LARGE")));
     server.batch(&steps[..3]).await;
 }
 

@@ -1,5 +1,6 @@
 //! SQL over HTTP, asked over real HTTP on loopback.
 
+mod abuse;
 mod auth;
 mod batch;
 mod batons;

@@ -43,7 +43,7 @@ fn bytes(rng: &mut fastrand::Rng) -> Vec<u8> {
         .collect()
 }
 
-/// A value and how it is written in a statement: texts that are no UTF-8 only come about by a cast.
+/// A value and how it is written in a statement: texts that are not UTF-8 only come about by a cast.
 fn value(rng: &mut fastrand::Rng) -> (Value, &'static str) {
     match rng.u8(..8) {
         0 => (Value::Null, "?"),

@@ -226,7 +226,7 @@ fn char_len(text: &[u8]) -> usize {
     }
 }
 
-/// Characters as SQLite reads them, with its numbers for what is no UTF-8.
+/// Characters as SQLite reads them, with its numbers for what is not UTF-8.
 struct Chars<'t>(&'t [u8]);
 
 impl Iterator for Chars<'_> {
@@ -241,9 +241,9 @@ impl Iterator for Chars<'_> {
         }
         let begin = match lead {
             ..0xe0 => lead & 0x1f,
-            ..0xf0 => lead & 0x0f,
-            ..0xf8 => lead & 0x07,
-            ..0xfc => lead & 0x03,
+            0xe0..0xf0 => lead & 0x0f,
+            0xf0..0xf8 => lead & 0x07,
+            0xf8..0xfc => lead & 0x03,
             _ => u8::from(lead == 0xfd),
         };
         let char = more.iter().fold(u32::from(begin), |char, byte| {

@@ -1,0 +1,216 @@
+//! What answers may take: one by itself, and all of the server together, from the first row that is collected until the client
+//! has the last byte.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use axum::body::{Body, HttpBody};
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
+use partial_sync_transport::hrana;
+
+use super::error::{code, error};
+use crate::access::Access;
+
+/// What is taken from the server's budget at once.
+const PIECE: usize = 64 << 10;
+
+/// The budget of all answers of a server, in bytes of JSON, roughly.
+pub(super) struct AnswerBytes {
+    whole: usize,
+    used: AtomicUsize,
+}
+
+impl AnswerBytes {
+    pub(super) fn new(bytes: usize) -> Arc<Self> {
+        Arc::new(Self {
+            whole: bytes,
+            used: AtomicUsize::new(0),
+        })
+    }
+}
+
+/// What an answer has of the server's budget; given back when it is dropped.
+pub(super) struct Held {
+    of: Arc<AnswerBytes>,
+    /// The budget is used up for this answer when so much of it is.
+    most: usize,
+    bytes: usize,
+}
+
+impl Held {
+    fn grow(&mut self, bytes: usize) -> Result<(), hrana::Error> {
+        let fits = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.most);
+        match self
+            .of
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
+        {
+            Ok(_) => {
+                self.bytes += bytes;
+                Ok(())
+            }
+            Err(_) => Err(error(
+                code::SERVER_BUSY,
+                format!(
+                    "the answers under way take the {} bytes that they may take together: try again later, or read in \
+                     smaller parts, with LIMIT or a range of keys",
+                    self.most
+                ),
+            )),
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.of.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// What the answer to one request may still take.
+pub(super) struct Budget {
+    left: usize,
+    whole: usize,
+    held: Held,
+}
+
+/// How much of a budget was left at some moment.
+pub(super) struct Mark(usize);
+
+impl Budget {
+    /// A full one of so many bytes, which come from the server's. Who may only read leaves half of that to those who write.
+    pub(super) fn new(bytes: usize, of: Arc<AnswerBytes>, access: Access) -> Self {
+        let most = match access {
+            Access::ReadOnly => of.whole / 2,
+            Access::Full => of.whole,
+        };
+        Self {
+            left: bytes,
+            whole: bytes,
+            held: Held { of, most, bytes: 0 },
+        }
+    }
+
+    /// Takes from it, or says that the answer grows too large.
+    pub(super) fn take(&mut self, bytes: usize) -> Result<(), hrana::Error> {
+        let left = self.left.checked_sub(bytes).ok_or_else(|| {
+            error(
+                code::RESPONSE_TOO_LARGE,
+                format!(
+                    "the answer would be larger than {} bytes: read it in parts, with LIMIT or a range of keys",
+                    self.whole
+                ),
+            )
+        })?;
+        let taken = self.whole - left;
+        if taken > self.held.bytes {
+            self.held
+                .grow((taken - self.held.bytes).next_multiple_of(PIECE))?;
+        }
+        self.left = left;
+        Ok(())
+    }
+
+    /// Takes what an error's text needs, or makes the text short.
+    pub(super) fn take_error(&mut self, error: &mut hrana::Error) {
+        if self.take(error.message.len()).is_err() {
+            error.message = "it failed, and why does not fit into the answer: send less at once".to_owned();
+        }
+    }
+
+    pub(super) fn mark(&self) -> Mark {
+        Mark(self.left)
+    }
+
+    /// What was collected since then is not sent.
+    pub(super) fn back_to(&mut self, mark: Mark) {
+        self.left = mark.0;
+    }
+
+    /// To be kept as long as the answer is.
+    pub(super) fn into_held(self) -> Held {
+        self.held
+    }
+}
+
+/// A body that gives its bytes back to the budget when it has been sent, or given up.
+pub(super) fn body(bytes: Vec<u8>, held: Held) -> Body {
+    Body::new(Answer {
+        bytes: Some(bytes.into()),
+        _held: held,
+    })
+}
+
+struct Answer {
+    bytes: Option<Bytes>,
+    _held: Held,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn v2_all_answers_have_a_budget_together_until_they_are_sent() {
+        let all = AnswerBytes::new(4 * PIECE);
+        let mut one = Budget::new(3 * PIECE, all.clone(), Access::Full);
+        one.take(2 * PIECE + 1).unwrap();
+        let mut other = Budget::new(3 * PIECE, all.clone(), Access::Full);
+        let mut reader = Budget::new(3 * PIECE, all.clone(), Access::ReadOnly);
+        assert!(reader.take(1).is_err(), "half of it is taken");
+        other.take(PIECE).unwrap();
+        let refused = other.take(1).unwrap_err();
+        assert_eq!(refused.code.as_deref(), Some(code::SERVER_BUSY));
+        // What is not sent after all is not taken again.
+        let mark = one.mark();
+        one.take(PIECE - 1).unwrap();
+        one.back_to(mark);
+        one.take(PIECE - 1).unwrap();
+        assert_eq!(
+            one.take(1).unwrap_err().code.as_deref(),
+            Some(code::RESPONSE_TOO_LARGE)
+        );
+        let body = body(vec![0; 3], one.into_held());
+        assert_eq!(body.size_hint().exact(), Some(3));
+        other.take(1).unwrap_err();
+        drop(body);
+        other.take(1).unwrap();
+        drop(other);
+        assert_eq!(all.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn v2_an_error_that_does_not_fit_is_short() {
+        let mut budget = Budget::new(100, AnswerBytes::new(PIECE), Access::Full);
+        let mut long = error("SQLITE_ERROR", "x".repeat(101));
+        budget.take_error(&mut long);
+        assert!(long.message.contains("send less") && long.code.as_deref() == Some("SQLITE_ERROR"));
+    }
+}
