@@ -8,6 +8,7 @@
 
 use std::{
     borrow::Cow,
+    cell::{Cell, RefCell},
     path::Path,
     sync::{
         Arc,
@@ -27,7 +28,7 @@ use partial_sync_vfs::{
     temporary,
 };
 use rusqlite::{
-    Connection, ErrorCode, InterruptHandle, OpenFlags,
+    Connection, ErrorCode, InterruptHandle, OpenFlags, Statement, TransactionState,
     config::DbConfig,
     ffi,
     functions::FunctionFlags,
@@ -40,6 +41,7 @@ use super::{
     error::{code, error, from_sqlite},
     guard::{Verdict, judge, judge_keys, judge_text, writes_keys},
     options::HranaOptions,
+    writers::{WriteTurn, Writers},
 };
 
 /// Virtual machine steps between two looks at the clock: some ten microseconds.
@@ -69,6 +71,13 @@ pub(super) struct SqlConnection {
     notes: Arc<Notes>,
     /// This client may not write.
     read_only: bool,
+    /// How long the statement that runs may take.
+    limit: Cell<Duration>,
+    /// The longest wait for a lock.
+    patience: Duration,
+    writers: Arc<Writers>,
+    /// From the first statement that may write until the transaction ends. After `sqlite`: who is next finds its locks free.
+    turn: RefCell<Option<WriteTurn>>,
 }
 
 /// Written by SQLite's hooks, read by the code that runs statements.
@@ -105,8 +114,9 @@ impl SqlConnection {
         read_only: bool,
         file_read_only: bool,
         options: &HranaOptions,
+        writers: Arc<Writers>,
     ) -> Result<Self, hrana::Error> {
-        Self::open_sqlite(path, read_only, file_read_only, options).map_err(|cause| {
+        Self::open_sqlite(path, read_only, file_read_only, options, writers).map_err(|cause| {
             tracing::error!(path = %path.display(), %cause, "the SQL endpoint cannot open a database");
             let cause = from_sqlite(cause, None);
             hrana::Error {
@@ -122,6 +132,7 @@ impl SqlConnection {
         read_only: bool,
         file_read_only: bool,
         options: &HranaOptions,
+        writers: Arc<Writers>,
     ) -> rusqlite::Result<Self> {
         let access = if file_read_only {
             OpenFlags::SQLITE_OPEN_READ_ONLY
@@ -217,7 +228,47 @@ impl SqlConnection {
             sqlite,
             notes,
             read_only,
+            limit: Cell::default(),
+            patience: options.busy_timeout,
+            writers,
+            turn: RefCell::default(),
         })
+    }
+
+    /// Waits until it is this connection's turn to write, if the statement may write. A transaction that has read does not wait:
+    /// what it has read would be old when its turn comes, and SQLite says so.
+    pub(super) fn queue(&self, statement: &Statement<'_>) -> Result<(), hrana::Error> {
+        let mut turn = self.turn.borrow_mut();
+        if statement.readonly() || turn.is_some() || std::env::var_os("E10_NOQUEUE").is_some() {
+            return Ok(());
+        }
+        *turn = self.writers.try_take();
+        if turn.is_some() || self.state() != TransactionState::None {
+            return Ok(());
+        }
+        let asked = self.sqlite.pragma_query_value(None, "busy_timeout", |row| row.get::<_, u32>(0));
+        let patience = self.patience.min(Duration::from_millis(asked.unwrap_or(0).into()));
+        let until = Instant::now() + self.limit.get();
+        *turn = self.writers.take(patience, until, || self.notes.is_cancelled());
+        if turn.is_none() {
+            return Err(error("SQLITE_BUSY", "database is locked"));
+        }
+        // It waited, it did not run.
+        self.start_clock(self.limit.get());
+        Ok(())
+    }
+
+    /// Lets the next one write, unless there is more to write in the transaction that is open.
+    pub(super) fn leave_queue(&self) {
+        if self.state() != TransactionState::Write {
+            self.turn.take();
+        }
+    }
+
+    fn state(&self) -> TransactionState {
+        // It fails only for a database that does not exist.
+        let state = self.sqlite.transaction_state(Some("main"));
+        state.unwrap_or(TransactionState::None)
     }
 
     /// Until the guard goes, rows are written as they are: triggers do not fire and foreign keys do not act; they refuse only
@@ -297,6 +348,7 @@ impl SqlConnection {
 
     /// The statement that runs next may take this long.
     pub(super) fn start_clock(&self, limit: Duration) {
+        self.limit.set(limit);
         *self.notes.deadline.lock() = Instant::now().checked_add(limit);
         self.notes.expired.store(false, Ordering::Relaxed);
         self.notes.starved.store(0, Ordering::Relaxed);
@@ -383,6 +435,7 @@ impl Drop for RowsOnly<'_> {
             tracing::error!("a connection could not be made as it was; it is not used for another client");
             connection.notes.tainted.store(true, Ordering::Relaxed);
         }
+        connection.leave_queue();
     }
 }
 
@@ -404,6 +457,10 @@ impl Notes {
             self.expired.store(true, Ordering::Relaxed);
             return true;
         }
+        self.is_cancelled()
+    }
+
+    fn is_cancelled(&self) -> bool {
         self.cancelled
             .lock()
             .as_ref()

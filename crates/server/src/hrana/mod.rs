@@ -10,11 +10,12 @@
 //! | `stream.rs` | one stream: requests, batches and their conditions |
 //! | `statement.rs` | one statement: bind, run, collect |
 //! | `budget.rs` | what answers may take in memory |
+//! | `writers.rs` | who writes next |
 //! | `connection.rs`, `guard.rs` | a connection, and what SQL may not do with it |
 //! | `wire.rs`, `cursor.rs`, `error.rs` | bodies, and errors in SQLite's words |
 //!
 //! Every request runs on a blocking thread with a connection of its own; there is no lock around reads, and writers
-//! wait for each other in SQLite. This module never reads a token and never touches the file but through SQLite.
+//! wait in a queue. This module never reads a token and never touches the file but through SQLite.
 
 mod answer;
 mod budget;
@@ -27,6 +28,7 @@ mod statement;
 mod stream;
 mod streams;
 mod wire;
+mod writers;
 
 use std::sync::Arc;
 

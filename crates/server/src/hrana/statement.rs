@@ -72,6 +72,7 @@ fn run(
     stmt: &Stmt,
     budget: &mut Budget,
 ) -> Result<StmtResult, hrana::Error> {
+    connection.queue(&statement)?;
     let before = connection.sqlite().total_changes();
     let mut result = StmtResult {
         cols: columns(&statement),
@@ -128,6 +129,7 @@ pub(super) fn sequence(
             // A push sends single statements.
             return Err(error("SQLITE_AUTH", ONE_ROW));
         }
+        connection.queue(&statement)?;
         let mut rows = statement.raw_query();
         while rows.next().map_err(|e| connection.explain(e))?.is_some() {}
     }

@@ -155,6 +155,7 @@ impl Stream {
     /// Stops the clock, and says so when it was the clock that stopped the statement.
     fn finish<T>(&self, result: Result<T, hrana::Error>, bounds: &Bounds<'_>) -> Result<T, hrana::Error> {
         let limited = self.connection.stop_clock();
+        self.connection.leave_queue();
         result.map_err(|e| match (limited, e.code.as_deref()) {
             (Some(Limited::Time), Some("SQLITE_INTERRUPT")) => error(
                 "SQLITE_INTERRUPT",

@@ -30,6 +30,7 @@ use super::{
     error::{code, error},
     options::HranaOptions,
     stream::{Stream, Texts},
+    writers::Writers,
 };
 use crate::{
     access::{Access, CallerId, DatabaseHandle},
@@ -45,6 +46,9 @@ const BODIES_READ_AT_ONCE: usize = 4;
 /// How long statements that were interrupted may take to end when the server stops, and how long closing their connections.
 const LAST_STATEMENTS: Duration = Duration::from_secs(2);
 const LAST_CLOSES: Duration = Duration::from_secs(1);
+
+/// From so many queues on, those of databases without connections are forgotten.
+const MANY_QUEUES: usize = 256;
 
 /// What a stream and an idle connection belong to.
 #[derive(Clone, PartialEq, Eq)]
@@ -70,6 +74,8 @@ pub(super) struct Streams {
     stopping: watch::Sender<bool>,
     /// Requests whose statements run.
     running: watch::Sender<usize>,
+    /// Who writes next, for each database.
+    writers: Mutex<HashMap<Arc<PathBuf>, Arc<Writers>>>,
     count: watch::Sender<usize>,
     /// Orders the parked streams by age.
     clock: AtomicU64,
@@ -126,6 +132,7 @@ impl Streams {
             temporary: quotas(options.temporary_bytes),
             stopping: watch::Sender::new(false),
             running: watch::Sender::new(0),
+            writers: Mutex::default(),
             count: watch::Sender::new(0),
             clock: AtomicU64::new(0),
             options,
@@ -282,8 +289,19 @@ impl Streams {
                 owner.access == Access::ReadOnly,
                 database.read_only,
                 &self.options,
+                self.writers_of(&owner.path),
             ),
         }
+    }
+
+    /// The queue of a database.
+    fn writers_of(&self, path: &Arc<PathBuf>) -> Arc<Writers> {
+        let mut writers = self.writers.lock();
+        if writers.len() > MANY_QUEUES {
+            // Every connection has one of its database's.
+            writers.retain(|_, queue| Arc::strong_count(queue) > 1);
+        }
+        writers.entry(path.clone()).or_default().clone()
     }
 
     /// Keeps a connection for the next request when it is as good as new; closes it otherwise. Blocks.

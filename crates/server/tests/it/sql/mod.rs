@@ -6,6 +6,7 @@ mod batch;
 mod batons;
 mod commits;
 mod execute;
+mod fairness;
 mod limits;
 mod refusals;
 mod rows;
