@@ -96,12 +96,12 @@ checks.add('errors: the text and the code of SQLite', onTable(async () => {
   await db.execute("INSERT INTO libsql_t VALUES (1, 'a')");
   await fails(
     db.execute("INSERT INTO libsql_t VALUES (2, 'a')"),
-    'SQLITE_CONSTRAINT_UNIQUE',
+    'SQLITE_CONSTRAINT',
     'UNIQUE constraint failed: libsql_t.v',
   );
   await fails(
     db.execute("INSERT INTO libsql_t VALUES (1, 'b')"),
-    'SQLITE_CONSTRAINT_PRIMARYKEY',
+    'SQLITE_CONSTRAINT',
     'UNIQUE constraint failed: libsql_t.id',
   );
   await fails(db.execute('SELECT 1; SELECT 2'), 'SQL_MANY_STATEMENTS', 'more than one statement');
@@ -121,7 +121,7 @@ checks.add('batch: all of it or nothing, and the error names the step', onTable(
   const insert = (v) => ({ sql: 'INSERT INTO libsql_t(v) VALUES (?)', args: [v] });
   const results = await db.batch([insert('a'), insert('b'), 'SELECT count(*) AS n FROM libsql_t'], 'write');
   assert.equal(results[2].rows[0].n, 2);
-  const error = await fails(db.batch([insert('c'), insert('a'), insert('d')], 'write'), 'SQLITE_CONSTRAINT_UNIQUE', 'libsql_t.v');
+  const error = await fails(db.batch([insert('c'), insert('a'), insert('d')], 'write'), 'SQLITE_CONSTRAINT', 'libsql_t.v');
   assert.equal(error.statementIndex, 1);
   assert.deepEqual(await values(), ['a', 'b']);
 }));
@@ -160,7 +160,7 @@ checks.add('transaction: rollback, and close without commit', onTable(async () =
 checks.add('transaction: an error in it leaves it usable', onTable(async () => {
   const transaction = await db.transaction('write');
   await transaction.execute("INSERT INTO libsql_t VALUES (1, 'a')");
-  await fails(transaction.execute("INSERT INTO libsql_t VALUES (2, 'a')"), 'SQLITE_CONSTRAINT_UNIQUE', 'libsql_t.v');
+  await fails(transaction.execute("INSERT INTO libsql_t VALUES (2, 'a')"), 'SQLITE_CONSTRAINT', 'libsql_t.v');
   await transaction.execute("INSERT INTO libsql_t VALUES (3, 'c')");
   await transaction.commit();
   assert.deepEqual(await values(), ['a', 'c']);

@@ -103,6 +103,11 @@ pub trait CommitListener: Send + Sync {
     /// To be awaited after a request that may have written and before its answer: when it is done, the commit has a
     /// revision, and anyone who reads the answer and then pulls gets it.
     fn committed(&self) -> BoxFuture<'static, ()>;
+
+    /// Bytes of commits in the WAL, if not all of them are in the database too. Does not block.
+    fn wal_bytes(&self) -> u64 {
+        0
+    }
 }
 
 /// One database that is being served, as the SQL endpoint sees it. Cheap to clone.

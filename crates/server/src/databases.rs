@@ -333,6 +333,10 @@ impl CommitListener for Listener {
             }
         })
     }
+
+    fn wal_bytes(&self) -> u64 {
+        self.0.files().wal_bytes()
+    }
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, ServerError> {

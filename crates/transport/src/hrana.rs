@@ -192,9 +192,19 @@ mod optional_integer_as_string {
 pub struct Error {
     /// The text: `no such table: t`.
     pub message: String,
-    /// `SQLITE_CONSTRAINT_UNIQUE`, ...
+    /// SQLite's primary code, `SQLITE_CONSTRAINT`, or one of the server's.
     #[serde(default)]
     pub code: Option<String>,
+    /// SQLite's extended code where it says more, `SQLITE_CONSTRAINT_UNIQUE`. Other servers put it into `code`, or do not send it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extended_code: Option<String>,
+}
+
+impl Error {
+    /// The code that says most.
+    pub fn best_code(&self) -> Option<&str> {
+        self.extended_code.as_deref().or(self.code.as_deref())
+    }
 }
 
 /// What a batch gave, a result or an error for each step that ran.

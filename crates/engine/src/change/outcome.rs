@@ -188,7 +188,7 @@ impl PushPlan<'_> {
                     key,
                     sql: sql.clone(),
                     message,
-                    code: error.code.clone(),
+                    code: error.best_code().map(str::to_owned),
                 });
                 return match Migration::of_change(change) {
                     _ if is_key_taken(change, &error.message) => PushOutcome::KeyTaken(change.id, refused),
@@ -207,7 +207,7 @@ impl PushPlan<'_> {
                     key: Vec::new(),
                     sql: "COMMIT".to_owned(),
                     message: error.message.clone(),
-                    code: error.code.clone(),
+                    code: error.best_code().map(str::to_owned),
                 }));
             }
             Purpose::Expect if error.message.to_ascii_lowercase().contains("constraint") => {
@@ -228,7 +228,7 @@ impl PushPlan<'_> {
         PushOutcome::Failed {
             what,
             message: error.message.clone(),
-            code: error.code.clone(),
+            code: error.best_code().map(str::to_owned),
         }
     }
 }

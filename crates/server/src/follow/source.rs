@@ -23,6 +23,8 @@ use rusqlite::{Connection, OpenFlags};
 use super::{descriptors::Descriptor, header::WalIndexHeader};
 use crate::error::ServerError;
 
+/// Bytes of a frame of the WAL before its page.
+const FRAME_HEADER: u64 = 24;
 const BUSY: Duration = Duration::from_secs(5);
 const BETWEEN_TRIES: Duration = Duration::from_micros(50);
 
@@ -153,6 +155,20 @@ impl SourceFiles {
         match &self.wal {
             Some((_, shm)) => WalIndexHeader::read_backfill(shm.file()).map_err(|e| self.io("read", e)),
             None => Ok(0),
+        }
+    }
+
+    /// Bytes of commits in the WAL, if not all of them are in the main file too.
+    pub fn wal_bytes(&self) -> u64 {
+        // Where it cannot be told now, it can be the next time.
+        let (Ok(Some(header)), Ok(backfill)) = (self.header(), self.backfill()) else {
+            return 0;
+        };
+        match header.page_size() {
+            Some(size) if header.max_frame() > backfill => {
+                u64::from(header.max_frame()) * (size.as_usize() as u64 + FRAME_HEADER)
+            }
+            _ => 0,
         }
     }
 

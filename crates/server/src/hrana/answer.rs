@@ -33,7 +33,7 @@ use super::{
     streams::{Lease, Owner, Streams, Unavailable, Waiting},
     wire::{self, BodyKind, Outline, PipelineAnswer, StreamResult},
 };
-use crate::access::{Caller, CallerId, DatabaseHandle};
+use crate::access::{Caller, CallerId, CommitListener, DatabaseHandle};
 
 /// A body above this is read on a blocking thread.
 const READ_IN_PLACE: usize = 64 << 10;
@@ -246,7 +246,7 @@ impl Run {
             .streams
             .token()
             .map_err(|e| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, e))?;
-        let (streams, owner) = (self.streams.clone(), self.owner.clone());
+        let (streams, owner, caller) = (self.streams.clone(), self.owner.clone(), self.caller);
         let listener = self.database.listener.clone();
         let (cancel, mut stopping) = (self.cancel.clone(), self.streams.stopping());
         let mut work = spawn_blocking(move || self.work(waiting, &body, next, render));
@@ -258,7 +258,7 @@ impl Run {
                     stopped = true;
                     cancel.cancel();
                 }
-                () = time::sleep(WATCH_EVERY) => cancel.end_what_is_late(),
+                () = time::sleep(WATCH_EVERY) => cancel.end_what_is_late(&*listener, streams.options()),
             }
         };
         let done = done.map_err(|cause| {
@@ -270,7 +270,7 @@ impl Run {
             listener.committed().await;
         }
         if let Some((token, waiting)) = done.parked {
-            streams.park(token, owner, waiting);
+            streams.park(token, owner, caller, listener, waiting);
         }
         Ok(json(StatusCode::OK, budget::body(done.body, done.held)))
     }
@@ -284,8 +284,8 @@ impl Run {
         render: Render,
     ) -> Result<Done, Refused> {
         let requests = body.requests().map_err(|_| Refused::internal())?;
-        let (connection, texts, open_since) = match waiting {
-            Some(waiting) => (waiting.connection, waiting.texts, waiting.open_since),
+        let (connection, texts, mut open) = match waiting {
+            Some(waiting) => (waiting.connection, waiting.texts, waiting.open),
             None => Default::default(),
         };
         let connection = match connection {
@@ -308,19 +308,37 @@ impl Run {
         };
         stream.connection.watch(Some(self.cancel.flag.clone()));
         self.cancel.arm(stream.connection.brake());
-        let results = requests
-            .into_iter()
-            .map(|request| stream.answer(body.request(request), &mut bounds))
-            .collect();
+        let mut results = Vec::with_capacity(requests.len());
+        // The request that began the transaction that is open.
+        let mut began = 0;
+        for request in requests {
+            if stream.connection.sqlite().is_autocommit() {
+                began = results.len();
+                open = None;
+            }
+            results.push(stream.answer(body.request(request), &mut bounds));
+        }
         self.cancel.disarm();
         stream.connection.watch(None);
 
         let committed = stream.connection.commits() != commits;
-        let keep = !stream.is_closed();
+        let mut keep = !stream.is_closed();
+        if stream.connection.sqlite().is_autocommit() {
+            open = None;
+        } else if keep && open.is_none() {
+            match self.streams.place(self.caller) {
+                Ok(place) => open = Some(place),
+                Err(full) => {
+                    // The connection is closed, which rolls back.
+                    keep = false;
+                    results[began..].fill_with(|| Err(full.clone()).into());
+                }
+            }
+        }
         let parked = if self.cancel.flag.load(Ordering::Relaxed) {
             None
         } else if keep {
-            Some((next.clone(), self.streams.fold(&self.owner, stream, open_since)))
+            Some((next.clone(), self.streams.fold(&self.owner, stream, open)))
         } else {
             self.streams.give_back(&self.owner, stream.into_parts().0);
             None
@@ -362,9 +380,10 @@ impl Cancel {
         }
     }
 
-    fn end_what_is_late(&self) {
+    fn end_what_is_late(&self, log: &dyn CommitListener, options: &HranaOptions) {
         if let Some(brake) = &*self.brake.lock() {
             brake.end_what_is_late();
+            brake.end_old_read(log, options);
         }
     }
 }

@@ -43,6 +43,7 @@ use super::{
     options::HranaOptions,
     writers::{WriteTurn, Writers},
 };
+use crate::access::CommitListener;
 
 /// Virtual machine steps between two looks at the clock: some ten microseconds.
 const STEPS_BETWEEN_CHECKS: i32 = 2000;
@@ -91,6 +92,14 @@ struct Notes {
     starved: AtomicU64,
     /// Anyone who asked has gone.
     cancelled: Mutex<Option<Arc<AtomicBool>>>,
+    /// Since when the connection may read the database as it was then.
+    reads_since: Mutex<Option<Instant>>,
+    /// It writes, or waits to.
+    writes: AtomicBool,
+    /// What it read was ended: see [`Brake::end_old_read`].
+    read_ended: AtomicBool,
+    /// Because of that, a transaction was rolled back of which more may come.
+    abandoned: AtomicBool,
     /// Something of this client is left in the connection.
     tainted: AtomicBool,
     /// Commits that wrote to the log.
@@ -235,19 +244,28 @@ impl SqlConnection {
         })
     }
 
-    /// Waits until it is this connection's turn to write, if the statement may write. A transaction that has read does not wait:
+    /// To be called before a statement runs: waits until it is this connection's turn to write, if the statement may write. A transaction that has read does not wait:
     /// what it has read would be old when its turn comes, and SQLite says so.
     pub(super) fn queue(&self, statement: &Statement<'_>) -> Result<(), hrana::Error> {
+        if self.is_read_ended() {
+            return Err(error("SQLITE_INTERRUPT", "interrupted"));
+        }
         let mut turn = self.turn.borrow_mut();
-        if statement.readonly() || turn.is_some() || std::env::var_os("E10_NOQUEUE").is_some() {
+        if statement.readonly() || turn.is_some() {
             return Ok(());
         }
         *turn = self.writers.try_take();
+        self.notes.writes.store(turn.is_some(), Ordering::Relaxed);
         if turn.is_some() || self.state() != TransactionState::None {
             return Ok(());
         }
-        let asked = self.sqlite.pragma_query_value(None, "busy_timeout", |row| row.get::<_, u32>(0));
-        let patience = self.patience.min(Duration::from_millis(asked.unwrap_or(0).into()));
+        self.notes.writes.store(true, Ordering::Relaxed);
+        let asked = self
+            .sqlite
+            .pragma_query_value(None, "busy_timeout", |row| row.get::<_, u32>(0));
+        let patience = self
+            .patience
+            .min(Duration::from_millis(asked.unwrap_or(0).into()));
         let until = Instant::now() + self.limit.get();
         *turn = self.writers.take(patience, until, || self.notes.is_cancelled());
         if turn.is_none() {
@@ -258,10 +276,36 @@ impl SqlConnection {
         Ok(())
     }
 
-    /// Lets the next one write, unless there is more to write in the transaction that is open.
+    /// A statement has ended: lets the next one write, unless there is more to write in the transaction that is open.
     pub(super) fn leave_queue(&self) {
-        if self.state() != TransactionState::Write {
+        let state = self.state();
+        if state != TransactionState::Write {
             self.turn.take();
+        }
+        self.notes
+            .writes
+            .store(state == TransactionState::Write, Ordering::Relaxed);
+        if state == TransactionState::None {
+            let mut since = self.notes.reads_since.lock();
+            *since = None;
+            self.notes.read_ended.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether what the open transaction reads, or the statement outside of one, was ended because of the log. Nothing runs in it
+    /// after that.
+    pub(super) fn is_read_ended(&self) -> bool {
+        self.notes.read_ended.load(Ordering::Relaxed) || self.notes.abandoned.load(Ordering::Relaxed)
+    }
+
+    /// Rolls back the transaction whose reads were ended, if there is one, so that it holds nothing any more.
+    pub(super) fn abandon(&self) {
+        if self.sqlite.is_autocommit() {
+            return;
+        }
+        self.notes.abandoned.store(true, Ordering::Relaxed);
+        if let Err(cause) = self.sqlite.execute_batch("ROLLBACK") {
+            tracing::error!(%cause, "a transaction cannot be rolled back before its connection closes");
         }
     }
 
@@ -349,6 +393,7 @@ impl SqlConnection {
     /// The statement that runs next may take this long.
     pub(super) fn start_clock(&self, limit: Duration) {
         self.limit.set(limit);
+        self.notes.reads_since.lock().get_or_insert_with(Instant::now);
         *self.notes.deadline.lock() = Instant::now().checked_add(limit);
         self.notes.expired.store(false, Ordering::Relaxed);
         self.notes.starved.store(0, Ordering::Relaxed);
@@ -414,6 +459,7 @@ impl SqlConnection {
             && self.sqlite.total_changes() == 0
             && !self.notes.tainted.load(Ordering::Relaxed)
             && !self.sqlite.is_busy()
+            && !self.is_read_ended()
     }
 }
 
@@ -457,7 +503,7 @@ impl Notes {
             self.expired.store(true, Ordering::Relaxed);
             return true;
         }
-        self.is_cancelled()
+        self.is_cancelled() || self.read_ended.load(Ordering::Relaxed)
     }
 
     fn is_cancelled(&self) -> bool {
@@ -477,6 +523,21 @@ pub(super) struct Brake {
 impl Brake {
     pub(super) fn interrupt(&self) {
         self.handle.interrupt();
+    }
+
+    /// Ends what is read if it keeps a log from being emptied that has become too large; says whether it did. A short read may.
+    /// Nothing runs in its transaction after it.
+    pub(super) fn end_old_read(&self, log: &dyn CommitListener, options: &HranaOptions) -> bool {
+        // While this is locked, no other read begins, which would be the one that is ended.
+        let since = self.notes.reads_since.lock();
+        let ends = since.is_some_and(|since| since.elapsed() >= options.read_grace)
+            && !self.notes.writes.load(Ordering::Relaxed)
+            && log.wal_bytes() > options.wal_bytes;
+        if ends {
+            self.notes.read_ended.store(true, Ordering::Relaxed);
+            self.handle.interrupt();
+        }
+        ends
     }
 
     /// Ends the statement if it should have ended. It looks at the clock itself, but some instructions only ask whether they were
@@ -500,7 +561,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.db");
         Connection::open(&path).unwrap();
-        let connection = SqlConnection::open(&path, false, false, &HranaOptions::default()).unwrap();
+        let connection =
+            SqlConnection::open(&path, false, false, &HranaOptions::default(), Arc::default()).unwrap();
         let brake = connection.brake();
         // Too few steps for a look at the clock.
         let mut statement = connection.sqlite().prepare("VALUES (1), (2), (3)").unwrap();

@@ -1,4 +1,5 @@
-//! Errors of SQL over HTTP: SQLite's own text and the name of its extended result code, as clients match on them.
+//! Errors of SQL over HTTP: SQLite's own text and the names of its result code and, where it says more, of its extended one, as
+//! clients match on them.
 //!
 //! Never put a path, a token or an argument's value into a message.
 
@@ -13,13 +14,13 @@ pub(super) mod code {
     pub(crate) const ARGS_INVALID: &str = "ARGS_INVALID";
     pub(crate) const RESPONSE_TOO_LARGE: &str = "RESPONSE_TOO_LARGE";
     pub(crate) const BATCH_TOO_LARGE: &str = "BATCH_TOO_LARGE";
-    pub(crate) const FLOAT_NOT_FINITE: &str = "FLOAT_NOT_FINITE";
     pub(crate) const TEXT_NOT_UTF8: &str = "TEXT_NOT_UTF8";
     pub(crate) const SQL_ID_INVALID: &str = "SQL_ID_INVALID";
     pub(crate) const STEP_INVALID: &str = "BATCH_STEP_INVALID";
     pub(crate) const STREAM_CLOSED: &str = "STREAM_CLOSED";
     pub(crate) const STREAM_EXPIRED: &str = "STREAM_EXPIRED";
     pub(crate) const STREAM_ACCESS: &str = "STREAM_ACCESS";
+    pub(crate) const SNAPSHOT_TOO_OLD: &str = "SNAPSHOT_TOO_OLD";
     pub(crate) const TOO_MANY_STREAMS: &str = "TOO_MANY_STREAMS";
     pub(crate) const SERVER_BUSY: &str = "SERVER_BUSY";
     pub(crate) const BAD_REQUEST: &str = "BAD_REQUEST";
@@ -32,6 +33,7 @@ pub(super) fn error(code: &str, message: impl Into<String>) -> hrana::Error {
     hrana::Error {
         message: message.into(),
         code: Some(code.to_owned()),
+        extended_code: None,
     }
 }
 
@@ -48,7 +50,25 @@ pub(super) fn from_sqlite(cause: rusqlite::Error, refusal: Option<String>) -> hr
         other => return error("SQLITE_ERROR", other.to_string()),
     };
     let message = message.unwrap_or_else(|| ffi::code_to_str(result.extended_code).to_owned());
-    error(name_of(result.extended_code), message)
+    let (code, extended) = (
+        name_of(result.extended_code & 0xff),
+        name_of(result.extended_code),
+    );
+    hrana::Error {
+        extended_code: (extended != code).then(|| extended.to_owned()),
+        ..error(code, message)
+    }
+}
+
+/// The error of a read that was ended because it kept the log of commits from being emptied.
+pub(super) fn read_ended(bytes: u64) -> hrana::Error {
+    error(
+        code::SNAPSHOT_TOO_OLD,
+        format!(
+            "what this transaction reads is too old: more than {bytes} bytes of commits were kept for it, and it was ended so that \
+             they do not fill the disk. Read again, in parts or in shorter transactions"
+        ),
+    )
 }
 
 /// The error of a text with more than one statement where one is wanted.
@@ -79,5 +99,13 @@ mod tests {
             error("SQLITE_AUTH", "because")
         );
         assert_eq!(from_sqlite(full(), None), error("SQLITE_FULL", "full"));
+    }
+
+    #[test]
+    fn v21_the_code_is_the_primary_one_and_the_extended_one_is_beside_it() {
+        let unique = ffi::Error::new(ffi::SQLITE_CONSTRAINT_UNIQUE);
+        let given = from_sqlite(rusqlite::Error::SqliteFailure(unique, None), None);
+        assert_eq!(given.code.as_deref(), Some("SQLITE_CONSTRAINT"));
+        assert_eq!(given.best_code(), Some("SQLITE_CONSTRAINT_UNIQUE"));
     }
 }

@@ -10,7 +10,7 @@
 //! | `stream.rs` | one stream: requests, batches and their conditions |
 //! | `statement.rs` | one statement: bind, run, collect |
 //! | `budget.rs` | what answers may take in memory |
-//! | `writers.rs` | who writes next |
+//! | `writers.rs`, `places.rs` | who writes next; transactions that wait for their client |
 //! | `connection.rs`, `guard.rs` | a connection, and what SQL may not do with it |
 //! | `wire.rs`, `cursor.rs`, `error.rs` | bodies, and errors in SQLite's words |
 //!
@@ -24,6 +24,7 @@ mod cursor;
 mod error;
 mod guard;
 mod options;
+mod places;
 mod statement;
 mod stream;
 mod streams;

@@ -41,8 +41,16 @@ pub struct HranaOptions {
     pub concurrent_requests: usize,
     /// How many of these one caller has.
     pub caller_requests: usize,
-    /// Batons that are waiting to be used at the same time.
+    /// Batons that are waiting to be used at the same time. A transaction beyond is rolled back when it would have to wait for
+    /// its client; another stream takes the place of the oldest one of the caller who has the most.
     pub batons: usize,
+    /// How many transactions of one caller may wait for it at the same time.
+    pub caller_batons: usize,
+    /// When a read keeps so many bytes of commits from being taken over from the WAL into the database, it is ended, and its
+    /// transaction with it,
+    pub wal_bytes: u64,
+    /// if it began longer ago than this.
+    pub read_grace: Duration,
     /// Connections kept open for the next request, of all databases together.
     pub idle_connections: usize,
 }
@@ -67,6 +75,9 @@ impl Default for HranaOptions {
             concurrent_requests: 64,
             caller_requests: 16,
             batons: 256,
+            caller_batons: 64,
+            wal_bytes: 128 << 20,
+            read_grace: Duration::from_secs(1),
             idle_connections: 32,
         }
     }

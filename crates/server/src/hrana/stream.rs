@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use super::{
     budget::Budget,
     connection::{Limited, SqlConnection},
-    error::{code, error},
+    error::{code, error, read_ended},
     options::HranaOptions,
     statement,
     wire::{self, Batch, StreamRequest, StreamResponse, StreamResult},
@@ -155,7 +155,12 @@ impl Stream {
     /// Stops the clock, and says so when it was the clock that stopped the statement.
     fn finish<T>(&self, result: Result<T, hrana::Error>, bounds: &Bounds<'_>) -> Result<T, hrana::Error> {
         let limited = self.connection.stop_clock();
+        let ended = result.is_err() && self.connection.is_read_ended();
         self.connection.leave_queue();
+        if ended {
+            self.connection.abandon();
+            return Err(read_ended(bounds.options.wal_bytes));
+        }
         result.map_err(|e| match (limited, e.code.as_deref()) {
             (Some(Limited::Time), Some("SQLITE_INTERRUPT")) => error(
                 "SQLITE_INTERRUPT",
@@ -219,7 +224,7 @@ impl Stream {
                 continue;
             }
             match (failed, violated) {
-                (Some(failed), Some(step)) if failed.code.as_deref() == Some(FOREIGN_KEY) => {
+                (Some(failed), Some(step)) if failed.best_code() == Some(FOREIGN_KEY) => {
                     // COMMIT was refused, which names nobody. What it was refused for is known.
                     result.step_results[step] = None;
                     result.step_errors[step].get_or_insert(failed);

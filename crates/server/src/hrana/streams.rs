@@ -4,13 +4,14 @@
 //! The locks here are held for a few map operations, never while SQLite works or a connection closes.
 
 use std::{
+    cmp::Reverse,
     collections::{HashMap, VecDeque},
     path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -27,13 +28,14 @@ use tokio::{
 use super::{
     budget::AnswerBytes,
     connection::SqlConnection,
-    error::{code, error},
+    error::{code, error, read_ended},
     options::HranaOptions,
+    places::{Open, Places},
     stream::{Stream, Texts},
     writers::Writers,
 };
 use crate::{
-    access::{Access, CallerId, DatabaseHandle},
+    access::{Access, CallerId, CommitListener, DatabaseHandle},
     turns::{NoTurn, Turn, Turns},
 };
 
@@ -46,6 +48,9 @@ const BODIES_READ_AT_ONCE: usize = 4;
 /// How long statements that were interrupted may take to end when the server stops, and how long closing their connections.
 const LAST_STATEMENTS: Duration = Duration::from_secs(2);
 const LAST_CLOSES: Duration = Duration::from_secs(1);
+
+/// How often is looked whether a transaction that waits keeps the log from being emptied.
+const LOOK_AT_READERS: Duration = Duration::from_millis(250);
 
 /// From so many queues on, those of databases without connections are forgotten.
 const MANY_QUEUES: usize = 256;
@@ -65,6 +70,7 @@ pub(super) struct Streams {
     /// The one given back last is at the end.
     idle: Mutex<VecDeque<(Owner, SqlConnection)>>,
     turns: Turns,
+    places: Arc<Places>,
     /// A large body is read while one of these is held.
     reading: Semaphore,
     answers: Arc<AnswerBytes>,
@@ -85,6 +91,7 @@ pub(super) struct Streams {
 struct Parked {
     stream: Waiting,
     owner: Owner,
+    caller: CallerId,
     parked_at: u64,
     expiry: AbortHandle,
 }
@@ -93,16 +100,10 @@ struct Parked {
 pub(super) struct Waiting {
     pub connection: Option<SqlConnection>,
     pub texts: Texts,
-    /// When its open transaction was first waited with.
-    pub open_since: Option<Instant>,
-}
-
-impl Waiting {
-    fn in_transaction(&self) -> bool {
-        self.connection
-            .as_ref()
-            .is_some_and(|connection| !connection.sqlite().is_autocommit())
-    }
+    /// Its open transaction.
+    pub open: Option<Open>,
+    /// Its transaction was ended: see [`read_ended`].
+    pub read_ended: bool,
 }
 
 /// The right to run one request.
@@ -127,6 +128,7 @@ impl Streams {
             parked: Mutex::default(),
             idle: Mutex::default(),
             turns: Turns::new(options.concurrent_requests, options.caller_requests),
+            places: Places::new(options.batons, options.caller_batons),
             reading: Semaphore::new(BODIES_READ_AT_ONCE),
             answers: AnswerBytes::new(options.all_answer_bytes),
             temporary: quotas(options.temporary_bytes),
@@ -189,9 +191,6 @@ impl Streams {
                 "the server is stopping: try again later",
             )));
         }
-        if baton.is_none() {
-            self.check_transactions()?;
-        }
         // Others may wait for the COMMIT of a client that writes; it waits for nobody.
         let turn = match (baton, owner.access) {
             (Some(_), Access::Full) => None,
@@ -202,18 +201,6 @@ impl Streams {
             None => None,
         };
         Ok(Lease { waiting, _turn: turn })
-    }
-
-    fn check_transactions(&self) -> Result<(), Unavailable> {
-        let parked = self.parked.lock();
-        let open = parked.values().filter(|p| p.stream.in_transaction()).count();
-        if open < self.options.batons {
-            return Ok(());
-        }
-        Err(Unavailable::Busy(error(
-            code::TOO_MANY_STREAMS,
-            format!("{open} interactive transactions are open, and no more are allowed: try again later"),
-        )))
     }
 
     async fn turn(&self, caller: CallerId) -> Result<Turn, Unavailable> {
@@ -239,9 +226,13 @@ impl Streams {
             ));
         }
         let found = parked.remove(token);
-        self.count.send_replace(parked.len());
+        self.count_waiting(&parked);
         drop(parked);
         match found {
+            Some(found) if found.stream.read_ended => {
+                found.expiry.abort();
+                return Err(read_ended(self.options.wal_bytes));
+            }
             Some(found) if self.time_left(&found.stream) != Some(Duration::ZERO) => {
                 found.expiry.abort();
                 return Ok(found.stream);
@@ -266,9 +257,8 @@ impl Streams {
     /// How long the transaction of a stream may still be open; `None` without one.
     fn time_left(&self, stream: &Waiting) -> Option<Duration> {
         let limit = self.options.transaction_timeout;
-        stream
-            .open_since
-            .map(|since| limit.saturating_sub(since.elapsed()))
+        let open = stream.open.as_ref();
+        open.map(|open| limit.saturating_sub(open.since.elapsed()))
     }
 
     /// A connection for a new request: an idle one, or one opened now. Blocks.
@@ -317,24 +307,34 @@ impl Streams {
         drop(oldest);
     }
 
-    /// What has to be kept of a stream until its next request; `open_since` is what was kept before. Blocks.
-    pub(super) fn fold(&self, owner: &Owner, stream: Stream, open_since: Option<Instant>) -> Waiting {
+    /// A place for a transaction that has begun now and is to be kept.
+    pub(super) fn place(&self, caller: CallerId) -> Result<Open, hrana::Error> {
+        self.places.take(caller)
+    }
+
+    /// What has to be kept of a stream until its next request, with its transaction if one is open. Blocks.
+    pub(super) fn fold(&self, owner: &Owner, stream: Stream, open: Option<Open>) -> Waiting {
         let (connection, texts) = stream.into_parts();
+        if connection.is_read_ended() {
+            return Waiting {
+                connection: None,
+                texts,
+                open: None,
+                read_ended: true,
+            };
+        }
         let connection = if connection.is_pristine() {
             self.give_back(owner, connection);
             None
         } else {
             Some(connection)
         };
-        let mut waiting = Waiting {
+        Waiting {
             connection,
             texts,
-            open_since: None,
-        };
-        if waiting.in_transaction() {
-            waiting.open_since = open_since.or_else(|| Some(Instant::now()));
+            open,
+            read_ended: false,
         }
-        waiting
     }
 
     /// A new token.
@@ -347,14 +347,36 @@ impl Streams {
     }
 
     /// Lets a stream wait for its next request, but not for ever.
-    pub(super) fn park(self: &Arc<Self>, token: String, owner: Owner, stream: Waiting) {
+    pub(super) fn park(
+        self: &Arc<Self>,
+        token: String,
+        owner: Owner,
+        caller: CallerId,
+        log: Arc<dyn CommitListener>,
+        stream: Waiting,
+    ) {
+        let mut parked = self.parked.lock();
         let expiry = {
             let streams = Arc::downgrade(self);
             let token = token.clone();
             let left = self.time_left(&stream).unwrap_or(Duration::MAX);
-            let wait = self.options.baton_idle.min(left);
+            let expires = time::Instant::now() + self.options.baton_idle.min(left);
+            let in_transaction = stream.connection.as_ref().filter(|_| stream.open.is_some());
+            let mut reader = in_transaction.map(SqlConnection::brake);
             tokio::spawn(async move {
-                time::sleep(wait).await;
+                while let Some(brake) = &reader {
+                    let look = time::Instant::now() + LOOK_AT_READERS;
+                    if look >= expires {
+                        break;
+                    }
+                    time::sleep_until(look).await;
+                    let Some(streams) = streams.upgrade() else { return };
+                    if brake.end_old_read(&*log, &streams.options) {
+                        streams.end_read(&token).await;
+                        reader = None;
+                    }
+                }
+                time::sleep_until(expires).await;
                 if let Some(streams) = streams.upgrade() {
                     let expired = streams.parked.lock().remove(&token);
                     streams.dispose(expired.map(|p| p.stream)).await;
@@ -362,15 +384,10 @@ impl Streams {
             })
             .abort_handle()
         };
-        let mut parked = self.parked.lock();
         let evicted = if parked.len() < self.options.batons {
             None
         } else {
-            let oldest = parked
-                .iter()
-                .filter(|(_, p)| !p.stream.in_transaction())
-                .min_by_key(|(_, p)| p.parked_at)
-                .map(|(token, _)| token.clone());
+            let oldest = oldest_of_most(&parked);
             oldest.and_then(|token| parked.remove(&token))
         };
         parked.insert(
@@ -378,16 +395,36 @@ impl Streams {
             Parked {
                 stream,
                 owner,
+                caller,
                 parked_at: self.clock.fetch_add(1, Ordering::Relaxed),
                 expiry,
             },
         );
-        self.count.send_replace(parked.len());
+        self.count_waiting(&parked);
         drop(parked);
         if let Some(evicted) = evicted {
             evicted.expiry.abort();
             tokio::task::spawn_blocking(move || drop(evicted.stream));
         }
+    }
+
+    /// Ends the transaction of a stream that waits, whose client is told when it comes back.
+    async fn end_read(&self, token: &str) {
+        let ended = self.parked.lock().get_mut(token).map(|p| {
+            p.stream.read_ended = true;
+            Waiting {
+                connection: p.stream.connection.take(),
+                texts: Texts::default(),
+                open: p.stream.open.take(),
+                read_ended: true,
+            }
+        });
+        self.dispose(ended).await;
+    }
+
+    fn count_waiting(&self, parked: &HashMap<String, Parked>) {
+        let waiting = parked.values().filter(|p| !p.stream.read_ended);
+        self.count.send_replace(waiting.count());
     }
 
     /// Closes what waits, rolling back. When it is done, the locks of the transactions are free.
@@ -397,7 +434,7 @@ impl Streams {
         if let Err(cause) = closed {
             tracing::error!(%cause, "closing a connection failed");
         }
-        self.count.send_replace(self.parked.lock().len());
+        self.count_waiting(&self.parked.lock());
     }
 
     /// Interrupts what runs, rolls back and closes everything. Ends in time whatever runs: what cannot be interrupted is left
@@ -416,7 +453,8 @@ impl Streams {
         let idle = idle.into_iter().map(|(_, connection)| Waiting {
             connection: Some(connection),
             texts: Texts::default(),
-            open_since: None,
+            open: None,
+            read_ended: false,
         });
         let parked = parked.into_iter().map(|p| {
             p.expiry.abort();
@@ -436,6 +474,18 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.0.running.send_modify(|running| *running -= 1);
     }
+}
+
+/// The oldest stream without a transaction, of the caller that has the most of them.
+fn oldest_of_most(parked: &HashMap<String, Parked>) -> Option<String> {
+    let idle = || parked.iter().filter(|(_, p)| p.stream.open.is_none());
+    let mut counts = HashMap::<CallerId, usize>::new();
+    for (_, p) in idle() {
+        *counts.entry(p.caller).or_default() += 1;
+    }
+    idle()
+        .min_by_key(|(_, p)| (Reverse(counts[&p.caller]), p.parked_at))
+        .map(|(token, _)| token.clone())
 }
 
 /// For everybody, and for who may only read.

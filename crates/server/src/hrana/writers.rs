@@ -147,7 +147,11 @@ mod tests {
     fn who_gives_up_or_has_gone_is_left_out() {
         let writers = Arc::new(Writers::default());
         let held = writers.try_take().unwrap();
-        assert!(writers.take(Duration::ZERO, Instant::now() + LONG, never).is_none());
+        assert!(
+            writers
+                .take(Duration::ZERO, Instant::now() + LONG, never)
+                .is_none()
+        );
         assert!(writers.take(LONG, Instant::now(), never).is_none());
         assert!(writers.take(LONG, Instant::now() + LONG, || true).is_none());
         assert_eq!(writers.waiting(), 0);

@@ -312,6 +312,7 @@ fn run_step(conn: &Connection, stmt: &hrana::Stmt) -> Result<StmtResult, hrana::
         code: e
             .sqlite_error_code()
             .map(|code| format!("SQLITE_{code:?}").to_uppercase()),
+        extended_code: None,
     };
     let mut statement = conn
         .prepare(stmt.sql.as_deref().unwrap_or_default())

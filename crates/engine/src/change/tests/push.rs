@@ -264,6 +264,7 @@ fn a_remote_that_is_full_or_read_only_is_not_the_fault_of_a_change() {
         result.step_errors[3] = Some(hrana::Error {
             message: message.into(),
             code: code.map(str::to_owned),
+            extended_code: None,
         });
         let outcome = push.plan.outcome(&result);
         assert!(matches!(outcome, PushOutcome::Failed { .. }), "{outcome:?}");
@@ -288,6 +289,7 @@ fn an_answer_that_does_not_tell_is_unclear() {
     result.step_errors[last] = Some(hrana::Error {
         message: "cannot rollback - no transaction is active".into(),
         code: None,
+        extended_code: None,
     });
     assert_eq!(push.plan.outcome(&result), PushOutcome::Committed);
 }

@@ -157,7 +157,11 @@ async fn invariant_3_a_push_with_a_refused_step_leaves_nothing_behind() {
     assert_eq!(picture(&result), "++!--+");
     assert_eq!(
         result["step_errors"][2],
-        json!({"message": "UNIQUE constraint failed: t.v", "code": "SQLITE_CONSTRAINT_UNIQUE"})
+        json!({
+            "message": "UNIQUE constraint failed: t.v",
+            "code": "SQLITE_CONSTRAINT",
+            "extended_code": "SQLITE_CONSTRAINT_UNIQUE"
+        })
     );
     assert_eq!(server.column("SELECT count(*) FROM t").await[0]["value"], "1");
     assert_eq!(server.commits(), commits, "nothing was committed");

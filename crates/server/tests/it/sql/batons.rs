@@ -287,7 +287,10 @@ async fn a_transaction_that_read_before_another_wrote_cannot_write_and_is_told_s
     let answer = server.pipeline(Some(&baton(&open)), requests).await;
     let rows = &answer["results"][0]["response"]["result"]["rows"];
     assert_eq!(rows[0][0]["value"], "0", "the snapshot of its beginning");
-    assert_eq!(answer["results"][1]["error"]["code"], "SQLITE_BUSY_SNAPSHOT");
+    assert_eq!(
+        answer["results"][1]["error"]["extended_code"],
+        "SQLITE_BUSY_SNAPSHOT"
+    );
 }
 
 /// The turns are all taken by writers that wait for the transaction; its COMMIT must not wait for a turn.
@@ -354,7 +357,7 @@ async fn many_interactive_transactions_side_by_side_lose_no_update() {
 }
 
 #[tokio::test]
-async fn beyond_the_limit_the_oldest_stream_without_a_transaction_goes_and_transactions_are_not_started() {
+async fn beyond_the_limit_the_oldest_stream_without_a_transaction_goes_and_transactions_do_not_stay_open() {
     let server = Server::with_options(HranaOptions {
         batons: 2,
         ..Default::default()
@@ -373,8 +376,14 @@ async fn beyond_the_limit_the_oldest_stream_without_a_transaction_goes_and_trans
         )
         .await;
     assert_eq!(status, 400, "evicted");
-    let (status, answer) = server.send("/v2/pipeline", None, &json!({"requests": []})).await;
-    assert_eq!((status, &answer["code"]), (503, &json!("TOO_MANY_STREAMS")));
+    let requests = json!([execute("SELECT 1"), execute("BEGIN"), execute("SELECT 2")]);
+    let third = server.pipeline(None, requests).await;
+    outcome(&third["results"][0]).unwrap();
+    for refused in [1, 2] {
+        let error = outcome(&third["results"][refused]).unwrap_err();
+        assert_eq!(error["code"], "TOO_MANY_STREAMS");
+    }
+    assert_eq!(third["baton"], Value::Null, "it is closed");
     for open in [first, second] {
         server
             .pipeline(Some(&baton(&open)), json!([execute("COMMIT"), {"type": "close"}]))

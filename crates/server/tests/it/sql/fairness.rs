@@ -1,28 +1,52 @@
 //! Who waits for whom: writers for their turn, one-shot requests for nobody's idle transaction.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
-use serde_json::json;
+use partial_sync_server::{
+    access::{Access, SqlEndpoint as _},
+    auth::{AnyOf, StaticToken},
+    hrana::{Hrana, HranaOptions},
+};
+use serde_json::{Value, json};
 
-use super::server::Server;
+use super::server::{Server, outcome};
+
+fn execute(sql: &str) -> Value {
+    json!({"type": "execute", "stmt": {"sql": sql}})
+}
 
 /// Was red: SQLite's waiting polls, and one of 64 pushers wrote 88 times while another wrote once; some failed after 5 seconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn v14_of_64_pushers_none_writes_twice_as_often_as_another_and_none_fails() {
     const PUSHERS: usize = 64;
-    let server = Arc::new(Server::start().await);
+    // Each waits longer for all others than it may wait for one.
+    const WORK: &str = "INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) \
+                        SELECT count(*) FROM n";
+    let options = HranaOptions {
+        concurrent_requests: PUSHERS,
+        caller_requests: PUSHERS,
+        busy_timeout: Duration::from_millis(500),
+        ..HranaOptions::default()
+    };
+    let server = Arc::new(Server::with_options(options).await);
     server.execute("CREATE TABLE t(v)").await.unwrap();
-    let left = Arc::new(AtomicUsize::new(PUSHERS * 12));
+    let left = Arc::new(AtomicUsize::new(PUSHERS * 4));
     let tasks: Vec<_> = (0..PUSHERS)
         .map(|_| {
             let (server, left) = (server.clone(), left.clone());
             tokio::spawn(async move {
                 let mut done = 0;
-                while left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
-                    let steps = ["BEGIN IMMEDIATE", "INSERT INTO t VALUES (1)", "COMMIT"];
+                while left
+                    .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1))
+                    .is_ok()
+                {
+                    let steps = ["BEGIN IMMEDIATE", WORK, "COMMIT"];
                     let given = server.batch(&steps.map(|sql| (json!(null), sql))).await;
                     assert_eq!(given["step_errors"], json!([null, null, null]));
                     done += 1;
@@ -37,4 +61,155 @@ async fn v14_of_64_pushers_none_writes_twice_as_often_as_another_and_none_fails(
     }
     let (least, most) = (done.iter().min().unwrap(), done.iter().max().unwrap());
     assert!(*most < 2 * least, "{done:?}");
+}
+
+/// Was red: with 256 transactions of one client open, every request of everybody was refused.
+#[tokio::test]
+async fn v4_idle_transactions_of_one_caller_keep_nobody_from_one_shot_requests_or_transactions() {
+    let options = HranaOptions {
+        batons: 8,
+        caller_batons: 4,
+        ..HranaOptions::default()
+    };
+    let tokens = ["hog", "honest"].map(|token| Box::new(StaticToken::new(token, Access::Full)) as Box<_>);
+    let server = Server::start_with(options, AnyOf(tokens.into())).await;
+    let begin = json!({"requests": [execute("BEGIN")]});
+    let mut held = 0;
+    for _ in 0..8 {
+        let (status, answer) = server.send("/v2/pipeline", Some("hog"), &begin).await;
+        assert_eq!(status, 200);
+        match outcome(&answer["results"][0]) {
+            Ok(_) => held += 1,
+            Err(error) => assert_eq!(error["code"], "TOO_MANY_STREAMS"),
+        }
+    }
+    assert_eq!(held, 4);
+    let one_shot = json!({"requests": [
+        execute("BEGIN IMMEDIATE"), execute("CREATE TABLE IF NOT EXISTS t(v)"), execute("COMMIT"), execute("SELECT 1")
+    ]});
+    for token in ["hog", "honest"] {
+        let (status, answer) = server.send("/v2/pipeline", Some(token), &one_shot).await;
+        assert_eq!(status, 200);
+        for result in answer["results"].as_array().unwrap() {
+            outcome(result).unwrap();
+        }
+    }
+    for _ in 0..4 {
+        let (_, answer) = server.send("/v2/pipeline", Some("honest"), &begin).await;
+        outcome(&answer["results"][0]).unwrap();
+    }
+}
+
+/// A served file with a small limit for the WAL, and a client.
+struct Served {
+    hrana: Hrana,
+    url: String,
+    client: reqwest::Client,
+    _handle: partial_sync_server::ServerHandle,
+    _folder: tempfile::TempDir,
+}
+
+impl Served {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let hrana = Hrana::new(HranaOptions {
+            wal_bytes: 1 << 20,
+            read_grace: Duration::ZERO,
+            baton_idle: Duration::from_secs(3600),
+            transaction_timeout: Duration::from_secs(3600),
+            statement_timeout: Duration::from_secs(3600),
+            request_timeout: Duration::from_secs(3600),
+            ..HranaOptions::default()
+        });
+        let builder = partial_sync_server::Server::builder(folder.path().join("served.db"));
+        let handle = builder.sql(hrana.clone()).listen("127.0.0.1:0").await.unwrap();
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Self {
+            hrana,
+            url: format!("{}/v2/pipeline", handle.url()),
+            client: reqwest::Client::new(),
+            _handle: handle,
+            _folder: folder,
+        }
+    }
+
+    async fn send(&self, baton: Option<&str>, requests: Value) -> (u16, Value) {
+        let body = json!({"baton": baton, "requests": requests}).to_string();
+        let request = self
+            .client
+            .post(&self.url)
+            .header("content-type", "application/json");
+        let response = request.body(body).send().await.unwrap();
+        let status = response.status().as_u16();
+        (
+            status,
+            serde_json::from_str(&response.text().await.unwrap()).unwrap(),
+        )
+    }
+
+    async fn write(&self) {
+        let insert = execute("INSERT INTO t VALUES (randomblob(65536))");
+        let (_, answer) = self.send(None, json!([insert, {"type": "close"}])).await;
+        outcome(&answer["results"][0]).unwrap();
+    }
+}
+
+/// Was red: a transaction that only reads kept the WAL growing for 300 seconds, and the next one again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v13_a_transaction_that_keeps_the_wal_from_being_emptied_is_ended_and_its_client_is_told() {
+    let server = Served::start().await;
+    server
+        .send(None, json!([execute("CREATE TABLE t(v)"), {"type": "close"}]))
+        .await;
+    let (_, open) = server
+        .send(None, json!([execute("BEGIN"), execute("SELECT count(*) FROM t")]))
+        .await;
+    let (_, idle) = server.send(None, json!([execute("BEGIN")])).await;
+    let mut batons = server.hrana.watch_batons();
+    assert_eq!(*batons.borrow(), 2);
+    let ended = batons.wait_for(|open| *open == 1);
+    tokio::select! {
+        ended = ended => drop(ended.unwrap()),
+        () = async { loop { server.write().await } } => {}
+    }
+    let last = json!([execute("SELECT count(*) FROM t"), {"type": "close"}]);
+    let (status, answer) = server.send(open["baton"].as_str(), last.clone()).await;
+    assert_eq!((status, &answer["code"]), (400, &json!("SNAPSHOT_TOO_OLD")));
+    let (_, answer) = server.send(idle["baton"].as_str(), last).await;
+    outcome(&answer["results"][0]).expect("a transaction that has not read yet holds nothing");
+    assert_eq!(server.hrana.open_batons(), 0);
+}
+
+/// The same for a statement that runs; what follows it in its request must not run outside of its transaction.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v13_a_statement_that_keeps_the_wal_from_being_emptied_is_ended_and_nothing_runs_after_it() {
+    let server = Served::start().await;
+    server
+        .send(None, json!([execute("CREATE TABLE t(v)"), {"type": "close"}]))
+        .await;
+    let endless = "WITH RECURSIVE n(i) AS (SELECT count(*) FROM t UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+    let requests = json!([
+        execute("BEGIN"), execute(endless), execute("DELETE FROM t"), {"type": "sequence", "sql": "DELETE FROM t; COMMIT"}
+    ]);
+    let (status, answer) = tokio::select! {
+        answer = server.send(None, requests) => answer,
+        () = async { loop { server.write().await } } => unreachable!(),
+    };
+    assert_eq!(status, 200);
+    outcome(&answer["results"][0]).unwrap();
+    for result in &answer["results"].as_array().unwrap()[1..] {
+        assert_eq!(outcome(result).unwrap_err()["code"], "SNAPSHOT_TOO_OLD");
+    }
+    let (status, answer) = server.send(answer["baton"].as_str(), json!([])).await;
+    assert_eq!((status, &answer["code"]), (400, &json!("SNAPSHOT_TOO_OLD")));
+    let (_, answer) = server
+        .send(
+            None,
+            json!([execute("SELECT count(*) > 10 FROM t"), {"type": "close"}]),
+        )
+        .await;
+    assert_eq!(
+        answer["results"][0]["response"]["result"]["rows"][0][0]["value"],
+        "1"
+    );
 }

@@ -103,7 +103,10 @@ async fn foreign_keys_of_a_batch_of_rows_are_enforced_and_do_not_act() {
     };
     let codes = |answer: &Value| -> Vec<Value> {
         let errors = answer["result"]["step_errors"].as_array().unwrap();
-        errors.iter().map(|error| error["code"].clone()).collect()
+        errors
+            .iter()
+            .map(|error| error["extended_code"].clone())
+            .collect()
     };
     let (ok, broken) = (Value::Null, json!("SQLITE_CONSTRAINT_FOREIGNKEY"));
     let begin = ["BEGIN IMMEDIATE", "PRAGMA defer_foreign_keys = ON"];

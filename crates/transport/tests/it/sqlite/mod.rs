@@ -80,6 +80,7 @@ fn run(connection: &Connection, batch: &Batch) -> BatchResult {
         done.step_errors.push(error.map(|e| Error {
             message: e.to_string(),
             code: None,
+            extended_code: None,
         }));
     }
     done
