@@ -12,7 +12,7 @@ use std::{
 use partial_sync::Database;
 use serde_json::Value;
 
-use crate::{Result, options::Options, samples::Samples};
+use crate::{options::Options, result::Result, samples::Samples};
 
 /// Rows of `places`, all of which the bulk case fetches.
 const ROWS: i64 = 100_000;

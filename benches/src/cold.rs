@@ -14,10 +14,10 @@ use partial_sync_server::{Server, ServerHandle};
 use rusqlite::types::Value;
 
 use crate::{
-    Result,
     data::{self, TOWNS, population},
     far::{FarAway, Line, Traffic},
     options::Options,
+    result::Result,
     samples::Samples,
 };
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::Result;
+use crate::result::Result;
 
 /// Rows of `towns`.
 pub(crate) const TOWNS: i64 = 170_000;

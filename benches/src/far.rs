@@ -25,7 +25,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::Result;
+use crate::result::Result;
 
 /// Most bytes taken at once.
 const CHUNK: usize = 16 << 10;

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use crate::{Result, options::Options};
+use crate::{options::Options, result::Result};
 
 /// Prints the facts as a Markdown list.
 pub(crate) fn print(options: &Options) -> Result<()> {

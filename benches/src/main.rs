@@ -16,12 +16,11 @@ mod machine;
 mod opening;
 mod options;
 mod pull;
+mod result;
 mod samples;
 
 use options::Options;
-
-/// Anything that stops a benchmark: it is reported and that is all.
-pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+use result::Result;
 
 fn main() -> Result<()> {
     let mut words = std::env::args().skip(1).peekable();

@@ -11,7 +11,7 @@ use std::{
 use partial_sync::Database;
 use partial_sync_server::Server;
 
-use crate::{Result, options::Options, samples::Samples};
+use crate::{options::Options, result::Result, samples::Samples};
 
 /// First word of the command line of the process that is killed.
 pub(crate) const CHILD: &str = "--cut-off";

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::Result;
+use crate::result::Result;
 
 const USAGE: &str =
     "usage: scripts/bench [local] [cold] [bindings] [pull] [--list] [--only TEXT] [--rounds N] [--dir FOLDER]
@@ -59,7 +59,7 @@ impl Options {
             cold: false,
             bindings: false,
             pull: false,
-            changes: crate::pull::CHANGES,
+            changes: 1_000_000,
             list: false,
             only: None,
             rounds: None,

@@ -10,10 +10,8 @@ use std::{
 use partial_sync::{Connection, Database};
 use partial_sync_server::Server;
 
-use crate::{Result, options::Options};
+use crate::{options::Options, result::Result};
 
-/// How many changes are not pushed, unless `--changes` says otherwise.
-pub(crate) const CHANGES: u64 = 1_000_000;
 /// How long reads are measured while nothing happens.
 const QUIET: Duration = Duration::from_secs(3);
 

@@ -91,7 +91,7 @@ func (c *conn) acquire(ctx context.Context, sql string) (s *statement, tail stri
 		s, end, err = c.prepare(sql)
 		return err
 	})
-	return s, rest(sql[end:]), err
+	return s, sql[end:], err
 }
 
 // release keeps the statement for the next one who asks for the same text.

@@ -212,21 +212,6 @@ func TestTheNamespaceIsPartOfTheUrl(t *testing.T) {
 	}
 }
 
-func TestWhatIsLeftBehindAStatement(t *testing.T) {
-	for sql, want := range map[string]string{
-		"":                                   "",
-		" \n;; ":                             "",
-		"-- a comment":                       "",
-		"-- a comment\n /* ; */ SELECT 1":    "SELECT 1",
-		"/* not ended SELECT 1":              "",
-		"; ; SELECT ';' -- not looked into ": "SELECT ';' -- not looked into ",
-	} {
-		if got := rest(sql); got != want {
-			t.Errorf("%q: %q", sql, got)
-		}
-	}
-}
-
 func TestIdleStatementsAreFewAndTheOldestGoFirst(t *testing.T) {
 	connector, err := NewConnector(":memory:")
 	if err != nil {

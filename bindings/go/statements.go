@@ -5,7 +5,6 @@ package turso
 import (
 	"context"
 	"database/sql/driver"
-	"strings"
 )
 
 // How many statements a connection keeps compiled for texts that come again.
@@ -59,24 +58,6 @@ func (i *idleStatements) finalize() {
 		s.finalize()
 	}
 	*i = idleStatements{}
-}
-
-// rest is what is left of SQL text when there is another statement in it, and "" when there are only comments, white
-// space and semicolons.
-func rest(sql string) string {
-	for s := sql; ; {
-		s = strings.TrimLeft(s, " \t\n\f\r;\ufeff")
-		switch {
-		case s == "":
-			return ""
-		case strings.HasPrefix(s, "--"):
-			_, s, _ = strings.Cut(s, "\n")
-		case strings.HasPrefix(s, "/*"):
-			_, s, _ = strings.Cut(s[2:], "*/")
-		default:
-			return s
-		}
-	}
 }
 
 // stmt is a prepared statement as database/sql sees it.

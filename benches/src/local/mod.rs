@@ -18,9 +18,9 @@ use rusqlite::OpenFlags;
 use work::{BULK, Draw, replica, stock};
 
 use crate::{
-    Result,
     data::{self, TOWNS, population, town},
     options::Options,
+    result::Result,
     samples::Samples,
 };
 

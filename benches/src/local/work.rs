@@ -17,8 +17,8 @@ macro_rules! work {
     ($(#[$doc:meta])* $module:ident, $connection:ty) => {
         $(#[$doc])*
         pub(crate) mod $module {
-            use super::Draw;
-            use crate::Result;
+            use crate::local::work::{BULK, Draw};
+            use crate::result::Result;
 
             /// Runs a script.
             pub(crate) fn script(conn: &$connection, sql: &str) -> Result<()> {
@@ -111,12 +111,12 @@ macro_rules! work {
             pub(crate) fn bulk(conn: &$connection, draw: &Draw) -> Result<i64> {
                 conn.execute_batch("BEGIN")?;
                 let mut insert = conn.prepare("INSERT INTO visits VALUES (?, ?, ?)")?;
-                for i in 0..super::BULK {
+                for i in 0..BULK {
                     insert.execute((draw.free_id + i, i * 7919 % 100_003, &draw.text[..40]))?;
                 }
                 drop(insert);
                 conn.execute_batch("COMMIT")?;
-                Ok(super::BULK)
+                Ok(BULK)
             }
         }
     };

@@ -19,9 +19,6 @@ const PATIENCE = 30_000;
 const REPEAT = 5;
 const WITHOUT_STATEMENTS = 'The supplied SQL string contains no statements';
 
-/** Whether SQL has anything but white space and comments. */
-const hasStatement = (sql) => /[^\s;]/.test(sql.replaceAll(/--[^\n]*|\/\*[^]*?(?:\*\/|$)/g, ''));
-
 /** The way to the application's functions. What the native part holds is never collected, and they may hold the database. */
 function weakly(callbacks) {
   const weak = new WeakRef(callbacks);
@@ -225,16 +222,16 @@ class Core {
   /** Compiles a statement on this thread; undefined when that would wait, or fails. */
   prepareHere(sql) {
     const statement = this.#native.prepareHere(sql);
-    return statement ? new Prepared(this.work, statement, sql) : undefined;
+    return statement ? new Prepared(this.work, this.#native, statement, sql) : undefined;
   }
 
   /** Compiles a statement. */
   async prepare(sql) {
     const here = this.prepareHere(sql);
     if (here !== undefined) return here;
-    if (!hasStatement(sql)) throw new RangeError(WITHOUT_STATEMENTS);
+    if (!native.hasStatement(sql)) throw new RangeError(WITHOUT_STATEMENTS);
     const { statement } = check(await this.work.start((job) => this.#native.prepare(job, sql)));
-    return new Prepared(this.work, statement, sql);
+    return new Prepared(this.work, this.#native, statement, sql);
   }
 
   #keep(sql, prepared) {
@@ -301,7 +298,9 @@ class Core {
   async stats() {
     this.assertNotClosing();
     await this.connected();
-    return check(await this.work.start((job) => this.#native.stats(job))).stats;
+    const { stats } = check(await this.work.start((job) => this.#native.stats(job)));
+    const camel = (name) => name.replaceAll(/_./g, (part) => part[1].toUpperCase());
+    return Object.fromEntries(Object.entries(JSON.parse(stats)).map(([name, value]) => [camel(name), value]));
   }
 
   /** Throws inside of a transaction of this database, which what would wait for its end must not be a part of. */

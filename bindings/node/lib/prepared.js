@@ -15,9 +15,6 @@ const WOULD_WAIT = 2;
 const HAS_BYTES = 1;
 const NEW_COLUMNS = 2;
 
-/** What this thread may run. Others that change no rows, a COMMIT or a checkpoint, may wait for the disk. */
-const QUERY = /^\s*(?:SELECT|WITH|VALUES|EXPLAIN)\b/i;
-
 /** Rows that this thread reads at most before a worker continues. */
 const HERE = 256;
 /** Rows of a worker's batch, the first one being small. */
@@ -38,6 +35,7 @@ const PLUCK = 2;
 
 class Prepared {
   #work;
+  #database;
   #native;
   #rows;
   #columns;
@@ -45,12 +43,13 @@ class Prepared {
   /** How many of the next reads go to a worker without being tried here. */
   #onWorker = 0;
 
-  constructor(work, native, source) {
+  constructor(work, database, native, source) {
     this.#work = work;
+    this.#database = database;
     this.#native = native;
     this.source = source;
     this.readonly = native.readonly;
-    this.#isQuery = native.readonly && QUERY.test(source);
+    this.#isQuery = native.isQuery;
     this.parameters = new Parameters(native.parameters());
     this.#use(native.columns());
   }
@@ -125,7 +124,7 @@ class Prepared {
     const { words, count, texts, blobs } = encode(values ?? []);
     const from = values === undefined ? -1 : count;
     return this.#work.start((job) => {
-      this.#native.read(job, words, from, this.#bits(shape), limit, timeout, texts, blobs);
+      this.#database.read(job, this.#native, words, from, this.#bits(shape), limit, timeout, texts, blobs);
     });
   }
 
@@ -191,7 +190,7 @@ class Prepared {
   async run(values, timeout) {
     const { words, count, texts, blobs } = encode(values);
     const outcome = await this.#work.start((job) => {
-      this.#native.run(job, words, count, timeout, texts, blobs);
+      this.#database.run(job, this.#native, words, count, timeout, texts, blobs);
     });
     const { changes, lastInsertRowid } = check(outcome).ran;
     return { changes, lastInsertRowid };

@@ -41,6 +41,16 @@ pub(crate) struct Shape {
     pub(crate) pluck: bool,
 }
 
+impl Shape {
+    /// As `lib/prepared.js` writes it.
+    pub(crate) fn of(bits: u32) -> Self {
+        Self {
+            bigints: bits & 1 != 0,
+            pluck: bits & 2 != 0,
+        }
+    }
+}
+
 /// Where encoded words go.
 pub(crate) trait Words {
     /// Adds a word. The caller has seen to it that there is room.

@@ -4,13 +4,16 @@
 //! Node's main thread never waits here. It may run a read by itself, but only as far as nothing has to be waited for.
 #![cfg_attr(test, allow(dead_code, reason = "what is exported is called by Node alone"))]
 
+mod callbacks;
 mod codec;
+mod compiled;
 mod database;
 mod error;
 mod mailbox;
+mod messages;
+mod mutation;
 mod options;
 mod pool;
-mod remote;
+mod shared;
 mod statement;
 mod tracing_log;
-mod transform;

@@ -1,8 +1,9 @@
-//! What goes from worker threads to JavaScript: outcomes of jobs, and questions whose answers a thread or a task waits
-//! for. The functions behind it do not keep Node alive; `lib/work.js` does while there is something to wait for.
+//! The way from worker threads to JavaScript: it is told how jobs end, and asked questions whose answers a thread or a task
+//! waits for. The functions behind it do not keep Node alive; `lib/work.js` does while there is something to wait for.
 
 use std::{
     collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -12,147 +13,28 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use napi::{
     Status,
-    bindgen_prelude::{FnArgs, Function, Uint8Array, Unknown},
+    bindgen_prelude::{FnArgs, Function, Unknown},
     threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode},
 };
-use napi_derive::napi;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::{
-    database::Counters,
     error::Failure,
-    statement::{Batch, Ran, Statement},
+    messages::{Answered, Outcome, Question},
 };
 
 /// How long JavaScript may take to answer a question that blocks a thread.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// How a job ended.
-#[napi(object, object_from_js = false)]
-#[derive(Default)]
-pub struct Outcome {
-    /// It failed.
-    pub error: Option<Failure>,
-    /// Rows.
-    pub batch: Option<Batch>,
-    /// What a statement without rows did.
-    pub ran: Option<Ran>,
-    /// A prepared statement.
-    pub statement: Option<Statement>,
-    /// Yes or no.
-    pub flag: Option<bool>,
-    /// Statistics.
-    pub stats: Option<Counters>,
-    /// How many.
-    pub count: Option<u32>,
-}
-
-impl Outcome {
-    /// A failure.
-    pub(crate) fn failed(error: impl Into<Failure>) -> Self {
-        Self {
-            error: Some(error.into()),
-            ..Self::default()
-        }
-    }
-}
-
-/// Something that JavaScript is asked.
-#[napi(object, object_from_js = false)]
-#[derive(Default)]
-pub struct Question {
-    /// `url`, `token`, `fetch`, `read`, `abort` or `transform`.
-    pub kind: String,
-    /// Whether a statement waits for the answer, which must not use the database then.
-    pub for_a_statement: bool,
-    /// Of `read` and `abort`: the question that began the fetch.
-    pub about: Option<u32>,
-    /// Of `fetch`.
-    pub request: Option<Request>,
-    /// Of `transform`.
-    pub mutation: Option<crate::transform::Mutation>,
-}
-
-/// A request for the `fetch` function.
-#[napi(object, object_from_js = false)]
-pub struct Request {
-    /// Absolute.
-    pub url: String,
-    /// `POST`.
-    pub method: String,
-    /// Names and values.
-    pub headers: Vec<Vec<String>>,
-    /// The whole body.
-    pub body: Uint8Array,
-}
-
-/// JavaScript's answer.
-#[napi(object, object_to_js = false)]
-#[derive(Default)]
-pub struct Reply {
-    /// The function threw or rejected.
-    pub error: Option<String>,
-    /// Whether it would again.
-    pub last: Option<bool>,
-    /// A url or a token; of a transform, the SQL.
-    pub text: Option<String>,
-    /// A response's status.
-    pub status: Option<u32>,
-    /// A response's headers: names and values.
-    pub headers: Option<Vec<Vec<String>>>,
-    /// Of a transform: `keep`, `skip` or `rewrite`.
-    pub decision: Option<String>,
-    /// Of a transform: the values of the parameters, encoded.
-    pub words: Option<napi::bindgen_prelude::BigInt64Array>,
-    /// How many values.
-    pub count: Option<u32>,
-    /// The texts among them.
-    pub texts: Option<Vec<String>>,
-    /// The blobs among them.
-    pub blobs: Option<Vec<Uint8Array>>,
-}
-
-/// An answer, with what must not be held as a JavaScript value taken out of it.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    /// A text or nothing.
-    Text(Option<String>),
-    /// The head of a response.
-    Head(u16, Vec<(String, String)>),
-    /// A piece of a body; empty at its end.
-    Chunk(Bytes),
-    /// A decision about a change.
-    Decision(partial_sync::change::transform::Transform),
-}
-
-/// Why there is no answer.
-#[derive(Debug)]
-pub(crate) struct Refused {
-    pub(crate) message: String,
-    /// Whether asking again cannot help.
-    pub(crate) last: bool,
-}
-
-impl From<&str> for Refused {
-    fn from(message: &str) -> Self {
-        Self {
-            message: message.into(),
-            last: false,
-        }
-    }
-}
-
-pub(crate) type Answered = Result<Answer, Refused>;
 /// What to do with an answer.
 type Then = Box<dyn FnOnce(Answered) + Send>;
 type Receive<T> =
     ThreadsafeFunction<FnArgs<(u32, T)>, Unknown<'static>, FnArgs<(u32, T)>, Status, false, true>;
 
-/// The way to JavaScript.
+/// See the module.
 pub(crate) struct Mailbox {
     settled: Receive<Outcome>,
     asked: Receive<Question>,
@@ -180,8 +62,16 @@ impl Mailbox {
         }))
     }
 
-    /// Tells how a job ended.
-    pub(crate) fn settle(&self, job: u32, outcome: Outcome) {
+    /// Does the work of a job and tells how it ended.
+    pub(crate) fn settle(&self, job: u32, work: impl FnOnce() -> Result<Outcome, Failure>) {
+        let outcome = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Failure::panicked()));
+        let mut outcome = outcome.unwrap_or_else(Outcome::failed);
+        if let Some(failure) = &mut outcome.error
+            && failure.paused
+            && let Some(problem) = &*self.url_problem.lock()
+        {
+            failure.message = format!("the url function failed: {problem} ({})", failure.message);
+        }
         self.settled.call(
             FnArgs::from((job, outcome)),
             ThreadsafeFunctionCallMode::NonBlocking,

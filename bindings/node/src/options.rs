@@ -10,7 +10,7 @@ use partial_sync::{
     options::{self, Given, Language, OptionError, OptionSpec},
 };
 
-use crate::{mailbox::Mailbox, remote, transform};
+use crate::{callbacks, mailbox::Mailbox};
 
 /// Options as `lib/options.js` gives them. Times are milliseconds, sizes bytes.
 #[napi(object, object_to_js = false)]
@@ -89,20 +89,20 @@ impl Options {
             .client_name(name)
             .cancel_handle(cancel);
         if self.asks_url {
-            builder = builder.remote(remote::url_function(mailbox));
+            builder = builder.remote(callbacks::url_function(mailbox));
         } else if let Some(url) = self.url {
             builder = builder.remote(url);
         }
         if self.asks_token {
-            builder = builder.auth_token(remote::token_function(mailbox));
+            builder = builder.auth_token(callbacks::token_function(mailbox));
         } else if let Some(token) = self.token {
             builder = builder.auth_token(token);
         }
         if self.asks_fetch {
-            builder = builder.http_client(remote::fetch_function(mailbox));
+            builder = builder.http_client(callbacks::fetch_function(mailbox));
         }
         if self.asks_transform {
-            builder = builder.transform(transform::function(mailbox));
+            builder = builder.transform(callbacks::transform_function(mailbox));
         }
         if let Some(wait) = self.long_poll {
             builder = builder.long_poll(millis(wait));

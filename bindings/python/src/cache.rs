@@ -3,15 +3,17 @@
 use std::{collections::HashMap, sync::Arc};
 
 use partial_sync::{Connection, Error, Statement};
+use partial_sync_transport::tokens;
 
-use crate::{columns::Columns, program, sql_text};
+use crate::{columns::Columns, program};
 
 /// A statement and what is known about it.
 pub(crate) struct Prepared {
     pub statement: Statement,
     pub sql: Arc<str>,
-    /// INSERT, UPDATE, DELETE or REPLACE.
+    /// INSERT, UPDATE, DELETE or REPLACE: what an implicit transaction is begun for.
     pub is_dml: bool,
+    /// It changes the schema, so it is compiled again for each run.
     is_ddl: bool,
     /// It changes nothing, so its rows can be read one at a time.
     pub reads: bool,
@@ -28,10 +30,12 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     pub(crate) fn new(statement: Statement, sql: &str) -> Self {
+        let is_dml = begins_with(sql, &["INSERT", "UPDATE", "DELETE", "REPLACE"]);
         Self {
-            is_dml: sql_text::is_dml(sql),
-            is_ddl: sql_text::is_ddl(sql),
-            can_be_undone: sql_text::can_be_undone(sql),
+            is_dml,
+            is_ddl: begins_with(sql, &["CREATE", "ALTER", "DROP"]),
+            // Not PRAGMA, ATTACH and VACUUM.
+            can_be_undone: is_dml || begins_with(sql, &["WITH", "CREATE", "REINDEX", "ALTER"]),
             reads: statement.readonly(),
             parameters: statement.parameter_count(),
             sql: sql.into(),
@@ -68,6 +72,11 @@ impl Prepared {
             }
         }
     }
+}
+
+/// Whether the first word of a statement is one of these.
+pub(crate) fn begins_with(sql: &str, words: &[&str]) -> bool {
+    tokens::first(sql).is_some_and(|first| words.iter().any(|word| first.is(word)))
 }
 
 /// Keeps the statements that were used last.

@@ -20,7 +20,6 @@ use pyo3::{
 use crate::{
     callbacks::Callbacks,
     core::Core,
-    cursor::{self, Cursor},
     errors::ProgrammingError,
     functions,
     open::{Local, Remote},
@@ -116,50 +115,6 @@ impl Connection {
         self.opened
             .set(opened)
             .map_err(|_| ProgrammingError::new_err("the connection is open already"))
-    }
-
-    /// A new cursor; `factory` makes it, given the connection.
-    #[pyo3(signature = (factory=None))]
-    fn cursor<'py>(
-        slf: &Bound<'py, Self>,
-        factory: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        slf.get().check_thread()?;
-        slf.get().core()?.check_open()?;
-        cursor::make(slf, factory)
-    }
-
-    /// Runs one statement on a new cursor and gives the cursor.
-    #[pyo3(signature = (sql, parameters=None))]
-    fn execute<'py>(
-        slf: &Bound<'py, Self>,
-        sql: &Bound<'py, PyString>,
-        parameters: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        let factory = slf.get().row_factory_for_cursors(py);
-        let cursor = Bound::new(py, Cursor::new(slf.clone().unbind(), factory))?;
-        cursor.get().run(py, sql, parameters)?;
-        Ok(cursor.into_any())
-    }
-
-    /// Runs a statement once for each of the parameters, on a new cursor.
-    #[pyo3(signature = (sql, parameters))]
-    fn executemany<'py>(
-        slf: &Bound<'py, Self>,
-        sql: &Bound<'py, PyString>,
-        parameters: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        cursor::make(slf, None)?.call_method1("executemany", (sql, parameters))
-    }
-
-    /// Commits the transaction that is open, and runs all statements of a script.
-    #[pyo3(signature = (sql_script))]
-    fn executescript<'py>(
-        slf: &Bound<'py, Self>,
-        sql_script: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        cursor::make(slf, None)?.call_method1("executescript", (sql_script,))
     }
 
     /// Makes the changes of the open transaction permanent.
@@ -463,9 +418,10 @@ impl Connection {
         self.sync(py, |database| database.checkpoint())
     }
 
-    fn _stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+    /// The counters as JSON.
+    fn _stats(&self, py: Python<'_>) -> PyResult<String> {
         let stats = self.sync(py, |database| database.stats())?;
-        crate::open::stats(py, &stats)
+        Ok(serde_json::to_string(&stats).unwrap_or_default())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -1,6 +1,7 @@
 //! `turso.Cursor`: runs statements and hands out their rows.
 
 mod fetch;
+mod made;
 mod run;
 
 use std::sync::{
@@ -11,7 +12,6 @@ use std::sync::{
 use parking_lot::Mutex;
 use pyo3::{
     PyTraverseError, PyVisit,
-    exceptions::PyTypeError,
     prelude::*,
     types::{PyDict, PyList, PyString, PyTuple, PyType},
 };
@@ -268,28 +268,4 @@ impl Drop for Cursor {
             core.end(run);
         }
     }
-}
-
-/// The type of a cursor that is asked for: made by `factory`, or the usual one.
-pub(crate) fn make<'py>(
-    connection: &Bound<'py, Connection>,
-    factory: Option<&Bound<'py, PyAny>>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = connection.py();
-    let row_factory = connection.get().row_factory_for_cursors(py);
-    let Some(factory) = factory else {
-        return Ok(Bound::new(py, Cursor::new(connection.clone().unbind(), row_factory))?.into_any());
-    };
-    let cursor = factory.call1((connection,))?;
-    let Ok(made) = cursor.cast::<Cursor>() else {
-        return Err(PyTypeError::new_err(format!(
-            "factory must return a cursor, not {}",
-            cursor.get_type().name()?
-        )));
-    };
-    if !matches!(row_factory, RowFactory::Tuple) {
-        let before = std::mem::replace(&mut made.get().state.lock().factory, row_factory);
-        drop(before);
-    }
-    Ok(cursor)
 }

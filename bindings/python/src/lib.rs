@@ -23,10 +23,10 @@ mod row;
 mod row_factory;
 mod rows;
 mod signals;
-mod sql_text;
 mod state;
 mod turns;
 mod values;
+mod waits;
 
 use pyo3::prelude::*;
 
@@ -52,6 +52,12 @@ fn _adapt_basic_types() {
     values::adapt_basic_types();
 }
 
+/// Whether a statement is one whose `lastrowid` means something.
+#[pyfunction]
+fn _is_insert(sql: &str) -> bool {
+    cache::begins_with(sql, &["INSERT", "REPLACE"])
+}
+
 #[pymodule]
 fn _turso(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
@@ -62,6 +68,7 @@ fn _turso(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<row::Row>()?;
     module.add_class::<values::PrepareProtocol>()?;
     module.add_function(wrap_pyfunction!(_after_fork_in_child, module)?)?;
+    module.add_function(wrap_pyfunction!(_is_insert, module)?)?;
     module.add_function(wrap_pyfunction!(adapt, module)?)?;
     module.add_function(wrap_pyfunction!(_adapt_basic_types, module)?)?;
     module.add_function(wrap_pyfunction!(log::set_logger, module)?)?;

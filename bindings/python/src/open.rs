@@ -7,7 +7,7 @@ use std::{
 };
 
 use partial_sync::{
-    Bootstrap, CancelHandle, Connection as EngineConnection, Database, PartialSync, Stats,
+    Bootstrap, CancelHandle, Connection as EngineConnection, Database, PartialSync,
     change::transform::{ChangeType, RowValues, Transform, TransformMutation},
 };
 use partial_sync_transport::{AuthToken, UrlSource};
@@ -18,8 +18,9 @@ use pyo3::{
 
 use crate::{
     callbacks::Callbacks,
-    errors, fork, program_code, signals,
+    errors, fork, program_code,
     values::{from_object, to_object},
+    waits,
 };
 
 /// The attributes of `turso._options.Local`, which has checked them.
@@ -126,7 +127,7 @@ pub(crate) fn open(
         Ok((database, connection))
     };
     let (database, connection) =
-        signals::breakable(py, cancel, work)?.map_err(|error| errors::raise(py, error))?;
+        waits::breakable(py, cancel, work)?.map_err(|error| errors::raise(py, error))?;
     if database.is_replica()
         && let Err(error) = fork::check_engine_is_of_this_process()
     {
@@ -210,25 +211,4 @@ fn ask_transform(transform: &Bound<'_, PyAny>, mutation: &TransformMutation) -> 
             .map(|value| from_object(&value))
             .collect::<PyResult<_>>()?,
     })
-}
-
-/// The counters by name.
-pub(crate) fn stats<'py>(py: Python<'py>, stats: &Stats) -> PyResult<Bound<'py, PyDict>> {
-    let all = PyDict::new(py);
-    all.set_item("cdc_operations", stats.cdc_operations)?;
-    all.set_item("main_wal_size", stats.main_wal_size)?;
-    all.set_item("revert_wal_size", stats.revert_wal_size)?;
-    all.set_item("last_pull_unix_time", stats.last_pull_unix_time)?;
-    all.set_item("last_push_unix_time", stats.last_push_unix_time)?;
-    all.set_item("revision", &stats.revision)?;
-    all.set_item("network_sent_bytes", stats.network_sent_bytes)?;
-    all.set_item("network_received_bytes", stats.network_received_bytes)?;
-    all.set_item("requests", stats.requests)?;
-    all.set_item("page_size", stats.page_size)?;
-    all.set_item("pages_total", stats.pages_total)?;
-    all.set_item("pages_present", stats.pages_present)?;
-    all.set_item("pages_dirty", stats.pages_dirty)?;
-    all.set_item("prefetch_hits", stats.prefetch_hits)?;
-    all.set_item("prefetch_wasted", stats.prefetch_wasted)?;
-    Ok(all)
 }

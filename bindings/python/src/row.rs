@@ -9,10 +9,7 @@ use pyo3::{
     types::{PyIterator, PyList, PySlice, PyString, PyTuple},
 };
 
-use crate::{
-    columns::{Columns, short},
-    cursor::Cursor,
-};
+use crate::columns::{Columns, short};
 
 /// A row of a result: a sequence whose values can also be had by column name, in any case of letters. Set it as the
 /// `row_factory` of a connection or cursor.
@@ -24,10 +21,10 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    pub(crate) fn of(values: Py<PyTuple>, columns: Arc<Columns>, short_names: bool) -> Self {
+    pub(crate) fn of(values: Py<PyTuple>, columns: Option<Arc<Columns>>, short_names: bool) -> Self {
         Self {
             values,
-            columns: Some(columns),
+            columns,
             short_names,
         }
     }
@@ -45,17 +42,6 @@ impl Row {
 
 #[pymethods]
 impl Row {
-    #[new]
-    #[pyo3(signature = (cursor, data, /))]
-    fn new(cursor: &Bound<'_, Cursor>, data: &Bound<'_, PyTuple>) -> Self {
-        let (columns, short_names) = cursor.get().columns(cursor.py());
-        Self {
-            values: data.clone().unbind(),
-            columns,
-            short_names,
-        }
-    }
-
     /// The names of the columns.
     fn keys<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         self.names(py)

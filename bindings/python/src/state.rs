@@ -25,7 +25,7 @@ use crate::{
     columns::Columns,
     errors::ProgrammingError,
     rows::Rows,
-    signals, sql_text,
+    waits,
 };
 
 /// Bytes that are read ahead at most before the GIL is taken to make Python objects of them.
@@ -171,8 +171,8 @@ impl State {
             return Ok(Some(prepared));
         }
         let (statement, tail) =
-            signals::detached(py, || self.timed(|state| state.connection.prepare_first(sql)))?;
-        if statement.is_some() && !sql_text::is_blank(&sql[tail..]) {
+            waits::detached(py, || self.timed(|state| state.connection.prepare_first(sql)))?;
+        if statement.is_some() && tail < sql.len() {
             return Err(ProgrammingError::new_err(
                 "You can only execute one statement at a time.",
             ));

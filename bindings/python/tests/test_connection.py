@@ -35,7 +35,7 @@ def test_a_batch_gives_a_result_for_each_statement(conn: turso.Connection) -> No
         [
             "CREATE TABLE u(a)",
             ("INSERT INTO u VALUES (?)", (1,)),
-            ("INSERT INTO u VALUES (:a)", {"a": 2}),
+            ("-- said first\nINSERT INTO u VALUES (:a)", {"a": 2}),
             "SELECT a AS x FROM u ORDER BY a",
         ]
     )

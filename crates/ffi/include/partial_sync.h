@@ -615,8 +615,9 @@ enum PartialSyncCode partial_sync_execute_batch(const struct PartialSyncConnecti
                                                 struct PartialSyncError **error);
 
 // Compiles the first statement of `sql` and puts its handle in `*statement`: NULL, and no error, when only white space
-// and comments are left. `*tail` (may be NULL) is the byte at which the rest begins. `length` is in bytes, or negative:
-// up to NUL. Release the statement with `partial_sync_finalize`; it keeps the connection open.
+// and comments are left. `*tail` (may be NULL) is the byte at which the next statement begins, or the length of `sql`
+// where none does. `length` is in bytes, or negative: up to NUL. Release the statement with `partial_sync_finalize`; it
+// keeps the connection open.
 enum PartialSyncCode partial_sync_prepare(const struct PartialSyncConnection *connection,
                                           const char *sql,
                                           int64_t length,

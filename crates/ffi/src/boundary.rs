@@ -1,5 +1,5 @@
-//! The boundary itself: pointers become references and texts, panics and errors become codes. The only place that reads
-//! a caller's pointer, apart from the fields of a struct that it gave.
+//! The boundary itself: pointers become references and texts. The only place that reads a caller's pointer, apart from the
+//! fields of a struct that it gave.
 //!
 //! # What every function asks of its caller
 //!
@@ -8,23 +8,16 @@
 //!   that to null, and null is accepted wherever a handle is: releasing twice through one variable does nothing.
 //! - A text is UTF-8 (checked) and ends with NUL, or with the length given beside it.
 //!
-//! Null where something is needed is [`PartialSyncCode::Misuse`], never a crash.
+//! Null where something is needed is [`PartialSyncCode::Misuse`](crate::error::PartialSyncCode::Misuse), never a crash.
 
 use std::{
     ffi::{CStr, c_char},
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
     ptr, slice,
 };
 
 use partial_sync::options::OptionError;
-
-use crate::{
-    callback::is_asked,
-    error::{PartialSyncCode, PartialSyncError},
-    pipe,
-};
 
 /// Why a call failed, on its way to the caller.
 #[derive(Debug)]
@@ -61,46 +54,6 @@ pub(crate) fn misuse<T>(what: impl Into<String>) -> Result<T> {
     Err(Failure::Misuse(what.into()))
 }
 
-/// Runs the body of a function: its error goes to `error` (null: only the code is told), and so does a panic.
-///
-/// `error` is set to null first, so that a caller need not do so between calls. An error object that it still owned is
-/// not released: the pointer may just as well be uninitialised.
-///
-/// # Safety
-/// `error` is null or writable.
-pub(crate) unsafe fn call(
-    error: *mut *mut PartialSyncError,
-    body: impl FnOnce() -> Result<()>,
-) -> PartialSyncCode {
-    // What the body can leave half done is behind locks of the engine that know no poison, and its own state is
-    // transactional: looking at it after a panic shows nothing that is not valid.
-    let outcome = catch_unwind(AssertUnwindSafe(body));
-    let failed = match outcome {
-        Ok(Ok(())) => None,
-        Ok(Err(failure)) => Some(PartialSyncError::new(failure)),
-        Err(panic) => Some(PartialSyncError::panicked(&*panic)),
-    };
-    let code = failed.as_ref().map_or(PartialSyncCode::Ok, |e| e.code);
-    if !error.is_null() {
-        let owned = failed.map_or(ptr::null_mut(), |e| Box::into_raw(Box::new(e)));
-        // SAFETY: not null, and the caller says that it is writable.
-        unsafe { error.write(owned) };
-    }
-    code
-}
-
-/// The same for what may use the network on the caller's own thread (a statement does not: the engine's threads fetch).
-///
-/// # Safety
-/// As for [`call`].
-pub(crate) unsafe fn call_network(
-    error: *mut *mut PartialSyncError,
-    body: impl FnOnce() -> Result<()>,
-) -> PartialSyncCode {
-    // SAFETY: the caller says so.
-    pipe::blocked(|| unsafe { call(error, body) })
-}
-
 /// Runs the body of a function that cannot tell of an error; a panic gives `otherwise`.
 pub(crate) fn quietly<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or(otherwise)
@@ -128,27 +81,9 @@ pub(crate) unsafe fn release<T>(variable: *mut *mut T) {
     quietly((), || drop(owned));
 }
 
-/// The same for what is a part of a database. A function of that database only begins it: the database is in the middle of
-/// something, and closing what it uses could wait for that. Another thread does it as soon as it can be done.
-///
 /// # Safety
 /// As for [`release`].
-pub(crate) unsafe fn release_of<T: Send + 'static>(variable: *mut *mut T, database: impl Fn(&T) -> &Path) {
-    // SAFETY: the caller says so.
-    let owned = unsafe { taken(variable) };
-    quietly((), || match owned {
-        Some(owned) if is_asked(database(&owned)) => {
-            let later = std::thread::Builder::new().name("partial-sync-release".to_owned());
-            // Where there can be no thread, it is dropped here.
-            let _ = later.spawn(move || quietly((), || drop(owned)));
-        }
-        owned => drop(owned),
-    });
-}
-
-/// # Safety
-/// As for [`release`].
-unsafe fn taken<T>(variable: *mut *mut T) -> Option<Box<T>> {
+pub(crate) unsafe fn taken<T>(variable: *mut *mut T) -> Option<Box<T>> {
     if variable.is_null() {
         return None;
     }
@@ -258,24 +193,6 @@ mod tests {
     use std::ptr::NonNull;
 
     use super::*;
-    use crate::error::{partial_sync_error_code, partial_sync_error_free, partial_sync_error_message};
-
-    #[test]
-    fn a_panic_becomes_an_error_and_does_not_cross_the_boundary() {
-        let mut error = ptr::dangling_mut();
-        // SAFETY: `error` is a variable of this test; what it held is not looked at.
-        let code = unsafe { call(&mut error, || panic!("page {} is on fire", 7)) };
-        assert_eq!(code, PartialSyncCode::Internal);
-        // SAFETY: the error was made by the call above and is released once.
-        unsafe {
-            assert_eq!(partial_sync_error_code(error), PartialSyncCode::Internal);
-            let message = CStr::from_ptr(partial_sync_error_message(error));
-            assert!(message.to_str().unwrap().ends_with("page 7 is on fire"));
-            partial_sync_error_free(&mut error);
-        }
-        assert!(error.is_null());
-        assert_eq!(quietly(5, || panic!("again")), 5);
-    }
 
     #[test]
     fn a_panic_while_something_is_released_stays_inside() {
@@ -293,15 +210,7 @@ mod tests {
             release(&mut loud);
             release(ptr::null_mut::<*mut Loud>());
         }
-    }
-
-    #[test]
-    fn success_sets_the_error_to_null() {
-        let mut error = ptr::dangling_mut();
-        // SAFETY: `error` is a variable of this test; what it held is not looked at.
-        let code = unsafe { call(&mut error, || Ok(())) };
-        assert_eq!(code, PartialSyncCode::Ok);
-        assert!(error.is_null());
+        assert_eq!(quietly(5, || panic!("again")), 5);
     }
 
     #[test]

@@ -3,10 +3,9 @@
 //! A function answers by calling one of `partial_sync_answer_*` on what it was given, so that no memory changes its owner.
 
 use std::{
-    cell::RefCell,
     ffi::{CString, c_char, c_void},
     future::ready,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
@@ -18,8 +17,9 @@ use partial_sync_transport::{AuthToken, UrlSource};
 use rusqlite::types::ValueRef;
 
 use crate::{
-    batch::decode,
+    asked::ask,
     boundary::{Result, bytes, misuse, quietly, sized_text, text},
+    codec::decode,
     column::PartialSyncValue,
 };
 
@@ -204,47 +204,6 @@ impl Drop for UserData {
             ask(&self.database, || unsafe { release(self.data) });
         }
     }
-}
-
-thread_local! {
-    /// The databases whose functions this thread is running.
-    static ASKED: RefCell<Vec<Arc<Path>>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Runs a function of a database.
-pub(crate) fn ask(database: &Arc<Path>, function: impl FnOnce()) {
-    ASKED.with_borrow_mut(|asked| asked.push(database.clone()));
-    function();
-    ASKED.with_borrow_mut(|asked| asked.pop());
-}
-
-/// Whether this thread runs a function of this database: the database waits for the function, and a call of the function
-/// could wait for that.
-pub(crate) fn is_asked(database: &Path) -> bool {
-    ASKED
-        .try_with(|asked| asked.borrow().iter().any(|asked| **asked == *database))
-        .unwrap_or(false)
-}
-
-/// Fails when this thread runs a function of this database.
-pub(crate) fn refuse_when_asked(database: &Path) -> Result<()> {
-    match is_asked(database) {
-        true => misuse(
-            "a url, token, transform, progress or release function has called its own database, which is waiting for the \
-             function: use another database there, or get what is needed before",
-        ),
-        false => Ok(()),
-    }
-}
-
-/// What a database is known by here: its path, or for `:memory:`, of which each is another one, a name of its own.
-pub(crate) fn name_of(path: &str) -> Arc<Path> {
-    if path == ":memory:" {
-        static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-        let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        return PathBuf::from(format!(":memory:{number}")).into();
-    }
-    std::path::absolute(path).unwrap_or_else(|_| path.into()).into()
 }
 
 /// The caller's functions that share their data.

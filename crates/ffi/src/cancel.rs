@@ -3,7 +3,8 @@
 use partial_sync::CancelHandle;
 
 use crate::{
-    boundary::{self, answer, call, give, quietly},
+    boundary::{self, answer, give, quietly},
+    call::call,
     error::{PartialSyncCode, PartialSyncError},
 };
 

@@ -18,10 +18,11 @@ use partial_sync::{
 use partial_sync_transport::AuthToken;
 
 use crate::{
+    asked::{name_of, refuse_when_asked},
     boundary::{Result, misuse, optional_text, text},
     callback::{
         Callbacks, PartialSyncReleaseFunction, PartialSyncTokenFunction, PartialSyncTransformFunction,
-        PartialSyncUrlFunction, name_of, refuse_when_asked,
+        PartialSyncUrlFunction,
     },
     cancel::PartialSyncCancel,
 };

@@ -6,8 +6,9 @@ use partial_sync::Connection;
 use partial_sync_vfs::sqlite::InterruptHandle;
 
 use crate::{
-    boundary::{self, Result, answer, call, give, handle, quietly, sized_text, tell},
-    callback::refuse_when_asked,
+    asked::{refuse_when_asked, release_of},
+    boundary::{self, Result, answer, give, handle, quietly, sized_text, tell},
+    call::call,
     config::busy,
     error::{PartialSyncCode, PartialSyncError},
     statement::PartialSyncStatement,
@@ -51,7 +52,7 @@ impl PartialSyncConnection {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn partial_sync_connection_close(connection: *mut *mut PartialSyncConnection) {
     // SAFETY: by the rules of the boundary.
-    unsafe { boundary::release_of(connection, |c| &c.database) };
+    unsafe { release_of(connection, |c| &c.database) };
 }
 
 /// Runs every statement of `sql` and throws rows away; stops at the first error. `length` is in bytes, or negative: up
@@ -78,8 +79,9 @@ pub unsafe extern "C" fn partial_sync_execute_batch(
 }
 
 /// Compiles the first statement of `sql` and puts its handle in `*statement`: NULL, and no error, when only white space
-/// and comments are left. `*tail` (may be NULL) is the byte at which the rest begins. `length` is in bytes, or negative:
-/// up to NUL. Release the statement with `partial_sync_finalize`; it keeps the connection open.
+/// and comments are left. `*tail` (may be NULL) is the byte at which the next statement begins, or the length of `sql`
+/// where none does. `length` is in bytes, or negative: up to NUL. Release the statement with `partial_sync_finalize`; it
+/// keeps the connection open.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn partial_sync_prepare(
     connection: *const PartialSyncConnection,

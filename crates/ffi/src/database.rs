@@ -9,8 +9,9 @@ use std::{
 use partial_sync::Database;
 
 use crate::{
-    boundary::{self, Result, answer, call, call_network, give, handle, misuse, quietly, text},
-    callback::refuse_when_asked,
+    asked::{refuse_when_asked, release_of},
+    boundary::{Result, answer, give, handle, misuse, quietly, text},
+    call::{call, call_network},
     config::{PartialSyncConfig, Token, millis},
     connection::PartialSyncConnection,
     error::{PartialSyncCode, PartialSyncError},
@@ -69,7 +70,7 @@ pub unsafe extern "C" fn partial_sync_open(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn partial_sync_close(database: *mut *mut PartialSyncDatabase) {
     // SAFETY: by the rules of the boundary.
-    unsafe { boundary::release_of(database, |d| &d.name) };
+    unsafe { release_of(database, |d| &d.name) };
 }
 
 /// Waits, for at most `wait_ms` milliseconds, for pages that are still streaming in: a query continues as soon as its own page

@@ -11,10 +11,13 @@
     reason = "the rules are the same for every function: the module `boundary` and the top of the header have them"
 )]
 
+mod asked;
 pub mod batch;
 mod boundary;
+mod call;
 pub mod callback;
 pub mod cancel;
+mod codec;
 pub mod column;
 pub mod config;
 pub mod connection;

@@ -6,7 +6,8 @@ use std::ffi::c_char;
 use partial_sync::options::{ALL, Given, Language, OptionError, OptionSpec};
 
 use crate::{
-    boundary::{Result, call, misuse, optional_text, text},
+    boundary::{Result, misuse, optional_text, text},
+    call::call,
     error::{PartialSyncCode, PartialSyncError},
 };
 

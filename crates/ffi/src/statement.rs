@@ -14,9 +14,9 @@ use parking_lot::{Mutex, MutexGuard};
 use partial_sync::{Connection, Statement};
 
 use crate::{
-    batch::Execution,
-    boundary::{self, Result, answer, bytes, call, handle, misuse, quietly, sized_text, text},
-    callback::{is_asked, refuse_when_asked},
+    asked::{is_asked, refuse_when_asked, release_of},
+    boundary::{self, Result, answer, bytes, handle, misuse, quietly, sized_text, text},
+    call::call,
     error::{PartialSyncCode, PartialSyncError},
 };
 
@@ -55,6 +55,32 @@ pub(crate) struct Inner {
     pub(crate) execution: Execution,
     /// What `partial_sync_describe` said.
     pub(crate) described: Vec<u8>,
+}
+
+/// Room that is given back when the statement no longer needs it.
+const KEPT_ROOM: usize = 1 << 20;
+
+/// The execution that batches are taken from.
+#[derive(Debug, Default)]
+pub(crate) struct Execution {
+    pub(crate) encoded: Vec<u8>,
+    /// What the connection's counter said when it began.
+    pub(crate) changes_before: u64,
+    /// Happened behind rows that were handed out: what the next fetch says.
+    pub(crate) failed: Option<partial_sync::Error>,
+    pub(crate) running: bool,
+}
+
+impl Execution {
+    /// Forgets all; the statement was reset, or stepped by other means.
+    pub(crate) fn end(&mut self) {
+        self.running = false;
+        self.failed = None;
+        self.encoded.clear();
+        if self.encoded.capacity() > KEPT_ROOM {
+            self.encoded = Vec::new();
+        }
+    }
 }
 
 impl Inner {
@@ -149,7 +175,7 @@ pub unsafe extern "C" fn partial_sync_finalize(statement: *mut *mut PartialSyncS
     // SAFETY: by the rules of the boundary; no error object is asked for.
     unsafe {
         let code = call(ptr::null_mut(), body);
-        boundary::release_of(statement, |s| &s.database);
+        release_of(statement, |s| &s.database);
         code
     }
 }

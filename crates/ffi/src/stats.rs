@@ -3,7 +3,8 @@
 use std::mem;
 
 use crate::{
-    boundary::{call, handle, misuse},
+    boundary::{handle, misuse},
+    call::call,
     database::PartialSyncDatabase,
     error::{PartialSyncCode, PartialSyncError},
 };

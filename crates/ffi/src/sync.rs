@@ -11,8 +11,9 @@ use std::{
 use partial_sync_core::ChangeId;
 
 use crate::{
-    boundary::{answer, call_network, handle, optional_text, quietly, tell},
-    callback::ask,
+    asked::ask,
+    boundary::{answer, handle, optional_text, quietly, tell},
+    call::call_network,
     config::millis,
     database::PartialSyncDatabase,
     error::{PartialSyncCode, PartialSyncError},

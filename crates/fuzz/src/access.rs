@@ -11,7 +11,7 @@ use partial_sync_server::{
 use partial_sync_transport::url::{RemoteUrl, redact};
 use serde_json::Value;
 
-use crate::Input;
+use crate::input::Input;
 
 const SECRET: &[u8] = b"a secret of thirty-two bytes or more";
 

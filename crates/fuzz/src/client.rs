@@ -17,7 +17,7 @@ use partial_sync_transport::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-use crate::Input;
+use crate::input::Input;
 
 pub(crate) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     Builder::new_current_thread()

@@ -12,7 +12,7 @@ use partial_sync_transport::MemoryRemote;
 use partial_sync_vfs::{MemoryStorage, Storage};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::Input;
+use crate::input::{Input, database};
 
 /// A map that is accepted is the same after it was written and read again; the checksum is made right, or nothing would
 /// get past it.
@@ -79,7 +79,7 @@ fn connect(storage: &MemoryStorage, with_remote: bool) -> partial_sync::Result<D
 
 /// A database of some pages of 512 bytes.
 fn remote() -> MemoryRemote {
-    let image = crate::database(
+    let image = database(
         "PRAGMA page_size = 512; CREATE TABLE notes(id INTEGER PRIMARY KEY, body TEXT); CREATE INDEX n ON notes(body);
          INSERT INTO notes VALUES (1, 'a'), (2, 'b'), (3, printf('%.600c', 'x'));",
     );

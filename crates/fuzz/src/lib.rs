@@ -9,6 +9,7 @@
 mod access;
 mod client;
 mod files;
+mod input;
 mod pages;
 pub mod seeds;
 mod server;
@@ -48,41 +49,4 @@ pub fn target(name: &str) -> Option<fn(&[u8])> {
         .iter()
         .find(|(known, _)| *known == name)
         .map(|(_, body)| *body)
-}
-
-/// The bytes of the database that a script makes.
-fn database(script: &str) -> Vec<u8> {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("made.db");
-    let conn = rusqlite::Connection::open(&path).expect("a new file");
-    conn.execute_batch(script).expect("good SQL");
-    drop(conn);
-    std::fs::read(path).expect("it was just made")
-}
-
-/// Takes numbers and pieces off the front of an input; what is missing is zero or empty.
-struct Input<'a>(&'a [u8]);
-
-impl<'a> Input<'a> {
-    fn byte(&mut self) -> u8 {
-        self.0.split_off_first().copied().unwrap_or(0)
-    }
-
-    fn short(&mut self) -> u16 {
-        u16::from_le_bytes([self.byte(), self.byte()])
-    }
-
-    /// At most `len` bytes.
-    fn take(&mut self, len: usize) -> &'a [u8] {
-        let len = len.min(self.0.len());
-        self.0.split_off(..len).unwrap_or_default()
-    }
-
-    fn rest(self) -> &'a [u8] {
-        self.0
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }

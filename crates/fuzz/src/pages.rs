@@ -7,7 +7,7 @@ use partial_sync_core::{
     header::DatabaseHeader,
 };
 
-use crate::Input;
+use crate::input::Input;
 
 /// Any page is read within its bounds; what the parser says of cells and children fits together, and the planner takes
 /// the page as it is.

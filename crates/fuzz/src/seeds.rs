@@ -275,7 +275,7 @@ mod erased {
 }
 
 fn database() -> Vec<u8> {
-    crate::database(
+    crate::input::database(
         "PRAGMA page_size = 512; PRAGMA auto_vacuum = incremental; CREATE TABLE notes(id INTEGER PRIMARY KEY, body TEXT);
          CREATE INDEX n ON notes(body); CREATE TABLE w(a PRIMARY KEY, b) WITHOUT ROWID;
          WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n LIMIT 40)

@@ -27,7 +27,10 @@ use partial_sync_transport::wire::{
 use prost::Message;
 use tempfile::TempDir;
 
-use crate::{Input, client::RUNTIME};
+use crate::{
+    client::RUNTIME,
+    input::{Input, database},
+};
 
 const SCRIPT: &str = "PRAGMA page_size = 512; PRAGMA journal_mode = wal;
     CREATE TABLE notes(id INTEGER PRIMARY KEY, body TEXT); CREATE INDEX n ON notes(body);
@@ -125,7 +128,7 @@ impl CommitListener for Nobody {
 }
 
 /// The bytes of a fresh database.
-static FRESH: LazyLock<Vec<u8>> = LazyLock::new(|| crate::database(SCRIPT));
+static FRESH: LazyLock<Vec<u8>> = LazyLock::new(|| database(SCRIPT));
 
 /// A folder of its own, in memory where there is such a place.
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {

@@ -6,7 +6,7 @@ use partial_sync::{
 };
 use partial_sync_core::ChangeId;
 
-use crate::Input;
+use crate::input::Input;
 
 /// Changes that are read come back when they are written again, take memory in proportion, and have SQL or a typed error;
 /// the SQL has as many arguments as parameters.

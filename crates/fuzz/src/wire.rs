@@ -8,7 +8,7 @@ use partial_sync_transport::{
 };
 use prost::Message;
 
-use crate::Input;
+use crate::input::Input;
 
 /// The messages of an answer, or where it breaks off, are the same however it is cut into chunks, and come back when they
 /// are framed again.

@@ -1,7 +1,10 @@
 //! What is allowed: which errors a call may end with, given what was done to the line, the revisions and the disk. Whatever
 //! is not allowed here is a failure of the history.
 
-use std::sync::OnceLock;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::OnceLock,
+};
 
 use partial_sync::Error;
 use partial_sync_transport::RemoteErrorKind;
@@ -25,11 +28,22 @@ impl Failure {
     }
 }
 
+/// What a step comes to.
+pub type Outcome<T = ()> = Result<T, Failure>;
+
+/// The model does not know what should happen.
+pub(crate) const UNDECIDED: &str = "undecided";
+
+/// A failure of the laboratory itself.
+pub(crate) fn lab(e: impl std::fmt::Display) -> Failure {
+    Failure::new(format!("laboratory: {e}"), e.to_string())
+}
+
 /// Failures that are known and looked past, by a part of their kind. Only those after which a history can continue.
 pub static IGNORED: OnceLock<Vec<String>> = OnceLock::new();
 
 /// Fails, unless this failure is looked past.
-pub fn unless_ignored(failure: Failure) -> Result<(), Failure> {
+pub fn unless_ignored(failure: Failure) -> Outcome {
     match IGNORED
         .get()
         .is_some_and(|ignored| ignored.iter().any(|part| failure.kind.contains(part)))
@@ -98,4 +112,28 @@ pub fn is_allowed(error: &Error, excuses: Excuses) -> bool {
         _ if error.is_transient() => excuses.line,
         _ => false,
     }
+}
+
+/// Runs something of the engine; a panic is a failure.
+pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Outcome<T> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+            (Some(text), _) => text.clone(),
+            (_, Some(text)) => (*text).to_owned(),
+            _ => "without a text".to_owned(),
+        };
+        Failure::new(format!("panic: {text}"), text)
+    })
+}
+
+/// A failure of a call that should not have failed.
+pub(crate) fn refused(what: &str, error: &Error) -> Failure {
+    let text = error.to_string();
+    let kind = match error.remote() {
+        _ if text.contains(POISONED) => "the last pull is not finished".to_owned(),
+        _ if text.contains(GATED) => "a pull keeps it waiting".to_owned(),
+        Some(remote) => format!("{:?}", remote.kind),
+        None => text.chars().take(90).collect(),
+    };
+    Failure::new(format!("{what}: {kind}"), text)
 }

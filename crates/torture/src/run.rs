@@ -5,10 +5,10 @@ use std::sync::Once;
 use parking_lot::Mutex;
 
 use crate::{
-    oracle::Failure,
+    oracle::{Failure, UNDECIDED, guarded},
     report::Counts,
     steps::Case,
-    world::{UNDECIDED, World, guarded},
+    world::World,
 };
 
 /// How a history ended.

@@ -1,6 +1,8 @@
 //! SQLite's lexical rules, as far as statements are compared, cut and edited by: where words, names, strings, comments and
 //! parameters begin and end. It follows `sqlite3GetToken` and never understands more than that.
 
+use std::iter;
+
 use crate::bookkeeping::OWN_TABLES;
 
 /// What a [`Token`] is.
@@ -88,22 +90,37 @@ pub fn same_words(a: &str, b: &str) -> bool {
 
 /// The tokens of a statement. Like SQLite, it ends at a NUL.
 pub fn tokens(sql: &str) -> Vec<Token<'_>> {
-    let sql = sql.split('\0').next().unwrap_or_default();
-    let bytes = sql.as_bytes();
-    let mut found = Vec::new();
+    each(sql.split('\0').next().unwrap_or_default()).collect()
+}
+
+/// What the first statement of the text begins with; `None` where there are only white space, comments and semicolons.
+///
+/// ```
+/// use partial_sync_transport::tokens::first;
+///
+/// assert!(first(" -- a comment\n /* ; */ ;Select 1").is_some_and(|word| word.is("SELECT")));
+/// for nothing in ["", " \n;; ", "-- a comment", "/* not ended SELECT 1", "\u{feff}"] {
+///     assert_eq!(first(nothing), None);
+/// }
+/// ```
+pub fn first(sql: &str) -> Option<Token<'_>> {
+    each(sql).find(|token| token.kind != TokenKind::Semicolon)
+}
+
+fn each(sql: &str) -> impl Iterator<Item = Token<'_>> {
     let mut at = 0;
-    while at < bytes.len() {
-        let (kind, end) = scan(bytes, at);
-        if let Some(kind) = kind {
-            found.push(Token {
-                kind,
-                text: &sql[at..end],
-                start: at,
-            });
+    iter::from_fn(move || {
+        while at < sql.len() {
+            let start = at;
+            let (kind, end) = scan(sql.as_bytes(), start);
+            at = end;
+            if let Some(kind) = kind {
+                let text = &sql[start..end];
+                return Some(Token { kind, text, start });
+            }
         }
-        at = end;
-    }
-    found
+        None
+    })
 }
 
 fn is_name_byte(byte: u8) -> bool {

@@ -167,13 +167,11 @@ class Connection(_turso.Connection):
 def _run_one(cursor: _turso.Cursor, sql: str, parameters: Parameters) -> BatchResult:
     cursor.execute(sql, parameters)
     rows = cursor.fetchall()
-    word = sql.lstrip().split(None, 1)[:1]
-    inserted = bool(word) and word[0].lower() in ("insert", "replace")
     return BatchResult(
         rows=rows,
         description=cursor.description,
         rowcount=-1 if cursor.description is not None else max(cursor.rowcount, 0),
-        lastrowid=cursor.lastrowid if inserted else None,
+        lastrowid=cursor.lastrowid if _turso._is_insert(sql) else None,
     )
 
 

@@ -21,6 +21,7 @@
 from __future__ import annotations
 
 import enum
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -206,7 +207,7 @@ class ConnectionSync(Connection):
 
     def stats(self) -> Stats:
         """Counters and sizes."""
-        return Stats(**self._stats())
+        return Stats(**json.loads(self._stats()))
 
 
 def connect(

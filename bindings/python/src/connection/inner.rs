@@ -15,8 +15,8 @@ use crate::{
     program_code,
     reader::TextFactory,
     row_factory::RowFactory,
-    signals,
     state::State,
+    waits,
 };
 
 impl Connection {
@@ -147,7 +147,7 @@ impl Connection {
         py: Python<'_>,
         work: impl FnOnce() -> Result<T, EngineError> + Send,
     ) -> PyResult<T> {
-        signals::detached(py, work).map_err(|error| self.explain(py, error))
+        waits::detached(py, work).map_err(|error| self.explain(py, error))
     }
 
     /// Runs statements in this thread's turn, without the GIL.
@@ -194,6 +194,6 @@ impl Connection {
         let database = core.database()?;
         let cancel = core.cancel.clone().unwrap_or_default();
         core.check_open()?;
-        signals::breakable(py, &cancel, move || work(&database))?.map_err(|error| self.raise(py, error))
+        waits::breakable(py, &cancel, move || work(&database))?.map_err(|error| self.raise(py, error))
     }
 }

@@ -154,7 +154,7 @@ impl Cursor {
                 let Some(columns) = columns else {
                     return Ok(tuple.into_any());
                 };
-                Ok(Bound::new(py, Row::of(tuple.unbind(), columns, this.short_names()))?.into_any())
+                Ok(Bound::new(py, Row::of(tuple.unbind(), Some(columns), this.short_names()))?.into_any())
             }
             RowFactory::Call(callable) => {
                 let callable = callable.clone_ref(py);

@@ -4,7 +4,7 @@
 
 use partial_sync::{OwnerKind, PageAt, PageMapView};
 
-use super::{Cell, Grid, Ranking, percent, shortened};
+use super::grid::{COLOURS, Cell, Grid, Ranking, percent, shortened};
 use crate::units::{counted, grouped, shown_bytes};
 
 const COLUMNS: usize = 72;
@@ -16,7 +16,7 @@ const MARGIN: usize = 24;
 const LINE: usize = 20;
 const OWNERS_LISTED: usize = 12;
 
-const PALETTE: [&str; super::COLOURS] = [
+const PALETTE: [&str; COLOURS] = [
     "#3b82f6", "#22a565", "#9b5de5", "#14a3a8", "#d9822b", "#d6488e", "#8a8f3c", "#5b7fa6",
 ];
 const OTHER: &str = "#8b949e";

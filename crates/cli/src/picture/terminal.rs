@@ -5,14 +5,14 @@ use std::io::{self, Write};
 use partial_sync::{Owner, OwnerKind, PageAt, PageMapView};
 use unicode_width::UnicodeWidthStr;
 
-use super::{Cell, Grid, Ranking, percent, shortened};
+use super::grid::{COLOURS, Cell, Grid, Ranking, percent, shortened};
 use crate::units::{counted, grouped, shown_bytes};
 
 const OWNERS_LISTED: usize = 16;
 const BAR: usize = 16;
 
 /// 256-colour codes for owners, readable on light and dark backgrounds.
-const PALETTE: [u8; super::COLOURS] = [33, 71, 135, 37, 173, 168, 101, 67];
+const PALETTE: [u8; COLOURS] = [33, 71, 135, 37, 173, 168, 101, 67];
 const OTHER: u8 = 245;
 const DIRTY: u8 = 208;
 const FAINT: u8 = 242;

@@ -14,7 +14,9 @@ use std::{
 
 use futures_util::StreamExt;
 use parking_lot::Mutex;
-use partial_sync_transport::{Features, PageSelector, PagesRequest, Remote, RemoteError, RemoteErrorKind};
+use partial_sync_transport::{
+    Features, PageSelector, PagesRequest, Remote, RemoteError, RemoteErrorKind, tokens::first,
+};
 use partial_sync_vfs::{Miss, PageSink};
 use roaring::RoaringBitmap;
 use tokio::sync::watch;
@@ -178,21 +180,9 @@ impl StatementPrefetch {
     }
 }
 
-/// Whether the first word of the text is one that a query begins with.
+/// Whether the text begins as a query does.
 fn is_select(sql: &str) -> bool {
-    let mut rest = sql.trim_start();
-    loop {
-        rest = match (rest.strip_prefix("--"), rest.strip_prefix("/*")) {
-            (Some(line), _) => line.split_once('\n').map_or("", |(_, after)| after),
-            (_, Some(block)) => block.split_once("*/").map_or("", |(_, after)| after),
-            _ => break,
-        }
-        .trim_start();
-    }
-    ["select", "with", "values"].iter().any(|word| {
-        rest.get(..word.len())
-            .is_some_and(|first| first.eq_ignore_ascii_case(word))
-    })
+    first(sql).is_some_and(|word| ["SELECT", "WITH", "VALUES"].iter().any(|query| word.is(query)))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use partial_sync_transport::tokens::first;
 use partial_sync_vfs::sqlite::{self, Conn};
 
 use crate::{
@@ -55,9 +56,11 @@ impl Connection {
     }
 
     /// Compiles the first statement of `sql` (`None` when only white space and comments are left), and gives the byte at
-    /// which the rest begins. What a driver needs to run a script statement by statement.
+    /// which the next one begins: the end of `sql` when none does. What a driver needs to run a script statement by statement.
     pub fn prepare_first(&self, sql: &str) -> Result<(Option<Statement>, usize)> {
-        self.prepare_next(sql, false)
+        let (statement, tail) = self.prepare_next(sql, false)?;
+        let next = first(&sql[tail..]).map_or(sql.len(), |token| tail + token.start);
+        Ok((statement, next))
     }
 
     fn prepare_next(&self, sql: &str, persistent: bool) -> Result<(Option<Statement>, usize)> {

@@ -301,14 +301,18 @@ static void every_type_goes_in_and_out(void)
     partial_sync_finalize(&stmt);
 
     /* A script, statement by statement. */
-    const char *script = "INSERT INTO u VALUES (1);  -- done\n";
+    const char *script = "INSERT INTO u VALUES (1);  -- then\n SELECT 1; -- done\n";
     size_t tail;
     OK(partial_sync_prepare(conn, script, -1, &stmt, &tail, &error));
-    EXPECT(stmt != NULL && tail == 25);
+    EXPECT(stmt != NULL && tail == 36);
     OK(partial_sync_execute(stmt, NULL, &error));
     partial_sync_finalize(&stmt);
-    OK(partial_sync_prepare(conn, script + tail, (int64_t)(strlen(script) - tail), &stmt, &tail, &error));
-    EXPECT(stmt == NULL && tail > 0);
+    script += tail;
+    OK(partial_sync_prepare(conn, script, (int64_t)strlen(script), &stmt, &tail, &error));
+    EXPECT(stmt != NULL && tail == strlen(script));
+    partial_sync_finalize(&stmt);
+    OK(partial_sync_prepare(conn, " -- nothing", -1, &stmt, &tail, &error));
+    EXPECT(stmt == NULL && tail == 11);
 
     /* What SQLite refuses. */
     EXPECT(partial_sync_execute_batch(conn, "INSERT INTO u VALUES (1)", -1, &error) ==

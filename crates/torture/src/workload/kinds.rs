@@ -3,7 +3,7 @@
 
 use fastrand::Rng;
 
-use super::{ROWS, SPAN, keyed, or, pair, unkeyed, value, words};
+use super::pieces::{ROWS, SPAN, keyed, or, pair, unkeyed, value, words};
 
 /// A kind of table: its name, what makes it, and what of it is compared.
 pub(super) struct Kind {

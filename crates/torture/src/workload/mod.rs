@@ -5,14 +5,12 @@
 //! plain SQLite has after the same statements. Rows that everybody updates are updated in a column of one's own.
 
 mod kinds;
+mod pieces;
 
 use fastrand::Rng;
 
 use kinds::KINDS;
-
-/// Keys of a client: `c * SPAN + 0..ROWS`.
-const SPAN: u64 = 1000;
-const ROWS: u64 = 9;
+use pieces::value;
 
 /// Names of all kinds.
 pub fn kinds() -> impl Iterator<Item = &'static str> {
@@ -112,87 +110,5 @@ pub fn filler(r: &mut Rng) -> String {
         5 => "VACUUM".into(),
         6 => "PRAGMA incremental_vacuum".into(),
         _ => "PRAGMA wal_checkpoint(TRUNCATE)".into(),
-    }
-}
-
-/// A value; now and then one of several pages.
-fn value(r: &mut Rng) -> String {
-    match r.u8(..12) {
-        0 => "NULL".into(),
-        1 => r.i32(..).to_string(),
-        2 => format!("{:?}", r.f64() * 100.0),
-        3 => format!("x'{:x}{:x}'", r.u8(16..), r.u8(16..)),
-        4 | 5 => {
-            let unit = format!("{:03}", r.u16(..1000));
-            format!("replace(hex(zeroblob({})), '00', '{unit}')", r.u16(300..2500))
-        }
-        6 => format!("zeroblob({})", r.u16(..3000)),
-        _ => format!("'t{}'", r.u16(..1000)),
-    }
-}
-
-fn words(r: &mut Rng) -> String {
-    const WORDS: [&str; 6] = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta"];
-    (0..r.usize(1..30))
-        .map(|_| WORDS[r.usize(..6)])
-        .collect::<Vec<_>>()
-        .join(" ")
-}
-
-fn or(r: &mut Rng) -> &'static str {
-    ["", "", "OR REPLACE ", "OR IGNORE ", "OR ABORT "][r.usize(..5)]
-}
-
-/// Statements on a table `(id, c, n, v)` whose key is chosen.
-fn keyed(r: &mut Rng, c: u64, table: &str, columns: &str) -> String {
-    let (id, n, v) = (c * SPAN + r.u64(..ROWS), r.u64(..4), value(r));
-    match r.u8(..10) {
-        0 => format!("DELETE FROM {table} WHERE id = {id}"),
-        1 => format!("DELETE FROM {table} WHERE c = {c} AND n = {n}"),
-        2 => format!("UPDATE {}{table} SET v = {v}, n = {n} WHERE id = {id}", or(r)),
-        3 => format!(
-            "UPDATE {}{table} SET id = {} WHERE id = {id}",
-            or(r),
-            c * SPAN + r.u64(..ROWS)
-        ),
-        4 => format!("UPDATE {table} SET v = {v} WHERE c = {c}"),
-        5 => format!(
-            "INSERT INTO {table}({columns}) VALUES ({id}, {c}, {n}, {v}) ON CONFLICT(id) DO UPDATE SET v = excluded.v"
-        ),
-        _ => format!(
-            "INSERT {}INTO {table}({columns}) VALUES ({id}, {c}, {n}, {v})",
-            or(r)
-        ),
-    }
-}
-
-/// Statements on a table `(c, n, v)` whose rows have no key, or one that nobody chooses.
-fn unkeyed(r: &mut Rng, c: u64, table: &str) -> String {
-    let (n, v) = (r.u64(..5), value(r));
-    match r.u8(..8) {
-        0 => format!("DELETE FROM {table} WHERE c = {c} AND n = {n}"),
-        1 => format!("UPDATE {table} SET v = {v} WHERE c = {c} AND n = {n}"),
-        2 => format!(
-            "INSERT INTO {table}(c, n, v) SELECT c, n + 1, v FROM {table} WHERE c = {c} AND n < 3 ORDER BY n, v LIMIT 4"
-        ),
-        _ => format!("INSERT INTO {table}(c, n, v) VALUES ({c}, {n}, {v})"),
-    }
-}
-
-/// Statements on a table `(c, n, v)` with the key `(c, n)`.
-fn pair(r: &mut Rng, c: u64, table: &str, columns: &str) -> String {
-    let (n, v) = (r.u64(..ROWS), value(r));
-    match r.u8(..7) {
-        0 => format!("DELETE FROM {table} WHERE c = {c} AND n = {n}"),
-        1 => format!(
-            "UPDATE {}{table} SET n = {} WHERE c = {c} AND n = {n}",
-            or(r),
-            r.u64(..ROWS)
-        ),
-        2 => format!("UPDATE {table} SET v = {v} WHERE c = {c} AND n >= {n}"),
-        3 => format!(
-            "INSERT INTO {table}({columns}) VALUES ({c}, {n}, {v}) ON CONFLICT DO UPDATE SET v = excluded.v"
-        ),
-        _ => format!("INSERT {}INTO {table}({columns}) VALUES ({c}, {n}, {v})", or(r)),
     }
 }

@@ -15,15 +15,14 @@ use std::{
 use partial_sync::{Database, Error};
 
 use super::{
-    Outcome, World,
-    open::{guarded, refused},
+    World,
     sql::read_table,
     sync::{Before, call},
 };
 use crate::{
     faults::OnItsWay,
     model::{Rows, State},
-    oracle::{Excuses, Failure, is_allowed},
+    oracle::{Excuses, Failure, Outcome, guarded, is_allowed, refused},
     steps::{Line as CaseLine, Step},
 };
 

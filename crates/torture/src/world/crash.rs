@@ -10,14 +10,11 @@ use partial_sync::Database;
 use partial_sync_transport::Remote as RemoteTrait;
 use partial_sync_vfs::crash::{CrashStorage, Remains, Survives};
 
-use super::{
-    Outcome, World, lab,
-    open::{guarded, refused},
-};
+use super::World;
 use crate::{
     faults::Line,
     model::{self, Ask as _, State},
-    oracle::{self, Excuses, Failure, is_allowed},
+    oracle::{self, Excuses, Failure, Outcome, guarded, is_allowed, lab, refused},
 };
 
 /// What a crash may leave, whatever else it leaves.

@@ -2,11 +2,12 @@
 
 use partial_sync::{ChangeId, Database, Error};
 
-use super::{
-    Outcome, World,
-    open::{guarded, refused},
+use super::World;
+use crate::{
+    model,
+    oracle::{Failure, Outcome, guarded, refused},
+    steps::Net,
 };
-use crate::{model, oracle::Failure, steps::Net};
 
 /// Gives up every change from the first transaction after `keep` on. `false` = there is none.
 fn give_up(database: &Database, keep: usize, dependents: bool) -> Result<bool, Error> {

@@ -1,12 +1,9 @@
 //! The end of a history: all is well again, everybody pushes and pulls, and then replicas, remote and model are equal.
 
-use super::{
-    Outcome, World, lab,
-    open::{guarded, refused},
-};
+use super::World;
 use crate::{
     model::{self, Ask as _},
-    oracle::Failure,
+    oracle::{Failure, Outcome, guarded, lab, refused},
     steps::Net,
 };
 

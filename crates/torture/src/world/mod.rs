@@ -12,8 +12,6 @@ mod server;
 mod sql;
 mod sync;
 
-pub(crate) use open::{UNDECIDED, guarded};
-
 use std::{
     path::PathBuf,
     sync::Arc,
@@ -26,7 +24,7 @@ use tempfile::TempDir;
 use crate::{
     faults::Line,
     model::Stock,
-    oracle::Failure,
+    oracle::{Failure, Outcome, lab},
     remote::Remote,
     replica::Replica,
     report::Counts,
@@ -36,9 +34,6 @@ use crate::{
 
 /// No step may take longer, also on a machine that has other things to do.
 const LONGEST: Duration = Duration::from_secs(90);
-
-/// What a step comes to.
-pub type Outcome<T = ()> = Result<T, Failure>;
 
 /// A committed state of the remote.
 pub struct RemoteState {
@@ -66,10 +61,6 @@ pub struct World {
     /// What was done so far.
     pub counts: Counts,
     forks: usize,
-}
-
-pub(crate) fn lab(e: impl std::fmt::Display) -> Failure {
-    Failure::new(format!("laboratory: {e}"), e.to_string())
 }
 
 fn folder() -> std::io::Result<TempDir> {

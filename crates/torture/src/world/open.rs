@@ -1,43 +1,16 @@
 //! Opening and closing replicas, and what a replica is based on.
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use partial_sync::Error;
-
-use super::{Outcome, World, lab};
+use super::World;
 use crate::{
     model::{State, Stock, Transaction},
-    oracle::{self, Excuses, Failure, is_allowed},
+    oracle::{self, Excuses, Failure, Outcome, UNDECIDED, guarded, is_allowed, lab, refused},
     replica::{Slot, Txn},
 };
-
-/// Runs something of the engine; a panic is a failure.
-pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Outcome<T> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        let text = match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
-            (Some(text), _) => text.clone(),
-            (_, Some(text)) => (*text).to_owned(),
-            _ => "without a text".to_owned(),
-        };
-        Failure::new(format!("panic: {text}"), text)
-    })
-}
-
-/// A failure of a call that should not have failed.
-pub(crate) fn refused(what: &str, error: &Error) -> Failure {
-    let text = error.to_string();
-    let kind = match error.remote() {
-        _ if text.contains(oracle::POISONED) => "the last pull is not finished".to_owned(),
-        _ if text.contains(oracle::GATED) => "a pull keeps it waiting".to_owned(),
-        Some(remote) => format!("{:?}", remote.kind),
-        None => text.chars().take(90).collect(),
-    };
-    Failure::new(format!("{what}: {kind}"), text)
-}
 
 impl World {
     pub(super) fn open(&mut self, r: usize) -> Outcome {
@@ -206,6 +179,3 @@ impl World {
         Ok((view, state))
     }
 }
-
-/// The model does not know what should happen.
-pub(crate) const UNDECIDED: &str = "undecided";

@@ -1,7 +1,10 @@
 //! Steps of the remote: other clients' SQL, expiry, restarts; and which of the replicas' transactions have landed.
 
-use super::{Outcome, RemoteState, World, lab};
-use crate::{model::Stock, oracle::Failure};
+use super::{RemoteState, World};
+use crate::{
+    model::Stock,
+    oracle::{Failure, Outcome, UNDECIDED, lab},
+};
 
 impl World {
     pub(super) fn remote(&mut self, sql: &str) -> Outcome {
@@ -66,7 +69,7 @@ impl World {
         for landed in from..=to {
             if landed > from && !self.model.replay(&self.replicas[r].log[landed - 1]) {
                 return Err(Failure::new(
-                    super::open::UNDECIDED,
+                    UNDECIDED,
                     "a transaction does not do the same on the remote",
                 ));
             }

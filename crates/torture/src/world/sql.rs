@@ -4,13 +4,10 @@ use std::sync::Arc;
 
 use partial_sync::{Connection, Error};
 
-use super::{
-    Outcome, World, lab,
-    open::{guarded, refused},
-};
+use super::World;
 use crate::{
     model::{self, Rows, rows_difference},
-    oracle::{Excuses, Failure, is_allowed},
+    oracle::{Excuses, Failure, Outcome, guarded, is_allowed, lab, refused},
     replica::Txn,
 };
 

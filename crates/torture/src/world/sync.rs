@@ -4,12 +4,9 @@ use std::time::Duration;
 
 use partial_sync::{Database, Error};
 
-use super::{
-    Outcome, World,
-    open::{guarded, refused},
-};
+use super::World;
 use crate::{
-    oracle::{Excuses, Failure, is_allowed},
+    oracle::{Excuses, Failure, Outcome, guarded, is_allowed, refused},
     steps::Step,
 };
 

@@ -1,17 +1,12 @@
-//! The `transform` callback: called on a worker thread, which waits for what JavaScript decides.
+//! A row change as JavaScript sees it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use napi::bindgen_prelude::{BigInt, Buffer, Either5, Null};
 use napi_derive::napi;
 use partial_sync::change::{
     Value,
-    transform::{ChangeType, RowValues, Transform, TransformFn, TransformMutation},
-};
-
-use crate::{
-    codec,
-    mailbox::{Answer, Mailbox, Question, Reply},
+    transform::{ChangeType, RowValues, TransformMutation},
 };
 
 /// Integers that JavaScript's numbers hold exactly.
@@ -19,7 +14,7 @@ const SAFE: std::ops::RangeInclusive<i64> = -9_007_199_254_740_991..=9_007_199_2
 
 type JsValue = Either5<Null, f64, BigInt, String, Buffer>;
 
-/// A row change as JavaScript sees it.
+/// What `transform` is given.
 #[napi(object, object_from_js = false)]
 pub struct Mutation {
     /// Seconds since 1970.
@@ -79,44 +74,4 @@ impl From<&TransformMutation> for Mutation {
             updates: mutation.updates.as_ref().map(row),
         }
     }
-}
-
-/// The engine's callback.
-pub(crate) fn function(mailbox: &Arc<Mailbox>) -> Arc<TransformFn> {
-    let mailbox = mailbox.clone();
-    Arc::new(move |mutation| {
-        let question = Question {
-            kind: "transform".into(),
-            mutation: Some(mutation.into()),
-            ..Question::default()
-        };
-        match mailbox.ask_blocking(question) {
-            Ok(Answer::Decision(decision)) => decision,
-            Ok(_) => Transform::Fail("the transform function decided nothing".into()),
-            Err(refused) => Transform::Fail(refused.message),
-        }
-    })
-}
-
-/// Reads a decision.
-pub(crate) fn decision(reply: Reply) -> napi::Result<Transform> {
-    Ok(match reply.decision.as_deref() {
-        Some("skip") => Transform::Skip,
-        Some("rewrite") => {
-            let words = reply.words.as_deref().unwrap_or_default();
-            let values = codec::decode(words, reply.count.unwrap_or(0), reply.texts, reply.blobs)?;
-            let value = |value| match value {
-                rusqlite::types::Value::Null => Value::Null,
-                rusqlite::types::Value::Integer(value) => Value::Integer(value),
-                rusqlite::types::Value::Real(value) => Value::Real(value),
-                rusqlite::types::Value::Text(text) => Value::Text(text),
-                rusqlite::types::Value::Blob(bytes) => Value::Blob(bytes),
-            };
-            Transform::Rewrite {
-                sql: reply.text.unwrap_or_default(),
-                values: values.into_iter().map(value).collect(),
-            }
-        }
-        _ => Transform::Keep,
-    })
 }

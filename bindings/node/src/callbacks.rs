@@ -1,4 +1,5 @@
-//! The application's own functions around a request: `url`, `authToken` and `fetch`, asked by way of the mailbox.
+//! The application's own functions: `url`, `authToken`, `fetch` and `transform`, asked by way of the mailbox. `lib/callbacks.js`
+//! is the other side.
 
 use std::{fmt, sync::Arc};
 
@@ -6,12 +7,16 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use napi::bindgen_prelude::Uint8Array;
 use parking_lot::Mutex;
+use partial_sync::change::transform::{Transform, TransformFn};
 use partial_sync_transport::{
     AuthToken, HttpClient, RemoteError, RemoteErrorKind, UrlSource,
     http::{HttpRequest, HttpResponse},
 };
 
-use crate::mailbox::{Answer, Answered, Mailbox, Question, Refused, Request};
+use crate::{
+    mailbox::Mailbox,
+    messages::{Answer, Answered, Question, Refused, Request},
+};
 
 fn question(kind: &str) -> Question {
     Question {
@@ -63,6 +68,22 @@ pub(crate) fn token_function(mailbox: &Arc<Mailbox>) -> AuthToken {
 /// Sends requests through JavaScript.
 pub(crate) fn fetch_function(mailbox: &Arc<Mailbox>) -> Arc<dyn HttpClient> {
     Arc::new(JsFetch(mailbox.clone()))
+}
+
+/// Asks about a change on a worker thread, which waits for what JavaScript decides.
+pub(crate) fn transform_function(mailbox: &Arc<Mailbox>) -> Arc<TransformFn> {
+    let mailbox = mailbox.clone();
+    Arc::new(move |mutation| {
+        let question = Question {
+            mutation: Some(mutation.into()),
+            ..question("transform")
+        };
+        match mailbox.ask_blocking(question) {
+            Ok(Answer::Decision(decision)) => decision,
+            Ok(_) => Transform::Fail("the transform function decided nothing".into()),
+            Err(refused) => Transform::Fail(refused.message),
+        }
+    })
 }
 
 struct JsFetch(Arc<Mailbox>);
