@@ -251,7 +251,7 @@ impl SqlConnection {
             return Err(error("SQLITE_INTERRUPT", "interrupted"));
         }
         let mut turn = self.turn.borrow_mut();
-        if statement.readonly() || turn.is_some() {
+        if self.read_only || statement.readonly() || turn.is_some() {
             return Ok(());
         }
         *turn = self.writers.try_take();

@@ -100,6 +100,26 @@ async fn v4_idle_transactions_of_one_caller_keep_nobody_from_one_shot_requests_o
     }
 }
 
+/// Was red in the queue's first version: it would have waited for its turn to be refused.
+#[tokio::test]
+async fn v14_who_may_not_write_does_not_queue() {
+    let options = HranaOptions {
+        busy_timeout: Duration::from_millis(20),
+        ..HranaOptions::default()
+    };
+    let tokens = [("reader", Access::ReadOnly), ("writer", Access::Full)];
+    let tokens = tokens.map(|(token, access)| Box::new(StaticToken::new(token, access)) as Box<_>);
+    let server = Server::start_with(options, AnyOf(tokens.into())).await;
+    let begin = json!({"requests": [execute("BEGIN IMMEDIATE")]});
+    let (_, answer) = server.send("/v2/pipeline", Some("writer"), &begin).await;
+    outcome(&answer["results"][0]).unwrap();
+    let (_, answer) = server.send("/v2/pipeline", Some("reader"), &begin).await;
+    assert_eq!(
+        outcome(&answer["results"][0]).unwrap_err()["code"],
+        "SQLITE_READONLY"
+    );
+}
+
 /// A served file with a small limit for the WAL, and a client.
 struct Served {
     hrana: Hrana,
