@@ -66,6 +66,13 @@ pub(crate) struct Serve {
     /// Listen beyond loopback without a token or key
     #[arg(long, conflicts_with_all = ["auth_token", "auth_jwt_key"])]
     pub allow_unauthenticated: bool,
+    /// Let web pages of this origin (like https://app.example.org; * = of all) use the server; may be given several times
+    #[arg(long, value_name = "ORIGIN")]
+    pub cors_origin: Vec<String>,
+    /// Answer only requests for this name or one below it (and for localhost); may be given several times. Without it,
+    /// any name is answered, or without a token or key on loopback, only localhost
+    #[arg(long, value_name = "NAME")]
+    pub allowed_host: Vec<String>,
     /// Serve https with this certificate chain (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,

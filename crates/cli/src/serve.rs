@@ -13,6 +13,9 @@ use crate::{arguments::Serve, error::CliError};
 
 pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
     partial_sync_server::limit_sqlite_memory(arguments.sqlite_memory);
+    if let Err(error) = partial_sync_server::raise_descriptor_limit() {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(async {
         let listen = arguments.listen.clone();
@@ -59,6 +62,12 @@ fn builder(arguments: Serve) -> Result<ServerBuilder, CliError> {
             ..HranaOptions::default()
         }))
         .allow_unauthenticated(arguments.allow_unauthenticated);
+    for origin in arguments.cors_origin {
+        server = server.cors_origin(origin);
+    }
+    for name in arguments.allowed_host {
+        server = server.allowed_host(name);
+    }
     let mut ways: Vec<Box<dyn Authenticator>> = vec![];
     if let Some(token) = arguments.auth_token {
         ways.push(Box::new(StaticToken::new(token, Access::Full)));

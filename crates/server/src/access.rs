@@ -38,12 +38,12 @@ impl CallerId {
     /// Nobody in particular: no token was asked for. The server puts the peer's address in its place.
     pub const ANYONE: Self = Self(0);
 
-    /// Whoever a token stands for: its subject, or the token itself.
+    /// The one a token stands for: its subject, or the token itself.
     pub fn of_token(identity: impl AsRef<[u8]>) -> Self {
         Self::hashed(("token", identity.as_ref()))
     }
 
-    /// Whoever asks from an address. Of IPv6 the network counts, since one machine can have all of its addresses.
+    /// Anyone who asks from an address. Of IPv6 the network counts, since one machine can have all of its addresses.
     pub fn of_peer(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self::hashed(("v4", address.octets())),

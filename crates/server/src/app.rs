@@ -12,15 +12,15 @@
 //! Not an `axum::Router`: which path is left to route depends on the databases that exist (a `v2.db` may be one), and a
 //! token is checked before anything is said not to exist. Written with one, this was longer.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Json,
     body::Body,
-    extract::{DefaultBodyLimit, FromRequest},
     http::{
         HeaderMap, Method, Request, StatusCode, Uri,
-        header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST, WWW_AUTHENTICATE},
+        header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER, WWW_AUTHENTICATE},
+        request::Parts,
     },
     response::{IntoResponse, Response},
 };
@@ -28,17 +28,27 @@ use bytes::Bytes;
 use serde_json::json;
 
 use crate::{
-    access::{Authenticator, Caller, CallerId, Denied, SqlEndpoint},
+    access::{Access, Authenticator, Caller, CallerId, Denied, SqlEndpoint},
     databases::{Database, Databases},
     error::ServerError,
+    front::{
+        Activity, BadBody, Bodies, Connections, From, Refused, Requests, TooMany, UnderWay, Visitors,
+        check_content_type, throw_away, until_sent,
+    },
     history::HistorySize,
-    metrics::{DatabaseGauges, Endpoint, Metrics},
+    limits::Limits,
+    metrics::{DatabaseGauges, Endpoint, Metrics, ServerGauges},
     pages::PagesEndpoint,
 };
 
-/// The address that a request came from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub IpAddr);
+/// Where a request came from.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    /// The client's address.
+    pub address: IpAddr,
+    /// The connection.
+    pub activity: Arc<Activity>,
+}
 
 /// Everything that an answer may need.
 pub(crate) struct App {
@@ -52,17 +62,37 @@ pub(crate) struct App {
     pub pages: PagesEndpoint,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// Largest request body in bytes.
-    pub body_limit: usize,
-    /// How long a request body may take to arrive.
-    pub body_timeout: Duration,
-    /// How long a connection may be open without the whole head of a (next) request.
-    pub head_timeout: Duration,
+    /// How much may come in at a time.
+    pub limits: Limits,
+    /// The open connections.
+    pub connections: Arc<Connections>,
+    /// The requests under way.
+    pub requests: Arc<Requests>,
+    /// Reads bodies.
+    pub bodies: Bodies,
+    /// Which names and which web pages are answered.
+    pub visitors: Visitors,
 }
 
 impl App {
     /// Answers one request.
     pub(crate) async fn answer(&self, request: Request<Body>) -> Response {
+        match self.visitors.check(&request) {
+            Ok(From::Here) => self.route(request).await,
+            Ok(From::Allowed) => {
+                let route = tower::service_fn(async |request| Ok(self.route(request).await));
+                self.visitors.answer(route, request).await
+            }
+            Err(refused) => turn_away(refused, request.into_body()),
+        }
+    }
+
+    async fn route(&self, request: Request<Body>) -> Response {
+        if request.method() == Method::POST
+            && let Err(refused) = check_content_type(request.headers())
+        {
+            return turn_away(refused, request.into_body());
+        }
         match (request.method(), request.uri().path()) {
             (&Method::GET | &Method::HEAD, "/") => {
                 self.metrics.request(Endpoint::Status);
@@ -84,7 +114,43 @@ impl App {
     }
 
     async fn answer_database(&self, request: Request<Body>) -> Response {
-        let (name, rest) = self.split(&request);
+        let (parts, mut body) = request.into_parts();
+        let admitted = match self.admit(&parts).await {
+            Ok(admitted) => admitted,
+            Err(refused) => {
+                throw_away(body);
+                return *refused;
+            }
+        };
+        let Admitted {
+            database,
+            endpoint,
+            rest,
+            caller,
+            under_way,
+        } = admitted;
+        let limit = self.body_limit(endpoint, caller.access);
+        let (body, held) = match self.bodies.read(caller.id, limit, &mut body).await {
+            Ok(read) => read,
+            Err(bad) => {
+                throw_away(body);
+                return bad_body(&bad);
+            }
+        };
+        let answer = match endpoint {
+            Endpoint::Pages => match self.pages.answer(database.follower(), caller, body).await {
+                Ok(answer) => answer,
+                Err(refusal) => refusal.into_response(),
+            },
+            _ => self.answer_sql(&database, caller, parts, &rest, body).await,
+        };
+        drop(held);
+        until_sent(answer, under_way)
+    }
+
+    /// What can be said of a request before its body is read.
+    async fn admit(&self, request: &Parts) -> Result<Admitted, Box<Response>> {
+        let (name, rest) = self.split(request);
         let (name, rest) = (name.to_owned(), rest.to_owned());
         let endpoint = match rest.split('/').nth(1) {
             Some("pull-updates") if rest == "/pull-updates" => Endpoint::Pages,
@@ -92,48 +158,55 @@ impl App {
             _ => Endpoint::Other,
         };
         self.metrics.request(endpoint);
-        let caller = match self.caller(&request, &name) {
-            Ok(caller) => caller,
-            Err(denied) => return refuse(&denied),
-        };
+        let caller = self
+            .caller(request, &name)
+            .map_err(|denied| Box::new(refuse(&denied)))?;
+        let under_way = self.requests.enter(caller.id).map_err(too_many)?;
         let database = match (endpoint, self.databases.get(&name).await) {
             (Endpoint::Other, _) | (_, Ok(None)) => {
-                return error(
+                return Err(Box::new(error(
                     StatusCode::NOT_FOUND,
                     "NOT_FOUND",
                     "there is no such database or endpoint here",
-                );
+                )));
             }
             (_, Ok(Some(database))) => database,
-            (_, Err(e)) => return internal(&e),
+            (_, Err(e)) => return Err(Box::new(internal(&e))),
         };
-        if endpoint == Endpoint::Pages && request.method() != Method::POST {
+        if endpoint == Endpoint::Pages && request.method != Method::POST {
             let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "use POST");
             answer
                 .headers_mut()
                 .insert(ALLOW, axum::http::HeaderValue::from_static("POST"));
-            return answer;
+            return Err(Box::new(answer));
         }
-        let (parts, body) = request.into_parts();
-        let body = match self.read(body).await {
-            Ok(body) => body,
-            Err(answer) => return *answer,
-        };
-        match endpoint {
-            Endpoint::Pages => match self.pages.answer(database.follower(), caller, body).await {
-                Ok(answer) => answer,
-                Err(refusal) => refusal.into_response(),
-            },
-            _ => self.answer_sql(&database, caller, parts, &rest, body).await,
-        }
+        Ok(Admitted {
+            database,
+            endpoint,
+            rest,
+            caller,
+            under_way,
+        })
     }
 
-    fn caller(&self, request: &Request<Body>, database: &str) -> Result<Caller, Denied> {
+    fn body_limit(&self, endpoint: Endpoint, access: Access) -> usize {
+        let own = match (endpoint, access) {
+            (Endpoint::Pages, _) => self.limits.body_pages,
+            (_, Access::ReadOnly) => self.limits.body_read_only,
+            (_, Access::Full) => self.limits.body,
+        };
+        own.min(self.limits.body)
+    }
+
+    fn caller(&self, request: &Parts, database: &str) -> Result<Caller, Denied> {
         let mut caller = self
             .authenticator
-            .check(authorization(request.headers()), database)?;
-        if let (CallerId::ANYONE, Some(Peer(address))) = (caller.id, request.extensions().get()) {
-            caller.id = CallerId::of_peer(*address);
+            .check(authorization(&request.headers), database)?;
+        if let Some(peer) = request.extensions.get::<Peer>() {
+            peer.activity.let_in();
+            if caller.id == CallerId::ANYONE {
+                caller.id = CallerId::of_peer(peer.address);
+            }
         }
         Ok(caller)
     }
@@ -142,7 +215,7 @@ impl App {
         &self,
         database: &Arc<Database>,
         caller: Caller,
-        mut parts: axum::http::request::Parts,
+        mut parts: Parts,
         rest: &str,
         body: Bytes,
     ) -> Response {
@@ -161,8 +234,8 @@ impl App {
     }
 
     /// The database's name and the path after it.
-    fn split<'a>(&self, request: &'a Request<Body>) -> (&'a str, &'a str) {
-        let path = request.uri().path();
+    fn split<'a>(&self, request: &'a Parts) -> (&'a str, &'a str) {
+        let path = request.uri.path();
         if self.databases.is_single() {
             return ("", path);
         }
@@ -173,38 +246,12 @@ impl App {
                 return (name, rest);
             }
         }
-        let header = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-        let host = request.uri().host().or(header).unwrap_or_default();
+        let header = request.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let host = request.uri.host().or(header).unwrap_or_default();
         match host.split_once('.') {
             Some((name, _)) if self.databases.has(name) => (name, path),
             _ => ("", path),
         }
-    }
-
-    async fn read(&self, body: Body) -> Result<Bytes, Box<Response>> {
-        let limit = self.body_limit;
-        let mut request = Request::new(body);
-        DefaultBodyLimit::max(limit).apply(&mut request);
-        let read = tokio::time::timeout(self.body_timeout, Bytes::from_request(request, &()));
-        let refused = match read.await {
-            Ok(Ok(body)) => return Ok(body),
-            Ok(Err(e)) if e.status() == StatusCode::PAYLOAD_TOO_LARGE => error(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "TOO_LARGE",
-                &format!("a request may have at most {limit} bytes"),
-            ),
-            Ok(Err(_)) => error(
-                StatusCode::BAD_REQUEST,
-                "BAD_REQUEST",
-                "the request's body did not arrive whole",
-            ),
-            Err(_) => error(
-                StatusCode::REQUEST_TIMEOUT,
-                "TIMEOUT",
-                "the request's body did not arrive in time",
-            ),
-        };
-        Err(Box::new(refused))
     }
 
     async fn metrics_text(&self) -> Response {
@@ -220,13 +267,28 @@ impl App {
                 history: size.ok().and_then(Result::ok).unwrap_or(HistorySize::default()),
             });
         }
-        let text = self.metrics.text(&gauges, self.sql.open_batons());
+        let server = ServerGauges {
+            open_batons: self.sql.open_batons(),
+            connections: self.connections.count(),
+            requests: self.requests.count(),
+        };
+        let text = self.metrics.text(&server, &gauges);
         ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
     }
 }
 
 fn authorization(headers: &HeaderMap) -> Option<&str> {
     headers.get(AUTHORIZATION)?.to_str().ok()
+}
+
+/// A request whose body is to be read.
+struct Admitted {
+    database: Arc<Database>,
+    endpoint: Endpoint,
+    /// The path after the database's name.
+    rest: String,
+    caller: Caller,
+    under_way: UnderWay,
 }
 
 fn refuse(denied: &Denied) -> Response {
@@ -244,9 +306,54 @@ fn refuse(denied: &Denied) -> Response {
     answer
 }
 
+fn turn_away((status, code, message): Refused, body: Body) -> Response {
+    throw_away(body);
+    error(status, code, message)
+}
+
+fn too_many(which: TooMany) -> Box<Response> {
+    let mut answer = match which {
+        TooMany::OfCaller => error(
+            StatusCode::TOO_MANY_REQUESTS,
+            "TOO_MANY_REQUESTS",
+            "too many requests with this token, or from this address, are under way: wait until some are answered",
+        ),
+        TooMany::InAll => busy("too many requests are under way: try again later"),
+    };
+    answer
+        .headers_mut()
+        .insert(RETRY_AFTER, axum::http::HeaderValue::from_static("1"));
+    Box::new(answer)
+}
+
+fn busy(message: &str) -> Response {
+    error(StatusCode::SERVICE_UNAVAILABLE, "BUSY", message)
+}
+
+fn bad_body(bad: &BadBody) -> Response {
+    match bad {
+        BadBody::TooLarge(limit) => error(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "TOO_LARGE",
+            &format!("a request like this may have at most {limit} bytes"),
+        ),
+        BadBody::Broken => error(
+            StatusCode::BAD_REQUEST,
+            "BAD_REQUEST",
+            "the request's body did not arrive whole",
+        ),
+        BadBody::Late => error(
+            StatusCode::REQUEST_TIMEOUT,
+            "TIMEOUT",
+            "the request's body did not arrive in time",
+        ),
+        BadBody::NoRoom => busy("the server is receiving as many bytes as it has room for: try again later"),
+    }
+}
+
 fn internal(e: &ServerError) -> Response {
     tracing::error!(error = %e, "a request failed");
-    error(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", &e.to_string())
+    error(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", &e.for_clients())
 }
 
 fn error(status: StatusCode, code: &str, message: &str) -> Response {

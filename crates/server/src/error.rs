@@ -1,7 +1,8 @@
 //! What can go wrong in the server, in two families: with a revision that a client names ([`HistoryError`]), and with
 //! the server or a database as a whole ([`ServerError`]).
 //!
-//! Texts say what to do. Nothing here decides an HTTP status; `pages` does.
+//! Texts say what to do, with paths, for a log; [`ServerError::for_clients`] is what an answer may say. Nothing here
+//! decides an HTTP status; `pages` does.
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
@@ -152,12 +153,52 @@ pub enum ServerError {
          or a key, listen on 127.0.0.1, or say explicitly that no authentication is wanted"
     )]
     Unauthenticated(SocketAddr),
+    /// An origin that no browser would send.
+    #[error("{0:?} is not an origin: give SCHEME://HOST or SCHEME://HOST:PORT, without a path, or * for all")]
+    BadOrigin(String),
     /// The certificate or key cannot be used.
     #[error("the TLS certificate or key cannot be used: {0}")]
     Tls(String),
     /// A worker thread is gone.
     #[error("the server is stopping")]
     Stopping,
+}
+
+/// What a client is told of what only the log may tell in full.
+const SEE_LOG: &str = "the server cannot answer from this database at the moment; its log says why";
+
+impl ServerError {
+    /// The text for an answer: without paths, and without what SQLite or the system say, which may have some.
+    pub fn for_clients(&self) -> String {
+        match self {
+            Self::Replaced { .. } => {
+                "the database was moved, removed or replaced while it was being served: put it \
+                                      back, or start the server again to serve what is there now"
+                    .to_owned()
+            }
+            Self::NoSnapshot { .. } => {
+                "no snapshot of the database could be taken, because it is written to without \
+                                        a pause: try again later"
+                    .to_owned()
+            }
+            Self::NoSuchPage { .. } | Self::Stopping => self.to_string(),
+            Self::History(error) => error.for_clients(),
+            _ => SEE_LOG.to_owned(),
+        }
+    }
+}
+
+impl HistoryError {
+    /// The same.
+    pub fn for_clients(&self) -> String {
+        match self {
+            Self::Unknown(_) | Self::Expired(_) | Self::Lost { .. } | Self::Conflict { .. } => {
+                self.to_string()
+            }
+            Self::Source(error) => error.for_clients(),
+            Self::Storage(_) | Self::Damaged(_) | Self::Sqlite(_) => SEE_LOG.to_owned(),
+        }
+    }
 }
 
 impl From<ServerError> for HistoryError {

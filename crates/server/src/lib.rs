@@ -9,9 +9,11 @@ mod clock;
 mod databases;
 mod error;
 pub mod follow;
+mod front;
 pub mod history;
 pub mod hrana;
 mod in_process;
+mod limits;
 mod metrics;
 pub mod pages;
 mod serve;
@@ -27,6 +29,8 @@ pub fn limit_sqlite_memory(bytes: u64) {
 
 pub use clock::Clock;
 pub use error::{HistoryError, ServerError};
+pub use front::raise_descriptor_limit;
 pub use history::Retention;
 pub use in_process::InProcess;
+pub use limits::Limits;
 pub use server::{Server, ServerBuilder, ServerHandle};

@@ -37,6 +37,17 @@ pub enum Endpoint {
 
 const NAMES: [&str; 4] = ["pull-updates", "sql", "status", "other"];
 
+/// The server, for the text.
+#[derive(Debug, Default)]
+pub struct ServerGauges {
+    /// Interactive SQL connections.
+    pub open_batons: usize,
+    /// Connections of clients.
+    pub connections: usize,
+    /// Requests that are being answered.
+    pub requests: usize,
+}
+
 /// One database, for the text.
 #[derive(Debug)]
 pub struct DatabaseGauges {
@@ -63,7 +74,7 @@ impl Metrics {
     }
 
     /// The text.
-    pub fn text(&self, databases: &[DatabaseGauges], open_batons: usize) -> String {
+    pub fn text(&self, server: &ServerGauges, databases: &[DatabaseGauges]) -> String {
         let mut registry = Registry::with_prefix("partial_sync");
         let requests = Family::<_, Counter>::default();
         for (name, counter) in NAMES.iter().zip(&self.requests) {
@@ -78,11 +89,17 @@ impl Metrics {
             "Bytes of page streams sent",
             self.page_bytes.clone(),
         );
-        registry.register(
-            "open_batons",
-            "Interactive SQL connections",
-            ConstGauge::new(open_batons as u64),
-        );
+        for (name, help, value) in [
+            ("open_batons", "Interactive SQL connections", server.open_batons),
+            ("open_connections", "Connections of clients", server.connections),
+            (
+                "requests_under_way",
+                "Requests that are being answered, waiting long polls included",
+                server.requests,
+            ),
+        ] {
+            registry.register(name, help, ConstGauge::new(value as u64));
+        }
         let mut each = |name, help, value: fn(&DatabaseGauges) -> u64| {
             let gauges = Family::<_, Gauge<u64, AtomicU64>>::default();
             for database in databases {
@@ -121,7 +138,12 @@ mod tests {
                 bytes: 1 << 40,
             },
         });
-        let text = metrics.text(&databases, 1);
+        let server = ServerGauges {
+            open_batons: 1,
+            connections: 5,
+            requests: 4,
+        };
+        let text = metrics.text(&server, &databases);
         let mut lines: Vec<_> = text.lines().collect();
         lines.sort_unstable();
         let mut expected = vec![
@@ -140,6 +162,12 @@ mod tests {
             "# HELP partial_sync_open_batons Interactive SQL connections.",
             "# TYPE partial_sync_open_batons gauge",
             "partial_sync_open_batons 1",
+            "# HELP partial_sync_open_connections Connections of clients.",
+            "# TYPE partial_sync_open_connections gauge",
+            "partial_sync_open_connections 5",
+            "# HELP partial_sync_requests_under_way Requests that are being answered, waiting long polls included.",
+            "# TYPE partial_sync_requests_under_way gauge",
+            "partial_sync_requests_under_way 4",
             "# HELP partial_sync_database_revision Number of the latest revision.",
             "# TYPE partial_sync_database_revision gauge",
             r#"partial_sync_database_revision{database="a"} 7"#,

@@ -7,23 +7,31 @@ use axum::body::Body;
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
 };
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{Notify, watch},
+    sync::watch,
+    time::Instant,
 };
 
-use crate::app::{App, Peer};
+use crate::{
+    app::{App, Peer},
+    front::{Activity, Watched},
+};
 
-const HANDSHAKE: Duration = Duration::from_secs(10);
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// For the answers that are under way when the server stops. With what follows it stays below ten seconds.
 const LAST_ANSWERS: Duration = Duration::from_secs(4);
 /// After a failed accept (no descriptors left), before the next.
 const BREATH: Duration = Duration::from_millis(50);
+/// How often the log is told of connections that were turned away.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Serves until `stopping` becomes true, then finishes the answers under way.
 pub(crate) async fn serve(
@@ -34,6 +42,7 @@ pub(crate) async fn serve(
 ) {
     let graceful = Arc::new(GracefulShutdown::new());
     let tls = tls.map(tokio_rustls::TlsAcceptor::from);
+    let mut turned_away = TurnedAway::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -42,14 +51,24 @@ pub(crate) async fn serve(
         let (socket, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                turned_away.count(&error);
+                app.connections.make_room();
                 tokio::time::sleep(BREATH).await;
                 continue;
             }
         };
+        let Some(entered) = app.connections.enter(peer.ip()) else {
+            turned_away.count(&"every connection has a request under way");
+            continue;
+        };
         let (app, tls, watcher) = (Arc::clone(&app), tls.clone(), graceful.watcher());
         tokio::spawn(async move {
-            if let Err(error) = connection(socket, peer, tls, app, watcher).await {
+            let activity = &entered.activity;
+            let ended = tokio::select! {
+                ended = connection(socket, peer, tls, app, Arc::clone(activity), watcher) => ended,
+                why = activity.overdue() => Err(why.into()),
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%peer, %error, "a connection ended early");
             }
         });
@@ -66,6 +85,23 @@ pub(crate) async fn serve(
     }
 }
 
+/// Tells the log of connections that were turned away, but not of each: there may be thousands a second.
+#[derive(Default)]
+struct TurnedAway {
+    told: Option<Instant>,
+    since: u64,
+}
+
+impl TurnedAway {
+    fn count(&mut self, why: &dyn std::fmt::Display) {
+        self.since += 1;
+        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            tracing::warn!(%why, connections = self.since, "connections were turned away");
+            (self.told, self.since) = (Some(Instant::now()), 0);
+        }
+    }
+}
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 async fn connection(
@@ -73,50 +109,46 @@ async fn connection(
     peer: SocketAddr,
     tls: Option<tokio_rustls::TlsAcceptor>,
     app: Arc<App>,
-    watcher: hyper_util::server::graceful::Watcher,
+    activity: Arc<Activity>,
+    watcher: Watcher,
 ) -> Result<(), BoxError> {
     socket.set_nodelay(true)?;
+    let socket = Watched::new(socket, Arc::clone(&activity));
+    let peer = Peer {
+        address: peer.ip(),
+        activity,
+    };
     match tls {
         None => http(socket, peer, app, watcher).await,
-        Some(tls) => {
-            let stream = tokio::time::timeout(HANDSHAKE, tls.accept(socket)).await??;
-            http(stream, peer, app, watcher).await
-        }
+        Some(tls) => http(tls.accept(socket).await?, peer, app, watcher).await,
     }
 }
 
 async fn http(
     io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: SocketAddr,
+    peer: Peer,
     app: Arc<App>,
-    watcher: hyper_util::server::graceful::Watcher,
+    watcher: Watcher,
 ) -> Result<(), BoxError> {
-    let head_timeout = app.head_timeout;
-    let asked = Arc::new(Notify::new());
-    let first = Arc::clone(&asked);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer.ip()));
-        asked.notify_one();
+        let answering = peer.activity.request(request.version());
+        request.extensions_mut().insert(peer.clone());
         let app = Arc::clone(&app);
-        async move { Ok::<_, Infallible>(app.answer(request.map(Body::new)).await) }
+        async move {
+            let answer = app.answer(request.map(Body::new)).await;
+            Ok::<_, Infallible>(answer.map(|body| answering.watch(body)))
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
+        .header_read_timeout(None)
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_EVERY);
     let connection = builder.serve_connection(TokioIo::new(io), service).into_owned();
-    let mut connection = std::pin::pin!(watcher.watch(connection));
-    // hyper's clock starts when it knows which HTTP is spoken, which a client may never say.
-    tokio::select! {
-        ended = &mut connection => return ended,
-        () = first.notified() => {}
-        () = tokio::time::sleep(head_timeout) => return Err("it asked nothing in time".into()),
-    }
-    connection.await
+    watcher.watch(connection).await
 }
 
 /// Whether an address can be reached from this machine only.

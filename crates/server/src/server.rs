@@ -17,9 +17,11 @@ use crate::{
     clock::Clock,
     databases::{Databases, OpenHistory, default_history},
     error::{HistoryError, ServerError},
+    front::{Bodies, Connections, Requests, Visitors},
     history::{History, Retention},
     hrana::Hrana,
     in_process::InProcess,
+    limits::Limits,
     metrics::Metrics,
     pages::{PagesEndpoint, QueryLimits, QueryRunner, SnapshotQueries},
     serve, tls,
@@ -59,8 +61,9 @@ pub struct ServerBuilder {
     sql: Arc<dyn SqlEndpoint>,
     queries: Arc<dyn QueryRunner>,
     query_limits: QueryLimits,
-    body_limit: usize,
-    request_head: Duration,
+    limits: Limits,
+    cors_origins: Vec<String>,
+    allowed_hosts: Vec<String>,
     longest_poll: Duration,
     clock: Clock,
     history: OpenHistory,
@@ -77,9 +80,9 @@ impl ServerBuilder {
             sql: Arc::new(Hrana::default()),
             queries: Arc::new(SnapshotQueries),
             query_limits: QueryLimits::default(),
-            // A blob of 100 MB is 134 MB on its way.
-            body_limit: 256 << 20,
-            request_head: Duration::from_secs(75),
+            limits: Limits::default(),
+            cors_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
             longest_poll: Duration::from_secs(300),
             clock: Clock::default(),
             history: default_history(),
@@ -128,15 +131,24 @@ impl ServerBuilder {
         self
     }
 
-    /// Largest request body. Default: 256 MiB.
-    pub fn body_limit(mut self, bytes: usize) -> Self {
-        self.body_limit = bytes;
+    /// Lets web pages of an origin (`https://app.example.org`; `*` = of all) use this server. May be called several times.
+    /// Default: none but those that come from the host that they ask.
+    pub fn cors_origin(mut self, origin: impl Into<String>) -> Self {
+        self.cors_origins.push(origin.into());
         self
     }
 
-    /// How long a connection may be open without the whole head of a (next) request. Default: 75 seconds.
-    pub fn request_head_timeout(mut self, time: Duration) -> Self {
-        self.request_head = time;
+    /// Answers requests for this name and every name below it, and of other names only those for `localhost` and for the
+    /// addresses of loopback and of the server. May be called several times. Default: any name; of a server that
+    /// listens on loopback and has no authenticator, none.
+    pub fn allowed_host(mut self, name: impl Into<String>) -> Self {
+        self.allowed_hosts.push(name.into());
+        self
+    }
+
+    /// How much may come in at a time, and how long it may take.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
         self
     }
 
@@ -172,6 +184,14 @@ impl ServerBuilder {
         if self.authenticator.is_none() && !self.allow_unauthenticated && !serve::is_loopback(addr) {
             return Err(ServerError::Unauthenticated(addr));
         }
+        // Who has to show a token is not fooled by a name.
+        let is_open = self.authenticator.is_none() && serve::is_loopback(addr);
+        let hosts = (is_open || !self.allowed_hosts.is_empty()).then(|| {
+            let mut hosts = self.allowed_hosts.clone();
+            hosts.push(addr.ip().to_string());
+            hosts
+        });
+        let visitors = Visitors::new(&self.cors_origins, hosts)?;
         let tls = match &self.tls {
             Some((certificate, key)) => Some(tls::config(certificate, key)?),
             None => None,
@@ -190,7 +210,7 @@ impl ServerBuilder {
         let addr = listener.local_addr().map_err(listen)?;
         let (stop, stopping) = watch::channel(false);
         let (done, finished) = watch::channel(false);
-        let app = Arc::new(self.app(databases, stopping.clone()));
+        let app = Arc::new(self.app(databases, stopping.clone(), visitors));
         let scheme = if tls.is_some() { "https" } else { "http" };
         tokio::spawn(async move {
             serve::serve(listener, tls, Arc::clone(&app), stopping).await;
@@ -214,7 +234,7 @@ impl ServerBuilder {
         })
     }
 
-    fn app(self, databases: Databases, stopping: watch::Receiver<bool>) -> App {
+    fn app(self, databases: Databases, stopping: watch::Receiver<bool>, visitors: Visitors) -> App {
         let metrics = Arc::new(Metrics::default());
         App {
             databases,
@@ -233,9 +253,11 @@ impl ServerBuilder {
                 stopping,
             },
             metrics,
-            body_limit: self.body_limit,
-            body_timeout: Duration::from_secs(60),
-            head_timeout: self.request_head,
+            connections: Connections::new(&self.limits),
+            requests: Requests::new(&self.limits),
+            bodies: Bodies::new(&self.limits),
+            visitors,
+            limits: self.limits,
         }
     }
 
@@ -252,7 +274,8 @@ impl ServerBuilder {
         let databases = databases.unwatched();
         databases.get("").await?;
         let (stop, stopping) = watch::channel(false);
-        let app = Arc::new(self.app(databases, stopping));
+        let visitors = Visitors::new(&self.cors_origins, None)?;
+        let app = Arc::new(self.app(databases, stopping, visitors));
         Ok(InProcess { app, clock, stop })
     }
 

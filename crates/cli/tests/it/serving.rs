@@ -208,3 +208,21 @@ fn a_sync_server_starts_as_in_tursos_shell_in_memory_or_with_a_file() {
     let c = place.path("c.db");
     ok(&["query", &c, "--url", &of_file.url, "select count(*) from town"]);
 }
+
+/// Was red: with the usual limit of 1,024, the 78th database could not be opened, and no connection accepted.
+#[cfg(target_os = "linux")]
+#[test]
+fn v6_the_limit_of_open_files_is_raised() {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -S -n 100; exec \"$0\" serve --listen 127.0.0.1:0"])
+        .arg(env!("CARGO_BIN_EXE_partial-sync"));
+    let served = Serving::spawn(&mut command);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", served.child.id())).unwrap();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .unwrap();
+    let [soft, hard] = [3, 4].map(|at| line.split_whitespace().nth(at).unwrap());
+    assert_eq!(soft, hard, "{line}");
+}

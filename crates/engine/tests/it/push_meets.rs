@@ -335,7 +335,10 @@ fn a_transaction_that_is_too_large_for_the_remote_is_told_as_that() {
     let mut s = Served::new(T);
     s.stop();
     let server = partial_sync_server::Server::builder(&s.file)
-        .body_limit(4096)
+        .limits(partial_sync_server::Limits {
+            body: 4096,
+            ..Default::default()
+        })
         .start_blocking("127.0.0.1:0")
         .unwrap();
     let r = Replicas::new();

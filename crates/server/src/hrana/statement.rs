@@ -16,6 +16,7 @@ use super::{
     budget::Budget,
     connection::SqlConnection,
     error::{code, error, many_statements},
+    guard::without_path,
     wire::{DescribeCol, DescribeParam, DescribeResult},
 };
 
@@ -172,6 +173,7 @@ pub(super) fn describe(
 ///
 /// Also says whether it may change one row only.
 fn prepare_one<'c>(connection: &'c SqlConnection, sql: &str) -> Result<(Statement<'c>, bool), hrana::Error> {
+    let sql = without_path(sql);
     connection.before_prepare();
     let mut batch = Batch::new(connection.sqlite(), sql);
     let Some(statement) = batch.next().map_err(|e| connection.explain(e))? else {

@@ -57,7 +57,7 @@ impl From<HistoryError> for Refusal {
         Self {
             status,
             code,
-            message: error.to_string(),
+            message: error.for_clients(),
         }
     }
 }

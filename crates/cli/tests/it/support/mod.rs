@@ -74,8 +74,12 @@ pub(crate) struct Serving {
 impl Serving {
     /// Starts the program with these arguments and waits until it listens.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut child = program()
-            .args(arguments)
+        Self::spawn(program().args(arguments))
+    }
+
+    /// The same for a command that becomes the program.
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

@@ -6,7 +6,7 @@ use std::{
 };
 
 use partial_sync_server::{
-    Server,
+    Limits, Server,
     pages::{QueryError, QueryLimits, QueryRunner, RevisionReader},
 };
 use partial_sync_transport::{PagesRequest, hrana};
@@ -75,7 +75,10 @@ async fn a_link_in_a_served_folder_leads_nowhere() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_never_asks_anything_is_closed() {
     let server = Server::in_memory()
-        .request_head_timeout(Duration::from_millis(100))
+        .limits(Limits {
+            head_time: Duration::from_millis(100),
+            ..Limits::default()
+        })
         .listen("127.0.0.1:0")
         .await
         .unwrap();

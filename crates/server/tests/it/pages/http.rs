@@ -9,7 +9,7 @@ use std::{
 };
 
 use partial_sync_core::Revision;
-use partial_sync_server::{Clock, Retention, Server, ServerError, access::Access, auth::StaticToken};
+use partial_sync_server::{Clock, Limits, Retention, Server, ServerError, access::Access, auth::StaticToken};
 use partial_sync_transport::{HttpRemote, PagesRequest, Remote, wire::PullUpdatesRequest};
 use prost::Message;
 use rusqlite::Connection;
@@ -37,7 +37,7 @@ async fn a_folder_serves_each_of_its_databases_by_path_and_by_host() {
         assert_eq!(answer.whole(), dump(&folder.path().join(format!("{name}.db"))));
         let request = client.http.post(format!("{}/pull-updates", server.url()));
         let by_host = request
-            .header("host", format!("{name}.example.org"))
+            .header("host", format!("{name}.localhost"))
             .send()
             .await
             .unwrap();
@@ -113,7 +113,10 @@ async fn status_needs_no_token_and_everything_else_does() {
 async fn what_cannot_be_answered_is_refused_with_a_code_and_a_reason() {
     let db = TestDb::new();
     let server = Server::builder(&db.path)
-        .body_limit(1000)
+        .limits(Limits {
+            body: 1000,
+            ..Limits::default()
+        })
         .listen("127.0.0.1:0")
         .await
         .unwrap();

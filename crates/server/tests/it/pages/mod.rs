@@ -12,4 +12,4 @@ mod restart;
 mod restored;
 mod serving;
 mod stress;
-mod support;
+pub(crate) mod support;

@@ -141,6 +141,15 @@ impl Client {
         }
     }
 
+    /// A client without a url that speaks HTTP/2.
+    pub(crate) fn http2() -> reqwest::Client {
+        reqwest::Client::builder()
+            .tls_backend_preconfigured(no_tls())
+            .http2_prior_knowledge()
+            .build()
+            .unwrap()
+    }
+
     pub(crate) async fn ask(&self, request: PagesRequest) -> Result<Answer, Refused> {
         self.ask_encoded(request, PageEncoding::Raw).await
     }

@@ -1,0 +1,65 @@
+//! The front door: what may come in, how much of it at a time, and for how long.
+//!
+//! | file | what |
+//! |---|---|
+//! | `activity.rs` | what one connection is doing, and when it has taken too long for it |
+//! | `connections.rs` | which connections are open; the idlest makes room for a new one |
+//! | `requests.rs` | requests under way, in all and for one caller |
+//! | `bodies.rs` | bodies of requests, within a budget of bytes |
+//! | `visitors.rs` | which names a request may ask for, and which web pages may send one |
+//! | `descriptors.rs` | how many files and sockets the process may have open |
+//!
+//! Nothing here knows what a request asks for.
+
+mod activity;
+mod bodies;
+mod connections;
+mod descriptors;
+mod requests;
+mod visitors;
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use axum::{body::Body, response::Response};
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+
+pub(crate) use activity::{Activity, Watched};
+pub(crate) use bodies::{BadBody, Bodies, throw_away};
+pub(crate) use connections::Connections;
+pub use descriptors::raise_descriptor_limit;
+pub(crate) use requests::{Requests, TooMany, UnderWay};
+pub(crate) use visitors::{From, Refused, Visitors, check_content_type};
+
+/// Keeps something until the answer has been handed over whole, or is dropped.
+pub(crate) fn until_sent(answer: Response, kept: impl Send + Unpin + 'static) -> Response {
+    answer.map(|body| Body::new(Keeping { body, _kept: kept }))
+}
+
+struct Keeping<T> {
+    body: Body,
+    _kept: T,
+}
+
+impl<T: Unpin> HttpBody for Keeping<T> {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

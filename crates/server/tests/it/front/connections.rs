@@ -1,0 +1,163 @@
+//! Connections and requests: how many there may be.
+
+use std::time::Duration;
+
+use partial_sync_server::{Limits, Server, access::Access, auth::StaticToken};
+use partial_sync_transport::PagesRequest;
+
+use super::raw::Raw;
+use crate::pages::support::{Client, TestDb};
+
+/// What a client that never finishes a request has sent of it.
+const HALF: &str = "POST /pull-updates HTTP/1.1\r\nhost: localhost\r\n";
+
+/// Was red: 1,100 of these without a token kept everybody else out for 75 seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v6_half_sent_requests_do_not_keep_others_out() {
+    let db = TestDb::new();
+    let server = Server::builder(&db.path)
+        .limits(Limits {
+            connections: 10,
+            ..Limits::default()
+        })
+        .listen("127.0.0.1:0")
+        .await
+        .unwrap();
+    // A client with a connection that is idle, but has been used, is the last one to lose it.
+    let client = Client::new(&server.url());
+    client.latest().await;
+    let mut half = Vec::new();
+    for _ in 0..100 {
+        half.push(Raw::sending(server.addr(), HALF).await);
+    }
+    client.latest().await;
+    Client::new(&server.url()).latest().await;
+    // Two clients and eight of these have room.
+    for half in &mut half[..91] {
+        half.ends().await;
+    }
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v6_one_address_has_its_own_limit() {
+    let server = Server::in_memory()
+        .limits(Limits {
+            connections_per_address: 2,
+            ..Limits::default()
+        })
+        .listen("127.0.0.1:0")
+        .await
+        .unwrap();
+    let mut first = Raw::sending(server.addr(), HALF).await;
+    let mut second = Raw::sending(server.addr(), HALF).await;
+    let mut third = Raw::sending(server.addr(), HALF).await;
+    first.ends().await;
+    for open in [&mut second, &mut third] {
+        open.send("content-length: 0\r\n\r\n").await;
+        assert_eq!(open.status().await, 200);
+    }
+    server.shutdown().await;
+}
+
+/// Long polls wait for as long as they like, so they are what a caller can have most of at a time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v6_requests_under_way_are_limited_for_one_caller_and_in_all() {
+    let db = TestDb::new();
+    let serve = async |limits: Limits| {
+        let server = Server::builder(&db.path).limits(limits);
+        server.listen("127.0.0.1:0").await.unwrap()
+    };
+    let few = |requests, requests_per_caller| Limits {
+        requests,
+        requests_per_caller,
+        ..Limits::default()
+    };
+    for (limits, status, code) in [
+        (few(100, 3), 429, "TOO_MANY_REQUESTS"),
+        (few(3, 100), 503, "BUSY"),
+    ] {
+        let server = serve(limits).await;
+        let client = Client::new(&server.url());
+        let revision = client.latest().await.revision;
+        let poll = || PagesRequest {
+            since: Some(revision.clone()),
+            long_poll: Some(Duration::from_secs(300)),
+            ..PagesRequest::default()
+        };
+        let mut polls = Vec::new();
+        for _ in 0..4 {
+            let (client, poll) = (client.clone(), poll());
+            polls.push(tokio::spawn(async move { client.ask(poll).await }));
+        }
+        // One of the four has no room; the others wait.
+        let (refused, _, waiting) = futures_util::future::select_all(polls).await;
+        let refused = refused.unwrap().unwrap_err();
+        assert_eq!((refused.status, refused.code.as_str()), (status, code));
+        let refused = client.ask(PagesRequest::default()).await.unwrap_err();
+        assert_eq!((refused.status, refused.code.as_str()), (status, code));
+        // Status is asked without a token, and answered whatever is under way.
+        let health = client.http.get(format!("{}/health", server.url()));
+        assert_eq!(health.send().await.unwrap().status(), 200);
+        crate::pages::support::insert(&db.open(), i64::from(status) * 1000, 1);
+        for waiting in waiting {
+            waiting.await.unwrap().unwrap();
+        }
+        client.latest().await;
+        server.shutdown().await;
+    }
+}
+
+/// What one caller may have does not depend on another, and comes back when its clients go away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v6_a_caller_that_has_too_many_leaves_room_for_others() {
+    let db = TestDb::new();
+    let tokens = ["greedy", "modest"].map(|token| {
+        Box::new(StaticToken::new(token, Access::ReadOnly))
+            as Box<dyn partial_sync_server::access::Authenticator>
+    });
+    let server = Server::builder(&db.path)
+        .authenticator(partial_sync_server::auth::AnyOf(tokens.into()))
+        .limits(Limits {
+            requests_per_caller: 2,
+            ..Limits::default()
+        })
+        .listen("127.0.0.1:0")
+        .await
+        .unwrap();
+    let request = |token: &str| {
+        format!(
+            "POST /pull-updates HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\
+             content-length: 100\r\n\r\n"
+        )
+    };
+    // Their bodies never come.
+    let held = [
+        Raw::sending(server.addr(), &request("greedy")).await,
+        Raw::sending(server.addr(), &request("greedy")).await,
+    ];
+    let metrics = Client::new(&server.url()).http;
+    let under_way = async || {
+        let metrics = metrics.get(format!("{}/metrics", server.url()));
+        let answer = metrics.bearer_auth("modest").send().await.unwrap();
+        answer.text().await.unwrap()
+    };
+    while !under_way().await.contains("partial_sync_requests_under_way 2\n") {}
+    let mut refused = Raw::sending(server.addr(), &request("greedy")).await;
+    assert_eq!(refused.refusal().await, (429, "TOO_MANY_REQUESTS".to_owned()));
+    let mut modest = Raw::sending(server.addr(), &request("modest").replace("100", "0")).await;
+    assert_eq!(modest.status().await, 200);
+    drop(held);
+    let again = async {
+        loop {
+            let mut raw = Raw::sending(server.addr(), &request("greedy").replace("100", "0")).await;
+            if raw.status().await == 200 {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), again)
+        .await
+        .unwrap();
+    server.shutdown().await;
+}

@@ -1,0 +1,8 @@
+//! The front door, knocked at with raw sockets: what does not come in, and that it keeps nobody else out.
+
+mod bodies;
+mod browsers;
+mod connections;
+mod paths;
+mod raw;
+mod stalls;

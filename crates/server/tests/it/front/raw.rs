@@ -1,0 +1,78 @@
+//! A client that sends what it is told to and nothing else.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+/// Nothing here takes as long; whatever does never ends.
+const FOR_EVER: Duration = Duration::from_secs(60);
+
+pub(crate) struct Raw(TcpStream);
+
+impl Raw {
+    pub(crate) async fn connect(to: SocketAddr) -> Self {
+        Self(TcpStream::connect(to).await.unwrap())
+    }
+
+    /// Connected, with this already sent.
+    pub(crate) async fn sending(to: SocketAddr, what: &str) -> Self {
+        let mut raw = Self::connect(to).await;
+        raw.send(what).await;
+        raw
+    }
+
+    pub(crate) async fn send(&mut self, what: &str) {
+        self.0.write_all(what.as_bytes()).await.unwrap();
+    }
+
+    /// One answer with a Content-Length: its status and its body.
+    pub(crate) async fn answer(&mut self) -> (u16, String) {
+        let answer = async {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(self.0.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap().to_lowercase();
+            let length = head.split("content-length: ").nth(1).unwrap();
+            let length = length.lines().next().unwrap().parse().unwrap();
+            let mut body = vec![0; length];
+            self.0.read_exact(&mut body).await.unwrap();
+            let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+            (status, String::from_utf8(body).unwrap())
+        };
+        tokio::time::timeout(FOR_EVER, answer).await.unwrap()
+    }
+
+    /// The status of one answer, whatever its length.
+    pub(crate) async fn status(&mut self) -> u16 {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n") {
+            let byte = tokio::time::timeout(FOR_EVER, self.0.read_u8()).await.unwrap();
+            head.push(byte.unwrap());
+        }
+        let line = String::from_utf8(head).unwrap();
+        line.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    /// The status and the code of one answer.
+    pub(crate) async fn refusal(&mut self) -> (u16, String) {
+        let (status, body) = self.answer().await;
+        let json: Value = serde_json::from_str(&body).unwrap();
+        assert!(!json["message"].as_str().unwrap().is_empty());
+        (status, json["code"].as_str().unwrap().to_owned())
+    }
+
+    /// Waits until the server closes the connection. How many bytes it still says.
+    pub(crate) async fn ends(&mut self) -> usize {
+        let mut rest = Vec::new();
+        // A reset is an end too.
+        let _ = tokio::time::timeout(FOR_EVER, self.0.read_to_end(&mut rest))
+            .await
+            .expect("the connection is still open");
+        rest.len()
+    }
+}
