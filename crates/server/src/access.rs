@@ -91,7 +91,7 @@ impl Denied {
     }
 }
 
-/// Decides what the bearer of an `Authorization` header may do. Called for every request but `GET /` and `/health`;
+/// Decides what the bearer of an `Authorization` header may do. Called for every request;
 /// must not block.
 pub trait Authenticator: Send + Sync {
     /// `authorization` is the header's value as it came, `database` the name of the database asked for.

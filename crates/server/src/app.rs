@@ -2,7 +2,7 @@
 //!
 //! | path | answered by |
 //! |---|---|
-//! | `GET /`, `GET /health` | here, without a token |
+//! | `GET /`, `GET /health`, `GET /ready` | here, without a token |
 //! | `GET /metrics` | here |
 //! | `POST [/NAME]/pull-updates` | [`PagesEndpoint`] |
 //! | anything under `[/NAME]/v2`, `[/NAME]/v3` | the [`SqlEndpoint`] |
@@ -12,7 +12,7 @@
 //! Not an `axum::Router`: which path is left to route depends on the databases that exist (a `v2.db` may be one), and a
 //! token is checked before anything is said not to exist. Written with one, this was longer.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use axum::{
     Json,
@@ -31,14 +31,16 @@ use crate::{
     access::{Access, Authenticator, Caller, CallerId, Denied, SqlEndpoint},
     databases::{Database, Databases},
     error::ServerError,
+    follow::FollowerState,
     front::{
         Activity, BadBody, Bodies, Connections, From, Refused, Requests, TooMany, UnderWay, Visitors,
-        check_content_type, throw_away, until_sent,
+        check_content_type, descriptors_allowed, throw_away, until_sent,
     },
-    history::HistorySize,
     limits::Limits,
-    metrics::{DatabaseGauges, Endpoint, Metrics, ServerGauges},
+    metrics::{DatabaseGauges, Endpoint, Metrics, Polled, ServerGauges},
     pages::PagesEndpoint,
+    ready::problems,
+    system,
 };
 
 /// Where a request came from.
@@ -88,47 +90,75 @@ impl App {
     }
 
     async fn route(&self, request: Request<Body>) -> Response {
-        if request.method() == Method::POST
-            && let Err(refused) = check_content_type(request.headers())
-        {
-            return turn_away(refused, request.into_body());
-        }
-        match (request.method(), request.uri().path()) {
-            (&Method::GET | &Method::HEAD, "/") => {
-                self.metrics.request(Endpoint::Status);
-                "partial-sync\n".into_response()
-            }
-            (&Method::GET | &Method::HEAD, "/health") => {
-                self.metrics.request(Endpoint::Status);
+        let started = Instant::now();
+        let (parts, body) = request.into_parts();
+        let (name, rest) = self.split(&parts);
+        let (name, rest) = (name.to_owned(), rest.to_owned());
+        let asks_status = matches!(parts.method, Method::GET | Method::HEAD)
+            && matches!(parts.uri.path(), "/" | "/health" | "/ready" | "/metrics");
+        let endpoint = match rest.split('/').nth(1) {
+            _ if asks_status => Endpoint::Status,
+            Some("pull-updates") if rest == "/pull-updates" => Endpoint::Pages,
+            Some("v2" | "v3") => Endpoint::Sql,
+            _ => Endpoint::Other,
+        };
+        self.metrics.request(endpoint);
+        let answer = match check_content_type(&parts) {
+            Err(refused) => turn_away(refused, body),
+            Ok(()) if endpoint == Endpoint::Status => self.answer_status(&parts).await,
+            Ok(()) => self.answer_database(endpoint, &name, &rest, parts, body).await,
+        };
+        let polled = answer.extensions().get::<Polled>().is_some();
+        self.metrics
+            .answered(endpoint, polled, answer.status().as_u16(), started.elapsed());
+        answer
+    }
+
+    async fn answer_status(&self, request: &Parts) -> Response {
+        let known = self.authenticator.check(authorization(&request.headers), "");
+        match request.uri.path() {
+            "/health" => {
                 Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") })).into_response()
             }
-            (&Method::GET, "/metrics") => {
-                self.metrics.request(Endpoint::Status);
-                match self.authenticator.check(authorization(request.headers()), "") {
-                    Ok(_) => self.metrics_text().await,
-                    Err(denied) => refuse(&denied),
-                }
-            }
-            _ => self.answer_database(request).await,
+            "/ready" => self.answer_ready(known.is_ok()).await,
+            "/metrics" => match known {
+                Ok(_) => self.metrics_text().await,
+                Err(denied) => refuse(&denied),
+            },
+            _ => "partial-sync\n".into_response(),
         }
     }
 
-    async fn answer_database(&self, request: Request<Body>) -> Response {
-        let (parts, mut body) = request.into_parts();
-        let admitted = match self.admit(&parts).await {
+    /// Names of databases are for those who are known only.
+    async fn answer_ready(&self, known: bool) -> Response {
+        let mut problems = problems(&self.databases, self.limits.disk_reserve).await;
+        if !known {
+            problems.iter_mut().for_each(|problem| problem.database = None);
+        }
+        match problems.is_empty() {
+            true => Json(json!({ "status": "ready" })).into_response(),
+            false => {
+                let body = Json(json!({ "status": "not ready", "problems": problems }));
+                (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+            }
+        }
+    }
+
+    async fn answer_database(
+        &self,
+        endpoint: Endpoint,
+        name: &str,
+        rest: &str,
+        parts: Parts,
+        mut body: Body,
+    ) -> Response {
+        let (database, caller, under_way) = match self.admit(endpoint, name, &parts).await {
             Ok(admitted) => admitted,
             Err(refused) => {
                 throw_away(body);
                 return *refused;
             }
         };
-        let Admitted {
-            database,
-            endpoint,
-            rest,
-            caller,
-            under_way,
-        } = admitted;
         let limit = self.body_limit(endpoint, caller.access);
         let (body, held) = match self.bodies.read(caller.id, limit, &mut body).await {
             Ok(read) => read,
@@ -142,28 +172,25 @@ impl App {
                 Ok(answer) => answer,
                 Err(refusal) => refusal.into_response(),
             },
-            _ => self.answer_sql(&database, caller, parts, &rest, body).await,
+            _ => self.answer_sql(&database, caller, parts, rest, body).await,
         };
         drop(held);
         until_sent(answer, under_way)
     }
 
     /// What can be said of a request before its body is read.
-    async fn admit(&self, request: &Parts) -> Result<Admitted, Box<Response>> {
-        let (name, rest) = self.split(request);
-        let (name, rest) = (name.to_owned(), rest.to_owned());
-        let endpoint = match rest.split('/').nth(1) {
-            Some("pull-updates") if rest == "/pull-updates" => Endpoint::Pages,
-            Some("v2" | "v3") => Endpoint::Sql,
-            _ => Endpoint::Other,
-        };
-        self.metrics.request(endpoint);
+    async fn admit(
+        &self,
+        endpoint: Endpoint,
+        name: &str,
+        request: &Parts,
+    ) -> Result<(Arc<Database>, Caller, UnderWay), Box<Response>> {
         let caller = self
-            .caller(request, &name)
+            .caller(request, name)
             .map_err(|denied| Box::new(refuse(&denied)))?;
         let under_way = self.requests.enter(caller.id).map_err(too_many)?;
-        let database = match (endpoint, self.databases.get(&name).await) {
-            (Endpoint::Other, _) | (_, Ok(None)) => {
+        let database = match (endpoint, self.databases.get(name).await) {
+            (Endpoint::Other | Endpoint::Status, _) | (_, Ok(None)) => {
                 return Err(Box::new(error(
                     StatusCode::NOT_FOUND,
                     "NOT_FOUND",
@@ -180,13 +207,7 @@ impl App {
                 .insert(ALLOW, axum::http::HeaderValue::from_static("POST"));
             return Err(Box::new(answer));
         }
-        Ok(Admitted {
-            database,
-            endpoint,
-            rest,
-            caller,
-            under_way,
-        })
+        Ok((database, caller, under_way))
     }
 
     fn body_limit(&self, endpoint: Endpoint, access: Access) -> usize {
@@ -255,40 +276,43 @@ impl App {
     }
 
     async fn metrics_text(&self) -> Response {
-        let mut gauges = Vec::new();
-        for database in self.databases.opened() {
-            let history = Arc::clone(database.follower().history());
-            let size = tokio::task::spawn_blocking(move || history.size()).await;
-            let current = database.follower().current();
-            gauges.push(DatabaseGauges {
-                name: database.handle().name.to_string(),
-                seq: current.seq.0,
-                pages: current.snapshot.db_size().0,
-                history: size.ok().and_then(Result::ok).unwrap_or(HistorySize::default()),
-            });
-        }
+        let open = self.databases.opened();
+        let gauges =
+            tokio::task::spawn_blocking(move || open.iter().map(|db| gauges(db)).collect::<Vec<_>>());
+        // A panic there is reported by its thread; the other metrics are told all the same.
+        let gauges = gauges.await.unwrap_or_default();
         let server = ServerGauges {
             open_batons: self.sql.open_batons(),
             connections: self.connections.count(),
             requests: self.requests.count(),
+            descriptors: system::descriptors(),
+            descriptors_allowed: descriptors_allowed().and_then(|allowed| usize::try_from(allowed).ok()),
+            threads: system::threads(),
         };
         let text = self.metrics.text(&server, &gauges);
         ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
     }
 }
 
-fn authorization(headers: &HeaderMap) -> Option<&str> {
-    headers.get(AUTHORIZATION)?.to_str().ok()
+fn gauges(database: &Database) -> DatabaseGauges {
+    let follower = database.follower();
+    let current = follower.current();
+    let path = follower.files().path();
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    DatabaseGauges {
+        name: database.handle().name.to_string(),
+        seq: current.seq.0,
+        pages: current.snapshot.db_size().0,
+        history: follower.history().size().unwrap_or_default(),
+        wal: std::fs::metadata(wal).ok().map(|meta| meta.len()),
+        disk_free: system::disk_free(path),
+        followed: follower.state() == FollowerState::Following,
+    }
 }
 
-/// A request whose body is to be read.
-struct Admitted {
-    database: Arc<Database>,
-    endpoint: Endpoint,
-    /// The path after the database's name.
-    rest: String,
-    caller: Caller,
-    under_way: UnderWay,
+fn authorization(headers: &HeaderMap) -> Option<&str> {
+    headers.get(AUTHORIZATION)?.to_str().ok()
 }
 
 fn refuse(denied: &Denied) -> Response {

@@ -16,8 +16,10 @@ mod in_process;
 mod limits;
 mod metrics;
 pub mod pages;
+mod ready;
 mod serve;
 mod server;
+mod system;
 mod tls;
 pub mod turns;
 

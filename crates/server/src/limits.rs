@@ -37,6 +37,8 @@ pub struct Limits {
     /// size. Smaller ones share a quarter as much, so that they never wait for large ones. One caller has at most half of
     /// each, or one body.
     pub bodies: usize,
+    /// Bytes that the disk of a database must have left for `GET /ready` to say that it is served in full.
+    pub disk_reserve: u64,
 }
 
 impl Default for Limits {
@@ -55,6 +57,7 @@ impl Default for Limits {
             body_read_only: 1 << 20,
             body_pages: 16 << 20,
             bodies: 256 << 20,
+            disk_reserve: 64 << 20,
         }
     }
 }

@@ -1,13 +1,17 @@
 //! Counters, and their text in Prometheus' format (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 
-use std::sync::atomic::AtomicU64;
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use prometheus_client::{
-    encoding::prometheus_text::encode,
+    encoding::{EncodeLabelSet, prometheus_text::encode},
     metrics::{
         counter::Counter,
         family::Family,
         gauge::{ConstGauge, Gauge},
+        histogram::{Histogram, exponential_buckets},
     },
     registry::Registry,
 };
@@ -18,9 +22,44 @@ use crate::history::HistorySize;
 #[derive(Debug, Default)]
 pub struct Metrics {
     requests: [Counter; 4],
+    answers: Answers,
+    polls: Gauge,
     pages: Counter,
     page_bytes: Counter,
 }
+
+/// How long answers took, by endpoint and status.
+#[derive(Debug)]
+struct Answers(Family<Answered, Histogram, fn() -> Histogram>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    endpoint: &'static str,
+    status: u16,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        // From half a millisecond to half a minute.
+        Self(Family::new_with_constructor(|| {
+            Histogram::new(exponential_buckets(0.0005, 2.0, 17))
+        }))
+    }
+}
+
+/// A long poll that waits, until this is dropped.
+#[derive(Debug)]
+pub struct Polling(Arc<Metrics>);
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        self.0.polls.dec();
+    }
+}
+
+/// In the extensions of an answer: it came when its long poll ended, so how long it took says nothing of the server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Polled;
 
 /// What a request was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +68,7 @@ pub enum Endpoint {
     Pages,
     /// `/v2`, `/v3`
     Sql,
-    /// `/`, `/health`, `/metrics`
+    /// `/`, `/health`, `/ready`, `/metrics`
     Status,
     /// Anything else, and what was refused before it was known.
     Other,
@@ -46,6 +85,12 @@ pub struct ServerGauges {
     pub connections: usize,
     /// Requests that are being answered.
     pub requests: usize,
+    /// Open files and sockets.
+    pub descriptors: Option<usize>,
+    /// How many there may be.
+    pub descriptors_allowed: Option<usize>,
+    /// Threads.
+    pub threads: Option<usize>,
 }
 
 /// One database, for the text.
@@ -59,12 +104,34 @@ pub struct DatabaseGauges {
     pub pages: u32,
     /// Its history.
     pub history: HistorySize,
+    /// Bytes of its write-ahead log.
+    pub wal: Option<u64>,
+    /// Bytes that its disk has left.
+    pub disk_free: Option<u64>,
+    /// It is followed: commits get their revisions.
+    pub followed: bool,
 }
 
 impl Metrics {
     /// A request came.
     pub fn request(&self, endpoint: Endpoint) {
         self.requests[endpoint as usize].inc();
+    }
+
+    /// An answer began after so long.
+    pub fn answered(&self, endpoint: Endpoint, polled: bool, status: u16, after: Duration) {
+        let endpoint = match polled {
+            true => "long-poll",
+            false => NAMES[endpoint as usize],
+        };
+        let labels = Answered { endpoint, status };
+        self.answers.0.get_or_create(&labels).observe(after.as_secs_f64());
+    }
+
+    /// A long poll begins to wait.
+    pub fn polling(self: &Arc<Self>) -> Polling {
+        self.polls.inc();
+        Polling(Arc::clone(self))
     }
 
     /// Pages went into an answer, as so many bytes.
@@ -83,6 +150,16 @@ impl Metrics {
                 .inc_by(counter.get());
         }
         registry.register("requests", "Requests", requests);
+        registry.register(
+            "request_duration_seconds",
+            "Time from the head of a request to the head of its answer",
+            self.answers.0.clone(),
+        );
+        registry.register(
+            "waiting_polls",
+            "Long polls that wait for a commit",
+            self.polls.clone(),
+        );
         registry.register("pages_sent", "Pages sent", self.pages.clone());
         registry.register(
             "page_bytes_sent",
@@ -90,28 +167,68 @@ impl Metrics {
             self.page_bytes.clone(),
         );
         for (name, help, value) in [
-            ("open_batons", "Interactive SQL connections", server.open_batons),
-            ("open_connections", "Connections of clients", server.connections),
+            (
+                "open_batons",
+                "Interactive SQL connections",
+                Some(server.open_batons),
+            ),
+            (
+                "open_connections",
+                "Connections of clients",
+                Some(server.connections),
+            ),
             (
                 "requests_under_way",
                 "Requests that are being answered, waiting long polls included",
-                server.requests,
+                Some(server.requests),
             ),
+            (
+                "open_descriptors",
+                "Files and sockets that the process has open",
+                server.descriptors,
+            ),
+            (
+                "allowed_descriptors",
+                "Files and sockets that it may have open",
+                server.descriptors_allowed,
+            ),
+            ("threads", "Threads of the process", server.threads),
         ] {
-            registry.register(name, help, ConstGauge::new(value as u64));
+            if let Some(value) = value {
+                registry.register(name, help, ConstGauge::new(value as u64));
+            }
         }
-        let mut each = |name, help, value: fn(&DatabaseGauges) -> u64| {
+        let mut each = |name, help, value: fn(&DatabaseGauges) -> Option<u64>| {
             let gauges = Family::<_, Gauge<u64, AtomicU64>>::default();
             for database in databases {
                 let labels = [("database", database.name.clone())];
-                gauges.get_or_create(&labels).set(value(database));
+                if let Some(value) = value(database) {
+                    gauges.get_or_create(&labels).set(value);
+                }
             }
             registry.register(name, help, gauges);
         };
-        each("database_revision", "Number of the latest revision", |db| db.seq);
-        each("database_pages", "Size in pages", |db| db.pages.into());
-        each("history_revisions", "Revisions kept", |db| db.history.revisions);
-        each("history_bytes", "Bytes of old pages kept", |db| db.history.bytes);
+        each("database_revision", "Number of the latest revision", |db| {
+            Some(db.seq)
+        });
+        each("database_pages", "Size in pages", |db| Some(db.pages.into()));
+        each("history_revisions", "Revisions kept", |db| {
+            Some(db.history.revisions)
+        });
+        each("history_bytes", "Bytes of old pages kept", |db| {
+            Some(db.history.bytes)
+        });
+        each("wal_bytes", "Bytes of the write-ahead log", |db| db.wal);
+        each(
+            "disk_free_bytes",
+            "Bytes left on the disk of the database",
+            |db| db.disk_free,
+        );
+        each(
+            "database_followed",
+            "1 if commits get their revisions, 0 if that fails",
+            |db| Some(db.followed.into()),
+        );
         let mut out = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut out, &registry);
@@ -123,12 +240,15 @@ impl Metrics {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_series_has_its_name_help_and_type() {
-        let metrics = Metrics::default();
+    /// A server in every state that has a metric.
+    fn text() -> String {
+        let metrics = Arc::new(Metrics::default());
         metrics.request(Endpoint::Sql);
         metrics.request(Endpoint::Sql);
         metrics.sent(3, 12_288);
+        metrics.answered(Endpoint::Sql, false, 200, Duration::from_millis(3));
+        metrics.answered(Endpoint::Pages, true, 200, Duration::from_secs(300));
+        let polling = metrics.polling();
         let databases = ["a", "quoted \"\\\n"].map(|name| DatabaseGauges {
             name: name.to_owned(),
             seq: 7,
@@ -137,14 +257,57 @@ mod tests {
                 revisions: 2,
                 bytes: 1 << 40,
             },
+            wal: Some(4152),
+            disk_free: Some(1 << 30),
+            followed: true,
         });
         let server = ServerGauges {
             open_batons: 1,
             connections: 5,
             requests: 4,
+            descriptors: Some(30),
+            descriptors_allowed: Some(1024),
+            threads: Some(9),
         };
         let text = metrics.text(&server, &databases);
-        let mut lines: Vec<_> = text.lines().collect();
+        drop(polling);
+        assert_eq!(metrics.polls.get(), 0);
+        text
+    }
+
+    /// The lines of `docs/server.md` that name a metric.
+    fn documented() -> Vec<&'static str> {
+        let page = include_str!("../../../docs/server.md");
+        let names = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `partial_sync_")?.split('`').next());
+        names.collect()
+    }
+
+    #[test]
+    fn v16_every_metric_is_documented_and_every_documented_one_exists() {
+        let text = text();
+        let of = |line: &'static str| line.split('{').next().unwrap_or(line);
+        let documented: Vec<_> = documented().into_iter().map(of).collect();
+        let exist: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE partial_sync_")?.split(' ').next())
+            .collect();
+        for name in &exist {
+            assert!(documented.contains(name), "docs/server.md does not have {name}");
+        }
+        for name in &documented {
+            assert!(exist.contains(name), "there is no {name}");
+        }
+        assert!(exist.len() > 15);
+    }
+
+    #[test]
+    fn every_series_has_its_name_help_and_type() {
+        let text = text();
+        // The buckets of a histogram are the library's.
+        let buckets = "partial_sync_request_duration_seconds_bucket";
+        let mut lines: Vec<_> = text.lines().filter(|line| !line.starts_with(buckets)).collect();
         lines.sort_unstable();
         let mut expected = vec![
             "# HELP partial_sync_requests_total Requests.",
@@ -153,6 +316,36 @@ mod tests {
             r#"partial_sync_requests_total{endpoint="sql"} 2"#,
             r#"partial_sync_requests_total{endpoint="status"} 0"#,
             r#"partial_sync_requests_total{endpoint="other"} 0"#,
+            "# HELP partial_sync_request_duration_seconds Time from the head of a request to the head of its answer.",
+            "# TYPE partial_sync_request_duration_seconds histogram",
+            r#"partial_sync_request_duration_seconds_sum{endpoint="sql",status="200"} 0.003"#,
+            r#"partial_sync_request_duration_seconds_count{endpoint="sql",status="200"} 1"#,
+            r#"partial_sync_request_duration_seconds_sum{endpoint="long-poll",status="200"} 300.0"#,
+            r#"partial_sync_request_duration_seconds_count{endpoint="long-poll",status="200"} 1"#,
+            "# HELP partial_sync_waiting_polls Long polls that wait for a commit.",
+            "# TYPE partial_sync_waiting_polls gauge",
+            "partial_sync_waiting_polls 1",
+            "# HELP partial_sync_open_descriptors Files and sockets that the process has open.",
+            "# TYPE partial_sync_open_descriptors gauge",
+            "partial_sync_open_descriptors 30",
+            "# HELP partial_sync_allowed_descriptors Files and sockets that it may have open.",
+            "# TYPE partial_sync_allowed_descriptors gauge",
+            "partial_sync_allowed_descriptors 1024",
+            "# HELP partial_sync_threads Threads of the process.",
+            "# TYPE partial_sync_threads gauge",
+            "partial_sync_threads 9",
+            "# HELP partial_sync_wal_bytes Bytes of the write-ahead log.",
+            "# TYPE partial_sync_wal_bytes gauge",
+            r#"partial_sync_wal_bytes{database="a"} 4152"#,
+            r#"partial_sync_wal_bytes{database="quoted \"\\\n"} 4152"#,
+            "# HELP partial_sync_disk_free_bytes Bytes left on the disk of the database.",
+            "# TYPE partial_sync_disk_free_bytes gauge",
+            r#"partial_sync_disk_free_bytes{database="a"} 1073741824"#,
+            r#"partial_sync_disk_free_bytes{database="quoted \"\\\n"} 1073741824"#,
+            "# HELP partial_sync_database_followed 1 if commits get their revisions, 0 if that fails.",
+            "# TYPE partial_sync_database_followed gauge",
+            r#"partial_sync_database_followed{database="a"} 1"#,
+            r#"partial_sync_database_followed{database="quoted \"\\\n"} 1"#,
             "# HELP partial_sync_pages_sent_total Pages sent.",
             "# TYPE partial_sync_pages_sent_total counter",
             "partial_sync_pages_sent_total 3",

@@ -59,6 +59,16 @@ impl Current {
     }
 }
 
+/// Whether commits get their revisions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FollowerState {
+    /// Yes.
+    Following,
+    /// The last try failed; revisions that were made before can be read.
+    Failing(&'static str),
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Follower {
@@ -67,6 +77,7 @@ pub struct Follower {
     files: Arc<SourceFiles>,
     clock: Clock,
     stepping: Arc<tokio::sync::Mutex<()>>,
+    failing: Mutex<Option<&'static str>>,
     last_commit: Mutex<Instant>,
 }
 
@@ -129,6 +140,7 @@ impl Follower {
             files,
             clock,
             stepping: Arc::default(),
+            failing: Mutex::default(),
             last_commit: Mutex::new(Instant::now()),
         })
     }
@@ -156,6 +168,14 @@ impl Follower {
     /// The files.
     pub fn files(&self) -> &Arc<SourceFiles> {
         &self.files
+    }
+
+    /// How it stands.
+    pub fn state(&self) -> FollowerState {
+        match *self.failing.lock() {
+            Some(why) => FollowerState::Failing(why),
+            None => FollowerState::Following,
+        }
     }
 
     /// A state that is not older than any commit that had finished when this was called.
@@ -236,7 +256,12 @@ impl Follower {
         let done = tokio::task::spawn_blocking(move || {
             // Moved in here: the turn ends with the work, even if nobody waits for it any more.
             let _turn = turn;
-            work(&this)
+            let done = work(&this);
+            *this.failing.lock() = done.as_ref().err().map(|error| match error {
+                ServerError::History(_) => "its page history cannot be used",
+                _ => "it cannot be read",
+            });
+            done
         });
         done.await.map_err(|_| ServerError::Stopping)?
     }

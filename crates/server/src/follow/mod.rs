@@ -10,7 +10,7 @@ mod header;
 mod snapshot;
 mod source;
 
-pub use follower::{Current, Follower};
+pub use follower::{Current, Follower, FollowerState};
 pub use header::WalIndexHeader;
 pub use snapshot::Snapshot;
 pub use source::{FileStamp, SourceFiles};

@@ -7,7 +7,7 @@ pub fn raise_descriptor_limit() -> std::io::Result<u64> {
 }
 
 /// The limit; `None` = there is none that this system would tell.
-pub(super) fn allowed() -> Option<u64> {
+pub(crate) fn allowed() -> Option<u64> {
     #[cfg(unix)]
     return rlimit::Resource::NOFILE.get_soft().ok();
     #[cfg(not(unix))]

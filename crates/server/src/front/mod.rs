@@ -30,6 +30,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 pub(crate) use activity::{Activity, Watched};
 pub(crate) use bodies::{BadBody, Bodies, throw_away};
 pub(crate) use connections::Connections;
+pub(crate) use descriptors::allowed as descriptors_allowed;
 pub use descriptors::raise_descriptor_limit;
 pub(crate) use requests::{Requests, TooMany, UnderWay};
 pub(crate) use visitors::{From, Refused, Visitors, check_content_type};

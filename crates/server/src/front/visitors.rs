@@ -9,8 +9,9 @@ use std::{convert::Infallible, net::IpAddr, time::Duration};
 use axum::{
     body::Body,
     http::{
-        HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version,
+        HeaderName, HeaderValue, Method, Request, StatusCode, Version,
         header::{CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE},
+        request::Parts,
         uri::{Authority, Uri},
     },
     response::Response,
@@ -119,14 +120,15 @@ impl Visitors {
 }
 
 /// Whether a body is of a type that a page may send to any server without asking it first.
-pub(crate) fn check_content_type(headers: &HeaderMap) -> Result<(), Refused> {
+pub(crate) fn check_content_type(request: &Parts) -> Result<(), Refused> {
     let of_forms = |value: &HeaderValue| {
         let value = value.to_str().unwrap_or_default();
         let kind = value.split(';').next().unwrap_or_default();
         let kind = kind.trim().to_ascii_lowercase();
         kind == "text/plain" || kind == "application/x-www-form-urlencoded" || kind.starts_with("multipart/")
     };
-    match headers.get_all(CONTENT_TYPE).iter().any(of_forms) {
+    let posts = request.method == Method::POST;
+    match posts && request.headers.get_all(CONTENT_TYPE).iter().any(of_forms) {
         true => Err((
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "UNSUPPORTED_MEDIA_TYPE",

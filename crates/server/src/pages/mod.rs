@@ -33,7 +33,7 @@ use crate::{
     access::{Caller, CallerId},
     error::ServerError,
     follow::Follower,
-    metrics::Metrics,
+    metrics::{Metrics, Polled},
     turns::{NoTurn, Turn, Turns},
 };
 pub use query::{QueryError, QueryLimits, QueryRunner};
@@ -87,8 +87,11 @@ impl PagesEndpoint {
         let request = wire
             .to_request()
             .map_err(|e| Refusal::bad_request(e.to_string()))?;
+        let polls = request.long_poll.is_some() && request.since.is_some();
+        let polling = polls.then(|| self.metrics.polling());
         let revisions =
             selection::resolve(follower, &request, self.longest_poll, self.stopping.clone()).await?;
+        drop(polling);
         let reader = RevisionReader::new(Arc::clone(follower), revisions.at);
         let header = PullUpdatesHeader::new(
             &revisions.revision,
@@ -125,6 +128,10 @@ impl PagesEndpoint {
             (CONTENT_TYPE.as_str(), PROTOBUF.to_owned()),
             (FEATURES_HEADER, Features::ALL.to_header()),
         ];
-        Ok((StatusCode::OK, headers, body).into_response())
+        let mut answer = (StatusCode::OK, headers, body).into_response();
+        if polls {
+            answer.extensions_mut().insert(Polled);
+        }
+        Ok(answer)
     }
 }

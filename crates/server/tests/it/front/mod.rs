@@ -6,3 +6,4 @@ mod connections;
 mod paths;
 mod raw;
 mod stalls;
+mod telling;

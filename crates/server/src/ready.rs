@@ -1,0 +1,68 @@
+//! Whether the server can answer in full, for `GET /ready`. (`GET /health` says no more than that it is alive.)
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::{
+    databases::{Database, Databases},
+    follow::FollowerState,
+    system::disk_free,
+};
+
+/// What keeps a database from being served in full.
+#[derive(Debug, Serialize)]
+pub(crate) struct Problem {
+    /// Its name; told only to those who may know it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    pub code: &'static str,
+    pub message: &'static str,
+}
+
+/// The problems of all databases that are open. `reserve` = bytes that a disk must have left.
+pub(crate) async fn problems(databases: &Databases, reserve: u64) -> Vec<Problem> {
+    let open = databases.opened();
+    let look = move || {
+        open.iter()
+            .flat_map(|database| problems_of(database, reserve))
+            .collect()
+    };
+    // A look that panicked is reported by the thread it was on; the server is not ready then either.
+    tokio::task::spawn_blocking(look).await.unwrap_or_else(|_| {
+        vec![Problem {
+            database: None,
+            code: "UNKNOWN",
+            message: "how the databases are could not be found out",
+        }]
+    })
+}
+
+fn problems_of(database: &Database, reserve: u64) -> Vec<Problem> {
+    let files = database.follower().files();
+    let folder = files.path().parent().unwrap_or(Path::new("."));
+    let failing = match database.follower().state() {
+        FollowerState::Following => None,
+        FollowerState::Failing(why) => Some(("NOT_FOLLOWED", why)),
+    };
+    let moved = files.check_in_place().err();
+    let full = disk_free(folder).filter(|free| *free < reserve);
+    [
+        failing,
+        moved.map(|_| ("FILE_REPLACED", "its file was moved, removed or replaced")),
+        full.map(|_| {
+            (
+                "DISK_FULL",
+                "the disk that it and its page history are on is nearly full",
+            )
+        }),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|(code, message)| Problem {
+        database: Some(database.handle().name.to_string()),
+        code,
+        message,
+    })
+    .collect()
+}
