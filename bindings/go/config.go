@@ -24,6 +24,19 @@ type TursoSyncDbConfig struct {
 	RemoteAuthToken string
 	// AuthToken is another name of RemoteAuthToken.
 	AuthToken string
+	// RemoteUrlFunction is asked for the url before each request, in place of RemoteUrl. While it gives "", sync is paused:
+	// requests fail, and local reads and writes continue. It must answer at once, and name the same remote every time.
+	//
+	// This and the next two functions are called on threads of the library and during calls of this package, also several at a
+	// time. What they return as an error, or panic with, makes the request, push or pull fail with that text. They cannot use
+	// their own database: what they call of it fails at once, with [ErrTursoMisuse]. Nor can they call [runtime.Goexit].
+	RemoteUrlFunction func() (string, error)
+	// RemoteAuthTokenFunction is asked for the bearer token before each request, in place of RemoteAuthToken; "" is none. It may
+	// take its time, within RequestTimeoutMs; a call whose context ends does not wait for it.
+	RemoteAuthTokenFunction func() (string, error)
+	// Transform is asked about each local change of a row before it is pushed, and before a pull puts it back: nil keeps it as it
+	// is. It must decide at once.
+	Transform func(TursoMutation) (*TursoTransformResult, error)
 	// ClientName is how this client is called on the remote. Default: turso-sync-go.
 	ClientName string
 	// LongPollTimeoutMs is how many milliseconds a pull lets the remote wait for a change. Default: not at all.
@@ -112,9 +125,26 @@ func (c *TursoSyncDbConfig) check() (*options, source, error) {
 		encryptionCipher:        c.RemoteEncryptionCipher,
 		skipBootstrap:           c.BootstrapIfEmpty != nil && !*c.BootstrapIfEmpty,
 		acceptNewUrl:            c.AcceptNewUrl,
+		functions:               functions{token: c.RemoteAuthTokenFunction, transform: c.Transform},
 	}
-	o.url, err = withNamespace(c.RemoteUrl, c.Namespace)
-	m.note(err)
+	if c.RemoteUrlFunction == nil {
+		o.url, err = withNamespace(c.RemoteUrl, c.Namespace)
+		m.note(err)
+	} else {
+		o.functions.url = func() (string, error) {
+			url, err := c.RemoteUrlFunction()
+			if err != nil || url == "" {
+				return "", err
+			}
+			return withNamespace(url, c.Namespace)
+		}
+	}
+	if c.RemoteUrlFunction != nil && c.RemoteUrl != "" {
+		m.note(misuse("RemoteUrl is %q, and RemoteUrlFunction is given too: give one of them", c.RemoteUrl))
+	}
+	if o.functions.token != nil && o.token != "" {
+		m.note(misuse("RemoteAuthToken and RemoteAuthTokenFunction are both given: give one of them"))
+	}
 	if o.clientName == "" {
 		o.clientName = "turso-sync-go"
 	}
@@ -220,11 +250,10 @@ type syncConnector struct{ db *TursoSyncDb }
 
 // Connect opens a connection.
 func (c *syncConnector) Connect(ctx context.Context) (driver.Conn, error) {
-	c.db.mu.RLock()
-	defer c.db.mu.RUnlock()
-	if c.db.closed {
-		return nil, ErrTursoConnClosed
+	if err := c.db.enter(); err != nil {
+		return nil, err
 	}
+	defer c.db.users.Done()
 	conn, err := newConn(ctx, c.db.database, &c.db.source)
 	if err != nil {
 		return nil, err

@@ -102,6 +102,7 @@ const (
 	codeMisuse      ErrorCode = 12
 	codeTimeout     ErrorCode = 14
 	codeUnsupported ErrorCode = 25
+	codeCallback    ErrorCode = 33
 )
 
 var kinds = [...]error{

@@ -12,16 +12,9 @@ package turso
 #cgo darwin,amd64 LDFLAGS: ${SRCDIR}/lib/darwin_amd64/libpartial_sync.a -framework Security -framework CoreFoundation -framework SystemConfiguration -liconv
 #cgo darwin,arm64 LDFLAGS: ${SRCDIR}/lib/darwin_arm64/libpartial_sync.a -framework Security -framework CoreFoundation -framework SystemConfiguration -liconv
 
-#cgo noescape partial_sync_run
-#cgo nocallback partial_sync_run
-#cgo noescape partial_sync_fetch
-#cgo nocallback partial_sync_fetch
-#cgo noescape partial_sync_prepare
-#cgo nocallback partial_sync_prepare
+// Only what never asks for a page: before a page is fetched, the url function is called on the thread that needs it.
 #cgo noescape partial_sync_describe
 #cgo nocallback partial_sync_describe
-#cgo noescape partial_sync_reset
-#cgo nocallback partial_sync_reset
 
 #include <stdlib.h>
 #include "partial_sync.h"
@@ -117,6 +110,7 @@ type options struct {
 	pushOperationsThreshold, pullThreshold uint64
 	skipBootstrap                          bool
 	acceptNewUrl                           bool
+	functions                              functions
 }
 
 // database is an open database.
@@ -161,6 +155,7 @@ func openDatabase(o *options, stop canceller) (database, error) {
 		config.accept_new_url = 1
 	}
 	config.cancel = stop.handle
+	o.functions.register(config)
 	var e *C.PartialSyncError
 	return d, take(C.partial_sync_open(config, &d.handle, &e), e)
 }
@@ -169,6 +164,16 @@ func openDatabase(o *options, stop canceller) (database, error) {
 func (d database) settle() { C.partial_sync_settle(d.handle, 200) }
 
 func (d *database) close() { C.partial_sync_close(&d.handle) }
+
+// mayWait fails when this goroutine runs a function of the database, which would wait for what is called there.
+func (d database) mayWait() error {
+	if d.handle == nil {
+		return nil
+	}
+	var e *C.PartialSyncError
+	return take(C.partial_sync_may_wait(d.handle, &e), e)
+}
+
 func (d database) pull() (bool, error) {
 	var changed C.bool
 	var e *C.PartialSyncError
@@ -291,6 +296,11 @@ type statement struct {
 	compiled   C.int32_t
 	encoded    []byte // room for parameters, kept between executions
 	isLarge    bool   // the library holds a large batch of it
+	// Where the library puts what run and fetch give: here, so that an execution allocates nothing for it.
+	out struct {
+		batch C.PartialSyncBatch
+		err   *C.PartialSyncError
+	}
 }
 
 func (s *statement) finalize() { C.partial_sync_finalize(&s.handle) }
@@ -352,23 +362,20 @@ type batch struct {
 
 // run binds s.encoded and runs the statement from its beginning for this many rows; 0: to its end, without rows.
 func (s *statement) run(rows int) (batch, error) {
-	var b C.PartialSyncBatch
-	var e *C.PartialSyncError
 	parameters := (*C.uint8_t)(unsafe.Pointer(unsafe.SliceData(s.encoded)))
-	code := C.partial_sync_run(s.handle, parameters, C.size_t(len(s.encoded)), C.size_t(rows), 0, &b, &e)
-	return s.batch(&b, take(code, e))
+	code := C.partial_sync_run(s.handle, parameters, C.size_t(len(s.encoded)), C.size_t(rows), 0, &s.out.batch, &s.out.err)
+	return s.batch(code)
 }
 
 // fetch continues with what run began.
 func (s *statement) fetch(rows int) (batch, error) {
-	var b C.PartialSyncBatch
-	var e *C.PartialSyncError
-	code := C.partial_sync_fetch(s.handle, C.size_t(rows), 0, &b, &e)
-	return s.batch(&b, take(code, e))
+	return s.batch(C.partial_sync_fetch(s.handle, C.size_t(rows), 0, &s.out.batch, &s.out.err))
 }
 
-func (s *statement) batch(b *C.PartialSyncBatch, err error) (batch, error) {
-	if err != nil {
+func (s *statement) batch(code C.enum_PartialSyncCode) (batch, error) {
+	b := &s.out.batch
+	if err := take(code, s.out.err); err != nil {
+		s.out.err = nil
 		return batch{done: true}, err
 	}
 	s.isLarge = s.isLarge || b.length > 1<<20

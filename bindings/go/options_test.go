@@ -51,6 +51,10 @@ func TestWhatCannotBeIsRefusedByName(t *testing.T) {
 		`has no path`:        {Path: "?_txlock=deferred"},
 		`Namespace is "a b"`: {Namespace: "a b", RemoteUrl: "http://h"},
 		`Namespace is "a", and RemoteUrl has no host`: {Namespace: "a"},
+		`RemoteUrl is "http://h", and RemoteUrlFunction is given too: give one of them`: {
+			RemoteUrl: "http://h", RemoteUrlFunction: func() (string, error) { return "", nil }},
+		`RemoteAuthToken and RemoteAuthTokenFunction are both given: give one of them`: {
+			AuthToken: "t", RemoteAuthTokenFunction: func() (string, error) { return "", nil }},
 	} {
 		if config.Path == "" {
 			config.Path = "app.db"
@@ -142,6 +146,9 @@ func TestEveryOptionIsTakenUnderEachOfItsNamesAndHeldToItsRange(t *testing.T) {
 		}
 		check := func(set func(reflect.Value)) error {
 			config := TursoSyncDbConfig{Path: "app.db", RemoteEncryptionKey: "k", RemoteUrl: "http://h"}
+			if option.name == "RemoteUrlFunction" {
+				config.RemoteUrl = ""
+			}
 			set(field(&config, option.name))
 			_, _, err := config.check()
 			return err
@@ -167,6 +174,8 @@ func TestEveryOptionIsTakenUnderEachOfItsNamesAndHeldToItsRange(t *testing.T) {
 		case strings.HasPrefix(option.allowed, "one of '"):
 			good(check(func(v reflect.Value) { v.SetString(strings.Split(option.allowed, "'")[1]) }))
 			says(`"rot13"`, check(func(v reflect.Value) { v.SetString("rot13") }))
+		case kind == reflect.Func:
+			good(check(func(v reflect.Value) { v.Set(reflect.MakeFunc(v.Type(), nil)) }))
 		case kind == reflect.String:
 			good(check(func(v reflect.Value) { v.SetString("x") }))
 		case kind == reflect.Bool && option.allowed != "false":

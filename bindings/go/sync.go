@@ -16,9 +16,19 @@ type TursoSyncDb struct {
 	// Held by the one call that the canceller would reach.
 	turn chan struct{}
 
-	mu       sync.RWMutex
+	// Held for moments only: a function of the database is refused, and must not wait for this before.
+	mu       sync.Mutex
 	database database
-	closed   bool
+	users    sync.WaitGroup // calls that use the database; none begins when closing is closed
+	closing  chan struct{}
+}
+
+// TursoHydrated is what a hydration did.
+type TursoHydrated struct {
+	// Fetched is the number of pages that it fetched.
+	Fetched int
+	// Absent is the number of pages of the remote's database that are still absent.
+	Absent int
 }
 
 // TursoSyncDbStats are counters and sizes of a replica. Counters count from the moment it was opened.
@@ -66,7 +76,7 @@ func NewTursoSyncDb(ctx context.Context, config TursoSyncDbConfig) (*TursoSyncDb
 	if err != nil {
 		return nil, err
 	}
-	db := &TursoSyncDb{source: s, stop: stop, turn: make(chan struct{}, 1)}
+	db := &TursoSyncDb{source: s, stop: stop, turn: make(chan struct{}, 1), closing: make(chan struct{})}
 	err = guarded(ctx, stop.cancel, func() (err error) {
 		db.database, err = openDatabase(o, stop)
 		return err
@@ -81,11 +91,10 @@ func NewTursoSyncDb(ctx context.Context, config TursoSyncDbConfig) (*TursoSyncDb
 // Connect gives a pool of connections to the replica. It may be called more than once; close each pool when it is no
 // longer needed.
 func (d *TursoSyncDb) Connect(ctx context.Context) (*sql.DB, error) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	if d.closed {
-		return nil, ErrTursoConnClosed
+	if err := d.enter(); err != nil {
+		return nil, err
 	}
+	defer d.users.Done()
 	if ctx.Err() != nil {
 		return nil, &Error{Code: codeInterrupt, Message: "interrupted", cause: endOf(ctx)}
 	}
@@ -112,6 +121,17 @@ func (d *TursoSyncDb) Checkpoint(ctx context.Context) error {
 	return d.alone(ctx, func() error { return d.database.checkpoint() })
 }
 
+// Hydrate fetches absent pages: all of them where query is "", or those that a SELECT touches when the remote runs it. progress,
+// which may be nil, is told how many pages of how many were fetched (of 0: not known how many); it runs during the call, perhaps on another
+// thread, and cannot use the database. The end of ctx breaks it off; what has come stays.
+func (d *TursoSyncDb) Hydrate(ctx context.Context, query string, progress func(done, total int)) (did TursoHydrated, err error) {
+	err = d.alone(ctx, func() (err error) {
+		did, err = d.database.hydrate(query, progress)
+		return err
+	})
+	return did, err
+}
+
 // DiscardChange gives up a local change (see [Error.Change]): it is neither pushed nor put back, and what it did is gone
 // from here with the next pull. The way out when the remote refuses it. False when there is no such change.
 func (d *TursoSyncDb) DiscardChange(ctx context.Context, change int64) (found bool, err error) {
@@ -135,11 +155,10 @@ func (d *TursoSyncDb) DiscardChangeWithDependents(ctx context.Context, change in
 
 // Stats are counters and sizes. It asks nothing of the remote.
 func (d *TursoSyncDb) Stats(ctx context.Context) (TursoSyncDbStats, error) {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	if d.closed {
-		return TursoSyncDbStats{}, ErrTursoConnClosed
+	if err := d.enter(); err != nil {
+		return TursoSyncDbStats{}, err
 	}
+	defer d.users.Done()
 	if ctx.Err() != nil {
 		return TursoSyncDbStats{}, &Error{Code: codeInterrupt, Message: "interrupted", cause: endOf(ctx)}
 	}
@@ -147,12 +166,21 @@ func (d *TursoSyncDb) Stats(ctx context.Context) (TursoSyncDbStats, error) {
 }
 
 // Close waits for calls that are under way and closes the replica; its files are given back when the pools that Connect
-// gave are closed too. Closing twice does nothing.
+// gave are closed too. Closing twice does nothing. A function of the database cannot close it.
 func (d *TursoSyncDb) Close() error {
 	d.mu.Lock()
+	err := d.database.mayWait()
+	if err == nil && !d.isClosing() {
+		close(d.closing)
+	}
+	d.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	d.users.Wait()
+	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.closed {
-		d.closed = true
+	if d.database.handle != nil {
 		d.database.settle()
 		d.database.close()
 		d.stop.free()
@@ -160,19 +188,43 @@ func (d *TursoSyncDb) Close() error {
 	return nil
 }
 
+func (d *TursoSyncDb) isClosing() bool {
+	select {
+	case <-d.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// enter begins a call that uses the database, which ends with users.Done.
+func (d *TursoSyncDb) enter() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.database.mayWait(); err != nil {
+		return err
+	}
+	if d.isClosing() {
+		return ErrTursoConnClosed
+	}
+	d.users.Add(1)
+	return nil
+}
+
 // alone runs one call at a time, as the engine does: the canceller breaks whatever runs, which must not be another
 // goroutine's call.
 func (d *TursoSyncDb) alone(ctx context.Context, call func() error) error {
+	if err := d.enter(); err != nil {
+		return err
+	}
+	defer d.users.Done()
 	select {
 	case d.turn <- struct{}{}:
+	case <-d.closing:
+		return ErrTursoConnClosed
 	case <-ctx.Done():
 		return &Error{Code: codeInterrupt, Message: "interrupted while waiting for another pull, push or checkpoint", cause: endOf(ctx)}
 	}
 	defer func() { <-d.turn }()
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	if d.closed {
-		return ErrTursoConnClosed
-	}
 	return guarded(ctx, d.stop.cancel, call)
 }

@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"context"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
@@ -8,13 +9,145 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"turso"
 )
 
-// Code of the caller that runs in the middle of a call: none of it may wait for itself. The driver has no functions that the
-// engine asks; what there is comes from database/sql.
+// Code of the caller that runs in the middle of a call: none of it may wait for itself. Some of it is asked by the engine, and
+// some by database/sql.
+
+// nosy uses everything of a database that it can get hold of.
+type nosy struct {
+	t           *testing.T
+	path        string
+	db          *turso.TursoSyncDb
+	conn        *sql.DB
+	statement   *sql.Stmt
+	another     *sql.DB
+	on          atomic.Bool
+	called      atomic.Int64
+	unconnected captured
+}
+
+func (n *nosy) look() {
+	if !n.on.Load() {
+		return
+	}
+	n.called.Add(1)
+	what := n.unconnected.hold()
+	_, err := turso.NewTursoSyncDb(ctx, turso.TursoSyncDbConfig{
+		Path: n.path, RemoteAuthTokenFunction: func() (string, error) { return string(what[:]), nil }})
+	refused := map[string]error{"NewTursoSyncDb": err}
+	if n.db != nil {
+		_, refused["Connect"] = n.db.Connect(ctx)
+		_, refused["Pull"] = n.db.Pull(ctx)
+		refused["Push"] = n.db.Push(ctx)
+		refused["Checkpoint"] = n.db.Checkpoint(ctx)
+		_, refused["Stats"] = n.db.Stats(ctx)
+		_, refused["DiscardChange"] = n.db.DiscardChange(ctx, 1)
+		_, refused["DiscardChangeWithDependents"] = n.db.DiscardChangeWithDependents(ctx, 1)
+		_, refused["Hydrate"] = n.db.Hydrate(ctx, "", nil)
+		refused["Close"] = n.db.Close()
+	}
+	if n.conn != nil {
+		until, cancel := context.WithCancel(ctx)
+		defer cancel()
+		_, refused["Exec"] = n.conn.ExecContext(until, "INSERT INTO notes(title) VALUES ('nosy')")
+		refused["QueryRow"] = n.conn.QueryRow("SELECT count(*) FROM messages").Scan(new(int))
+		_, refused["Prepare"] = n.conn.Prepare("SELECT 2")
+		_, refused["Begin"] = n.conn.BeginTx(until, nil)
+		refused["a prepared statement"] = n.statement.QueryRow(1).Scan(new(int))
+	}
+	for what, err := range refused {
+		if !errors.Is(err, turso.ErrTursoMisuse) || !strings.Contains(err.Error(), "its own database") {
+			n.t.Errorf("%s: %v", what, err)
+		}
+	}
+	// Another database may be used.
+	if err := n.another.QueryRow("SELECT 1").Scan(new(int)); err != nil {
+		n.t.Error(err)
+	}
+	alive()
+}
+
+// while runs a call during which the function is asked.
+func (n *nosy) while(what string, call func()) {
+	n.t.Helper()
+	n.called.Store(0)
+	n.on.Store(true)
+	call()
+	n.on.Store(false)
+	if n.called.Load() == 0 {
+		n.t.Errorf("%s has not asked", what)
+	}
+}
+
+func TestB8AFunctionThatUsesItsOwnDatabaseIsRefusedAtOnce(t *testing.T) {
+	url := serve(t, messages)
+	_, another := replica(t, prefix(url, inFolder(t, "another.db")))
+	for _, how := range []string{"url", "token", "transform", "progress"} {
+		t.Run(how, func(t *testing.T) {
+			n := &nosy{t: t, path: inFolder(t, "app.db"), another: another}
+			config := prefix(url, n.path)
+			switch how {
+			case "url":
+				config.RemoteUrl, config.RemoteUrlFunction = "", func() (string, error) { n.look(); return url, nil }
+			case "token":
+				config.RemoteAuthTokenFunction = func() (string, error) { n.look(); return "any", nil }
+			case "transform":
+				config.Transform = func(turso.TursoMutation) (*turso.TursoTransformResult, error) { n.look(); return nil, nil }
+			}
+			var err error
+			if how == "url" || how == "token" {
+				n.while("the first connect", func() { n.db, err = turso.NewTursoSyncDb(ctx, config) })
+			} else {
+				n.db, err = turso.NewTursoSyncDb(ctx, config)
+			}
+			must(t, err)
+			n.conn, err = n.db.Connect(ctx)
+			must(t, err)
+			n.statement, err = n.conn.Prepare("SELECT length(body) FROM messages WHERE id = ?")
+			must(t, err)
+			exec1(t, n.conn, "INSERT INTO notes(title) VALUES (random())")
+			if how == "url" || how == "token" {
+				n.while("a query", func() { one[string](t, n.conn, "SELECT body FROM messages WHERE id = 9000") })
+				n.while("rows", func() {
+					rows, err := n.conn.Query("SELECT id FROM messages WHERE id < 4000")
+					must(t, err)
+					equal(t, "rows", countRows(t, rows), 3999)
+				})
+				n.while("a write", func() { exec1(t, n.conn, "UPDATE messages SET body = 'x' WHERE id = 12000") })
+			}
+			if how != "progress" {
+				n.while("a push", func() { must(t, n.db.Push(ctx)) })
+				exec1(t, n.conn, "INSERT INTO notes(title) VALUES (random())")
+				exec1(t, another, "INSERT INTO notes(id, title) VALUES (1000 + abs(random() % 1000), random())")
+				n.while("a pull", func() {
+					_, err := n.db.Pull(ctx)
+					must(t, err)
+				})
+			}
+			if how == "url" || how == "token" || how == "progress" {
+				n.while("a hydration", func() {
+					_, err := n.db.Hydrate(ctx, "", func(int, int) {
+						if how == "progress" {
+							n.look()
+						}
+					})
+					must(t, err)
+				})
+			}
+			equal(t, "what was written by the function", one[int](t, n.conn, "SELECT count(*) FROM notes WHERE title = 'nosy'"), 0)
+			equal(t, "the row", one[int](t, n.conn, "SELECT length(body) FROM messages WHERE id = 3"), 180)
+			must(t, n.statement.Close())
+			must(t, n.conn.Close())
+			must(t, n.db.Close())
+			n.unconnected.areGone(t)
+		})
+	}
+}
 
 // asks is a value that asks a database what it is.
 type asks struct {

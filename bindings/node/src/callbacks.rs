@@ -29,9 +29,9 @@ fn question(kind: &str) -> Question {
 pub(crate) fn url_function(mailbox: &Arc<Mailbox>) -> UrlSource {
     let mailbox = mailbox.clone();
     let last = Mutex::new(None);
-    UrlSource::function(move || {
+    UrlSource::try_function(move || {
         if mailbox.is_own_thread() {
-            return last.lock().clone();
+            return Ok(last.lock().clone());
         }
         let ask = || mailbox.ask_blocking(question("url"));
         // On a thread of the engine's runtime the other tasks continue meanwhile.
@@ -39,13 +39,12 @@ pub(crate) fn url_function(mailbox: &Arc<Mailbox>) -> UrlSource {
             Ok(_) => tokio::task::block_in_place(ask),
             Err(_) => ask(),
         };
-        let (url, problem) = match answer {
-            Ok(Answer::Text(url)) => (url, None),
-            Ok(_) => (None, Some("it gave no text".into())),
-            Err(refused) => (None, Some(refused.message)),
+        let url = match answer {
+            Ok(Answer::Text(url)) => Ok(url),
+            Ok(_) => Err("it gave no text".into()),
+            Err(refused) => Err(refused.message.into()),
         };
-        last.lock().clone_from(&url);
-        *mailbox.url_problem.lock() = problem;
+        last.lock().clone_from(url.as_ref().unwrap_or(&None));
         url
     })
 }

@@ -5,7 +5,6 @@ use partial_sync::{
     Error, ErrorKind,
     options::{Language, in_language},
 };
-use partial_sync_transport::RemoteErrorKind;
 use partial_sync_vfs::sqlite::code_names::name_of;
 
 /// What `lib/error.js` makes a `SqliteError` of.
@@ -17,8 +16,6 @@ pub struct Failure {
     pub kind: &'static str,
     /// SQLite's extended result code.
     pub raw_code: i32,
-    /// Whether the remote was needed while there was no url.
-    pub paused: bool,
     /// The local change that a push or pull failed at.
     pub change: Option<i64>,
 }
@@ -30,7 +27,6 @@ impl From<&Error> for Failure {
             kind: error.kind().name(),
             raw_code: error.sqlite_code(),
             change: error.change().map(|change| change.0),
-            paused: error.remote().is_some_and(|e| e.kind == RemoteErrorKind::Paused),
         }
     }
 }
@@ -61,7 +57,6 @@ impl Failure {
             message,
             kind: kind.name(),
             raw_code: kind.sqlite_code(),
-            paused: false,
             change: None,
         }
     }

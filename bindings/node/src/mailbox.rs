@@ -42,8 +42,6 @@ pub(crate) struct Mailbox {
     waiting: Mutex<Option<HashMap<u32, Then>>>,
     next: AtomicU32,
     thread: ThreadId,
-    /// What the url function threw when it was asked last. The engine only knows that there is no url.
-    pub(crate) url_problem: Mutex<Option<String>>,
 }
 
 impl Mailbox {
@@ -58,20 +56,13 @@ impl Mailbox {
             waiting: Mutex::new(Some(HashMap::new())),
             next: AtomicU32::new(1),
             thread: thread::current().id(),
-            url_problem: Mutex::default(),
         }))
     }
 
     /// Does the work of a job and tells how it ended.
     pub(crate) fn settle(&self, job: u32, work: impl FnOnce() -> Result<Outcome, Failure>) {
         let outcome = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Failure::panicked()));
-        let mut outcome = outcome.unwrap_or_else(Outcome::failed);
-        if let Some(failure) = &mut outcome.error
-            && failure.paused
-            && let Some(problem) = &*self.url_problem.lock()
-        {
-            failure.message = format!("the url function failed: {problem} ({})", failure.message);
-        }
+        let outcome = outcome.unwrap_or_else(Outcome::failed);
         self.settled.call(
             FnArgs::from((job, outcome)),
             ThreadsafeFunctionCallMode::NonBlocking,

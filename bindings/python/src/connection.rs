@@ -9,7 +9,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use partial_sync::CancelHandle;
+use partial_sync::{CancelHandle, HydrateProgress};
 use pyo3::{
     PyTraverseError, PyVisit,
     exceptions::{PyTypeError, PyValueError},
@@ -23,6 +23,7 @@ use crate::{
     errors::ProgrammingError,
     functions,
     open::{Local, Remote},
+    program_code,
     reader::TextFactory,
     row_factory::RowFactory,
 };
@@ -412,6 +413,41 @@ impl Connection {
             true => Ok(database.discard_change_with_dependents(change)?.len()),
             false => Ok(usize::from(database.discard_change(change)?)),
         })
+    }
+
+    fn _hydrate(
+        &self,
+        py: Python<'_>,
+        query: Option<&str>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<(u32, u32)> {
+        let core = self.core()?;
+        let cancel = core.cancel.clone().unwrap_or_default();
+        let callbacks = self.opened.get().map(|opened| opened.callbacks.clone());
+        let raised = Mutex::new(None);
+        let tell = |at: HydrateProgress| {
+            let Some((progress, callbacks)) = progress.as_ref().zip(callbacks.as_ref()) else {
+                return;
+            };
+            let told = callbacks.answer(|py| {
+                if let Err(error) = program_code::call(progress.bind(py), (at.fetched, at.total)) {
+                    raised.lock().get_or_insert(error);
+                    cancel.cancel();
+                }
+                Ok(())
+            });
+            if told.is_err() {
+                cancel.cancel();
+            }
+        };
+        let done = self.sync(py, |database| match query {
+            None => database.hydrate(tell),
+            Some(query) => database.hydrate_query(query, tell),
+        });
+        match raised.into_inner() {
+            Some(error) => Err(error),
+            None => done.map(|done| (done.fetched, done.absent)),
+        }
     }
 
     fn _checkpoint(&self, py: Python<'_>) -> PyResult<()> {

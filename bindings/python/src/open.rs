@@ -142,10 +142,8 @@ fn url_source(url: Bound<'_, PyAny>, callbacks: &Arc<Callbacks>) -> PyResult<Url
         return Ok(UrlSource::Fixed(url.to_str()?.to_owned()));
     }
     let (function, callbacks) = (callbacks.source(url.unbind()), callbacks.clone());
-    Ok(UrlSource::function(move || {
-        callbacks
-            .answer(|py| program_code::call(&function.get(py)?, ())?.extract::<Option<String>>())
-            .unwrap_or_default()
+    Ok(UrlSource::try_function(move || {
+        Ok(callbacks.answer(|py| program_code::call(&function.get(py)?, ())?.extract::<Option<String>>())?)
     }))
 }
 

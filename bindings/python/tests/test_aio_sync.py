@@ -179,7 +179,7 @@ async def test_cancelling_breaks_a_pull_and_a_push(url: str, tmp_path: Path) -> 
             await conn.execute("INSERT INTO messages(text) VALUES ('mine')")
             await conn.commit()
             proxy.delay = DELAY
-            for call in (conn.pull, conn.push):
+            for call in (conn.pull, conn.push, conn.hydrate):
                 proxy.waiting.clear()
                 task = asyncio.create_task(call())
                 await asyncio.to_thread(proxy.waiting.wait, 10)
@@ -192,6 +192,8 @@ async def test_cancelling_breaks_a_pull_and_a_push(url: str, tmp_path: Path) -> 
             await conn.push()
             await conn.pull()
             assert await conn.execute_fetchall("SELECT COUNT(*) FROM messages WHERE text = 'mine'") == [(1,)]
+            told: list[int] = []
+            assert (await conn.hydrate(progress=lambda fetched, total: told.append(fetched))).absent == 0 and told
 
 
 @in_a_loop

@@ -191,6 +191,25 @@ def test_what_a_function_of_the_program_raises_is_the_cause(shared_url: str, tmp
     assert list(tmp_path.iterdir()) == [], "a first connect that failed leaves nothing"
 
 
+def test_what_a_url_function_raises_is_the_error_of_the_call(url: str, tmp_path: Path) -> None:
+    urls: list[str] = []
+
+    def function() -> str:
+        if not urls:
+            raise LookupError("no settings yet")
+        return urls[-1]
+
+    with pytest.raises(turso.OperationalError, match="the url function failed: .*no settings yet") as caught:
+        turso.sync.connect(tmp_path / "a.db", function)
+    assert isinstance(caught.value.__cause__, LookupError) and caught.value.kind == "callback"
+    assert list(tmp_path.glob("a.db*")) == [], "a first connect that failed leaves nothing"
+    urls.append(url)
+    conn = turso.sync.connect(tmp_path / "a.db", function)
+    urls.clear()
+    with pytest.raises(turso.OperationalError, match="the url function failed: .*no settings yet"):
+        conn.pull()
+
+
 def test_a_transform_keeps_skips_and_rewrites_changes(url: str, tmp_path: Path) -> None:
     seen: list[Mutation] = []
 
@@ -249,6 +268,38 @@ def test_what_a_transform_raises_stops_the_push(url: str, tmp_path: Path) -> Non
         conn.push()
     assert isinstance(caught.value.__cause__, ValueError)
     assert conn.stats().cdc_operations == 1
+
+
+def test_hydrating_fetches_what_is_absent_and_tells_how_far_it_is(url: str, tmp_path: Path) -> None:
+    conn = turso.sync.connect(tmp_path / "a.db", url, partial_sync_opts=PREFIX)
+    some = conn.hydrate("SELECT text FROM messages WHERE id = 15000")
+    assert some.fetched > 0 and some.absent > 0
+    requests = conn.stats().requests
+    conn.execute("SELECT text FROM messages WHERE id = 15000").fetchall()
+    assert conn.stats().requests == requests
+
+    def raises(fetched: int, total: int) -> None:
+        raise LookupError("enough")
+
+    with pytest.raises(LookupError, match="enough"):
+        conn.hydrate(progress=raises)
+    told: list[tuple[int, int]] = []
+    everything = conn.hydrate(progress=lambda *at: told.append(at))
+    assert everything == turso.sync.Hydrated(told[-1][0], 0) and told[-1][0] == told[-1][1]
+    requests = conn.stats().requests
+    assert conn.execute("SELECT COUNT(*) FROM messages WHERE text <> ''").fetchone() == (20_000,)
+    assert conn.stats().requests == requests
+    with pytest.raises(turso.Error, match="nowhere"):
+        conn.hydrate("SELECT * FROM nowhere")
+
+
+def test_what_is_told_of_a_hydration_cannot_use_the_connection(url: str, tmp_path: Path) -> None:
+    conn = turso.sync.connect(tmp_path / "a.db", url, partial_sync_opts=PREFIX)
+    with pytest.raises(turso.OperationalError, match="in the middle of a request"):
+        conn.hydrate(progress=lambda *at: conn.execute("SELECT text FROM messages WHERE id = 15000").fetchall())
+    with pytest.raises(turso.ProgrammingError, match="in the middle of a request"):
+        conn.hydrate(progress=lambda *at: conn.pull())
+    assert conn.hydrate().absent == 0
 
 
 def test_a_change_that_breaks_a_constraint_of_the_remote_is_an_integrity_error(

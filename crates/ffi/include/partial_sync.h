@@ -169,12 +169,14 @@ typedef struct PartialSyncInterrupt PartialSyncInterrupt;
 // one fails with `PARTIAL_SYNC_CODE_MISUSE`, or gives nothing where it cannot fail.
 typedef struct PartialSyncStatement PartialSyncStatement;
 
-// Asked for the url before each request: answer with `partial_sync_answer_text`. Without an answer sync is paused:
-// requests fail, and local reads and writes continue. It must name the same remote every time.
+// Asked for the url before each request: answer with `partial_sync_answer_text`, or with `partial_sync_answer_fail`, which
+// makes the request fail. Without an answer sync is paused: requests fail, and local reads and writes continue. It must
+// answer at once, and name the same remote every time.
 typedef void (*PartialSyncUrlFunction)(void *user_data, struct PartialSyncAnswer *answer);
 
 // Asked for the bearer token before each request, retries included: answer with `partial_sync_answer_text`, or with
-// `partial_sync_answer_fail`, which makes the request fail. Without an answer no token is sent.
+// `partial_sync_answer_fail`, which makes the request fail. Without an answer no token is sent. It runs on a thread of its own
+// and may take its time, within the timeout; a call that is broken off does not wait for it.
 typedef void (*PartialSyncTokenFunction)(void *user_data, struct PartialSyncAnswer *answer);
 
 // A value of a row. Only what belongs to its type is set; the rest is 0.
@@ -290,10 +292,11 @@ typedef struct PartialSyncConfig {
   // Asked about each local change before it is pushed or put back; NULL for none.
   //
   // The functions are called during calls that you make, and on threads of the library; also several at a time. They
-  // must return soon and normally: no `longjmp`, no C++ exception. What they call of their own database, of its
-  // connections and statements fails with `PARTIAL_SYNC_CODE_MISUSE` at once, or gives nothing: it could wait for them.
-  // They may release handles. On a thread of yours for which a function waits they are not known: what is called there
-  // waits for the function, until the timeout. They are called as long as the database, or a connection to it, is open.
+  // must return normally (no `longjmp`, no C++ exception) and, but for that of the token, soon. What they call of their
+  // own database, of its connections and statements fails with `PARTIAL_SYNC_CODE_MISUSE` at once, or gives nothing: it
+  // could wait for them. They may release handles. On a thread of yours for which a function waits they are not known:
+  // what is called there waits for the function, until the timeout. They are called as long as the database, or a
+  // connection to it, is open.
   PartialSyncTransformFunction transform;
   // What the functions are given as their first argument.
   void *user_data;
@@ -524,6 +527,11 @@ enum PartialSyncCode partial_sync_connect(const struct PartialSyncDatabase *data
 
 // Whether the database is a replica of a remote, reachable or not, and no plain local one. False for NULL.
 bool partial_sync_is_replica(const struct PartialSyncDatabase *database);
+
+// Fails with `PARTIAL_SYNC_CODE_MISUSE` when this thread runs a function of the database, which would wait for what is called
+// there. For libraries that stand on this one and have waits of their own; this one's own functions ask by themselves.
+enum PartialSyncCode partial_sync_may_wait(const struct PartialSyncDatabase *database,
+                                           struct PartialSyncError **error);
 
 // Replaces the bearer token, from any thread; the next request carries it, a retry included. Only for a database that
 // was opened with a token (`""` counts, and sends none).

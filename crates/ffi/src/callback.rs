@@ -4,7 +4,6 @@
 
 use std::{
     ffi::{CString, c_char, c_void},
-    future::ready,
     path::Path,
     sync::Arc,
 };
@@ -38,13 +37,15 @@ enum Said {
     Fail(String),
 }
 
-/// Asked for the url before each request: answer with `partial_sync_answer_text`. Without an answer sync is paused:
-/// requests fail, and local reads and writes continue. It must name the same remote every time.
+/// Asked for the url before each request: answer with `partial_sync_answer_text`, or with `partial_sync_answer_fail`, which
+/// makes the request fail. Without an answer sync is paused: requests fail, and local reads and writes continue. It must
+/// answer at once, and name the same remote every time.
 pub type PartialSyncUrlFunction =
     Option<unsafe extern "C" fn(user_data: *mut c_void, answer: *mut PartialSyncAnswer)>;
 
 /// Asked for the bearer token before each request, retries included: answer with `partial_sync_answer_text`, or with
-/// `partial_sync_answer_fail`, which makes the request fail. Without an answer no token is sent.
+/// `partial_sync_answer_fail`, which makes the request fail. Without an answer no token is sent. It runs on a thread of its own
+/// and may take its time, within the timeout; a call that is broken off does not wait for it.
 pub type PartialSyncTokenFunction =
     Option<unsafe extern "C" fn(user_data: *mut c_void, answer: *mut PartialSyncAnswer)>;
 
@@ -221,11 +222,12 @@ impl Callbacks {
 
     pub(crate) fn url(&self, function: PartialSyncUrlFunction) -> Option<UrlSource> {
         let (function, callbacks) = (function?, self.clone());
-        Some(UrlSource::function(move || {
+        Some(UrlSource::try_function(move || {
             // SAFETY: the caller gave a function of this type, to be called with this data.
             match callbacks.ask(|data, answer| unsafe { function(data, answer) }) {
-                Some(Said::Text(url)) => Some(url),
-                _ => None,
+                Some(Said::Text(url)) => Ok(Some(url)),
+                Some(Said::Fail(message)) => Err(message.into()),
+                _ => Ok(None),
             }
         }))
     }
@@ -233,13 +235,19 @@ impl Callbacks {
     pub(crate) fn token(&self, function: PartialSyncTokenFunction) -> Option<AuthToken> {
         let (function, callbacks) = (function?, self.clone());
         Some(AuthToken::function(move || {
-            // SAFETY: the caller gave a function of this type, to be called with this data.
-            let said = callbacks.ask(|data, answer| unsafe { function(data, answer) });
-            ready(match said {
-                Some(Said::Text(token)) => Ok(Some(token)),
-                Some(Said::Fail(message)) => Err(message.into()),
-                _ => Ok(None),
-            })
+            let callbacks = callbacks.clone();
+            async move {
+                // It may take its time, to refresh the token, and must not keep a thread that moves bytes.
+                let asked = tokio::task::spawn_blocking(move || {
+                    // SAFETY: the caller gave a function of this type, to be called with this data.
+                    callbacks.ask(|data, answer| unsafe { function(data, answer) })
+                });
+                match asked.await? {
+                    Some(Said::Text(token)) => Ok(Some(token)),
+                    Some(Said::Fail(message)) => Err(message.into()),
+                    _ => Ok(None),
+                }
+            }
         }))
     }
 

@@ -83,10 +83,11 @@ pub struct PartialSyncConfig {
     /// Asked about each local change before it is pushed or put back; NULL for none.
     ///
     /// The functions are called during calls that you make, and on threads of the library; also several at a time. They
-    /// must return soon and normally: no `longjmp`, no C++ exception. What they call of their own database, of its
-    /// connections and statements fails with `PARTIAL_SYNC_CODE_MISUSE` at once, or gives nothing: it could wait for them.
-    /// They may release handles. On a thread of yours for which a function waits they are not known: what is called there
-    /// waits for the function, until the timeout. They are called as long as the database, or a connection to it, is open.
+    /// must return normally (no `longjmp`, no C++ exception) and, but for that of the token, soon. What they call of their
+    /// own database, of its connections and statements fails with `PARTIAL_SYNC_CODE_MISUSE` at once, or gives nothing: it
+    /// could wait for them. They may release handles. On a thread of yours for which a function waits they are not known:
+    /// what is called there waits for the function, until the timeout. They are called as long as the database, or a
+    /// connection to it, is open.
     pub transform: PartialSyncTransformFunction,
     /// What the functions are given as their first argument.
     pub user_data: *mut c_void,
@@ -152,13 +153,15 @@ impl PartialSyncConfig {
                 .unwrap_or_default(),
         };
         let name = name_of(path);
+        // Before anything can fail: it releases the caller's data when it goes.
+        let callbacks = Callbacks::new(config.user_data, config.release, name.clone());
         refuse_when_asked(&name)?;
         // SAFETY: the caller says so.
-        let (builder, token) = unsafe { config.builder(&name)? };
+        let (builder, token) = unsafe { config.builder(&callbacks)? };
         Ok((builder.connect()?, name, token))
     }
 
-    unsafe fn builder(&self, name: &Arc<Path>) -> Result<(Builder, Option<Token>)> {
+    unsafe fn builder(&self, callbacks: &Callbacks) -> Result<(Builder, Option<Token>)> {
         let optional = |field, option: OptionSpec| {
             let name = option.c[0];
             // SAFETY: the caller of `connect` says so, for every text of the struct.
@@ -168,8 +171,6 @@ impl PartialSyncConfig {
             }
             Result::Ok(given)
         };
-        // Before anything can fail: it releases the caller's data when it goes.
-        let callbacks = Callbacks::new(self.user_data, self.release, name.clone());
         // SAFETY: as above.
         let mut builder = Database::builder(unsafe { text(self.path, "config.path") }?).share_memory();
         let mut token = None;

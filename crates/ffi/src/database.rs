@@ -116,6 +116,17 @@ pub unsafe extern "C" fn partial_sync_is_replica(database: *const PartialSyncDat
     quietly(false, || database.is_some_and(|d| d.database.is_replica()))
 }
 
+/// Fails with `PARTIAL_SYNC_CODE_MISUSE` when this thread runs a function of the database, which would wait for what is called
+/// there. For libraries that stand on this one and have waits of their own; this one's own functions ask by themselves.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn partial_sync_may_wait(
+    database: *const PartialSyncDatabase,
+    error: *mut *mut PartialSyncError,
+) -> PartialSyncCode {
+    // SAFETY: by the rules of the boundary.
+    unsafe { call(error, || handle(database, "database")?.enter().map(drop)) }
+}
+
 /// Replaces the bearer token, from any thread; the next request carries it, a retry included. Only for a database that
 /// was opened with a token (`""` counts, and sends none).
 #[unsafe(no_mangle)]

@@ -53,6 +53,7 @@ __all__ = [
     "DataError",
     "DatabaseError",
     "Error",
+    "Hydrated",
     "IntegrityError",
     "InterfaceError",
     "InternalError",
@@ -181,6 +182,16 @@ class Stats:
     prefetch_wasted: int
 
 
+@dataclass(frozen=True)
+class Hydrated:
+    """What a hydration did."""
+
+    #: Pages that it fetched.
+    fetched: int
+    #: Pages of the remote's database that are still absent.
+    absent: int
+
+
 class ConnectionSync(Connection):
     """A connection to a replica. Made by :func:`turso.sync.connect`."""
 
@@ -200,6 +211,15 @@ class ConnectionSync(Connection):
         cannot stay without it. Gives how many changes were given up.
         """
         return self._discard_change(change, with_dependents)
+
+    def hydrate(
+        self, query: str | None = None, *, progress: Callable[[int, int], object] | None = None
+    ) -> Hydrated:
+        """Fetches absent pages: all of them, or those that a SELECT touches when the remote runs it.
+        ``progress(fetched, total)`` is called for each page, perhaps on another thread; ``total`` is 0 for a query.
+        It cannot use the connection, and what it raises ends the call. What has come stays.
+        """
+        return Hydrated(*self._hydrate(query, progress))
 
     def checkpoint(self) -> None:
         """Moves the write-ahead log into the database file."""

@@ -45,7 +45,8 @@ options! {
     /// The remote: `libsql://`, `turso://`, `https://` or `http://`. A function is asked before each request; nothing pauses sync.
     REMOTE_URL = "remote_url" {
         takes: Takes::TextOrFunction, default: Default::Words("a plain local database, or the url that the replica at the path knows"),
-        node: &["url"], python: &["remote_url"], go: &["RemoteUrl"], c: &["url", "url_function"],
+        node: &["url"], python: &["remote_url"], go: &["RemoteUrl", "RemoteUrlFunction"],
+        c: &["url", "url_function"],
         rust: &["remote"], program: &["--url"],
     }
     /// Name of the database on a remote that serves several.
@@ -54,7 +55,7 @@ options! {
     REMOTE_AUTH_TOKEN = "remote_auth_token" {
         takes: Takes::AnyTextOrFunction,
         node: &["authToken"], python: &["remote_auth_token", "auth_token"],
-        go: &["RemoteAuthToken", "AuthToken"], c: &["auth_token", "token_function"],
+        go: &["RemoteAuthToken", "AuthToken", "RemoteAuthTokenFunction"], c: &["auth_token", "token_function"],
         rust: &["auth_token"], program: &["--auth-token"],
     }
     /// Partial sync, whose options follow. Without it the first connect downloads everything.
@@ -180,7 +181,8 @@ options! {
     /// Rewrites or skips local changes before they are pushed, and before a pull puts them back.
     TRANSFORM = "transform" {
         takes: Takes::Function,
-        node: &["transform"], python: &["transform"], c: &["transform"], rust: &["transform"],
+        node: &["transform"], python: &["transform"], go: &["Transform"], c: &["transform"],
+        rust: &["transform"],
     }
     /// Sends every request.
     FETCH = "fetch" {

@@ -5,7 +5,7 @@
 #include "support.h"
 
 struct asked {
-    const char *url, *token;
+    const char *url, *token, *problem;
     int urls, tokens, inserts, updates, released;
 };
 
@@ -13,7 +13,9 @@ static void answer_url(void *user_data, PartialSyncAnswer *answer)
 {
     struct asked *asked = user_data;
     asked->urls++;
-    if (asked->url)
+    if (asked->problem)
+        partial_sync_answer_fail(answer, asked->problem);
+    else if (asked->url)
         partial_sync_answer_text(answer, asked->url, -1);
 }
 
@@ -85,6 +87,9 @@ void functions_of_the_caller_are_asked(const char *url)
     EXPECT(strstr(partial_sync_error_message(error), "paused") != NULL);
     partial_sync_error_free(&error);
     asked.url = url;
+    asked.problem = "no settings yet";
+    FAILS(partial_sync_push(db, &error), PARTIAL_SYNC_CODE_CALLBACK, "the url function failed: no settings yet");
+    asked.problem = NULL;
     asked.token = NULL;
     EXPECT(partial_sync_push(db, &error) != PARTIAL_SYNC_CODE_OK);
     EXPECT(strstr(partial_sync_error_message(error), "nobody is signed in") != NULL);
@@ -134,10 +139,14 @@ static void use_everything(struct nosy *nosy)
     char *revision = NULL;
     bool row;
     nosy->called++;
-    PartialSyncConfig again = {.size = sizeof again, .path = nosy->path};
+    struct asked unasked = {.url = nosy->url};
+    PartialSyncConfig again = {
+        .size = sizeof again, .path = nosy->path, .url_function = answer_url, .user_data = &unasked, .release = release};
     REFUSED(partial_sync_open(&again, &db, &error));
+    EXPECT(unasked.urls == 0 && unasked.released == 1);
     if (nosy->db) {
         REFUSED(partial_sync_connect(nosy->db, &conn, &error));
+        REFUSED(partial_sync_may_wait(nosy->db, &error));
         REFUSED(partial_sync_pull(nosy->db, NULL, &error));
         REFUSED(partial_sync_pull_waiting(nosy->db, 1, NULL, &error));
         REFUSED(partial_sync_push(nosy->db, &error));

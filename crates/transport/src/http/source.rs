@@ -10,15 +10,15 @@ use crate::{
     url::RemoteUrl,
 };
 
+/// What a function of the application failed with.
+type FunctionError = Box<dyn std::error::Error + Send + Sync>;
+
 /// Gives the url; `None` = sync is paused.
-pub type UrlFunction = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+pub type UrlFunction = Arc<dyn Fn() -> Result<Option<String>, FunctionError> + Send + Sync>;
 
 /// Gives the token; `None` = send none.
-pub type TokenFunction = Arc<
-    dyn Fn() -> BoxFuture<'static, Result<Option<String>, Box<dyn std::error::Error + Send + Sync>>>
-        + Send
-        + Sync,
->;
+pub type TokenFunction =
+    Arc<dyn Fn() -> BoxFuture<'static, Result<Option<String>, FunctionError>> + Send + Sync>;
 
 /// The url of a remote. `Debug` shows no secrets.
 #[derive(Clone)]
@@ -33,6 +33,13 @@ pub enum UrlSource {
 impl UrlSource {
     /// A function asked before each request; it must return at once.
     pub fn function(f: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
+        Self::try_function(move || Ok(f()))
+    }
+
+    /// The same for one that can fail, which makes the request fail.
+    pub fn try_function(
+        f: impl Fn() -> Result<Option<String>, FunctionError> + Send + Sync + 'static,
+    ) -> Self {
         Self::Function(Arc::new(f))
     }
 
@@ -48,13 +55,16 @@ impl UrlSource {
     pub(super) fn ask(&self) -> Result<RemoteUrl, RemoteError> {
         match self {
             Self::Fixed(url) => RemoteUrl::parse(url),
-            Self::Function(f) => RemoteUrl::parse(&f().ok_or_else(|| {
-                RemoteError::new(
-                    RemoteErrorKind::Paused,
-                    "sync is paused: the url function gave no url. Reads of present pages and local \
-                     writes continue; try again when it gives one",
-                )
-            })?),
+            Self::Function(f) => {
+                let url = f().map_err(|e| function_failed("url", e))?;
+                RemoteUrl::parse(&url.ok_or_else(|| {
+                    RemoteError::new(
+                        RemoteErrorKind::Paused,
+                        "sync is paused: the url function gave no url. Reads of present pages and local writes \
+                         continue; try again when it gives one",
+                    )
+                })?)
+            }
         }
     }
 
@@ -62,9 +72,17 @@ impl UrlSource {
     pub(super) fn shown(&self) -> Option<String> {
         let url = match self {
             Self::Fixed(url) => url.clone(),
-            Self::Function(f) => f()?,
+            Self::Function(f) => f().ok()??,
         };
         Some(RemoteUrl::parse(&url).map_or_else(|_| crate::url::redact(&url), |u| u.to_string()))
+    }
+}
+
+fn function_failed(what: &str, error: FunctionError) -> RemoteError {
+    RemoteError {
+        kind: RemoteErrorKind::Client,
+        message: format!("the {what} function failed: {error}"),
+        source: Some(error.into()),
     }
 }
 
@@ -125,7 +143,7 @@ impl AuthToken {
     pub fn function<F, T>(f: F) -> Self
     where
         F: Fn() -> T + Send + Sync + 'static,
-        T: Future<Output = Result<Option<String>, Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+        T: Future<Output = Result<Option<String>, FunctionError>> + Send + 'static,
     {
         Self::Function(Arc::new(move || f().boxed()))
     }
@@ -143,11 +161,7 @@ impl AuthToken {
         let token = match &self.current() {
             Self::None | Self::Replaceable(_) => url.token().map(str::to_owned),
             Self::Fixed(token) => Some(token.clone()),
-            Self::Function(f) => f().await.map_err(|e| RemoteError {
-                kind: RemoteErrorKind::Client,
-                message: format!("the auth token function failed: {e}"),
-                source: Some(e.into()),
-            })?,
+            Self::Function(f) => f().await.map_err(|e| function_failed("auth token", e))?,
         };
         match token {
             Some(token) if token.trim().is_empty() => Ok(None),

@@ -719,6 +719,27 @@ async fn a_url_function_can_pause_sync_and_move_the_remote() {
 }
 
 #[tokio::test]
+async fn what_a_url_function_fails_with_is_the_error_of_the_request() {
+    let remote = HttpRemote::builder(UrlSource::try_function(|| Err("no settings yet".into())))
+        .build()
+        .unwrap();
+    let asked = [
+        ask(&remote).await.map(drop),
+        remote.execute(one_step(), None).await.map(drop),
+    ];
+    for error in asked.map(Result::unwrap_err) {
+        assert_eq!(error.kind, RemoteErrorKind::Client);
+        assert!(
+            error
+                .to_string()
+                .contains("the url function failed: no settings yet"),
+            "{error}"
+        );
+    }
+    assert_eq!(remote.url(), "(paused)");
+}
+
+#[tokio::test]
 async fn a_refused_connection_is_retried_for_pages_and_for_sql() {
     let port = {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -24,6 +24,7 @@ from turso.sync import (
     DataError,
     DatabaseError,
     Error,
+    Hydrated,
     IntegrityError,
     InterfaceError,
     InternalError,
@@ -60,6 +61,7 @@ __all__ = [
     "DataError",
     "DatabaseError",
     "Error",
+    "Hydrated",
     "IntegrityError",
     "InterfaceError",
     "InternalError",
@@ -107,6 +109,14 @@ class ConnectionSync(Connection):
             lambda: self._below().discard_change(change, with_dependents=with_dependents)
         )
         return count
+
+    async def hydrate(
+        self, query: str | None = None, *, progress: Callable[[int, int], object] | None = None
+    ) -> Hydrated:
+        """Fetches absent pages: all of them, or those that a SELECT touches when the remote runs it. ``progress``
+        is called in another thread."""
+        hydrated: Hydrated = await self._run(lambda: self._below().hydrate(query, progress=progress))
+        return hydrated
 
     async def checkpoint(self) -> None:
         """Moves the write-ahead log into the database file."""
