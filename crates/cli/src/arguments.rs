@@ -91,6 +91,9 @@ pub(crate) struct Serve {
     /// How many bytes the temporary files of sorting and grouping may have together
     #[arg(long, value_name = "SIZE", default_value = "1g", value_parser = units::bytes)]
     pub temp_space: u64,
+    /// How many databases of a folder are open at a time; those that nobody uses are closed
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub open_databases: usize,
 }
 
 /// Which replica, and where its remote is.

@@ -61,6 +61,7 @@ fn builder(arguments: Serve) -> Result<ServerBuilder, CliError> {
             temporary_bytes: arguments.temp_space,
             ..HranaOptions::default()
         }))
+        .open_databases(arguments.open_databases)
         .allow_unauthenticated(arguments.allow_unauthenticated);
     for origin in arguments.cors_origin {
         server = server.cors_origin(origin);

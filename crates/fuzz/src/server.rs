@@ -62,6 +62,7 @@ pub(crate) fn pull_endpoint(data: &[u8]) {
         },
         query_turns: Arc::new(partial_sync_server::turns::Turns::new(1, 1)),
         temporary: partial_sync_vfs::temporary::Quota::new(1 << 30, 1 << 30),
+        read_turns: Default::default(),
         longest_poll: Duration::ZERO,
         metrics: Arc::default(),
         stopping: tokio::sync::watch::channel(false).1,

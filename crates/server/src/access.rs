@@ -108,6 +108,12 @@ pub trait CommitListener: Send + Sync {
     fn wal_bytes(&self) -> u64 {
         0
     }
+
+    /// Whether the path still leads to the database that is being served. A connection that was opened by the path is to
+    /// be used only if this is `true` after it was opened, and what it did stands only if this is `true` after that.
+    fn is_in_place(&self) -> bool {
+        true
+    }
 }
 
 /// One database that is being served, as the SQL endpoint sees it. Cheap to clone.
@@ -118,7 +124,8 @@ pub trait CommitListener: Send + Sync {
 pub struct DatabaseHandle {
     /// The name in urls; empty when the server serves a single file.
     pub name: Arc<str>,
-    /// The file. It exists, and is in WAL mode unless it cannot be written.
+    /// The file. It exists, and is in WAL mode unless it cannot be written. Each time that a database is opened has its
+    /// own `Arc`: what was opened through another one is of another database.
     pub path: Arc<PathBuf>,
     /// The file cannot be written: open it read-only.
     pub read_only: bool,
@@ -146,6 +153,16 @@ pub trait SqlEndpoint: Send + Sync {
         caller: Caller,
         request: Request<Bytes>,
     ) -> BoxFuture<'static, Response>;
+
+    /// Whether a client may come back to something that is open in the database.
+    fn is_using(&self, _database: &DatabaseHandle) -> bool {
+        false
+    }
+
+    /// The database is being closed or was replaced: close what is open in it, rolling back.
+    fn release(&self, _database: &DatabaseHandle) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
 
     /// How many interactive connections (batons) are open, for `/metrics`.
     fn open_batons(&self) -> usize;

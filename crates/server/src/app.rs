@@ -29,7 +29,8 @@ use serde_json::json;
 
 use crate::{
     access::{Access, Authenticator, Caller, CallerId, Denied, SqlEndpoint},
-    databases::{Database, Databases},
+    database::{Database, Opener},
+    databases::Databases,
     error::ServerError,
     follow::FollowerState,
     front::{
@@ -276,9 +277,11 @@ impl App {
     }
 
     async fn metrics_text(&self) -> Response {
-        let open = self.databases.opened();
-        let gauges =
-            tokio::task::spawn_blocking(move || open.iter().map(|db| gauges(db)).collect::<Vec<_>>());
+        let (open, opener) = (self.databases.opened(), Arc::clone(self.databases.opener()));
+        let gauges = tokio::task::spawn_blocking(move || {
+            let gauges = open.iter().map(|db| gauges(db, &opener));
+            gauges.collect::<Vec<_>>()
+        });
         // A panic there is reported by its thread; the other metrics are told all the same.
         let gauges = gauges.await.unwrap_or_default();
         let server = ServerGauges {
@@ -294,8 +297,9 @@ impl App {
     }
 }
 
-fn gauges(database: &Database) -> DatabaseGauges {
+fn gauges(database: &Database, opener: &Opener) -> DatabaseGauges {
     let follower = database.follower();
+    let history = follower.history().size().unwrap_or_default();
     let current = follower.current();
     let path = follower.files().path();
     let mut wal = path.as_os_str().to_owned();
@@ -304,7 +308,8 @@ fn gauges(database: &Database) -> DatabaseGauges {
         name: database.handle().name.to_string(),
         seq: current.seq.0,
         pages: current.snapshot.db_size().0,
-        history: follower.history().size().unwrap_or_default(),
+        history_reach: opener.reach(&history).as_secs(),
+        history,
         wal: std::fs::metadata(wal).ok().map(|meta| meta.len()),
         disk_free: system::disk_free(path),
         followed: follower.state() == FollowerState::Following,
@@ -376,6 +381,14 @@ fn bad_body(bad: &BadBody) -> Response {
 }
 
 fn internal(e: &ServerError) -> Response {
+    if let ServerError::Missing { .. } | ServerError::Replaced { .. } = e {
+        tracing::warn!(error = %e, "a request failed");
+        return error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "DATABASE_MISSING",
+            &e.for_clients(),
+        );
+    }
     tracing::error!(error = %e, "a request failed");
     error(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", &e.for_clients())
 }

@@ -1,73 +1,33 @@
-//! The databases of a server: one file, or every `*.db` of a folder, opened when first asked for and kept open.
+//! The databases of a server: one file, or every `*.db` of a folder, opened when first asked for. The ones that were not
+//! asked for the longest are closed when more are open than allowed.
 //!
 //! A name is checked before it becomes part of a path. Nothing here answers requests.
 
 use std::{
     collections::HashMap,
+    fs::File,
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::{Duration, SystemTime},
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::StreamExt;
 use parking_lot::Mutex;
-use tokio::{sync::OnceCell, task::JoinHandle, time::Instant};
 
 use crate::{
-    access::{CommitListener, DatabaseHandle},
-    clock::Clock,
-    error::{HistoryError, ServerError},
-    follow::{Follower, SourceFiles},
-    history::{History, Retention, SqliteHistory},
+    database::{Database, OpenHistory, Opener},
+    error::ServerError,
+    follow::{close_unused_descriptors, may_be_database},
+    history::SqliteHistory,
 };
 
-/// How often a database is looked at for commits of other programs.
-const LOOK_BUSY: Duration = Duration::from_millis(25);
-const LOOK_IDLE: Duration = Duration::from_millis(250);
-/// A database that was asked for this long ago is idle.
-const IDLE_AFTER: Duration = Duration::from_secs(5);
-/// How often old revisions are looked for, and the pause between two steps of removing them.
-const PRUNE_EVERY: Duration = Duration::from_secs(1);
-const PRUNE_PAUSE: Duration = Duration::from_millis(5);
-/// After a failure, before the next look.
-const AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// Descriptors that an open database has when somebody uses it.
+const DESCRIPTORS: usize = 16;
 const LONGEST_NAME: usize = 200;
-
-/// One open database.
-#[derive(Debug)]
-pub(crate) struct Database {
-    handle: DatabaseHandle,
-    follower: Arc<Follower>,
-    started: Instant,
-    /// Milliseconds after `started`.
-    asked: AtomicU64,
-    watcher: Mutex<Option<JoinHandle<()>>>,
-}
-
-impl Database {
-    /// What the SQL endpoint gets.
-    pub(crate) fn handle(&self) -> &DatabaseHandle {
-        &self.handle
-    }
-
-    /// Its revisions.
-    pub(crate) fn follower(&self) -> &Arc<Follower> {
-        &self.follower
-    }
-
-    fn touch(&self) {
-        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.asked.store(now, Relaxed);
-    }
-
-    fn is_busy(&self) -> bool {
-        let asked = self.started + Duration::from_millis(self.asked.load(Relaxed));
-        asked.elapsed() < IDLE_AFTER || self.follower.has_waiters()
-    }
-}
+/// Databases that are closed at the same time when the server stops.
+const CLOSED_AT_ONCE: usize = 32;
 
 /// What a path on disk serves.
 #[derive(Debug)]
@@ -78,19 +38,24 @@ enum Root {
     Memory(tempfile::TempDir),
 }
 
-/// See the module.
-pub(crate) struct Databases {
-    open: Mutex<HashMap<String, Arc<OnceCell<Arc<Database>>>>>,
-    retention: Retention,
-    clock: Clock,
-    history: OpenHistory,
-    root: Root,
-    /// Whether each database is looked after without being asked.
-    watched: bool,
+/// The place of one name.
+#[derive(Default)]
+struct Slot {
+    /// While it is open.
+    database: Mutex<Option<Arc<Database>>>,
+    /// One opens or closes at a time.
+    turn: tokio::sync::Mutex<()>,
+    /// It was open before: a file that is missing now was taken away, and is not made.
+    served: AtomicBool,
 }
 
-/// Opens the page history of the database at a path.
-pub(crate) type OpenHistory = Arc<dyn Fn(&Path) -> Result<Arc<dyn History>, HistoryError> + Send + Sync>;
+/// See the module.
+pub(crate) struct Databases {
+    slots: Mutex<HashMap<String, Arc<Slot>>>,
+    opener: Arc<Opener>,
+    root: Root,
+    most_open: usize,
+}
 
 /// [`SqliteHistory::open`].
 pub(crate) fn default_history() -> OpenHistory {
@@ -99,13 +64,8 @@ pub(crate) fn default_history() -> OpenHistory {
 
 impl Databases {
     /// Serves a file (made if it is missing), or the files of a folder; without a path, a database that is gone when
-    /// the server stops.
-    pub(crate) fn new(
-        path: Option<&Path>,
-        retention: Retention,
-        clock: Clock,
-        history: OpenHistory,
-    ) -> Result<Self, ServerError> {
+    /// the server stops. Of a folder, at most `most_open` are open when nobody uses more.
+    pub(crate) fn new(path: Option<&Path>, opener: Opener, most_open: usize) -> Result<Self, ServerError> {
         let bad = |path: &Path, reason: &str| ServerError::BadPath {
             path: path.to_owned(),
             reason: reason.to_owned(),
@@ -134,21 +94,11 @@ impl Databases {
             }
         };
         Ok(Self {
-            open: Mutex::default(),
-            retention,
-            clock,
-            history,
+            slots: Mutex::default(),
+            opener: Arc::new(opener),
             root,
-            watched: true,
+            most_open: most_open.max(1),
         })
-    }
-
-    /// The same, with databases that change nothing of themselves unless they are told to.
-    pub(crate) fn unwatched(self) -> Self {
-        Self {
-            watched: false,
-            ..self
-        }
     }
 
     /// Whether there is one database, without a name.
@@ -161,24 +111,30 @@ impl Databases {
         let Some(path) = self.file(name) else {
             return Ok(None);
         };
-        let cell = Arc::clone(self.open.lock().entry(name.to_owned()).or_default());
-        let database = match cell.get() {
-            Some(database) => Arc::clone(database),
-            None => {
-                let (name, retention, clock) = (Arc::from(name), self.retention, self.clock.clone());
-                let (history, watched) = (Arc::clone(&self.history), self.watched);
-                // A task of its own: a client that gives up does not undo what may take long.
-                let opening = tokio::spawn(async move {
-                    let opened =
-                        cell.get_or_try_init(|| open_file(name, path, retention, clock, history, watched));
-                    opened.await.cloned()
-                });
-                opening.await.map_err(|_| ServerError::Stopping)??
+        let slot = Arc::clone(self.slots.lock().entry(name.to_owned()).or_default());
+        if let Some(database) = slot.good() {
+            return Ok(Some(database));
+        }
+        let database = match self.open(&slot, name, &path).await {
+            Err(error) if descriptors_are_short() => {
+                let fewer = self.opened().len() / 2;
+                match self.close_surplus(fewer).await {
+                    0 => return Err(error),
+                    _ => self.open(&slot, name, &path).await?,
+                }
             }
+            opened => opened?,
         };
-        database.follower.files().check_in_place()?;
-        database.touch();
+        self.close_surplus(self.most_open).await;
         Ok(Some(database))
+    }
+
+    async fn open(&self, slot: &Arc<Slot>, name: &str, path: &Path) -> Result<Arc<Database>, ServerError> {
+        let (slot, opener) = (Arc::clone(slot), Arc::clone(&self.opener));
+        let (name, path) = (Arc::from(name), path.to_owned());
+        // A task of its own: a client that gives up does not undo what may take long.
+        let opening = tokio::spawn(async move { slot.open(&opener, name, path).await });
+        opening.await.map_err(|_| ServerError::Stopping)?
     }
 
     /// Whether a name names a database.
@@ -186,28 +142,77 @@ impl Databases {
         self.file(name).is_some()
     }
 
+    /// How they are opened.
+    pub(crate) fn opener(&self) -> &Arc<Opener> {
+        &self.opener
+    }
+
     /// The databases that are open now.
     pub(crate) fn opened(&self) -> Vec<Arc<Database>> {
-        let open = self.open.lock();
-        let mut databases: Vec<_> = open.values().filter_map(|cell| cell.get().cloned()).collect();
-        databases.sort_by(|a, b| a.handle.name.cmp(&b.handle.name));
+        let slots = self.slots.lock();
+        let mut databases: Vec<_> = slots
+            .values()
+            .filter_map(|slot| slot.database.lock().clone())
+            .collect();
+        databases.sort_by(|a, b| a.handle().name.cmp(&b.handle().name));
         databases
+    }
+
+    /// Lets others serve the databases, whatever is still under way here.
+    pub(crate) fn unlock(&self) {
+        self.opened().iter().for_each(|database| database.unlock());
     }
 
     /// Sees the last commits, notes where each database stands, and closes them.
     pub(crate) async fn close(&self) {
-        let open = std::mem::take(&mut *self.open.lock());
-        for database in open.into_values().filter_map(|cell| cell.get().cloned()) {
-            let watcher = database.watcher.lock().take();
-            if let Some(watcher) = watcher {
-                watcher.abort();
-                // Cancelled: that is the only way in which it ends.
-                let _ = watcher.await;
+        let slots = std::mem::take(&mut *self.slots.lock());
+        futures_util::stream::iter(slots.into_values())
+            .for_each_concurrent(CLOSED_AT_ONCE, async |slot| {
+                let _turn = slot.turn.lock().await;
+                let open = slot.database.lock().take();
+                if let Some(database) = open {
+                    database.close(&*self.opener.sql).await;
+                }
+            })
+            .await;
+        // It fails only if the runtime is going down.
+        let _ = tokio::task::spawn_blocking(close_unused_descriptors).await;
+    }
+
+    /// Closes databases that nobody uses, the one that was asked for longest ago first, until no more are open than these.
+    /// Says how many it closed.
+    async fn close_surplus(&self, most_open: usize) -> usize {
+        let mut open: Vec<_> = {
+            let slots = self.slots.lock();
+            let open = slots.iter().filter_map(|(name, slot)| {
+                let asked = slot.database.lock().as_ref()?.asked();
+                Some((asked, name.clone(), Arc::clone(slot)))
+            });
+            open.collect()
+        };
+        let Some(surplus) = open.len().checked_sub(most_open).filter(|n| *n > 0) else {
+            return 0;
+        };
+        open.sort_by_key(|(asked, ..)| *asked);
+        let mut closed = 0;
+        for (_, name, slot) in open {
+            if closed == surplus {
+                break;
             }
-            if let Err(error) = database.follower.stop().await {
-                tracing::warn!(path = %database.handle.path.display(), %error, "left without noting where it stands");
+            let opener = Arc::clone(&self.opener);
+            let closing = Arc::clone(&slot);
+            // A task of its own, as for opening.
+            let closing = tokio::spawn(async move { closing.close_unused(&opener).await });
+            if closing.await.unwrap_or(false) {
+                closed += 1;
+            }
+            let mut slots = self.slots.lock();
+            // Nobody else has it or waits for its turn: who takes one from the map does so under this lock.
+            if Arc::strong_count(&slot) == 2 && slot.database.lock().is_none() {
+                slots.remove(&name);
             }
         }
+        closed
     }
 
     fn file(&self, name: &str) -> Option<PathBuf> {
@@ -228,115 +233,93 @@ impl Databases {
     }
 }
 
-async fn open_file(
-    name: Arc<str>,
-    path: PathBuf,
-    retention: Retention,
-    clock: Clock,
-    history: OpenHistory,
-    watched: bool,
-) -> Result<Arc<Database>, ServerError> {
-    let for_revisions = clock.clone();
-    let open = move || {
-        let files = SourceFiles::open(&path)?;
-        let history = match history(&path) {
-            Ok(history) => history,
-            Err(error) if files.read_only() => {
-                tracing::warn!(path = %path.display(), %error, "old pages are kept in memory only");
-                Arc::new(SqliteHistory::in_memory()?) as Arc<dyn History>
-            }
-            Err(error) => return Err(error.into()),
-        };
-        Follower::open(files, history, for_revisions).map(Arc::new)
-    };
-    let follower = tokio::task::spawn_blocking(open)
-        .await
-        .map_err(|_| ServerError::Stopping)??;
-    tracing::info!(path = %follower.files().path().display(), revision = %follower.current().seq, "opened");
-    let database = Arc::new(Database {
-        handle: DatabaseHandle {
-            name,
-            path: Arc::clone(follower.files().path()),
-            read_only: follower.files().read_only(),
-            listener: Arc::new(Listener(Arc::clone(&follower))),
-        },
-        follower,
-        started: Instant::now(),
-        asked: AtomicU64::new(0),
-        watcher: Mutex::default(),
-    });
-    if watched {
-        let watcher = tokio::spawn(watch(Arc::downgrade(&database), retention, clock));
-        *database.watcher.lock() = Some(watcher);
+impl Slot {
+    fn good(&self) -> Option<Arc<Database>> {
+        let found = self
+            .database
+            .lock()
+            .clone()
+            .filter(|database| database.is_good())?;
+        found.touch();
+        Some(found)
     }
-    Ok(database)
-}
-/// Looks for commits of other programs, keeps the WAL short, and lets go of old revisions.
-async fn watch(database: std::sync::Weak<Database>, retention: Retention, clock: Clock) {
-    let mut pruned = Instant::now();
-    let mut pause = LOOK_BUSY;
-    loop {
-        tokio::time::sleep(pause).await;
-        let Some(database) = database.upgrade() else {
-            return;
-        };
-        let follower = &database.follower;
-        let looked = async {
-            follower.files().check_in_place()?;
-            follower.refresh().await?;
-            follower.tend().await
-        };
-        let mut looked = looked.await;
-        // Also when following fails: a full disk may be what fails it.
-        if pruned.elapsed() >= PRUNE_EVERY {
-            let done = prune(follower, retention, &clock).await;
-            looked = looked.and_then(|soon| done.map(|()| soon));
-            pruned = Instant::now();
+
+    async fn open(
+        self: &Arc<Self>,
+        opener: &Arc<Opener>,
+        name: Arc<str>,
+        path: PathBuf,
+    ) -> Result<Arc<Database>, ServerError> {
+        let _turn = self.turn.lock().await;
+        // Somebody else may have opened it while this waited for its turn.
+        if let Some(database) = self.good() {
+            return Ok(database);
         }
-        pause = match looked {
-            Ok(soon) if soon || database.is_busy() => LOOK_BUSY,
-            Ok(_) => LOOK_IDLE,
-            Err(error) => {
-                tracing::error!(path = %database.handle.path.display(), %error, "cannot follow the database");
-                AFTER_FAILURE
+        let old = self.database.lock().clone();
+        if let Some(old) = old {
+            if !old.retire(&*opener.sql).await {
+                return Err(ServerError::Missing { path });
+            }
+            self.database.lock().take();
+        }
+        if self.served.load(Relaxed) && !std::fs::metadata(&path).is_ok_and(|meta| may_be_database(&meta)) {
+            return Err(ServerError::Missing { path });
+        }
+        let database = Database::open(opener, name, path).await?;
+        self.served.store(true, Relaxed);
+        *self.database.lock() = Some(Arc::clone(&database));
+        if opener.watched {
+            let (slot, opener) = (Arc::downgrade(self), Arc::clone(opener));
+            database.watch(Arc::clone(&opener), async move {
+                if let Some(slot) = slot.upgrade() {
+                    slot.let_go(&opener).await;
+                }
+            });
+        }
+        Ok(database)
+    }
+
+    /// Lets go of a database that is not good any more, so that a deleted file takes no room.
+    async fn let_go(&self, opener: &Opener) {
+        let _turn = self.turn.lock().await;
+        let old = self
+            .database
+            .lock()
+            .clone()
+            .filter(|database| !database.is_good());
+        if let Some(old) = old
+            && old.retire(&*opener.sql).await
+        {
+            self.database.lock().take();
+        }
+    }
+
+    /// Closes the database unless it is used.
+    async fn close_unused(&self, opener: &Opener) -> bool {
+        let Ok(_turn) = self.turn.try_lock() else {
+            return false;
+        };
+        let unused = {
+            let mut open = self.database.lock();
+            match open.as_ref().is_some_and(|it| !it.is_in_use(&*opener.sql)) {
+                true => open.take(),
+                false => None,
             }
         };
-    }
-}
-
-async fn prune(follower: &Arc<Follower>, retention: Retention, clock: &Clock) -> Result<(), ServerError> {
-    let now = clock
-        .now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
-    loop {
-        let history = Arc::clone(follower.history());
-        let step = tokio::task::spawn_blocking(move || history.prune(&retention, now));
-        if !step.await.map_err(|_| ServerError::Stopping)?? {
-            return Ok(());
+        match unused {
+            Some(database) => database.close(&*opener.sql).await,
+            None => return false,
         }
-        tokio::time::sleep(PRUNE_PAUSE).await;
+        // It fails only if the runtime is going down.
+        let _ = tokio::task::spawn_blocking(close_unused_descriptors).await;
+        true
     }
 }
 
-#[derive(Debug)]
-struct Listener(Arc<Follower>);
-
-impl CommitListener for Listener {
-    fn committed(&self) -> BoxFuture<'static, ()> {
-        let follower = Arc::clone(&self.0);
-        Box::pin(async move {
-            // The commit stands whatever happens here; anyone who asks for the latest revision tries again and is told.
-            if let Err(error) = follower.refresh().await {
-                tracing::error!(%error, "a commit has no revision yet");
-            }
-        })
-    }
-
-    fn wal_bytes(&self) -> u64 {
-        self.0.files().wal_bytes()
-    }
+/// Whether this process cannot have as many more descriptors as a database needs.
+fn descriptors_are_short() -> bool {
+    let more: std::io::Result<Vec<_>> = (0..DESCRIPTORS).map(|_| File::open("/dev/null")).collect();
+    more.is_err()
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, ServerError> {
@@ -348,12 +331,16 @@ fn absolute(path: &Path) -> Result<PathBuf, ServerError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        atomic::{AtomicU32, Ordering::SeqCst},
-        mpsc,
+    use std::{
+        sync::{
+            atomic::{AtomicU32, Ordering::SeqCst},
+            mpsc,
+        },
+        time::SystemTime,
     };
 
     use super::*;
+    use crate::{clock::Clock, history::Retention, hrana::Hrana};
 
     /// Was red: anyone who asked first opened the database, and when that client gave up, all the work began again.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -375,8 +362,14 @@ mod tests {
             }
             SystemTime::now()
         });
-        let databases =
-            Databases::new(Some(folder.path()), Default::default(), clock, default_history()).unwrap();
+        let opener = Opener {
+            retention: Retention::default(),
+            clock,
+            history: default_history(),
+            sql: Arc::new(Hrana::default()),
+            watched: true,
+        };
+        let databases = Databases::new(Some(folder.path()), opener, 10).unwrap();
         tokio::select! {
             _ = databases.get("one") => panic!("it is held"),
             _ = opening.recv() => {}

@@ -44,6 +44,9 @@ pub enum HistoryError {
     /// The history's file cannot be opened.
     #[error("the page history cannot be opened: {0}; is another server using it?")]
     Storage(#[from] std::io::Error),
+    /// The history's file was moved or removed.
+    #[error("the page history was moved or removed while it was in use: ask again")]
+    Moved,
     /// A stored page cannot be read back.
     #[error("the page history is damaged ({0}): stop the server and delete the file that ends in -history")]
     Damaged(String),
@@ -53,6 +56,20 @@ pub enum HistoryError {
     /// The database that is being followed cannot be read.
     #[error("the database cannot be read: {0}")]
     Source(#[from] Box<ServerError>),
+}
+
+impl HistoryError {
+    /// Whether the history could be read but not written: its disk is full, or was taken away.
+    pub fn is_unwritable(&self) -> bool {
+        use rusqlite::ErrorCode::{CannotOpen, DiskFull, ReadOnly, SystemIoFailure};
+        let HistoryError::Sqlite(error) = self else {
+            return false;
+        };
+        matches!(
+            error.sqlite_error_code(),
+            Some(CannotOpen | DiskFull | ReadOnly | SystemIoFailure)
+        )
+    }
 }
 
 /// What can go wrong with a server or with one of its databases.
@@ -103,12 +120,29 @@ pub enum ServerError {
         /// The system's error.
         source: io::Error,
     },
+    /// Another server follows this database.
+    #[error(
+        "{path} is already being served{}: stop that server, or serve a copy of the file",
+        process.map(|id| format!(" by process {id}")).unwrap_or_default()
+    )]
+    InUse {
+        /// The database.
+        path: PathBuf,
+        /// The other server's process, if it can be told.
+        process: Option<u32>,
+    },
     /// The path leads to another file than the one that was opened.
     #[error(
-        "{path} was moved, removed or replaced while it was being served: put it back, or start the server again to \
-         serve what is there now"
+        "{path} was moved, removed or replaced, or its page history was, while it was being served: ask again for what \
+         is there now"
     )]
     Replaced {
+        /// The database.
+        path: PathBuf,
+    },
+    /// A file that was being served is not there any more.
+    #[error("{path} is not there any more: put it back, or put another database in its place")]
+    Missing {
         /// The database.
         path: PathBuf,
     },
@@ -172,8 +206,11 @@ impl ServerError {
     pub fn for_clients(&self) -> String {
         match self {
             Self::Replaced { .. } => {
-                "the database was moved, removed or replaced while it was being served: put it \
-                                      back, or start the server again to serve what is there now"
+                "the database was moved, removed or replaced while it was being served: ask again for what is there now"
+                    .to_owned()
+            }
+            Self::Missing { .. } => {
+                "the database's file is not there: ask again when it was put back or another one is in its place"
                     .to_owned()
             }
             Self::NoSnapshot { .. } => {
@@ -192,7 +229,7 @@ impl HistoryError {
     /// The same.
     pub fn for_clients(&self) -> String {
         match self {
-            Self::Unknown(_) | Self::Expired(_) | Self::Lost { .. } | Self::Conflict { .. } => {
+            Self::Unknown(_) | Self::Expired(_) | Self::Lost { .. } | Self::Conflict { .. } | Self::Moved => {
                 self.to_string()
             }
             Self::Source(error) => error.for_clients(),

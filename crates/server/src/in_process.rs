@@ -12,7 +12,7 @@ use partial_sync_transport::{
 };
 use tokio::sync::watch;
 
-use crate::{app::App, clock::Clock, databases::Database, error::ServerError, history::Retention};
+use crate::{app::App, clock::Clock, database::Database, error::ServerError, history::Retention};
 
 /// A server of one file, made by [`ServerBuilder::in_process`](crate::ServerBuilder::in_process). It answers what is sent
 /// through it as an [`HttpClient`], whatever the host in the url. Dropping it without [`close`](Self::close) is a kill.
@@ -49,7 +49,7 @@ impl InProcess {
         let database = self.database().await?;
         let now = self.clock.now().duration_since(SystemTime::UNIX_EPOCH);
         let now = i64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(i64::MAX);
-        while database.follower().history().prune(&retention, now)? {}
+        while database.follower().history().prune(&retention, now)?.more {}
         Ok(())
     }
 
@@ -58,6 +58,13 @@ impl InProcess {
         self.stop.send_replace(true);
         self.app.sql.shut_down().await;
         self.app.databases.close().await;
+    }
+}
+
+impl Drop for InProcess {
+    fn drop(&mut self) {
+        // As the end of a process would, even if a request is still under way.
+        self.app.databases.unlock();
     }
 }
 

@@ -110,6 +110,8 @@ pub struct DatabaseGauges {
     pub disk_free: Option<u64>,
     /// It is followed: commits get their revisions.
     pub followed: bool,
+    /// Seconds since the oldest revision that is kept was made.
+    pub history_reach: u64,
 }
 
 impl Metrics {
@@ -229,6 +231,11 @@ impl Metrics {
             "1 if commits get their revisions, 0 if that fails",
             |db| Some(db.followed.into()),
         );
+        each(
+            "history_reach_seconds",
+            "Age of the oldest revision kept: a replica that pulled within it can continue",
+            |db| Some(db.history_reach),
+        );
         let mut out = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut out, &registry);
@@ -256,10 +263,12 @@ mod tests {
             history: HistorySize {
                 revisions: 2,
                 bytes: 1 << 40,
+                oldest_unix_ms: Some(1),
             },
             wal: Some(4152),
             disk_free: Some(1 << 30),
             followed: true,
+            history_reach: 24,
         });
         let server = ServerGauges {
             open_batons: 1,
@@ -377,6 +386,11 @@ mod tests {
             "# TYPE partial_sync_history_bytes gauge",
             r#"partial_sync_history_bytes{database="a"} 1099511627776"#,
             r#"partial_sync_history_bytes{database="quoted \"\\\n"} 1099511627776"#,
+            "# HELP partial_sync_history_reach_seconds Age of the oldest revision kept: a replica that pulled within it can \
+             continue.",
+            "# TYPE partial_sync_history_reach_seconds gauge",
+            r#"partial_sync_history_reach_seconds{database="a"} 24"#,
+            r#"partial_sync_history_reach_seconds{database="quoted \"\\\n"} 24"#,
         ];
         expected.sort_unstable();
         assert_eq!(lines, expected);

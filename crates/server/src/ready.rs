@@ -4,11 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::{
-    databases::{Database, Databases},
-    follow::FollowerState,
-    system::disk_free,
-};
+use crate::{database::Database, databases::Databases, follow::FollowerState, system::disk_free};
 
 /// What keeps a database from being served in full.
 #[derive(Debug, Serialize)]
@@ -41,15 +37,16 @@ pub(crate) async fn problems(databases: &Databases, reserve: u64) -> Vec<Problem
 fn problems_of(database: &Database, reserve: u64) -> Vec<Problem> {
     let files = database.follower().files();
     let folder = files.path().parent().unwrap_or(Path::new("."));
-    let failing = match database.follower().state() {
-        FollowerState::Following => None,
+    let state = database.follower().state();
+    let failing = match state {
+        FollowerState::Following | FollowerState::Ended => None,
         FollowerState::Failing(why) => Some(("NOT_FOLLOWED", why)),
     };
-    let moved = files.check_in_place().err();
+    let moved = state == FollowerState::Ended || files.check_in_place().is_err();
     let full = disk_free(folder).filter(|free| *free < reserve);
     [
         failing,
-        moved.map(|_| ("FILE_REPLACED", "its file was moved, removed or replaced")),
+        moved.then_some(("FILE_REPLACED", "its file was moved, removed or replaced")),
         full.map(|_| {
             (
                 "DISK_FULL",

@@ -15,7 +15,8 @@ use crate::{
     app::App,
     auth::Open,
     clock::Clock,
-    databases::{Databases, OpenHistory, default_history},
+    database::{OpenHistory, Opener},
+    databases::{Databases, default_history},
     error::{HistoryError, ServerError},
     front::{Bodies, Connections, Requests, Visitors},
     history::{History, Retention},
@@ -23,7 +24,7 @@ use crate::{
     in_process::InProcess,
     limits::Limits,
     metrics::Metrics,
-    pages::{PagesEndpoint, QueryLimits, QueryRunner, SnapshotQueries},
+    pages::{PagesEndpoint, QueryLimits, QueryRunner, ReadTurns, SnapshotQueries},
     serve, tls,
     turns::Turns,
 };
@@ -38,8 +39,8 @@ pub struct Server;
 impl Server {
     /// Serves a file, which is made if it is missing, or every `*.db` of a folder.
     ///
-    /// The file is put into WAL mode. While it is being served it must not be moved or replaced by another
-    /// file: requests are then refused until the server is started again.
+    /// The file is put into WAL mode. A file that is moved or copied to its path while it is being served is another
+    /// database: replicas of the one before have to be made again, and are told so.
     pub fn builder(path: impl AsRef<Path>) -> ServerBuilder {
         ServerBuilder::new(Some(path.as_ref().to_owned()))
     }
@@ -65,6 +66,7 @@ pub struct ServerBuilder {
     cors_origins: Vec<String>,
     allowed_hosts: Vec<String>,
     longest_poll: Duration,
+    open_databases: usize,
     clock: Clock,
     history: OpenHistory,
 }
@@ -84,6 +86,7 @@ impl ServerBuilder {
             cors_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             longest_poll: Duration::from_secs(300),
+            open_databases: 200,
             clock: Clock::default(),
             history: default_history(),
         }
@@ -158,6 +161,13 @@ impl ServerBuilder {
         self
     }
 
+    /// Databases of a folder that are open at the same time. When another one is asked for, the one that nobody uses and
+    /// that was asked for longest ago is closed; more are open only while more are used. Default: 200.
+    pub fn open_databases(mut self, most: usize) -> Self {
+        self.open_databases = most;
+        self
+    }
+
     /// Where old pages are kept: opens the history of the database at a path. Default: [`SqliteHistory::open`], a SQLite
     /// file beside the database; [`SqliteHistory::open_in`] for one whose file operations go through a storage.
     ///
@@ -196,18 +206,14 @@ impl ServerBuilder {
             Some((certificate, key)) => Some(tls::config(certificate, key)?),
             None => None,
         };
-        let databases = Databases::new(
-            self.path.as_deref(),
-            self.retention,
-            self.clock.clone(),
-            self.history.clone(),
-        )?;
-        if databases.is_single() {
-            databases.get("").await?;
-        }
+        // The port before the files: a server that cannot listen has touched nothing.
         let listen = |source| ServerError::Listen { addr, source };
         let listener = TcpListener::bind(addr).await.map_err(listen)?;
         let addr = listener.local_addr().map_err(listen)?;
+        let databases = self.databases(true)?;
+        if databases.is_single() {
+            databases.get("").await?;
+        }
         let (stop, stopping) = watch::channel(false);
         let (done, finished) = watch::channel(false);
         let app = Arc::new(self.app(databases, stopping.clone(), visitors));
@@ -234,6 +240,17 @@ impl ServerBuilder {
         })
     }
 
+    fn databases(&self, watched: bool) -> Result<Databases, ServerError> {
+        let opener = Opener {
+            retention: self.retention,
+            clock: self.clock.clone(),
+            history: self.history.clone(),
+            sql: Arc::clone(&self.sql),
+            watched,
+        };
+        Databases::new(self.path.as_deref(), opener, self.open_databases)
+    }
+
     fn app(self, databases: Databases, stopping: watch::Receiver<bool>, visitors: Visitors) -> App {
         let metrics = Arc::new(Metrics::default());
         App {
@@ -248,6 +265,7 @@ impl ServerBuilder {
                     self.query_limits.temporary_bytes / 2,
                     self.query_limits.temporary_bytes,
                 ),
+                read_turns: ReadTurns::default(),
                 longest_poll: self.longest_poll,
                 metrics: Arc::clone(&metrics),
                 stopping,
@@ -265,13 +283,7 @@ impl ServerBuilder {
     /// its requests sent, inside a runtime.
     pub async fn in_process(self) -> Result<InProcess, ServerError> {
         let clock = self.clock.clone();
-        let databases = Databases::new(
-            self.path.as_deref(),
-            self.retention,
-            clock.clone(),
-            self.history.clone(),
-        )?;
-        let databases = databases.unwatched();
+        let databases = self.databases(false)?;
         databases.get("").await?;
         let (stop, stopping) = watch::channel(false);
         let visitors = Visitors::new(&self.cors_origins, None)?;

@@ -3,11 +3,13 @@
 //! SQLite's locks are POSIX locks: when a process closes *any* descriptor of a file, *all* its locks on that file are
 //! gone, those of unrelated SQLite connections too (<https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_>).
 //! So a descriptor that is done with is parked, and taken again when the same file is opened again; it is closed only
-//! when the file has no name any more.
+//! when the file has no name any more, or by [`close_unused`] when nobody else has the file open.
 
-use std::{fs::File, io, os::unix::fs::MetadataExt, path::Path};
+use std::{collections::HashMap, fs::File, io, os::unix::fs::MetadataExt, path::Path};
 
 use parking_lot::Mutex;
+
+use crate::file_id::FileId;
 
 static PARKED: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
@@ -18,12 +20,11 @@ pub(super) struct Descriptor(Option<File>);
 impl Descriptor {
     /// Opens a file for reading, or takes its parked descriptor.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let wanted = std::fs::metadata(path)?;
+        let wanted = FileId::at(path)?;
         let mut parked = PARKED.lock();
-        let found = parked.iter().position(|file| {
-            file.metadata()
-                .is_ok_and(|m| (m.dev(), m.ino()) == (wanted.dev(), wanted.ino()))
-        });
+        let found = parked
+            .iter()
+            .position(|file| file.metadata().is_ok_and(|meta| FileId::of(&meta) == wanted));
         match found {
             Some(at) => Ok(Self(Some(parked.swap_remove(at)))),
             None => Ok(Self(Some(File::open(path)?))),
@@ -41,5 +42,59 @@ impl Drop for Descriptor {
         let mut parked = PARKED.lock();
         parked.extend(self.0.take());
         parked.retain(|file| file.metadata().map_or(true, |m| m.nlink() > 0));
+    }
+}
+
+/// Closes the parked descriptors of files that this process has not open otherwise: nobody here has locks on them that
+/// could be lost. Looks at every descriptor of the process.
+pub(crate) fn close_unused() {
+    let mut parked = PARKED.lock();
+    if parked.is_empty() {
+        return;
+    }
+    let mut open: HashMap<FileId, usize> = HashMap::new();
+    let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    for descriptor in descriptors.flatten() {
+        if let Ok(id) = FileId::at(&descriptor.path()) {
+            *open.entry(id).or_default() += 1;
+        }
+    }
+    parked.retain(|file| {
+        file.metadata()
+            .is_ok_and(|meta| open.get(&FileId::of(&meta)).is_none_or(|n| *n > 1))
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_parked(path: &Path) -> bool {
+        let wanted = FileId::at(path).unwrap();
+        let parked = PARKED.lock();
+        parked
+            .iter()
+            .any(|file| FileId::of(&file.metadata().unwrap()) == wanted)
+    }
+
+    #[test]
+    fn v11_a_descriptor_is_closed_when_nobody_else_has_the_file_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, "x").unwrap();
+        let other = File::open(&path).unwrap();
+        drop(Descriptor::open(&path).unwrap());
+        close_unused();
+        assert!(
+            is_parked(&path),
+            "closing it would take the locks of the other away"
+        );
+        drop(other);
+        close_unused();
+        if cfg!(target_os = "linux") {
+            assert!(!is_parked(&path));
+        }
     }
 }

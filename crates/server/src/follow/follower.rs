@@ -5,7 +5,10 @@
 //! never publish a revision that is not durable in the history, and never let go of the old snapshot before that.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -51,6 +54,11 @@ impl Current {
         self.generation.revision(self.seq)
     }
 
+    /// Whether this is the state of that revision or of a later one.
+    pub(crate) fn knows(&self, revision: &Revision) -> bool {
+        self.generation.parse(revision).is_some_and(|seq| seq <= self.seq)
+    }
+
     fn record(&self) -> RevisionRecord {
         RevisionRecord {
             seq: self.seq,
@@ -67,6 +75,8 @@ pub enum FollowerState {
     Following,
     /// The last try failed; revisions that were made before can be read.
     Failing(&'static str),
+    /// The database was taken away.
+    Ended,
 }
 
 /// See the module.
@@ -77,6 +87,7 @@ pub struct Follower {
     files: Arc<SourceFiles>,
     clock: Clock,
     stepping: Arc<tokio::sync::Mutex<()>>,
+    ended: AtomicBool,
     failing: Mutex<Option<&'static str>>,
     last_commit: Mutex<Instant>,
 }
@@ -140,6 +151,7 @@ impl Follower {
             files,
             clock,
             stepping: Arc::default(),
+            ended: AtomicBool::new(false),
             failing: Mutex::default(),
             last_commit: Mutex::new(Instant::now()),
         })
@@ -170,16 +182,39 @@ impl Follower {
         &self.files
     }
 
+    /// Ends it for good: from here on nothing is recorded, and everybody who waits is woken and finds out.
+    pub async fn end(&self) {
+        let _turn = self.stepping.lock().await;
+        self.set_ended();
+    }
+
+    fn set_ended(&self) {
+        self.ended.store(true, SeqCst);
+        self.current.send_modify(|_| {});
+    }
+
     /// How it stands.
     pub fn state(&self) -> FollowerState {
-        match *self.failing.lock() {
-            Some(why) => FollowerState::Failing(why),
-            None => FollowerState::Following,
+        match (self.check_open(), *self.failing.lock()) {
+            (Err(_), _) => FollowerState::Ended,
+            (_, Some(why)) => FollowerState::Failing(why),
+            _ => FollowerState::Following,
+        }
+    }
+
+    /// Fails after [`Follower::end`]. What was read from the history before this succeeds is of this life of it.
+    pub fn check_open(&self) -> Result<(), ServerError> {
+        match self.ended.load(SeqCst) {
+            false => Ok(()),
+            true => Err(ServerError::Replaced {
+                path: self.files.path().as_ref().clone(),
+            }),
         }
     }
 
     /// A state that is not older than any commit that had finished when this was called.
     pub async fn refresh(self: &Arc<Self>) -> Result<Arc<Current>, ServerError> {
+        self.check_open()?;
         if let Some(current) = self.unmoved()? {
             return Ok(current);
         }
@@ -256,11 +291,17 @@ impl Follower {
         let done = tokio::task::spawn_blocking(move || {
             // Moved in here: the turn ends with the work, even if nobody waits for it any more.
             let _turn = turn;
+            this.check_open()?;
             let done = work(&this);
             *this.failing.lock() = done.as_ref().err().map(|error| match error {
+                ServerError::History(error) if error.is_unwritable() => "its page history cannot be written",
                 ServerError::History(_) => "its page history cannot be used",
                 _ => "it cannot be read",
             });
+            // Somebody else has given out the next revisions: what there is now has to be taken up from the start.
+            if let Err(ServerError::History(HistoryError::Conflict { .. })) = &done {
+                this.set_ended();
+            }
             done
         });
         done.await.map_err(|_| ServerError::Stopping)?

@@ -10,7 +10,9 @@ mod header;
 mod snapshot;
 mod source;
 
+pub(crate) use descriptors::close_unused as close_unused_descriptors;
 pub use follower::{Current, Follower, FollowerState};
 pub use header::WalIndexHeader;
 pub use snapshot::Snapshot;
-pub use source::{FileStamp, SourceFiles};
+pub(crate) use source::may_be_database;
+pub use source::{FileStamp, Place, SourceFiles};

@@ -21,11 +21,13 @@ use partial_sync_vfs::side_file_path;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{descriptors::Descriptor, header::WalIndexHeader};
-use crate::error::ServerError;
+use crate::{error::ServerError, file_id::FileId};
 
 /// Bytes of a frame of the WAL before its page.
 const FRAME_HEADER: u64 = 24;
 const BUSY: Duration = Duration::from_secs(5);
+/// Connections kept for the next snapshot: one is held while the next is taken.
+const POOLED: usize = 2;
 const BETWEEN_TRIES: Duration = Duration::from_micros(50);
 
 /// See the module. Fields are dropped in order: connections first, then descriptors.
@@ -37,8 +39,23 @@ pub struct SourceFiles {
     path: Arc<PathBuf>,
     read_only: bool,
     main: Descriptor,
+    id: FileId,
     /// `None` when the database cannot be written and is not in WAL mode: then nobody changes it while it is open here.
     wal: Option<(Descriptor, Descriptor)>,
+}
+
+/// What the path leads to now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The file that is open.
+    Same,
+    /// Another file.
+    Other,
+    /// No file, or the beginning of one that is being copied.
+    Missing {
+        /// The file that is open has no name any more.
+        deleted: bool,
+    },
 }
 
 /// What identifies the content of the main file without reading it.
@@ -122,12 +139,20 @@ impl SourceFiles {
             )),
             false => None,
         };
+        let main = open(path)?;
+        let id = main.file().metadata().map(|meta| FileId::of(&meta));
+        let id = id.map_err(|source| ServerError::Io {
+            operation: "read",
+            path: path.to_owned(),
+            source,
+        })?;
         Ok(Arc::new(Self {
             pool: Mutex::default(),
             resident: Mutex::new(resident),
             path: Arc::new(path.to_owned()),
             read_only,
-            main: open(path)?,
+            main,
+            id,
             wal,
         }))
     }
@@ -201,13 +226,47 @@ impl SourceFiles {
     /// Fails if the path leads to another file now. SQLite opens by path: new connections would write into that file through
     /// the WAL of this one.
     pub fn check_in_place(&self) -> Result<(), ServerError> {
-        let open = self.main().metadata().map_err(|e| self.io("read", e))?;
-        match std::fs::metadata(self.path.as_path()) {
-            Ok(found) if (found.dev(), found.ino()) == (open.dev(), open.ino()) => Ok(()),
+        match FileId::at(&self.path) {
+            Ok(found) if found == self.id => Ok(()),
             _ => Err(ServerError::Replaced {
                 path: self.path.as_ref().clone(),
             }),
         }
+    }
+
+    /// What the path leads to now.
+    pub fn place(&self) -> Place {
+        match std::fs::metadata(self.path.as_path()) {
+            Ok(found) if FileId::of(&found) == self.id => Place::Same,
+            Ok(found) if may_be_database(&found) => Place::Other,
+            _ => Place::Missing {
+                deleted: self.main().metadata().is_ok_and(|meta| meta.nlink() == 0),
+            },
+        }
+    }
+
+    /// Removes the WAL and the wal-index beside a file that has taken this one's place, if they are still those of this
+    /// one: SQLite would take them for the other's.
+    pub fn remove_side_files(&self) {
+        let Some((wal, shm)) = &self.wal else { return };
+        for (ours, suffix) in [(wal, "-wal"), (shm, "-shm")] {
+            let path = side_file_path(&self.path, suffix);
+            let ours = ours.file().metadata().map(|meta| FileId::of(&meta));
+            if ours.is_ok_and(|ours| FileId::at(&path).is_ok_and(|found| found == ours))
+                && let Err(error) = std::fs::remove_file(&path)
+            {
+                tracing::error!(path = %path.display(), %error, "a file of the replaced database cannot be removed");
+            }
+        }
+    }
+
+    /// A connection to this file and no other: one that was opened by its path may be to what has taken its place, and
+    /// must not read then, because it would do so through the WAL of this one.
+    fn connect(&self, flags: OpenFlags) -> Result<Connection, ServerError> {
+        let connection =
+            Connection::open_with_flags(self.path.as_path(), flags).map_err(|e| self.sqlite(e))?;
+        self.check_in_place()?;
+        Ok(connection)
     }
 
     /// What the main file looks like from outside.
@@ -233,7 +292,7 @@ impl SourceFiles {
     /// Runs `work` while nobody can commit; `None` if the write lock is not to be had now.
     pub fn with_writers_waiting<T>(&self, work: impl FnOnce() -> T) -> Result<Option<T>, ServerError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let writer = Connection::open_with_flags(self.path.as_path(), flags).map_err(|e| self.sqlite(e))?;
+        let writer = self.connect(flags)?;
         // SQLite's own waiting sleeps for so long between two tries that a writer without pauses always wins.
         writer.busy_timeout(Duration::ZERO).map_err(|e| self.sqlite(e))?;
         let deadline = Instant::now() + BUSY;
@@ -278,12 +337,11 @@ impl ReadTransaction {
         let connection = match files.pool.lock().pop() {
             Some(connection) => connection,
             None => {
-                let open = match files.wal {
-                    Some(_) => Connection::open_with_flags(files.path.as_path(), read_flags()),
+                let connection = match files.wal {
+                    Some(_) => files.connect(read_flags())?,
                     // The resident connection holds the lock that matters; this connection is only a place in the pool.
-                    None => Connection::open_in_memory(),
+                    None => Connection::open_in_memory().map_err(|e| files.sqlite(e))?,
                 };
-                let connection = open.map_err(|e| files.sqlite(e))?;
                 connection.busy_timeout(BUSY).map_err(|e| files.sqlite(e))?;
                 connection
             }
@@ -306,10 +364,22 @@ impl Drop for ReadTransaction {
             return;
         };
         // A connection that cannot end its transaction is closed instead, which ends it.
-        if connection.execute_batch("COMMIT").is_ok() {
-            self.files.pool.lock().push(connection);
+        if connection.execute_batch("COMMIT").is_err() {
+            return;
+        }
+        let mut pool = self.files.pool.lock();
+        if pool.len() < POOLED {
+            pool.push(connection);
         }
     }
+}
+
+/// Whether a file may have taken the place of a database: one without a whole page is still being copied. SQLite would
+/// take one of no or one byte for an empty database and write into it, and the rest of a page for zeros; that whole pages
+/// are missing it sees itself.
+pub(crate) fn may_be_database(file: &std::fs::Metadata) -> bool {
+    const SMALLEST_PAGE: u64 = 512;
+    file.len() >= SMALLEST_PAGE && file.len().is_multiple_of(SMALLEST_PAGE)
 }
 
 /// Makes SQLite take its read lock. Reads the header only: no schema is parsed, so a database whose schema this SQLite

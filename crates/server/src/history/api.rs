@@ -47,6 +47,17 @@ pub struct HistorySize {
     pub revisions: u64,
     /// Bytes of pre-images, as stored.
     pub bytes: u64,
+    /// When the oldest of them was made, in milliseconds since 1970: a replica that has pulled since then can continue.
+    pub oldest_unix_ms: Option<i64>,
+}
+
+/// What one step of [`History::prune`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// There is more to let go of.
+    pub more: bool,
+    /// Revisions went before their time, for their bytes.
+    pub early: bool,
 }
 
 /// For how long and up to how much old pages are kept. The current revision is always there.
@@ -87,6 +98,14 @@ pub trait History: Send + Sync + fmt::Debug {
         hashes: &mut dyn Iterator<Item = Result<u64, HistoryError>>,
     ) -> Result<Generation, HistoryError>;
 
+    /// Lets this life end: there is no [`History::generation`] from here on, until [`History::begin`].
+    fn forget(&self) -> Result<(), HistoryError>;
+
+    /// Whether what keeps it is still where it was.
+    fn is_in_place(&self) -> bool {
+        true
+    }
+
     /// The latest revision.
     fn latest(&self) -> Result<RevisionRecord, HistoryError>;
 
@@ -124,8 +143,8 @@ pub trait History: Send + Sync + fmt::Debug {
     /// Stores where the database stands at a revision.
     fn set_position(&self, seq: Seq, position: &Position) -> Result<(), HistoryError>;
 
-    /// Lets go of a little of what need not be kept; `true` = there is more.
-    fn prune(&self, retention: &Retention, unix_ms: i64) -> Result<bool, HistoryError>;
+    /// Lets go of a little of what need not be kept.
+    fn prune(&self, retention: &Retention, unix_ms: i64) -> Result<Pruned, HistoryError>;
 
     /// How much is kept.
     fn size(&self) -> Result<HistorySize, HistoryError>;

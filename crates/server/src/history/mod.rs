@@ -9,6 +9,6 @@ mod api;
 pub(crate) mod revision;
 mod sqlite;
 
-pub use api::{Before, Change, Changes, History, HistorySize, Kept, Position, Retention, page_hash};
+pub use api::{Before, Change, Changes, History, HistorySize, Kept, Position, Pruned, Retention, page_hash};
 pub use revision::{Generation, RevisionRecord, Seq};
 pub use sqlite::SqliteHistory;

@@ -21,20 +21,24 @@ use std::{
 };
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use partial_sync_core::{PageCount, PageNo, PageSize};
 use partial_sync_vfs::{Replica, Storage, VFS_NAME, side_file_path};
 use roaring::RoaringBitmap;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use super::{
-    api::{Before, Changes, History, HistorySize, Kept, Position, Retention},
+    api::{Before, Changes, History, HistorySize, Kept, Position, Pruned, Retention},
     revision::{Generation, RevisionRecord, Seq},
 };
-use crate::error::HistoryError;
+use crate::{error::HistoryError, file_id::FileId};
 
 const FORMAT: i64 = 1;
 const PRUNE_STEP: u32 = 512;
+/// Connections that read at the same time; others wait.
+const MOST_READERS: usize = 8;
+/// Connections that are kept for the next read.
+const IDLE_READERS: usize = 2;
 const COMPRESSION: i32 = 1;
 /// Far more than the revisions that a server makes between two starts; half a million leaps fit into a number.
 const LONGEST_LEAP: u64 = 1 << 44;
@@ -56,12 +60,24 @@ const SCHEMA: &str = "
 pub struct SqliteHistory {
     /// `None` = in memory: the one connection writes and reads.
     path: Option<PathBuf>,
+    /// The file, its WAL and its wal-index; empty when it is in memory or in a storage.
+    ids: Vec<(PathBuf, FileId)>,
     writer: Mutex<Connection>,
-    readers: Mutex<Vec<Connection>>,
+    readers: Mutex<Readers>,
+    /// A reader is done.
+    reader_done: Condvar,
     /// Numbers that the next revision leaves out.
     leap: AtomicU64,
     /// The files, where they are not SQLite's own business. Behind the connections, which are closed first.
     files: Option<Files>,
+}
+
+/// The connections that read.
+#[derive(Default)]
+struct Readers {
+    idle: Vec<Connection>,
+    /// Those that are reading.
+    busy: usize,
 }
 
 /// The history's files in a [`Storage`].
@@ -95,10 +111,16 @@ impl SqliteHistory {
             }
             Err(e) => return Err(e),
         };
+        let ids = ["", "-wal", "-shm"].map(|suffix| {
+            let path = side_file_path(&path, suffix);
+            FileId::at(&path).map(|id| (path, id))
+        });
         Ok(Self {
+            ids: ids.into_iter().collect::<Result<_, _>>()?,
             path: Some(path),
             writer: Mutex::new(connection),
             readers: Mutex::default(),
+            reader_done: Condvar::new(),
             leap: AtomicU64::default(),
             files: None,
         })
@@ -110,8 +132,10 @@ impl SqliteHistory {
         connection.execute_batch(SCHEMA)?;
         Ok(Self {
             path: None,
+            ids: Vec::new(),
             writer: Mutex::new(connection),
             readers: Mutex::default(),
+            reader_done: Condvar::new(),
             leap: AtomicU64::default(),
             files: None,
         })
@@ -129,8 +153,10 @@ impl SqliteHistory {
         let connection = Self::connect(&path, Some(&files))?;
         Ok(Self {
             path: Some(path),
+            ids: Vec::new(),
             writer: Mutex::new(connection),
             readers: Mutex::default(),
+            reader_done: Condvar::new(),
             leap: AtomicU64::default(),
             files: Some(files),
         })
@@ -144,11 +170,11 @@ impl SqliteHistory {
                 Connection::open_with_flags_and_vfs(files.database.name(), flags, VFS_NAME)?
             }
         };
-        Self::tune(connection)
+        Ok(connection)
     }
 
     fn connect(path: &Path, files: Option<&Files>) -> Result<Connection, HistoryError> {
-        let connection = Self::connection(path, files)?;
+        let connection = Self::tune(Self::connection(path, files)?)?;
         connection.execute_batch("PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL;")?;
         connection.execute_batch(SCHEMA)?;
         let format: Option<i64> = meta(&connection, "format")?;
@@ -175,16 +201,56 @@ impl SqliteHistory {
         let Some(path) = &self.path else {
             return work(&self.writer.lock());
         };
-        let pooled = self.readers.lock().pop();
-        let mut connection = match pooled {
+        let turn = ReaderTurn::begin(self);
+        let mut connection = match turn.idle() {
             Some(connection) => connection,
-            None => Self::connection(path, self.files.as_ref())?,
+            None => {
+                let connection = Self::connection(path, self.files.as_ref())?;
+                // Before anything is read: another file would be read through the WAL of this one.
+                if !self.is_in_place() {
+                    return Err(HistoryError::Moved);
+                }
+                Self::tune(connection)?
+            }
         };
         let transaction = connection.transaction()?;
         let done = work(&transaction);
         transaction.finish()?;
-        self.readers.lock().push(connection);
+        turn.give_back(connection);
         done
+    }
+}
+
+/// The right to read with one connection.
+struct ReaderTurn<'h>(&'h SqliteHistory);
+
+impl<'h> ReaderTurn<'h> {
+    /// Waits until fewer than the most are reading.
+    fn begin(history: &'h SqliteHistory) -> Self {
+        let mut readers = history.readers.lock();
+        while readers.busy >= MOST_READERS {
+            history.reader_done.wait(&mut readers);
+        }
+        readers.busy += 1;
+        Self(history)
+    }
+
+    fn idle(&self) -> Option<Connection> {
+        self.0.readers.lock().idle.pop()
+    }
+
+    fn give_back(self, connection: Connection) {
+        let mut readers = self.0.readers.lock();
+        if readers.idle.len() < IDLE_READERS {
+            readers.idle.push(connection);
+        }
+    }
+}
+
+impl Drop for ReaderTurn<'_> {
+    fn drop(&mut self) {
+        self.0.readers.lock().busy -= 1;
+        self.0.reader_done.notify_one();
     }
 }
 
@@ -227,6 +293,26 @@ impl History for SqliteHistory {
         }
         db.commit()?;
         Ok(generation)
+    }
+
+    fn forget(&self) -> Result<(), HistoryError> {
+        if self.is_in_place() {
+            let writer = self.writer.lock();
+            writer.execute("DELETE FROM meta WHERE key = 'generation'", [])?;
+            return Ok(());
+        }
+        // The file is gone already. SQLite would take what is left beside it for the next one's.
+        for (path, id) in self.ids.iter().skip(1) {
+            if FileId::at(path).is_ok_and(|found| found == *id) {
+                std::fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_in_place(&self) -> bool {
+        let main = self.ids.first();
+        main.is_none_or(|(path, id)| FileId::at(path).is_ok_and(|found| found == *id))
     }
 
     fn latest(&self) -> Result<RevisionRecord, HistoryError> {
@@ -369,7 +455,7 @@ impl History for SqliteHistory {
         Ok(db.commit()?)
     }
 
-    fn prune(&self, retention: &Retention, unix_ms: i64) -> Result<bool, HistoryError> {
+    fn prune(&self, retention: &Retention, unix_ms: i64) -> Result<Pruned, HistoryError> {
         let mut writer = self.writer.lock();
         let db = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let latest = latest(&db)?;
@@ -405,18 +491,23 @@ impl History for SqliteHistory {
             let mut rows = vacuum.query([])?;
             while rows.next()?.is_some() {}
         }
-        Ok(more)
+        Ok(Pruned {
+            more,
+            early: by_bytes.is_some_and(|by_bytes| Some(by_bytes) > by_age && by_bytes > oldest),
+        })
     }
 
     fn size(&self) -> Result<HistorySize, HistoryError> {
         self.reading(|db| {
             Ok(db.query_row(
-                "SELECT count(*), coalesce(sum(bytes), 0) FROM revisions",
+                "SELECT count(*), coalesce(sum(bytes), 0),
+                     (SELECT time FROM revisions ORDER BY seq LIMIT 1) FROM revisions",
                 [],
                 |row| {
                     Ok(HistorySize {
                         revisions: row.get::<_, i64>(0)? as u64,
                         bytes: row.get::<_, i64>(1)? as u64,
+                        oldest_unix_ms: row.get(2)?,
                     })
                 },
             )?)

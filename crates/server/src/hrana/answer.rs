@@ -27,7 +27,7 @@ use super::{
     budget::{self, Budget, Held},
     connection::Brake,
     cursor::cursor_body,
-    error::{code, error},
+    error::{code, error, replaced},
     options::HranaOptions,
     stream::{Bounds, Stream},
     streams::{Lease, Owner, Streams, Unavailable, Waiting},
@@ -73,6 +73,14 @@ struct Refused {
 impl Refused {
     fn new(status: StatusCode, error: hrana::Error) -> Self {
         Self { status, error }
+    }
+
+    fn open(error: hrana::Error) -> Self {
+        let status = match error.code.as_deref() {
+            Some(code::DATABASE_REPLACED) => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, error)
     }
 
     fn internal() -> Self {
@@ -293,7 +301,7 @@ impl Run {
             None => self
                 .streams
                 .connect(&self.database, &self.owner)
-                .map_err(|e| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, e))?,
+                .map_err(Refused::open)?,
         };
         let mut stream = Stream::new(connection, texts);
         let commits = stream.connection.commits();
@@ -320,6 +328,9 @@ impl Run {
         }
         self.cancel.disarm();
         stream.connection.watch(None);
+        if !self.database.listener.is_in_place() {
+            return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, replaced()));
+        }
 
         let committed = stream.connection.commits() != commits;
         let mut keep = !stream.is_closed();

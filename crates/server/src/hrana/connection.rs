@@ -38,12 +38,12 @@ use rusqlite::{
 };
 
 use super::{
-    error::{code, error, from_sqlite},
+    error::{code, error, from_sqlite, replaced},
     guard::{Verdict, judge, judge_keys, judge_text, writes_keys},
     options::HranaOptions,
     writers::{WriteTurn, Writers},
 };
-use crate::access::CommitListener;
+use crate::access::{CommitListener, DatabaseHandle};
 
 /// Virtual machine steps between two looks at the clock: some ten microseconds.
 const STEPS_BETWEEN_CHECKS: i32 = 2000;
@@ -117,33 +117,33 @@ struct Notes {
 }
 
 impl SqlConnection {
-    /// Opens the database. `read_only` = this client may not write; `file_read_only` = nobody can.
+    /// Opens the database. `read_only` = this client may not write.
     pub(super) fn open(
-        path: &Path,
+        database: &DatabaseHandle,
         read_only: bool,
-        file_read_only: bool,
         options: &HranaOptions,
         writers: Arc<Writers>,
     ) -> Result<Self, hrana::Error> {
-        Self::open_sqlite(path, read_only, file_read_only, options, writers).map_err(|cause| {
-            tracing::error!(path = %path.display(), %cause, "the SQL endpoint cannot open a database");
+        let failed = |cause| {
+            let path = database.path.display();
+            tracing::error!(%path, %cause, "the SQL endpoint cannot open a database");
             let cause = from_sqlite(cause, None);
             hrana::Error {
                 // SQLite's text would tell the client where the file is.
                 message: "the server cannot open the database file; its log says why".to_owned(),
                 ..cause
             }
-        })
+        };
+        let sqlite = Self::open_file(&database.path, database.read_only).map_err(failed)?;
+        // Before anything is read: what has taken the file's place would be read through the WAL of the file.
+        if !database.listener.is_in_place() {
+            return Err(replaced());
+        }
+        Self::set_up(sqlite, read_only, options, writers).map_err(failed)
     }
 
-    fn open_sqlite(
-        path: &Path,
-        read_only: bool,
-        file_read_only: bool,
-        options: &HranaOptions,
-        writers: Arc<Writers>,
-    ) -> rusqlite::Result<Self> {
-        let access = if file_read_only {
+    fn open_file(path: &Path, read_only: bool) -> rusqlite::Result<Connection> {
+        let access = if read_only {
             OpenFlags::SQLITE_OPEN_READ_ONLY
         } else {
             OpenFlags::SQLITE_OPEN_READ_WRITE
@@ -151,11 +151,16 @@ impl SqlConnection {
         // Serves the file with SQLite's own, and counts temporary files.
         register_vfs()
             .map_err(|_| rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_ERROR), None))?;
-        let mut sqlite = Connection::open_with_flags_and_vfs(
-            path,
-            access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE,
-            VFS_NAME,
-        )?;
+        let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        Connection::open_with_flags_and_vfs(path, flags, VFS_NAME)
+    }
+
+    fn set_up(
+        mut sqlite: Connection,
+        read_only: bool,
+        options: &HranaOptions,
+        writers: Arc<Writers>,
+    ) -> rusqlite::Result<Self> {
         sqlite.busy_timeout(options.busy_timeout)?;
         // Raw pages, the schema table and shadow tables are not to be written from the network.
         sqlite.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
@@ -561,8 +566,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.db");
         Connection::open(&path).unwrap();
+        let file = SqlConnection::open_file(&path, false).unwrap();
         let connection =
-            SqlConnection::open(&path, false, false, &HranaOptions::default(), Arc::default()).unwrap();
+            SqlConnection::set_up(file, false, &HranaOptions::default(), Arc::default()).unwrap();
         let brake = connection.brake();
         // Too few steps for a look at the clock.
         let mut statement = connection.sqlite().prepare("VALUES (1), (2), (3)").unwrap();

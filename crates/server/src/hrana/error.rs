@@ -23,6 +23,7 @@ pub(super) mod code {
     pub(crate) const SNAPSHOT_TOO_OLD: &str = "SNAPSHOT_TOO_OLD";
     pub(crate) const TOO_MANY_STREAMS: &str = "TOO_MANY_STREAMS";
     pub(crate) const SERVER_BUSY: &str = "SERVER_BUSY";
+    pub(crate) const DATABASE_REPLACED: &str = "DATABASE_REPLACED";
     pub(crate) const BAD_REQUEST: &str = "BAD_REQUEST";
     pub(crate) const NOT_FOUND: &str = "NOT_FOUND";
     pub(crate) const INTERNAL: &str = "INTERNAL_ERROR";
@@ -76,6 +77,15 @@ pub(super) fn many_statements() -> hrana::Error {
     error(
         code::MANY_STATEMENTS,
         "the SQL text has more than one statement: send them as steps of a batch, or as a sequence",
+    )
+}
+
+/// The error of a request whose database was taken away meanwhile.
+pub(super) fn replaced() -> hrana::Error {
+    error(
+        code::DATABASE_REPLACED,
+        "the database was moved, removed or replaced while this request ran, and what it wrote is not in what is there \
+         now: start again",
     )
 }
 

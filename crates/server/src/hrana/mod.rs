@@ -78,6 +78,15 @@ impl SqlEndpoint for Hrana {
         Box::pin(answer::answer(self.streams.clone(), database, caller, request))
     }
 
+    fn is_using(&self, database: &DatabaseHandle) -> bool {
+        self.streams.is_using(&database.path)
+    }
+
+    fn release(&self, database: &DatabaseHandle) -> BoxFuture<'static, ()> {
+        let (streams, path) = (self.streams.clone(), Arc::clone(&database.path));
+        Box::pin(async move { streams.close_of(&path).await })
+    }
+
     fn open_batons(&self) -> usize {
         *self.streams.watch().borrow()
     }

@@ -56,10 +56,17 @@ const LOOK_AT_READERS: Duration = Duration::from_millis(250);
 const MANY_QUEUES: usize = 256;
 
 /// What a stream and an idle connection belong to.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub(super) struct Owner {
+    /// Of one opening of a database: the same path may lead to another file after it.
     pub path: Arc<PathBuf>,
     pub access: Access,
+}
+
+impl PartialEq for Owner {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.path, &other.path) && self.access == other.access
+    }
 }
 
 /// All streams of a server that wait.
@@ -275,9 +282,8 @@ impl Streams {
         match idle {
             Some((_, connection)) => Ok(connection),
             None => SqlConnection::open(
-                &database.path,
+                database,
                 owner.access == Access::ReadOnly,
-                database.read_only,
                 &self.options,
                 self.writers_of(&owner.path),
             ),
@@ -448,8 +454,37 @@ impl Streams {
         if !ended {
             tracing::warn!("statements that do not end are left running");
         }
-        let parked: Vec<Parked> = self.parked.lock().drain().map(|(_, p)| p).collect();
-        let idle = std::mem::take(&mut *self.idle.lock());
+        self.close_where(|_| true).await;
+    }
+
+    /// Whether a client may come back to a connection of this opening of a database.
+    pub(super) fn is_using(&self, path: &Arc<PathBuf>) -> bool {
+        let parked = self.parked.lock();
+        parked
+            .values()
+            .any(|p| p.stream.connection.is_some() && Arc::ptr_eq(&p.owner.path, path))
+    }
+
+    /// Rolls back and closes everything of one opening of a database.
+    pub(super) async fn close_of(&self, path: &Arc<PathBuf>) {
+        self.close_where(|owner| Arc::ptr_eq(&owner.path, path)).await;
+    }
+
+    async fn close_where(&self, belongs: impl Fn(&Owner) -> bool) {
+        let parked: Vec<_> = self
+            .parked
+            .lock()
+            .extract_if(|_, p| belongs(&p.owner))
+            .map(|(_, p)| p)
+            .collect();
+        let idle: Vec<_> = {
+            let mut idle = self.idle.lock();
+            let (gone, kept) = std::mem::take(&mut *idle)
+                .into_iter()
+                .partition::<VecDeque<_>, _>(|(owner, _)| belongs(owner));
+            *idle = kept;
+            gone.into()
+        };
         let idle = idle.into_iter().map(|(_, connection)| Waiting {
             connection: Some(connection),
             texts: Texts::default(),

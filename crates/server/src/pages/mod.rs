@@ -11,6 +11,7 @@ mod refusal;
 mod selection;
 mod sqlite_query;
 mod stream;
+mod turns;
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,8 +22,8 @@ use axum::{
 };
 use bytes::Bytes;
 use partial_sync_transport::{
-    ApplyMode, Features,
-    wire::{FEATURES_HEADER, PROTOBUF, PullUpdatesHeader, PullUpdatesRequest},
+    ApplyMode, Features, PagesRequest,
+    wire::{FEATURES_HEADER, PROTOBUF, PageEncoding, PullUpdatesHeader, PullUpdatesRequest},
 };
 use partial_sync_vfs::temporary::Quota;
 use prost::Message;
@@ -31,7 +32,6 @@ use tokio::sync::watch;
 
 use crate::{
     access::{Caller, CallerId},
-    error::ServerError,
     follow::Follower,
     metrics::{Metrics, Polled},
     turns::{NoTurn, Turn, Turns},
@@ -40,6 +40,7 @@ pub use query::{QueryError, QueryLimits, QueryRunner};
 pub use reader::RevisionReader;
 pub use refusal::Refusal;
 pub use sqlite_query::SnapshotQueries;
+pub use turns::ReadTurns;
 
 /// What the endpoint needs besides the database.
 #[derive(Clone)]
@@ -52,6 +53,8 @@ pub struct PagesEndpoint {
     pub query_turns: Arc<Turns>,
     /// What the temporary files of query selectors count in.
     pub temporary: Quota,
+    /// Everything else that blocks.
+    pub read_turns: ReadTurns,
     /// The longest long poll.
     pub longest_poll: Duration,
     /// Counters.
@@ -87,10 +90,26 @@ impl PagesEndpoint {
         let request = wire
             .to_request()
             .map_err(|e| Refusal::bad_request(e.to_string()))?;
+        let names_a_revision = request.since.is_some() || request.revision.is_some();
+        let answer = self.pages(follower, caller, request, encoding).await;
+        answer.map_err(|refusal| match follower.check_open() {
+            Ok(()) => refusal,
+            // What is there now is asked by the next request.
+            Err(_) => Refusal::replaced(names_a_revision),
+        })
+    }
+
+    async fn pages(
+        &self,
+        follower: &Arc<Follower>,
+        caller: Caller,
+        request: PagesRequest,
+        encoding: PageEncoding,
+    ) -> Result<Response, Refusal> {
         let polls = request.long_poll.is_some() && request.since.is_some();
         let polling = polls.then(|| self.metrics.polling());
-        let revisions =
-            selection::resolve(follower, &request, self.longest_poll, self.stopping.clone()).await?;
+        let (turns, stopping) = (&self.read_turns, self.stopping.clone());
+        let revisions = selection::resolve(follower, &request, turns, self.longest_poll, stopping).await?;
         drop(polling);
         let reader = RevisionReader::new(Arc::clone(follower), revisions.at);
         let header = PullUpdatesHeader::new(
@@ -105,7 +124,7 @@ impl PagesEndpoint {
             Some(_) => Some(self.query_turn(caller.id).await?),
             None => None,
         };
-        let batches = tokio::task::spawn_blocking(move || -> Result<_, Refusal> {
+        let batches = self.read_turns.run(move || -> Result<_, Refusal> {
             let mut selected = selection::selected(&reader, &revisions, &request)?;
             let mut touched = RoaringBitmap::new();
             if let Some(sql) = &request.query {
@@ -122,8 +141,8 @@ impl PagesEndpoint {
             reader.check_none_lost(&touched)?;
             stream::Batches::new(reader, &header, encoding, [selected, touched])
         });
-        let batches = batches.await.map_err(|_| ServerError::Stopping)??;
-        let body = Body::from_stream(batches.into_stream(Arc::clone(&self.metrics)));
+        let batches = batches.await??;
+        let body = Body::from_stream(batches.into_stream(self.read_turns.clone(), Arc::clone(&self.metrics)));
         let headers = [
             (CONTENT_TYPE.as_str(), PROTOBUF.to_owned()),
             (FEATURES_HEADER, Features::ALL.to_header()),

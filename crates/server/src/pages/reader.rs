@@ -53,7 +53,10 @@ impl RevisionReader {
         if current.seq == self.at.seq {
             return pages.iter().map(|page| Ok(snapshot.read(*page)?)).collect();
         }
-        let kept = self.follower.history().pages_at(self.at.seq, pages)?;
+        let kept = self.follower.history().pages_at(self.at.seq, pages);
+        // Before its outcome: after the end, the same numbers are other revisions.
+        self.follower.check_open()?;
+        let kept = kept?;
         let one = |(page, kept): (&PageNo, Kept)| match kept {
             Kept::Page(data) => Ok(data),
             Kept::Unchanged => Ok(snapshot.read(*page)?),
@@ -65,7 +68,11 @@ impl RevisionReader {
     pub fn changed_since(&self, since: Seq) -> Result<RoaringBitmap, HistoryError> {
         match since == self.at.seq {
             true => Ok(RoaringBitmap::new()),
-            false => self.follower.history().changed(since, self.at.seq),
+            false => {
+                let changed = self.follower.history().changed(since, self.at.seq);
+                self.follower.check_open()?;
+                changed
+            }
         }
     }
 
@@ -74,7 +81,9 @@ impl RevisionReader {
         if ids.is_empty() || self.follower.current().seq == self.at.seq {
             return Ok(());
         }
-        let lost = ids_of(&self.follower.history().lost(self.at.seq)?);
+        let lost = self.follower.history().lost(self.at.seq);
+        self.follower.check_open()?;
+        let lost = ids_of(&lost?);
         match (&lost & ids).min().and_then(|id| PageId(id).no()) {
             None => Ok(()),
             Some(page) => Err(HistoryError::Lost {

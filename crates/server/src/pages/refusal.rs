@@ -36,6 +36,17 @@ impl Refusal {
         }
     }
 
+    /// The database was replaced while it was asked for.
+    pub(super) fn replaced(names_a_revision: bool) -> Self {
+        match names_a_revision {
+            true => Self::unknown(
+                "the database was replaced by another one, which has no such revision: start again from the latest \
+                 revision",
+            ),
+            false => Self::busy("the database was replaced while it was being read: ask again"),
+        }
+    }
+
     pub(super) fn unknown(message: impl Into<String>) -> Self {
         Self {
             code: REVISION_UNKNOWN,
@@ -49,10 +60,20 @@ impl From<HistoryError> for Refusal {
         let (status, code) = match &error {
             HistoryError::Unknown(_) => (StatusCode::BAD_REQUEST, REVISION_UNKNOWN),
             HistoryError::Expired(_) | HistoryError::Lost { .. } => (StatusCode::GONE, REVISION_EXPIRED),
+            _ if error.is_unwritable() => (StatusCode::SERVICE_UNAVAILABLE, "HISTORY_UNWRITABLE"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL"),
         };
         if status.is_server_error() {
             tracing::error!(%error, "a request for pages failed");
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            let message = "the server cannot write its page history, so the latest commits have no revision yet: is its \
+                           disk full? Revisions that were made before can be read; try again later";
+            return Self {
+                status,
+                code,
+                message: message.to_owned(),
+            };
         }
         Self {
             status,

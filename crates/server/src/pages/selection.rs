@@ -11,9 +11,10 @@ use super::{
     ids::{ids_below, ids_of},
     reader::RevisionReader,
     refusal::Refusal,
+    turns::ReadTurns,
 };
 use crate::{
-    error::{HistoryError, ServerError},
+    error::HistoryError,
     follow::{Current, Follower},
     history::RevisionRecord,
 };
@@ -30,17 +31,29 @@ pub(super) struct Revisions {
 pub(super) async fn resolve(
     follower: &Arc<Follower>,
     request: &PagesRequest,
+    turns: &ReadTurns,
     longest_poll: Duration,
     mut stopping: watch::Receiver<bool>,
 ) -> Result<Revisions, Refusal> {
     let mut changes = follower.subscribe();
-    let mut current = follower.refresh().await?;
+    let mut current = match (follower.refresh().await, &request.revision) {
+        (Ok(current), _) => current,
+        // What was published before can be read, whatever keeps the next revision from being made.
+        (Err(error), Some(pinned)) => {
+            let known = follower.current();
+            match known.knows(pinned) && follower.check_open().is_ok() {
+                true => known,
+                false => return Err(error.into()),
+            }
+        }
+        (Err(error), None) => return Err(error.into()),
+    };
     let since = match &request.since {
-        Some(revision) => Some(named(follower, &current, revision).await?),
+        Some(revision) => Some(named(follower, &current, revision, turns).await?),
         None => None,
     };
     if let Some(pinned) = &request.revision {
-        let at = named(follower, &current, pinned).await?;
+        let at = named(follower, &current, pinned, turns).await?;
         if since.is_some_and(|since| since.seq > at.seq) {
             return Err(Refusal::bad_request(
                 "the client's revision is newer than the revision that was asked for",
@@ -57,6 +70,7 @@ pub(super) async fn resolve(
                 stopped = stopping.changed() => if stopped.is_err() { break },
                 () = tokio::time::sleep_until(until) => break,
             }
+            follower.check_open()?;
             current = follower.current();
         }
     }
@@ -75,6 +89,7 @@ async fn named(
     follower: &Arc<Follower>,
     current: &Current,
     revision: &Revision,
+    turns: &ReadTurns,
 ) -> Result<RevisionRecord, Refusal> {
     let seq = current
         .generation
@@ -91,10 +106,9 @@ async fn named(
         return Ok(RevisionRecord { seq, db_size });
     }
     let history = Arc::clone(follower.history());
-    let found = tokio::task::spawn_blocking(move || history.revision(seq)).await;
-    found
-        .map_err(|_| Refusal::from(ServerError::Stopping))?
-        .map_err(Refusal::from)
+    let found = turns.run(move || history.revision(seq)).await?;
+    follower.check_open()?;
+    Ok(found?)
 }
 
 /// The ids of the pages that a request selects, within the size of the database.

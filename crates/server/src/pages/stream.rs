@@ -9,7 +9,7 @@ use partial_sync_core::{PageId, PageNo};
 use partial_sync_transport::wire::{PageData, PageEncoding, PullUpdatesHeader, encode_frame};
 use roaring::RoaringBitmap;
 
-use super::{reader::RevisionReader, refusal::Refusal};
+use super::{reader::RevisionReader, refusal::Refusal, turns::ReadTurns};
 use crate::{error::HistoryError, metrics::Metrics};
 
 /// Bytes of pages read at a time.
@@ -86,14 +86,18 @@ impl Batches {
     }
 
     /// The stream. An error in the middle ends it without an end, so that the client sees it cut.
-    pub(super) fn into_stream(self, metrics: Arc<Metrics>) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    pub(super) fn into_stream(
+        self,
+        turns: ReadTurns,
+        metrics: Arc<Metrics>,
+    ) -> impl Stream<Item = io::Result<Bytes>> + Send {
         stream::try_unfold(self, move |mut this| {
-            let metrics = Arc::clone(&metrics);
+            let (turns, metrics) = (turns.clone(), Arc::clone(&metrics));
             async move {
                 let batch = match this.ready.take() {
                     Some(batch) => batch,
                     None => {
-                        let read = tokio::task::spawn_blocking(move || {
+                        let read = turns.run(move || {
                             let batch = this.read(BytesMut::with_capacity(BATCH + BATCH / 8));
                             (this, batch)
                         });

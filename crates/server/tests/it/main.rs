@@ -3,6 +3,7 @@
 
 mod front;
 mod history_crash;
+mod lifecycle;
 mod pages;
 mod queries;
 mod sql;

@@ -202,7 +202,7 @@ proptest! {
                     let total: u64 = states[oldest_kept + 1..].iter().map(|state| state.bytes).sum();
                     let bytes = total * u64::from(percent) / 100;
                     let retention = Retention { age: Duration::from_secs(1 << 40), bytes };
-                    while history.prune(&retention, states.len() as i64).unwrap() {}
+                    while history.prune(&retention, states.len() as i64).unwrap().more {}
                     while states[oldest_kept + 1..].iter().map(|state| state.bytes).sum::<u64>() > bytes {
                         oldest_kept += 1;
                     }
@@ -211,7 +211,7 @@ proptest! {
                 Op::PruneAge(age) => {
                     let now = states.len() as i64;
                     let retention = Retention { age: Duration::from_millis(age.into()), bytes: u64::MAX };
-                    while history.prune(&retention, now).unwrap() {}
+                    while history.prune(&retention, now).unwrap().more {}
                     // State n was committed at time n, and replaced its predecessor then.
                     while oldest_kept + 1 < states.len() && (oldest_kept as i64 + 1) < now - i64::from(age) {
                         oldest_kept += 1;

@@ -1,0 +1,9 @@
+//! The life of a database that is being served: two servers on one file, a file that is replaced or deleted, many
+//! databases in a folder, a history whose disk is full.
+
+mod full_disk;
+mod many;
+mod polls;
+mod reach;
+mod replaced;
+mod second_server;

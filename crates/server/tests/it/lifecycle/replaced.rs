@@ -1,0 +1,333 @@
+//! The file at the path of a database becomes another one while it is being served.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use partial_sync_server::{Server, ServerHandle};
+use partial_sync_transport::PagesRequest;
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+use crate::pages::support::{Answer, Client, TestDb, dump, insert, shell};
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    PathBuf::from(format!("{}{suffix}", path.display()))
+}
+
+/// Another database with a table `t` of so many rows.
+fn make(path: &Path, rows: i64) {
+    shell(
+        path,
+        &format!(
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB);
+             WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
+             INSERT INTO t SELECT i, randomblob(300) FROM n"
+        ),
+    );
+}
+
+/// The latest state, or the typed answer as long as nothing is in place.
+async fn settled(client: &Client) -> Answer {
+    for _ in 0..3 {
+        match client.ask(PagesRequest::default()).await {
+            Ok(answer) => return answer,
+            Err(refused) => assert_eq!(refused.status, 503, "{refused:?}"),
+        }
+    }
+    panic!("still refused");
+}
+
+/// What was before is unknown, by its typed code; what is there now is served, followed and sound.
+async fn is_a_new_lineage(server: &ServerHandle, path: &Path, old: &Answer) {
+    let client = Client::new(&server.url());
+    let now = settled(&client).await;
+    assert_eq!(now.whole(), dump(path));
+    let life = |answer: &Answer| answer.revision.as_str().split('-').next().unwrap().to_owned();
+    assert_ne!(life(&now), life(old));
+    for refused in [client.since(&old.revision).await, client.at(&old.revision).await] {
+        let refused = refused.unwrap_err();
+        assert_eq!((refused.status, refused.code.as_str()), (400, "REVISION_UNKNOWN"));
+    }
+    let db = Connection::open(path).unwrap();
+    db.execute("INSERT INTO t(v) VALUES (randomblob(9000))", [])
+        .unwrap();
+    let after = client.latest().await;
+    assert_eq!(after.whole(), dump(path));
+    let changes = client.since(&now.revision).await.unwrap();
+    assert_eq!(changes.revision, after.revision);
+    assert_eq!(client.at(&now.revision).await.unwrap(), now);
+    let check: String = db
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(check, "ok");
+}
+
+/// Was red: every request was answered with 500 until the server was started again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v10_another_file_moved_to_the_path_is_a_new_lineage() {
+    let db = TestDb::new();
+    let server = db.serve().await;
+    let client = Client::new(&server.url());
+    for rows in [500, 5, 100] {
+        // Commits in the WAL, which stays beside the file that takes the place.
+        insert(&db.open(), 1000, 20);
+        let old = client.latest().await;
+        let other = beside(&db.path, ".new");
+        make(&other, rows);
+        std::fs::rename(&other, &db.path).unwrap();
+        is_a_new_lineage(&server, &db.path, &old).await;
+    }
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v10_a_file_deleted_and_made_again_is_a_new_lineage_and_is_missing_until_then() {
+    let db = TestDb::new();
+    insert(&db.open(), 1, 300);
+    let server = db.serve().await;
+    let client = Client::new(&server.url());
+    for also in [&[][..], &["-wal", "-shm"], &["-wal", "-shm", "-history", "-lock"]] {
+        let old = client.latest().await;
+        std::fs::remove_file(&db.path).unwrap();
+        for suffix in also {
+            // The server may have removed it first.
+            let _ = std::fs::remove_file(beside(&db.path, suffix));
+        }
+        for request in [
+            PagesRequest::default(),
+            PagesRequest {
+                since: Some(old.revision.clone()),
+                ..PagesRequest::default()
+            },
+        ] {
+            let refused = client.ask(request).await.unwrap_err();
+            assert_eq!((refused.status, refused.code.as_str()), (503, "DATABASE_MISSING"));
+            assert!(!refused.message.contains("app.db"), "{}", refused.message);
+        }
+        assert!(!db.path.exists(), "the server does not make it");
+        make(&db.path, 77);
+        is_a_new_lineage(&server, &db.path, &old).await;
+    }
+    server.shutdown().await;
+}
+
+/// What `cp` does: the file is there before its content.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v10_a_file_that_is_still_being_copied_is_not_served_and_not_touched() {
+    let db = TestDb::new();
+    insert(&db.open(), 1, 300);
+    let server = db.serve().await;
+    let client = Client::new(&server.url());
+    let old = client.latest().await;
+    let other = beside(&db.path, ".new");
+    make(&other, 400);
+    let bytes = std::fs::read(&other).unwrap();
+    std::fs::remove_file(&db.path).unwrap();
+    for n in [0, 1, 4096, bytes.len() / 2, bytes.len() - 1] {
+        std::fs::write(&db.path, &bytes[..n]).unwrap();
+        let refused = client.ask(PagesRequest::default()).await.unwrap_err();
+        assert!([500, 503].contains(&refused.status), "{n}: {refused:?}");
+        assert_eq!(std::fs::read(&db.path).unwrap(), bytes[..n], "{n} bytes");
+    }
+    std::fs::write(&db.path, &bytes).unwrap();
+    is_a_new_lineage(&server, &db.path, &old).await;
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v10_a_file_that_is_moved_away_has_all_commits_and_put_back_continues() {
+    let db = TestDb::new();
+    let server = db.serve().await;
+    let client = Client::new(&server.url());
+    insert(&db.open(), 1, 100);
+    let old = client.latest().await;
+    let away = beside(&db.path, ".away");
+    std::fs::rename(&db.path, &away).unwrap();
+    assert_eq!(client.ask(PagesRequest::default()).await.unwrap_err().status, 503);
+    std::fs::rename(&away, &db.path).unwrap();
+    assert_eq!(settled(&client).await, old);
+    insert(&db.open(), 101, 100);
+    let old = client.latest().await;
+    // For good this time.
+    std::fs::rename(&db.path, &away).unwrap();
+    make(&db.path, 5);
+    is_a_new_lineage(&server, &db.path, &old).await;
+    let count: i64 = Connection::open(&away)
+        .unwrap()
+        .query_row("SELECT count(*) FROM t", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(count, 200);
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v10_a_history_that_is_deleted_while_it_is_in_use_begins_again() {
+    let db = TestDb::new();
+    insert(&db.open(), 1, 300);
+    let server = db.serve().await;
+    let client = Client::new(&server.url());
+    for also in [&[][..], &["-history-wal", "-history-shm"]] {
+        insert(&db.open(), 1000, 20);
+        let old = client.latest().await;
+        insert(&db.open(), 2000, 20);
+        client.latest().await;
+        std::fs::remove_file(beside(&db.path, "-history")).unwrap();
+        for suffix in also {
+            std::fs::remove_file(beside(&db.path, suffix)).unwrap();
+        }
+        is_a_new_lineage(&server, &db.path, &old).await;
+        shell(&db.path, "DELETE FROM t WHERE id >= 1000");
+    }
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v10_a_long_poll_is_told_when_the_database_is_replaced() {
+    let db = TestDb::new();
+    let server = db.serve().await;
+    let client = Client::new(&server.url());
+    let old = client.latest().await;
+    let poll = PagesRequest {
+        since: Some(old.revision.clone()),
+        long_poll: Some(Duration::from_secs(300)),
+        ..PagesRequest::default()
+    };
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        async move { client.ask(poll).await }
+    });
+    let other = beside(&db.path, ".new");
+    make(&other, 3);
+    std::fs::rename(&other, &db.path).unwrap();
+    let refused = waiting.await.unwrap().unwrap_err();
+    assert_eq!((refused.status, refused.code.as_str()), (400, "REVISION_UNKNOWN"));
+    is_a_new_lineage(&server, &db.path, &old).await;
+    server.shutdown().await;
+}
+
+async fn sql(server: &ServerHandle, baton: &Value, statements: &[&str]) -> (u16, Value) {
+    let requests: Vec<_> = statements
+        .iter()
+        .map(|sql| json!({"type": "execute", "stmt": {"sql": sql}}))
+        .collect();
+    let client = Client::new(&server.url());
+    let request = client.http.post(format!("{}/v2/pipeline", client.url));
+    let body = json!({"baton": baton, "requests": requests}).to_string();
+    let answer = request
+        .header("content-type", "application/json")
+        .body(body)
+        .send()
+        .await
+        .unwrap();
+    let status = answer.status().as_u16();
+    (
+        status,
+        serde_json::from_str(&answer.text().await.unwrap()).unwrap(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v10_a_transaction_that_was_open_in_the_file_before_ends_with_an_error() {
+    let db = TestDb::new();
+    let server = db.serve().await;
+    let old = Client::new(&server.url()).latest().await;
+    let (status, open) = sql(
+        &server,
+        &Value::Null,
+        &["BEGIN IMMEDIATE", "INSERT INTO t(v) VALUES (1)"],
+    )
+    .await;
+    assert_eq!(status, 200, "{open}");
+    let other = beside(&db.path, ".new");
+    make(&other, 3);
+    std::fs::rename(&other, &db.path).unwrap();
+    let (status, refused) = sql(&server, &open["baton"], &["COMMIT"]).await;
+    assert_eq!(
+        (status, &refused["code"]),
+        (400, &json!("STREAM_EXPIRED")),
+        "{refused}"
+    );
+    // Nothing of it is in the new file, and no lock of it.
+    let (status, fresh) = sql(
+        &server,
+        &Value::Null,
+        &["SELECT count(*) FROM t", "INSERT INTO t(v) VALUES (2)"],
+    )
+    .await;
+    assert_eq!(status, 200, "{fresh}");
+    let count = &fresh["results"][0]["response"]["result"]["rows"][0][0]["value"];
+    assert_eq!(count, &json!("3"), "{fresh}");
+    assert_eq!(fresh["results"][1]["type"], "ok", "{fresh}");
+    is_a_new_lineage(&server, &db.path, &old).await;
+    server.shutdown().await;
+}
+
+/// Readers and writers all the while: each gets the old one, the new one, or a typed answer, and no file is spoiled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn v10_no_file_is_spoiled_when_files_are_replaced_under_load() {
+    let db = TestDb::new();
+    insert(&db.open(), 1, 50);
+    let server = Server::builder(&db.path).listen("127.0.0.1:0").await.unwrap();
+    let url = server.url();
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut load = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        let (client, stopped) = (Client::new(&url), stop.clone());
+        load.spawn(async move {
+            while !stopped.load(Relaxed) {
+                if let Err(refused) = client.ask(PagesRequest::default()).await {
+                    assert_eq!(refused.status, 503, "{refused:?}");
+                }
+            }
+        });
+        let (client, stopped) = (Client::new(&url), stop.clone());
+        load.spawn(async move {
+            while !stopped.load(Relaxed) {
+                let body = json!({"requests": [
+                    {"type": "execute", "stmt": {"sql": "INSERT INTO t(v) VALUES (randomblob(2000))"}},
+                    {"type": "close"}]});
+                let request = client.http.post(format!("{}/v2/pipeline", client.url));
+                let answer = request
+                    .header("content-type", "application/json")
+                    .body(body.to_string())
+                    .send()
+                    .await
+                    .unwrap();
+                let status = answer.status().as_u16();
+                assert!(
+                    [200, 503].contains(&status),
+                    "{status}: {}",
+                    answer.text().await.unwrap()
+                );
+            }
+        });
+    }
+    let client = Client::new(&url);
+    for round in 0..10 {
+        settled(&client).await;
+        let (other, away) = (
+            beside(&db.path, ".new"),
+            beside(&db.path, &format!(".away{round}")),
+        );
+        make(&other, 40 + round);
+        // The file before keeps a name, so that it can be looked at.
+        std::fs::hard_link(&db.path, &away).unwrap();
+        std::fs::rename(&other, &db.path).unwrap();
+        settled(&client).await;
+    }
+    stop.store(true, Relaxed);
+    while let Some(done) = load.join_next().await {
+        done.unwrap();
+    }
+    server.shutdown().await;
+    let files = (0..10).map(|round| beside(&db.path, &format!(".away{round}")));
+    for file in files.chain([db.path.clone()]) {
+        assert_eq!(shell(&file, "PRAGMA integrity_check"), "ok", "{}", file.display());
+    }
+}
