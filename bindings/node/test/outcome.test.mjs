@@ -11,6 +11,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import * as sync from '../index.mjs';
+import { patient } from './watchdog.mjs';
 import { little, messages, MESSAGES, network, open, scratch, until } from './world.mjs';
 
 const packageFile = fileURLToPath(new URL('../index.mjs', import.meta.url));
@@ -876,6 +877,7 @@ test('b9: a transaction function may throw undefined', async (t) => {
 });
 
 test('b9: texts longer than a string of JavaScript are an error of the row, and end the query', async (t) => {
+  patient(t, 15);
   const db = await empty(t);
   const sql = 'SELECT CAST(zeroblob(CASE value WHEN 2 THEN 540000000 END) AS TEXT) AS v FROM generate_series(1, 3)';
   const tooBig = { name: 'SqliteError', code: 'SQLITE_TOOBIG', kind: 'too_big' };

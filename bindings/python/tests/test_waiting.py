@@ -279,7 +279,7 @@ def test_threads_that_share_a_connection_take_turns() -> None:
 
     def work(number: int) -> None:
         try:
-            for i in range(200):
+            for i in range(50):
                 conn.execute("INSERT INTO t VALUES (?)", (number * 1000 + i,))
                 assert conn.execute("SELECT a FROM t WHERE a = ?", (number * 1000 + i,)).fetchall()
         except BaseException as error:
@@ -291,7 +291,7 @@ def test_threads_that_share_a_connection_take_turns() -> None:
     for thread in threads:
         thread.join()
     assert not failures
-    assert conn.execute("SELECT COUNT(*) FROM t").fetchone() == (1600,)
+    assert conn.execute("SELECT COUNT(*) FROM t").fetchone() == (400,)
 
 
 def test_a_thread_that_waits_does_not_keep_others_from_dropping_their_cursors(
@@ -354,15 +354,3 @@ def test_a_slow_token_function_does_not_hold_up_other_requests(url: str, tmp_pat
     go_on.set()
     for thread in threads:
         thread.join()
-
-
-def test_ctrl_c_in_a_function_is_the_cause_of_the_statements_error() -> None:
-    def stop() -> None:
-        signal.raise_signal(signal.SIGINT)
-
-    with turso.connect(":memory:") as conn:
-        conn.create_function("stop", 0, stop)
-        with pytest.raises(turso.OperationalError) as raised:
-            conn.execute("SELECT stop()")
-        assert isinstance(raised.value.__cause__, KeyboardInterrupt)
-        assert conn.execute("SELECT 1").fetchone() == (1,)
