@@ -4,7 +4,12 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::{database::Database, databases::Databases, follow::FollowerState, system::disk_free};
+use crate::{
+    database::Database,
+    databases::Databases,
+    follow::{FollowerState, Place},
+    system::disk_free,
+};
 
 /// What keeps a database from being served in full.
 #[derive(Debug, Serialize)]
@@ -37,16 +42,16 @@ pub(crate) async fn problems(databases: &Databases, reserve: u64) -> Vec<Problem
 fn problems_of(database: &Database, reserve: u64) -> Vec<Problem> {
     let files = database.follower().files();
     let folder = files.path().parent().unwrap_or(Path::new("."));
-    let state = database.follower().state();
-    let failing = match state {
+    let failing = match database.follower().state() {
+        // It is opened again by the next request, if its file is there.
         FollowerState::Following | FollowerState::Ended => None,
         FollowerState::Failing(why) => Some(("NOT_FOLLOWED", why)),
     };
-    let moved = state == FollowerState::Ended || files.check_in_place().is_err();
+    let missing = matches!(files.place(), Place::Missing { .. });
     let full = disk_free(folder).filter(|free| *free < reserve);
     [
         failing,
-        moved.then_some(("FILE_REPLACED", "its file was moved, removed or replaced")),
+        missing.then_some(("FILE_MISSING", "its file was moved or removed")),
         full.map(|_| {
             (
                 "DISK_FULL",

@@ -18,6 +18,9 @@ async fn v6_half_sent_requests_do_not_keep_others_out() {
     let server = Server::builder(&db.path)
         .limits(Limits {
             connections: 10,
+            // They have to make room, not to run out of time.
+            head_time: Duration::from_secs(3600),
+            idle_time: Duration::from_secs(3600),
             ..Limits::default()
         })
         .listen("127.0.0.1:0")
@@ -91,7 +94,9 @@ async fn v6_requests_under_way_are_limited_for_one_caller_and_in_all() {
             polls.push(tokio::spawn(async move { client.ask(poll).await }));
         }
         // One of the four has no room; the others wait.
-        let (refused, _, waiting) = futures_util::future::select_all(polls).await;
+        let first = futures_util::future::select_all(polls);
+        let first = tokio::time::timeout(Duration::from_secs(60), first).await;
+        let (refused, _, waiting) = first.expect("all four have room");
         let refused = refused.unwrap().unwrap_err();
         assert_eq!((refused.status, refused.code.as_str()), (status, code));
         let refused = client.ask(PagesRequest::default()).await.unwrap_err();

@@ -57,12 +57,12 @@ async fn v16_readiness_tells_what_is_wrong_and_health_that_it_is_alive() {
     assert_eq!((status, &told["status"]), (503, &json!("not ready")));
     let problem = &told["problems"][0];
     assert_eq!(problem["database"], "b");
-    assert_eq!(problem["code"], "FILE_REPLACED");
+    assert_eq!(problem["code"], "FILE_MISSING");
     assert!(!problem["message"].as_str().unwrap().is_empty());
     let (status, told) = ready(&server, None).await;
     assert_eq!(
         (status, &told["problems"][0]["code"]),
-        (503, &json!("FILE_REPLACED"))
+        (503, &json!("FILE_MISSING"))
     );
     assert_eq!(told["problems"][0].get("database"), None);
     assert_eq!(get(&server, "/health", None).await.0, 200);
