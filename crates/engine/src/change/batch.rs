@@ -61,7 +61,7 @@ pub struct PushOptions<'a> {
     pub after: RemotePosition,
     /// How much goes into the batch.
     pub limits: PushLimits,
-    /// Changes that the remote does not need ([`PushOutcome::Skip`]).
+    /// Changes that the remote does not need ([`PushOutcome::Skip`](super::outcome::PushOutcome::Skip)).
     pub skip: &'a BTreeSet<ChangeId>,
     /// How the changes are to be run; others than [`Mode::Triggers`] only where the remote offers them.
     pub mode: Mode,
