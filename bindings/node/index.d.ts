@@ -365,6 +365,12 @@ export class Database implements Queries {
    * changes were given up.
    */
   discardChange(change: number, options?: { withDependents?: boolean }): Promise<number>;
+  /**
+   * Fetches absent pages: all, or those that a SELECT touches when the remote runs it. `progress` hears some twenty times a
+   * second, and when all have come, how many have come and how many there are (0 = not known, with a query); what it throws ends the call.
+   * What has come stays.
+   */
+  hydrate(options?: { query?: string; progress?: (fetched: number, total: number) => void }): Promise<{ fetched: number; absent: number }>;
   /** Moves what is in the WAL into the database file. */
   checkpoint(): Promise<void>;
   stats(): Promise<DatabaseStats>;

@@ -47,6 +47,9 @@ class Callbacks {
   #native;
   /** Requests under way, by the question that began each. */
   #transfers = new Map();
+  /** Hydrations under way that tell how far they are, by their numbers. */
+  #hydrations = new Map();
+  #last = 0;
 
   /** @param replica what calls of the same database are known by */
   constructor(functions, replica) {
@@ -70,6 +73,9 @@ class Callbacks {
         this.#transfers.get(question.about)?.controller.abort();
         this.#transfers.delete(question.about);
         return;
+      case 'hydrated':
+        this.#hydrated(question.about, question.progress);
+        return;
       case 'transform':
         this.#transform(id, question.mutation);
         return;
@@ -86,6 +92,34 @@ class Callbacks {
         this.#run(id, question, 'url', async () => this.#text(id, this.#functions.url(), 'url'));
     }
   };
+
+  /** Does the work of a hydration under a number, so that `progress` hears of it. What it throws ends the work. */
+  async hydrating(progress, work) {
+    if (progress === undefined) return await work();
+    const number = ++this.#last;
+    const hydration = { progress };
+    this.#hydrations.set(number, hydration);
+    try {
+      const done = await work(number);
+      if ('thrown' in hydration) throw hydration.thrown;
+      return done;
+    } catch (error) {
+      throw 'thrown' in hydration ? hydration.thrown : error;
+    } finally {
+      this.#hydrations.delete(number);
+    }
+  }
+
+  #hydrated(number, { fetched, other }) {
+    const hydration = this.#hydrations.get(number);
+    if (hydration === undefined || 'thrown' in hydration) return;
+    try {
+      hydration.progress(fetched, other);
+    } catch (error) {
+      hydration.thrown = error;
+      this.#native.deref()?.cancel();
+    }
+  }
 
   /** Works on an answer. Until it is there, calls of the same database are told that they would wait for themselves. */
   async #run(id, { about, forAStatement }, name, work) {

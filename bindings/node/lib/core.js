@@ -294,6 +294,12 @@ class Core {
     }
   }
 
+  /** Fetches absent pages. */
+  async hydrate(query, progress) {
+    const { hydrated } = await this.#callbacks.hydrating(progress, (number) => this.remotely('hydrate', query, number));
+    return { fetched: hydrated.fetched, absent: hydrated.other };
+  }
+
   /** The statistics, which wait for nothing that is under way. */
   async stats() {
     this.assertNotClosing();

@@ -121,6 +121,12 @@ class Database {
     return (await this.#core.remotely('discardChange', change, Boolean(withDependents))).count;
   }
 
+  async hydrate({ query, progress } = {}) {
+    if (query !== undefined && typeof query !== 'string') throw new TypeError('hydrate: query is a SELECT, as a string');
+    if (progress !== undefined && typeof progress !== 'function') throw new TypeError('hydrate: progress is a function');
+    return await this.#core.hydrate(query, progress);
+  }
+
   async checkpoint() {
     await this.#core.remotely('checkpoint');
   }

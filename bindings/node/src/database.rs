@@ -1,19 +1,22 @@
 //! A database as `lib/` has it: what begins with a job's number runs on a worker, on the strand of queries or on the one for
 //! what goes between the database and its remote.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use napi::bindgen_prelude::{FnArgs, Function, Uint8Array, Unknown};
 use napi_derive::napi;
 use parking_lot::Mutex;
-use partial_sync::{CancelHandle, ChangeId, Connection};
+use partial_sync::{CancelHandle, ChangeId, Connection, HydrateProgress};
 
 use crate::{
     codec::{self, Shape},
     compiled::Compiled,
     error::Failure,
     mailbox::Mailbox,
-    messages::{Answer, Outcome, Question, Ran, Reply},
+    messages::{Answer, Hydration, Outcome, Question, Ran, Reply},
     options::Options,
     pool::{self, Strand},
     shared::{STEPS_HERE, Shared},
@@ -22,6 +25,8 @@ use crate::{
 
 /// SQLite's own 2 MB of pages are few for one connection that does all of a program's work.
 const CACHE: &str = "PRAGMA cache_size = -16000";
+/// How often JavaScript is told how far a hydration is.
+const BETWEEN_TELLING: Duration = Duration::from_millis(50);
 
 /// A database.
 #[napi(js_name = "Database")]
@@ -252,6 +257,43 @@ impl NativeDatabase {
             };
             Ok(Outcome {
                 count: Some(u32::try_from(count).unwrap_or(u32::MAX)),
+                ..Outcome::default()
+            })
+        });
+    }
+
+    /// Fetches absent pages: all, or those that a query touches. Tells JavaScript how far it is, under this number, if it has
+    /// one.
+    #[napi]
+    pub fn hydrate(&self, job: u32, query: Option<String>, number: Option<u32>) {
+        let mailbox = self.mailbox.clone();
+        let mut told = Instant::now();
+        let tell = move |at: HydrateProgress| {
+            // Every page would be more than JavaScript could take.
+            if number.is_none() || (at.fetched != at.total && told.elapsed() < BETWEEN_TELLING) {
+                return;
+            }
+            told = Instant::now();
+            mailbox.tell(Question {
+                kind: "hydrated".into(),
+                about: number,
+                progress: Some(Hydration {
+                    fetched: at.fetched,
+                    other: at.total,
+                }),
+                ..Question::default()
+            });
+        };
+        self.synchronise(job, move |database| {
+            let done = match query {
+                None => database.hydrate(tell)?,
+                Some(query) => database.hydrate_query(&query, tell)?,
+            };
+            Ok(Outcome {
+                hydrated: Some(Hydration {
+                    fetched: done.fetched,
+                    other: done.absent,
+                }),
                 ..Outcome::default()
             })
         });

@@ -34,6 +34,17 @@ pub struct Outcome {
     pub stats: Option<String>,
     /// How many.
     pub count: Option<u32>,
+    /// What a hydration did.
+    pub hydrated: Option<Hydration>,
+}
+
+/// Pages that a hydration has fetched, and those that there are to fetch or that are still absent.
+#[napi(object, object_from_js = false)]
+pub struct Hydration {
+    /// Fetched.
+    pub fetched: u32,
+    /// Of a hydration under way: to fetch in all, 0 where that is not known. Of one that has ended: absent.
+    pub other: u32,
 }
 
 impl Outcome {
@@ -50,16 +61,18 @@ impl Outcome {
 #[napi(object, object_from_js = false)]
 #[derive(Default)]
 pub struct Question {
-    /// `url`, `token`, `fetch`, `read`, `abort` or `transform`.
+    /// `url`, `token`, `fetch`, `read`, `abort`, `transform` or `hydrated`.
     pub kind: String,
     /// Whether a statement waits for the answer, which must not use the database then.
     pub for_a_statement: bool,
-    /// Of `read` and `abort`: the question that began the fetch.
+    /// Of `read` and `abort`: the question that began the fetch. Of `hydrated`: the number of the hydration.
     pub about: Option<u32>,
     /// Of `fetch`.
     pub request: Option<Request>,
     /// Of `transform`.
     pub mutation: Option<Mutation>,
+    /// Of `hydrated`.
+    pub progress: Option<Hydration>,
 }
 
 /// A request for the `fetch` function.

@@ -413,6 +413,7 @@ const otherUses = {
   push: (db) => db.push(),
   checkpoint: (db) => db.checkpoint(),
   discardChange: (db) => db.discardChange(1),
+  hydrate: (db) => db.hydrate(),
   close: (db) => db.close(),
 };
 const uses = Object.entries({ ...sqlUses, ...otherUses });

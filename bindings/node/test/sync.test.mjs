@@ -49,6 +49,39 @@ test('every request goes through the fetch function, also that of a page in the 
   }
 });
 
+test('hydrating fetches what is absent and tells how far it is', async (t) => {
+  const { url } = await messages(t);
+  const db = await open(t, { path: ':memory:', url, partialSyncExperimental: little });
+  const cold = `SELECT body FROM messages WHERE id = ${MESSAGES - 1}`;
+  const some = await db.hydrate({ query: cold });
+  assert.ok(some.fetched > 0 && some.absent > 0);
+  const { requests } = await db.stats();
+  await db.get(cold);
+  assert.equal((await db.stats()).requests, requests);
+  const told = [];
+  const everything = await db.hydrate({ progress: (...at) => told.push(at) });
+  assert.equal(everything.absent, 0);
+  assert.deepEqual(told.at(-1), [everything.fetched, everything.fetched]);
+  const { requests: then } = await db.stats();
+  assert.equal(await db.get("SELECT count(*) AS n FROM messages WHERE body <> ''").then(({ n }) => n), MESSAGES);
+  assert.equal((await db.stats()).requests, then);
+});
+
+test('what the progress of a hydration throws ends it, and what had come stays', async (t) => {
+  const { url } = await messages(t);
+  const db = await open(t, { path: ':memory:', url, partialSyncExperimental: little });
+  const enough = new Error('enough');
+  const stops = () => {
+    throw enough;
+  };
+  await assert.rejects(db.hydrate({ progress: stops }), (error) => error === enough);
+  for (const wrong of [{ query: 1 }, { progress: 'soon' }]) await assert.rejects(db.hydrate(wrong), TypeError);
+  await assert.rejects(db.hydrate({ query: 'SELECT * FROM nowhere' }), /nowhere/);
+  const local = await open(t, { path: ':memory:' });
+  await assert.rejects(local.hydrate(), { name: 'SqliteError' });
+  assert.equal((await db.hydrate()).absent, 0);
+});
+
 test('a fetch function that fails gives an error with its message', async (t) => {
   const { url } = await messages(t);
   let broken = false;
