@@ -111,7 +111,8 @@ fn a_first_connect_to_what_is_no_remote_says_so_and_leaves_no_file() {
 
 #[test]
 fn a_wrong_token_says_so_at_connect_and_later_and_the_replica_goes_on() {
-    let served = Served::new(SMALL);
+    let mut served = Served::new(SMALL);
+    served.stop();
     let server = Server::builder(&served.file)
         .authenticator(partial_sync_server::auth::StaticToken::new(
             "right",

@@ -437,10 +437,11 @@ fn h7_another_column_that_is_taken_is_a_refusal_that_says_so() {
 fn h7_a_token_that_may_not_write_is_what_a_push_says() {
     use partial_sync_server::{Server, access::Access, auth::StaticToken};
     // A statement that only a remote that takes rows could be sent.
-    let s = Served::new(
+    let mut s = Served::new(
         "create table t(id integer primary key, v); create table log(v);
          create trigger i after insert on t begin insert or ignore into log values (new.v); end;",
     );
+    s.stop();
     let server = Server::builder(&s.file)
         .authenticator(StaticToken::new("reader", Access::ReadOnly))
         .start_blocking("127.0.0.1:0")
