@@ -283,7 +283,7 @@ fn s1_what_another_program_did_to_a_whole_replica_is_noticed_at_the_next_open() 
             );
             let text = error.to_string();
             assert!(
-                text.contains("another program") && text.contains("1 change"),
+                text.contains("another program") && text.contains("1 local change"),
                 "{what}: {text}"
             );
         }
