@@ -37,7 +37,8 @@ func guarded(ctx context.Context, interrupt func(), call func() error) error {
 		}
 	})
 	err := call()
-	if stop() {
+	// A call can return between the end of the context and the start of what it starts.
+	if stop() && ctx.Err() == nil {
 		return err
 	}
 	running.Lock()
