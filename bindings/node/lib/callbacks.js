@@ -94,7 +94,7 @@ class Callbacks {
   };
 
   /** Does the work of a hydration under a number, so that `progress` hears of it. What it throws ends the work. */
-  async hydrating(progress, work) {
+  async hydrating(progress, isQuery, work) {
     if (progress === undefined) return await work();
     const number = ++this.#last;
     const hydration = { progress };
@@ -102,6 +102,9 @@ class Callbacks {
     try {
       const done = await work(number);
       if ('thrown' in hydration) throw hydration.thrown;
+      // What was told last may still be on its way.
+      const { fetched } = done.hydrated;
+      if (hydration.told !== fetched) progress(fetched, isQuery ? 0 : fetched);
       return done;
     } catch (error) {
       throw 'thrown' in hydration ? hydration.thrown : error;
@@ -113,6 +116,7 @@ class Callbacks {
   #hydrated(number, { fetched, other }) {
     const hydration = this.#hydrations.get(number);
     if (hydration === undefined || 'thrown' in hydration) return;
+    hydration.told = fetched;
     try {
       hydration.progress(fetched, other);
     } catch (error) {

@@ -296,7 +296,9 @@ class Core {
 
   /** Fetches absent pages. */
   async hydrate(query, progress) {
-    const { hydrated } = await this.#callbacks.hydrating(progress, (number) => this.remotely('hydrate', query, number));
+    const { hydrated } = await this.#callbacks.hydrating(progress, query !== undefined, (number) =>
+      this.remotely('hydrate', query, number),
+    );
     return { fetched: hydrated.fetched, absent: hydrated.other };
   }
 

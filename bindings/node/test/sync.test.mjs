@@ -158,8 +158,12 @@ test('retryFetch tries again, waits longer each time, and gives up', async (t) =
 });
 
 test('the token is asked for each request, and a wrong one is told', async (t) => {
-  const { folder } = await empty(t);
-  const url = await serve(t, path.join(folder, 'remote.db'), '--auth-token', 's3cret');
+  const folder = scratch(t);
+  const file = path.join(folder, 'remote.db');
+  const remote = await connect({ path: file });
+  await remote.exec('CREATE TABLE t (id INTEGER PRIMARY KEY, v)');
+  await remote.close();
+  const url = await serve(t, file, '--auth-token', 's3cret');
   let asked = 0;
   const db = await open(t, {
     path: path.join(folder, 'with-token.db'),
