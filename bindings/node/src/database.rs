@@ -372,6 +372,8 @@ impl NativeDatabase {
 
 impl Drop for NativeDatabase {
     fn drop(&mut self) {
+        // Here on JavaScript's thread; jobs may keep the mailbox for longer.
+        self.mailbox.release();
         if !self.shared.close() {
             return;
         }

@@ -18,7 +18,7 @@ use napi::{
     bindgen_prelude::{FnArgs, Function, Unknown},
     threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode},
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -34,10 +34,17 @@ type Then = Box<dyn FnOnce(Answered) + Send>;
 type Receive<T> =
     ThreadsafeFunction<FnArgs<(u32, T)>, Unknown<'static>, FnArgs<(u32, T)>, Status, false, true>;
 
-/// See the module.
-pub(crate) struct Mailbox {
+/// What JavaScript is called by.
+struct Functions {
     settled: Receive<Outcome>,
     asked: Receive<Question>,
+}
+
+/// See the module.
+pub(crate) struct Mailbox {
+    /// None when the database in JavaScript is gone. Node frees them with its environment, also while another thread gives them
+    /// back: so JavaScript's thread alone does, see [`Mailbox::release`].
+    functions: RwLock<Option<Functions>>,
     /// None when nobody answers any more.
     waiting: Mutex<Option<HashMap<u32, Then>>>,
     next: AtomicU32,
@@ -51,8 +58,10 @@ impl Mailbox {
         asked: &Function<'_, FnArgs<(u32, Question)>, Unknown<'static>>,
     ) -> napi::Result<Arc<Self>> {
         Ok(Arc::new(Self {
-            settled: settled.build_threadsafe_function().weak::<true>().build()?,
-            asked: asked.build_threadsafe_function().weak::<true>().build()?,
+            functions: RwLock::new(Some(Functions {
+                settled: settled.build_threadsafe_function().weak::<true>().build()?,
+                asked: asked.build_threadsafe_function().weak::<true>().build()?,
+            })),
             waiting: Mutex::new(Some(HashMap::new())),
             next: AtomicU32::new(1),
             thread: thread::current().id(),
@@ -63,10 +72,27 @@ impl Mailbox {
     pub(crate) fn settle(&self, job: u32, work: impl FnOnce() -> Result<Outcome, Failure>) {
         let outcome = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Failure::panicked()));
         let outcome = outcome.unwrap_or_else(Outcome::failed);
-        self.settled.call(
-            FnArgs::from((job, outcome)),
-            ThreadsafeFunctionCallMode::NonBlocking,
-        );
+        if let Some(functions) = &*self.functions.read() {
+            functions.settled.call(
+                FnArgs::from((job, outcome)),
+                ThreadsafeFunctionCallMode::NonBlocking,
+            );
+        }
+    }
+
+    /// JavaScript hears nothing from here on. To be called on its thread before the mailbox is dropped by another one.
+    pub(crate) fn release(&self) {
+        self.functions.write().take();
+    }
+
+    /// Whether it will reach JavaScript.
+    fn call(&self, id: u32, question: Question) -> bool {
+        self.functions.read().as_ref().is_some_and(|functions| {
+            functions.asked.call(
+                FnArgs::from((id, question)),
+                ThreadsafeFunctionCallMode::NonBlocking,
+            ) == Status::Ok
+        })
     }
 
     fn send(&self, mut question: Question, then: impl FnOnce(Answered) + Send + 'static) -> u32 {
@@ -77,11 +103,7 @@ impl Mailbox {
             // Nobody answers any more: anyone who waits learns it by the sender's end.
             None => return id,
         };
-        let status = self.asked.call(
-            FnArgs::from((id, question)),
-            ThreadsafeFunctionCallMode::NonBlocking,
-        );
-        if status != Status::Ok {
+        if !self.call(id, question) {
             // Node is going down.
             self.forget(id);
         }
@@ -90,10 +112,7 @@ impl Mailbox {
 
     /// Says something that needs no answer.
     pub(crate) fn tell(&self, question: Question) {
-        self.asked.call(
-            FnArgs::from((0, question)),
-            ThreadsafeFunctionCallMode::NonBlocking,
-        );
+        self.call(0, question);
     }
 
     /// Asks; the receiver fails when JavaScript is gone.

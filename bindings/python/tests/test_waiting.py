@@ -279,7 +279,7 @@ def test_threads_that_share_a_connection_take_turns() -> None:
 
     def work(number: int) -> None:
         try:
-            for i in range(50):
+            for i in range(200):
                 conn.execute("INSERT INTO t VALUES (?)", (number * 1000 + i,))
                 assert conn.execute("SELECT a FROM t WHERE a = ?", (number * 1000 + i,)).fetchall()
         except BaseException as error:
@@ -291,7 +291,7 @@ def test_threads_that_share_a_connection_take_turns() -> None:
     for thread in threads:
         thread.join()
     assert not failures
-    assert conn.execute("SELECT COUNT(*) FROM t").fetchone() == (400,)
+    assert conn.execute("SELECT COUNT(*) FROM t").fetchone() == (1600,)
 
 
 def test_a_thread_that_waits_does_not_keep_others_from_dropping_their_cursors(

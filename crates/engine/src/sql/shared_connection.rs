@@ -109,7 +109,7 @@ impl SharedConnection {
             return Ok(Ran::Done);
         };
         let ran = self.run_admitted(stmt, class, arguments);
-        if self.capture.as_ref().is_some_and(Capture::take_left) {
+        if ran.is_err() && self.capture.as_ref().is_some_and(Capture::take_left) {
             transactions.leave();
         }
         transactions.ran(conn, &before, class.control(), &ran);
