@@ -185,7 +185,9 @@ impl Database {
     pub(crate) async fn close(self: Arc<Self>, sql: &dyn SqlEndpoint) {
         if !self.is_good() {
             // What is left beside the file that has taken its place would spoil that one.
-            self.retire(sql).await;
+            if let Err(error) = self.retire(sql).await {
+                tracing::error!(path = %self.handle.path.display(), %error, "a replaced database may lack its last commits");
+            }
         }
         self.unwatch().await;
         sql.release(&self.handle).await;
@@ -198,7 +200,7 @@ impl Database {
 
     /// Ends a database that is not good any more. `false` = nothing that could take its place is there, and the file has
     /// not been deleted: it may be put back, and is kept until it is known.
-    pub(crate) async fn retire(self: &Arc<Self>, sql: &dyn SqlEndpoint) -> bool {
+    pub(crate) async fn retire(self: &Arc<Self>, sql: &dyn SqlEndpoint) -> Result<bool, ServerError> {
         self.follower.end().await;
         sql.release(&self.handle).await;
         let follower = Arc::clone(&self.follower);
@@ -208,25 +210,21 @@ impl Database {
                 Place::Same if follower.history().is_in_place() => {}
                 // The same file, but its history was taken away.
                 Place::Same => forget(&follower),
-                Place::Missing { deleted: false } => return false,
+                Place::Missing { deleted: false } => return Ok::<_, ServerError>(false),
                 Place::Missing { deleted: true } | Place::Other => {
-                    // The old file may live on under another name: it gets all its commits before its WAL goes.
-                    if let Err(error) = files.checkpoint() {
-                        tracing::warn!(path = %files.path().display(), %error, "the replaced file lacks its last commits");
-                    }
-                    files.remove_side_files();
+                    files.leave()?;
                     forget(&follower);
                 }
             }
-            true
+            Ok(true)
         });
-        let ended = ended.await.unwrap_or(true);
+        let ended = ended.await.map_err(|_| ServerError::Stopping)??;
         if ended {
             self.unwatch().await;
             // The next one needs it; what is left of this one records nothing.
             self.unlock();
         }
-        ended
+        Ok(ended)
     }
 
     /// Lets another server serve it.

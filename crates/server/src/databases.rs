@@ -257,7 +257,7 @@ impl Slot {
         }
         let old = self.database.lock().clone();
         if let Some(old) = old {
-            if !old.retire(&*opener.sql).await {
+            if !old.retire(&*opener.sql).await? {
                 return Err(ServerError::Missing { path });
             }
             self.database.lock().take();
@@ -287,10 +287,12 @@ impl Slot {
             .lock()
             .clone()
             .filter(|database| !database.is_good());
-        if let Some(old) = old
-            && old.retire(&*opener.sql).await
-        {
-            self.database.lock().take();
+        let Some(old) = old else { return };
+        match old.retire(&*opener.sql).await {
+            Ok(true) => drop(self.database.lock().take()),
+            Ok(false) => {}
+            // Whoever asks next tries again.
+            Err(error) => tracing::error!(database = %old.handle().name, %error, "cannot be let go of"),
         }
     }
 

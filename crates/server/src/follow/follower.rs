@@ -5,10 +5,7 @@
 //! never publish a revision that is not durable in the history, and never let go of the old snapshot before that.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -87,7 +84,6 @@ pub struct Follower {
     files: Arc<SourceFiles>,
     clock: Clock,
     stepping: Arc<tokio::sync::Mutex<()>>,
-    ended: AtomicBool,
     failing: Mutex<Option<&'static str>>,
     last_commit: Mutex<Instant>,
 }
@@ -151,7 +147,6 @@ impl Follower {
             files,
             clock,
             stepping: Arc::default(),
-            ended: AtomicBool::new(false),
             failing: Mutex::default(),
             last_commit: Mutex::new(Instant::now()),
         })
@@ -182,14 +177,20 @@ impl Follower {
         &self.files
     }
 
-    /// Ends it for good: from here on nothing is recorded, and everybody who waits is woken and finds out.
-    pub async fn end(&self) {
-        let _turn = self.stepping.lock().await;
-        self.set_ended();
+    /// Ends it for good: from here on nothing is recorded or read, and everybody who waits is woken and finds out.
+    pub async fn end(self: &Arc<Self>) {
+        let turn = Arc::clone(&self.stepping).lock_owned().await;
+        let this = Arc::clone(self);
+        let ended = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            this.set_ended();
+        });
+        // It fails only if the runtime is going down.
+        let _ = ended.await;
     }
 
     fn set_ended(&self) {
-        self.ended.store(true, SeqCst);
+        self.files.end();
         self.current.send_modify(|_| {});
     }
 
@@ -204,12 +205,7 @@ impl Follower {
 
     /// Fails after [`Follower::end`]. What was read from the history before this succeeds is of this life of it.
     pub fn check_open(&self) -> Result<(), ServerError> {
-        match self.ended.load(SeqCst) {
-            false => Ok(()),
-            true => Err(ServerError::Replaced {
-                path: self.files.path().as_ref().clone(),
-            }),
-        }
+        self.files.check_open()
     }
 
     /// A state that is not older than any commit that had finished when this was called.

@@ -179,6 +179,8 @@ impl Snapshot {
             _ => read_up_to_end(self.files.main(), &mut data, page.offset(self.page_size)),
         };
         done.map_err(|e| self.files.io("read", e))?;
+        // After it was read: then it was read while the transaction was open.
+        self.files.check_open()?;
         Ok(data.into())
     }
 }

@@ -6,9 +6,14 @@
 //! pages into it.
 
 use std::{
-    os::unix::fs::{FileExt, MetadataExt},
+    collections::HashMap,
+    fs::OpenOptions,
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,7 +23,7 @@ use partial_sync_core::{
     header::{HEADER_LEN, stated_page_size},
 };
 use partial_sync_vfs::side_file_path;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use super::{descriptors::Descriptor, header::WalIndexHeader};
 use crate::{error::ServerError, file_id::FileId};
@@ -29,11 +34,17 @@ const BUSY: Duration = Duration::from_secs(5);
 /// Connections kept for the next snapshot: one is held while the next is taken.
 const POOLED: usize = 2;
 const BETWEEN_TRIES: Duration = Duration::from_micros(50);
+/// How often a file that is given up is asked to take its last commits, and the pause between two tries.
+const LAST_TRIES: u32 = 20;
+const BETWEEN_LAST_TRIES: Duration = Duration::from_millis(50);
+/// The mode with which SQLite creates files.
+const MODE: u32 = 0o644;
 
 /// See the module. Fields are dropped in order: connections first, then descriptors.
 #[derive(Debug)]
 pub struct SourceFiles {
-    pool: Mutex<Vec<Connection>>,
+    reads: Mutex<Reads>,
+    ended: AtomicBool,
     /// Open for as long as the files are: SQLite keeps the WAL and the wal-index.
     resident: Mutex<Connection>,
     path: Arc<PathBuf>,
@@ -42,6 +53,16 @@ pub struct SourceFiles {
     id: FileId,
     /// `None` when the database cannot be written and is not in WAL mode: then nobody changes it while it is open here.
     wal: Option<(Descriptor, Descriptor)>,
+}
+
+/// The connections of read transactions.
+#[derive(Debug, Default)]
+struct Reads {
+    /// For the next ones.
+    pool: Vec<Connection>,
+    /// Those that are open, by a number of their own.
+    open: HashMap<u64, Connection>,
+    begun: u64,
 }
 
 /// What the path leads to now.
@@ -78,9 +99,25 @@ impl SourceFiles {
             path: path.to_owned(),
             source,
         };
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let io = |operation| {
+            move |source| ServerError::Io {
+                operation,
+                path: path.to_owned(),
+                source,
+            }
+        };
+        let open = |path: &Path| Descriptor::open(path).map_err(io("opened"));
+        // Not by SQLite, so that all that is opened can be shown to be of one file. An empty file is an empty database.
+        let created = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(MODE)
+            .open(path);
+        drop(created);
+        let main = open(path)?;
+        let id = main.file().metadata().map(|meta| FileId::of(&meta));
+        let id = id.map_err(io("read"))?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut resident = Connection::open_with_flags(path, flags)
             .or_else(|_| Connection::open_with_flags(path, read_flags()))
             .map_err(bad)?;
@@ -125,13 +162,6 @@ impl SourceFiles {
                 start_reading(&resident).map_err(bad)?;
             }
         }
-        let open = |path: &Path| {
-            Descriptor::open(path).map_err(|source| ServerError::Io {
-                operation: "opened",
-                path: path.to_owned(),
-                source,
-            })
-        };
         let wal = match in_wal {
             true => Some((
                 open(&side_file_path(path, "-wal"))?,
@@ -139,22 +169,22 @@ impl SourceFiles {
             )),
             false => None,
         };
-        let main = open(path)?;
-        let id = main.file().metadata().map(|meta| FileId::of(&meta));
-        let id = id.map_err(|source| ServerError::Io {
-            operation: "read",
-            path: path.to_owned(),
-            source,
-        })?;
-        Ok(Arc::new(Self {
-            pool: Mutex::default(),
+        let this = Self {
+            reads: Mutex::default(),
+            ended: AtomicBool::new(false),
             resident: Mutex::new(resident),
             path: Arc::new(path.to_owned()),
             read_only,
             main,
             id,
             wal,
-        }))
+        };
+        // SQLite opens the WAL by its name, when it is first read: until then the file may have been replaced.
+        if let Err(error) = this.check_in_place() {
+            this.leave()?;
+            return Err(error);
+        }
+        Ok(Arc::new(this))
     }
 
     /// The database file.
@@ -228,9 +258,7 @@ impl SourceFiles {
     pub fn check_in_place(&self) -> Result<(), ServerError> {
         match FileId::at(&self.path) {
             Ok(found) if found == self.id => Ok(()),
-            _ => Err(ServerError::Replaced {
-                path: self.path.as_ref().clone(),
-            }),
+            _ => Err(self.replaced()),
         }
     }
 
@@ -240,31 +268,94 @@ impl SourceFiles {
             Ok(found) if FileId::of(&found) == self.id => Place::Same,
             Ok(found) if may_be_database(&found) => Place::Other,
             _ => Place::Missing {
-                deleted: self.main().metadata().is_ok_and(|meta| meta.nlink() == 0),
+                deleted: self.is_deleted(),
             },
         }
     }
 
-    /// Removes the WAL and the wal-index beside a file that has taken this one's place, if they are still those of this
-    /// one: SQLite would take them for the other's.
-    pub fn remove_side_files(&self) {
-        let Some((wal, shm)) = &self.wal else { return };
-        for (ours, suffix) in [(wal, "-wal"), (shm, "-shm")] {
-            let path = side_file_path(&self.path, suffix);
-            let ours = ours.file().metadata().map(|meta| FileId::of(&meta));
-            if ours.is_ok_and(|ours| FileId::at(&path).is_ok_and(|found| found == ours))
-                && let Err(error) = std::fs::remove_file(&path)
-            {
-                tracing::error!(path = %path.display(), %error, "a file of the replaced database cannot be removed");
-            }
+    /// Ends all reading for good: read transactions that are open keep nothing from being overwritten any more, and what is
+    /// read is refused.
+    pub fn end(&self) {
+        self.ended.store(true, SeqCst);
+        let reads = std::mem::take(&mut *self.reads.lock());
+        // Closed without the lock.
+        drop(reads);
+    }
+
+    /// Fails after [`SourceFiles::end`]. What was read before this succeeds was read rightly.
+    pub fn check_open(&self) -> Result<(), ServerError> {
+        match self.ended.load(SeqCst) {
+            false => Ok(()),
+            true => Err(self.replaced()),
         }
     }
 
+    /// Gives up the file, when the path leads elsewhere, reading has ended and other connections of this process are closed. It may live on
+    /// under another name, and gets all its commits; nothing of it stays beside what is in its place, where SQLite would take
+    /// its WAL for the other's.
+    pub fn leave(&self) -> Result<(), ServerError> {
+        let Some((wal, shm)) = &self.wal else {
+            return Ok(());
+        };
+        // SQLite would remove the files of these names, whose they may be then.
+        let keep = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        let kept = self.resident.lock().set_db_config(keep, true);
+        kept.map_err(|e| self.sqlite(e))?;
+        let mut tries = 0;
+        let complete = loop {
+            tries += 1;
+            match self.checkpoint() {
+                Ok(true) => break true,
+                _ if self.is_deleted() => break true,
+                // Another process reads what was there before.
+                _ if tries < LAST_TRIES => std::thread::sleep(BETWEEN_LAST_TRIES),
+                _ => break false,
+            }
+        };
+        for (ours, suffix) in [(wal, "-wal"), (shm, "-shm")] {
+            let path = side_file_path(&self.path, suffix);
+            let ours = ours.file().metadata().map(|meta| FileId::of(&meta));
+            if !ours.is_ok_and(|ours| FileId::at(&path).is_ok_and(|found| found == ours)) {
+                continue;
+            }
+            let gone = match suffix {
+                "-wal" if !complete => self.set_aside(&path),
+                _ => std::fs::remove_file(&path),
+            };
+            gone.map_err(|e| self.io("moved out of the way", e))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the WAL of a file that has not all its commits.
+    fn set_aside(&self, wal: &Path) -> std::io::Result<()> {
+        let inode = self.main().metadata()?.ino();
+        let aside = side_file_path(wal, &format!("-{inode}"));
+        std::fs::rename(wal, &aside)?;
+        tracing::error!(
+            path = %self.path.display(), wal = %aside.display(),
+            "the file that was replaced lacks its last commits, because another program reads it: before it is opened, \
+             give this WAL the name of that file and `-wal`"
+        );
+        Ok(())
+    }
+
+    fn is_deleted(&self) -> bool {
+        self.main().metadata().is_ok_and(|meta| meta.nlink() == 0)
+    }
+
     /// A connection to this file and no other: one that was opened by its path may be to what has taken its place, and
-    /// must not read then, because it would do so through the WAL of this one.
+    /// must not read then, because it would do so through the WAL of this one; and when it reads first, it opens by its name
+    /// what may be the WAL of the other.
     fn connect(&self, flags: OpenFlags) -> Result<Connection, ServerError> {
         let connection =
             Connection::open_with_flags(self.path.as_path(), flags).map_err(|e| self.sqlite(e))?;
+        self.check_in_place()?;
+        connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+            .and_then(|_| connection.busy_timeout(BUSY))
+            .and_then(|()| start_reading(&connection))
+            .map_err(|e| self.sqlite(e))?;
         self.check_in_place()?;
         Ok(connection)
     }
@@ -281,12 +372,16 @@ impl SourceFiles {
         })
     }
 
-    /// Copies what no reader needs from the WAL into the main file, without waiting for anybody.
-    pub fn checkpoint(&self) -> Result<(), ServerError> {
-        self.resident
+    /// Copies what no reader needs from the WAL into the main file, without waiting for anybody. Says whether that was all:
+    /// if not, the main file without the WAL is of no state.
+    pub fn checkpoint(&self) -> Result<bool, ServerError> {
+        let frames = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
+        let done = self
+            .resident
             .lock()
-            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
-            .map_err(|e| self.sqlite(e))
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], frames);
+        let (in_wal, in_main) = done.map_err(|e| self.sqlite(e))?;
+        Ok(in_wal == in_main)
     }
 
     /// Runs `work` while nobody can commit; `None` if the write lock is not to be had now.
@@ -315,6 +410,12 @@ impl SourceFiles {
         }
     }
 
+    fn replaced(&self) -> ServerError {
+        ServerError::Replaced {
+            path: self.path.as_ref().clone(),
+        }
+    }
+
     fn sqlite(&self, source: rusqlite::Error) -> ServerError {
         ServerError::Sqlite {
             path: self.path.as_ref().clone(),
@@ -323,53 +424,55 @@ impl SourceFiles {
     }
 }
 
-/// An open read transaction on a pooled connection; it ends when this is dropped.
+/// An open read transaction on a pooled connection; it ends when this is dropped, or with [`SourceFiles::end`].
 #[derive(Debug)]
 pub(super) struct ReadTransaction {
-    /// Never used while the transaction is open; the mutex makes that known to the compiler.
-    connection: Mutex<Option<Connection>>,
+    number: u64,
     files: Arc<SourceFiles>,
 }
 
 impl ReadTransaction {
     /// Begins a read transaction that sees the state of this moment.
     pub(super) fn begin(files: &Arc<SourceFiles>) -> Result<Self, ServerError> {
-        let connection = match files.pool.lock().pop() {
-            Some(connection) => connection,
-            None => {
-                let connection = match files.wal {
-                    Some(_) => files.connect(read_flags())?,
-                    // The resident connection holds the lock that matters; this connection is only a place in the pool.
-                    None => Connection::open_in_memory().map_err(|e| files.sqlite(e))?,
-                };
-                connection.busy_timeout(BUSY).map_err(|e| files.sqlite(e))?;
-                connection
-            }
+        let pooled = files.reads.lock().pool.pop();
+        let connection = match (pooled, &files.wal) {
+            (Some(connection), _) => connection,
+            (None, Some(_)) => files.connect(read_flags())?,
+            // The resident connection holds the lock that matters; this connection is only a place in the pool.
+            (None, None) => Connection::open_in_memory().map_err(|e| files.sqlite(e))?,
         };
-        let begun = connection
+        connection
             .execute_batch("BEGIN")
-            .and_then(|()| start_reading(&connection));
-        let this = Self {
-            connection: Mutex::new(Some(connection)),
-            files: Arc::clone(files),
+            .and_then(|()| start_reading(&connection))
+            .map_err(|e| files.sqlite(e))?;
+        let number = {
+            let mut reads = files.reads.lock();
+            // Under the lock: [`SourceFiles::end`] finds it.
+            files.check_open()?;
+            reads.begun += 1;
+            let number = reads.begun;
+            reads.open.insert(number, connection);
+            number
         };
-        begun.map_err(|e| files.sqlite(e))?;
-        Ok(this)
+        Ok(Self {
+            number,
+            files: Arc::clone(files),
+        })
     }
 }
 
 impl Drop for ReadTransaction {
     fn drop(&mut self) {
-        let Some(connection) = self.connection.get_mut().take() else {
+        let Some(connection) = self.files.reads.lock().open.remove(&self.number) else {
             return;
         };
         // A connection that cannot end its transaction is closed instead, which ends it.
         if connection.execute_batch("COMMIT").is_err() {
             return;
         }
-        let mut pool = self.files.pool.lock();
-        if pool.len() < POOLED {
-            pool.push(connection);
+        let mut reads = self.files.reads.lock();
+        if reads.pool.len() < POOLED && self.files.check_open().is_ok() {
+            reads.pool.push(connection);
         }
     }
 }

@@ -5,10 +5,7 @@
 //! commit that has happened is still told to the page history.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,22 +15,21 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use parking_lot::Mutex;
 use partial_sync_transport::hrana;
 use serde::Serialize;
 use tokio::{task::spawn_blocking, time};
 
 use super::{
     budget::{self, Budget, Held},
-    connection::Brake,
     cursor::cursor_body,
     error::{code, error, replaced},
     options::HranaOptions,
+    running::{Cancel, CancelOnDrop, Running},
     stream::{Bounds, Stream},
     streams::{Lease, Owner, Streams, Unavailable, Waiting},
     wire::{self, BodyKind, Outline, PipelineAnswer, StreamResult},
 };
-use crate::access::{Caller, CallerId, CommitListener, DatabaseHandle};
+use crate::access::{Caller, CallerId, DatabaseHandle};
 
 /// A body above this is read on a blocking thread.
 const READ_IN_PLACE: usize = 64 << 10;
@@ -240,15 +236,21 @@ struct Done {
     held: Held,
     parked: Option<(String, Waiting)>,
     committed: bool,
+    /// Until the stream is parked: then it is found there.
+    running: Running,
 }
 
 impl Run {
     /// Runs the requests of a body on a blocking thread.
     async fn run(self, bytes: Bytes, kind: BodyKind, render: Render) -> Result<Response, Refused> {
         let Outline { body, baton, .. } = outline(&self.streams, bytes, kind).await?;
-        let Lease { waiting, _turn } = self
+        let Lease {
+            waiting,
+            running,
+            _turn,
+        } = self
             .streams
-            .lease(&self.owner, self.caller, baton.as_deref())
+            .lease(&self.owner, self.caller, baton.as_deref(), &self.cancel)
             .await?;
         let next = self
             .streams
@@ -256,16 +258,11 @@ impl Run {
             .map_err(|e| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, e))?;
         let (streams, owner, caller) = (self.streams.clone(), self.owner.clone(), self.caller);
         let listener = self.database.listener.clone();
-        let (cancel, mut stopping) = (self.cancel.clone(), self.streams.stopping());
-        let mut work = spawn_blocking(move || self.work(waiting, &body, next, render));
-        let mut stopped = false;
+        let cancel = self.cancel.clone();
+        let mut work = spawn_blocking(move || self.work(waiting, running, &body, next, render));
         let done = loop {
             tokio::select! {
                 done = &mut work => break done,
-                _ = stopping.wait_for(|stop| *stop), if !stopped => {
-                    stopped = true;
-                    cancel.cancel();
-                }
                 () = time::sleep(WATCH_EVERY) => cancel.end_what_is_late(&*listener, streams.options()),
             }
         };
@@ -280,6 +277,7 @@ impl Run {
         if let Some((token, waiting)) = done.parked {
             streams.park(token, owner, caller, listener, waiting);
         }
+        drop(done.running);
         Ok(json(StatusCode::OK, budget::body(done.body, done.held)))
     }
 
@@ -287,6 +285,7 @@ impl Run {
     fn work(
         self,
         waiting: Option<Waiting>,
+        running: Running,
         body: &wire::Body,
         next: String,
         render: Render,
@@ -305,16 +304,15 @@ impl Run {
         };
         let mut stream = Stream::new(connection, texts);
         let commits = stream.connection.commits();
-        let _running = self.streams.runs();
         let _counted = self.streams.temporary(&self.owner).enter();
         let options = self.streams.options();
         let mut bounds = Bounds {
             options,
             budget: Budget::new(options.answer_bytes, self.streams.answers(), self.owner.access),
-            cancelled: self.cancel.flag.clone(),
+            cancelled: self.cancel.flag().clone(),
             until: Instant::now() + options.request_timeout,
         };
-        stream.connection.watch(Some(self.cancel.flag.clone()));
+        stream.connection.watch(Some(self.cancel.flag().clone()));
         self.cancel.arm(stream.connection.brake());
         let mut results = Vec::with_capacity(requests.len());
         // The request that began the transaction that is open.
@@ -346,7 +344,7 @@ impl Run {
                 }
             }
         }
-        let parked = if self.cancel.flag.load(Ordering::Relaxed) {
+        let parked = if self.cancel.is_cancelled() {
             None
         } else if keep {
             Some((next.clone(), self.streams.fold(&self.owner, stream, open)))
@@ -363,46 +361,7 @@ impl Run {
             held: bounds.budget.into_held(),
             parked,
             committed,
+            running,
         })
-    }
-}
-
-/// Stops the work of a request whose client has gone.
-#[derive(Default)]
-struct Cancel {
-    flag: Arc<AtomicBool>,
-    brake: Mutex<Option<Brake>>,
-}
-
-impl Cancel {
-    fn arm(&self, brake: Brake) {
-        *self.brake.lock() = Some(brake);
-    }
-
-    /// From here on the connection may work for somebody else.
-    fn disarm(&self) {
-        *self.brake.lock() = None;
-    }
-
-    fn cancel(&self) {
-        self.flag.store(true, Ordering::Relaxed);
-        if let Some(brake) = &*self.brake.lock() {
-            brake.interrupt();
-        }
-    }
-
-    fn end_what_is_late(&self, log: &dyn CommitListener, options: &HranaOptions) {
-        if let Some(brake) = &*self.brake.lock() {
-            brake.end_what_is_late();
-            brake.end_old_read(log, options);
-        }
-    }
-}
-
-struct CancelOnDrop(Arc<Cancel>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
     }
 }

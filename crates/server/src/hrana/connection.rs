@@ -135,10 +135,18 @@ impl SqlConnection {
             }
         };
         let sqlite = Self::open_file(&database.path, database.read_only).map_err(failed)?;
-        // Before anything is read: what has taken the file's place would be read through the WAL of the file.
-        if !database.listener.is_in_place() {
-            return Err(replaced());
-        }
+        let is_in_place = || match database.listener.is_in_place() {
+            true => Ok(()),
+            false => Err(replaced()),
+        };
+        // Before anything is read: what has taken the file's place would be read through the WAL of the file. And after
+        // SQLite has opened the WAL, by its name too: it would be that of what has taken the file's place.
+        is_in_place()?;
+        sqlite
+            .busy_timeout(options.busy_timeout)
+            .and_then(|()| sqlite.pragma_query_value(None, "schema_version", |_| Ok(())))
+            .map_err(failed)?;
+        is_in_place()?;
         Self::set_up(sqlite, read_only, options, writers).map_err(failed)
     }
 

@@ -25,6 +25,7 @@ mod error;
 mod guard;
 mod options;
 mod places;
+mod running;
 mod statement;
 mod stream;
 mod streams;

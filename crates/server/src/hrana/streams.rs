@@ -31,6 +31,7 @@ use super::{
     error::{code, error, read_ended},
     options::HranaOptions,
     places::{Open, Places},
+    running::{Cancel, Requests, Running},
     stream::{Stream, Texts},
     writers::Writers,
 };
@@ -45,8 +46,7 @@ const TOKEN_BYTES: usize = 24;
 /// Large bodies that are read at the same time: reading takes a processor and the memory of a statement.
 const BODIES_READ_AT_ONCE: usize = 4;
 
-/// How long statements that were interrupted may take to end when the server stops, and how long closing their connections.
-const LAST_STATEMENTS: Duration = Duration::from_secs(2);
+/// How long closing connections may take.
 const LAST_CLOSES: Duration = Duration::from_secs(1);
 
 /// How often is looked whether a transaction that waits keeps the log from being emptied.
@@ -83,10 +83,7 @@ pub(super) struct Streams {
     answers: Arc<AnswerBytes>,
     /// Temporary files of everybody, and those of who may only read.
     temporary: (Quota, Quota),
-    /// The server stops.
-    stopping: watch::Sender<bool>,
-    /// Requests whose statements run.
-    running: watch::Sender<usize>,
+    requests: Arc<Requests>,
     /// Who writes next, for each database.
     writers: Mutex<HashMap<Arc<PathBuf>, Arc<Writers>>>,
     count: watch::Sender<usize>,
@@ -116,6 +113,7 @@ pub(super) struct Waiting {
 /// The right to run one request.
 pub(super) struct Lease {
     pub waiting: Option<Waiting>,
+    pub running: Running,
     /// Given back when the request is done.
     pub _turn: Option<Turn>,
 }
@@ -139,8 +137,7 @@ impl Streams {
             reading: Semaphore::new(BODIES_READ_AT_ONCE),
             answers: AnswerBytes::new(options.all_answer_bytes),
             temporary: quotas(options.temporary_bytes),
-            stopping: watch::Sender::new(false),
-            running: watch::Sender::new(0),
+            requests: Arc::default(),
             writers: Mutex::default(),
             count: watch::Sender::new(0),
             clock: AtomicU64::new(0),
@@ -170,17 +167,6 @@ impl Streams {
         }
     }
 
-    /// Becomes true when the server stops.
-    pub(super) fn stopping(&self) -> watch::Receiver<bool> {
-        self.stopping.subscribe()
-    }
-
-    /// Says that the statements of a request run, until it is dropped.
-    pub(super) fn runs(self: &Arc<Self>) -> Running {
-        self.running.send_modify(|running| *running += 1);
-        Running(self.clone())
-    }
-
     pub(super) fn watch(&self) -> watch::Receiver<usize> {
         self.count.subscribe()
     }
@@ -191,23 +177,28 @@ impl Streams {
         owner: &Owner,
         caller: CallerId,
         baton: Option<&str>,
+        cancel: &Arc<Cancel>,
     ) -> Result<Lease, Unavailable> {
-        if *self.stopping.borrow() {
-            return Err(Unavailable::Busy(error(
-                code::SERVER_BUSY,
-                "the server is stopping: try again later",
-            )));
-        }
         // Others may wait for the COMMIT of a client that writes; it waits for nobody.
         let turn = match (baton, owner.access) {
             (Some(_), Access::Full) => None,
             _ => Some(self.turn(caller).await?),
         };
+        let Some(running) = self.requests.begin(&owner.path, cancel) else {
+            return Err(Unavailable::Busy(error(
+                code::SERVER_BUSY,
+                "the server is stopping: try again later",
+            )));
+        };
         let waiting = match baton {
             Some(token) => Some(self.take(owner, token).map_err(Unavailable::Baton)?),
             None => None,
         };
-        Ok(Lease { waiting, _turn: turn })
+        Ok(Lease {
+            waiting,
+            running,
+            _turn: turn,
+        })
     }
 
     async fn turn(&self, caller: CallerId) -> Result<Turn, Unavailable> {
@@ -446,14 +437,8 @@ impl Streams {
     /// Interrupts what runs, rolls back and closes everything. Ends in time whatever runs: what cannot be interrupted is left
     /// to its thread.
     pub(super) async fn shut_down(&self) {
-        self.stopping.send_replace(true);
-        let mut running = self.running.subscribe();
-        let ended = time::timeout(LAST_STATEMENTS, running.wait_for(|running| *running == 0))
-            .await
-            .is_ok();
-        if !ended {
-            tracing::warn!("statements that do not end are left running");
-        }
+        self.requests.stop();
+        self.requests.end(|_| true).await;
         self.close_where(|_| true).await;
     }
 
@@ -465,8 +450,9 @@ impl Streams {
             .any(|p| p.stream.connection.is_some() && Arc::ptr_eq(&p.owner.path, path))
     }
 
-    /// Rolls back and closes everything of one opening of a database.
+    /// Interrupts what runs in one opening of a database, rolls back and closes everything.
     pub(super) async fn close_of(&self, path: &Arc<PathBuf>) {
+        self.requests.end(|of| Arc::ptr_eq(of, path)).await;
         self.close_where(|owner| Arc::ptr_eq(&owner.path, path)).await;
     }
 
@@ -499,15 +485,6 @@ impl Streams {
         if time::timeout(LAST_CLOSES, closed).await.is_err() {
             tracing::warn!("connections that take long to close are left to be closed");
         }
-    }
-}
-
-/// See [`Streams::runs`].
-pub(super) struct Running(Arc<Streams>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.running.send_modify(|running| *running -= 1);
     }
 }
 
@@ -546,8 +523,16 @@ mod tests {
             access,
         };
         let caller = CallerId::ANYONE;
-        let held = streams.lease(&owner(Access::Full), caller, None).await;
-        let lease = async |access| streams.lease(&owner(access), caller, Some("baton")).await.err();
+        let held = streams
+            .lease(&owner(Access::Full), caller, None, &Arc::default())
+            .await;
+        let lease = async |access| {
+            let cancel = Arc::default();
+            streams
+                .lease(&owner(access), caller, Some("baton"), &cancel)
+                .await
+                .err()
+        };
         assert!(matches!(
             lease(Access::ReadOnly).await,
             Some(Unavailable::Busy(_))

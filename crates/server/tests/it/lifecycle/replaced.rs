@@ -1,6 +1,8 @@
 //! The file at the path of a database becomes another one while it is being served.
 
 use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -83,6 +85,90 @@ async fn v10_another_file_moved_to_the_path_is_a_new_lineage() {
         std::fs::rename(&other, &db.path).unwrap();
         is_a_new_lineage(&server, &db.path, &old).await;
     }
+    server.shutdown().await;
+}
+
+/// Moves the file away under a name and puts another database in its place.
+fn replace(path: &Path, away: &Path) {
+    let other = beside(path, ".new");
+    make(&other, 40);
+    std::fs::hard_link(path, away).unwrap();
+    std::fs::rename(&other, path).unwrap();
+}
+
+/// Was red: the last commits were missing, or pages of them, because the server itself still read what was before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v10_a_file_that_was_replaced_has_its_last_commits_under_its_other_name() {
+    let db = TestDb::new();
+    let server = db.serve().await;
+    let client = Client::new(&server.url());
+    for round in 0..10 {
+        shell(
+            &db.path,
+            "DELETE FROM t; INSERT INTO t VALUES (1, randomblob(20000))",
+        );
+        client.latest().await;
+        shell(
+            &db.path,
+            "DELETE FROM t WHERE id = 1;
+             INSERT INTO t SELECT value, randomblob(500) FROM generate_series(1, 100)",
+        );
+        let away = beside(&db.path, &format!(".away{round}"));
+        replace(&db.path, &away);
+        settled(&client).await;
+        assert_eq!(shell(&away, "PRAGMA integrity_check"), "ok");
+        assert_eq!(shell(&away, "SELECT count(*) FROM t"), "100");
+        assert_eq!(
+            shell(&db.path, "PRAGMA integrity_check; SELECT count(*) FROM t"),
+            "ok\n40"
+        );
+    }
+    server.shutdown().await;
+}
+
+/// Was red: the WAL was deleted with what had not been copied, since somebody read what was before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v10_a_replaced_file_that_another_program_reads_keeps_its_wal() {
+    let db = TestDb::new();
+    let server = db.serve().await;
+    let client = Client::new(&server.url());
+    shell(&db.path, "INSERT INTO t VALUES (1, randomblob(20000))");
+    let mut reader = std::process::Command::new("sqlite3")
+        .arg(&db.path)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut to_reader = reader.stdin.take().unwrap();
+    to_reader.write_all(b"BEGIN; SELECT count(*) FROM t;\n").unwrap();
+    let mut from_reader = BufReader::new(reader.stdout.take().unwrap()).lines();
+    assert_eq!(from_reader.next().unwrap().unwrap(), "1");
+    shell(
+        &db.path,
+        "INSERT INTO t SELECT value, randomblob(500) FROM generate_series(2, 100)",
+    );
+    client.latest().await;
+    let away = beside(&db.path, ".away");
+    replace(&db.path, &away);
+    settled(&client).await;
+
+    let inode = std::fs::metadata(&away).unwrap().ino();
+    let aside = beside(&db.path, &format!("-wal-{inode}"));
+    std::fs::rename(aside, beside(&away, "-wal")).unwrap();
+    to_reader
+        .write_all(b"SELECT count(*), sum(length(v)) FROM t;\n")
+        .unwrap();
+    assert_eq!(from_reader.next().unwrap().unwrap(), "1|20000");
+    drop(to_reader);
+    assert!(reader.wait().unwrap().success());
+    assert_eq!(
+        shell(&away, "PRAGMA integrity_check; SELECT count(*) FROM t"),
+        "ok\n100"
+    );
+    assert_eq!(
+        shell(&db.path, "PRAGMA integrity_check; SELECT count(*) FROM t"),
+        "ok\n40"
+    );
     server.shutdown().await;
 }
 
@@ -311,14 +397,8 @@ async fn v10_no_file_is_spoiled_when_files_are_replaced_under_load() {
     let client = Client::new(&url);
     for round in 0..10 {
         settled(&client).await;
-        let (other, away) = (
-            beside(&db.path, ".new"),
-            beside(&db.path, &format!(".away{round}")),
-        );
-        make(&other, 40 + round);
         // The file before keeps a name, so that it can be looked at.
-        std::fs::hard_link(&db.path, &away).unwrap();
-        std::fs::rename(&other, &db.path).unwrap();
+        replace(&db.path, &beside(&db.path, &format!(".away{round}")));
         settled(&client).await;
     }
     stop.store(true, Relaxed);
