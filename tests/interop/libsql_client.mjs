@@ -7,6 +7,7 @@
 
 import assert from 'node:assert/strict';
 import { createClient, LibsqlError } from '@libsql/client/http';
+import * as hrana from '@libsql/hrana-client';
 import { Checks, argumentsByName } from './checks.mjs';
 
 const [first, second] = process.argv.slice(2);
@@ -219,6 +220,62 @@ checks.add('a large answer and a large argument', onTable(async () => {
   assert.deepEqual(await values(), [text]);
   const { rows } = await db.execute('SELECT value FROM generate_series(1, 20000)');
   assert.equal(rows.length, 20_000);
+}));
+
+/** Runs `use` with a stream of Hrana 3, which the client finds by itself and speaks in Protobuf. */
+function onStream(use) {
+  return onTable(async () => {
+    const client = hrana.openHttp(url, token, undefined, undefined, 3);
+    try {
+      assert.equal(await client.getVersion(), 3);
+      const stream = client.openStream();
+      await use(stream);
+      stream.close();
+    } finally {
+      client.close();
+    }
+  });
+}
+
+checks.ours('Protobuf: every kind of value', onStream(async (stream) => {
+  const values = [null, 1.5, -0.0, 9007199254740993n, 'text \0', new Uint8Array([0, 255]).buffer];
+  stream.intMode = 'bigint';
+  const { rows, columnNames } = await stream.query(['SELECT ? AS a, ?, ?, ?, ?, ?, -9e999', values]);
+  assert.equal(columnNames[0], 'a');
+  assert.deepEqual(Array.from(rows[0]), [...values, -Infinity]);
+  assert.equal((await stream.run('INSERT INTO libsql_t VALUES (7, 7)')).lastInsertRowid, 7n);
+  const described = await stream.describe('SELECT v FROM libsql_t WHERE id = :id');
+  assert.deepEqual(described.paramNames, [':id']);
+  assert.equal(await stream.getAutocommit(), true);
+}));
+
+for (const cursor of [false, true]) {
+  checks.ours(`Protobuf: a batch ${cursor ? 'with' : 'without'} a cursor continues only in the transaction that it began`, onStream(async (stream) => {
+    const batch = stream.batch(cursor);
+    const begin = batch.step();
+    const begun = begin.run('BEGIN');
+    const insert = batch.step().condition(hrana.BatchCond.ok(begin));
+    const inserted = insert.run("INSERT INTO libsql_t VALUES (1, 'a')");
+    const rollback = batch.step().condition(hrana.BatchCond.ok(insert));
+    const rolledBack = rollback.run('ROLLBACK');
+    const guard = hrana.BatchCond.and(batch, [hrana.BatchCond.ok(rollback), hrana.BatchCond.not(hrana.BatchCond.isAutocommit(batch))]);
+    const skipped = batch.step().condition(guard).run("INSERT INTO libsql_t VALUES (2, 'b')");
+    const fails = batch.step().run('INSERT INTO libsql_absent VALUES (1)').catch((error) => error);
+    await batch.execute();
+    await Promise.all([begun, inserted, rolledBack]);
+    assert.equal(await skipped, undefined);
+    const error = await fails;
+    assert.ok(error instanceof hrana.ResponseError);
+    assert.equal(error.code, 'SQLITE_ERROR');
+    assert.deepEqual(await values(), []);
+  }));
+}
+
+checks.ours('Protobuf: stored texts and a sequence', onStream(async (stream) => {
+  const sql = stream.storeSql("INSERT INTO libsql_t(v) VALUES ('a')");
+  await stream.run(sql);
+  await stream.sequence("INSERT INTO libsql_t(v) VALUES ('b'); INSERT INTO libsql_t(v) VALUES ('c')");
+  assert.deepEqual(await values(), ['a', 'b', 'c']);
 }));
 
 if (token) {

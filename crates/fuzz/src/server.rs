@@ -214,10 +214,18 @@ pub(crate) fn hrana_endpoint(data: &[u8]) {
     } else {
         Access::Full
     };
-    let cursor = flags & 2 != 0;
-    let path = if cursor { "/v3/cursor" } else { "/v2/pipeline" };
+    let (cursor, protobuf) = (flags & 2 != 0, flags & 4 != 0);
+    let path = match (cursor, protobuf) {
+        (false, false) => "/v2/pipeline",
+        (true, false) => "/v3/cursor",
+        (false, true) => "/v3-protobuf/pipeline",
+        (true, true) => "/v3-protobuf/cursor",
+    };
     let (status, body) = run(path, Bytes::copy_from_slice(input.rest()), access);
     assert!(!status.is_server_error(), "{status}");
+    if protobuf && status.is_success() {
+        return;
+    }
     for line in body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         serde_json::from_slice::<serde_json::Value>(line).expect("the answer is JSON");
     }

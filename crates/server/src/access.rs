@@ -143,7 +143,7 @@ impl fmt::Debug for DatabaseHandle {
     }
 }
 
-/// SQL over HTTP: answers everything under `/v2` and `/v3` of a database.
+/// SQL over HTTP: answers everything under `/v2`, `/v3` and `/v3-protobuf` of a database.
 pub trait SqlEndpoint: Send + Sync {
     /// Answers one request. The caller has checked the token, found the database and read the body within the size
     /// limit. The request's path starts at the endpoint: `/v2/pipeline`, `/v3`, whatever the database's own prefix was.

@@ -5,7 +5,7 @@
 //! | `GET /`, `GET /health`, `GET /ready` | here, without a token |
 //! | `GET /metrics` | here |
 //! | `POST [/NAME]/pull-updates` | [`PagesEndpoint`] |
-//! | anything under `[/NAME]/v2`, `[/NAME]/v3` | the [`SqlEndpoint`] |
+//! | anything under `[/NAME]/v2`, `[/NAME]/v3`, `[/NAME]/v3-protobuf` | the [`SqlEndpoint`] |
 //!
 //! A server of one file knows no names; a server of a folder finds the name in the path, or in the host (`NAME.host`).
 //!
@@ -100,7 +100,7 @@ impl App {
         let endpoint = match rest.split('/').nth(1) {
             _ if asks_status => Endpoint::Status,
             Some("pull-updates") if rest == "/pull-updates" => Endpoint::Pages,
-            Some("v2" | "v3") => Endpoint::Sql,
+            Some("v2" | "v3" | "v3-protobuf") => Endpoint::Sql,
             _ => Endpoint::Other,
         };
         self.metrics.request(endpoint);

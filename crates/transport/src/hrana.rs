@@ -10,6 +10,9 @@ mod read;
 
 use serde::{Deserialize, Serialize};
 
+/// As many parameters as SQLite lets a statement have.
+pub const MOST_ARGUMENTS: usize = 32_766;
+
 /// A SQL value on the wire.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
@@ -165,14 +168,17 @@ pub struct StmtResult {
     pub last_insert_rowid: Option<i64>,
 }
 
-mod optional_integer_as_string {
+/// A rowid, which existing servers give as a text, a number or null.
+pub mod optional_integer_as_string {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-    pub(super) fn serialize<S: Serializer>(value: &Option<i64>, s: S) -> Result<S::Ok, S::Error> {
+    /// As a text.
+    pub fn serialize<S: Serializer>(value: &Option<i64>, s: S) -> Result<S::Ok, S::Error> {
         value.map(|v| v.to_string()).serialize(s)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<i64>, D::Error> {
+    /// As any of them.
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<i64>, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Either {

@@ -21,13 +21,11 @@ use tokio::{task::spawn_blocking, time};
 
 use super::{
     budget::{self, Budget, Held},
-    cursor::cursor_body,
     error::{code, error, replaced},
-    options::HranaOptions,
     running::{Cancel, CancelOnDrop, Running},
     stream::{Bounds, Stream},
     streams::{Lease, Owner, Streams, Unavailable, Waiting},
-    wire::{self, BodyKind, Outline, PipelineAnswer, StreamResult},
+    wire::{self, BodyKind, Encoding, Format, Limits, Outline},
 };
 use crate::access::{Caller, CallerId, DatabaseHandle};
 
@@ -99,7 +97,11 @@ impl Refused {
             message: self.error.message,
             code: self.error.code,
         });
-        json(self.status, Body::from(body.unwrap_or_default()))
+        answer_of(
+            self.status,
+            "application/json",
+            Body::from(body.unwrap_or_default()),
+        )
     }
 }
 
@@ -112,12 +114,12 @@ impl From<Unavailable> for Refused {
     }
 }
 
-fn json(status: StatusCode, body: Body) -> Response {
+fn answer_of(status: StatusCode, content_type: &'static str, body: Body) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response
         .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
@@ -140,40 +142,49 @@ async fn route(
         owner,
         cancel,
     };
-    match (request.method(), path.as_str()) {
+    let format = |encoding, kind| Some(Format { kind, encoding });
+    let format = match path.as_str() {
         // How a client asks which version the server speaks.
-        (&Method::GET | &Method::HEAD, "/v2" | "/v3") => Ok(Response::new(Body::empty())),
-        (&Method::POST, "/v2/pipeline" | "/v3/pipeline") => {
-            run.run(request.into_body(), BodyKind::Pipeline, pipeline_body)
-                .await
+        "/v2" | "/v3" | "/v3-protobuf" => None,
+        "/v2/pipeline" | "/v3/pipeline" => format(Encoding::Json, BodyKind::Pipeline),
+        "/v3/cursor" => format(Encoding::Json, BodyKind::Cursor),
+        "/v3-protobuf/pipeline" => format(Encoding::Protobuf, BodyKind::Pipeline),
+        "/v3-protobuf/cursor" => format(Encoding::Protobuf, BodyKind::Cursor),
+        _ => {
+            let message = format!(
+                "there is nothing at {path}: SQL over HTTP is at /v2/pipeline, /v3/pipeline and /v3-protobuf/pipeline"
+            );
+            return Err(Refused::new(
+                StatusCode::NOT_FOUND,
+                error(code::NOT_FOUND, message),
+            ));
         }
-        (&Method::POST, "/v3/cursor") => run.run(request.into_body(), BodyKind::Cursor, cursor_body).await,
-        (_, "/v2" | "/v3" | "/v2/pipeline" | "/v3/pipeline" | "/v3/cursor") => Err(Refused::new(
+    };
+    match (request.method(), format) {
+        (&Method::GET | &Method::HEAD, None) => Ok(Response::new(Body::empty())),
+        (&Method::POST, Some(format)) => run.run(request.into_body(), format).await,
+        _ => Err(Refused::new(
             StatusCode::METHOD_NOT_ALLOWED,
             error(
                 code::BAD_REQUEST,
-                "wrong method: POST /v2/pipeline, /v3/pipeline and /v3/cursor; GET /v2 and /v3",
-            ),
-        )),
-        _ => Err(Refused::new(
-            StatusCode::NOT_FOUND,
-            error(
-                code::NOT_FOUND,
-                format!(
-                    "there is nothing at {path}: SQL over HTTP in JSON is at /v2/pipeline and /v3/pipeline"
-                ),
+                "wrong method: POST to pipeline and cursor, GET /v2, /v3 and /v3-protobuf",
             ),
         )),
     }
 }
 
 /// Reads a body, without keeping what is in it.
-async fn outline(streams: &Streams, bytes: Bytes, kind: BodyKind) -> Result<Outline, Refused> {
+async fn outline(streams: &Streams, bytes: Bytes, format: Format) -> Result<Outline, Refused> {
+    let options = streams.options();
+    let most = Limits {
+        requests: options.pipeline_requests,
+        steps: options.batch_steps,
+    };
     let read = if bytes.len() <= READ_IN_PLACE {
-        wire::outline(bytes, kind)
+        wire::outline(bytes, format, most)
     } else {
         let _turn = streams.reading_turn().await;
-        spawn_blocking(move || wire::outline(bytes, kind))
+        spawn_blocking(move || wire::outline(bytes, format, most))
             .await
             .map_err(|_| Refused::internal())?
     };
@@ -182,44 +193,32 @@ async fn outline(streams: &Streams, bytes: Bytes, kind: BodyKind) -> Result<Outl
             StatusCode::BAD_REQUEST,
             error(
                 code::BAD_REQUEST,
-                format!("the body is not a Hrana request in JSON: {cause}"),
+                format!("the body is not a Hrana request {cause}"),
             ),
         )
     })?;
-    check_counts(&outline, streams.options())?;
+    check_counts(&outline, most)?;
     Ok(outline)
 }
 
-fn check_counts(outline: &Outline, options: &HranaOptions) -> Result<(), Refused> {
-    let refused = |what: String, most: usize| {
-        let message = format!("{what}, and this server takes at most {most}: send it in parts");
+fn check_counts(outline: &Outline, most: Limits) -> Result<(), Refused> {
+    let refused = |what: String, limit: usize| {
+        let message = format!("{what}, and this server takes at most {limit}: send it in parts");
         Err(Refused::new(
             StatusCode::BAD_REQUEST,
             error(code::BATCH_TOO_LARGE, message),
         ))
     };
     match *outline {
-        Outline { requests, .. } if requests > options.pipeline_requests => refused(
-            format!("the pipeline has {requests} requests"),
-            options.pipeline_requests,
-        ),
-        Outline { steps, .. } if steps > options.batch_steps => {
-            refused(format!("a batch has {steps} steps"), options.batch_steps)
+        Outline { requests, .. } if requests > most.requests => {
+            refused(format!("the pipeline has {requests} requests"), most.requests)
+        }
+        Outline { steps, .. } if steps > most.steps => {
+            refused(format!("a batch has {steps} steps"), most.steps)
         }
         _ => Ok(()),
     }
 }
-
-fn pipeline_body(baton: Option<String>, results: Vec<StreamResult>) -> serde_json::Result<Vec<u8>> {
-    serde_json::to_vec(&PipelineAnswer {
-        baton,
-        base_url: None,
-        results,
-    })
-}
-
-/// How the body of an answer is made from the next baton and the results.
-type Render = fn(Option<String>, Vec<StreamResult>) -> serde_json::Result<Vec<u8>>;
 
 /// One request.
 struct Run {
@@ -242,8 +241,8 @@ struct Done {
 
 impl Run {
     /// Runs the requests of a body on a blocking thread.
-    async fn run(self, bytes: Bytes, kind: BodyKind, render: Render) -> Result<Response, Refused> {
-        let Outline { body, baton, .. } = outline(&self.streams, bytes, kind).await?;
+    async fn run(self, bytes: Bytes, format: Format) -> Result<Response, Refused> {
+        let Outline { body, baton, .. } = outline(&self.streams, bytes, format).await?;
         let Lease {
             waiting,
             running,
@@ -259,7 +258,7 @@ impl Run {
         let (streams, owner, caller) = (self.streams.clone(), self.owner.clone(), self.caller);
         let listener = self.database.listener.clone();
         let cancel = self.cancel.clone();
-        let mut work = spawn_blocking(move || self.work(waiting, running, &body, next, render));
+        let mut work = spawn_blocking(move || self.work(waiting, running, &body, next, format));
         let done = loop {
             tokio::select! {
                 done = &mut work => break done,
@@ -278,7 +277,11 @@ impl Run {
             streams.park(token, owner, caller, listener, waiting);
         }
         drop(done.running);
-        Ok(json(StatusCode::OK, budget::body(done.body, done.held)))
+        Ok(answer_of(
+            StatusCode::OK,
+            format.content_type(),
+            budget::body(done.body, done.held),
+        ))
     }
 
     /// Blocks.
@@ -288,7 +291,7 @@ impl Run {
         running: Running,
         body: &wire::Body,
         next: String,
-        render: Render,
+        format: Format,
     ) -> Result<Done, Refused> {
         let requests = body.requests().map_err(|_| Refused::internal())?;
         let (connection, texts, mut open) = match waiting {
@@ -352,7 +355,7 @@ impl Run {
             self.streams.give_back(&self.owner, stream.into_parts().0);
             None
         };
-        let body = render(keep.then_some(next), results).map_err(|cause| {
+        let body = format.answer(keep.then_some(next), results).map_err(|cause| {
             tracing::error!(%cause, "an answer of the SQL endpoint cannot be written as JSON");
             Refused::internal()
         })?;

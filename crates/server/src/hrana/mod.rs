@@ -20,7 +20,6 @@
 mod answer;
 mod budget;
 mod connection;
-mod cursor;
 mod error;
 mod guard;
 mod options;

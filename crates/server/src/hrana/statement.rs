@@ -288,11 +288,6 @@ fn read_value(value: ValueRef<'_>, col: &Col, budget: &mut Budget) -> Result<Val
             budget.take(54)?;
             Value::Integer { value }
         }
-        // JSON has no such number. The protocol's other servers say null; a push reads no values.
-        ValueRef::Real(value) if !value.is_finite() => {
-            budget.take(32)?;
-            Value::Null
-        }
         ValueRef::Real(value) => {
             budget.take(52)?;
             Value::Float { value }

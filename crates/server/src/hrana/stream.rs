@@ -13,7 +13,6 @@ use std::{
 };
 
 use partial_sync_transport::hrana::{self, BatchResult, Condition, Stmt, StmtResult};
-use serde_json::value::RawValue;
 
 use super::{
     budget::Budget,
@@ -21,7 +20,7 @@ use super::{
     error::{code, error, read_ended},
     options::HranaOptions,
     statement,
-    wire::{self, Batch, StreamRequest, StreamResponse, StreamResult},
+    wire::{Batch, Raw, ReadError, StreamRequest, StreamResponse, StreamResult},
 };
 
 /// Bytes of JSON that a step takes in the answer, whatever it gives.
@@ -74,10 +73,10 @@ impl Stream {
     /// Answers one request.
     pub(super) fn answer(
         &mut self,
-        request: serde_json::Result<StreamRequest<Vec<&RawValue>>>,
+        request: Result<StreamRequest<Vec<Raw<'_>>>, ReadError>,
         bounds: &mut Bounds<'_>,
     ) -> StreamResult {
-        if self.closed {
+        if self.closed && !matches!(request, Ok(StreamRequest::Close)) {
             let closed = error(
                 code::STREAM_CLOSED,
                 "the stream is closed: send what follows `close` in a new one",
@@ -97,7 +96,7 @@ impl Stream {
 
     fn respond(
         &mut self,
-        request: StreamRequest<Vec<&RawValue>>,
+        request: StreamRequest<Vec<Raw<'_>>>,
         bounds: &mut Bounds<'_>,
     ) -> Result<StreamResponse, hrana::Error> {
         match request {
@@ -182,12 +181,12 @@ impl Stream {
 
     fn batch(
         &self,
-        batch: &Batch<Vec<&RawValue>>,
+        batch: &Batch<Vec<Raw<'_>>>,
         bounds: &mut Bounds<'_>,
     ) -> Result<BatchResult, hrana::Error> {
         let steps = batch.steps.len();
         for (index, step) in batch.steps.iter().enumerate() {
-            if let Some(condition) = wire::condition(step).map_err(not_read)? {
+            if let Some(condition) = step.condition().map_err(not_read)? {
                 check_condition(&condition, index)?;
             }
         }
@@ -205,7 +204,7 @@ impl Stream {
             step_errors: Vec::with_capacity(steps),
         };
         for (index, step) in batch.steps.iter().enumerate() {
-            let step = wire::step(step).map_err(not_read)?;
+            let step = step.step().map_err(not_read)?;
             let wanted = step
                 .condition
                 .as_ref()
@@ -236,7 +235,7 @@ impl Stream {
         Ok(result)
     }
 
-    /// Recursive, as deep as the JSON parser let the condition be.
+    /// Recursive, as deep as the parser let the condition be.
     fn holds(&self, condition: &Condition, so_far: &BatchResult) -> bool {
         let at = |step: &u32| usize::try_from(*step).unwrap_or(usize::MAX);
         match condition {
@@ -294,7 +293,7 @@ impl Bounds<'_> {
 }
 
 /// What was read before cannot be read again.
-fn not_read(cause: serde_json::Error) -> hrana::Error {
+fn not_read(cause: ReadError) -> hrana::Error {
     tracing::error!(%cause, "a request to the SQL endpoint is not what it was");
     error(code::INTERNAL, "the server failed to answer; its log says why")
 }

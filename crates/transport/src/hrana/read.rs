@@ -13,10 +13,7 @@ use serde::{
     de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-use super::{Condition, Value};
-
-/// As many parameters as SQLite lets a statement have.
-const MOST_ARGUMENTS: usize = 32_766;
+use super::{Condition, MOST_ARGUMENTS, Value};
 
 pub(super) fn integer_as_string<S: Serializer>(value: &i64, s: S) -> Result<S::Ok, S::Error> {
     s.collect_str(value)

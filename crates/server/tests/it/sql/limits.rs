@@ -167,7 +167,9 @@ async fn a_client_can_ask_which_versions_are_spoken() {
     for (path, status) in [
         ("/v2", 200),
         ("/v3", 200),
-        ("/v3-protobuf", 404),
+        ("/v3-protobuf", 200),
+        ("/v2/cursor", 404),
+        ("/v3-protobuf/cursor", 405),
         ("/v2/pipeline", 405),
         ("/v9", 404),
     ] {

@@ -144,6 +144,18 @@ impl Server {
         (status, json)
     }
 
+    /// Sends a body in Protobuf.
+    pub(crate) async fn send_bytes(&self, path: &str, body: Vec<u8>) -> (u16, Vec<u8>) {
+        let request = self
+            .client
+            .post(format!("{}{path}", self.url))
+            .header("content-type", "application/x-protobuf")
+            .body(body);
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        (status, response.bytes().await.unwrap().to_vec())
+    }
+
     pub(crate) async fn get(&self, path: &str) -> u16 {
         let response = self.client.get(format!("{}{path}", self.url)).send().await;
         response.unwrap().status().as_u16()
