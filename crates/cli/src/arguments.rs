@@ -60,11 +60,16 @@ pub(crate) struct Serve {
         hide_env_values = true
     )]
     pub auth_token: Option<String>,
-    /// Let in who sends a JWT signed with the key in this file: an Ed25519 public key, or `hmac:` and a secret
+    /// Let in who sends a token of this file; each line is TOKEN, `full TOKEN` or `read-only TOKEN`, and after that a name if
+    /// one is wanted. SIGHUP reads it again
     #[arg(long, value_name = "FILE")]
+    pub auth_token_file: Option<PathBuf>,
+    /// Let in who sends a JWT signed with a key in this file, or in the files of this folder: Ed25519 public keys (PEM or
+    /// base64url), `hmac:` and a secret, a JSON Web Key Set. SIGHUP reads them again
+    #[arg(long, value_name = "FILE", visible_alias = "auth-jwt-key-file")]
     pub auth_jwt_key: Option<PathBuf>,
     /// Listen beyond loopback without a token or key
-    #[arg(long, conflicts_with_all = ["auth_token", "auth_jwt_key"])]
+    #[arg(long, conflicts_with_all = ["auth_token", "auth_token_file", "auth_jwt_key"])]
     pub allow_unauthenticated: bool,
     /// Let web pages of this origin (like https://app.example.org; * = of all) use the server; may be given several times
     #[arg(long, value_name = "ORIGIN")]
@@ -73,7 +78,7 @@ pub(crate) struct Serve {
     /// any name is answered, or without a token or key on loopback, only localhost
     #[arg(long, value_name = "NAME")]
     pub allowed_host: Vec<String>,
-    /// Serve https with this certificate chain (PEM)
+    /// Serve https with this certificate chain (PEM); SIGHUP reads it and its key again
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
     /// The certificate's private key (PEM)

@@ -13,14 +13,6 @@ pub(crate) enum CliError {
     /// The server could not be started.
     #[error(transparent)]
     Server(#[from] partial_sync_server::ServerError),
-    /// A key could not be used.
-    #[error("the key in {} cannot be used", path.display())]
-    Key {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: partial_sync_server::auth::KeyError,
-    },
     /// There is no replica, and nothing says of what to make one.
     #[error("there is no replica at {}; give the remote with --url to make one", .0.display())]
     NoReplica(PathBuf),

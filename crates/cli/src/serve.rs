@@ -4,8 +4,8 @@ use std::io::Write;
 
 use partial_sync_server::{
     Retention, Server, ServerBuilder,
-    access::{Access, Authenticator},
-    auth::{AnyOf, Jwt, StaticToken},
+    access::Access,
+    auth::StaticToken,
     hrana::{Hrana, HranaOptions},
 };
 
@@ -21,7 +21,7 @@ pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
         let listen = arguments.listen.clone();
         let is_open = arguments.allow_unauthenticated;
         // Before anybody can know that there is something to stop.
-        let mut stop = Stop::new()?;
+        let mut signals = Signals::new()?;
         let mut server = builder(arguments)?.listen(listen).await?;
         if is_open && !server.addr().ip().is_loopback() {
             tracing::warn!(
@@ -32,13 +32,20 @@ pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
         let mut out = std::io::stdout();
         writeln!(out, "listening on {}", server.url())?;
         out.flush()?;
-        tokio::select! {
-            () = stop.asked() => tracing::info!("stopping; what is being answered is finished first"),
-            () = server.wait() => return Ok(()),
+        loop {
+            tokio::select! {
+                asked = signals.next() => match asked {
+                    Asked::Stop => break,
+                    // A file may be slow. The server tells the log what became of it.
+                    Asked::Reload => drop(tokio::spawn(server.reload())),
+                },
+                () = server.wait() => return Ok(()),
+            }
         }
+        tracing::info!("stopping; what is being answered is finished first");
         tokio::select! {
             () = server.shutdown() => {}
-            () = stop.asked() => tracing::warn!("stopped without waiting"),
+            () = signals.stop() => tracing::warn!("stopped without waiting"),
         }
         Ok(())
     });
@@ -69,26 +76,14 @@ fn builder(arguments: Serve) -> Result<ServerBuilder, CliError> {
     for name in arguments.allowed_host {
         server = server.allowed_host(name);
     }
-    let mut ways: Vec<Box<dyn Authenticator>> = vec![];
     if let Some(token) = arguments.auth_token {
-        ways.push(Box::new(StaticToken::new(token, Access::Full)));
+        server = server.authenticator(StaticToken::new(token, Access::Full));
+    }
+    if let Some(path) = arguments.auth_token_file {
+        server = server.auth_token_file(path);
     }
     if let Some(path) = arguments.auth_jwt_key {
-        let key = match std::fs::read(&path) {
-            Ok(key) => key,
-            Err(source) => {
-                return Err(CliError::File {
-                    doing: "read",
-                    path,
-                    source,
-                });
-            }
-        };
-        let jwt = Jwt::from_key_file(&key).map_err(|source| CliError::Key { path, source })?;
-        ways.push(Box::new(jwt));
-    }
-    if !ways.is_empty() {
-        server = server.authenticator(AnyOf(ways));
+        server = server.auth_jwt_keys(path);
     }
     if let (Some(certificate), Some(key)) = (arguments.tls_cert, arguments.tls_key) {
         server = server.tls(certificate, key);
@@ -96,29 +91,40 @@ fn builder(arguments: Serve) -> Result<ServerBuilder, CliError> {
     Ok(server)
 }
 
-/// Ctrl-C, and where there is such a thing, SIGTERM.
-struct Stop {
+/// What a signal asks for.
+#[cfg_attr(not(unix), allow(dead_code, reason = "there is no SIGHUP"))]
+enum Asked {
+    Stop,
+    Reload,
+}
+
+/// Ctrl-C, and where there are such things, SIGTERM and SIGHUP. The latter never ends the program.
+struct Signals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    hang_up: tokio::signal::unix::Signal,
 }
 
-impl Stop {
+impl Signals {
     #[cfg(unix)]
     fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
         })
     }
 
     #[cfg(unix)]
-    async fn asked(&mut self) {
+    async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hang_up.recv() => Asked::Reload,
         }
     }
 
@@ -128,9 +134,15 @@ impl Stop {
     }
 
     #[cfg(not(unix))]
-    async fn asked(&mut self) {
+    async fn next(&mut self) -> Asked {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
+        Asked::Stop
+    }
+
+    /// Waits until the program is asked to stop.
+    async fn stop(&mut self) {
+        while !matches!(self.next().await, Asked::Stop) {}
     }
 }

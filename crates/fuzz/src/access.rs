@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use partial_sync_server::{
     access::{Access, Authenticator},
-    auth::Jwt,
+    auth::{Jwt, StaticTokens},
 };
 use partial_sync_transport::url::{RemoteUrl, redact};
 use serde_json::Value;
@@ -26,6 +26,7 @@ pub(crate) fn jwt(data: &[u8]) {
     let mode = input.byte();
     let rest = input.rest();
     let _ = Jwt::from_key_file(rest);
+    let _ = StaticTokens::from_token_file(rest);
     let jwt = Jwt::hmac_sha256(SECRET).expect("long enough").with_clock(now);
     let Ok(text) = std::str::from_utf8(rest) else {
         return;

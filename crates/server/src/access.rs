@@ -43,6 +43,11 @@ impl CallerId {
         Self::hashed(("token", identity.as_ref()))
     }
 
+    /// The one that has a name, whatever token it comes with.
+    pub fn of_name(name: &str) -> Self {
+        Self::hashed(("name", name.as_bytes()))
+    }
+
     /// Anyone who asks from an address. Of IPv6 the network counts, since one machine can have all of its addresses.
     pub fn of_peer(address: IpAddr) -> Self {
         match address.to_canonical() {
@@ -185,6 +190,7 @@ mod tests {
             CallerId::ANYONE,
             CallerId::of_token("a"),
             CallerId::of_token("b"),
+            CallerId::of_name("a"),
             peer("192.0.2.1"),
             peer("192.0.2.2"),
             peer("2001:db8::1"),

@@ -41,6 +41,7 @@ use crate::{
     metrics::{DatabaseGauges, Endpoint, Metrics, Polled, ServerGauges},
     pages::PagesEndpoint,
     ready::problems,
+    reload::Reload,
     system,
 };
 
@@ -57,8 +58,8 @@ pub(crate) struct Peer {
 pub(crate) struct App {
     /// The databases.
     pub databases: Databases,
-    /// Decides who may do what.
-    pub authenticator: Arc<dyn Authenticator>,
+    /// Decides who may do what, by files that can be read again.
+    pub reload: Arc<Reload>,
     /// Answers SQL.
     pub sql: Arc<dyn SqlEndpoint>,
     /// Answers with pages.
@@ -116,7 +117,7 @@ impl App {
     }
 
     async fn answer_status(&self, request: &Parts) -> Response {
-        let known = self.authenticator.check(authorization(&request.headers), "");
+        let known = self.reload.credentials.check(authorization(&request.headers), "");
         match request.uri.path() {
             "/health" => {
                 Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") })).into_response()
@@ -153,7 +154,8 @@ impl App {
         parts: Parts,
         mut body: Body,
     ) -> Response {
-        let (database, caller, under_way) = match self.admit(endpoint, name, &parts).await {
+        let reloads = self.reload.count();
+        let (database, mut caller, under_way) = match self.admit(endpoint, name, &parts).await {
             Ok(admitted) => admitted,
             Err(refused) => {
                 throw_away(body);
@@ -168,15 +170,37 @@ impl App {
                 return bad_body(&bad);
             }
         };
+        if self.reload.count() != reloads {
+            // It may be long since the head of the request came.
+            caller = match self.caller(&parts, name) {
+                Ok(caller) => caller,
+                Err(denied) => return refuse(&denied),
+            };
+        }
         let answer = match endpoint {
             Endpoint::Pages => match self.pages.answer(database.follower(), caller, body).await {
-                Ok(answer) => answer,
+                Ok(answer) => self.judge_again(answer, reloads, name, &parts),
                 Err(refusal) => refusal.into_response(),
             },
             _ => self.answer_sql(&database, caller, parts, rest, body).await,
         };
         drop(held);
         until_sent(answer, under_way)
+    }
+
+    /// A long poll is not told of a commit with a token that is good no more.
+    fn judge_again(&self, answer: Response, reloads: u64, name: &str, request: &Parts) -> Response {
+        if answer.extensions().get::<Polled>().is_none() || self.reload.count() == reloads {
+            return answer;
+        }
+        match self.caller(request, name) {
+            Ok(_) => answer,
+            Err(denied) => {
+                let mut refused = refuse(&denied);
+                refused.extensions_mut().insert(Polled);
+                refused
+            }
+        }
     }
 
     /// What can be said of a request before its body is read.
@@ -221,9 +245,9 @@ impl App {
     }
 
     fn caller(&self, request: &Parts, database: &str) -> Result<Caller, Denied> {
-        let mut caller = self
-            .authenticator
-            .check(authorization(&request.headers), database)?;
+        let credentials = &self.reload.credentials;
+        let mut caller =
+            credentials.check(authorization(&request.headers), self.databases.known_as(database))?;
         if let Some(peer) = request.extensions.get::<Peer>() {
             peer.activity.let_in();
             if caller.id == CallerId::ANYONE {

@@ -106,6 +106,14 @@ impl Databases {
         !matches!(self.root, Root::Folder(_))
     }
 
+    /// What tokens call the database of that name: the single one goes by its file, without the ending.
+    pub(crate) fn known_as<'a>(&'a self, name: &'a str) -> &'a str {
+        match &self.root {
+            Root::File(path) => path.file_stem().and_then(|stem| stem.to_str()).unwrap_or(name),
+            Root::Memory(_) | Root::Folder(_) => name,
+        }
+    }
+
     /// The database of that name; `None` = there is none. The single database has the empty name.
     pub(crate) async fn get(&self, name: &str) -> Result<Option<Arc<Database>>, ServerError> {
         let Some(path) = self.file(name) else {

@@ -8,7 +8,7 @@ use std::{io, net::SocketAddr, path::PathBuf};
 
 use partial_sync_core::{PageCount, PageNo};
 
-use crate::history::revision::Seq;
+use crate::{auth::CredentialError, history::revision::Seq};
 
 /// What a page history can say instead of an answer.
 #[derive(Debug, thiserror::Error)]
@@ -190,6 +190,12 @@ pub enum ServerError {
     /// An origin that no browser would send.
     #[error("{0:?} is not an origin: give SCHEME://HOST or SCHEME://HOST:PORT, without a path, or * for all")]
     BadOrigin(String),
+    /// The keys or tokens that decide who is let in cannot be used.
+    #[error(transparent)]
+    Credentials(#[from] CredentialError),
+    /// Some of what was to be read again cannot be used; what was in force stays.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Reload(Vec<ServerError>),
     /// The certificate or key cannot be used.
     #[error("the TLS certificate or key cannot be used: {0}")]
     Tls(String),

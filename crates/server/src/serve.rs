@@ -12,7 +12,6 @@ use hyper_util::{
         graceful::{GracefulShutdown, Watcher},
     },
 };
-use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -23,6 +22,7 @@ use tokio::{
 use crate::{
     app::{App, Peer},
     front::{Activity, Watched},
+    tls::Tls,
 };
 
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -36,12 +36,11 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Serves until `stopping` becomes true, then finishes the answers under way.
 pub(crate) async fn serve(
     listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<Tls>>,
     app: Arc<App>,
     mut stopping: watch::Receiver<bool>,
 ) {
     let graceful = Arc::new(GracefulShutdown::new());
-    let tls = tls.map(tokio_rustls::TlsAcceptor::from);
     let mut turned_away = TurnedAway::default();
     loop {
         let accepted = tokio::select! {
@@ -61,11 +60,12 @@ pub(crate) async fn serve(
             turned_away.count(&"every connection has a request under way");
             continue;
         };
-        let (app, tls, watcher) = (Arc::clone(&app), tls.clone(), graceful.watcher());
+        let acceptor = tls.as_ref().map(|tls| tls.acceptor());
+        let (app, watcher) = (Arc::clone(&app), graceful.watcher());
         tokio::spawn(async move {
             let activity = &entered.activity;
             let ended = tokio::select! {
-                ended = connection(socket, peer, tls, app, Arc::clone(activity), watcher) => ended,
+                ended = connection(socket, peer, acceptor, app, Arc::clone(activity), watcher) => ended,
                 why = activity.overdue() => Err(why.into()),
             };
             if let Err(error) = ended {

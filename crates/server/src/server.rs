@@ -1,20 +1,22 @@
 //! Building, starting and stopping a server.
 
 use std::{
+    fmt,
     net::{SocketAddr, ToSocketAddrs},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use partial_sync_vfs::temporary::Quota;
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     access::{Authenticator, SqlEndpoint},
     app::App,
-    auth::Open,
     clock::Clock,
+    credentials::Credentials,
     database::{OpenHistory, Opener},
     databases::{Databases, default_history},
     error::{HistoryError, ServerError},
@@ -25,7 +27,9 @@ use crate::{
     limits::Limits,
     metrics::Metrics,
     pages::{PagesEndpoint, QueryLimits, QueryRunner, ReadTurns, SnapshotQueries},
-    serve, tls,
+    reload::Reload,
+    serve,
+    tls::Tls,
     turns::Turns,
 };
 
@@ -57,6 +61,8 @@ pub struct ServerBuilder {
     path: Option<PathBuf>,
     retention: Retention,
     authenticator: Option<Arc<dyn Authenticator>>,
+    token_file: Option<PathBuf>,
+    jwt_keys: Option<PathBuf>,
     allow_unauthenticated: bool,
     tls: Option<(PathBuf, PathBuf)>,
     sql: Arc<dyn SqlEndpoint>,
@@ -77,6 +83,8 @@ impl ServerBuilder {
             path,
             retention: Retention::default(),
             authenticator: None,
+            token_file: None,
+            jwt_keys: None,
             allow_unauthenticated: false,
             tls: None,
             sql: Arc::new(Hrana::default()),
@@ -98,9 +106,24 @@ impl ServerBuilder {
         self
     }
 
-    /// Who may do what. Default: everybody may do everything, on loopback only.
+    /// Who may do what, besides those who are let in by [`Self::auth_token_file`] and [`Self::auth_jwt_keys`]. Default:
+    /// without any of the three, everybody may do everything, on loopback only.
     pub fn authenticator(mut self, authenticator: impl Authenticator + 'static) -> Self {
         self.authenticator = Some(Arc::new(authenticator));
+        self
+    }
+
+    /// Lets in who sends a token of this file, which [`ServerHandle::reload`] reads again. Its lines:
+    /// [`StaticTokens::from_token_file`](crate::auth::StaticTokens::from_token_file).
+    pub fn auth_token_file(mut self, path: impl AsRef<Path>) -> Self {
+        self.token_file = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Lets in who sends a JWT signed with a key of this file, or of a file of this folder, which [`ServerHandle::reload`]
+    /// reads again. What may be in it: [`Jwt::from_key_file`](crate::auth::Jwt::from_key_file).
+    pub fn auth_jwt_keys(mut self, path: impl AsRef<Path>) -> Self {
+        self.jwt_keys = Some(path.as_ref().to_owned());
         self
     }
 
@@ -110,7 +133,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Serves `https` with the certificate chain and the private key in these PEM files.
+    /// Serves `https` with the certificate chain and the private key in these PEM files, which [`ServerHandle::reload`] reads
+    /// again.
     pub fn tls(mut self, certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> Self {
         self.tls = Some((certificate.as_ref().to_owned(), key.as_ref().to_owned()));
         self
@@ -191,21 +215,24 @@ impl ServerBuilder {
     /// file that cannot be served is an error here. `addr` like `127.0.0.1:0`: port 0 = any free one.
     pub async fn listen(self, addr: impl ToSocketAddrs) -> Result<ServerHandle, ServerError> {
         let addr = resolve(addr)?;
-        if self.authenticator.is_none() && !self.allow_unauthenticated && !serve::is_loopback(addr) {
+        let lets_all_in =
+            self.authenticator.is_none() && self.token_file.is_none() && self.jwt_keys.is_none();
+        if lets_all_in && !self.allow_unauthenticated && !serve::is_loopback(addr) {
             return Err(ServerError::Unauthenticated(addr));
         }
         // Who has to show a token is not fooled by a name.
-        let is_open = self.authenticator.is_none() && serve::is_loopback(addr);
+        let is_open = lets_all_in && serve::is_loopback(addr);
         let hosts = (is_open || !self.allowed_hosts.is_empty()).then(|| {
             let mut hosts = self.allowed_hosts.clone();
             hosts.push(addr.ip().to_string());
             hosts
         });
         let visitors = Visitors::new(&self.cors_origins, hosts)?;
-        let tls = match &self.tls {
-            Some((certificate, key)) => Some(tls::config(certificate, key)?),
+        let tls = match self.tls.clone() {
+            Some((certificate, key)) => Some(Arc::new(Tls::new(certificate, key)?)),
             None => None,
         };
+        let reload = self.reload(tls.clone())?;
         // The port before the files: a server that cannot listen has touched nothing.
         let listen = |source| ServerError::Listen { addr, source };
         let listener = TcpListener::bind(addr).await.map_err(listen)?;
@@ -216,7 +243,8 @@ impl ServerBuilder {
         }
         let (stop, stopping) = watch::channel(false);
         let (done, finished) = watch::channel(false);
-        let app = Arc::new(self.app(databases, stopping.clone(), visitors));
+        let app = self.app(databases, Arc::clone(&reload), stopping.clone(), visitors);
+        let app = Arc::new(app);
         let scheme = if tls.is_some() { "https" } else { "http" };
         tokio::spawn(async move {
             serve::serve(listener, tls, Arc::clone(&app), stopping).await;
@@ -236,6 +264,7 @@ impl ServerBuilder {
             scheme,
             stop,
             finished,
+            reload,
             thread: None,
         })
     }
@@ -251,11 +280,23 @@ impl ServerBuilder {
         Databases::new(self.path.as_deref(), opener, self.open_databases)
     }
 
-    fn app(self, databases: Databases, stopping: watch::Receiver<bool>, visitors: Visitors) -> App {
+    fn reload(&self, tls: Option<Arc<Tls>>) -> Result<Arc<Reload>, ServerError> {
+        let given = self.authenticator.clone();
+        let credentials = Credentials::new(given, self.token_file.clone(), self.jwt_keys.clone())?;
+        Ok(Arc::new(Reload::new(credentials, tls)))
+    }
+
+    fn app(
+        self,
+        databases: Databases,
+        reload: Arc<Reload>,
+        stopping: watch::Receiver<bool>,
+        visitors: Visitors,
+    ) -> App {
         let metrics = Arc::new(Metrics::default());
         App {
             databases,
-            authenticator: self.authenticator.unwrap_or_else(|| Arc::new(Open)),
+            reload,
             sql: self.sql,
             pages: PagesEndpoint {
                 queries: self.queries,
@@ -287,7 +328,8 @@ impl ServerBuilder {
         databases.get("").await?;
         let (stop, stopping) = watch::channel(false);
         let visitors = Visitors::new(&self.cors_origins, None)?;
-        let app = Arc::new(self.app(databases, stopping, visitors));
+        let reload = self.reload(None)?;
+        let app = Arc::new(self.app(databases, reload, stopping, visitors));
         Ok(InProcess { app, clock, stop })
     }
 
@@ -326,12 +368,12 @@ impl ServerBuilder {
 }
 
 /// A running server. It stops when this is dropped, or, waiting for the end, by [`ServerHandle::shutdown`].
-#[derive(Debug)]
 pub struct ServerHandle {
     addr: SocketAddr,
     scheme: &'static str,
     stop: watch::Sender<bool>,
     finished: watch::Receiver<bool>,
+    reload: Arc<Reload>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -344,6 +386,23 @@ impl ServerHandle {
     /// The base url: `http://127.0.0.1:40123`.
     pub fn url(&self) -> String {
         format!("{}://{}", self.scheme, self.addr)
+    }
+
+    /// Reads the files of [`ServerBuilder::auth_token_file`], [`auth_jwt_keys`](ServerBuilder::auth_jwt_keys) and
+    /// [`tls`](ServerBuilder::tls) again, and tells the log. The next request is judged by what they say now, and so is the
+    /// answer to a long poll that waits; the next connection gets the new certificate, and open ones continue. A file that
+    /// cannot be used is an error and leaves what it said before in force; the others count.
+    pub fn reload(&self) -> BoxFuture<'static, Result<(), ServerError>> {
+        let reload = Arc::clone(&self.reload);
+        Box::pin(async move {
+            let read = tokio::task::spawn_blocking(move || reload.run()).await;
+            read.map_err(|_| ServerError::Stopping)?
+        })
+    }
+
+    /// The same, on this thread.
+    pub fn reload_blocking(&self) -> Result<(), ServerError> {
+        self.reload.run()
     }
 
     /// Stops accepting, finishes the answers under way, notes where the databases stand, and closes them. Takes at most ten
@@ -368,6 +427,12 @@ impl ServerHandle {
     pub async fn wait(&mut self) {
         // As in `shutdown`.
         let _ = self.finished.wait_for(|done| *done).await;
+    }
+}
+
+impl fmt::Debug for ServerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ServerHandle({})", self.url())
     }
 }
 

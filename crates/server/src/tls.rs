@@ -1,16 +1,52 @@
-//! TLS: a certificate chain and its key from PEM files, for rustls with ring.
+//! TLS: a certificate chain and its key from PEM files, for rustls with ring. They can be read again: connections that
+//! come after that get the new certificate, those that are open keep theirs.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
+use parking_lot::RwLock;
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
+use tokio_rustls::TlsAcceptor;
 
 use crate::error::ServerError;
 
-/// Reads a certificate chain and its private key.
-pub(crate) fn config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, ServerError> {
+/// See the module.
+pub(crate) struct Tls {
+    certificate: PathBuf,
+    key: PathBuf,
+    current: RwLock<Arc<ServerConfig>>,
+}
+
+impl Tls {
+    /// Reads a certificate chain and its private key.
+    pub(crate) fn new(certificate: PathBuf, key: PathBuf) -> Result<Self, ServerError> {
+        let current = RwLock::new(config(&certificate, &key)?);
+        Ok(Self {
+            certificate,
+            key,
+            current,
+        })
+    }
+
+    /// Reads both again. If they cannot be used, what was read before stays.
+    pub(crate) fn reload(&self) -> Result<(), ServerError> {
+        let new = config(&self.certificate, &self.key)?;
+        *self.current.write() = new;
+        Ok(())
+    }
+
+    /// For the next connection.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.current.read()))
+    }
+}
+
+fn config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, ServerError> {
     let bad = |path: &Path, e: &dyn std::fmt::Display| ServerError::Tls(format!("{}: {e}", path.display()));
     let chain = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)

@@ -4,17 +4,6 @@ use std::process::Command;
 
 use crate::support::*;
 
-/// Sends a signal to a process that the test started.
-fn signal(name: &str, pid: u32) {
-    assert!(
-        Command::new("kill")
-            .args([name, &pid.to_string()])
-            .status()
-            .unwrap()
-            .success()
-    );
-}
-
 #[test]
 fn both_signals_end_the_server_in_good_order() {
     for name in ["-INT", "-TERM"] {
@@ -157,7 +146,7 @@ fn a_key_that_is_none_is_refused_at_start() {
     ]);
     assert_eq!(said.code, 1);
     assert!(
-        said.err.contains("because: the shared secret has 5 bytes"),
+        said.err.contains("key, line 1: the shared secret has 5 bytes"),
         "{}",
         said.err
     );

@@ -3,108 +3,69 @@
 //! The algorithm belongs to the key, never to the token: a public Ed25519 key checks `EdDSA` and nothing else, a shared
 //! secret `HS256` and nothing else.
 //!
-//! | claim | meaning |
-//! |---|---|
-//! | `exp`, `nbf` | not valid from / before then (seconds since 1970); absent = no limit |
-//! | `a` | `"ro"` or `"rw"`, for every database |
-//! | `id` | the token is for this database only |
-//! | `sub` | who asks, for limits per caller; absent = each token is a caller of its own |
-//! | `p` | rights per database: `{"rw": {"ns": ["a"]}, "ro": {"ns": ["b", "c"]}}` |
-//!
-//! A token with none of `a`, `id` and `p` may do everything.
+//! A token says with `kid` which key it was signed with. When no key has that id, those that came without one are tried, and
+//! without `kid` all of the token's algorithm: no more than 64, since anyone can send a token.
 
 use std::{
     fmt,
+    path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
-use serde::Deserialize;
+use jsonwebtoken::{Algorithm, Header, Validation, errors::ErrorKind};
 
-use super::bearer::bearer;
-use crate::access::{Access, Authenticator, Caller, CallerId, Denied};
+use super::{
+    bearer::bearer,
+    claims::Claims,
+    key::{Id, Key},
+    key_file::{keys_at, keys_in},
+    problem::CredentialError,
+};
+use crate::access::{Authenticator, Caller, CallerId, Denied};
 
 /// How far the clock of anyone who makes tokens may be ahead of ours.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
-/// What a file with a shared secret starts with.
-const HMAC_PREFIX: &[u8] = b"hmac:";
-/// The shortest shared secret: as long as its hash.
-const HMAC_MIN_BYTES: usize = 32;
 
-/// A key that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum KeyError {
-    /// Neither of the forms that a key can have.
-    #[error(
-        "this server cannot use the key. It must be an Ed25519 public key, as PEM (`-----BEGIN PUBLIC \
-         KEY-----`) or as 43 characters of base64url, or `hmac:` followed by a shared secret of at least 32 bytes"
-    )]
-    Unknown,
-    /// A PEM file with something else in it.
-    #[error(
-        "the PEM file has no Ed25519 public key in it: make one with `openssl pkey -in PRIVATE.pem -pubout`"
-    )]
-    Pem(#[source] jsonwebtoken::errors::Error),
-    /// A secret that could be guessed.
-    #[error("the shared secret has {0} bytes: take at least 32")]
-    ShortSecret(usize),
-}
-
-/// Lets in who has a token signed with one key.
+/// Lets in who has a token signed with one of some keys.
 #[derive(Clone)]
 pub struct Jwt {
-    key: DecodingKey,
-    algorithm: Algorithm,
+    keys: Vec<Key>,
     now: fn() -> SystemTime,
 }
 
 impl Jwt {
-    /// Understands the contents of a key file: PEM, raw base64url, or `hmac:` and a secret.
+    /// Reads the keys of a file, or of all files of a folder; see [`Self::from_key_file`].
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, CredentialError> {
+        keys_at(path.as_ref()).map(Self::with)
+    }
+
+    /// Understands the contents of a key file, in which each key has a line of its own: an Ed25519 public key in base64url, or
+    /// `hmac:` and a secret, perhaps after the id of the key and a space; between them, PEM blocks with Ed25519 public
+    /// keys. Or the contents are a JSON Web Key, or a set of them.
     ///
     /// A secret has to say that it is one: a public key that was taken for a secret would let everybody in.
-    pub fn from_key_file(contents: &[u8]) -> Result<Self, KeyError> {
-        if let Some(secret) = contents.strip_prefix(HMAC_PREFIX) {
-            return Self::hmac_sha256(secret.trim_ascii_end());
-        }
-        let text = std::str::from_utf8(contents)
-            .map_err(|_| KeyError::Unknown)?
-            .trim();
-        if text.starts_with("-----BEGIN") {
-            return Self::ed25519_pem(text);
-        }
-        let bytes: [u8; 32] = URL_SAFE_NO_PAD
-            .decode(text)
-            .ok()
-            .and_then(|bytes| bytes.try_into().ok())
-            .ok_or(KeyError::Unknown)?;
-        Ok(Self::ed25519(bytes))
+    pub fn from_key_file(contents: &[u8]) -> Result<Self, CredentialError> {
+        keys_in(contents).map(Self::with)
     }
 
     /// An Ed25519 public key as PEM (SubjectPublicKeyInfo).
-    pub fn ed25519_pem(pem: &str) -> Result<Self, KeyError> {
-        let key = DecodingKey::from_ed_pem(pem.as_bytes()).map_err(KeyError::Pem)?;
-        Ok(Self::with(key, Algorithm::EdDSA))
+    pub fn ed25519_pem(pem: &str) -> Result<Self, CredentialError> {
+        Ok(Self::with(vec![Key::pem(pem.as_bytes())?]))
     }
 
     /// The 32 bytes of an Ed25519 public key.
     pub fn ed25519(public_key: [u8; 32]) -> Self {
-        Self::with(DecodingKey::from_ed_der(&public_key), Algorithm::EdDSA)
+        Self::with(vec![Key::ed25519(&public_key)])
     }
 
     /// A secret shared with anyone who makes the tokens.
-    pub fn hmac_sha256(secret: &[u8]) -> Result<Self, KeyError> {
-        if secret.len() < HMAC_MIN_BYTES {
-            return Err(KeyError::ShortSecret(secret.len()));
-        }
-        Ok(Self::with(DecodingKey::from_secret(secret), Algorithm::HS256))
+    pub fn hmac_sha256(secret: &[u8]) -> Result<Self, CredentialError> {
+        Ok(Self::with(vec![Key::secret(Algorithm::HS256, secret)?]))
     }
 
-    fn with(key: DecodingKey, algorithm: Algorithm) -> Self {
+    fn with(keys: Vec<Key>) -> Self {
         Self {
-            key,
-            algorithm,
+            keys,
             now: SystemTime::now,
         }
     }
@@ -114,15 +75,53 @@ impl Jwt {
         Self { now, ..self }
     }
 
+    /// The ids of the keys: those that they came with, the fingerprints (RFC 7638) of other public keys, and nothing for other
+    /// shared secrets.
+    pub fn key_ids(&self) -> impl Iterator<Item = Option<&str>> {
+        self.keys.iter().map(|key| key.id.as_ref().map(Id::as_str))
+    }
+
     fn claims(&self, token: &str) -> Result<Claims, Denied> {
-        let mut validation = Validation::new(self.algorithm);
+        let invalid = |text: String| Denied::Invalid(text);
+        let header = jsonwebtoken::decode_header(token).map_err(|e| invalid(self.explain(e.kind())))?;
+        let mut keys = self.candidates(&header).peekable();
+        if keys.peek().is_none() {
+            return Err(invalid(NO_SUCH_KEY.to_owned()));
+        }
+        let mut keys = keys.filter(|key| key.algorithm == header.alg).peekable();
+        if keys.peek().is_none() {
+            return Err(invalid(self.explain(&ErrorKind::InvalidAlgorithm)));
+        }
+        let mut validation = Validation::new(header.alg);
         // The times are checked below, where they have a clock and a text of their own.
         validation.required_spec_claims.clear();
         validation.validate_exp = false;
         validation.validate_aud = false;
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.key, &validation)
-            .map_err(|cause| Denied::Invalid(self.explain(cause.kind())))?
-            .claims;
+        let checked = keys
+            .map(|key| jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation))
+            .find(|checked| !matches!(checked, Err(e) if *e.kind() == ErrorKind::InvalidSignature));
+        let claims = match checked {
+            Some(Ok(token)) => token.claims,
+            Some(Err(cause)) => return Err(invalid(self.explain(cause.kind()))),
+            None => return Err(invalid(self.explain(&ErrorKind::InvalidSignature))),
+        };
+        self.check_times(&claims)?;
+        Ok(claims)
+    }
+
+    /// The keys that a token may have been signed with, by what it says itself.
+    fn candidates<'a>(&'a self, header: &'a Header) -> impl Iterator<Item = &'a Key> {
+        let kid = header.kid.as_deref();
+        let named = kid.and_then(|kid| {
+            let has_it = |key: &&Key| key.id.as_ref().is_some_and(|id| id.as_str() == kid);
+            self.keys.iter().find(has_it)
+        });
+        let others = self.keys.iter();
+        let others = others.filter(move |key| named.is_none() && (kid.is_none() || !key.is_named()));
+        named.into_iter().chain(others)
+    }
+
+    fn check_times(&self, claims: &Claims) -> Result<(), Denied> {
         let now = (self.now)().duration_since(UNIX_EPOCH).unwrap_or_default();
         let invalid = |text: &str| Err(Denied::Invalid(text.to_owned()));
         if claims.exp.is_some_and(|exp| now.as_secs_f64() >= exp) {
@@ -134,18 +133,18 @@ impl Jwt {
         {
             return invalid("the token is not valid yet: its `nbf` lies in the future");
         }
-        Ok(claims)
+        Ok(())
     }
 
     fn explain(&self, kind: &ErrorKind) -> String {
         match kind {
             ErrorKind::InvalidSignature => {
-                "the token was not signed with the key of this server: get one that was".to_owned()
+                "the token was not signed with a key of this server: get one that was".to_owned()
             }
             ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => {
                 format!(
-                    "the token must be signed with {:?}: no other algorithm is accepted",
-                    self.algorithm
+                    "the token must be signed with {}: no other algorithm is accepted",
+                    self.algorithms()
                 )
             }
             ErrorKind::InvalidToken | ErrorKind::Base64(_) | ErrorKind::Utf8(_) => {
@@ -153,9 +152,9 @@ impl Jwt {
                     .to_owned()
             }
             ErrorKind::Json(_) => format!(
-                "the token cannot be read: its header must name {:?} as `alg`, its claims must be `exp` and `nbf` \
+                "the token cannot be read: its header must name {} as `alg`, its claims must be `exp` and `nbf` \
                  (numbers), `a` (\"ro\" or \"rw\"), `id` (text) and `p`",
-                self.algorithm
+                self.algorithms()
             ),
             other => format!(
                 "the token is not valid: {}",
@@ -163,7 +162,22 @@ impl Jwt {
             ),
         }
     }
+
+    /// "EdDSA or HS256".
+    fn algorithms(&self) -> String {
+        let mut names: Vec<_> = self
+            .keys
+            .iter()
+            .map(|key| format!("{:?}", key.algorithm))
+            .collect();
+        names.sort();
+        names.dedup();
+        names.join(" or ")
+    }
 }
+
+const NO_SUCH_KEY: &str = "the token was signed with a key that this server does not have (its `kid` says so): get one that was signed with a \
+     key of this server";
 
 impl Authenticator for Jwt {
     fn check(&self, authorization: Option<&str>, database: &str) -> Result<Caller, Denied> {
@@ -186,57 +200,7 @@ impl Authenticator for Jwt {
 impl fmt::Debug for Jwt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Jwt")
-            .field("algorithm", &self.algorithm)
+            .field("keys", &self.keys)
             .finish_non_exhaustive()
-    }
-}
-
-/// What a token says.
-#[derive(Debug, Deserialize)]
-struct Claims {
-    exp: Option<f64>,
-    nbf: Option<f64>,
-    sub: Option<serde_json::Value>,
-    a: Option<Right>,
-    id: Option<String>,
-    p: Option<PerDatabase>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Right {
-    Ro,
-    Rw,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct PerDatabase {
-    ro: Option<Scope>,
-    rw: Option<Scope>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Scope {
-    #[serde(default)]
-    ns: Vec<String>,
-}
-
-impl Claims {
-    fn access(&self, database: &str) -> Option<Access> {
-        let names =
-            |scope: &Option<Scope>| scope.as_ref().is_some_and(|s| s.ns.iter().any(|n| n == database));
-        let whole = match self.a {
-            Some(Right::Ro) => Some(Access::ReadOnly),
-            Some(Right::Rw) => Some(Access::Full),
-            None if self.p.is_some() => None,
-            None => Some(Access::Full),
-        };
-        let whole = whole.filter(|_| self.id.as_ref().is_none_or(|id| id == database));
-        let listed = match &self.p {
-            Some(p) if names(&p.rw) => Some(Access::Full),
-            Some(p) if names(&p.ro) => Some(Access::ReadOnly),
-            _ => None,
-        };
-        whole.max(listed)
     }
 }

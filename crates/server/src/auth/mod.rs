@@ -3,18 +3,23 @@
 //! | type | who gets in |
 //! |---|---|
 //! | [`Open`] | everybody; for loopback only |
-//! | [`StaticToken`] | who knows one token |
-//! | [`Jwt`] | who has a token signed with one key |
+//! | [`StaticToken`], [`StaticTokens`] | who knows one token, or one of a file |
+//! | [`Jwt`] | who has a token signed with one of some keys |
 //! | [`AnyOf`] | who gets in by one of several |
 //!
 //! A token is a secret: never log it, never repeat it in an error.
 
 mod bearer;
+mod claims;
 mod jwt;
+mod key;
+mod key_file;
+mod problem;
 mod static_token;
 
-pub use jwt::{Jwt, KeyError};
-pub use static_token::StaticToken;
+pub use jwt::Jwt;
+pub use problem::{CredentialError, CredentialProblem};
+pub use static_token::{StaticToken, StaticTokens};
 
 use crate::access::{Access, Authenticator, Caller, CallerId, Denied};
 
@@ -36,23 +41,25 @@ pub struct AnyOf(pub Vec<Box<dyn Authenticator>>);
 
 impl Authenticator for AnyOf {
     fn check(&self, authorization: Option<&str>, database: &str) -> Result<Caller, Denied> {
-        let mut best: Option<Result<Caller, Denied>> = None;
-        for way in &self.0 {
-            best = Some(match (best, way.check(authorization, database)) {
-                (Some(Ok(a)), Ok(b)) => Ok(if b.access > a.access { b } else { a }),
-                (Some(Ok(a)), Err(_)) => Ok(a),
-                (_, Ok(b)) => Ok(b),
-                // What the last one says is about the token; "forbidden" is the most that one can say.
-                (Some(Err(a @ Denied::Forbidden(_))), Err(_)) => Err(a),
-                (_, Err(b)) => Err(b),
-            });
-        }
-        best.unwrap_or_else(|| {
-            Err(Denied::Invalid(
-                "this server was started without any token or key that it would accept".to_owned(),
-            ))
-        })
+        best(self.0.iter().map(|way| way.check(authorization, database)))
     }
+}
+
+/// What counts of the answers of several ways.
+pub(crate) fn best(answers: impl Iterator<Item = Result<Caller, Denied>>) -> Result<Caller, Denied> {
+    let best = answers.reduce(|best, next| match (best, next) {
+        (Ok(a), Ok(b)) => Ok(if b.access > a.access { b } else { a }),
+        (Ok(a), Err(_)) => Ok(a),
+        (_, Ok(b)) => Ok(b),
+        // What the last one says is about the token; "forbidden" is the most that one can say.
+        (Err(a @ Denied::Forbidden(_)), Err(_)) => Err(a),
+        (_, Err(b)) => Err(b),
+    });
+    best.unwrap_or_else(|| {
+        Err(Denied::Invalid(
+            "this server was started without any token or key that it would accept".to_owned(),
+        ))
+    })
 }
 
 #[cfg(test)]

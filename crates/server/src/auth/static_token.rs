@@ -1,13 +1,19 @@
-//! One token for everybody who may come in.
+//! Tokens that are known: one for everybody who may come in, or a file of them.
+//!
+//! A comparison takes the same time wherever the first difference is, and of a file each token is compared.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
 use subtle::ConstantTimeEq as _;
 
-use super::bearer::bearer;
+use super::{
+    bearer::bearer,
+    key_file::{lines, read},
+    problem::{CredentialError, CredentialProblem, MOST_TOKENS, Part},
+};
 use crate::access::{Access, Authenticator, Caller, CallerId, Denied};
 
-/// Lets in who knows the token. The comparison takes the same time wherever the first difference is.
+/// Lets in who knows the token.
 #[derive(Clone)]
 pub struct StaticToken {
     token: Box<str>,
@@ -24,19 +30,20 @@ impl StaticToken {
             caller: Caller { access, id },
         }
     }
+
+    fn is(&self, token: &str) -> bool {
+        // An empty token would be no protection at all; `bearer` never gives one.
+        token.as_bytes().ct_eq(self.token.as_bytes()).into()
+    }
 }
 
 impl Authenticator for StaticToken {
     fn check(&self, authorization: Option<&str>, _database: &str) -> Result<Caller, Denied> {
         let token = bearer(authorization)?;
-        // An empty token would be no protection at all; `bearer` never gives one.
-        if token.as_bytes().ct_eq(self.token.as_bytes()).into() {
+        if self.is(token) {
             Ok(self.caller)
         } else {
-            Err(Denied::Invalid(
-                "the token is not the one this server was started with: check `Authorization: Bearer TOKEN`"
-                    .to_owned(),
-            ))
+            Err(unknown())
         }
     }
 }
@@ -46,6 +53,90 @@ impl fmt::Debug for StaticToken {
         f.debug_struct("StaticToken")
             .field("access", &self.caller.access)
             .finish_non_exhaustive()
+    }
+}
+
+fn unknown() -> Denied {
+    Denied::Invalid(
+        "the token is not one that this server knows: check `Authorization: Bearer TOKEN`".to_owned(),
+    )
+}
+
+/// Lets in who knows one of some tokens.
+#[derive(Clone, Debug)]
+pub struct StaticTokens(Vec<StaticToken>);
+
+impl StaticTokens {
+    /// Reads a file of tokens; see [`Self::from_token_file`].
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, CredentialError> {
+        let path = path.as_ref();
+        Self::from_token_file(&read(path)?).map_err(|e| e.in_file(path))
+    }
+
+    /// Understands the contents of a file of tokens, each in a line of its own: the token, or `full` or `read-only` and the
+    /// token, and after that a name if one is wanted. Tokens of one name are one caller for the limits of the server. Lines
+    /// that begin with `#` are comments.
+    pub fn from_token_file(contents: &[u8]) -> Result<Self, CredentialError> {
+        let mut tokens: Vec<(StaticToken, usize)> = Vec::new();
+        for (number, line) in lines(contents) {
+            let at = |problem: CredentialProblem| problem.at(Part::Line(number));
+            let token = parse(line).map_err(at)?;
+            if let Some((_, first)) = tokens.iter().find(|(other, _)| other.is(&token.token)) {
+                return Err(at(CredentialProblem::DuplicateToken(*first)));
+            }
+            if tokens.len() == MOST_TOKENS {
+                return Err(at(CredentialProblem::TooManyTokens));
+            }
+            tokens.push((token, number));
+        }
+        match tokens.is_empty() {
+            true => Err(CredentialProblem::Empty.into()),
+            false => Ok(Self(tokens.into_iter().map(|(token, _)| token).collect())),
+        }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// `TOKEN`, or `ACCESS TOKEN [NAME]`.
+fn parse(line: &[u8]) -> Result<StaticToken, CredentialProblem> {
+    let line = std::str::from_utf8(line).map_err(|_| CredentialProblem::UnsendableToken)?;
+    let mut words = line.split_ascii_whitespace();
+    let first = words.next().ok_or(CredentialProblem::UnknownToken)?;
+    let access = match first {
+        "full" => Some(Access::Full),
+        "read-only" => Some(Access::ReadOnly),
+        _ => None,
+    };
+    let (access, token) = match (access, words.next()) {
+        (Some(access), Some(token)) => (access, token),
+        (None, None) => (Access::Full, first),
+        _ => return Err(CredentialProblem::UnknownToken),
+    };
+    let name = words.collect::<Vec<_>>().join(" ");
+    if !token.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(CredentialProblem::UnsendableToken);
+    }
+    let mut token = StaticToken::new(token, access);
+    if !name.is_empty() {
+        token.caller.id = CallerId::of_name(&name);
+    }
+    Ok(token)
+}
+
+impl Authenticator for StaticTokens {
+    fn check(&self, authorization: Option<&str>, _database: &str) -> Result<Caller, Denied> {
+        let token = bearer(authorization)?;
+        let mut found = None;
+        for known in &self.0 {
+            if known.is(token) {
+                found = Some(known.caller);
+            }
+        }
+        found.ok_or_else(unknown)
     }
 }
 

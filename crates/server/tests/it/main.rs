@@ -3,6 +3,7 @@
 
 mod front;
 mod history_crash;
+mod keys;
 mod lifecycle;
 mod pages;
 mod queries;

@@ -79,11 +79,12 @@ impl Serving {
 
     /// The same for a command that becomes the program.
     pub(crate) fn spawn(command: &mut Command) -> Self {
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        Self::listening(child.unwrap())
+    }
+
+    /// Waits until a process listens.
+    fn listening(mut child: Child) -> Self {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut line)
@@ -180,4 +181,66 @@ pub(crate) fn with_stdin(arguments: &[&str], text: &str) -> Said {
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     Said::of(child.wait_with_output().unwrap())
+}
+
+/// Sends a signal to a process that the test started.
+pub(crate) fn signal(name: &str, pid: u32) {
+    let sent = Command::new("kill").args([name, &pid.to_string()]).status();
+    assert!(sent.unwrap().success());
+}
+
+/// What a server process says on stderr, line by line.
+pub(crate) struct Log(std::io::Lines<BufReader<std::process::ChildStderr>>);
+
+impl Log {
+    /// Starts the program with these arguments and its log.
+    pub(crate) fn of(command: &mut Command) -> (Serving, Self) {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap()).lines();
+        (Serving::listening(child), Self(log))
+    }
+
+    /// Waits for a line with this text.
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
+        let mut before = String::new();
+        for line in self.0.by_ref() {
+            let line = line.unwrap();
+            if line.contains(text) {
+                return line;
+            }
+            before += &line;
+        }
+        panic!("{text:?} is not in {before}");
+    }
+}
+
+/// Status and body of a request for SQL, on a connection of its own.
+pub(crate) fn sql(url: &str, token: &str, sql: &str) -> (u16, String) {
+    use std::io::Read;
+
+    let address = url.trim_start_matches("http://").split('/').next().unwrap();
+    let path = url.trim_start_matches("http://").strip_prefix(address).unwrap();
+    let mut socket = std::net::TcpStream::connect(address).unwrap();
+    let body =
+        serde_json::json!({"requests": [{"type": "execute", "stmt": {"sql": sql}}, {"type": "close"}]});
+    let body = body.to_string();
+    let authorization = match token {
+        "" => String::new(),
+        token => format!("authorization: Bearer {token}\r\n"),
+    };
+    write!(
+        socket,
+        "POST {path}/v2/pipeline HTTP/1.1\r\nhost: localhost\r\n{authorization}connection: close\r\ncontent-type: \
+         application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, answer)
 }

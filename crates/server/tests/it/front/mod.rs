@@ -4,6 +4,6 @@ mod bodies;
 mod browsers;
 mod connections;
 mod paths;
-mod raw;
+pub(crate) mod raw;
 mod stalls;
 mod telling;

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use partial_sync_server::{
     access::{Access, Authenticator as _, Denied},
-    auth::{Jwt, KeyError, StaticToken},
+    auth::{CredentialProblem, Jwt, StaticToken},
 };
 use serde_json::{Value, json};
 
@@ -80,6 +80,16 @@ fn the_claims_decide_what_a_token_may_do_with_which_database() {
         ),
         (json!({"p": {}}), "one", None),
         (
+            json!({"p": {"roa": {"ns": ["one"]}, "rwa": {"ns": ["two"]}, "rw": {"ns": null}, "ddl": {"ns": ["one"]}}}),
+            "one",
+            Some(ReadOnly),
+        ),
+        (
+            json!({"p": {"rwa": {"ns": ["one"]}, "tags": 1}}),
+            "one",
+            Some(Full),
+        ),
+        (
             json!({"p": {"rw": {"ns": ["one"]}}, "a": "ro"}),
             "one",
             Some(Full),
@@ -126,7 +136,7 @@ fn a_token_that_is_no_good_is_told_why() {
         (token(json!({"a": "root"})), "cannot be read"),
         (
             sign(OTHER_PRIVATE, &json!({"a": "rw"})),
-            "not signed with the key of this server",
+            "not signed with a key of this server",
         ),
         (forged, "not signed"),
         (hmac, "must be signed with EdDSA"),
@@ -162,16 +172,21 @@ fn a_shared_secret_accepts_its_own_algorithm_only() {
 fn a_key_file_is_pem_or_raw_or_says_that_it_is_a_secret() {
     let raw = Jwt::from_key_file(format!("{PUBLIC_RAW}\n").as_bytes()).unwrap();
     assert_eq!(check(&raw, &token(json!({})), "any"), Ok(Access::Full));
-    for unknown in [b"".as_slice(), SECRET, b"short", b"\xff\xfe"] {
-        assert!(matches!(Jwt::from_key_file(unknown), Err(KeyError::Unknown)));
+    let problem = |contents: &[u8]| Jwt::from_key_file(contents).unwrap_err();
+    for unknown in [SECRET, b"short", b"\xff\xfe"] {
+        assert!(matches!(
+            problem(unknown).problem(),
+            CredentialProblem::UnknownKey
+        ));
     }
+    assert!(matches!(problem(b"").problem(), CredentialProblem::Empty));
     assert!(matches!(
-        Jwt::from_key_file(PRIVATE.as_bytes()),
-        Err(KeyError::Pem(_))
+        problem(PRIVATE.as_bytes()).problem(),
+        CredentialProblem::Private
     ));
     assert!(matches!(
-        Jwt::from_key_file(b"hmac:tooshort"),
-        Err(KeyError::ShortSecret(8))
+        problem(b"hmac:tooshort").problem(),
+        CredentialProblem::ShortSecret { bytes: 8, .. }
     ));
     assert!(!format!("{raw:?}").contains(PUBLIC_RAW));
 }

@@ -1,0 +1,64 @@
+//! What a server reads again when it is told to, without a restart: keys, tokens, and the TLS certificate.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::SeqCst},
+};
+
+use parking_lot::Mutex;
+
+use crate::{credentials::Credentials, error::ServerError, tls::Tls};
+
+/// See the module.
+pub(crate) struct Reload {
+    /// Decides who may do what.
+    pub credentials: Credentials,
+    tls: Option<Arc<Tls>>,
+    count: AtomicU64,
+    /// One at a time: of two, the later one has the last word.
+    turn: Mutex<()>,
+}
+
+impl Reload {
+    pub(crate) fn new(credentials: Credentials, tls: Option<Arc<Tls>>) -> Self {
+        Self {
+            credentials,
+            tls,
+            count: AtomicU64::new(0),
+            turn: Mutex::default(),
+        }
+    }
+
+    /// Who was let in at one count may not be let in at another.
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(SeqCst)
+    }
+
+    /// Reads everything again, and tells the log. What cannot be used stays as it was, and is an error.
+    pub(crate) fn run(&self) -> Result<(), ServerError> {
+        let _turn = self.turn.lock();
+        let mut read = self.credentials.reload();
+        // After the credentials are in force, and whatever became of the rest.
+        self.count.fetch_add(1, SeqCst);
+        if let Some(tls) = &self.tls {
+            read.push(tls.reload().map(|()| "the TLS certificate".to_owned()));
+        }
+        if read.is_empty() {
+            tracing::info!("told to read keys, tokens and certificates again, but none come from a file");
+        }
+        let mut failed = Vec::new();
+        for part in read {
+            match part {
+                Ok(what) => tracing::info!("read again: {what}"),
+                Err(error) => {
+                    tracing::error!(%error, "what was read before stays in force");
+                    failed.push(error);
+                }
+            }
+        }
+        match failed.is_empty() {
+            true => Ok(()),
+            false => Err(ServerError::Reload(failed)),
+        }
+    }
+}
