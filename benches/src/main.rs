@@ -3,7 +3,8 @@
 //! `scripts/bench local` compares a fully hydrated replica with stock SQLite on a copy of the same file; `scripts/bench
 //! cold` compares a first query over a far-away line with another client and with downloading the file; `scripts/bench
 //! bindings` compares rows in Node, Python and Go with the engine and with other packages; `scripts/bench pull` measures
-//! what readers and writers wait during a pull that has much to put back, and opening after a crash in it. Each comparison happens within
+//! what readers and writers wait during a pull that has much to put back, and opening after a crash in it; `scripts/bench
+//! server` compares what the server spends on a request with nginx. Each comparison happens within
 //! one run, in turns. Nothing here is a test: a missed target is printed, never an exit status.
 #![forbid(unsafe_code)]
 
@@ -18,6 +19,7 @@ mod options;
 mod pull;
 mod result;
 mod samples;
+mod server;
 
 use options::Options;
 use result::Result;
@@ -27,12 +29,16 @@ fn main() -> Result<()> {
     if words.next_if(|word| word == opening::CHILD).is_some() {
         return opening::child(words);
     }
+    if words.next_if(|word| word == server::CHILD).is_some() {
+        return server::child(words);
+    }
     let options = Options::parse(words)?;
     if options.list {
         println!("local: {}", local::CASES.join(", "));
         println!("cold:  {}", cold::cases().join(", "));
         println!("bindings: {}", bindings::cases().join(", "));
         println!("pull:  waits and memory of a pull, opening after a crash; with --changes N");
+        println!("server: {}", server::CASES.join(", "));
         return Ok(());
     }
     machine::print(&options)?;
@@ -48,6 +54,9 @@ fn main() -> Result<()> {
     if options.pull {
         pull::run(&options)?;
         opening::run(&options)?;
+    }
+    if options.server {
+        server::run(&options)?;
     }
     Ok(())
 }

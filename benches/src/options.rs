@@ -5,13 +5,14 @@ use std::{path::PathBuf, time::Duration};
 use crate::result::Result;
 
 const USAGE: &str =
-    "usage: scripts/bench [local] [cold] [bindings] [pull] [--list] [--only TEXT] [--rounds N] [--dir FOLDER]
+    "usage: scripts/bench [local] [cold] [bindings] [pull] [server] [--list] [--only TEXT] [--rounds N] [--dir FOLDER]
     [--rtt MILLISECONDS] [--mbit MEGABITS] [--python PROGRAM] [--changes N]
 
   local    a replica that has every page, against stock SQLite on a copy of its file
   cold     a first query over a far-away line, against other ways to get its answer
   bindings rows in Node, Python and Go, against the engine and other packages
   pull     what readers and writers wait during a pull that has much to put back, and opening after a crash in it
+  server   what the server spends on a request, against nginx sending the same bytes; long polls; writers
   --only   the cases whose name contains this
   --rounds how often each case is measured (odd; default 7 local, 3 cold, 5 bindings)
   --dir    where databases are made; its file system is what is measured (default: the target folder)
@@ -31,6 +32,8 @@ pub(crate) struct Options {
     pub bindings: bool,
     /// Run the case of a pull.
     pub pull: bool,
+    /// Run the server's cases.
+    pub server: bool,
     /// How many changes it puts back.
     pub changes: u64,
     /// Name the cases and do nothing.
@@ -59,6 +62,7 @@ impl Options {
             cold: false,
             bindings: false,
             pull: false,
+            server: false,
             changes: 1_000_000,
             list: false,
             only: None,
@@ -81,6 +85,7 @@ impl Options {
                 "cold" => options.cold = true,
                 "bindings" => options.bindings = true,
                 "pull" => options.pull = true,
+                "server" => options.server = true,
                 "--changes" => options.changes = value()?.parse()?,
                 "--list" => options.list = true,
                 "--help" | "-h" => {
@@ -100,7 +105,15 @@ impl Options {
                 _ => return Err(format!("there is no {word}\n{USAGE}").into()),
             }
         }
-        if !options.local && !options.cold && !options.bindings && !options.pull && !options.list {
+        let named = [
+            options.local,
+            options.cold,
+            options.bindings,
+            options.pull,
+            options.server,
+            options.list,
+        ];
+        if !named.contains(&true) {
             options.local = true;
             options.cold = true;
         }

@@ -16,7 +16,7 @@ use crate::remote::{ApplyMode, Features, PageSelector, PagesRequest};
 
 pub use bitmap::{BITMAP_LIMIT, decode_bitmap, encode_bitmap};
 pub use error::WireError;
-pub use framing::{FrameDecoder, HEADER_LIMIT, PAGE_LIMIT, encode_frame};
+pub use framing::{FrameDecoder, HEADER_LIMIT, PAGE_LIMIT, encode_frame, encode_page_head};
 
 /// Path of the pages endpoint, appended to the remote's base url.
 pub const PULL_UPDATES: &str = "pull-updates";

@@ -14,7 +14,7 @@ use partial_sync_core::{
 use roaring::RoaringBitmap;
 
 /// A frame number, from 1 up; 0 = none.
-type Frame = u32;
+pub(super) type Frame = u32;
 
 /// The pages of the frames `(base, known]` of one life of the WAL.
 #[derive(Debug)]
@@ -104,7 +104,12 @@ impl WalFrames {
 
     /// Reads the page in a frame.
     pub(super) fn read(&self, wal: &File, frame: Frame, to: &mut [u8]) -> io::Result<()> {
-        wal.read_exact_at(to, self.offset(frame) + FRAME_HEADER_LEN as u64)
+        wal.read_exact_at(to, self.page_offset(frame))
+    }
+
+    /// Where the page of a frame is in the WAL.
+    pub(super) fn page_offset(&self, frame: Frame) -> u64 {
+        self.offset(frame) + FRAME_HEADER_LEN as u64
     }
 
     fn offset(&self, frame: Frame) -> u64 {

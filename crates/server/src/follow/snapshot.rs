@@ -9,13 +9,18 @@
 //! So a page is in the last frame up to the header's last one that has it, else in the main file. When every frame was
 //! in the main file already, the WAL is never looked at: then it may be reset at any moment.
 
-use std::{io, os::unix::fs::FileExt, sync::Arc};
+use std::{
+    fs::File,
+    io::{self, IoSliceMut},
+    os::unix::fs::FileExt,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use partial_sync_core::{PageCount, PageNo, PageSize};
 
 use super::{
-    frames::WalFrames,
+    frames::{Frame, WalFrames},
     header::WalIndexHeader,
     source::{ReadTransaction, SourceFiles},
 };
@@ -163,29 +168,87 @@ impl Snapshot {
 
     /// Reads a page of the database. Bytes beyond the end of the main file are zero, as SQLite has it.
     pub fn read(&self, page: PageNo) -> Result<Bytes, ServerError> {
+        let mut data = vec![0; self.page_size.as_usize()];
+        let done = match self.place(page)? {
+            (frame, Some(wal)) => self.frames.read(wal, frame, &mut data),
+            (_, None) => read_up_to_end(self.files.main(), &mut data, page.offset(self.page_size)),
+        };
+        done.map_err(|e| self.files.io("read", e))?;
+        self.check_read()?;
+        Ok(data.into())
+    }
+
+    /// Reads pages, if that does not wait for a disk; `false` where it would, or where that cannot be told. To be followed by
+    /// [`Snapshot::check_read`].
+    pub fn read_at_once(&self, pages: &[PageNo], to: &mut [IoSliceMut<'_>]) -> Result<bool, ServerError> {
+        let size = self.page_size.as_usize() as u64;
+        let mut done = 0;
+        while let Some(page) = pages.get(done) {
+            let (frame, wal) = self.place(*page)?;
+            let (file, at, count) = match wal {
+                Some(wal) => (wal, self.frames.page_offset(frame), 1),
+                None => {
+                    // Neighbours in the main file are read by one call.
+                    let mut count = 1;
+                    while let Some(next) = pages.get(done + count)
+                        && next.get() - page.get() == count as u32
+                        && self.place(*next)?.1.is_none()
+                    {
+                        count += 1;
+                    }
+                    (self.files.main(), page.offset(self.page_size), count)
+                }
+            };
+            // Up to the end of the main file: a page that is not whole is left to the other way.
+            if !at_once::read(file, &mut to[done..done + count], at, count as u64 * size) {
+                return Ok(false);
+            }
+            done += count;
+        }
+        Ok(true)
+    }
+
+    /// What was read before this succeeds was read while the transaction was open.
+    pub fn check_read(&self) -> Result<(), ServerError> {
+        self.files.check_open()
+    }
+
+    /// The frame and the WAL, or no WAL: it is in the main file.
+    fn place(&self, page: PageNo) -> Result<(Frame, Option<&File>), ServerError> {
         if !self.db_size.contains(page) {
             return Err(ServerError::NoSuchPage {
                 page,
                 size: self.db_size,
             });
         }
-        let mut data = vec![0; self.page_size.as_usize()];
         let frame = match self.main_only {
             true => None,
             false => self.frames.find(page, self.header.max_frame()),
         };
-        let done = match (frame, self.files.wal()) {
-            (Some(frame), Some(wal)) => self.frames.read(wal, frame, &mut data),
-            _ => read_up_to_end(self.files.main(), &mut data, page.offset(self.page_size)),
-        };
-        done.map_err(|e| self.files.io("read", e))?;
-        // After it was read: then it was read while the transaction was open.
-        self.files.check_open()?;
-        Ok(data.into())
+        Ok(match (frame, self.files.wal()) {
+            (Some(frame), Some(wal)) => (frame, Some(wal)),
+            _ => (0, None),
+        })
     }
 }
 
-fn read_up_to_end(file: &std::fs::File, mut to: &mut [u8], mut at: u64) -> io::Result<()> {
+/// Reading that waits for no disk.
+mod at_once {
+    use std::{fs::File, io::IoSliceMut};
+
+    #[cfg(target_os = "linux")]
+    pub(super) fn read(file: &File, to: &mut [IoSliceMut<'_>], at: u64, bytes: u64) -> bool {
+        use rustix::io::{ReadWriteFlags, preadv2};
+        preadv2(file, to, at, ReadWriteFlags::NOWAIT).is_ok_and(|read| read as u64 == bytes)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn read(_: &File, _: &mut [IoSliceMut<'_>], _: u64, _: u64) -> bool {
+        false
+    }
+}
+
+fn read_up_to_end(file: &File, mut to: &mut [u8], mut at: u64) -> io::Result<()> {
     while !to.is_empty() {
         match file.read_at(to, at) {
             Ok(0) => return Ok(()),

@@ -4,6 +4,7 @@
 //! likes without keeping the WAL from being reset. Nothing here writes, and no request holds more than a few hundred
 //! KiB of pages.
 
+mod at_once;
 mod ids;
 mod query;
 mod reader;
@@ -39,6 +40,7 @@ use crate::{
 pub use query::{QueryError, QueryLimits, QueryRunner};
 pub use reader::RevisionReader;
 pub use refusal::Refusal;
+use selection::Revisions;
 pub use sqlite_query::SnapshotQueries;
 pub use turns::ReadTurns;
 
@@ -118,6 +120,9 @@ impl PagesEndpoint {
             ApplyMode::Incremental,
             encoding,
         );
+        if let Some(body) = self.at_once(&reader, &revisions, &request, &header, encoding)? {
+            return Ok(respond(body, polls));
+        }
         let (queries, limits) = (Arc::clone(&self.queries), self.query_limits);
         let temporary = self.temporary.clone();
         let turn = match request.query {
@@ -133,7 +138,7 @@ impl PagesEndpoint {
                 touched -= &selected;
             }
             drop(turn);
-            if let Some(have) = request.have.as_ref().filter(|_| request.since.is_none()) {
+            if let Some(have) = not_wanted(&request) {
                 selected -= have;
                 touched -= have;
             }
@@ -142,15 +147,53 @@ impl PagesEndpoint {
             stream::Batches::new(reader, &header, encoding, [selected, touched])
         });
         let batches = batches.await??;
-        let body = Body::from_stream(batches.into_stream(self.read_turns.clone(), Arc::clone(&self.metrics)));
-        let headers = [
-            (CONTENT_TYPE.as_str(), PROTOBUF.to_owned()),
-            (FEATURES_HEADER, Features::ALL.to_header()),
-        ];
-        let mut answer = (StatusCode::OK, headers, body).into_response();
-        if polls {
-            answer.extensions_mut().insert(Polled);
-        }
-        Ok(answer)
+        let body = batches.into_body(self.read_turns.clone(), Arc::clone(&self.metrics));
+        Ok(respond(body, polls))
     }
+
+    /// The whole answer, if it can be had without waiting.
+    fn at_once(
+        &self,
+        reader: &RevisionReader,
+        revisions: &Revisions,
+        request: &PagesRequest,
+        header: &PullUpdatesHeader,
+        encoding: PageEncoding,
+    ) -> Result<Option<Body>, Refusal> {
+        let current = reader.current();
+        let nothing_changed = revisions.since.is_none_or(|since| since.seq == current.seq);
+        if request.query.is_some()
+            || encoding != PageEncoding::Raw
+            || reader.at().seq != current.seq
+            || !nothing_changed
+        {
+            return Ok(None);
+        }
+        let mut ids = selection::selected(reader, revisions, request)?;
+        if let Some(have) = not_wanted(request) {
+            ids -= have;
+        }
+        let Some(bytes) = at_once::answer(&current.snapshot, header, &ids)? else {
+            return Ok(None);
+        };
+        self.metrics.sent(ids.len(), bytes.len() as u64);
+        Ok(Some(bytes.into()))
+    }
+}
+
+/// Pages that the client has, where it has not said since which revision.
+fn not_wanted(request: &PagesRequest) -> Option<&RoaringBitmap> {
+    request.have.as_ref().filter(|_| request.since.is_none())
+}
+
+fn respond(body: Body, polled: bool) -> Response {
+    let headers = [
+        (CONTENT_TYPE.as_str(), PROTOBUF.to_owned()),
+        (FEATURES_HEADER, Features::ALL.to_header()),
+    ];
+    let mut answer = (StatusCode::OK, headers, body).into_response();
+    if polled {
+        answer.extensions_mut().insert(Polled);
+    }
+    answer
 }

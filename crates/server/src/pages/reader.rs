@@ -9,7 +9,7 @@ use roaring::RoaringBitmap;
 use super::ids::ids_of;
 use crate::{
     error::{HistoryError, ServerError},
-    follow::Follower,
+    follow::{Current, Follower},
     history::{Kept, RevisionRecord, Seq},
 };
 
@@ -34,6 +34,11 @@ impl RevisionReader {
     /// The page size, which is the same at all revisions.
     pub fn page_size(&self) -> PageSize {
         self.follower.current().snapshot.page_size()
+    }
+
+    /// The latest state.
+    pub(super) fn current(&self) -> Arc<Current> {
+        self.follower.current()
     }
 
     /// Reads pages, in the order asked.

@@ -24,7 +24,7 @@ use crate::{
 pub(super) struct Revisions {
     pub(super) at: RevisionRecord,
     pub(super) revision: Revision,
-    since: Option<RevisionRecord>,
+    pub(super) since: Option<RevisionRecord>,
 }
 
 /// Finds the revisions; waits for a change if the request says so and there is none.

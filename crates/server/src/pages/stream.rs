@@ -1,8 +1,9 @@
 //! The body of an answer: the header and then the pages, a batch at a time, each read and encoded when the client has
 //! taken the one before.
 
-use std::{io, sync::Arc};
+use std::{io, iter::Peekable, sync::Arc};
 
+use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, stream};
 use partial_sync_core::{PageId, PageNo};
@@ -20,7 +21,7 @@ const LEVEL: i32 = 1;
 pub(super) struct Batches {
     reader: RevisionReader,
     zstd: Option<zstd::bulk::Compressor<'static>>,
-    pages: Box<dyn Iterator<Item = PageNo> + Send>,
+    pages: Peekable<Box<dyn Iterator<Item = PageNo> + Send>>,
     ready: Option<PageBatch>,
     at_a_time: usize,
 }
@@ -45,10 +46,12 @@ impl Batches {
             }
         };
         let at_a_time = (BATCH / reader.page_size().as_usize()).max(1);
+        let pages = ids.into_iter().flatten().filter_map(|id| PageId(id).no());
+        let pages: Box<dyn Iterator<Item = PageNo> + Send> = Box::new(pages);
         let mut this = Self {
             reader,
             zstd,
-            pages: Box::new(ids.into_iter().flatten().filter_map(|id| PageId(id).no())),
+            pages: pages.peekable(),
             ready: None,
             at_a_time,
         };
@@ -85,8 +88,19 @@ impl Batches {
         })
     }
 
-    /// The stream. An error in the middle ends it without an end, so that the client sees it cut.
-    pub(super) fn into_stream(
+    /// The body: as one piece if the first batch is all of it, else as a stream.
+    pub(super) fn into_body(mut self, turns: ReadTurns, metrics: Arc<Metrics>) -> Body {
+        match self.ready.take_if(|_| self.pages.peek().is_none()) {
+            Some(whole) => {
+                metrics.sent(whole.pages, whole.bytes.len() as u64);
+                whole.bytes.into()
+            }
+            None => Body::from_stream(self.into_stream(turns, metrics)),
+        }
+    }
+
+    /// An error in the middle ends it without an end, so that the client sees it cut.
+    fn into_stream(
         self,
         turns: ReadTurns,
         metrics: Arc<Metrics>,

@@ -4,7 +4,7 @@
 //! chunk that it was given.
 
 use bytes::{Buf, Bytes, BytesMut};
-use prost::Message;
+use prost::{Message, encode_length_delimiter};
 
 use super::error::WireError;
 
@@ -22,6 +22,22 @@ pub fn encode_frame(message: &impl Message, to: &mut BytesMut) {
     message
         .encode_length_delimited(to)
         .expect("a BytesMut grows as needed");
+}
+
+/// Appends the message of a page without the page, which has so many bytes and is to follow.
+pub fn encode_page_head(page_id: u64, bytes: usize, to: &mut BytesMut) {
+    const PAGE_ID: usize = 0x08;
+    const PAGE: usize = 0x12;
+    let mut head = BytesMut::with_capacity(4 * VARINT_LIMIT);
+    let mut varint = |value| encode_length_delimiter(value, &mut head).expect("there is room");
+    if page_id > 0 {
+        varint(PAGE_ID);
+        varint(page_id as usize);
+    }
+    varint(PAGE);
+    varint(bytes);
+    encode_length_delimiter(head.len() + bytes, to).expect("a BytesMut grows as needed");
+    to.extend_from_slice(&head);
 }
 
 /// Cuts a stream into messages. Feed it chunks with [`push`](Self::push), take messages with [`next`](Self::next)

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use partial_sync_transport::{PagesRequest, wire::PageEncoding};
+use partial_sync_core::Revision;
+use partial_sync_transport::{
+    PageSelector, PagesRequest,
+    wire::{PageEncoding, PullUpdatesRequest},
+};
+use prost::Message;
 
 use super::support::{Client, TestDb, dump, ids, insert};
 
@@ -168,5 +173,55 @@ async fn a_long_poll_ends_with_the_change_it_waits_for_or_with_its_time() {
         .unwrap();
     assert_ne!(answer.revision, before.revision);
     assert!(!answer.pages.is_empty());
+    server.shutdown().await;
+}
+
+/// Most requests of replicas are small. Their answers say how long they are, from wherever the pages come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_answer_comes_whole_and_a_large_one_in_pieces() {
+    let db = TestDb::new();
+    let writer = db.open();
+    insert(&writer, 1, 2000);
+    let server = db.serve().await;
+    let client = Client::new(&server.url());
+    let old = client.latest().await.revision;
+    // Some pages are in the WAL, the last one is new, and the others are in the main file.
+    writer
+        .execute("UPDATE t SET v = randomblob(500) WHERE id % 50 = 0", [])
+        .unwrap();
+    insert(&writer, 3000, 20);
+    let latest = client.latest().await;
+    let pages = latest.whole();
+    let asks = |select, revision: Option<&Revision>| PagesRequest {
+        select,
+        revision: revision.cloned(),
+        ..PagesRequest::default()
+    };
+    let length = async |request: &PagesRequest| {
+        let body = PullUpdatesRequest::new(request, PageEncoding::Raw).encode_to_vec();
+        let request = client.http.post(format!("{}/pull-updates", client.url));
+        request.body(body).send().await.unwrap().content_length()
+    };
+    let last = latest.size - 1;
+    let some = [
+        ids([0]),
+        ids(0..32),
+        ids([1, 2, 3, 9, 40, 41, last, last + 1]),
+        ids([]),
+    ];
+    for select in some {
+        for revision in [None, Some(&latest.revision)] {
+            let request = asks(select.clone(), revision);
+            assert!(length(&request).await.is_some());
+            let answer = client.ask(request).await.unwrap();
+            assert_eq!(answer.revision, latest.revision);
+            for (id, page) in answer.pages {
+                assert_eq!(page, pages[id as usize], "page id {id}");
+            }
+        }
+        assert!(length(&asks(select, Some(&old))).await.is_some());
+    }
+    let all = asks(PageSelector::All, None);
+    assert_eq!(length(&all).await, None);
     server.shutdown().await;
 }

@@ -1,0 +1,524 @@
+//! What the server spends on a request for pages, beside nginx sending the same bytes from a file: requests per second of
+//! processor time, which does not depend on who else uses the machine. Then how late a commit wakes a thousand long polls,
+//! and how many writers of one row it serves.
+//!
+//! Both servers are processes of their own on loopback; the client here keeps its connections open. Linux only: processor
+//! time is read from `/proc`.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use partial_sync_core::Revision;
+use partial_sync_server::{
+    Server,
+    hrana::{Hrana, HranaOptions},
+};
+use partial_sync_transport::{
+    PageSelector, PagesRequest,
+    wire::{PageEncoding, PullUpdatesRequest},
+};
+use prost::Message;
+use roaring::RoaringBitmap;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::watch,
+    task::JoinSet,
+};
+
+use crate::{options::Options, result::Result, samples::Samples};
+
+/// First word of the command line of the process that serves.
+pub(crate) const CHILD: &str = "--serve";
+const CONNECTIONS: usize = 64;
+/// Requests of one measurement.
+const REQUESTS: usize = 20_000;
+const POLLS: usize = 1000;
+const WAKES: usize = 20;
+const PUSHES: usize = 20_000;
+const ROWS: u64 = 20_000;
+
+/// The names of the cases.
+pub(crate) const CASES: [&str; 6] = [
+    "one page",
+    "32 pages",
+    "one page, at an older revision",
+    "32 pages, at an older revision",
+    "polls",
+    "pushes",
+];
+
+/// Serves a file until its standard input is closed.
+pub(crate) fn child(mut words: impl Iterator<Item = String>) -> Result<()> {
+    let path = words.next().ok_or("which file?")?;
+    partial_sync_server::raise_descriptor_limit()?;
+    // Everything here comes from one address.
+    let sql = Hrana::new(HranaOptions {
+        caller_requests: CONNECTIONS,
+        ..HranaOptions::default()
+    });
+    let server = Server::builder(path).sql(sql).start_blocking("127.0.0.1:0")?;
+    println!("{}", server.addr());
+    std::io::stdin().lines().for_each(drop);
+    server.shutdown_blocking();
+    Ok(())
+}
+
+/// Runs and prints.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?
+        .block_on(measure(options))
+}
+
+async fn measure(options: &Options) -> Result<()> {
+    let folder = tempfile::tempdir_in(&options.dir)?;
+    let file = folder.path().join("served.db");
+    make(&file)?;
+    let ours = Ours::start(&file)?;
+    let first = ours.post(
+        "/pull-updates",
+        &asks(&PagesRequest {
+            select: PageSelector::Ids(RoaringBitmap::from_iter([0])),
+            ..PagesRequest::default()
+        }),
+    );
+    let mut connection = Connection::open(&ours.addr).await?;
+    let old = revision(connection.send(&first).await?)?;
+    // One page of each segment changes, so that a pinned request finds some in the page history.
+    rusqlite::Connection::open(&file)?.execute("UPDATE t SET v = randomblob(3000) WHERE id % 32 = 0", ())?;
+    connection.send(&first).await?;
+
+    let ids = |from: u32, count: u32| PageSelector::Ids((from..from + count).collect());
+    let page = |select, revision| PagesRequest {
+        select,
+        revision,
+        ..PagesRequest::default()
+    };
+    let cases = [
+        (CASES[0], page(ids(100, 1), None), 0.5),
+        (CASES[1], page(ids(96, 32), None), 0.5),
+        (CASES[2], page(ids(100, 1), Some(old.clone())), 0.4),
+        (CASES[3], page(ids(96, 32), Some(old)), 0.4),
+    ];
+    println!("\n### requests per second of processor time, {CONNECTIONS} connections\n");
+    println!("| what | bytes | server | nginx | ratio | wanted |");
+    println!("|---|---|---|---|---|---|");
+    for (what, request, wanted) in cases {
+        if !options.wants(what) {
+            continue;
+        }
+        let ask = ours.post("/pull-updates", &asks(&request));
+        let answer = connection.send(&ask).await?;
+        std::fs::write(folder.path().join("answer"), &answer)?;
+        let nginx = Nginx::start(folder.path())?;
+        let get = format!("GET /answer HTTP/1.1\r\nHost: {}\r\n\r\n", nginx.addr).into_bytes();
+        let (mut of_ours, mut of_nginx, mut ratios) =
+            (Samples::default(), Samples::default(), Samples::default());
+        for _ in 0..options.rounds(3) {
+            let one = per_second(&ours.addr, &ask, answer.len(), || ours.spent()).await?;
+            let other = per_second(&nginx.addr, &get, answer.len(), || nginx.spent()).await?;
+            of_ours.push(one);
+            of_nginx.push(other);
+            ratios.push(one / other);
+        }
+        println!(
+            "| {what} | {} | {} | {} | {} | {wanted} |",
+            answer.len(),
+            of_ours.shown(0),
+            of_nginx.shown(0),
+            ratios.shown(2)
+        );
+    }
+    if options.wants(CASES[4]) {
+        polls(&ours, &file).await?;
+    }
+    if options.wants(CASES[5]) {
+        pushes(&ours).await?;
+    }
+    Ok(())
+}
+
+fn make(file: &Path) -> Result<()> {
+    rusqlite::Connection::open(file)?.execute_batch(&format!(
+        "PRAGMA journal_mode = WAL;
+         CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB);
+         CREATE TABLE pushed(id INTEGER PRIMARY KEY, v TEXT);
+         WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS})
+         INSERT INTO t SELECT i, randomblob(3000) FROM n"
+    ))?;
+    Ok(())
+}
+
+fn asks(request: &PagesRequest) -> Vec<u8> {
+    PullUpdatesRequest::new(request, PageEncoding::Raw).encode_to_vec()
+}
+
+/// The revision that an answer is of.
+fn revision(answer: Vec<u8>) -> Result<Revision> {
+    let header = partial_sync_transport::wire::PullUpdatesHeader::decode_length_delimited(&answer[..])?;
+    Ok(header.check()?.0)
+}
+
+/// This project's server.
+struct Ours {
+    process: Child,
+    addr: String,
+}
+
+impl Ours {
+    fn start(file: &Path) -> Result<Self> {
+        let mut process = Command::new(std::env::current_exe()?)
+            .arg(CHILD)
+            .arg(file)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let out = process.stdout.take().ok_or("no output")?;
+        let addr = BufReader::new(out).lines().next().ok_or("it did not start")??;
+        Ok(Self { process, addr })
+    }
+
+    fn post(&self, path: &str, body: &[u8]) -> Vec<u8> {
+        post(&self.addr, path, body)
+    }
+
+    fn spent(&self) -> Result<Duration> {
+        spent(self.process.id())
+    }
+}
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+}
+
+fn post(addr: &str, path: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: {addr}\r\nContent-Length: {length}\r\n\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+/// nginx with one worker, which sends a folder's files.
+struct Nginx {
+    process: Child,
+    folder: PathBuf,
+    addr: String,
+}
+
+impl Nginx {
+    fn start(folder: &Path) -> Result<Self> {
+        let addr = std::net::TcpListener::bind("127.0.0.1:0")?
+            .local_addr()?
+            .to_string();
+        let work = folder.join("nginx");
+        std::fs::create_dir_all(&work)?;
+        let user = match Path::new("/proc/self")
+            .metadata()
+            .is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
+        {
+            true => "user root;",
+            false => "",
+        };
+        let config = work.join("nginx.conf");
+        std::fs::write(
+            &config,
+            format!(
+                "{user} daemon off; worker_processes 1; pid {work}/pid; error_log {work}/errors;
+                 events {{ worker_connections 4096; }}
+                 http {{ access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000; open_file_cache max=10;
+                 client_body_temp_path {work}/b; proxy_temp_path {work}/p; fastcgi_temp_path {work}/f;
+                 uwsgi_temp_path {work}/u; scgi_temp_path {work}/s;
+                 server {{ listen {addr}; root {root}; }} }}",
+                work = work.display(),
+                root = folder.display(),
+            ),
+        )?;
+        let process = Command::new("nginx")
+            .arg("-c")
+            .arg(&config)
+            .arg("-e")
+            .arg(work.join("errors"))
+            .spawn()
+            .map_err(|e| format!("nginx is needed to compare with (package nginx-light): {e}"))?;
+        for _ in 0..500 {
+            if std::net::TcpStream::connect(&addr).is_ok() {
+                return Ok(Self {
+                    process,
+                    folder: work,
+                    addr,
+                });
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Err("nginx does not answer".into())
+    }
+
+    /// The workers are children of the process.
+    fn spent(&self) -> Result<Duration> {
+        let id = self.process.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+        let workers = children.split_whitespace().map(|child| spent(child.parse()?));
+        workers.sum()
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let id = std::fs::read_to_string(self.folder.join("pid"));
+        let _ = Command::new("kill").arg(id.unwrap_or_default().trim()).status();
+        let _ = self.process.wait();
+    }
+}
+
+/// Processor time of a process, of all its threads, in the kernel and outside.
+fn spent(process: u32) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name before may have spaces in it.
+    let fields = stat.rsplit_once(')').ok_or("no stat")?.1;
+    let ticks: u64 = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|n| n.parse::<u64>().unwrap_or(0))
+        .sum();
+    Ok(Duration::from_millis(ticks * 10))
+}
+
+/// Sends requests on all connections and says how many were answered per second of the server's processor time.
+async fn per_second(
+    addr: &str,
+    request: &[u8],
+    bytes: usize,
+    spent: impl Fn() -> Result<Duration>,
+) -> Result<f64> {
+    let request: Arc<[u8]> = request.into();
+    let before = spent()?;
+    let mut clients = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let mut connection = Connection::open(addr).await?;
+        let request = Arc::clone(&request);
+        clients.spawn(async move {
+            for _ in 0..REQUESTS / CONNECTIONS {
+                let answer = connection.send(&request).await?;
+                if answer.len() != bytes {
+                    return Err("another answer".into());
+                }
+            }
+            Result::Ok(())
+        });
+    }
+    while let Some(done) = clients.join_next().await {
+        done??;
+    }
+    Ok((REQUESTS / CONNECTIONS * CONNECTIONS) as f64 / (spent()? - before).as_secs_f64())
+}
+
+/// A connection that is kept open.
+struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    async fn open(addr: &str) -> Result<Self> {
+        let stream = TcpStream::connect(addr).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self {
+            stream,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Sends a request and gives the body of the answer, which must be a 200.
+    async fn send(&mut self, request: &[u8]) -> Result<Vec<u8>> {
+        self.stream.write_all(request).await?;
+        let head = loop {
+            if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
+                break self.buffer.drain(..end + 4).collect::<Vec<_>>();
+            }
+            self.more().await?;
+        };
+        let head = String::from_utf8(head)?.to_ascii_lowercase();
+        if !head.starts_with("http/1.1 200") {
+            return Err(head.into());
+        }
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+        if let Some(length) = length {
+            return self.take(length).await;
+        }
+        let mut body = Vec::new();
+        loop {
+            let end = loop {
+                match find(&self.buffer, b"\r\n") {
+                    Some(end) => break end,
+                    None => self.more().await?,
+                }
+            };
+            let size = usize::from_str_radix(std::str::from_utf8(&self.buffer[..end])?, 16)?;
+            self.buffer.drain(..end + 2);
+            body.extend(self.take(size).await?);
+            self.take(2).await?;
+            if size == 0 {
+                return Ok(body);
+            }
+        }
+    }
+
+    async fn take(&mut self, length: usize) -> Result<Vec<u8>> {
+        while self.buffer.len() < length {
+            self.more().await?;
+        }
+        Ok(self.buffer.drain(..length).collect())
+    }
+
+    async fn more(&mut self) -> Result<()> {
+        self.buffer.reserve(64 << 10);
+        match self.stream.read_buf(&mut self.buffer).await? {
+            0 => Err("the server closed the connection".into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|window| window == what)
+}
+
+/// How long after a commit was answered each of many long polls has its answer.
+async fn polls(ours: &Ours, file: &Path) -> Result<()> {
+    let mut connection = Connection::open(&ours.addr).await?;
+    let none = PagesRequest {
+        select: PageSelector::Ids(RoaringBitmap::new()),
+        ..PagesRequest::default()
+    };
+    let now = revision(connection.send(&ours.post("/pull-updates", &asks(&none))).await?)?;
+    let (woken, mut late) = (watch::Sender::new(Instant::now()), Vec::new());
+    let mut polls = JoinSet::new();
+    for _ in 0..POLLS {
+        let mut connection = Connection::open(&ours.addr).await?;
+        let (committed, mut since) = (woken.subscribe(), now.clone());
+        let addr = ours.addr.clone();
+        polls.spawn(async move {
+            let mut late = Vec::new();
+            for _ in 0..WAKES {
+                let poll = PagesRequest {
+                    since: Some(since.clone()),
+                    long_poll: Some(Duration::from_secs(60)),
+                    select: PageSelector::Ids(RoaringBitmap::new()),
+                    ..PagesRequest::default()
+                };
+                since = revision(
+                    connection
+                        .send(&post(&addr, "/pull-updates", &asks(&poll)))
+                        .await?,
+                )?;
+                late.push(committed.borrow().elapsed().as_secs_f64() * 1000.0);
+            }
+            Result::Ok(late)
+        });
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = resources(ours.process.id())?;
+    let writer = rusqlite::Connection::open(file)?;
+    for _ in 0..WAKES {
+        woken.send_replace(Instant::now());
+        writer.execute("UPDATE t SET v = 1 WHERE id = 1", ())?;
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+    }
+    let after = resources(ours.process.id())?;
+    while let Some(done) = polls.join_next().await {
+        late.extend(done??);
+    }
+    late.sort_by(f64::total_cmp);
+    println!("\n### {POLLS} long polls, woken {WAKES} times by a commit of another program\n");
+    println!(
+        "after the commit began: median {:.0} ms, 99 % {:.0} ms (at most 250 wanted), longest {:.0} ms; \
+         threads {} then {}, descriptors {} then {}",
+        at(&late, 0.5),
+        at(&late, 0.99),
+        at(&late, 1.0),
+        before.0,
+        after.0,
+        before.1,
+        after.1
+    );
+    Ok(())
+}
+
+/// How many writers of one row are served.
+async fn pushes(ours: &Ours) -> Result<()> {
+    let mut clients = JoinSet::new();
+    let began = Instant::now();
+    for client in 0..CONNECTIONS {
+        let mut connection = Connection::open(&ours.addr).await?;
+        let request = ours.post("/v2/pipeline", push(client).as_bytes());
+        clients.spawn(async move {
+            let mut took = Vec::new();
+            for _ in 0..PUSHES / CONNECTIONS {
+                let began = Instant::now();
+                let answer = connection.send(&request).await?;
+                if !String::from_utf8_lossy(&answer).contains("\"affected_row_count\":1") {
+                    return Err(String::from_utf8_lossy(&answer).into());
+                }
+                took.push(began.elapsed().as_secs_f64() * 1000.0);
+            }
+            Result::Ok(took)
+        });
+    }
+    let mut took = Vec::new();
+    while let Some(done) = clients.join_next().await {
+        took.extend(done??);
+    }
+    let rate = took.len() as f64 / began.elapsed().as_secs_f64();
+    took.sort_by(f64::total_cmp);
+    println!("\n### {CONNECTIONS} writers of one row each\n");
+    println!(
+        "{rate:.0} a second (at least 1000 wanted); each took median {:.0} ms, 99 % {:.0} ms (at most 500 wanted), longest {:.0} ms",
+        at(&took, 0.5),
+        at(&took, 0.99),
+        at(&took, 1.0)
+    );
+    Ok(())
+}
+
+/// What a push of one row is: a transaction in one batch.
+fn push(client: usize) -> String {
+    let steps = [
+        "BEGIN IMMEDIATE".to_owned(),
+        format!("INSERT INTO pushed(v) VALUES ('a row of client {client}')"),
+        "COMMIT".to_owned(),
+    ];
+    let steps: Vec<_> = steps
+        .iter()
+        .enumerate()
+        .map(|(n, sql)| match n {
+            0 => serde_json::json!({"stmt": {"sql": sql}}),
+            n => serde_json::json!({"condition": {"type": "ok", "step": n - 1}, "stmt": {"sql": sql}}),
+        })
+        .collect();
+    serde_json::json!({"requests": [{"type": "batch", "batch": {"steps": steps}}, {"type": "close"}]})
+        .to_string()
+}
+
+fn at(sorted: &[f64], part: f64) -> f64 {
+    let index = (sorted.len().saturating_sub(1) as f64 * part) as usize;
+    sorted.get(index).copied().unwrap_or(f64::NAN)
+}
+
+/// Threads and descriptors of a process.
+fn resources(process: u32) -> Result<(usize, usize)> {
+    let count = |what: &str| Result::Ok(std::fs::read_dir(format!("/proc/{process}/{what}"))?.count());
+    Ok((count("task")?, count("fd")?))
+}
