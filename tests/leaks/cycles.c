@@ -1,9 +1,10 @@
 /*
- * Opens a replica, asks it and closes it, again and again; prints resident memory (KiB) as it goes. Each cycle leaves some of
- * what it has in the wrong order, in the middle of a row or of a transaction, or interrupted.
+ * Opens a replica, asks it and closes it, again and again; prints resident memory (KiB), open descriptors and threads as it
+ * goes. Each cycle leaves some of what it has in the wrong order, in the middle of a row or of a transaction, or interrupted.
  *
  *     cycles PATH URL CYCLES
  */
+#include <dirent.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,17 +70,24 @@ static void once(const char *path, const char *url)
     partial_sync_interrupt_free(&breaking);
 }
 
-static long resident(void)
+static void print_what_is_held(long cycle)
 {
     char line[256];
-    long kib = 0;
+    long kib = 0, threads = 0, descriptors = 0;
     FILE *status = fopen("/proc/self/status", "r");
-    while (status && fgets(line, sizeof line, status))
-        if (sscanf(line, "VmRSS: %ld", &kib) == 1)
-            break;
+    while (status && fgets(line, sizeof line, status)) {
+        sscanf(line, "VmRSS: %ld", &kib);
+        sscanf(line, "Threads: %ld", &threads);
+    }
     if (status)
         fclose(status);
-    return kib;
+    DIR *open = opendir("/proc/self/fd");
+    while (open && readdir(open))
+        descriptors++;
+    if (open)
+        closedir(open);
+    printf("%ld %ld %ld %ld\n", cycle, kib, descriptors, threads);
+    fflush(stdout);
 }
 
 int main(int argc, char **argv)
@@ -89,10 +97,8 @@ int main(int argc, char **argv)
     long cycles = atol(argv[3]);
     for (long cycle = 1; cycle <= cycles; cycle++) {
         once(argv[1], argv[2]);
-        if (cycle % (cycles / 10) == 0) {
-            printf("%ld %ld\n", cycle, resident());
-            fflush(stdout);
-        }
+        if (cycle % (cycles / 10) == 0)
+            print_what_is_held(cycle);
     }
     return 0;
 }

@@ -1,5 +1,5 @@
-// Opens a replica, asks it and closes it, again and again; prints resident memory (KiB) and open descriptors as it goes. Its
-// functions are bound methods of an object that holds the database, each cycle abandons an iterator and breaks a query off, and
+// Opens a replica, asks it and closes it, again and again; prints resident memory (KiB), open descriptors and threads as it goes.
+// Its functions are bound methods of an object that holds the database, each cycle abandons an iterator and breaks a query off, and
 // every 20th cycle a page fetch is broken off, worker threads end in the middle of one and while they wait for a token, and a
 // database is forgotten without being closed.
 //
@@ -17,9 +17,10 @@ const cycles = Number(given);
 const NOW_AND_THEN = 20;
 const partialSyncExperimental = { bootstrapStrategy: { kind: 'prefix', length: 4096 } };
 
-function resident() {
+function held() {
   globalThis.gc();
-  return `${/VmRSS:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))[1]} ${readdirSync('/proc/self/fd').length}`;
+  const [, memory, threads] = /VmRSS:\s+(\d+)[^]*Threads:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'));
+  return `${memory} ${readdirSync('/proc/self/fd').length} ${threads}`;
 }
 
 class Application {
@@ -130,5 +131,5 @@ for (let cycle = 1; cycle <= cycles; cycle++) {
     // V8 does not know what a forgotten database holds; when it looks for one by itself is a matter of chance.
     globalThis.gc();
   }
-  if (cycle % (cycles / 10) === 0) console.log(cycle, resident());
+  if (cycle % (cycles / 10) === 0) console.log(cycle, held());
 }

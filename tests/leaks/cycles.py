@@ -1,4 +1,4 @@
-"""Opens a replica, asks it and closes it, again and again; prints resident memory (KiB) and open descriptors as it goes. By turns
+"""Opens a replica, asks it and closes it, again and again; prints resident memory (KiB), open descriptors and threads as it goes. By turns
 it also leaves behind what programs leave behind: objects whose methods the connection calls, iterators that nobody reads to the
 end, tasks that are cancelled in the middle of a query or of a page fetch, threads that end in the middle of a page fetch.
 
@@ -27,11 +27,11 @@ options = {
 SLOW = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 
 
-def resident():
+def held():
     gc.collect()
     with open("/proc/self/status") as status:
-        memory = next(line.split()[1] for line in status if line.startswith("VmRSS:"))
-    return memory, len(os.listdir("/proc/self/fd"))
+        said = dict(line.split(":", 1) for line in status)
+    return said["VmRSS"].split()[0], len(os.listdir("/proc/self/fd")), int(said["Threads"])
 
 
 def opened_and_closed():
@@ -197,4 +197,4 @@ kinds = [
 for cycle in range(1, cycles + 1):
     kinds[cycle % len(kinds)]()
     if cycle % (cycles // 10) == 0:
-        print(cycle, *resident(), flush=True)
+        print(cycle, *held(), flush=True)

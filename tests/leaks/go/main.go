@@ -1,5 +1,5 @@
-// Cycles opens a replica, asks it and closes it, again and again; it prints resident memory (KiB) and open descriptors as it
-// goes.
+// Cycles opens a replica, asks it and closes it, again and again; it prints resident memory (KiB), open descriptors and
+// threads as it goes.
 //
 // Each cycle also gives up what is under way: a query and its goroutine; rows that nobody closes, with their transaction; a
 // pull that is cancelled; and in a replica without pages a goroutine that ends in the middle of a page fetch, while it waits for
@@ -37,7 +37,7 @@ func main() {
 		remote.endInAFetch()
 		if cycle%(cycles/10) == 0 {
 			debug.FreeOSMemory()
-			fmt.Println(cycle, resident(), descriptors())
+			fmt.Println(cycle, status("VmRSS:"), descriptors(), status("Threads:"))
 		}
 	}
 }
@@ -165,10 +165,10 @@ func descriptors() int {
 	return len(open)
 }
 
-func resident() string {
+func status(field string) string {
 	status, err := os.ReadFile("/proc/self/status")
 	check(err)
-	_, after, _ := strings.Cut(string(status), "VmRSS:")
+	_, after, _ := strings.Cut(string(status), field)
 	return strings.Fields(after)[0]
 }
 
