@@ -378,11 +378,9 @@ class Core {
     check(await this.work.start((job) => this.#native.undoTransaction(job)));
   }
 
-  /** Undoes what came after a savepoint, where there is one. */
-  async undoTo(savepoint) {
-    // This can be interrupted.
-    const sql = `ROLLBACK TO ${savepoint}; RELEASE ${savepoint}`;
-    for (let attempt = 1; this.inTransaction && attempt <= 2; attempt++) await this.exec(sql).catch(() => {});
+  /** Undoes what came after a savepoint, where there is one. Also an interrupt does not keep it. */
+  async undoAfter(savepoint) {
+    check(await this.work.start((job) => this.#native.undoAfter(job, savepoint)));
   }
 
   /** Breaks what runs now: statements, and what goes between the database and its remote. */

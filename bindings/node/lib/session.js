@@ -237,7 +237,7 @@ class Session {
         await core.exec(inside ? 'RELEASE turso_batch' : 'COMMIT');
         return results;
       } catch (error) {
-        await (inside ? core.undoTo('turso_batch') : core.undo());
+        await (inside ? core.undoAfter('turso_batch') : core.undo());
         throw error;
       }
     });

@@ -159,6 +159,15 @@ impl NativeDatabase {
         });
     }
 
+    /// Undoes what came after a savepoint, and ends it; where that is interrupted, before the next statement.
+    #[napi]
+    pub fn undo_after(&self, job: u32, savepoint: String) {
+        self.query(job, None, move |connection| {
+            connection.undo_after(&savepoint);
+            Ok(Outcome::default())
+        });
+    }
+
     /// Reads the next rows of a statement, at most `limit`; with parameters (`count` not negative) from the beginning.
     #[napi]
     #[allow(clippy::too_many_arguments)]

@@ -823,6 +823,20 @@ test('b9: an interrupt of a write beside an iterator that is halfway leaves no t
   t.diagnostic(`${broken} of 12 were broken off`);
 });
 
+test('b3: a batch in a transaction that is broken off beside an unread iterator leaves nothing of itself', async (t) => {
+  const db = await empty(t);
+  await db.exec('CREATE TABLE part (v)');
+  await db.exec('BEGIN; INSERT INTO part VALUES (1)');
+  const halfway = db.iterate(`${endless} SELECT x FROM c`);
+  await halfway.next();
+  const batch = db.batch(['INSERT INTO part VALUES (2)', `${endless} SELECT count(*) FROM c`]);
+  setTimeout(() => db.interrupt(), 50);
+  await assert.rejects(batch, { code: 'SQLITE_INTERRUPT' });
+  await db.exec('COMMIT');
+  await halfway.return();
+  assert.deepEqual(await db.all('SELECT v FROM part'), [{ v: 1 }]);
+});
+
 test('b9: what a call is given is what it was when the call was made', async (t) => {
   const db = await empty(t);
   await db.exec('CREATE TABLE given (v)');

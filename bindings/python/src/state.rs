@@ -305,7 +305,7 @@ impl State {
     fn in_order(&mut self, prepared: &mut Prepared) -> Result<Rows, EngineError> {
         const SAVEPOINT: &str = "SAVEPOINT turso_in_order";
         const RELEASE: &str = "RELEASE turso_in_order";
-        const UNDO: &str = "ROLLBACK TO turso_in_order";
+        const NAME: &str = "turso_in_order";
         if !self.callbacks.has_collations() || !prepared.can_be_undone {
             return self.drain(prepared);
         }
@@ -320,12 +320,18 @@ impl State {
             // The statement has rolled all back, or all is rolled back below.
             Ok(())
         } else if disorder {
-            self.run(UNDO).and_then(|()| self.run(RELEASE))
+            self.connection.undo_after(NAME);
+            Ok(())
         } else {
-            self.run(RELEASE)
+            // What has failed is not there.
+            let released = self.run(RELEASE);
+            if released.is_err() && !commits {
+                self.connection.undo_after(NAME);
+            }
+            released
         };
-        if commits && !self.connection.is_autocommit() {
-            self.run("ROLLBACK")?;
+        if commits {
+            self.connection.undo_transaction();
         }
         if disorder {
             return Err(disordered());

@@ -489,6 +489,38 @@ def test_b6_a_query_that_has_one_row_at_most_has_ended_with_it(url: str, tmp_pat
 # B9: functions that raise, and objects that leak.
 
 
+def test_b3_a_collation_that_raises_while_an_interrupt_lasts_leaves_no_transaction_open(tmp_path: Path) -> None:
+    conn = turso.connect(tmp_path / "a.db", isolation_level=None)
+    other = turso.connect(tmp_path / "a.db", isolation_level=None)
+    raises = False
+
+    def order(a: str, b: str) -> int:
+        if raises:
+            # It lasts as long as a cursor is in the middle of its rows.
+            conn.interrupt()
+            raise ValueError("no order")
+        return (a > b) - (a < b)
+
+    conn.create_collation("mine", order)
+    conn.executescript("CREATE TABLE t(a TEXT COLLATE mine PRIMARY KEY); INSERT INTO t VALUES ('a')")
+    for begin in (False, True):
+        unread = conn.execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n")
+        assert unread.fetchone() == (1,)
+        if begin:
+            conn.execute("BEGIN")
+        raises = True
+        with pytest.raises(turso.OperationalError, match="collation raised"):
+            conn.execute("INSERT INTO t VALUES ('b')")
+        raises = False
+        assert conn.in_transaction == begin
+        unread.close()
+        conn.execute("INSERT INTO t VALUES ('c')")
+        if begin:
+            conn.execute("COMMIT")
+        assert other.execute("SELECT count(*), max(a || '' > 'b') FROM t").fetchone() == (2, 1)
+        conn.execute("DELETE FROM t WHERE a = 'c'")
+
+
 def test_b9_a_collation_that_raises_fails_the_statement_and_undoes_it(tmp_path: Path) -> None:
     conn = turso.connect(tmp_path / "a.db", isolation_level=None)
     refused: list[str] = []

@@ -164,6 +164,12 @@ impl Connection {
         }
     }
 
+    /// Undoes what came after a savepoint, and ends the savepoint, for a caller who has another error to tell. What an interrupt
+    /// keeps from being undone now is undone before the next statement; nothing happens where the savepoint is gone.
+    pub fn undo_after(&self, savepoint: &str) {
+        let _ = self.inner.undo_after(savepoint);
+    }
+
     /// Sets how long a statement waits for a lock that another connection holds. Default: 5 seconds.
     pub fn busy_timeout(&self, timeout: Duration) -> Result<()> {
         Ok(self.inner.conn.busy_timeout(timeout)?)

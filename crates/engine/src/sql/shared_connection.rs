@@ -13,7 +13,7 @@ use crate::{
     error::Result,
     sql::{
         kept::Kept,
-        transaction::{Admitted, Control, Transactions},
+        transaction::{Admitted, Control, Transactions, cannot_be_undone},
     },
 };
 
@@ -105,6 +105,9 @@ impl SharedConnection {
         } = self;
         // What is seen of the transaction before and after is this statement's doing.
         let _held = conn.hold();
+        if let Some(savepoint) = transactions.take_left_after(stmt) {
+            self.undo_after(&savepoint).map_err(|_| cannot_be_undone())?;
+        }
         let Admitted::Run(before) = transactions.admit(conn, stmt, class.control())? else {
             return Ok(Ran::Done);
         };
@@ -114,6 +117,29 @@ impl SharedConnection {
         }
         transactions.ran(conn, &before, class.control(), &ran);
         ran
+    }
+
+    /// Undoes what came after a savepoint of the open transaction, and ends the savepoint. Where an interrupt keeps it from that,
+    /// it is done before the next statement.
+    pub(crate) fn undo_after(&self, savepoint: &str) -> Result<()> {
+        let _held = self.conn.hold();
+        if self.conn.is_autocommit() || self.transactions.is_left() {
+            return Ok(());
+        }
+        let undone = ["ROLLBACK TO", "RELEASE"].iter().try_for_each(|what| {
+            match self.prepare(&format!("{what} \"{savepoint}\""), false)?.0 {
+                Some((mut stmt, class)) => self.run(&mut stmt, &class, None).map(drop),
+                None => Ok(()),
+            }
+        });
+        match undone {
+            Err(error) if error.is_interrupted() => {
+                self.transactions.leave_after(savepoint);
+                Err(error)
+            }
+            // There is no such savepoint.
+            _ => Ok(()),
+        }
     }
 
     fn run_admitted(

@@ -58,6 +58,8 @@ pub(crate) struct Transactions {
     /// A transaction is open that must not be committed and that nobody is in. It could not be rolled back: an interrupt lasts
     /// as long as a query of the connection is in the middle of its rows, and breaks a ROLLBACK too.
     is_left: AtomicBool,
+    /// What came after a savepoint must not be committed either, and could not be undone for the same reason.
+    is_left_in_part: AtomicBool,
     /// How many transactions were ended by a statement that says so.
     ended: AtomicU64,
     state: Mutex<TransactionState>,
@@ -67,6 +69,8 @@ pub(crate) struct Transactions {
 struct TransactionState {
     /// What the statement failed with at which the transaction was lost.
     lost: Option<String>,
+    /// The savepoint after which everything is to be undone before the next statement.
+    left_after: Option<String>,
     /// Whether a savepoint, the first of these, began the transaction.
     by_savepoint: bool,
     savepoints: Vec<String>,
@@ -120,11 +124,24 @@ impl Transactions {
         self.is_left.store(true, Ordering::Relaxed);
     }
 
+    /// What came after the savepoint could not be undone: that is done before the next statement.
+    pub(crate) fn leave_after(&self, savepoint: &str) {
+        self.state.lock().left_after = Some(savepoint.to_owned());
+        self.is_left_in_part.store(true, Ordering::Relaxed);
+    }
+
+    /// The savepoint after which everything is to be undone before this statement.
+    pub(crate) fn take_left_after(&self, stmt: &Stmt) -> Option<String> {
+        if !self.is_left_in_part.load(Ordering::Relaxed) || stmt.is_busy() {
+            return None;
+        }
+        self.is_left_in_part.store(false, Ordering::Relaxed);
+        self.state.lock().left_after.take()
+    }
+
     fn roll_back_left(&self, conn: &Conn) -> Result<()> {
         if !conn.is_autocommit() && conn.execute_batch("ROLLBACK").is_err() {
-            let message = "a statement was interrupted, and what it did cannot be undone while a query of this connection is \
-                           unread: end that query, and then try again";
-            return Err(sqlite::Error::new(codes::INTERRUPT, message).into());
+            return Err(cannot_be_undone());
         }
         self.is_left.store(false, Ordering::Relaxed);
         Ok(())
@@ -228,6 +245,13 @@ impl Transactions {
             _ => {}
         }
     }
+}
+
+/// Why a statement is refused before which something must be undone.
+pub(crate) fn cannot_be_undone() -> Error {
+    let message = "a statement was interrupted, and what it did cannot be undone while a query of this connection is unread: end \
+                   that query, and then try again";
+    sqlite::Error::new(codes::INTERRUPT, message).into()
 }
 
 fn lost(because: &str, ended: bool) -> Error {

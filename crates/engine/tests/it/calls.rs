@@ -365,3 +365,59 @@ fn rows_of(conn: &Connection) -> Vec<i64> {
     let rows = conn.query::<(i64,)>("select id from t order by id", ()).unwrap();
     rows.into_iter().map(|(id,)| id).collect()
 }
+
+#[test]
+fn b3_what_could_not_be_undone_after_a_savepoint_is_undone_before_the_next_statement() {
+    let endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select i from n";
+    both(|conn, other| {
+        conn.execute_batch(
+            "begin; insert into t values (1, 'before'); savepoint part; insert into t values (2, 'part')",
+        )
+        .unwrap();
+        let mut unread = conn.prepare(endless).unwrap();
+        assert!(unread.step().unwrap());
+        let refused = ["commit", "insert into t values (3, 'refused')", "rollback"];
+        let mut refused = refused.map(|sql| conn.prepare(sql).unwrap());
+        // It lasts as long as the query is unread.
+        conn.interrupt();
+        conn.undo_after("part");
+        for statement in &mut refused {
+            let error = statement.execute(()).unwrap_err();
+            assert!(error.is_interrupted(), "{statement:?}: {error}");
+            assert!(
+                error.to_string().contains("end that query"),
+                "{statement:?}: {error}"
+            );
+        }
+        drop(unread);
+        conn.execute_batch("insert into t values (4, 'after')").unwrap();
+        assert!(
+            conn.execute_batch("release part").is_err(),
+            "the savepoint is gone"
+        );
+        conn.execute_batch("commit").unwrap();
+        assert_eq!(
+            rows(other, "select id from t").unwrap(),
+            ["Integer(1)", "Integer(4)"]
+        );
+
+        // It is not done in another transaction, nor where there is no such savepoint.
+        conn.execute_batch("begin; savepoint part; insert into t values (5, 'lost')")
+            .unwrap();
+        let mut unread = conn.prepare(endless).unwrap();
+        assert!(unread.step().unwrap());
+        conn.interrupt();
+        conn.undo_after("part");
+        drop(unread);
+        conn.undo_transaction();
+        conn.execute_batch("begin; savepoint part; insert into t values (6, 'kept')")
+            .unwrap();
+        conn.undo_after("another");
+        conn.execute_batch("commit").unwrap();
+        conn.undo_after("part");
+        assert_eq!(
+            rows(other, "select id from t").unwrap(),
+            ["Integer(1)", "Integer(4)", "Integer(6)"]
+        );
+    });
+}
