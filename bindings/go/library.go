@@ -27,7 +27,7 @@ import (
 )
 
 // inGo spells the names of the C API that messages mention as this package does.
-var inGo = strings.NewReplacer("discard_change(", "DiscardChange(", "discard_change;", "DiscardChange;",
+var inGo = strings.NewReplacer("partial_sync_discard_change", "DiscardChange",
 	"accept_new_url", "AcceptNewUrl", "bootstrap_if_empty", "BootstrapIfEmpty")
 
 // take turns what a call said into an error. It owns e.
@@ -263,6 +263,13 @@ func (c *connection) close() {
 func (c *connection) interrupt()          { C.partial_sync_interrupt_now(c.breaking) }
 func (c *connection) inTransaction() bool { return !bool(C.partial_sync_is_autocommit(c.handle)) }
 
+// undo rolls back the transaction that is open, if one is. What an interrupt keeps from being undone, because rows are unread, is
+// undone before the next statement.
+func (c *connection) undo() error {
+	var e *C.PartialSyncError
+	return take(C.partial_sync_undo_transaction(c.handle, &e), e)
+}
+
 func (c *connection) busyTimeout(ms int32) error {
 	var e *C.PartialSyncError
 	return take(C.partial_sync_busy_timeout(c.handle, C.int32_t(ms), &e), e)
@@ -296,6 +303,7 @@ type statement struct {
 	compiled   C.int32_t
 	encoded    []byte // room for parameters, kept between executions
 	isLarge    bool   // the library holds a large batch of it
+	wasRun     bool
 	// Where the library puts what run and fetch give: here, so that an execution allocates nothing for it.
 	out struct {
 		batch C.PartialSyncBatch
@@ -362,6 +370,7 @@ type batch struct {
 
 // run binds s.encoded and runs the statement from its beginning for this many rows; 0: to its end, without rows.
 func (s *statement) run(rows int) (batch, error) {
+	s.wasRun = true
 	parameters := (*C.uint8_t)(unsafe.Pointer(unsafe.SliceData(s.encoded)))
 	code := C.partial_sync_run(s.handle, parameters, C.size_t(len(s.encoded)), C.size_t(rows), 0, &s.out.batch, &s.out.err)
 	return s.batch(code)

@@ -301,7 +301,7 @@ typedef struct PartialSyncConfig {
   // What the functions are given as their first argument.
   void *user_data;
   // Called once with `user_data`, on any thread, when none of the functions will be called any more: after closing, and
-  // when opening fails. NULL for none.
+  // when opening fails, but for a config that is NULL or whose `size` is wrong. NULL for none.
   PartialSyncReleaseFunction release;
   // Whether the first connect asks the remote for the bootstrap: 1 and 0 yes; -1 makes an empty replica without asking
   // the remote, and the first pull brings the rest.
@@ -646,6 +646,12 @@ int64_t partial_sync_last_insert_rowid(const struct PartialSyncConnection *conne
 // True outside of transactions, for NULL, and for a function of its database. A transaction that SQLite has rolled back by
 // itself counts until it is ended, see `PARTIAL_SYNC_CODE_TRANSACTION_LOST`.
 bool partial_sync_is_autocommit(const struct PartialSyncConnection *connection);
+
+// Rolls back the transaction that is open, if one is, for a caller who has another error to tell. Unlike `ROLLBACK` it ends the
+// transaction in any case: what an interrupt keeps from being undone, because a query of the connection is unread, is undone before
+// the next statement.
+enum PartialSyncCode partial_sync_undo_transaction(const struct PartialSyncConnection *connection,
+                                                   struct PartialSyncError **error);
 
 // Sets how many milliseconds a statement waits for a lock that another connection holds. 0 and -1: not at all.
 enum PartialSyncCode partial_sync_busy_timeout(const struct PartialSyncConnection *connection,

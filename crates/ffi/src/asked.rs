@@ -13,11 +13,15 @@ thread_local! {
     static ASKED: RefCell<Vec<Arc<Path>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs a function of a database.
+/// Runs a function of a database. A thread that is about to end may have nowhere left to note it; the function runs all the same.
 pub(crate) fn ask(database: &Arc<Path>, function: impl FnOnce()) {
-    ASKED.with_borrow_mut(|asked| asked.push(database.clone()));
+    let is_noted = ASKED
+        .try_with(|asked| asked.borrow_mut().push(database.clone()))
+        .is_ok();
     function();
-    ASKED.with_borrow_mut(|asked| asked.pop());
+    if is_noted {
+        let _ = ASKED.try_with(|asked| asked.borrow_mut().pop());
+    }
 }
 
 /// Whether this thread runs a function of this database: the database waits for the function, and a call of the function
@@ -46,7 +50,13 @@ pub(crate) fn name_of(path: &str) -> Arc<Path> {
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         return PathBuf::from(format!(":memory:{number}")).into();
     }
-    std::path::absolute(path).unwrap_or_else(|_| path.into()).into()
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    // One file may be spelled in several ways, and need not be there yet.
+    let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+    match (folder, path.file_name()) {
+        (Some(folder), Some(file)) => folder.join(file).into(),
+        _ => path.into(),
+    }
 }
 
 /// Releases, like [`release`](crate::boundary::release), what is a part of a database. A function of that database only begins it: the database is in the middle of

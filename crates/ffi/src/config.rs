@@ -92,7 +92,7 @@ pub struct PartialSyncConfig {
     /// What the functions are given as their first argument.
     pub user_data: *mut c_void,
     /// Called once with `user_data`, on any thread, when none of the functions will be called any more: after closing, and
-    /// when opening fails. NULL for none.
+    /// when opening fails, but for a config that is NULL or whose `size` is wrong. NULL for none.
     pub release: PartialSyncReleaseFunction,
     /// Whether the first connect asks the remote for the bootstrap: 1 and 0 yes; -1 makes an empty replica without asking
     /// the remote, and the first pull brings the rest.
@@ -107,11 +107,11 @@ pub struct PartialSyncConfig {
 pub(crate) type Token = Arc<Mutex<String>>;
 
 impl PartialSyncConfig {
-    /// A copy of what the caller gave: fields that its version does not have are zero.
+    /// A copy of what the caller gave (fields that its version does not have are zero), and whether that is all of it.
     ///
     /// # Safety
     /// `config` is null, or points to a struct that begins with its size in bytes.
-    unsafe fn read(config: *const Self) -> Result<Self> {
+    unsafe fn read(config: *const Self) -> Result<(Self, bool)> {
         if config.is_null() {
             return misuse("the config is NULL");
         }
@@ -130,21 +130,19 @@ impl PartialSyncConfig {
         unsafe {
             let beyond = given.saturating_sub(known);
             let rest = config.cast::<u8>().add(given - beyond);
-            if (0..beyond).any(|i| rest.add(i).read() != 0) {
-                return misuse(
-                    "the config sets a field that this library does not know: it is older than the header",
-                );
-            }
+            let is_all = (0..beyond).all(|i| rest.add(i).read() == 0);
             ptr::copy_nonoverlapping(config.cast::<u8>(), copy.as_mut_ptr().cast(), given.min(known));
-            Ok(copy.assume_init())
+            Ok((copy.assume_init(), is_all))
         }
     }
 
+    /// Takes the caller's data over, so that it is released whatever becomes of the opening.
+    ///
     /// # Safety
     /// As for `read`; the texts are null or end with NUL.
-    pub(crate) unsafe fn connect(config: *const Self) -> Result<(Database, Arc<Path>, Option<Token>)> {
+    pub(crate) unsafe fn take(config: *const Self) -> Result<Opening> {
         // SAFETY: the caller says so.
-        let config = unsafe { Self::read(config)? };
+        let (config, is_all) = unsafe { Self::read(config)? };
         let path = match config.path.is_null() {
             true => "",
             // SAFETY: the caller says so.
@@ -153,12 +151,12 @@ impl PartialSyncConfig {
                 .unwrap_or_default(),
         };
         let name = name_of(path);
-        // Before anything can fail: it releases the caller's data when it goes.
-        let callbacks = Callbacks::new(config.user_data, config.release, name.clone());
-        refuse_when_asked(&name)?;
-        // SAFETY: the caller says so.
-        let (builder, token) = unsafe { config.builder(&callbacks)? };
-        Ok((builder.connect()?, name, token))
+        Ok(Opening {
+            callbacks: Callbacks::new(config.user_data, config.release, name.clone()),
+            config,
+            is_all,
+            name,
+        })
     }
 
     unsafe fn builder(&self, callbacks: &Callbacks) -> Result<(Builder, Option<Token>)> {
@@ -261,6 +259,31 @@ impl PartialSyncConfig {
             prefetch: flag("prefetch", self.prefetch)?,
         };
         Ok((partial != PartialSync::default()).then_some(partial))
+    }
+}
+
+/// What is to be opened.
+pub(crate) struct Opening {
+    config: PartialSyncConfig,
+    /// Whether the config sets only what this library knows.
+    is_all: bool,
+    name: Arc<Path>,
+    callbacks: Callbacks,
+}
+
+impl Opening {
+    /// # Safety
+    /// What the config points to is still there.
+    pub(crate) unsafe fn open(self) -> Result<(Database, Arc<Path>, Option<Token>)> {
+        if !self.is_all {
+            return misuse(
+                "the config sets a field that this library does not know: it is older than the header",
+            );
+        }
+        refuse_when_asked(&self.name)?;
+        // SAFETY: the caller says so.
+        let (builder, token) = unsafe { self.config.builder(&self.callbacks)? };
+        Ok((builder.connect()?, self.name, token))
     }
 }
 

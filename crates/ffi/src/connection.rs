@@ -157,6 +157,25 @@ pub unsafe extern "C" fn partial_sync_is_autocommit(connection: *const PartialSy
     unsafe { told(connection, true, Connection::is_autocommit) }
 }
 
+/// Rolls back the transaction that is open, if one is, for a caller who has another error to tell. Unlike `ROLLBACK` it ends the
+/// transaction in any case: what an interrupt keeps from being undone, because a query of the connection is unread, is undone before
+/// the next statement.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_undo_transaction(
+    connection: *const PartialSyncConnection,
+    error: *mut *mut PartialSyncError,
+) -> PartialSyncCode {
+    let body = || {
+        // SAFETY: by the rules of the boundary.
+        unsafe { handle(connection, "connection")? }
+            .enter()?
+            .undo_transaction();
+        Ok(())
+    };
+    // SAFETY: by the rules of the boundary.
+    unsafe { call(error, body) }
+}
+
 /// Sets how many milliseconds a statement waits for a lock that another connection holds. 0 and -1: not at all.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn partial_sync_busy_timeout(

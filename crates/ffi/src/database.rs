@@ -50,8 +50,9 @@ pub unsafe extern "C" fn partial_sync_open(
     let body = || {
         // SAFETY: by the rules of the boundary.
         unsafe {
+            let opening = PartialSyncConfig::take(config);
             let database = answer(database, std::ptr::null_mut(), "database")?;
-            let (opened, name, token) = PartialSyncConfig::connect(config)?;
+            let (opened, name, token) = opening?.open()?;
             *database = give(PartialSyncDatabase {
                 database: opened,
                 name,

@@ -8,7 +8,10 @@ use std::{
     ptr,
 };
 
-use partial_sync::ErrorKind;
+use partial_sync::{
+    ErrorKind,
+    options::{Language, in_language},
+};
 
 use crate::boundary::{self, Failure, quietly};
 
@@ -111,7 +114,7 @@ impl PartialSyncError {
                 page: error.page().map_or(0, |page| page.get()),
                 change: error.change().map_or(0, |change| change.0),
                 transient: error.is_transient(),
-                ..Self::of(error.kind(), error.to_string())
+                ..Self::of(error.kind(), in_language(&error.to_string(), Language::C))
             },
         }
     }

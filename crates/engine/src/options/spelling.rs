@@ -46,7 +46,8 @@ impl Language {
         match self {
             Self::Node => "discardChange",
             Self::Go => "DiscardChange",
-            Self::Python | Self::C | Self::Rust => "discard_change",
+            Self::Python | Self::Rust => "discard_change",
+            Self::C => "partial_sync_discard_change",
             Self::Program => "partial-sync discard",
         }
     }

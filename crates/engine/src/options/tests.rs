@@ -270,9 +270,12 @@ fn error_texts_name_options_as_the_language_of_the_reader_does() {
         Language::Go => ["AcceptNewUrl", "BootstrapIfEmpty", "DiscardChange"],
         // It has no such option.
         Language::Program => ["--accept-new-url", "bootstrap_if_empty", "partial-sync discard"],
-        Language::Python | Language::C | Language::Rust => {
-            ["accept_new_url", "bootstrap_if_empty", "discard_change"]
-        }
+        Language::C => [
+            "accept_new_url",
+            "bootstrap_if_empty",
+            "partial_sync_discard_change",
+        ],
+        Language::Python | Language::Rust => ["accept_new_url", "bootstrap_if_empty", "discard_change"],
     };
     for language in LANGUAGES {
         let [accept, bootstrap, discard] = names(language);

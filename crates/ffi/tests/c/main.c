@@ -433,6 +433,7 @@ static void what_one_replica_pushes_another_one_pulls(const char *url)
     EXPECT(partial_sync_error_sqlite_code(error) == 2067);
     int64_t change = partial_sync_error_change(error);
     EXPECT(change > 0 && strstr(partial_sync_error_message(error), "UNIQUE") != NULL);
+    EXPECT(strstr(partial_sync_error_message(error), " partial_sync_discard_change(") != NULL);
     partial_sync_error_free(&error);
     bool found = false;
     OK(partial_sync_discard_change(db, change, &found, &error));
@@ -853,6 +854,7 @@ int main(int argc, char **argv)
     functions_of_the_caller_are_asked(url);
     b8_a_function_that_uses_its_own_database_is_refused_at_once(url);
     b8_the_function_that_is_told_of_the_end_cannot_use_the_database(url);
+    what_a_program_can_do_wrong(url);
     what_one_replica_pushes_another_one_pulls(url);
     sigpipe_reaches_no_thread_that_writes_to_the_network();
     a_query_bootstrap_brings_its_pages(url);

@@ -66,4 +66,7 @@ void functions_of_the_caller_are_asked(const char *url);
 void b8_a_function_that_uses_its_own_database_is_refused_at_once(const char *url);
 void b8_the_function_that_is_told_of_the_end_cannot_use_the_database(const char *url);
 
+/* hostile.c */
+void what_a_program_can_do_wrong(const char *url);
+
 #endif

@@ -23,7 +23,12 @@ const SCRIPT: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT);
     INSERT INTO t SELECT x, printf('%0100d', x) FROM c;";
 
 /// The program that checks everything.
-const MAIN: &[&str] = &["tests/c/main.c", "tests/c/support.c", "tests/c/callbacks.c"];
+const MAIN: &[&str] = &[
+    "tests/c/main.c",
+    "tests/c/support.c",
+    "tests/c/callbacks.c",
+    "tests/c/hostile.c",
+];
 
 /// A folder with a database, which is served, and room for replicas and programs.
 struct World {
