@@ -94,9 +94,10 @@ func (c *conn) acquire(ctx context.Context, sql string) (s *statement, tail stri
 	return s, sql[end:], err
 }
 
-// release keeps the statement for the next one who asks for the same text.
+// release keeps the statement for the next one who asks for the same text. One that was not run is not kept: many a PRAGMA
+// works while it is compiled, and would do nothing then.
 func (c *conn) release(sql string, s *statement) {
-	if c.closed {
+	if c.closed || !s.wasRun {
 		s.finalize()
 		return
 	}
@@ -225,25 +226,18 @@ func (c *conn) Ping(ctx context.Context) error {
 	return err
 }
 
-// ResetSession makes the connection ready for its next user.
-func (c *conn) ResetSession(ctx context.Context) error {
+// ResetSession tells whether the connection can be used again: whatever its last user has left open was ended when it went
+// back to the pool.
+func (c *conn) ResetSession(context.Context) error {
 	if c.closed {
-		return driver.ErrBadConn
-	}
-	if c.inTransaction() {
-		// Somebody said BEGIN in a statement and never ended it.
-		if _, err := c.ExecContext(context.Background(), "ROLLBACK", nil); err != nil {
-			return driver.ErrBadConn
-		}
-	}
-	if err := c.writable(); err != nil {
 		return driver.ErrBadConn
 	}
 	return nil
 }
 
-// IsValid tells whether the pool may keep the connection.
-func (c *conn) IsValid() bool { return !c.closed }
+// IsValid tells whether the pool may keep the connection. It is asked when the connection goes back there: a transaction that
+// a statement has begun and nobody has ended is rolled back now, since nobody knows when the connection is used next.
+func (c *conn) IsValid() bool { return !c.closed && c.undo() == nil && c.writable() == nil }
 
 // CheckNamedValue turns an argument into a value that SQLite has.
 func (c *conn) CheckNamedValue(v *driver.NamedValue) error { return checkValue(v) }
@@ -255,14 +249,17 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 			sql.IsolationLevel(opts.Isolation))
 	}
 	begin := c.begin
+	var err error
 	if opts.ReadOnly {
 		begin = "BEGIN"
-		if _, err := c.ExecContext(ctx, "PRAGMA query_only = ON", nil); err != nil {
-			return nil, err
-		}
+		// It works when it is compiled, also where it is not run any more.
 		c.readOnly = true
+		_, err = c.ExecContext(ctx, "PRAGMA query_only = ON", nil)
 	}
-	if _, err := c.ExecContext(ctx, begin, nil); err != nil {
+	if err == nil {
+		_, err = c.ExecContext(ctx, begin, nil)
+	}
+	if err != nil {
 		_ = c.writable()
 		return nil, err
 	}
@@ -307,12 +304,15 @@ func (t *tx) end(how string) error {
 	if t.conn.closed {
 		return ErrTursoConnClosed
 	}
+	t.done = true
 	_, err := t.conn.ExecContext(context.Background(), how, nil)
 	if err != nil && t.conn.inTransaction() {
 		// database/sql does not come back to a transaction whose end failed.
-		_, _ = t.conn.ExecContext(context.Background(), "ROLLBACK", nil)
+		undone := t.conn.undo()
+		if how == "ROLLBACK" {
+			err = undone
+		}
 	}
-	t.done = true
 	if restored := t.conn.writable(); err == nil {
 		err = restored
 	}

@@ -238,10 +238,18 @@ func TestIdleStatementsAreFewAndTheOldestGoFirst(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if _, err := s.run(0); err != nil {
+			t.Fatal(err)
+		}
 		c.release(sql, s)
 		if len(c.idle.kept) != len(c.idle.texts) || len(c.idle.kept) > idleMost {
 			t.Fatalf("%d statements, %d texts", len(c.idle.kept), len(c.idle.texts))
 		}
+	}
+	if s, _, err := c.acquire(t.Context(), "SELECT 'not run'"); err != nil {
+		t.Fatal(err)
+	} else if c.release("SELECT 'not run'", s); c.idle.take("SELECT 'not run'") != nil {
+		t.Fatal("a statement is kept that was not run")
 	}
 	last := c.idle.texts[idleMost-1]
 	if s := c.idle.take(last); s == nil || c.idle.take(last) != nil {

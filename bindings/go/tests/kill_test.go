@@ -6,6 +6,7 @@ import (
 	"math/rand"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"testing"
 
@@ -41,6 +42,15 @@ func writeUntilKilled(path, url string) {
 	conn.SetMaxOpenConns(1)
 	_, err = conn.Exec("PRAGMA synchronous = FULL; CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, how)")
 	die(err)
+	if url != "" {
+		// It is killed in the middle of these, too.
+		go func() {
+			for {
+				_, _ = db.Pull(ctx)
+				_ = db.Push(ctx)
+			}
+		}()
+	}
 	prepared, err := conn.Prepare("INSERT INTO t(how) VALUES ('prepared') RETURNING id")
 	die(err)
 	for {
@@ -73,7 +83,9 @@ func TestWhatSucceededIsThereAfterAKill(t *testing.T) {
 		kills, err = strconv.Atoi(text)
 		must(t, err)
 	}
-	for name, url := range map[string]string{"local": "", "replica": serve(t, messages)} {
+	remote := filepath.Join(t.TempDir(), "remote.db")
+	create(t, remote, messages)
+	for name, url := range map[string]string{"local": "", "replica": serveAt(t, remote)} {
 		t.Run(name, func(t *testing.T) {
 			path, said := inFolder(t, "killed.db"), map[int64]bool{}
 			for range kills / 2 {
@@ -92,6 +104,9 @@ func TestWhatSucceededIsThereAfterAKill(t *testing.T) {
 					must(t, err)
 					said[id] = true
 				}
+				if url != "" {
+					create(t, remote, "INSERT INTO messages(body) VALUES ('another client')")
+				}
 				must(t, child.Process.Kill())
 				for lines.Scan() { // What it said before it was killed.
 					if id, err := strconv.ParseInt(lines.Text(), 10, 64); err == nil {
@@ -106,8 +121,18 @@ func TestWhatSucceededIsThereAfterAKill(t *testing.T) {
 				for id := range said {
 					equal(t, fmt.Sprint("row ", id), one[int](t, conn, "SELECT count(*) FROM t WHERE id = ?", id), 1)
 				}
+				if url != "" {
+					must(t, db.Push(ctx))
+				}
 				must(t, conn.Close())
 				must(t, db.Close())
+			}
+			if url == "" {
+				return
+			}
+			pushed := local(t, remote)
+			for id := range said {
+				equal(t, fmt.Sprint("on the remote, row ", id), one[int](t, pushed, "SELECT count(*) FROM t WHERE id = ?", id), 1)
 			}
 		})
 	}
