@@ -40,7 +40,7 @@ use crate::{
     limits::Limits,
     metrics::{DatabaseGauges, Endpoint, Metrics, Polled, ServerGauges},
     pages::PagesEndpoint,
-    ready::problems,
+    ready::{comparing, problems},
     reload::Reload,
     system,
 };
@@ -137,8 +137,13 @@ impl App {
         if !known {
             problems.iter_mut().for_each(|problem| problem.database = None);
         }
+        let comparing = match known {
+            true => comparing(&self.databases),
+            false => Vec::new(),
+        };
         match problems.is_empty() {
-            true => Json(json!({ "status": "ready" })).into_response(),
+            true if comparing.is_empty() => Json(json!({ "status": "ready" })).into_response(),
+            true => Json(json!({ "status": "ready", "comparing": comparing })).into_response(),
             false => {
                 let body = Json(json!({ "status": "not ready", "problems": problems }));
                 (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
@@ -333,6 +338,7 @@ fn gauges(database: &Database, opener: &Opener) -> DatabaseGauges {
         seq: current.seq.0,
         pages: current.snapshot.db_size().0,
         history_reach: opener.reach(&history).as_secs(),
+        uncompared: follower.comparing().map_or(0, |comparing| comparing.left()),
         history,
         wal: std::fs::metadata(wal).ok().map(|meta| meta.len()),
         disk_free: system::disk_free(path),

@@ -15,7 +15,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
 
 use crate::{
     access::{CommitListener, DatabaseHandle, SqlEndpoint},
@@ -34,6 +34,9 @@ const IDLE_AFTER: Duration = Duration::from_secs(5);
 /// How often old revisions are looked for, and the pause between two steps of removing them.
 const PRUNE_EVERY: Duration = Duration::from_secs(1);
 const PRUNE_PAUSE: Duration = Duration::from_millis(5);
+/// Between two steps of comparing a database with its page history, and how many databases do one at a time.
+const COMPARE_PAUSE: Duration = Duration::from_millis(5);
+static COMPARERS: Semaphore = Semaphore::const_new(2);
 /// Between two warnings that the history is too short.
 const WARN_EVERY: Duration = Duration::from_secs(60 * 60);
 /// After a failure, before the next look.
@@ -280,7 +283,16 @@ async fn watch(database: Weak<Database>, opener: Arc<Opener>) -> Looked {
         let follower = &database.follower;
         let looked = async {
             follower.refresh().await?;
-            follower.tend().await
+            let tended = follower.tend().await?;
+            let compared = match COMPARERS.try_acquire() {
+                Ok(_turn) => follower.compare().await?,
+                Err(_) => false,
+            };
+            let soon = tended || follower.comparing().is_some();
+            Ok(match compared {
+                true => Some(COMPARE_PAUSE),
+                false => soon.then_some(LOOK_BUSY),
+            })
         };
         let mut looked = looked.await;
         // Also when following fails: a full disk may be what fails it.
@@ -297,12 +309,13 @@ async fn watch(database: Weak<Database>, opener: Arc<Opener>) -> Looked {
                 );
                 warned = Some(Instant::now());
             }
-            looked = looked.and_then(|soon| done.map(|_| soon));
+            looked = looked.and_then(|pause| done.map(|_| pause));
             pruned = Instant::now();
         }
         pause = match looked {
-            Ok(soon) if soon || database.is_busy() => LOOK_BUSY,
-            Ok(_) => LOOK_IDLE,
+            Ok(Some(pause)) => pause,
+            Ok(None) if database.is_busy() => LOOK_BUSY,
+            Ok(None) => LOOK_IDLE,
             Err(error) => {
                 tracing::error!(path = %database.handle.path.display(), %error, "cannot follow the database");
                 AFTER_FAILURE

@@ -1,6 +1,6 @@
 //! The server without a socket and without a life of its own, for simulations: requests are function calls, and nothing
-//! happens between them. It does not look for commits, keep the WAL short or let go of old revisions unless it is told
-//! to, so the same calls in the same order give the same answers.
+//! happens between them. It does not look for commits, keep the WAL short, compare pages or let go of old revisions unless it
+//! is told to, so the same calls in the same order give the same answers.
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
@@ -42,6 +42,11 @@ impl InProcess {
     /// Moves the WAL into the file when it is long or old enough, as a server with a life of its own does now and then.
     pub async fn tend(&self) -> Result<(), ServerError> {
         self.database().await?.follower().tend().await.map(drop)
+    }
+
+    /// Compares a few pages with the page history, if they have not all been since it was opened. `true` = there are more.
+    pub async fn compare(&self) -> Result<bool, ServerError> {
+        self.database().await?.follower().compare().await
     }
 
     /// Lets go of old revisions that `retention` does not keep.

@@ -112,6 +112,8 @@ pub struct DatabaseGauges {
     pub followed: bool,
     /// Seconds since the oldest revision that is kept was made.
     pub history_reach: u64,
+    /// Pages that are still to be compared with the history.
+    pub uncompared: u32,
 }
 
 impl Metrics {
@@ -236,6 +238,11 @@ impl Metrics {
             "Age of the oldest revision kept: a replica that pulled within it can continue",
             |db| Some(db.history_reach),
         );
+        each(
+            "history_uncompared_pages",
+            "Pages that are still to be compared with the page history",
+            |db| Some(db.uncompared.into()),
+        );
         let mut out = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut out, &registry);
@@ -269,6 +276,7 @@ mod tests {
             disk_free: Some(1 << 30),
             followed: true,
             history_reach: 24,
+            uncompared: 6,
         });
         let server = ServerGauges {
             open_batons: 1,
@@ -391,6 +399,10 @@ mod tests {
             "# TYPE partial_sync_history_reach_seconds gauge",
             r#"partial_sync_history_reach_seconds{database="a"} 24"#,
             r#"partial_sync_history_reach_seconds{database="quoted \"\\\n"} 24"#,
+            "# HELP partial_sync_history_uncompared_pages Pages that are still to be compared with the page history.",
+            "# TYPE partial_sync_history_uncompared_pages gauge",
+            r#"partial_sync_history_uncompared_pages{database="a"} 6"#,
+            r#"partial_sync_history_uncompared_pages{database="quoted \"\\\n"} 6"#,
         ];
         expected.sort_unstable();
         assert_eq!(lines, expected);

@@ -21,6 +21,28 @@ pub(crate) struct Problem {
     pub message: &'static str,
 }
 
+/// A database that is served while its pages are compared with its page history.
+#[derive(Debug, Serialize)]
+pub(crate) struct Comparing {
+    pub database: String,
+    pub compared: u32,
+    pub pages: u32,
+}
+
+/// The ones that are open.
+pub(crate) fn comparing(databases: &Databases) -> Vec<Comparing> {
+    let open = databases.opened();
+    let comparing = open.iter().filter_map(|database| {
+        let comparing = database.follower().comparing()?;
+        Some(Comparing {
+            database: database.handle().name.to_string(),
+            compared: comparing.pages.0 - comparing.left(),
+            pages: comparing.pages.0,
+        })
+    });
+    comparing.collect()
+}
+
 /// The problems of all databases that are open. `reserve` = bytes that a disk must have left.
 pub(crate) async fn problems(databases: &Databases, reserve: u64) -> Vec<Problem> {
     let open = databases.opened();

@@ -10,7 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use partial_sync_core::{PageCount, PageNo, Revision};
+use partial_sync_core::{PageNo, Revision};
 use tokio::sync::watch;
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     clock::Clock,
     error::{HistoryError, ServerError},
-    history::{Before, Change, Generation, History, Position, RevisionRecord, Seq, page_hash},
+    history::{Before, Change, Comparison, Generation, History, Position, RevisionRecord, Seq, page_hash},
 };
 
 /// Frames of the WAL from which it is worth moving them into the main file: SQLite's own default.
@@ -31,8 +31,9 @@ const INSISTENT_FRAMES: u32 = 8000;
 const QUIET: Duration = Duration::from_millis(250);
 /// A file that changed less than this ago could change again without a new time stamp.
 const TIMESTAMP_GRAIN: Duration = Duration::from_millis(20);
-/// Hashes compared at a time after a restart.
-const HASHES_AT_A_TIME: u32 = 4096;
+/// Pages, and bytes, that are compared in one step: as long as that, commits wait for their revisions.
+const COMPARED_PAGES: u32 = 1024;
+const COMPARED_BYTES: u32 = 8 << 20;
 
 /// The latest known state, and its revision.
 #[derive(Debug)]
@@ -86,12 +87,16 @@ pub struct Follower {
     stepping: Arc<tokio::sync::Mutex<()>>,
     failing: Mutex<Option<&'static str>>,
     last_commit: Mutex<Instant>,
+    /// As the history has it, or as it had it a moment ago.
+    comparing: Mutex<Option<Comparison>>,
+    /// However many want to compare, a commit waits for one step of it.
+    comparer: tokio::sync::Mutex<()>,
 }
 
 impl Follower {
-    /// Takes up a history where it was left; blocks. If the file has changed since, or it cannot be told, every page is
-    /// compared with its hash and what differs makes a new revision. A history that is new, or of another page size,
-    /// begins with revision 1.
+    /// Takes up a history where it was left; blocks, for as long as a step of [`Follower::compare`] takes. If the file may have
+    /// changed since, its state is a new revision, and what it changed is found out by comparing. A history that is new, or
+    /// of another page size, begins with revision 1.
     pub fn open(
         files: Arc<SourceFiles>,
         history: Arc<dyn History>,
@@ -102,14 +107,10 @@ impl Follower {
             .generation()?
             .filter(|(_, size)| *size == snapshot.page_size());
         let now = unix_ms(&clock);
-        let (generation, seq) = match known {
+        let (generation, seq, resumed) = match known {
             None => {
-                let mut hashes = snapshot
-                    .db_size()
-                    .iter()
-                    .map(|page| Ok(page_hash(&snapshot.read(page)?)));
-                let generation = history.begin(snapshot.page_size(), snapshot.db_size(), now, &mut hashes)?;
-                (generation, Seq(1))
+                let generation = history.begin(snapshot.page_size(), snapshot.db_size(), now)?;
+                (generation, Seq::FIRST, true)
             }
             Some((generation, _)) => {
                 history.leap();
@@ -123,25 +124,22 @@ impl Follower {
                     }
                     None => false,
                 };
-                if stands_still {
-                    (generation, latest.seq)
-                } else {
-                    let mut changes = differences(history.as_ref(), latest.db_size, &snapshot);
-                    let new = history.record(latest, snapshot.db_size(), now, &mut changes)?;
-                    tracing::info!(
-                        path = %files.path().display(), changed = new.is_some(),
-                        "compared every page with the page history"
-                    );
-                    (generation, new.unwrap_or(latest).seq)
+                match stands_still {
+                    true => (generation, latest.seq, false),
+                    false => {
+                        let resumed = history.resume(latest, snapshot.db_size(), now)?;
+                        (generation, resumed.seq, true)
+                    }
                 }
             }
         };
+        let comparing = history.comparison()?;
         let current = Current {
             seq,
             generation,
             snapshot,
         };
-        Ok(Self {
+        let this = Self {
             current: watch::Sender::new(Arc::new(current)),
             history,
             files,
@@ -149,7 +147,17 @@ impl Follower {
             stepping: Arc::default(),
             failing: Mutex::default(),
             last_commit: Mutex::new(Instant::now()),
-        })
+            comparing: Mutex::new(comparing),
+            comparer: tokio::sync::Mutex::default(),
+        };
+        if this.compare_step()? {
+            tracing::info!(path = %this.files.path().display(), "comparing every page with the page history");
+            if resumed {
+                // Killed now, it can go on from where it is.
+                this.save_position()?;
+            }
+        }
+        Ok(this)
     }
 
     /// The latest state that has a revision. Hold it for as short as possible: it keeps the WAL from being reset.
@@ -257,6 +265,22 @@ impl Follower {
         .await
     }
 
+    /// How far the comparison of the pages with the history is; `None` = they have all been compared. What is read from the
+    /// history after this knows at least as much.
+    pub fn comparing(&self) -> Option<Comparison> {
+        *self.comparing.lock()
+    }
+
+    /// Compares a few more pages with the history, after which it is called again if this says `true`. Whoever needs them
+    /// compared may call it too.
+    pub async fn compare(self: &Arc<Self>) -> Result<bool, ServerError> {
+        if self.comparing().is_none() {
+            return Ok(false);
+        }
+        let _turn = self.comparer.lock().await;
+        self.blocking(Self::compare_step).await
+    }
+
     /// Sees the last commits and stores where the database stands, so that the next start need not compare pages.
     pub async fn stop(self: &Arc<Self>) -> Result<(), ServerError> {
         self.blocking(|this| {
@@ -332,6 +356,28 @@ impl Follower {
         Ok(current)
     }
 
+    /// Compares a few pages; by anyone who has the turn.
+    fn compare_step(&self) -> Result<bool, ServerError> {
+        let Some(at) = self.comparing() else {
+            return Ok(false);
+        };
+        let current = self.current();
+        let snapshot = &current.snapshot;
+        let most = COMPARED_PAGES.min(COMPARED_BYTES / snapshot.page_size().bytes());
+        let pages = (at.next.get()..).take(most.min(at.left()) as usize);
+        let hash = |page| match snapshot.db_size().contains(page) {
+            true => Ok(Some(page_hash(&snapshot.read(page)?))),
+            false => Ok(None),
+        };
+        let hashes: Result<Vec<_>, ServerError> = pages.filter_map(PageNo::new).map(hash).collect();
+        let left = self.history.compare(current.record(), at, &hashes?)?;
+        *self.comparing.lock() = left;
+        if left.is_none() {
+            tracing::debug!(path = %self.files.path().display(), "every page was compared with the page history");
+        }
+        Ok(left.is_some())
+    }
+
     fn save_position(&self) -> Result<(), ServerError> {
         let current = self.current();
         if !current.snapshot.is_main_only() {
@@ -383,43 +429,5 @@ fn changes_between<'a>(
                 after: new.map(|new| page_hash(&new)),
             })
         })
-    })
-}
-
-/// What differs between the pages that the history knows by their hashes and a snapshot.
-fn differences<'a>(
-    history: &'a dyn History,
-    old_size: PageCount,
-    snapshot: &'a Snapshot,
-) -> impl Iterator<Item = Result<Change, HistoryError>> + 'a {
-    let mut hashes = Vec::new().into_iter();
-    old_size.max(snapshot.db_size()).iter().filter_map(move |page| {
-        let mut known = || -> Result<Option<u64>, HistoryError> {
-            if !old_size.contains(page) {
-                return Ok(None);
-            }
-            if hashes.len() == 0 {
-                hashes = history.hashes(page, HASHES_AT_A_TIME)?.into_iter();
-            }
-            Ok(hashes.next())
-        };
-        let new = match snapshot.db_size().contains(page) {
-            true => snapshot.read(page).map(|data| Some(page_hash(&data))),
-            false => Ok(None),
-        };
-        let (old, new) = match (known(), new) {
-            (Ok(old), Ok(new)) => (old, new),
-            (Err(e), _) => return Some(Err(e)),
-            (_, Err(e)) => return Some(Err(e.into())),
-        };
-        let before = match old_size.contains(page) {
-            true => Before::Lost,
-            false => Before::Absent,
-        };
-        (old != new).then_some(Ok(Change {
-            page,
-            before,
-            after: new,
-        }))
     })
 }

@@ -27,8 +27,6 @@ pub enum Before {
     Page(Bytes),
     /// The database was shorter.
     Absent,
-    /// Nobody saw it.
-    Lost,
 }
 
 /// A page at a revision, as far as the history knows.
@@ -36,8 +34,30 @@ pub enum Before {
 pub enum Kept {
     /// It was not changed since: the current page.
     Unchanged,
+    /// The current page, if it has this hash; else it was overwritten while nobody looked. It is not compared yet.
+    UnchangedIf(u64),
     /// These bytes.
     Page(Bytes),
+    /// It was overwritten while nobody looked.
+    Lost,
+}
+
+/// How far the comparison of all pages with their hashes is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Comparison {
+    /// The revision that began with it.
+    pub seq: Seq,
+    /// The pages from this one on are still to be compared.
+    pub next: PageNo,
+    /// As many pages as there are to compare in all.
+    pub pages: PageCount,
+}
+
+impl Comparison {
+    /// Pages that are still to be compared.
+    pub fn left(&self) -> u32 {
+        self.pages.0.saturating_sub(self.next.get() - 1)
+    }
 }
 
 /// How much is kept.
@@ -89,14 +109,34 @@ pub trait History: Send + Sync + fmt::Debug {
     /// This life of the history, and the page size it is for; `None` = it is new: [`History::begin`] it.
     fn generation(&self) -> Result<Option<(Generation, PageSize)>, HistoryError>;
 
-    /// Forgets everything and begins a new life with revision 1, whose pages have these hashes (all of them, in order).
+    /// Forgets everything and begins a new life with revision 1, and with a comparison that notes its hashes.
     fn begin(
         &self,
         page_size: PageSize,
         db_size: PageCount,
         unix_ms: i64,
-        hashes: &mut dyn Iterator<Item = Result<u64, HistoryError>>,
     ) -> Result<Generation, HistoryError>;
+
+    /// Adds the revision after `after`, between which nobody looked at the database, and begins its comparison. One that is not
+    /// finished ends: the revisions since it began are no longer kept.
+    fn resume(
+        &self,
+        after: RevisionRecord,
+        db_size: PageCount,
+        unix_ms: i64,
+    ) -> Result<RevisionRecord, HistoryError>;
+
+    /// The comparison that is not finished.
+    fn comparison(&self) -> Result<Option<Comparison>, HistoryError>;
+
+    /// Compares the next pages, from `at.next` on: these are their hashes at the latest revision, which is `latest`; `None` = the
+    /// database is shorter. What differs was changed by the revision `at.seq`, and what it was is lost. Returns what is left.
+    fn compare(
+        &self,
+        latest: RevisionRecord,
+        at: Comparison,
+        hashes: &[Option<u64>],
+    ) -> Result<Option<Comparison>, HistoryError>;
 
     /// Lets this life end: there is no [`History::generation`] from here on, until [`History::begin`].
     fn forget(&self) -> Result<(), HistoryError>;
@@ -113,7 +153,8 @@ pub trait History: Send + Sync + fmt::Debug {
     /// again: it may be a copy, restored from a backup, of one that has given out the next numbers already.
     fn leap(&self);
 
-    /// Adds the revision after `after`, durably, all or nothing. `None` and nothing is added if there is no change.
+    /// Adds the revision after `after`, durably, all or nothing. `None` and nothing is added if there is no change. Pages that
+    /// it changes and that are not compared yet are compared.
     fn record(
         &self,
         after: RevisionRecord,
@@ -128,14 +169,11 @@ pub trait History: Send + Sync + fmt::Debug {
     /// These pages at a revision that is kept, in the order asked. They must lie within its size.
     fn pages_at(&self, seq: Seq, pages: &[PageNo]) -> Result<Vec<Kept>, HistoryError>;
 
-    /// Page numbers that revisions in `(since, until]` changed, added or took away.
+    /// Page numbers that revisions in `(since, until]` changed, added or took away, as far as they are compared.
     fn changed(&self, since: Seq, until: Seq) -> Result<RoaringBitmap, HistoryError>;
 
-    /// Page numbers whose bytes at a revision are gone.
+    /// Page numbers whose bytes at a revision are gone, as far as they are compared.
     fn lost(&self, seq: Seq) -> Result<RoaringBitmap, HistoryError>;
-
-    /// Hashes of the latest revision's pages, from `from` up, at most `limit`.
-    fn hashes(&self, from: PageNo, limit: u32) -> Result<Vec<u64>, HistoryError>;
 
     /// The position stored last, and the revision it belongs to.
     fn position(&self) -> Result<Option<(Seq, Position)>, HistoryError>;

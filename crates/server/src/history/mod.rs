@@ -6,9 +6,12 @@
 //! that it has given out is never given out again for another state.
 
 mod api;
+mod comparing;
 pub(crate) mod revision;
 mod sqlite;
 
-pub use api::{Before, Change, Changes, History, HistorySize, Kept, Position, Pruned, Retention, page_hash};
+pub use api::{
+    Before, Change, Changes, Comparison, History, HistorySize, Kept, Position, Pruned, Retention, page_hash,
+};
 pub use revision::{Generation, RevisionRecord, Seq};
 pub use sqlite::SqliteHistory;

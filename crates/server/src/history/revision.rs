@@ -9,6 +9,9 @@ use partial_sync_core::{PageCount, Revision};
 pub struct Seq(pub u64);
 
 impl Seq {
+    /// The one that a history begins with.
+    pub const FIRST: Self = Self(1);
+
     /// The one after this.
     pub const fn next(self) -> Self {
         Self(self.0 + 1)

@@ -5,7 +5,7 @@
 //! revisions(seq, time, db_size, bytes, lost)   the kept revisions; the lowest seq is the oldest that can be asked for
 //! preimages(id, page, seq, data)          what `page` was before revision `seq`: its bytes, compressed when that makes
 //!                                         them fewer; NULL when it was not there, or lost (revisions.lost)
-//! hashes(page, hash)                      the pages of the latest revision
+//! hashes(page, hash)                      the pages of the latest revision; see `comparing`, whose tables are here too
 //! ```
 //! synchronous=FULL: a revision that a client has seen survives a power cut, so that its number never comes to mean
 //! another state; nor does it when this file is restored from a backup, because the numbers leap at every start. One
@@ -28,12 +28,15 @@ use roaring::RoaringBitmap;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use super::{
-    api::{Before, Changes, History, HistorySize, Kept, Position, Pruned, Retention},
+    api::{Before, Changes, Comparison, History, HistorySize, Kept, Position, Pruned, Retention, page_hash},
+    comparing::{self, Comparing, comparison, in_gap},
     revision::{Generation, RevisionRecord, Seq},
 };
 use crate::{error::HistoryError, file_id::FileId};
 
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
+/// Of 0.1.0, where every page was compared before a revision was made.
+const FORMAT_WITHOUT_COMPARISONS: i64 = 1;
 const PRUNE_STEP: u32 = 512;
 /// Connections that read at the same time; others wait.
 const MOST_READERS: usize = 8;
@@ -42,6 +45,8 @@ const IDLE_READERS: usize = 2;
 const COMPRESSION: i32 = 1;
 /// Far more than the revisions that a server makes between two starts; half a million leaps fit into a number.
 const LONGEST_LEAP: u64 = 1 << 44;
+const SET_HASH: &str = "REPLACE INTO hashes(page, hash) VALUES (?, ?)";
+const UNSET_HASH: &str = "DELETE FROM hashes WHERE page = ?";
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS revisions(
@@ -129,7 +134,7 @@ impl SqliteHistory {
     /// A history that is gone with the process, for where no file can be written.
     pub fn in_memory() -> Result<Self, HistoryError> {
         let connection = Connection::open_in_memory()?;
-        connection.execute_batch(SCHEMA)?;
+        Self::make_tables(&connection)?;
         Ok(Self {
             path: None,
             ids: Vec::new(),
@@ -176,12 +181,18 @@ impl SqliteHistory {
     fn connect(path: &Path, files: Option<&Files>) -> Result<Connection, HistoryError> {
         let connection = Self::tune(Self::connection(path, files)?)?;
         connection.execute_batch("PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL;")?;
-        connection.execute_batch(SCHEMA)?;
-        let format: Option<i64> = meta(&connection, "format")?;
-        if format.is_some_and(|format| format != FORMAT) {
-            return Err(HistoryError::Damaged(format!("its format is not {FORMAT}")));
+        Self::make_tables(&connection)?;
+        match meta(&connection, "format")? {
+            None | Some(FORMAT) => {}
+            Some(FORMAT_WITHOUT_COMPARISONS) => set_meta(&connection, "format", FORMAT)?,
+            Some(_) => return Err(HistoryError::Damaged(format!("its format is not {FORMAT}"))),
         }
         Ok(connection)
+    }
+
+    fn make_tables(connection: &Connection) -> Result<(), HistoryError> {
+        connection.execute_batch(SCHEMA)?;
+        Ok(connection.execute_batch(comparing::SCHEMA)?)
     }
 
     fn tune(connection: Connection) -> Result<Connection, HistoryError> {
@@ -191,6 +202,10 @@ impl SqliteHistory {
         )?;
         connection.set_prepared_statement_cache_capacity(32);
         Ok(connection)
+    }
+
+    fn seq_after(&self, latest: RevisionRecord) -> Seq {
+        Seq(latest.seq.next().0 + self.leap.load(Relaxed))
     }
 
     /// Runs `work` in one read transaction.
@@ -270,29 +285,80 @@ impl History for SqliteHistory {
         page_size: PageSize,
         db_size: PageCount,
         unix_ms: i64,
-        hashes: &mut dyn Iterator<Item = Result<u64, HistoryError>>,
     ) -> Result<Generation, HistoryError> {
         let generation = Generation(fastrand::u64(1..));
         let mut writer = self.writer.lock();
         let db = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         db.execute_batch(
-            "DELETE FROM meta; DELETE FROM revisions; DELETE FROM preimages; DELETE FROM hashes;",
+            "DELETE FROM meta; DELETE FROM revisions; DELETE FROM preimages; DELETE FROM hashes;
+             DELETE FROM comparison; DELETE FROM gaps;",
         )?;
         set_meta(&db, "format", FORMAT)?;
         set_meta(&db, "generation", generation.0 as i64)?;
         set_meta(&db, "page_size", page_size.bytes())?;
-        db.execute(
-            "INSERT INTO revisions(seq, time, db_size, bytes, lost) VALUES (1, ?, ?, 0, 0)",
-            params![unix_ms, db_size.0],
-        )?;
-        {
-            let mut insert = db.prepare("INSERT INTO hashes(page, hash) VALUES (?, ?)")?;
-            for (page, hash) in (1u32..).zip(hashes) {
-                insert.execute(params![page, hash? as i64])?;
-            }
-        }
+        add_revision(&db, Seq::FIRST, unix_ms, db_size, 0)?;
+        comparing::begin(&db, Seq::FIRST)?;
         db.commit()?;
         Ok(generation)
+    }
+
+    fn resume(
+        &self,
+        after: RevisionRecord,
+        db_size: PageCount,
+        unix_ms: i64,
+    ) -> Result<RevisionRecord, HistoryError> {
+        let mut writer = self.writer.lock();
+        let db = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        check_latest(&db, after)?;
+        let seq = self.seq_after(after);
+        add_revision(&db, seq, unix_ms, db_size, 0)?;
+        comparing::begin(&db, seq)?;
+        db.commit()?;
+        self.leap.store(0, Relaxed);
+        Ok(RevisionRecord { seq, db_size })
+    }
+
+    fn comparison(&self) -> Result<Option<Comparison>, HistoryError> {
+        self.reading(comparison)
+    }
+
+    fn compare(
+        &self,
+        latest: RevisionRecord,
+        at: Comparison,
+        hashes: &[Option<u64>],
+    ) -> Result<Option<Comparison>, HistoryError> {
+        let mut writer = self.writer.lock();
+        let db = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        check_latest(&db, latest)?;
+        let Some(mut comparing) = Comparing::of(&db)? else {
+            return Ok(None);
+        };
+        if comparing.at().next != at.next || comparing.at().seq != at.seq {
+            return Ok(Some(comparing.at()));
+        }
+        {
+            let mut set = db.prepare_cached(SET_HASH)?;
+            let mut unset = db.prepare_cached(UNSET_HASH)?;
+            for (page, hash) in (at.next.get()..).zip(hashes) {
+                match comparing.differs(page, *hash)? {
+                    false => 0,
+                    true => match hash {
+                        Some(hash) => set.execute(params![page, *hash as i64])?,
+                        None => unset.execute([page])?,
+                    },
+                };
+            }
+        }
+        let last = comparing.at().pages.0;
+        comparing.finish()?;
+        let next = u64::from(at.next.get()) + hashes.len() as u64;
+        let next = u32::try_from(next).ok().filter(|next| *next <= last);
+        comparing::advance(&db, next.and_then(PageNo::new))?;
+        let left = comparison(&db)?;
+        db.commit()?;
+        Ok(left)
     }
 
     fn forget(&self) -> Result<(), HistoryError> {
@@ -332,32 +398,27 @@ impl History for SqliteHistory {
     ) -> Result<Option<RevisionRecord>, HistoryError> {
         let mut writer = self.writer.lock();
         let db = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let found = latest(&db)?;
-        if found != after {
-            return Err(HistoryError::Conflict {
-                expected: after.seq,
-                found: found.seq,
-            });
-        }
-        let seq = Seq(after.seq.next().0 + self.leap.load(Relaxed));
-        let (mut count, mut bytes, mut lost) = (0u64, 0u64, false);
+        check_latest(&db, after)?;
+        let seq = self.seq_after(after);
+        let (mut count, mut bytes) = (0u64, 0u64);
         {
+            let mut comparing = Comparing::of(&db)?;
             let mut keep = db.prepare_cached("INSERT INTO preimages(page, seq, data) VALUES (?, ?, ?)")?;
-            let mut hash = db.prepare_cached("REPLACE INTO hashes(page, hash) VALUES (?, ?)")?;
-            let mut gone = db.prepare_cached("DELETE FROM hashes WHERE page = ?")?;
+            let mut hash = db.prepare_cached(SET_HASH)?;
+            let mut gone = db.prepare_cached(UNSET_HASH)?;
             let mut zstd = zstd::bulk::Compressor::new(COMPRESSION).map_err(damaged)?;
             for change in changes {
                 let change = change?;
                 let page = change.page.get();
                 count += 1;
-                let data = match &change.before {
-                    Before::Page(page) => Some(squeeze(&mut zstd, page)),
+                let before = match &change.before {
+                    Before::Page(page) => Some(page),
                     Before::Absent => None,
-                    Before::Lost => {
-                        lost = true;
-                        None
-                    }
                 };
+                if let Some(comparing) = &mut comparing {
+                    comparing.differs(page, before.map(|page| page_hash(page)))?;
+                }
+                let data = before.map(|page| squeeze(&mut zstd, page));
                 bytes += data.as_ref().map_or(0, |data| data.len() as u64);
                 keep.execute(params![page, seq.0 as i64, data])?;
                 match change.after {
@@ -365,14 +426,12 @@ impl History for SqliteHistory {
                     None => gone.execute([page])?,
                 };
             }
+            comparing.map(Comparing::finish).transpose()?;
         }
         if count == 0 && db_size == after.db_size {
             return Ok(None);
         }
-        db.execute(
-            "INSERT INTO revisions(seq, time, db_size, bytes, lost) VALUES (?, ?, ?, ?, ?)",
-            params![seq.0 as i64, unix_ms, db_size.0, bytes as i64, lost],
-        )?;
+        add_revision(&db, seq, unix_ms, db_size, bytes)?;
         db.commit()?;
         self.leap.store(0, Relaxed);
         Ok(Some(RevisionRecord { seq, db_size }))
@@ -387,6 +446,9 @@ impl History for SqliteHistory {
             // In the same transaction as the look-ups: what is read below has not been pruned.
             kept(db, seq)?;
             let page_size: u32 = meta(db, "page_size")?.unwrap_or_default();
+            let comparing = comparison(db)?.filter(|comparing| comparing.seq > seq);
+            let size = latest(db)?.db_size;
+            let mut hash = db.prepare_cached("SELECT hash FROM hashes WHERE page = ?")?;
             let mut find = db.prepare_cached(
                 "SELECT data FROM preimages WHERE page = ? AND seq > ? ORDER BY seq LIMIT 1",
             )?;
@@ -395,9 +457,14 @@ impl History for SqliteHistory {
                     .query_row(params![page.get(), seq.0 as i64], |row| row.get(0))
                     .optional()?;
                 match found {
+                    None if !size.contains(*page) => Ok(Kept::Lost),
+                    None if comparing.is_some_and(|comparing| *page >= comparing.next) => {
+                        let hash: Option<i64> = hash.query_row([page.get()], |row| row.get(0)).optional()?;
+                        Ok(hash.map_or(Kept::Lost, |hash| Kept::UnchangedIf(hash as u64)))
+                    }
                     None => Ok(Kept::Unchanged),
                     Some(Some(data)) => unsqueeze(data, page_size as usize).map(Kept::Page),
-                    Some(None) => Err(HistoryError::Lost { seq, page: *page }),
+                    Some(None) => Ok(Kept::Lost),
                 }
             };
             pages.iter().map(find).collect()
@@ -419,23 +486,26 @@ impl History for SqliteHistory {
     fn lost(&self, seq: Seq) -> Result<RoaringBitmap, HistoryError> {
         self.reading(|db| {
             let RevisionRecord { db_size, .. } = kept(db, seq)?;
-            pages(
+            let mut lost = pages(
                 db,
                 "SELECT gone.page FROM revisions AS r CROSS JOIN preimages AS gone ON gone.seq = r.seq
                  WHERE r.seq > ?1 AND r.lost AND gone.data IS NULL AND gone.page <= ?2 AND NOT EXISTS (
                      SELECT 1 FROM preimages AS older
                      WHERE older.page = gone.page AND older.seq > ?1 AND older.seq < gone.seq)",
                 (seq.0 as i64, i64::from(db_size.0)),
-            )
-        })
-    }
-
-    fn hashes(&self, from: PageNo, limit: u32) -> Result<Vec<u64>, HistoryError> {
-        self.reading(|db| {
-            let mut find =
-                db.prepare_cached("SELECT hash FROM hashes WHERE page >= ? ORDER BY page LIMIT ?")?;
-            let rows = find.query_map([from.get(), limit], |row| row.get::<_, i64>(0))?;
-            rows.map(|hash| Ok(hash? as u64)).collect()
+            )?;
+            let latest = latest(db)?.db_size;
+            if db_size > latest {
+                // What was there and is not any more was recorded, or nobody saw it go.
+                let mut unseen = RoaringBitmap::from_iter(latest.0 + 1..=db_size.0);
+                unseen -= pages(
+                    db,
+                    "SELECT page FROM preimages WHERE page > ?1 AND page <= ?2 AND seq > ?3",
+                    params![latest.0, db_size.0, seq.0 as i64],
+                )?;
+                lost |= unseen;
+            }
+            Ok(lost)
         })
     }
 
@@ -474,6 +544,7 @@ impl History for SqliteHistory {
             .unwrap_or(oldest)
             .clamp(oldest, latest.seq.0 as i64);
         db.execute("DELETE FROM revisions WHERE seq < ?", [oldest_kept])?;
+        db.execute("DELETE FROM gaps WHERE until <= ?", [oldest_kept])?;
         let gone = db.execute(
             "DELETE FROM preimages WHERE id IN (SELECT id FROM preimages WHERE seq <= ? LIMIT ?)",
             params![oldest_kept, PRUNE_STEP],
@@ -500,8 +571,12 @@ impl History for SqliteHistory {
     fn size(&self) -> Result<HistorySize, HistoryError> {
         self.reading(|db| {
             Ok(db.query_row(
-                "SELECT count(*), coalesce(sum(bytes), 0),
-                     (SELECT time FROM revisions ORDER BY seq LIMIT 1) FROM revisions",
+                "SELECT
+                     (SELECT count(*) FROM revisions WHERE NOT EXISTS (
+                         SELECT 1 FROM gaps WHERE first <= seq AND until > seq)),
+                     (SELECT coalesce(sum(bytes), 0) FROM revisions),
+                     (SELECT time FROM revisions WHERE NOT EXISTS (
+                         SELECT 1 FROM gaps WHERE first <= seq AND until > seq) ORDER BY seq LIMIT 1)",
                 [],
                 |row| {
                     Ok(HistorySize {
@@ -540,6 +615,31 @@ fn too_many_bytes(db: &Connection, most: i64) -> Result<Option<i64>, HistoryErro
     Ok(last)
 }
 
+fn add_revision(
+    db: &Connection,
+    seq: Seq,
+    unix_ms: i64,
+    db_size: PageCount,
+    bytes: u64,
+) -> Result<(), HistoryError> {
+    db.execute(
+        "INSERT INTO revisions(seq, time, db_size, bytes, lost) VALUES (?, ?, ?, ?, 0)",
+        params![seq.0 as i64, unix_ms, db_size.0, bytes as i64],
+    )?;
+    Ok(())
+}
+
+fn check_latest(db: &Connection, expected: RevisionRecord) -> Result<(), HistoryError> {
+    let found = latest(db)?;
+    match found == expected {
+        true => Ok(()),
+        false => Err(HistoryError::Conflict {
+            expected: expected.seq,
+            found: found.seq,
+        }),
+    }
+}
+
 fn latest(db: &Connection) -> Result<RevisionRecord, HistoryError> {
     let mut find = db.prepare_cached("SELECT seq, db_size FROM revisions ORDER BY seq DESC LIMIT 1")?;
     Ok(find.query_row([], record_of)?)
@@ -551,6 +651,7 @@ fn kept(db: &Connection, seq: Seq) -> Result<RevisionRecord, HistoryError> {
     };
     let mut find = db.prepare_cached("SELECT seq, db_size FROM revisions WHERE seq = ?")?;
     match find.query_row([wanted], record_of).optional()? {
+        Some(_) if in_gap(db, wanted)? => Err(HistoryError::Expired(seq)),
         Some(record) => Ok(record),
         None => {
             let oldest: i64 = db.query_row("SELECT min(seq) FROM revisions", [], |row| row.get(0))?;

@@ -18,3 +18,10 @@ pub(super) fn ids_of(pages: &RoaringBitmap) -> RoaringBitmap {
         .map(|page| page.id().0)
         .collect()
 }
+
+/// The ids from that of a page on.
+pub(super) fn not_before(ids: &RoaringBitmap, page: PageNo) -> RoaringBitmap {
+    let mut ids = ids.clone();
+    ids.remove_range(..page.id().0);
+    ids
+}

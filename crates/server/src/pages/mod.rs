@@ -113,6 +113,7 @@ impl PagesEndpoint {
         let (turns, stopping) = (&self.read_turns, self.stopping.clone());
         let revisions = selection::resolve(follower, &request, turns, self.longest_poll, stopping).await?;
         drop(polling);
+        selection::compared(follower, &revisions, &request, self.longest_poll, &self.stopping).await?;
         let reader = RevisionReader::new(Arc::clone(follower), revisions.at);
         let header = PullUpdatesHeader::new(
             &revisions.revision,

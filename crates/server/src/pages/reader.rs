@@ -6,12 +6,15 @@ use bytes::Bytes;
 use partial_sync_core::{PageId, PageNo, PageSize};
 use roaring::RoaringBitmap;
 
-use super::ids::ids_of;
+use super::ids::{ids_of, not_before};
 use crate::{
     error::{HistoryError, ServerError},
     follow::{Current, Follower},
-    history::{Kept, RevisionRecord, Seq},
+    history::{Kept, RevisionRecord, Seq, page_hash},
 };
+
+/// Pages that are compared at a time.
+const AT_A_TIME: usize = 64;
 
 /// Reads pages of one revision. Holds no snapshot between two calls; all calls block.
 #[derive(Clone, Debug)]
@@ -51,34 +54,72 @@ impl RevisionReader {
             let (page, size) = (*beyond, self.at.db_size);
             return Err(ServerError::NoSuchPage { page, size }.into());
         }
+        let found = self.look(pages)?;
+        let found = pages.iter().zip(found).map(|(page, data)| {
+            data.ok_or(HistoryError::Lost {
+                seq: self.at.seq,
+                page: *page,
+            })
+        });
+        found.collect()
+    }
+
+    /// The same; `None` = what the page was is gone.
+    fn look(&self, pages: &[PageNo]) -> Result<Vec<Option<Bytes>>, HistoryError> {
         // The snapshot first, the history second: a page without a pre-image after our revision is then in the snapshot
         // as it was at our revision, even if the next revision is being recorded meanwhile.
         let current = self.follower.current();
         let snapshot = &current.snapshot;
         if current.seq == self.at.seq {
-            return pages.iter().map(|page| Ok(snapshot.read(*page)?)).collect();
+            return pages.iter().map(|page| Ok(Some(snapshot.read(*page)?))).collect();
         }
         let kept = self.follower.history().pages_at(self.at.seq, pages);
         // Before its outcome: after the end, the same numbers are other revisions.
         self.follower.check_open()?;
-        let kept = kept?;
-        let one = |(page, kept): (&PageNo, Kept)| match kept {
-            Kept::Page(data) => Ok(data),
-            Kept::Unchanged => Ok(snapshot.read(*page)?),
+        let one = |(page, kept): (&PageNo, Kept)| {
+            Ok(match kept {
+                Kept::Page(data) => Some(data),
+                Kept::Unchanged => Some(snapshot.read(*page)?),
+                Kept::UnchangedIf(hash) if snapshot.db_size().contains(*page) => {
+                    Some(snapshot.read(*page)?).filter(|data| page_hash(data) == hash)
+                }
+                Kept::UnchangedIf(_) | Kept::Lost => None,
+            })
         };
-        pages.iter().zip(kept).map(one).collect()
+        pages.iter().zip(kept?).map(one).collect()
     }
 
-    /// The page numbers that differ between an earlier revision and this one, or may.
-    pub fn changed_since(&self, since: Seq) -> Result<RoaringBitmap, HistoryError> {
-        match since == self.at.seq {
-            true => Ok(RoaringBitmap::new()),
-            false => {
-                let changed = self.follower.history().changed(since, self.at.seq);
-                self.follower.check_open()?;
-                changed
-            }
+    /// Those of the page ids that differ between an earlier revision and this one, or may.
+    pub(super) fn changed_since(
+        &self,
+        since: RevisionRecord,
+        among: &RoaringBitmap,
+    ) -> Result<RoaringBitmap, HistoryError> {
+        if since.seq == self.at.seq {
+            return Ok(RoaringBitmap::new());
         }
+        // Before the history is asked: what is compared later is in its answer.
+        let uncompared = match self.follower.comparing() {
+            Some(comparing) if comparing.seq > self.at.seq => RoaringBitmap::new(),
+            _ => self.uncompared(since.seq, among),
+        };
+        let changed = self.follower.history().changed(since.seq, self.at.seq);
+        self.follower.check_open()?;
+        let mut changed = ids_of(&changed?) & among;
+        let before = Self::new(Arc::clone(&self.follower), since);
+        for pages in chunks(&(uncompared - &changed)) {
+            let (old, new) = pages.split_at(pages.partition_point(|page| since.db_size.contains(*page)));
+            let same = before.look(old)?;
+            let differ = old.iter().zip(same).filter(|(_, same)| same.is_none());
+            changed.extend(differ.map(|(page, _)| page).chain(new).map(|page| page.id().0));
+        }
+        Ok(changed)
+    }
+
+    /// Those of the page ids of which the history does not know yet whether they are as they were at a revision.
+    fn uncompared(&self, at: Seq, among: &RoaringBitmap) -> RoaringBitmap {
+        let comparing = self.follower.comparing().filter(|comparing| at < comparing.seq);
+        comparing.map_or_else(RoaringBitmap::new, |comparing| not_before(among, comparing.next))
     }
 
     /// Fails if one of these page ids is no longer to be had at this revision.
@@ -86,15 +127,25 @@ impl RevisionReader {
         if ids.is_empty() || self.follower.current().seq == self.at.seq {
             return Ok(());
         }
+        let uncompared = self.uncompared(self.at.seq, ids);
         let lost = self.follower.history().lost(self.at.seq);
         self.follower.check_open()?;
         let lost = ids_of(&lost?);
-        match (&lost & ids).min().and_then(|id| PageId(id).no()) {
-            None => Ok(()),
-            Some(page) => Err(HistoryError::Lost {
+        if let Some(page) = (&lost & ids).min().and_then(|id| PageId(id).no()) {
+            return Err(HistoryError::Lost {
                 seq: self.at.seq,
                 page,
-            }),
+            });
         }
+        chunks(&uncompared).try_for_each(|pages| self.read(&pages).map(drop))
     }
+}
+
+/// The pages of these ids, a few at a time.
+fn chunks(ids: &RoaringBitmap) -> impl Iterator<Item = Vec<PageNo>> {
+    let mut pages = ids.iter().filter_map(|id| PageId(id).no());
+    std::iter::from_fn(move || {
+        let chunk: Vec<_> = pages.by_ref().take(AT_A_TIME).collect();
+        (!chunk.is_empty()).then_some(chunk)
+    })
 }

@@ -8,7 +8,7 @@ use roaring::RoaringBitmap;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    ids::{ids_below, ids_of},
+    ids::{ids_below, not_before},
     reader::RevisionReader,
     refusal::Refusal,
     turns::ReadTurns,
@@ -16,8 +16,13 @@ use super::{
 use crate::{
     error::HistoryError,
     follow::{Current, Follower},
-    history::RevisionRecord,
+    history::{Comparison, RevisionRecord},
 };
+
+/// Pages that a request compares by itself with the page history; more are compared in the order of the file.
+const COMPARED_BY_A_REQUEST: u64 = 8192;
+/// How long a request waits for more, if its long poll does not wait longer.
+const COMPARING: Duration = Duration::from_secs(10);
 
 /// The revision to answer with, and the one to compare it with.
 #[derive(Debug)]
@@ -111,24 +116,66 @@ async fn named(
     Ok(found?)
 }
 
+/// Waits until few of the pages that the answer depends on are still to be compared with the page history, and helps.
+pub(super) async fn compared(
+    follower: &Arc<Follower>,
+    revisions: &Revisions,
+    request: &PagesRequest,
+    longest_poll: Duration,
+    stopping: &watch::Receiver<bool>,
+) -> Result<(), Refusal> {
+    let oldest = revisions.since.unwrap_or(revisions.at).seq;
+    let knows_less = |comparing: &Comparison| oldest < comparing.seq;
+    if !follower
+        .comparing()
+        .is_some_and(|comparing| knows_less(&comparing))
+    {
+        return Ok(());
+    }
+    let mut chosen = chosen(revisions, request);
+    let wait = request.long_poll.unwrap_or_default().min(longest_poll);
+    let until = Instant::now() + wait.max(COMPARING);
+    while let Some(comparing) = follower.comparing().filter(knows_less) {
+        chosen = not_before(&chosen, comparing.next);
+        if chosen.len() <= COMPARED_BY_A_REQUEST {
+            break;
+        }
+        if Instant::now() >= until || *stopping.borrow() {
+            return Err(Refusal::busy(format!(
+                "the server compares the database with its page history, as it may have changed while no server ran; {} of \
+                 {} pages are left: try again later",
+                comparing.left(),
+                comparing.pages.0
+            )));
+        }
+        follower.compare().await?;
+    }
+    Ok(())
+}
+
+/// The ids of the pages that a request asks about.
+fn chosen(revisions: &Revisions, request: &PagesRequest) -> RoaringBitmap {
+    let all = ids_below(revisions.at.db_size);
+    match (&request.select, &request.query, revisions.since) {
+        (PageSelector::Ids(ids), ..) => ids & &all,
+        (PageSelector::All, Some(_), None) => RoaringBitmap::new(),
+        (PageSelector::All, ..) => all,
+    }
+}
+
 /// The ids of the pages that a request selects, within the size of the database.
 pub(super) fn selected(
     reader: &RevisionReader,
     revisions: &Revisions,
     request: &PagesRequest,
 ) -> Result<RoaringBitmap, HistoryError> {
-    let all = ids_below(revisions.at.db_size);
-    let chosen = match (&request.select, &request.query, revisions.since) {
-        (PageSelector::Ids(ids), ..) => ids & &all,
-        (PageSelector::All, Some(_), None) => RoaringBitmap::new(),
-        (PageSelector::All, ..) => all.clone(),
-    };
+    let chosen = chosen(revisions, request);
     let Some(since) = revisions.since else {
         return Ok(chosen);
     };
-    let mut pages = chosen & ids_of(&reader.changed_since(since.seq)?);
+    let mut pages = reader.changed_since(since, &chosen)?;
     if let Some(required) = &request.require {
-        pages |= required & &all;
+        pages |= required & &ids_below(revisions.at.db_size);
     }
     // The last page of a database that has grown is always sent: a client makes its file longer by writing it.
     if let Some(last) = last_if_grown(since.db_size, revisions.at.db_size) {

@@ -9,7 +9,8 @@ use partial_sync_core::{PageCount, PageNo, PageSize};
 use partial_sync_server::{
     HistoryError, Retention, Server,
     history::{
-        Changes, Generation, History, HistorySize, Kept, Position, Pruned, RevisionRecord, Seq, SqliteHistory,
+        Changes, Comparison, Generation, History, HistorySize, Kept, Position, Pruned, RevisionRecord, Seq,
+        SqliteHistory,
     },
 };
 use partial_sync_transport::PagesRequest;
@@ -20,9 +21,11 @@ use crate::pages::support::{Client, TestDb, dump, insert};
 
 /// A history that cannot be written while its disk is full.
 #[derive(Debug)]
-struct OnDisk {
-    inner: SqliteHistory,
-    full: Arc<AtomicBool>,
+pub(super) struct OnDisk {
+    pub(super) inner: SqliteHistory,
+    pub(super) full: Arc<AtomicBool>,
+    /// Comparing gets nowhere.
+    pub(super) stuck: bool,
 }
 
 impl OnDisk {
@@ -45,9 +48,33 @@ impl History for OnDisk {
         page_size: PageSize,
         db_size: PageCount,
         unix_ms: i64,
-        hashes: &mut dyn Iterator<Item = Result<u64, HistoryError>>,
     ) -> Result<Generation, HistoryError> {
-        self.writing()?.begin(page_size, db_size, unix_ms, hashes)
+        self.writing()?.begin(page_size, db_size, unix_ms)
+    }
+
+    fn resume(
+        &self,
+        after: RevisionRecord,
+        db_size: PageCount,
+        unix_ms: i64,
+    ) -> Result<RevisionRecord, HistoryError> {
+        self.writing()?.resume(after, db_size, unix_ms)
+    }
+
+    fn comparison(&self) -> Result<Option<Comparison>, HistoryError> {
+        self.inner.comparison()
+    }
+
+    fn compare(
+        &self,
+        latest: RevisionRecord,
+        at: Comparison,
+        hashes: &[Option<u64>],
+    ) -> Result<Option<Comparison>, HistoryError> {
+        match self.stuck {
+            true => Ok(Some(at)),
+            false => self.writing()?.compare(latest, at, hashes),
+        }
     }
 
     fn forget(&self) -> Result<(), HistoryError> {
@@ -88,10 +115,6 @@ impl History for OnDisk {
         self.inner.lost(seq)
     }
 
-    fn hashes(&self, from: PageNo, limit: u32) -> Result<Vec<u64>, HistoryError> {
-        self.inner.hashes(from, limit)
-    }
-
     fn position(&self) -> Result<Option<(Seq, Position)>, HistoryError> {
         self.inner.position()
     }
@@ -122,7 +145,8 @@ async fn v8_kept_revisions_are_served_while_the_history_cannot_be_written() {
     let server = Server::builder(&db.path)
         .history(move |path| {
             let (inner, full) = (SqliteHistory::open(path)?, Arc::clone(&switch));
-            Ok(Arc::new(OnDisk { inner, full }))
+            let stuck = false;
+            Ok(Arc::new(OnDisk { inner, full, stuck }))
         })
         .listen("127.0.0.1:0")
         .await

@@ -2,8 +2,12 @@
 //! databases in a folder, a history whose disk is full.
 
 mod full_disk;
+mod live;
 mod many;
 mod polls;
 mod reach;
 mod replaced;
 mod second_server;
+mod start;
+mod start_meets;
+mod starts;

@@ -10,18 +10,17 @@ use partial_sync_server::{
 };
 use proptest::prelude::*;
 
-/// A state: the pages, and for each whether somebody saw it before it was overwritten.
+/// A state, and the bytes that it made the history keep.
 #[derive(Clone, Debug)]
 struct State {
     pages: Vec<Bytes>,
     bytes: u64,
-    lossy: bool,
 }
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// Page indexes that get a new content, the new size, and whether nobody saw what they were.
-    Commit(Vec<u8>, u8, bool),
+    /// Page indexes that get a new content, and the new size.
+    Commit(Vec<u8>, u8),
     /// Prune to so many per cent of what is stored.
     PruneBytes(u8),
     /// Prune what was replaced more than so many commits ago.
@@ -31,8 +30,7 @@ enum Op {
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
-        8 => (prop::collection::vec(0..12u8, 0..5), 1..12u8, prop::bool::weighted(0.1))
-            .prop_map(|(pages, size, lossy)| Op::Commit(pages, size, lossy)),
+        8 => (prop::collection::vec(0..12u8, 0..5), 1..12u8).prop_map(|(pages, size)| Op::Commit(pages, size)),
         1 => (0..120u8).prop_map(Op::PruneBytes),
         1 => (0..12u8).prop_map(Op::PruneAge),
         1 => Just(Op::Reopen),
@@ -53,21 +51,6 @@ fn content(random: &mut fastrand::Rng) -> Bytes {
     }
 }
 
-/// The page at a state, by the rule: `None` = lost.
-fn expected(states: &[State], at: usize, index: usize) -> Option<&Bytes> {
-    let changed = (at + 1..states.len()).find(|later| {
-        let (old, new) = (
-            states[later - 1].pages.get(index),
-            states[*later].pages.get(index),
-        );
-        old != new
-    });
-    match changed {
-        Some(later) if states[later].lossy => None,
-        _ => states[at].pages.get(index),
-    }
-}
-
 fn check(history: &dyn History, states: &[State], oldest_kept: usize) {
     let latest = states.len() - 1;
     let size = |at: usize| PageCount(states[at].pages.len() as u32);
@@ -79,8 +62,6 @@ fn check(history: &dyn History, states: &[State], oldest_kept: usize) {
             db_size: size(latest)
         }
     );
-    let hashes: Vec<u64> = states[latest].pages.iter().map(|page| page_hash(page)).collect();
-    assert_eq!(history.hashes(PageNo::FIRST, 100).unwrap(), hashes);
     assert!(matches!(
         history.revision(seq(latest + 1)),
         Err(HistoryError::Unknown(_))
@@ -101,27 +82,16 @@ fn check(history: &dyn History, states: &[State], oldest_kept: usize) {
     }
     for at in oldest_kept..=latest {
         assert_eq!(history.revision(seq(at)).unwrap().db_size, size(at));
-        let lost = history.lost(seq(at)).unwrap();
-        for index in 0..states[at].pages.len() {
-            let found = history.pages_at(seq(at), &[no(index)]);
-            let found = match found {
-                Ok(kept) => match kept.into_iter().next().unwrap() {
-                    Kept::Page(page) => Some(page),
-                    Kept::Unchanged => Some(states[latest].pages[index].clone()),
-                },
-                Err(HistoryError::Lost { page, .. }) => {
-                    assert_eq!(page, no(index));
-                    None
-                }
-                Err(e) => panic!("{e}"),
+        assert!(history.lost(seq(at)).unwrap().is_empty());
+        let pages: Vec<PageNo> = (0..states[at].pages.len()).map(no).collect();
+        let kept = history.pages_at(seq(at), &pages).unwrap();
+        for (index, kept) in kept.into_iter().enumerate() {
+            let found = match kept {
+                Kept::Page(page) => page,
+                Kept::Unchanged => states[latest].pages[index].clone(),
+                kept => panic!("{kept:?}"),
             };
-            assert_eq!(
-                found.as_ref(),
-                expected(states, at, index),
-                "page {} at {at}",
-                index + 1
-            );
-            assert_eq!(lost.contains(index as u32 + 1), found.is_none());
+            assert_eq!(found, states[at].pages[index], "page {} at {at}", index + 1);
         }
         for later in at..=latest {
             let differ = |index: &usize| {
@@ -147,14 +117,16 @@ proptest! {
         let path = folder.path().join("app.db");
         let mut random = fastrand::Rng::with_seed(seed);
         let mut history = SqliteHistory::open(&path).unwrap();
-        let first = State { pages: (0..3).map(|_| content(&mut random)).collect(), bytes: 0, lossy: false };
-        let mut hashes = first.pages.iter().map(|page| Ok(page_hash(page)));
-        history.begin(PageSize::new(SIZE as u32).unwrap(), PageCount(3), 0, &mut hashes).unwrap();
+        let first = State { pages: (0..3).map(|_| content(&mut random)).collect(), bytes: 0 };
+        history.begin(PageSize::new(SIZE as u32).unwrap(), PageCount(3), 0).unwrap();
+        let hashes: Vec<_> = first.pages.iter().map(|page| Some(page_hash(page))).collect();
+        let begun = history.comparison().unwrap().unwrap();
+        prop_assert_eq!(history.compare(history.latest().unwrap(), begun, &hashes).unwrap(), None);
         let mut states = vec![first];
         let mut oldest_kept = 0;
         for op in ops {
             match op {
-                Op::Commit(touched, size, lossy) => {
+                Op::Commit(touched, size) => {
                     let old = states.last().unwrap().clone();
                     let mut pages = old.pages.clone();
                     pages.truncate(size.into());
@@ -172,7 +144,6 @@ proptest! {
                             page: no(index),
                             before: match old.pages.get(index) {
                                 None => Before::Absent,
-                                Some(_) if lossy => Before::Lost,
                                 Some(page) => Before::Page(page.clone()),
                             },
                             after: pages.get(index).map(|page| page_hash(page)),
@@ -186,7 +157,6 @@ proptest! {
                     let stale = RevisionRecord { seq: Seq(states.len() as u64 + 1), ..after };
                     let refused = history.record(stale, after.db_size, 0, &mut std::iter::empty());
                     prop_assert!(matches!(refused, Err(HistoryError::Conflict { .. })), "{:?}", refused);
-                    let lossy = lossy && changes.iter().any(|change| change.before == Before::Lost);
                     let nothing = changes.is_empty();
                     let time = states.len() as i64;
                     let new = history
@@ -195,7 +165,7 @@ proptest! {
                     prop_assert_eq!(new.is_none(), nothing);
                     if !nothing {
                         let bytes = history.size().unwrap().bytes - before;
-                        states.push(State { pages, bytes, lossy });
+                        states.push(State { pages, bytes });
                     }
                 }
                 Op::PruneBytes(percent) => {

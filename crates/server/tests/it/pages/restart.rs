@@ -155,13 +155,13 @@ async fn without_its_history_or_with_a_broken_one_the_server_starts_and_old_revi
 }
 
 /// A server in a process of its own.
-struct Spawned {
+pub(crate) struct Spawned {
     child: Child,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Spawned {
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -177,7 +177,7 @@ impl Drop for Spawned {
 
 const CHILD: &str = "PARTIAL_SYNC_TEST_SERVE";
 
-fn spawn(db: &TestDb) -> Spawned {
+pub(crate) fn spawn(db: &TestDb) -> Spawned {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",

@@ -173,40 +173,13 @@ impl Client {
             .unwrap();
         if answer.status() != 200 {
             let status = answer.status().as_u16();
-            let text = answer.text().await.unwrap();
-            let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-            return Err(Refused {
-                status,
-                code: json["code"].as_str().unwrap().to_owned(),
-                message: json["message"].as_str().unwrap().to_owned(),
-            });
+            return Err(refusal(status, &answer.bytes().await.unwrap()));
         }
         assert_eq!(
             answer.headers()["partial-sync-features"],
             "hydrate, zstd, require"
         );
-        let mut frames = FrameDecoder::new();
-        frames.push(&answer.bytes().await.unwrap());
-        let header = frames.next(HEADER_LIMIT).unwrap().unwrap();
-        let (revision, size, _, encoding) = PullUpdatesHeader::decode(header).unwrap().check().unwrap();
-        let (mut pages, mut order) = (BTreeMap::new(), Vec::new());
-        while let Some(frame) = frames.next(PAGE_LIMIT).unwrap() {
-            let page = PageData::decode(frame).unwrap();
-            let data = match encoding {
-                PageEncoding::Raw => page.encoded_page,
-                PageEncoding::Zstd => zstd::bulk::decompress(&page.encoded_page, 65536).unwrap().into(),
-            };
-            let id = u32::try_from(page.page_id).unwrap();
-            assert!(pages.insert(id, data).is_none(), "page id {id} came twice");
-            order.push(id);
-        }
-        assert!(frames.is_at_boundary(), "the stream was cut");
-        Ok(Answer {
-            revision,
-            size: size.0,
-            pages,
-            order,
-        })
+        Ok(pages_of(&answer.bytes().await.unwrap()))
     }
 
     pub(crate) async fn latest(&self) -> Answer {
@@ -229,6 +202,42 @@ impl Client {
             ..PagesRequest::default()
         })
         .await
+    }
+}
+
+/// What an answer says instead of pages.
+pub(crate) fn refusal(status: u16, body: &[u8]) -> Refused {
+    let json: serde_json::Value = serde_json::from_slice(body).unwrap();
+    Refused {
+        status,
+        code: json["code"].as_str().unwrap().to_owned(),
+        message: json["message"].as_str().unwrap().to_owned(),
+    }
+}
+
+/// The pages of an answer.
+pub(crate) fn pages_of(body: &[u8]) -> Answer {
+    let mut frames = FrameDecoder::new();
+    frames.push(body);
+    let header = frames.next(HEADER_LIMIT).unwrap().unwrap();
+    let (revision, size, _, encoding) = PullUpdatesHeader::decode(header).unwrap().check().unwrap();
+    let (mut pages, mut order) = (BTreeMap::new(), Vec::new());
+    while let Some(frame) = frames.next(PAGE_LIMIT).unwrap() {
+        let page = PageData::decode(frame).unwrap();
+        let data = match encoding {
+            PageEncoding::Raw => page.encoded_page,
+            PageEncoding::Zstd => zstd::bulk::decompress(&page.encoded_page, 65536).unwrap().into(),
+        };
+        let id = u32::try_from(page.page_id).unwrap();
+        assert!(pages.insert(id, data).is_none(), "page id {id} came twice");
+        order.push(id);
+    }
+    assert!(frames.is_at_boundary(), "the stream was cut");
+    Answer {
+        revision,
+        size: size.0,
+        pages,
+        order,
     }
 }
 
