@@ -43,6 +43,76 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Compare the pages of a replica with the remote's
     Verify(OnReplica),
+    /// Make keys and tokens for `serve`, and look into tokens
+    #[command(subcommand)]
+    Token(Token),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Make a key that signs tokens, and beside it, in a file that ends in .pub, the public key that checks them
+    Key(TokenKey),
+    /// Sign a token and print it
+    Create(TokenCreate),
+    /// Print what a token says; its signature is not checked
+    Show(TokenShow),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TokenKey {
+    /// The file to make; it must not be there yet
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TokenCreate {
+    /// The key to sign with: an Ed25519 private key (PEM), or `hmac:` and a secret. In the environment: the key itself in
+    /// PARTIAL_SYNC_SIGNING_KEY
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// How long the token is good, like 12h or 30d; or `never`: it does not expire
+    #[arg(long, value_name = "TIME", value_parser = expiration)]
+    pub expiration: Expiration,
+    /// Only for this database: the name of its file, without .db; may be given several times. Without it, for all
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub database: Vec<String>,
+    /// Only to read
+    #[arg(long)]
+    pub read_only: bool,
+    /// Who it is for; tokens of one subject share what one caller may use of the server
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub subject: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TokenShow {
+    /// A file with the token; without it, or with `-`, the token comes from stdin
+    pub file: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How long a token is good.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Expiration {
+    Never,
+    After(Duration),
+}
+
+/// Longer would be `never`, and what is added to a clock has an end.
+const LONGEST_EXPIRATION: Duration = Duration::from_secs(100 * 366 * 86_400);
+
+fn expiration(text: &str) -> Result<Expiration, String> {
+    if text == "never" {
+        return Ok(Expiration::Never);
+    }
+    match units::duration(text)? {
+        time if time < Duration::from_secs(1) => Err("the token would be expired when it is made".to_owned()),
+        time if time > LONGEST_EXPIRATION => Err("write `never` for more than 100 years".to_owned()),
+        time => Ok(Expiration::After(time)),
+    }
 }
 
 #[derive(Args, Debug)]
@@ -52,20 +122,17 @@ pub(crate) struct Serve {
     /// Address to listen on; port 0 = any free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub listen: String,
-    /// Let in who sends this token
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        env = "PARTIAL_SYNC_AUTH_TOKEN",
-        hide_env_values = true
-    )]
+    /// Let in who sends this token, which others on this machine can read here; better is PARTIAL_SYNC_AUTH_TOKEN in the
+    /// environment, or a file
+    #[arg(long, value_name = "TOKEN")]
     pub auth_token: Option<String>,
     /// Let in who sends a token of this file; each line is TOKEN, `full TOKEN` or `read-only TOKEN`, and after that a name if
-    /// one is wanted. SIGHUP reads it again
+    /// one is wanted. SIGHUP reads it again. In the environment: PARTIAL_SYNC_AUTH_TOKEN_FILE
     #[arg(long, value_name = "FILE")]
     pub auth_token_file: Option<PathBuf>,
     /// Let in who sends a JWT signed with a key in this file, or in the files of this folder: Ed25519 public keys (PEM or
-    /// base64url), `hmac:` and a secret, a JSON Web Key Set. SIGHUP reads them again
+    /// base64url), `hmac:` and a secret, a JSON Web Key Set. SIGHUP reads them again. In the environment:
+    /// PARTIAL_SYNC_AUTH_JWT_KEY_FILE, or the keys themselves in PARTIAL_SYNC_AUTH_JWT_KEY
     #[arg(long, value_name = "FILE", visible_alias = "auth-jwt-key-file")]
     pub auth_jwt_key: Option<PathBuf>,
     /// Listen beyond loopback without a token or key
@@ -121,14 +188,13 @@ pub(crate) struct Remote {
     /// Continue with the remote at --url though the replica was made from another one: its database has moved there
     #[arg(long)]
     pub accept_new_url: bool,
-    /// The bearer token
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        env = "PARTIAL_SYNC_AUTH_TOKEN",
-        hide_env_values = true
-    )]
+    /// The bearer token, which others on this machine can read here; better is PARTIAL_SYNC_AUTH_TOKEN in the environment, or
+    /// a file
+    #[arg(long, value_name = "TOKEN")]
     pub auth_token: Option<String>,
+    /// A file with the bearer token. In the environment: PARTIAL_SYNC_AUTH_TOKEN_FILE
+    #[arg(long, value_name = "FILE", conflicts_with = "auth_token")]
+    pub auth_token_file: Option<PathBuf>,
     /// Longest wait for the remote
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::duration)]
     pub timeout: Duration,

@@ -13,6 +13,41 @@ pub(crate) enum CliError {
     /// The server could not be started.
     #[error(transparent)]
     Server(#[from] partial_sync_server::ServerError),
+    /// A key or tokens could not be used.
+    #[error(transparent)]
+    Credential(#[from] partial_sync_server::auth::CredentialError),
+    /// The same, in a variable of the environment.
+    #[error("{0}: {1}")]
+    InVariable(&'static str, #[source] partial_sync_server::auth::CredentialError),
+    /// A file that is never overwritten is there.
+    #[error("{} is there already, and a key is never overwritten: give another name, or move it away", .0.display())]
+    Exists(PathBuf),
+    /// There is nothing to sign with.
+    #[error(
+        "give the key to sign with by --key FILE, or in the environment variable PARTIAL_SYNC_SIGNING_KEY; `partial-sync token \
+         key` makes one"
+    )]
+    NoSigningKey,
+    /// A new key cannot be made.
+    #[error("the system has no randomness to give: try again later")]
+    NoRandomness,
+    /// What was to be shown is something else.
+    #[error("this is not a JSON Web Token: it must have three parts of base64url, with dots between them")]
+    NotToken,
+    /// Where a token should be, there is something else.
+    #[error("{0} must have one token and nothing else")]
+    BadToken(String),
+    /// A variable of the environment that says nothing.
+    #[error("the environment variable {0} is empty: unset it, or give it a value")]
+    EmptyVariable(&'static str),
+    /// Two variables that say the same thing.
+    #[error("the environment variables {0} and {1} are both set: unset one of them")]
+    TwoVariables(&'static str, &'static str),
+    /// A server that lets everybody in, and a variable that says whom.
+    #[error(
+        "--allow-unauthenticated lets everybody in, but {0} is set in the environment: unset it, or leave out the flag"
+    )]
+    LetsAllIn(&'static str),
     /// There is no replica, and nothing says of what to make one.
     #[error("there is no replica at {}; give the remote with --url to make one", .0.display())]
     NoReplica(PathBuf),
@@ -43,7 +78,11 @@ impl CliError {
     /// 1 when the command failed, 2 when it was called wrongly.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::NoReplica(_) => 2,
+            Self::NoReplica(_)
+            | Self::NoSigningKey
+            | Self::EmptyVariable(_)
+            | Self::TwoVariables(..)
+            | Self::LetsAllIn(_) => 2,
             _ => 1,
         }
     }

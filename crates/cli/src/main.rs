@@ -14,8 +14,10 @@ mod picture;
 mod query;
 mod replica;
 mod rows;
+mod secret;
 mod serve;
 mod sync;
+mod token;
 mod turso_shell;
 mod units;
 mod verify;
@@ -57,6 +59,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Hydrate(arguments) => hydrate::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),
+        Command::Token(command) => token::run(command),
     }
 }
 

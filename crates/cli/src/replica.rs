@@ -7,6 +7,7 @@ use partial_sync::{Bootstrap, Builder, Database, PartialSync, options::Language}
 use crate::{
     arguments::{OnReplica, Partial, Remote},
     error::CliError,
+    secret,
 };
 
 /// Opens a replica that is here, or makes one of the remote given. Without a remote, a plain SQLite file is opened as it
@@ -41,8 +42,8 @@ fn builder(path: &Path, remote: &Remote) -> Result<Builder, CliError> {
         None if path.is_file() => {}
         None => return Err(CliError::NoReplica(path.to_owned())),
     }
-    if let Some(token) = &remote.auth_token {
-        builder = builder.auth_token(token.as_str());
+    if let Some(token) = secret::token(remote)? {
+        builder = builder.auth_token(token);
     }
     Ok(builder)
 }

@@ -1,15 +1,15 @@
 //! `serve`: runs the server until it is told to stop, and then lets it finish what it is answering.
 
-use std::io::Write;
+use std::{io::Write, path::PathBuf};
 
 use partial_sync_server::{
     Retention, Server, ServerBuilder,
-    access::Access,
-    auth::StaticToken,
+    access::{Access, Authenticator},
+    auth::{AnyOf, Jwt, StaticToken},
     hrana::{Hrana, HranaOptions},
 };
 
-use crate::{arguments::Serve, error::CliError};
+use crate::{arguments::Serve, error::CliError, secret};
 
 pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
     partial_sync_server::limit_sqlite_memory(arguments.sqlite_memory);
@@ -54,7 +54,65 @@ pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
     served
 }
 
+/// Whom the server lets in. A flag takes the place of its variables.
+fn let_in(
+    mut server: ServerBuilder,
+    token: Option<String>,
+    token_file: Option<PathBuf>,
+    jwt_key: Option<PathBuf>,
+) -> Result<ServerBuilder, CliError> {
+    let variable = |name| secret::variable(name);
+    let mut ways: Vec<Box<dyn Authenticator>> = vec![];
+    let token = match token {
+        Some(token) => {
+            tracing::warn!("{}", secret::IS_SEEN);
+            Some(secret::one(&token, "--auth-token")?)
+        }
+        None => match variable(secret::TOKEN)? {
+            Some(token) => Some(secret::one(&token, secret::TOKEN)?),
+            None => None,
+        },
+    };
+    if let Some(token) = token {
+        ways.push(Box::new(StaticToken::new(token, Access::Full)));
+    }
+    let (keys, keys_at) = match jwt_key {
+        Some(path) => (None, Some(path)),
+        None => (
+            variable(secret::JWT_KEY)?,
+            variable(secret::JWT_KEY_FILE)?.map(PathBuf::from),
+        ),
+    };
+    if let Some(keys) = keys {
+        let keys = Jwt::from_key_file(keys.as_bytes());
+        ways.push(Box::new(
+            keys.map_err(|source| CliError::InVariable(secret::JWT_KEY, source))?,
+        ));
+    }
+    if !ways.is_empty() {
+        server = server.authenticator(AnyOf(ways));
+    }
+    if let Some(path) = keys_at {
+        server = server.auth_jwt_keys(path);
+    }
+    let token_file = match token_file {
+        Some(path) => Some(path),
+        None => variable(secret::TOKEN_FILE)?.map(PathBuf::from),
+    };
+    if let Some(path) = token_file {
+        server = server.auth_token_file(path);
+    }
+    Ok(server)
+}
+
 fn builder(arguments: Serve) -> Result<ServerBuilder, CliError> {
+    if arguments.allow_unauthenticated
+        && let Some(name) = secret::OF_SERVER
+            .into_iter()
+            .find(|name| std::env::var_os(name).is_some())
+    {
+        return Err(CliError::LetsAllIn(name));
+    }
     let mut server = match arguments.path.filter(|path| path.as_os_str() != ":memory:") {
         Some(path) => Server::builder(path),
         None => Server::in_memory(),
@@ -76,15 +134,12 @@ fn builder(arguments: Serve) -> Result<ServerBuilder, CliError> {
     for name in arguments.allowed_host {
         server = server.allowed_host(name);
     }
-    if let Some(token) = arguments.auth_token {
-        server = server.authenticator(StaticToken::new(token, Access::Full));
-    }
-    if let Some(path) = arguments.auth_token_file {
-        server = server.auth_token_file(path);
-    }
-    if let Some(path) = arguments.auth_jwt_key {
-        server = server.auth_jwt_keys(path);
-    }
+    server = let_in(
+        server,
+        arguments.auth_token,
+        arguments.auth_token_file,
+        arguments.auth_jwt_key,
+    )?;
     if let (Some(certificate), Some(key)) = (arguments.tls_cert, arguments.tls_key) {
         server = server.tls(certificate, key);
     }

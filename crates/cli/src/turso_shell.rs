@@ -3,6 +3,8 @@
 
 use std::ffi::OsString;
 
+use crate::secret;
+
 /// The arguments, turned into those of `serve` when they are of that form.
 pub(crate) fn translated(arguments: Vec<OsString>) -> Vec<OsString> {
     let is_of_that_form = |word: &OsString| {
@@ -37,7 +39,8 @@ pub(crate) fn translated(arguments: Vec<OsString>) -> Vec<OsString> {
             translated.push(word);
         }
     }
-    if !has_token && std::env::var_os("PARTIAL_SYNC_AUTH_TOKEN").is_none() {
+    let is_set = |name: &str| std::env::var_os(name).is_some();
+    if !has_token && !secret::OF_SERVER.into_iter().any(is_set) {
         translated.push("--allow-unauthenticated".into());
     }
     translated

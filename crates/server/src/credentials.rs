@@ -36,23 +36,35 @@ impl Credentials {
         })
     }
 
+    /// What the files said when they were read.
+    pub(crate) fn told(&self) -> Vec<String> {
+        let tokens = self.tokens.as_ref().map(|tokens| tokens_told(&tokens.current()));
+        let keys = self.keys.as_ref().map(|keys| keys_told(&keys.current()));
+        tokens.into_iter().chain(keys).collect()
+    }
+
     /// Reads the files again, each on its own: what one of them says is in force at once, or stays as it was if it cannot
     /// be used.
     pub(crate) fn reload(&self) -> Vec<Result<String, ServerError>> {
-        let tokens = self.tokens.as_ref().map(|tokens| {
-            let tokens = tokens.read_again()?;
-            Ok(counted(tokens.count(), "token"))
-        });
-        let keys = self.keys.as_ref().map(|keys| {
-            let keys = keys.read_again()?;
-            let ids: Vec<_> = keys
-                .key_ids()
-                .map(|id| id.unwrap_or("a secret without an id"))
-                .collect();
-            Ok(format!("{} ({})", counted(ids.len(), "key"), ids.join(", ")))
-        });
+        let tokens = self.tokens.as_ref();
+        let tokens = tokens.map(|tokens| Ok(tokens_told(&*tokens.read_again()?)));
+        let keys = self.keys.as_ref();
+        let keys = keys.map(|keys| Ok(keys_told(&*keys.read_again()?)));
         tokens.into_iter().chain(keys).collect()
     }
+}
+
+fn tokens_told(tokens: &StaticTokens) -> String {
+    counted(tokens.count(), "token")
+}
+
+/// With their ids, which are not secret.
+fn keys_told(keys: &Jwt) -> String {
+    let ids: Vec<_> = keys
+        .key_ids()
+        .map(|id| id.unwrap_or("a secret without an id"))
+        .collect();
+    format!("{} ({})", counted(ids.len(), "key"), ids.join(", "))
 }
 
 impl Authenticator for Credentials {

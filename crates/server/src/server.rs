@@ -283,6 +283,9 @@ impl ServerBuilder {
     fn reload(&self, tls: Option<Arc<Tls>>) -> Result<Arc<Reload>, ServerError> {
         let given = self.authenticator.clone();
         let credentials = Credentials::new(given, self.token_file.clone(), self.jwt_keys.clone())?;
+        for what in credentials.told() {
+            tracing::info!("read: {what}");
+        }
         Ok(Arc::new(Reload::new(credentials, tls)))
     }
 

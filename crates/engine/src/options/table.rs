@@ -56,7 +56,7 @@ options! {
         takes: Takes::AnyTextOrFunction,
         node: &["authToken"], python: &["remote_auth_token", "auth_token"],
         go: &["RemoteAuthToken", "AuthToken", "RemoteAuthTokenFunction"], c: &["auth_token", "token_function"],
-        rust: &["auth_token"], program: &["--auth-token"],
+        rust: &["auth_token"], program: &["--auth-token", "--auth-token-file"],
     }
     /// Partial sync, whose options follow. Without it the first connect downloads everything.
     PARTIAL_SYNC = "partial_sync" {

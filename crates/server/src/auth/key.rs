@@ -82,33 +82,22 @@ impl Key {
         })
     }
 
-    /// A key in a line of its own, perhaps after its id: `hmac:` and a secret, or base64url.
+    /// A key in a line of its own.
     pub(super) fn line(line: &[u8]) -> Result<Self, CredentialProblem> {
-        if let Some(key) = Self::without_id(line) {
-            return key;
-        }
-        let end = line.iter().position(u8::is_ascii_whitespace);
-        let (id, key) = line.split_at(end.ok_or(CredentialProblem::UnknownKey)?);
-        let key = Self::without_id(key.trim_ascii_start()).ok_or(CredentialProblem::UnknownKey)??;
-        let id = std::str::from_utf8(id).map_err(|_| CredentialProblem::BadId)?;
-        key.with_id(id)
+        let line = Line::parse(line)?;
+        let key = match line.key {
+            LineKey::Ed25519(public) => Self::ed25519(&public),
+            LineKey::Secret(secret) => Self::secret(Algorithm::HS256, secret)?,
+        };
+        Ok(match line.id {
+            Some(id) => key.named(id),
+            None => key,
+        })
     }
 
-    fn without_id(line: &[u8]) -> Option<Result<Self, CredentialProblem>> {
-        if let Some(secret) = line.strip_prefix(HMAC_PREFIX.as_bytes()) {
-            return Some(Self::secret(Algorithm::HS256, secret));
-        }
-        let bytes = URL_SAFE_NO_PAD.decode(line).ok()?;
-        Some(Ok(Self::ed25519(&bytes.try_into().ok()?)))
-    }
-
-    fn with_id(self, id: &str) -> Result<Self, CredentialProblem> {
-        let fits = (1..=LONGEST_ID).contains(&id.chars().count());
-        if !fits || id.chars().any(char::is_control) {
-            return Err(CredentialProblem::BadId);
-        }
+    fn named(self, id: &str) -> Self {
         let id = Some(Id::Given(id.to_owned()));
-        Ok(Self { id, ..self })
+        Self { id, ..self }
     }
 
     /// Whether the id came with the key.
@@ -123,6 +112,52 @@ impl fmt::Debug for Key {
             .field("id", &self.id)
             .field("algorithm", &self.algorithm)
             .finish_non_exhaustive()
+    }
+}
+
+/// A key in a line of its own, perhaps after its id.
+pub(super) struct Line<'a> {
+    pub id: Option<&'a str>,
+    pub key: LineKey<'a>,
+}
+
+/// The forms of a key that fit into a line.
+pub(super) enum LineKey<'a> {
+    /// A public key in base64url.
+    Ed25519([u8; 32]),
+    /// What comes after `hmac:`.
+    Secret(&'a [u8]),
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn parse(line: &'a [u8]) -> Result<Self, CredentialProblem> {
+        if let Some(key) = LineKey::parse(line) {
+            return Ok(Self { id: None, key });
+        }
+        let end = line.iter().position(u8::is_ascii_whitespace);
+        let (id, key) = line.split_at(end.ok_or(CredentialProblem::UnknownKey)?);
+        let key = LineKey::parse(key.trim_ascii_start()).ok_or(CredentialProblem::UnknownKey)?;
+        let id = std::str::from_utf8(id).map_err(|_| CredentialProblem::BadId)?;
+        let id = Some(good_id(id)?);
+        Ok(Self { id, key })
+    }
+}
+
+impl<'a> LineKey<'a> {
+    fn parse(text: &'a [u8]) -> Option<Self> {
+        if let Some(secret) = text.strip_prefix(HMAC_PREFIX.as_bytes()) {
+            return Some(Self::Secret(secret));
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        Some(Self::Ed25519(bytes.try_into().ok()?))
+    }
+}
+
+fn good_id(id: &str) -> Result<&str, CredentialProblem> {
+    let fits = (1..=LONGEST_ID).contains(&id.chars().count());
+    match fits && !id.chars().any(char::is_control) {
+        true => Ok(id),
+        false => Err(CredentialProblem::BadId),
     }
 }
 
@@ -195,7 +230,7 @@ impl Jwk {
             _ => self.rsa(algorithm)?,
         };
         match &self.kid {
-            Some(kid) => Ok(key.with_id(kid)?),
+            Some(kid) => Ok(key.named(good_id(kid)?)),
             None => Ok(key),
         }
     }

@@ -68,6 +68,33 @@ pub(super) fn lines(contents: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
         .filter(|(_, line)| !line.is_empty() && !line.starts_with(b"#"))
 }
 
+/// A key in a text, as it is written there.
+pub(super) enum Entry<'a> {
+    Pem { block: Vec<u8>, is_private: bool },
+    Line(&'a [u8]),
+}
+
+/// The keys of a text that is not JSON, each with the number of its first line.
+pub(super) fn entries(contents: &[u8]) -> impl Iterator<Item = Result<(usize, Entry<'_>), CredentialError>> {
+    let mut lines = lines(contents);
+    std::iter::from_fn(move || {
+        let (number, line) = lines.next()?;
+        if !line.starts_with(b"-----BEGIN") {
+            return Some(Ok((number, Entry::Line(line))));
+        }
+        let is_private = line.ends_with(b"PRIVATE KEY-----");
+        let mut block = [line, b"\n"].concat();
+        for (_, next) in lines.by_ref() {
+            block.extend_from_slice(next);
+            block.push(b'\n');
+            if next.starts_with(b"-----END") {
+                return Some(Ok((number, Entry::Pem { block, is_private })));
+            }
+        }
+        Some(Err(CredentialProblem::CutPem.at(Part::Line(number))))
+    })
+}
+
 /// The files of a folder in the order of their names, without hidden ones (of which folders of secrets in containers are
 /// made) and without folders in it.
 fn files_of(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
@@ -108,32 +135,15 @@ impl Keys {
     }
 
     fn add_lines(&mut self, contents: &[u8], file: Option<&str>) -> Result<(), CredentialError> {
-        let mut lines = lines(contents);
-        while let Some((number, line)) = lines.next() {
-            let key = if line.starts_with(b"-----BEGIN") {
-                let mut block = [line, b"\n"].concat();
-                loop {
-                    let Some((_, next)) = lines.next() else {
-                        return Err(CredentialProblem::CutPem.at(Part::Line(number)));
-                    };
-                    block.extend_from_slice(next);
-                    block.push(b'\n');
-                    if next.starts_with(b"-----END") {
-                        break;
-                    }
-                }
-                match line.ends_with(b"PRIVATE KEY-----") {
-                    true => Err(CredentialProblem::Private),
-                    false => Key::pem(&block),
-                }
-            } else {
-                Key::line(line)
+        for entry in entries(contents) {
+            let (number, entry) = entry?;
+            let key = match entry {
+                Entry::Pem { is_private: true, .. } => Err(CredentialProblem::Private),
+                Entry::Pem { block, .. } => Key::pem(&block),
+                Entry::Line(line) => Key::line(line),
             };
-            self.push(
-                key.map_err(|problem| problem.at(Part::Line(number)))?,
-                file,
-                Part::Line(number),
-            )?;
+            let part = Part::Line(number);
+            self.push(key.map_err(|problem| problem.at(part))?, file, part)?;
         }
         Ok(())
     }

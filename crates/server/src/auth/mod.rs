@@ -7,6 +7,8 @@
 //! | [`Jwt`] | who has a token signed with one of some keys |
 //! | [`AnyOf`] | who gets in by one of several |
 //!
+//! [`SigningKey`] makes tokens for [`Jwt`].
+//!
 //! A token is a secret: never log it, never repeat it in an error.
 
 mod bearer;
@@ -15,10 +17,12 @@ mod jwt;
 mod key;
 mod key_file;
 mod problem;
+mod signing;
 mod static_token;
 
 pub use jwt::Jwt;
 pub use problem::{CredentialError, CredentialProblem};
+pub use signing::{Grant, NewKey, SigningKey};
 pub use static_token::{StaticToken, StaticTokens};
 
 use crate::access::{Access, Authenticator, Caller, CallerId, Denied};

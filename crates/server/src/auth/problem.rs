@@ -61,6 +61,18 @@ pub enum CredentialProblem {
          (`openssl pkey -in PRIVATE.pem -pubout`)"
     )]
     Private,
+    /// A key that cannot sign, where one that signs belongs.
+    #[error(
+        "tokens cannot be signed with this. It must be an Ed25519 private key as PEM (`-----BEGIN PRIVATE KEY-----`), which \
+         `partial-sync token key` makes, or `hmac:` followed by a secret of at least {HMAC_MIN_BYTES} bytes"
+    )]
+    NotSigningKey,
+    /// Keys to choose from, where nothing chooses.
+    #[error("this is a second key: sign with a file that has one")]
+    SecondSigningKey,
+    /// A token could not be made.
+    #[error("the token cannot be signed: {0}")]
+    Unsigned(jsonwebtoken::errors::Error),
     /// A secret that could be guessed.
     #[error("the shared secret has {bytes} bytes: take at least {least}")]
     ShortSecret {

@@ -15,6 +15,10 @@ pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_partial-sync"));
     for name in [
         "PARTIAL_SYNC_AUTH_TOKEN",
+        "PARTIAL_SYNC_AUTH_TOKEN_FILE",
+        "PARTIAL_SYNC_AUTH_JWT_KEY",
+        "PARTIAL_SYNC_AUTH_JWT_KEY_FILE",
+        "PARTIAL_SYNC_SIGNING_KEY",
         "RUST_LOG",
         "NO_COLOR",
         "CLICOLOR_FORCE",

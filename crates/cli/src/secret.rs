@@ -1,0 +1,78 @@
+//! Tokens and keys that come from the environment or from files, so that none has to be on a command line.
+//!
+//! | variable | flag | what |
+//! |---|---|---|
+//! | `PARTIAL_SYNC_AUTH_TOKEN` | `--auth-token` | a token |
+//! | `PARTIAL_SYNC_AUTH_TOKEN_FILE` | `--auth-token-file` | the path of a file with it; for `serve`, with as many as there are |
+//! | `PARTIAL_SYNC_AUTH_JWT_KEY` | | what a key file would have in it, for `serve` |
+//! | `PARTIAL_SYNC_AUTH_JWT_KEY_FILE` | `--auth-jwt-key` | the path of a key file or folder, for `serve` |
+//! | `PARTIAL_SYNC_SIGNING_KEY` | | what the file of `token create --key` would have in it |
+//!
+//! A flag takes the place of its variable. Nothing here repeats a secret.
+
+use std::path::Path;
+
+use crate::{arguments::Remote, error::CliError};
+
+pub(crate) const TOKEN: &str = "PARTIAL_SYNC_AUTH_TOKEN";
+pub(crate) const TOKEN_FILE: &str = "PARTIAL_SYNC_AUTH_TOKEN_FILE";
+pub(crate) const JWT_KEY: &str = "PARTIAL_SYNC_AUTH_JWT_KEY";
+pub(crate) const JWT_KEY_FILE: &str = "PARTIAL_SYNC_AUTH_JWT_KEY_FILE";
+pub(crate) const SIGNING_KEY: &str = "PARTIAL_SYNC_SIGNING_KEY";
+
+/// What says whom a server lets in.
+pub(crate) const OF_SERVER: [&str; 4] = [TOKEN, TOKEN_FILE, JWT_KEY, JWT_KEY_FILE];
+
+/// For somebody who gives a token on a command line.
+pub(crate) const IS_SEEN: &str = "others on this machine can read the token on the command line: put it in a file and give --auth-token-file, \
+                                  or in the environment variable PARTIAL_SYNC_AUTH_TOKEN";
+
+/// A variable of the environment. One that is empty is most likely the mistake of a script, and an error here: who has set
+/// it does not want to do without.
+pub(crate) fn variable(name: &'static str) -> Result<Option<String>, CliError> {
+    match std::env::var(name) {
+        Ok(value) if value.trim().is_empty() => Err(CliError::EmptyVariable(name)),
+        Ok(value) => Ok(Some(value)),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => Err(CliError::BadToken(name.to_owned())),
+    }
+}
+
+/// The token that a client sends. A remote may ask for none, so an empty variable is as good as none.
+pub(crate) fn token(remote: &Remote) -> Result<Option<String>, CliError> {
+    if let Some(token) = &remote.auth_token {
+        eprintln!("warning: {IS_SEEN}");
+        return Ok(Some(token.clone()));
+    }
+    if let Some(path) = &remote.auth_token_file {
+        return in_file(path).map(Some);
+    }
+    let variable = |name| match variable(name) {
+        Err(CliError::EmptyVariable(_)) => Ok(None),
+        other => other,
+    };
+    match (variable(TOKEN)?, variable(TOKEN_FILE)?) {
+        (Some(_), Some(_)) => Err(CliError::TwoVariables(TOKEN, TOKEN_FILE)),
+        (Some(token), None) => one(&token, TOKEN).map(Some),
+        (None, Some(path)) => in_file(Path::new(&path)).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+fn in_file(path: &Path) -> Result<String, CliError> {
+    let contents = std::fs::read_to_string(path).map_err(|source| CliError::File {
+        doing: "read",
+        path: path.to_owned(),
+        source,
+    })?;
+    one(&contents, &path.display().to_string())
+}
+
+/// One token, perhaps with spaces or line breaks around it.
+pub(crate) fn one(text: &str, origin: &str) -> Result<String, CliError> {
+    let token = text.trim();
+    match !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic()) {
+        true => Ok(token.to_owned()),
+        false => Err(CliError::BadToken(origin.to_owned())),
+    }
+}
