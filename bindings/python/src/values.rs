@@ -118,7 +118,10 @@ pub(crate) fn bind_all(prepared: &mut Prepared, given: Option<&Bound<'_, PyAny>>
         return Err(ProgrammingError::new_err("parameters are of unsupported type"));
     }
     expect(wanted, given.len()?)?;
-    (0..wanted).try_for_each(|i| bind(prepared, i + 1, &program_code::run(|| given.get_item(i))?))
+    (0..wanted).try_for_each(|i| {
+        let index = i.into_pyobject(given.py())?;
+        bind(prepared, i + 1, &program_code::item(given, &index)?)
+    })
 }
 
 fn is_sequence(given: &Bound<'_, PyAny>) -> PyResult<bool> {
@@ -156,7 +159,7 @@ fn bind_named(prepared: &mut Prepared, given: &Bound<'_, PyAny>) -> PyResult<()>
         let key = PyString::new(given.py(), &name[1..]);
         let value = match given.cast_exact::<PyDict>() {
             Ok(dict) => dict.get_item(&key)?.ok_or_else(missing)?,
-            Err(_) => match program_code::run(|| given.get_item(&key)) {
+            Err(_) => match program_code::item(given, &key) {
                 Ok(value) => value,
                 Err(error) if error.is_instance_of::<pyo3::exceptions::PyLookupError>(given.py()) => {
                     return Err(missing());

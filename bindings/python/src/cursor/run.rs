@@ -145,7 +145,7 @@ impl Cursor {
         let mut changed = 0;
         let began = core.interrupts();
         // The iterator may use the connection, so it is not held while the iterator runs.
-        while let Some(given) = program_code::run(|| all.next()) {
+        while let Some(given) = program_code::next(&mut all) {
             let given = given?;
             let mut state = core.lock(py)?;
             state.interrupts_before = began;
