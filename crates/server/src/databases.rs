@@ -54,6 +54,8 @@ pub(crate) struct Databases {
     slots: Mutex<HashMap<String, Arc<Slot>>>,
     opener: Arc<Opener>,
     root: Root,
+    /// See [`Databases::known_as`].
+    single_name: Option<String>,
     most_open: usize,
 }
 
@@ -96,6 +98,7 @@ impl Databases {
         Ok(Self {
             slots: Mutex::default(),
             opener: Arc::new(opener),
+            single_name: path.filter(|_| matches!(root, Root::File(_))).and_then(stem),
             root,
             most_open: most_open.max(1),
         })
@@ -106,12 +109,9 @@ impl Databases {
         !matches!(self.root, Root::Folder(_))
     }
 
-    /// What tokens call the database of that name: the single one goes by its file, without the ending.
+    /// What tokens call the database of that name: the single one goes by the file that was given, without its ending.
     pub(crate) fn known_as<'a>(&'a self, name: &'a str) -> &'a str {
-        match &self.root {
-            Root::File(path) => path.file_stem().and_then(|stem| stem.to_str()).unwrap_or(name),
-            Root::Memory(_) | Root::Folder(_) => name,
-        }
+        self.single_name.as_deref().unwrap_or(name)
     }
 
     /// The database of that name; `None` = there is none. The single database has the empty name.
@@ -330,6 +330,10 @@ impl Slot {
 fn descriptors_are_short() -> bool {
     let more: std::io::Result<Vec<_>> = (0..DESCRIPTORS).map(|_| File::open("/dev/null")).collect();
     more.is_err()
+}
+
+fn stem(path: &Path) -> Option<String> {
+    path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned)
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, ServerError> {

@@ -57,8 +57,8 @@ pub enum CredentialProblem {
     CutPem,
     /// A key that can sign, where one that checks belongs.
     #[error(
-        "this is a private key, which the server does not need and should not have: put the public key there \
-         (`openssl pkey -in PRIVATE.pem -pubout`)"
+        "this is a private key, which the server has no use for: keep it elsewhere, and give the server the public key (the .pub \
+         file, or `openssl pkey -in PRIVATE.pem -pubout`)"
     )]
     Private,
     /// A key that cannot sign, where one that signs belongs.

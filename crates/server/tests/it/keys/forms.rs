@@ -228,7 +228,7 @@ fn v12_a_file_that_cannot_be_used_is_refused_with_its_line_and_without_its_secre
         (
             format!("\n{}", signer.private_pem()),
             "line 2: ",
-            "put the public key there",
+            "give the server the public key",
         ),
         (ec, "line 1: ", "not an Ed25519 public key"),
         (broken_pem, "line 1: ", "not an Ed25519 public key"),

@@ -333,6 +333,26 @@ async fn v12_a_token_for_one_database_is_good_for_the_file_of_that_name() {
     served.server.shutdown().await;
 }
 
+/// Was red: it went by the name of the file that the link led to.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v12_a_database_that_is_given_by_a_link_goes_by_the_name_of_the_link() {
+    let (db, signer) = (TestDb::new(), Signer::new());
+    let link = db.path.with_file_name("orders.db");
+    std::os::unix::fs::symlink(&db.path, &link).unwrap();
+    let keys = db.path.with_file_name("keys");
+    std::fs::write(&keys, signer.raw()).unwrap();
+    let server = Server::builder(&link).auth_jwt_keys(&keys);
+    let server = server.listen("127.0.0.1:0").await.unwrap();
+    let status = async |name: &str| {
+        let request = Client::new("").http.get(format!("{}/v2", server.url()));
+        let token = signer.token(None, json!({"id": name}));
+        request.bearer_auth(token).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!((status("orders").await, status("app").await), (200, 403));
+    server.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn v12_a_server_does_not_start_with_files_that_it_cannot_use() {
     let db = TestDb::new();
