@@ -168,7 +168,7 @@ impl App {
             }
         };
         let limit = self.body_limit(endpoint, caller.access);
-        let (body, held) = match self.bodies.read(caller.id, limit, &mut body).await {
+        let body = match self.bodies.read(caller.id, limit, &mut body).await {
             Ok(read) => read,
             Err(bad) => {
                 throw_away(body);
@@ -182,6 +182,8 @@ impl App {
                 Err(denied) => return refuse(&denied),
             };
         }
+        // What is made of it takes as much.
+        let counted = body.clone();
         let answer = match endpoint {
             Endpoint::Pages => match self.pages.answer(database.follower(), caller, body).await {
                 Ok(answer) => self.judge_again(answer, reloads, name, &parts),
@@ -189,7 +191,7 @@ impl App {
             },
             _ => self.answer_sql(&database, caller, parts, rest, body).await,
         };
-        drop(held);
+        drop(counted);
         until_sent(answer, under_way)
     }
 

@@ -21,8 +21,8 @@ pub struct Limits {
     pub head_time: Duration,
     /// How long a connection may be open without a request under way.
     pub idle_time: Duration,
-    /// How long the body of a request may wait for its turn, and how long it may take to arrive. Then: 503 `BUSY`, or 408
-    /// `TIMEOUT`.
+    /// How long the body of a request may wait for its turn, and how long it may be silent while it arrives; a byte now and
+    /// then is silence too, 16 KiB a second are not. Then: 503 `BUSY`, or 408 `TIMEOUT`.
     pub body_time: Duration,
     /// How long a client may take nothing of an answer that waits for it. Then the connection is closed. One stream of
     /// HTTP/2, of which the server sees no more than that its next piece is not wanted, has five times as long.

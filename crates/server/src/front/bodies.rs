@@ -1,7 +1,10 @@
 //! Bodies of requests, within a budget of bytes for all that are being received or answered.
 //!
-//! A body that says its length takes all of it before its first byte is read; another takes it as it comes. Bodies of
-//! up to 1 MiB have a budget of their own, so that a pull never waits for large pushes.
+//! A body that says its length takes all of it before its first byte is read. Another takes what a small one may have, and
+//! what it needs when it grows larger: who has a part of the large ones' never waits for the rest, which another one who
+//! waits may have. Bodies of up to 1 MiB have a budget of their own, so that a pull never waits for large pushes.
+//!
+//! What a body takes counts until the last of its bytes is dropped, wherever they are.
 
 use std::{collections::HashMap, future::poll_fn, pin::Pin, sync::Arc, time::Duration};
 
@@ -10,7 +13,10 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use hyper::body::Body as _;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 use crate::{access::CallerId, limits::Limits};
 
@@ -18,6 +24,8 @@ use crate::{access::CallerId, limits::Limits};
 const SMALL: usize = 1 << 20;
 /// What one permit of a budget stands for.
 const UNIT: usize = 1 << 10;
+/// Bytes a second at which a body may arrive however long it is.
+const SLOWEST: f64 = 16384.0;
 /// Callers whose shares are remembered before those without a body are forgotten.
 const REMEMBERED: usize = 1024;
 /// How much of a refused body is read, and for how long, so that a client that is still sending sees the answer instead
@@ -46,9 +54,21 @@ pub(crate) enum BadBody {
     NoRoom,
 }
 
-/// A body; its bytes count until this is dropped.
+/// Bytes that count for as long as anybody has them.
+struct Counted {
+    bytes: Bytes,
+    _held: Held,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// What a body has of the budgets.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+struct Held {
     small: Share,
     large: Share,
 }
@@ -69,19 +89,23 @@ impl Bodies {
         caller: CallerId,
         limit: usize,
         body: &mut Body,
-    ) -> Result<(Bytes, Held), BadBody> {
+    ) -> Result<Bytes, BadBody> {
         let hint = body.size_hint();
         let length = usize::try_from(hint.lower()).unwrap_or(usize::MAX);
         if length > limit {
             return Err(BadBody::TooLarge(limit));
         }
+        let room = match hint.exact() {
+            Some(_) => length,
+            None => length.max(SMALL),
+        };
         let mut held = Held::default();
-        self.reserve(&mut held, caller, length).await?;
-        let arriving = self.arrive(caller, limit, body, &mut held);
-        let bytes = tokio::time::timeout(self.time, arriving)
+        tokio::time::timeout(self.time, self.wait(&mut held, caller, room))
             .await
-            .map_err(|_| BadBody::Late)??;
-        Ok((bytes, held))
+            .map_err(|_| BadBody::NoRoom)?;
+        let bytes = self.arrive(caller, limit, body, &mut held).await?;
+        held.small.shrink(bytes.len());
+        Ok(Bytes::from_owner(Counted { bytes, _held: held }))
     }
 
     async fn arrive(
@@ -93,15 +117,26 @@ impl Bodies {
     ) -> Result<Bytes, BadBody> {
         let length = usize::try_from(body.size_hint().lower()).unwrap_or(0);
         let (mut first, mut whole, mut size) = (Bytes::new(), BytesMut::new(), 0);
-        while let Some(frame) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+        let mut left = self.time;
+        loop {
+            let waits = Instant::now();
+            let next = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
+            let next = tokio::time::timeout(left, next)
+                .await
+                .map_err(|_| BadBody::Late)?;
+            let Some(frame) = next else { break };
             let Ok(piece) = frame.map_err(|_| BadBody::Broken)?.into_data() else {
                 continue;
             };
+            let earned = Duration::from_secs_f64(piece.len() as f64 / SLOWEST);
+            left = (left.saturating_sub(waits.elapsed()) + earned).min(self.time);
             size += piece.len();
             if size > limit {
                 return Err(BadBody::TooLarge(limit));
             }
-            self.reserve(held, caller, size).await?;
+            if size > SMALL && !self.outgrow(held, caller, size).await {
+                return Err(BadBody::NoRoom);
+            }
             if first.is_empty() {
                 first = piece;
                 continue;
@@ -116,17 +151,23 @@ impl Bodies {
         Ok(if whole.is_empty() { first } else { whole.freeze() })
     }
 
-    /// Makes `held` as large as `size`.
-    async fn reserve(&self, held: &mut Held, caller: CallerId, size: usize) -> Result<(), BadBody> {
-        let growing = async {
-            match size {
-                0..=SMALL => self.small.grow(&mut held.small, caller, size).await,
-                _ => self.large.grow(&mut held.large, caller, size).await,
-            }
-        };
-        tokio::time::timeout(self.time, growing)
-            .await
-            .map_err(|_| BadBody::NoRoom)
+    /// Gives `held` what a body of `size` bytes needs.
+    async fn wait(&self, held: &mut Held, caller: CallerId, size: usize) {
+        match size {
+            0..=SMALL => self.small.wait(&mut held.small, caller, size).await,
+            _ => self.large.wait(&mut held.large, caller, size).await,
+        }
+    }
+
+    /// The same for a body that turned out to be larger. It waits only while it has nothing that another one could wait for.
+    async fn outgrow(&self, held: &mut Held, caller: CallerId, size: usize) -> bool {
+        if held.large.of_all.is_some() {
+            return self.large.grow(&mut held.large, caller, size);
+        }
+        let waiting = self.large.wait(&mut held.large, caller, size);
+        let waited = tokio::time::timeout(self.time, waiting).await.is_ok();
+        held.small = Share::default();
+        waited
     }
 }
 
@@ -147,7 +188,7 @@ struct Share {
 
 impl Budget {
     fn new(bytes: usize) -> Self {
-        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
+        let units = units(bytes);
         Self {
             units,
             all: Arc::new(Semaphore::new(units as usize)),
@@ -155,40 +196,69 @@ impl Budget {
         }
     }
 
-    async fn grow(&self, share: &mut Share, caller: CallerId, size: usize) {
-        let units = u32::try_from(size.div_ceil(UNIT)).unwrap_or(u32::MAX);
-        let half = (self.units / 2).max(1);
-        take(&mut share.of_caller, units.min(half), || {
-            self.caller(caller, half)
-        })
-        .await;
-        take(&mut share.of_all, units.min(self.units), || Arc::clone(&self.all)).await;
+    /// What a body of so many bytes has of its caller's part, and of all.
+    fn parts(&self, size: usize) -> (u32, u32) {
+        (units(size).min(self.half()), units(size).min(self.units))
     }
 
-    fn caller(&self, caller: CallerId, share: u32) -> Arc<Semaphore> {
+    fn half(&self) -> u32 {
+        (self.units / 2).max(1)
+    }
+
+    /// For a share that has nothing yet.
+    async fn wait(&self, share: &mut Share, caller: CallerId, size: usize) {
+        let (of_caller, of_all) = self.parts(size);
+        // Nobody closes these semaphores.
+        let taken = self.caller(caller).acquire_many_owned(of_caller).await;
+        share.of_caller = taken.ok();
+        share.of_all = Arc::clone(&self.all).acquire_many_owned(of_all).await.ok();
+    }
+
+    fn grow(&self, share: &mut Share, caller: CallerId, size: usize) -> bool {
+        let (of_caller, of_all) = self.parts(size);
+        more(&mut share.of_caller, of_caller, || self.caller(caller))
+            && more(&mut share.of_all, of_all, || Arc::clone(&self.all))
+    }
+
+    fn caller(&self, caller: CallerId) -> Arc<Semaphore> {
         let mut callers = self.callers.lock();
         if callers.len() >= REMEMBERED {
             callers.retain(|_, share| Arc::strong_count(share) > 1);
         }
         let made = callers.entry(caller);
-        Arc::clone(made.or_insert_with(|| Arc::new(Semaphore::new(share as usize))))
+        Arc::clone(made.or_insert_with(|| Arc::new(Semaphore::new(self.half() as usize))))
     }
 }
 
-/// Makes `permit` as large as `units`.
-async fn take(permit: &mut Option<OwnedSemaphorePermit>, units: u32, of: impl FnOnce() -> Arc<Semaphore>) {
+impl Share {
+    /// Gives back what is beyond `size`.
+    fn shrink(&mut self, size: usize) {
+        for permit in [&mut self.of_caller, &mut self.of_all].into_iter().flatten() {
+            let surplus = permit.num_permits().saturating_sub(units(size) as usize);
+            drop(permit.split(surplus));
+        }
+    }
+}
+
+fn units(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
+}
+
+/// Makes `permit` as large as `units`, if there are as many.
+fn more(permit: &mut Option<OwnedSemaphorePermit>, units: u32, of: impl FnOnce() -> Arc<Semaphore>) -> bool {
     let has = permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
     let more = units.saturating_sub(u32::try_from(has).unwrap_or(u32::MAX));
     if more == 0 {
-        return;
+        return true;
     }
-    // Nobody closes these semaphores.
-    if let Ok(taken) = of().acquire_many_owned(more).await {
-        match permit {
-            Some(permit) => permit.merge(taken),
-            None => *permit = Some(taken),
-        }
+    let Ok(taken) = of().try_acquire_many_owned(more) else {
+        return false;
+    };
+    match permit {
+        Some(permit) => permit.merge(taken),
+        None => *permit = Some(taken),
     }
+    true
 }
 
 /// Reads a little of a body that nobody wants.
@@ -220,60 +290,119 @@ mod tests {
     }
 
     /// Reads a body for which there is room now.
-    fn read(bodies: &Bodies, caller: CallerId, size: usize) -> Option<Held> {
+    fn read(bodies: &Bodies, caller: CallerId, size: usize) -> Option<Bytes> {
         let mut body = Body::from(vec![1; size]);
-        let read = bodies.read(caller, usize::MAX, &mut body).now_or_never()?;
-        let (bytes, held) = read.unwrap();
+        let bytes = bodies
+            .read(caller, usize::MAX, &mut body)
+            .now_or_never()?
+            .unwrap();
         assert_eq!(bytes.len(), size);
-        Some(held)
+        Some(bytes)
     }
+
+    /// A body of so many bytes, which does not say its length.
+    fn pieces(sizes: impl IntoIterator<Item = usize, IntoIter: Send + 'static>, pause: Duration) -> Body {
+        let pieces = sizes
+            .into_iter()
+            .map(|size| Ok::<_, std::io::Error>(Bytes::from(vec![2; size])));
+        Body::from_stream(futures_util::stream::iter(pieces).then(move |piece| async move {
+            tokio::time::sleep(pause).await;
+            piece
+        }))
+    }
+
+    const MIB: usize = 1 << 20;
 
     #[tokio::test]
     async fn v2_one_caller_has_half_of_the_budget_or_one_body() {
         let bodies = bodies();
         let [a, b, c] = ["a", "b", "c"].map(CallerId::of_token);
-        let first = read(&bodies, a, 3 << 20).unwrap();
-        assert!(read(&bodies, a, 2 << 20).is_none());
-        let second = read(&bodies, b, 4 << 20).unwrap();
-        assert!(read(&bodies, c, 2 << 20).is_none(), "there is one MiB left");
+        let first = read(&bodies, a, 3 * MIB).unwrap();
+        assert!(read(&bodies, a, 2 * MIB).is_none());
+        let second = read(&bodies, b, 4 * MIB).unwrap();
+        assert!(read(&bodies, c, 2 * MIB).is_none(), "there is one MiB left");
         drop(first);
-        let third = read(&bodies, c, 2 << 20).unwrap();
+        let third = read(&bodies, c, 2 * MIB).unwrap();
         drop((second, third));
         // One body of any size.
-        let whole = read(&bodies, a, 8 << 20).unwrap();
-        assert!(read(&bodies, b, 2 << 20).is_none());
+        let whole = read(&bodies, a, 8 * MIB).unwrap();
+        assert!(read(&bodies, b, 2 * MIB).is_none());
+        // It counts as long as there is a part of it.
+        let part = whole.slice(..1);
         drop(whole);
-        read(&bodies, b, 2 << 20).unwrap();
+        assert!(read(&bodies, b, 2 * MIB).is_none());
+        drop(part);
+        read(&bodies, b, 2 * MIB).unwrap();
     }
 
     #[tokio::test]
     async fn v2_small_bodies_do_not_wait_for_large_ones() {
         let bodies = bodies();
         let [a, b] = ["a", "b"].map(CallerId::of_token);
-        let large = read(&bodies, a, 8 << 20).unwrap();
-        let small = [
-            read(&bodies, a, 1 << 20).unwrap(),
-            read(&bodies, b, 1000).unwrap(),
-        ];
+        let large = read(&bodies, a, 8 * MIB).unwrap();
+        let small = [read(&bodies, a, MIB).unwrap(), read(&bodies, b, 1000).unwrap()];
         assert!(read(&bodies, a, 1).is_none(), "it has half of two MiB");
         drop((large, small));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn v2_a_body_in_pieces_takes_its_room_as_it_comes() {
         let bodies = bodies();
         let caller = CallerId::of_token("a");
-        let pieces = || {
-            let pieces = (0..8).map(|n| Ok::<_, std::io::Error>(Bytes::from(vec![n; 1 << 20])));
-            Body::from_stream(futures_util::stream::iter(pieces))
-        };
-        let (bytes, held) = bodies.read(caller, 8 << 20, &mut pieces()).await.unwrap();
-        assert_eq!((bytes.len(), bytes[0], bytes[8_388_607]), (8 << 20, 0, 7));
-        let waits = bodies.read(caller, 8 << 20, &mut pieces()).now_or_never();
-        assert!(waits.is_none(), "{waits:?}");
-        drop(held);
-        let refused = bodies.read(caller, (8 << 20) - 1, &mut pieces()).await;
+        let whole = || pieces([MIB; 8], Duration::ZERO);
+        let bytes = bodies.read(caller, 8 * MIB, &mut whole()).await.unwrap();
+        assert_eq!(bytes.len(), 8 * MIB);
+        let waits = bodies.read(caller, 8 * MIB, &mut whole()).await;
+        assert!(matches!(waits, Err(BadBody::NoRoom)), "{waits:?}");
+        drop(bytes);
+        let refused = bodies.read(caller, 8 * MIB - 1, &mut whole()).await;
         assert!(matches!(refused, Err(BadBody::TooLarge(_))), "{refused:?}");
-        bodies.read(caller, 8 << 20, &mut pieces()).await.unwrap();
+        // A small one keeps no more than it turned out to have.
+        let mut small = pieces([1000, 24], Duration::ZERO);
+        let small = bodies.read(caller, MIB, &mut small).await.unwrap();
+        assert!(read(&bodies, caller, MIB).is_none(), "it has half of two MiB");
+        assert!(read(&bodies, caller, MIB - 1024).is_some());
+        drop(small);
+        bodies.read(caller, 8 * MIB, &mut whole()).await.unwrap();
+    }
+
+    /// Was red: each waited for what the other one had, until both had taken too long.
+    #[tokio::test(start_paused = true)]
+    async fn v2_bodies_in_pieces_do_not_wait_for_each_other() {
+        let bodies = Bodies::new(&Limits {
+            body: 16 * MIB,
+            bodies: 16 * MIB,
+            ..Limits::default()
+        });
+        let caller = CallerId::of_token("a");
+        let began = Instant::now();
+        // They take turns, and fit into half of the budget one at a time.
+        let read = async |n: u64| {
+            let mut body = pieces([MIB; 7], Duration::from_millis(100 + n));
+            let bytes = bodies.read(caller, 16 * MIB, &mut body).await?;
+            Ok::<_, BadBody>(bytes.len())
+        };
+        let both = tokio::join!(read(0), read(1));
+        assert!(matches!(both, (Err(BadBody::NoRoom), Ok(_))), "{both:?}");
+        assert!(began.elapsed() < Duration::from_secs(1));
+    }
+
+    /// Was red: whatever took more than a minute was refused, also from a client with a slow line.
+    #[tokio::test(start_paused = true)]
+    async fn v6_a_body_may_take_long_if_it_keeps_coming() {
+        let bodies = bodies();
+        let caller = CallerId::of_token("a");
+        let mut slow = pieces([16 << 10; 100], Duration::from_millis(990));
+        assert_eq!(
+            bodies.read(caller, 8 * MIB, &mut slow).await.unwrap().len(),
+            100 * (16 << 10)
+        );
+        for mut late in [
+            pieces([1; 100], Duration::from_secs(2)),
+            pieces([16 << 10; 2], Duration::from_secs(61)),
+        ] {
+            let late = bodies.read(caller, 8 * MIB, &mut late).await;
+            assert!(matches!(late, Err(BadBody::Late)), "{late:?}");
+        }
     }
 }
