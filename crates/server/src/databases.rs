@@ -43,15 +43,16 @@ enum Root {
 struct Slot {
     /// While it is open.
     database: Mutex<Option<Arc<Database>>>,
-    /// One opens or closes at a time.
-    turn: tokio::sync::Mutex<()>,
+    /// One opens or closes at a time. `true` = the server has stopped.
+    turn: tokio::sync::Mutex<bool>,
     /// It was open before: a file that is missing now was taken away, and is not made.
     served: AtomicBool,
 }
 
 /// See the module.
 pub(crate) struct Databases {
-    slots: Mutex<HashMap<String, Arc<Slot>>>,
+    /// `None` when the server has stopped.
+    slots: Mutex<Option<HashMap<String, Arc<Slot>>>>,
     opener: Arc<Opener>,
     root: Root,
     /// See [`Databases::known_as`].
@@ -96,7 +97,7 @@ impl Databases {
             }
         };
         Ok(Self {
-            slots: Mutex::default(),
+            slots: Mutex::new(Some(HashMap::new())),
             opener: Arc::new(opener),
             single_name: path.filter(|_| matches!(root, Root::File(_))).and_then(stem),
             root,
@@ -119,7 +120,10 @@ impl Databases {
         let Some(path) = self.file(name) else {
             return Ok(None);
         };
-        let slot = Arc::clone(self.slots.lock().entry(name.to_owned()).or_default());
+        let slot = match &mut *self.slots.lock() {
+            Some(slots) => Arc::clone(slots.entry(name.to_owned()).or_default()),
+            None => return Err(ServerError::Stopping),
+        };
         if let Some(database) = slot.good() {
             return Ok(Some(database));
         }
@@ -159,7 +163,8 @@ impl Databases {
     pub(crate) fn opened(&self) -> Vec<Arc<Database>> {
         let slots = self.slots.lock();
         let mut databases: Vec<_> = slots
-            .values()
+            .iter()
+            .flat_map(HashMap::values)
             .filter_map(|slot| slot.database.lock().clone())
             .collect();
         databases.sort_by(|a, b| a.handle().name.cmp(&b.handle().name));
@@ -171,12 +176,13 @@ impl Databases {
         self.opened().iter().for_each(|database| database.unlock());
     }
 
-    /// Sees the last commits, notes where each database stands, and closes them.
+    /// Sees the last commits, notes where each database stands, and closes them. None is opened after it.
     pub(crate) async fn close(&self) {
-        let slots = std::mem::take(&mut *self.slots.lock());
+        let slots = self.slots.lock().take().unwrap_or_default();
         futures_util::stream::iter(slots.into_values())
             .for_each_concurrent(CLOSED_AT_ONCE, async |slot| {
-                let _turn = slot.turn.lock().await;
+                let mut closed = slot.turn.lock().await;
+                *closed = true;
                 let open = slot.database.lock().take();
                 if let Some(database) = open {
                     database.close(&*self.opener.sql).await;
@@ -192,7 +198,7 @@ impl Databases {
     async fn close_surplus(&self, most_open: usize) -> usize {
         let mut open: Vec<_> = {
             let slots = self.slots.lock();
-            let open = slots.iter().filter_map(|(name, slot)| {
+            let open = slots.iter().flatten().filter_map(|(name, slot)| {
                 let asked = slot.database.lock().as_ref()?.asked();
                 Some((asked, name.clone(), Arc::clone(slot)))
             });
@@ -216,7 +222,10 @@ impl Databases {
             }
             let mut slots = self.slots.lock();
             // Nobody else has it or waits for its turn: who takes one from the map does so under this lock.
-            if Arc::strong_count(&slot) == 2 && slot.database.lock().is_none() {
+            if let Some(slots) = &mut *slots
+                && Arc::strong_count(&slot) == 2
+                && slot.database.lock().is_none()
+            {
                 slots.remove(&name);
             }
         }
@@ -258,7 +267,10 @@ impl Slot {
         name: Arc<str>,
         path: PathBuf,
     ) -> Result<Arc<Database>, ServerError> {
-        let _turn = self.turn.lock().await;
+        let stopped = self.turn.lock().await;
+        if *stopped {
+            return Err(ServerError::Stopping);
+        }
         // Somebody else may have opened it while this waited for its turn.
         if let Some(database) = self.good() {
             return Ok(database);

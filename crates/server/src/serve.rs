@@ -33,7 +33,7 @@ const BREATH: Duration = Duration::from_millis(50);
 /// How often the log is told of connections that were turned away.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// Serves until `stopping` becomes true, then finishes the answers under way.
+/// Serves until `stopping` becomes true, then finishes the answers under way. No connection is open after it.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
@@ -42,6 +42,7 @@ pub(crate) async fn serve(
 ) {
     let graceful = Arc::new(GracefulShutdown::new());
     let mut turned_away = TurnedAway::default();
+    let (cut, uncut) = watch::channel(());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -62,18 +63,20 @@ pub(crate) async fn serve(
         };
         let acceptor = tls.as_ref().map(|tls| tls.acceptor());
         let (app, watcher) = (Arc::clone(&app), graceful.watcher());
+        let mut cut = uncut.clone();
         tokio::spawn(async move {
             let activity = &entered.activity;
             let ended = tokio::select! {
                 ended = connection(socket, peer, acceptor, app, Arc::clone(activity), watcher) => ended,
                 why = activity.overdue() => Err(why.into()),
+                _ = cut.changed() => Err("the server has stopped".into()),
             };
             if let Err(error) = ended {
                 tracing::debug!(%peer, %error, "a connection ended early");
             }
         });
     }
-    drop(listener);
+    drop((listener, uncut));
     let Some(graceful) = Arc::into_inner(graceful) else {
         return;
     };
@@ -83,6 +86,9 @@ pub(crate) async fn serve(
     {
         tracing::warn!("answers that took too long were cut off");
     }
+    // Each connection has a receiver.
+    cut.send_replace(());
+    cut.closed().await;
 }
 
 /// Tells the log of connections that were turned away, but not of each: there may be thousands a second.

@@ -5,5 +5,5 @@ mod browsers;
 mod connections;
 mod paths;
 pub(crate) mod raw;
-mod stalls;
+pub(crate) mod stalls;
 mod telling;

@@ -29,6 +29,11 @@ impl Raw {
         self.0.write_all(what.as_bytes()).await.unwrap();
     }
 
+    /// The same, also when nobody may take it any more.
+    pub(crate) async fn send_anyway(&mut self, what: &str) {
+        let _ = self.0.write_all(what.as_bytes()).await;
+    }
+
     /// One answer with a Content-Length: its status and its body.
     pub(crate) async fn answer(&mut self) -> (u16, String) {
         let answer = async {

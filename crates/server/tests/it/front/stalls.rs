@@ -26,7 +26,7 @@ async fn serve(db: &TestDb) -> ServerHandle {
 }
 
 /// Waits until so many requests are being answered.
-async fn until_under_way(server: &ServerHandle, requests: usize) {
+pub(crate) async fn until_under_way(server: &ServerHandle, requests: usize) {
     let client = Client::new("").http;
     let wanted = format!("partial_sync_requests_under_way {requests}\n");
     let seen = async {

@@ -11,3 +11,4 @@ mod second_server;
 mod start;
 mod start_meets;
 mod starts;
+mod stopped;
