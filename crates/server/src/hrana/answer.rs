@@ -35,27 +35,40 @@ const READ_IN_PLACE: usize = 64 << 10;
 /// How often is looked whether a statement runs longer than it may: it looks itself, but not inside of one instruction.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 
-/// Answers one request.
+/// Answers one request. Until it runs, a client that goes away leaves nothing of it behind.
 pub(super) async fn answer(
     streams: Arc<Streams>,
     database: DatabaseHandle,
     caller: Caller,
     request: Request<Bytes>,
 ) -> Response {
-    let cancel = Arc::new(Cancel::default());
-    let gone = CancelOnDrop(cancel.clone());
-    let task = tokio::spawn(async move {
-        match route(streams, database, caller, request, cancel).await {
-            Ok(response) => response,
-            Err(refused) => refused.response(),
-        }
-    });
-    let response = task.await.unwrap_or_else(|cause| {
-        tracing::error!(%cause, "a request to the SQL endpoint failed");
-        Refused::internal().response()
-    });
-    drop(gone);
-    response
+    let answered = async {
+        let Some(format) = route(&request)? else {
+            return Ok(Response::new(Body::empty()));
+        };
+        let owner = Owner {
+            path: database.path.clone(),
+            access: caller.access,
+        };
+        let read = outline(&streams, request.into_body(), format).await?;
+        let asks = (read.baton.as_deref(), read.statements.may_write);
+        let cancel = Arc::new(Cancel::default());
+        let lease = streams.lease(&owner, caller.id, asks, &cancel).await?;
+        let _gone = CancelOnDrop(cancel.clone());
+        let run = Run {
+            caller: caller.id,
+            streams,
+            database,
+            owner,
+            cancel,
+        };
+        let ran = tokio::spawn(run.run(lease, read.body, format)).await;
+        ran.unwrap_or_else(|cause| {
+            tracing::error!(%cause, "a request to the SQL endpoint failed");
+            Err(Refused::internal())
+        })
+    };
+    answered.await.unwrap_or_else(Refused::response)
 }
 
 /// A request that gets no results, but an HTTP status.
@@ -123,28 +136,11 @@ fn answer_of(status: StatusCode, content_type: &'static str, body: Body) -> Resp
     response
 }
 
-async fn route(
-    streams: Arc<Streams>,
-    database: DatabaseHandle,
-    caller: Caller,
-    request: Request<Bytes>,
-    cancel: Arc<Cancel>,
-) -> Result<Response, Refused> {
-    let path = request.uri().path().trim_end_matches('/').to_owned();
-    let owner = Owner {
-        path: database.path.clone(),
-        access: caller.access,
-    };
-    let run = Run {
-        caller: caller.id,
-        streams,
-        database,
-        owner,
-        cancel,
-    };
+/// In which form a request is and is answered; `None` = it asks which version the server speaks.
+fn route(request: &Request<Bytes>) -> Result<Option<Format>, Refused> {
+    let path = request.uri().path().trim_end_matches('/');
     let format = |encoding, kind| Some(Format { kind, encoding });
-    let format = match path.as_str() {
-        // How a client asks which version the server speaks.
+    let format = match path {
         "/v2" | "/v3" | "/v3-protobuf" => None,
         "/v2/pipeline" | "/v3/pipeline" => format(Encoding::Json, BodyKind::Pipeline),
         "/v3/cursor" => format(Encoding::Json, BodyKind::Cursor),
@@ -161,8 +157,7 @@ async fn route(
         }
     };
     match (request.method(), format) {
-        (&Method::GET | &Method::HEAD, None) => Ok(Response::new(Body::empty())),
-        (&Method::POST, Some(format)) => run.run(request.into_body(), format).await,
+        (&Method::GET | &Method::HEAD, None) | (&Method::POST, Some(_)) => Ok(format),
         _ => Err(Refused::new(
             StatusCode::METHOD_NOT_ALLOWED,
             error(
@@ -183,10 +178,12 @@ async fn outline(streams: &Streams, bytes: Bytes, format: Format) -> Result<Outl
     let read = if bytes.len() <= READ_IN_PLACE {
         wire::outline(bytes, format, most)
     } else {
-        let _turn = streams.reading_turn().await;
-        spawn_blocking(move || wire::outline(bytes, format, most))
-            .await
-            .map_err(|_| Refused::internal())?
+        let turn = streams.reading_turn().await;
+        let read = spawn_blocking(move || {
+            let _turn = turn;
+            wire::outline(bytes, format, most)
+        });
+        read.await.map_err(|_| Refused::internal())?
     };
     let outline = read.map_err(|cause| {
         Refused::new(
@@ -213,8 +210,8 @@ fn check_counts(outline: &Outline, most: Limits) -> Result<(), Refused> {
         Outline { requests, .. } if requests > most.requests => {
             refused(format!("the pipeline has {requests} requests"), most.requests)
         }
-        Outline { steps, .. } if steps > most.steps => {
-            refused(format!("a batch has {steps} steps"), most.steps)
+        Outline { statements, .. } if statements.steps > most.steps => {
+            refused(format!("a batch has {} steps", statements.steps), most.steps)
         }
         _ => Ok(()),
     }
@@ -241,16 +238,12 @@ struct Done {
 
 impl Run {
     /// Runs the requests of a body on a blocking thread.
-    async fn run(self, bytes: Bytes, format: Format) -> Result<Response, Refused> {
-        let Outline { body, baton, .. } = outline(&self.streams, bytes, format).await?;
+    async fn run(self, lease: Lease, body: wire::Body, format: Format) -> Result<Response, Refused> {
         let Lease {
             waiting,
             running,
             _turn,
-        } = self
-            .streams
-            .lease(&self.owner, self.caller, baton.as_deref(), &self.cancel)
-            .await?;
+        } = lease;
         let next = self
             .streams
             .token()
@@ -320,10 +313,12 @@ impl Run {
         let mut results = Vec::with_capacity(requests.len());
         // The request that began the transaction that is open.
         let mut began = 0;
+        // Of a transaction that has ended: it is what this request runs in.
+        let mut place = None;
         for request in requests {
             if stream.connection.sqlite().is_autocommit() {
                 began = results.len();
-                open = None;
+                place = open.take().or(place);
             }
             results.push(stream.answer(body.request(request), &mut bounds));
         }
@@ -333,6 +328,7 @@ impl Run {
             return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, replaced()));
         }
 
+        drop(place);
         let committed = stream.connection.commits() != commits;
         let mut keep = !stream.is_closed();
         if stream.connection.sqlite().is_autocommit() {

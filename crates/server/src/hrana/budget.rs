@@ -18,7 +18,7 @@ use partial_sync_transport::hrana;
 use super::error::{code, error};
 use crate::access::Access;
 
-/// What is taken from the server's budget at once.
+/// What is taken from the server's budget at once, and handed over of an answer.
 const PIECE: usize = 64 << 10;
 
 /// The budget of all answers of a server, in bytes of JSON, roughly.
@@ -120,7 +120,7 @@ impl Budget {
 
     /// Takes what an error's text needs, or makes the text short.
     pub(super) fn take_error(&mut self, error: &mut hrana::Error) {
-        if self.take(error.message.len()).is_err() {
+        if self.take(in_json(&error.message)).is_err() {
             error.message = "it failed, and why does not fit into the answer: send less at once".to_owned();
         }
     }
@@ -140,18 +140,36 @@ impl Budget {
     }
 }
 
-/// A body that gives its bytes back to the budget when it has been sent, or given up.
-pub(super) fn body(bytes: Vec<u8>, held: Held) -> Body {
-    Body::new(Answer {
-        bytes: Some(bytes.into()),
-        _held: held,
-    })
+/// Bytes of a text in JSON, without its quotes: some characters are written as an escape.
+pub(super) fn in_json(text: &str) -> usize {
+    let extra = |byte: u8| match byte {
+        b'"' | b'\\' | 0x08 | b'\t' | b'\n' | 0x0c | b'\r' => 1,
+        ..0x20 => 5,
+        _ => 0,
+    };
+    text.len() + text.bytes().map(extra).sum::<usize>()
 }
 
-struct Answer {
-    bytes: Option<Bytes>,
+/// A body that gives its bytes back to the budget when all of them have been sent, or given up.
+pub(super) fn body(mut bytes: Vec<u8>, held: Held) -> Body {
+    bytes.shrink_to_fit();
+    Body::new(Answer(Bytes::from_owner(Counted { bytes, _held: held })))
+}
+
+/// Bytes that count for as long as anybody has a part of them.
+struct Counted {
+    bytes: Vec<u8>,
     _held: Held,
 }
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// In pieces: that the next one is wanted tells that the one before is being taken, and who sends one may copy it.
+struct Answer(Bytes);
 
 impl HttpBody for Answer {
     type Data = Bytes;
@@ -161,15 +179,16 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+        let piece = self.0.len().min(PIECE);
+        Poll::Ready((piece > 0).then(|| Ok(Frame::data(self.0.split_to(piece)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bytes.is_none()
+        self.0.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+        SizeHint::with_exact(self.0.len() as u64)
     }
 }
 
@@ -204,6 +223,40 @@ mod tests {
         other.take(1).unwrap();
         drop(other);
         assert_eq!(all.used.load(Ordering::Relaxed), 0);
+    }
+
+    /// Was red: an answer was handed over as one piece, and counted no more from there on, whether its client took it or not.
+    #[tokio::test]
+    async fn v2_an_answer_is_handed_over_in_pieces_and_counts_until_the_last_one_is_sent() {
+        let all = AnswerBytes::new(8 * PIECE);
+        let mut budget = Budget::new(8 * PIECE, all.clone(), Access::Full);
+        budget.take(2 * PIECE + 1).unwrap();
+        let mut body = body(vec![7; 2 * PIECE + 1], budget.into_held());
+        let mut pieces = Vec::new();
+        while !body.is_end_stream() {
+            let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+            pieces.push(frame.unwrap().unwrap().into_data().unwrap());
+        }
+        assert_eq!(
+            pieces.iter().map(Bytes::len).collect::<Vec<_>>(),
+            [PIECE, PIECE, 1]
+        );
+        // As the server does when it has been given the last one.
+        drop(body);
+        let last = pieces.pop();
+        drop(pieces);
+        assert!(all.used.load(Ordering::Relaxed) > 0, "{last:?} is not sent yet");
+        drop(last);
+        assert_eq!(all.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn v2_a_text_counts_as_it_is_written() {
+        let all: String = (0..300)
+            .filter_map(char::from_u32)
+            .chain("€😀\u{2028}".chars())
+            .collect();
+        assert_eq!(in_json(&all), serde_json::to_string(&all).unwrap().len() - 2);
     }
 
     #[test]

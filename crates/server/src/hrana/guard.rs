@@ -15,7 +15,7 @@ use partial_sync_transport::{
     bookkeeping::{
         CREATE_KEYS, CREATE_LAST_CHANGE_ID, FORGET_KEYS, KEYS, LAST_CHANGE_ID, NOTE_KEY, OWN_TABLES, is_own,
     },
-    tokens::{TokenKind, same_words, tokens},
+    tokens::{TokenKind, first, same_words, tokens},
 };
 use rusqlite::hooks::{AuthAction, AuthContext};
 
@@ -175,6 +175,33 @@ pub(super) fn judge_keys(sql: &str) -> Option<String> {
             "this statement on {KEYS} is not allowed here: replicas make it, and write their own rows of it, in one way only"
         )),
     }
+}
+
+/// Whether a text may have to wait for another writer, as far as its words tell: for fair turns, not for rights.
+pub(super) fn may_write(sql: &str) -> bool {
+    const NEVER: [&str; 8] = [
+        "SELECT",
+        "VALUES",
+        "EXPLAIN",
+        "COMMIT",
+        "END",
+        "ROLLBACK",
+        "SAVEPOINT",
+        "RELEASE",
+    ];
+    const LOOKED_THROUGH: usize = 64 << 10;
+    let Some(word) = first(sql) else { return false };
+    if word.is("BEGIN") {
+        let kind = first(&sql[word.end()..]);
+        return kind.is_some_and(|kind| kind.is("IMMEDIATE") || kind.is("EXCLUSIVE"));
+    }
+    if word.is("WITH") && sql.len() <= LOOKED_THROUGH {
+        let writes = ["INSERT", "REPLACE", "UPDATE", "DELETE"];
+        return tokens(sql)
+            .iter()
+            .any(|token| writes.iter().any(|word| token.is(word)));
+    }
+    !NEVER.iter().any(|never| word.is(never))
 }
 
 /// What `PRAGMA database_list` is answered with: the database has a name, and its path is nobody's business. In any other
@@ -455,6 +482,41 @@ mod tests {
         ] {
             assert!(judge_keys(sql).is_some(), "{sql}");
         }
+    }
+
+    #[test]
+    fn v14_what_may_have_to_wait_for_a_writer_is_told_by_its_words() {
+        for sql in [
+            "",
+            " -- nothing",
+            "select 1",
+            "/* a */ VALUES (1)",
+            "BEGIN",
+            "begin deferred",
+            "COMMIT",
+            "end",
+            "ROLLBACK TO a",
+            "WITH a AS (SELECT 'insert') SELECT * FROM a",
+            "EXPLAIN INSERT INTO t VALUES (1)",
+        ] {
+            assert!(!may_write(sql), "{sql}");
+        }
+        for sql in [
+            "INSERT INTO t VALUES (1)",
+            ";delete from t",
+            "BEGIN IMMEDIATE",
+            "begin /* */ exclusive",
+            "WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a",
+            "CREATE TABLE t(a)",
+            "PRAGMA user_version = 1",
+            "nonsense",
+        ] {
+            assert!(may_write(sql), "{sql}");
+        }
+        assert!(may_write(&format!(
+            "WITH a AS (SELECT 1){} SELECT 1",
+            " ".repeat(70_000)
+        )));
     }
 
     #[test]

@@ -36,8 +36,8 @@ pub struct HranaOptions {
     pub batch_steps: usize,
     /// Requests in one pipeline.
     pub pipeline_requests: usize,
-    /// Requests that run at the same time; others wait for their turn. Those with a baton of a client that may write are not
-    /// counted: others may be waiting for their COMMIT.
+    /// Requests that only read and run at the same time, and as many that may write; others wait for their turn. Those that
+    /// continue an open transaction of a client that may write are not counted: others may be waiting for their COMMIT.
     pub concurrent_requests: usize,
     /// How many of these one caller has.
     pub caller_requests: usize,

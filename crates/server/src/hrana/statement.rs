@@ -13,7 +13,7 @@ use rusqlite::{
 };
 
 use super::{
-    budget::Budget,
+    budget::{Budget, in_json},
     connection::SqlConnection,
     error::{code, error, many_statements},
     guard::without_path,
@@ -112,16 +112,15 @@ fn run(
     Ok(result)
 }
 
-/// Runs every statement of `sql`, one after the other, without their rows, until one fails. `before_each` is called
-/// before each of them.
+/// Runs every statement of `sql`, one after the other, without their rows, until one or `before_each` fails.
 pub(super) fn sequence(
     connection: &SqlConnection,
     sql: &str,
-    mut before_each: impl FnMut(),
+    mut before_each: impl FnMut() -> Result<(), hrana::Error>,
 ) -> Result<(), hrana::Error> {
     let mut batch = Batch::new(connection.sqlite(), sql);
     loop {
-        before_each();
+        before_each()?;
         connection.before_prepare();
         let Some(mut statement) = batch.next().map_err(|e| connection.explain(e))? else {
             return Ok(());
@@ -144,7 +143,7 @@ pub(super) fn describe(
 ) -> Result<DescribeResult, hrana::Error> {
     let (statement, _) = prepare_one(connection, sql)?;
     for index in 1..=statement.parameter_count() {
-        budget.take(40 + statement.parameter_name(index).map_or(0, str::len))?;
+        budget.take(40 + statement.parameter_name(index).map_or(0, in_json))?;
     }
     let params = (1..=statement.parameter_count())
         .map(|index| DescribeParam {
@@ -197,7 +196,7 @@ fn columns(statement: &Statement<'_>) -> Vec<Col> {
 }
 
 fn col_size(col: &Col) -> usize {
-    40 + col.name.as_deref().map_or(0, str::len) + col.decltype.as_deref().map_or(0, str::len)
+    40 + col.name.as_deref().map_or(0, in_json) + col.decltype.as_deref().map_or(0, in_json)
 }
 
 /// Binds by position, then by name; a named argument wins. Every parameter must get a value, and every value must
@@ -293,7 +292,6 @@ fn read_value(value: ValueRef<'_>, col: &Col, budget: &mut Budget) -> Result<Val
             Value::Float { value }
         }
         ValueRef::Text(bytes) => {
-            budget.take(48 + bytes.len())?;
             let text = std::str::from_utf8(bytes).map_err(|_| {
                 error(
                     code::TEXT_NOT_UTF8,
@@ -304,6 +302,7 @@ fn read_value(value: ValueRef<'_>, col: &Col, budget: &mut Budget) -> Result<Val
                     ),
                 )
             })?;
+            budget.take(48 + in_json(text))?;
             Value::Text {
                 value: text.to_owned(),
             }

@@ -113,14 +113,18 @@ impl Stream {
             StreamRequest::Sequence(text) => {
                 let sql = self.text(text.sql.as_deref(), text.sql_id)?;
                 let result = statement::sequence(&self.connection, sql, || {
-                    self.connection.start_clock(bounds.statement_limit());
+                    // Short ones do not look at the clock.
+                    match bounds.statement_limit().is_zero() {
+                        true => Err(out_of_time(bounds.options)),
+                        false => self.begin(bounds),
+                    }
                 });
                 self.finish(result, bounds)?;
                 Ok(StreamResponse::Sequence)
             }
             StreamRequest::Describe(text) => {
                 let sql = self.text(text.sql.as_deref(), text.sql_id)?;
-                self.connection.start_clock(bounds.statement_limit());
+                self.begin(bounds)?;
                 let result = statement::describe(&self.connection, sql, &mut bounds.budget);
                 self.finish(result, bounds)
                     .map(|result| StreamResponse::Describe { result })
@@ -138,10 +142,7 @@ impl Stream {
 
     fn execute(&self, stmt: &Stmt, bounds: &mut Bounds<'_>) -> Result<StmtResult, hrana::Error> {
         let sql = self.text(stmt.sql.as_deref(), stmt.sql_id)?;
-        if bounds.cancelled.load(Ordering::Relaxed) {
-            return Err(error("SQLITE_INTERRUPT", "the client has gone"));
-        }
-        self.connection.start_clock(bounds.statement_limit());
+        self.begin(bounds)?;
         let before = bounds.budget.mark();
         let result = statement::execute(&self.connection, sql, stmt, &mut bounds.budget);
         if result.is_err() {
@@ -149,6 +150,15 @@ impl Stream {
             bounds.budget.back_to(before);
         }
         self.finish(result, bounds)
+    }
+
+    /// Starts the clock of a statement, if there is somebody left who wants it.
+    fn begin(&self, bounds: &Bounds<'_>) -> Result<(), hrana::Error> {
+        if bounds.cancelled.load(Ordering::Relaxed) {
+            return Err(error("SQLITE_INTERRUPT", "the client has gone"));
+        }
+        self.connection.start_clock(bounds.statement_limit());
+        Ok(())
     }
 
     /// Stops the clock, and says so when it was the clock that stopped the statement.
@@ -161,13 +171,7 @@ impl Stream {
             return Err(read_ended(bounds.options.wal_bytes));
         }
         result.map_err(|e| match (limited, e.code.as_deref()) {
-            (Some(Limited::Time), Some("SQLITE_INTERRUPT")) => error(
-                "SQLITE_INTERRUPT",
-                format!(
-                    "interrupted: a statement may run for {:?} and a request for {:?} on this server",
-                    bounds.options.statement_timeout, bounds.options.request_timeout
-                ),
-            ),
+            (Some(Limited::Time), Some("SQLITE_INTERRUPT")) => out_of_time(bounds.options),
             (Some(Limited::Memory(bytes)), Some("SQLITE_INTERRUPT")) => error(
                 "SQLITE_NOMEM",
                 format!(
@@ -290,6 +294,16 @@ impl Bounds<'_> {
             .statement_timeout
             .min(self.until.saturating_duration_since(Instant::now()))
     }
+}
+
+fn out_of_time(options: &HranaOptions) -> hrana::Error {
+    error(
+        "SQLITE_INTERRUPT",
+        format!(
+            "interrupted: a statement may run for {:?} and a request for {:?} on this server",
+            options.statement_timeout, options.request_timeout
+        ),
+    )
 }
 
 /// What was read before cannot be read again.

@@ -20,7 +20,7 @@ use partial_sync_transport::hrana;
 use partial_sync_vfs::temporary::Quota;
 use rustls::crypto::SecureRandom;
 use tokio::{
-    sync::{Semaphore, SemaphorePermit, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::AbortHandle,
     time,
 };
@@ -76,10 +76,11 @@ pub(super) struct Streams {
     parked: Mutex<HashMap<String, Parked>>,
     /// The one given back last is at the end.
     idle: Mutex<VecDeque<(Owner, SqlConnection)>>,
-    turns: Turns,
+    /// For who only reads, and for who may have to wait for another writer.
+    turns: (Turns, Turns),
     places: Arc<Places>,
     /// A large body is read while one of these is held.
-    reading: Semaphore,
+    reading: Arc<Semaphore>,
     answers: Arc<AnswerBytes>,
     /// Temporary files of everybody, and those of who may only read.
     temporary: (Quota, Quota),
@@ -128,13 +129,14 @@ pub(super) enum Unavailable {
 
 impl Streams {
     pub(super) fn new(options: HranaOptions) -> Self {
+        let turns = || Turns::new(options.concurrent_requests, options.caller_requests);
         Self {
             random: rustls::crypto::ring::default_provider().secure_random,
             parked: Mutex::default(),
             idle: Mutex::default(),
-            turns: Turns::new(options.concurrent_requests, options.caller_requests),
+            turns: (turns(), turns()),
             places: Places::new(options.batons, options.caller_batons),
-            reading: Semaphore::new(BODIES_READ_AT_ONCE),
+            reading: Arc::new(Semaphore::new(BODIES_READ_AT_ONCE)),
             answers: AnswerBytes::new(options.all_answer_bytes),
             temporary: quotas(options.temporary_bytes),
             requests: Arc::default(),
@@ -155,8 +157,8 @@ impl Streams {
     }
 
     /// The turn to read a large body; `None` never comes.
-    pub(super) async fn reading_turn(&self) -> Option<SemaphorePermit<'_>> {
-        self.reading.acquire().await.ok()
+    pub(super) async fn reading_turn(&self) -> Option<OwnedSemaphorePermit> {
+        self.reading.clone().acquire_owned().await.ok()
     }
 
     /// What the temporary files of an owner's statements count in.
@@ -171,18 +173,20 @@ impl Streams {
         self.count.subscribe()
     }
 
-    /// Takes the stream of a baton, or makes room for a new one.
+    /// Takes the stream of a baton, or makes room for a new one, for a request that may write or does not.
     pub(super) async fn lease(
         &self,
         owner: &Owner,
         caller: CallerId,
-        baton: Option<&str>,
+        (baton, may_write): (Option<&str>, bool),
         cancel: &Arc<Cancel>,
     ) -> Result<Lease, Unavailable> {
-        // Others may wait for the COMMIT of a client that writes; it waits for nobody.
-        let turn = match (baton, owner.access) {
-            (Some(_), Access::Full) => None,
-            _ => Some(self.turn(caller).await?),
+        // Others may wait for the COMMIT of a client that writes; it waits for nobody. Its transaction has a place instead.
+        let has_place = owner.access == Access::Full && baton.is_some_and(|token| self.is_open(token));
+        let turn = match (has_place, owner.access, may_write) {
+            (true, ..) => None,
+            (_, Access::Full, true) => Some(self.turn(&self.turns.1, caller).await?),
+            _ => Some(self.turn(&self.turns.0, caller).await?),
         };
         let Some(running) = self.requests.begin(&owner.path, cancel) else {
             return Err(Unavailable::Busy(error(
@@ -201,8 +205,14 @@ impl Streams {
         })
     }
 
-    async fn turn(&self, caller: CallerId) -> Result<Turn, Unavailable> {
-        let whose = match self.turns.take(caller, self.options.statement_timeout).await {
+    /// Whether a transaction waits under a baton.
+    fn is_open(&self, token: &str) -> bool {
+        let parked = self.parked.lock();
+        parked.get(token).is_some_and(|p| p.stream.open.is_some())
+    }
+
+    async fn turn(&self, turns: &Turns, caller: CallerId) -> Result<Turn, Unavailable> {
+        let whose = match turns.take(caller, self.options.statement_timeout).await {
             Ok(turn) => return Ok(turn),
             Err(NoTurn::Caller(most)) => {
                 format!("{most} requests of this caller are running, which is its share")
@@ -511,37 +521,65 @@ fn quotas(bytes: u64) -> (Quota, Quota) {
 mod tests {
     use super::*;
 
+    struct Nobody;
+
+    impl CommitListener for Nobody {
+        fn committed(&self) -> futures_util::future::BoxFuture<'static, ()> {
+            Box::pin(std::future::ready(()))
+        }
+    }
+
+    /// Was red: every request with a baton of a client that may write ran at once, so that batons without a transaction were a
+    /// way around the number of requests that run.
     #[tokio::test]
-    async fn v1_a_baton_is_a_turn_only_for_who_may_write() {
-        let streams = Streams::new(HranaOptions {
+    async fn v1_a_baton_is_a_turn_only_for_who_may_write_and_has_a_transaction() {
+        let streams = Arc::new(Streams::new(HranaOptions {
             concurrent_requests: 1,
             statement_timeout: Duration::from_millis(1),
             ..HranaOptions::default()
-        });
+        }));
+        let path = Arc::default();
         let owner = |access| Owner {
-            path: Arc::default(),
+            path: Arc::clone(&path),
             access,
         };
         let caller = CallerId::ANYONE;
-        let held = streams
-            .lease(&owner(Access::Full), caller, None, &Arc::default())
-            .await;
-        let lease = async |access| {
+        let park = |token: &str, access, open| {
+            let stream = Waiting {
+                connection: None,
+                texts: Texts::default(),
+                open,
+                read_ended: false,
+            };
+            streams.park(token.to_owned(), owner(access), caller, Arc::new(Nobody), stream);
+        };
+        let place = || streams.place(caller).ok();
+        park("open", Access::Full, place());
+        park("idle", Access::Full, None);
+        park("reader", Access::ReadOnly, place());
+        let lease = async |access, baton, writes| {
             let cancel = Arc::default();
             streams
-                .lease(&owner(access), caller, Some("baton"), &cancel)
+                .lease(&owner(access), caller, (baton, writes), &cancel)
                 .await
-                .err()
         };
-        assert!(matches!(
-            lease(Access::ReadOnly).await,
-            Some(Unavailable::Busy(_))
-        ));
-        assert!(matches!(lease(Access::Full).await, Some(Unavailable::Baton(_))));
+        let held = [
+            lease(Access::Full, None, true).await,
+            lease(Access::Full, None, false).await,
+        ];
+        assert!(held.iter().all(Result::is_ok), "reads have turns of their own");
+        for (token, access, waits) in [
+            ("open", Access::Full, false),
+            ("idle", Access::Full, true),
+            ("reader", Access::ReadOnly, true),
+            ("unknown", Access::Full, true),
+        ] {
+            let refused = lease(access, Some(token), false).await.err();
+            assert_eq!(matches!(refused, Some(Unavailable::Busy(_))), waits, "{token}");
+        }
         drop(held);
-        assert!(matches!(
-            lease(Access::ReadOnly).await,
-            Some(Unavailable::Baton(_))
-        ));
+        for (token, access) in [("idle", Access::Full), ("reader", Access::ReadOnly)] {
+            assert!(lease(access, Some(token), true).await.is_ok());
+        }
     }
 }

@@ -10,7 +10,8 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::types::{
-    Batch, BodyKind, CursorEntry, Outlined, Raw, ReadError, StreamRequest, StreamResponse, StreamResult,
+    Batch, BodyKind, CursorEntry, Outlined, Raw, ReadError, Statements, StreamRequest, StreamResponse,
+    StreamResult,
 };
 
 #[derive(Deserialize)]
@@ -29,10 +30,10 @@ struct CursorBody<B> {
 
 /// Reads a whole body and keeps nothing of it but its baton.
 pub(super) fn outline(bytes: &[u8], kind: BodyKind) -> Result<Outlined, ReadError> {
-    let (baton, requests, steps) = match kind {
+    let (baton, requests, statements) = match kind {
         BodyKind::Pipeline => {
             let body: PipelineBody<RequestCount> = serde_json::from_slice(bytes)?;
-            (body.baton, body.requests.requests, body.requests.steps)
+            (body.baton, body.requests.requests, body.requests.statements)
         }
         BodyKind::Cursor => {
             let body: CursorBody<Batch<StepCount>> = serde_json::from_slice(bytes)?;
@@ -42,7 +43,7 @@ pub(super) fn outline(bytes: &[u8], kind: BodyKind) -> Result<Outlined, ReadErro
     Ok(Outlined {
         baton,
         requests,
-        steps,
+        statements,
     })
 }
 
@@ -91,12 +92,11 @@ pub(super) fn condition(raw: &RawValue) -> Result<Option<Condition>, ReadError> 
 #[derive(Default)]
 struct RequestCount {
     requests: usize,
-    /// In the largest batch.
-    steps: usize,
+    statements: Statements,
 }
 
 /// Steps that were read and not kept.
-struct StepCount(usize);
+struct StepCount(Statements);
 
 impl<'de> Deserialize<'de> for RequestCount {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
@@ -112,8 +112,12 @@ impl<'de> Deserialize<'de> for RequestCount {
                 let mut count = RequestCount::default();
                 while let Some(request) = list.next_element::<StreamRequest<StepCount>>()? {
                     count.requests += 1;
-                    if let StreamRequest::Batch { batch } = request {
-                        count.steps = count.steps.max(batch.steps.0);
+                    match request {
+                        StreamRequest::Batch { batch } => count.statements.add(batch.steps.0),
+                        StreamRequest::Execute { stmt } => count.statements.look_at(stmt.sql.as_deref()),
+                        // Only its first statement could be told.
+                        StreamRequest::Sequence(_) => count.statements.may_write = true,
+                        _ => {}
                     }
                 }
                 Ok(count)
@@ -134,11 +138,12 @@ impl<'de> Deserialize<'de> for StepCount {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<StepCount, A::Error> {
-                let mut steps = 0;
-                while list.next_element::<Step>()?.is_some() {
-                    steps += 1;
+                let mut statements = Statements::default();
+                while let Some(step) = list.next_element::<Step>()? {
+                    statements.steps += 1;
+                    statements.look_at(step.stmt.sql.as_deref());
                 }
-                Ok(StepCount(steps))
+                Ok(StepCount(statements))
             }
         }
         d.deserialize_seq(Steps)

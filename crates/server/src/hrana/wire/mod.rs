@@ -19,7 +19,7 @@ pub(super) use types::{
     Batch, BodyKind, DescribeCol, DescribeParam, DescribeResult, Encoding, Format, Limits, Raw, ReadError,
     StreamRequest, StreamResponse, StreamResult,
 };
-use types::{CursorEntry, Outlined};
+use types::{CursorEntry, Outlined, Statements};
 
 /// A body that [`outline`] has found to be well-formed.
 pub(super) struct Body {
@@ -34,8 +34,7 @@ pub(super) struct Outline {
     pub baton: Option<String>,
     /// How many requests it has.
     pub requests: usize,
-    /// How many steps its largest batch has.
-    pub steps: usize,
+    pub statements: Statements,
 }
 
 /// Reads a whole body and keeps nothing of it but its baton. One that has more than it may is perhaps not read to its end.
@@ -43,7 +42,7 @@ pub(super) fn outline(bytes: Bytes, format: Format, most: Limits) -> Result<Outl
     let Outlined {
         baton,
         requests,
-        steps,
+        statements,
     } = match format.encoding {
         Encoding::Json => json::outline(&bytes, format.kind)?,
         Encoding::Protobuf => protobuf::outline(&bytes, format.kind, most)?,
@@ -52,7 +51,7 @@ pub(super) fn outline(bytes: Bytes, format: Format, most: Limits) -> Result<Outl
         body: Body { bytes, format },
         baton,
         requests,
-        steps,
+        statements,
     })
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use partial_sync_transport::hrana::{self, MOST_ARGUMENTS};
 use prost::{Message, Oneof};
 
-use super::types::{Batch, BodyKind, Limits, Outlined, Raw, ReadError, SqlText, StreamRequest};
+use super::types::{Batch, BodyKind, Limits, Outlined, Raw, ReadError, SqlText, Statements, StreamRequest};
 
 /// Bytes of a condition: it is read whole.
 const CONDITION_BYTES: usize = 64 << 10;
@@ -208,7 +208,7 @@ pub(super) fn outline(bytes: &Bytes, kind: BodyKind, most: Limits) -> Result<Out
                 return Ok(Outlined {
                     baton: None,
                     requests,
-                    steps: 0,
+                    statements: Statements::default(),
                 });
             }
             let body = PipelineBody::decode(bytes.clone())?;
@@ -217,21 +217,22 @@ pub(super) fn outline(bytes: &Bytes, kind: BodyKind, most: Limits) -> Result<Out
         BodyKind::Cursor => {
             let body = CursorBody::decode(bytes.clone())?;
             let batch = body.batch.ok_or(ReadError::Message("the body has no `batch`"))?;
-            let steps = outline_batch(&batch, most)?;
             return Ok(Outlined {
                 baton: body.baton,
                 requests: 1,
-                steps,
+                statements: outline_batch(&batch, most)?,
             });
         }
     };
-    let mut steps = 0;
+    let mut statements = Statements::default();
     for bytes in &requests {
         match Request::decode(bytes.clone())?.request {
-            Some(RequestKind::Batch(batch)) => {
-                steps = steps.max(outline_batch(&batch.given()?, most)?);
+            Some(RequestKind::Batch(batch)) => statements.add(outline_batch(&batch.given()?, most)?),
+            Some(RequestKind::Execute(execute)) => {
+                statements.look_at(stmt(&execute.given()?)?.sql.as_deref());
             }
-            Some(RequestKind::Execute(execute)) => drop(stmt(&execute.given()?)?),
+            // Only its first statement could be told.
+            Some(RequestKind::Sequence(_)) => statements.may_write = true,
             Some(_) => {}
             None => return Err(NO_TYPE),
         }
@@ -239,21 +240,24 @@ pub(super) fn outline(bytes: &Bytes, kind: BodyKind, most: Limits) -> Result<Out
     Ok(Outlined {
         baton,
         requests: requests.len(),
-        steps,
+        statements,
     })
 }
 
 const NO_TYPE: ReadError = ReadError::Message("a request is of no type that is known");
 
-/// Reads a batch, keeps nothing, and says how many steps it has.
-fn outline_batch(bytes: &Bytes, most: Limits) -> Result<usize, ReadError> {
-    let count = StepCount::decode(bytes.clone())?.steps.len();
-    if count <= most.steps {
+/// Reads a batch and keeps nothing.
+fn outline_batch(bytes: &Bytes, most: Limits) -> Result<Statements, ReadError> {
+    let mut statements = Statements {
+        steps: StepCount::decode(bytes.clone())?.steps.len(),
+        may_write: false,
+    };
+    if statements.steps <= most.steps {
         for bytes in Steps::decode(bytes.clone())?.steps {
-            step(&bytes)?;
+            statements.look_at(step(&bytes)?.stmt.sql.as_deref());
         }
     }
-    Ok(count)
+    Ok(statements)
 }
 
 /// The requests of a body, each to be read with [`request`].

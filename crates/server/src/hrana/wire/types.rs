@@ -7,6 +7,8 @@ use partial_sync_transport::hrana::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::hrana::guard::may_write;
+
 /// What a body is, by the endpoint that it was sent to.
 #[derive(Clone, Copy)]
 pub(crate) struct Format {
@@ -39,7 +41,28 @@ pub(crate) struct Limits {
 pub(crate) struct Outlined {
     pub baton: Option<String>,
     pub requests: usize,
+    pub statements: Statements,
+}
+
+/// What is known of statements that were read and not kept.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Statements {
+    /// Steps of the largest batch.
     pub steps: usize,
+    /// Whether one of them may have to wait for another writer.
+    pub may_write: bool,
+}
+
+impl Statements {
+    /// What is stored under an id may be anything.
+    pub(super) fn look_at(&mut self, sql: Option<&str>) {
+        self.may_write = self.may_write || sql.is_none_or(may_write);
+    }
+
+    pub(super) fn add(&mut self, batch: Self) {
+        self.steps = self.steps.max(batch.steps);
+        self.may_write |= batch.may_write;
+    }
 }
 
 /// A request or a step as it came.

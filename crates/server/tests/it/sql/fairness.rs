@@ -8,8 +8,11 @@ use std::{
     time::Duration,
 };
 
+use axum::http::Request;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
 use partial_sync_server::{
-    access::{Access, SqlEndpoint as _},
+    access::{Access, Caller, CallerId, SqlEndpoint as _},
     auth::{AnyOf, StaticToken},
     hrana::{Hrana, HranaOptions},
 };
@@ -98,6 +101,79 @@ async fn v4_idle_transactions_of_one_caller_keep_nobody_from_one_shot_requests_o
         let (_, answer) = server.send("/v2/pipeline", Some("honest"), &begin).await;
         outcome(&answer["results"][0]).unwrap();
     }
+}
+
+/// Was red: writers that waited for another one took all the turns of their caller, and its reads waited with them.
+#[tokio::test]
+async fn v14_reads_do_not_wait_for_writers_that_wait() {
+    let options = HranaOptions {
+        concurrent_requests: 2,
+        busy_timeout: Duration::from_secs(600),
+        statement_timeout: Duration::from_secs(600),
+        baton_idle: Duration::from_secs(600),
+        ..HranaOptions::default()
+    };
+    let server = Arc::new(Server::with_options(options).await);
+    server.execute("CREATE TABLE t(v)").await.unwrap();
+    let open = server.pipeline(None, json!([execute("BEGIN IMMEDIATE")])).await;
+    let writers: Vec<_> = (0..8)
+        .map(|_| {
+            let server = server.clone();
+            tokio::spawn(async move { server.execute("INSERT INTO t VALUES (1)").await })
+        })
+        .collect();
+    for _ in 0..50 {
+        assert_eq!(server.column("SELECT count(*) FROM t").await[0]["value"], "0");
+    }
+    let commit = json!([execute("COMMIT"), {"type": "close"}]);
+    server.pipeline(open["baton"].as_str(), commit).await;
+    for writer in writers {
+        writer.await.unwrap().unwrap();
+    }
+    assert_eq!(server.column("SELECT count(*) FROM t").await[0]["value"], "8");
+}
+
+/// A body that tells whether anybody still has it.
+struct Watched(
+    Vec<u8>,
+    #[expect(dead_code, reason = "dropped with the body")] Arc<()>,
+);
+
+impl AsRef<[u8]> for Watched {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Was red: it waited for its turn all the same, with its body in memory, which counted no more.
+#[tokio::test]
+async fn v2_a_request_whose_client_goes_away_before_its_turn_leaves_nothing_behind() {
+    let server = Server::with_options(HranaOptions {
+        concurrent_requests: 1,
+        ..HranaOptions::default()
+    })
+    .await;
+    let answer = |sql: &str, watch: Arc<()>| {
+        let body = json!({"requests": [execute(sql)]}).to_string().into_bytes();
+        let request = Request::post("/v2/pipeline").body(Bytes::from_owner(Watched(body, watch)));
+        let caller = Caller {
+            access: Access::ReadOnly,
+            id: CallerId::of_token("a"),
+        };
+        server
+            .hrana
+            .answer(server.database.clone(), caller, request.unwrap())
+    };
+    let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+    let mut runs = answer(endless, Arc::default());
+    assert!((&mut runs).now_or_never().is_none());
+    let watch = Arc::new(());
+    let mut waits = answer("SELECT 1", watch.clone());
+    assert!((&mut waits).now_or_never().is_none());
+    drop(waits);
+    assert_eq!(Arc::strong_count(&watch), 1);
+    drop(runs);
+    assert_eq!(answer("SELECT 1", watch).await.status(), 200);
 }
 
 /// Was red in the queue's first version: it would have waited for its turn to be refused.

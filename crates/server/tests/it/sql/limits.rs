@@ -47,6 +47,24 @@ async fn the_statements_of_a_request_have_a_limit_together() {
     }
 }
 
+/// Was red: short statements look neither at the clock nor at their client, and a sequence of millions ran to its end.
+#[tokio::test]
+async fn v1_a_sequence_of_short_statements_ends_with_the_time_of_its_request() {
+    let server = Server::with_options(HranaOptions {
+        request_timeout: Duration::ZERO,
+        ..Default::default()
+    })
+    .await;
+    let sql = "CREATE TABLE t(v); INSERT INTO t VALUES (1)";
+    let error = server
+        .one(json!({"type": "sequence", "sql": sql}))
+        .await
+        .unwrap_err();
+    assert_eq!(error["code"], "SQLITE_INTERRUPT");
+    let file = rusqlite::Connection::open(server.path()).unwrap();
+    assert!(!file.table_exists(None, "t").unwrap());
+}
+
 #[tokio::test]
 async fn invariant_11_an_answer_that_grows_too_large_is_an_error_and_the_statement_changes_nothing() {
     let server = Server::with_options(HranaOptions {
@@ -73,6 +91,30 @@ async fn invariant_11_an_answer_that_grows_too_large_is_an_error_and_the_stateme
         .unwrap_err();
     assert_eq!(refused["code"], "RESPONSE_TOO_LARGE");
     assert_eq!(server.column("SELECT count(*) FROM t").await[0]["value"], "0");
+}
+
+/// Was red: a character that JSON writes as six counted as one.
+#[tokio::test]
+async fn v2_an_answer_of_characters_that_json_escapes_is_not_larger_than_allowed() {
+    let server = Server::with_options(HranaOptions {
+        answer_bytes: 10_000,
+        ..Default::default()
+    })
+    .await;
+    let control = "replace(hex(zeroblob(1000)), '0', char(1))";
+    let name = "\u{1}".repeat(2000);
+    for sql in [
+        format!("SELECT {control}"),
+        format!("SELECT 1 AS \"{name}\""),
+        format!("SELECT 1 FROM t WHERE v = json_each.\"{name}\""),
+    ] {
+        let error = server.execute(&sql).await.unwrap_err();
+        assert!(error.to_string().len() < 10_000, "{}", error["code"]);
+    }
+    server
+        .execute(&format!("SELECT length({control})"))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

@@ -59,6 +59,7 @@ pub(crate) struct Server {
     pub url: String,
     client: reqwest::Client,
     pub commits: Arc<Commits>,
+    pub database: DatabaseHandle,
     folder: TempDir,
     task: JoinHandle<()>,
 }
@@ -96,6 +97,7 @@ impl Server {
             read_only: false,
             listener: commits.clone(),
         };
+        let served = database.clone();
         let hrana = Hrana::new(options);
         let state = (hrana.clone(), database, Arc::new(auth) as Arc<dyn Authenticator>);
         let router = Router::new().fallback(move |request: Request| {
@@ -114,6 +116,7 @@ impl Server {
             url,
             client: reqwest::Client::new(),
             commits,
+            database: served,
             folder,
             task,
         }
