@@ -25,6 +25,8 @@ use crate::{
     tls::Tls,
 };
 
+/// The largest head of a request of HTTP/1, and what is read or written ahead: anyone can send half a head, on many connections.
+const HEAD: usize = 64 << 10;
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// For the answers that are under way when the server stops. With what follows it stays below ten seconds.
 const LAST_ANSWERS: Duration = Duration::from_secs(4);
@@ -150,6 +152,7 @@ async fn http(
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(None)
+        .max_buf_size(HEAD)
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_EVERY);

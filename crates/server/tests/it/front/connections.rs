@@ -166,3 +166,17 @@ async fn v6_a_caller_that_has_too_many_leaves_room_for_others() {
         .unwrap();
     server.shutdown().await;
 }
+
+/// Was red: half a head of 400 KB took as much memory, of a connection of anyone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v6_a_head_has_at_most_64_kib() {
+    let server = Server::in_memory().listen("127.0.0.1:0").await.unwrap();
+    for (bytes, status) in [(60_000, 200), (70_000, 431)] {
+        let long = "a".repeat(bytes);
+        let head = format!("GET /health HTTP/1.1\r\nhost: localhost\r\nx: {long}\r\n\r\n");
+        let mut raw = Raw::connect(server.addr()).await;
+        raw.send_anyway(&head).await;
+        assert_eq!(raw.status().await, status, "{bytes}");
+    }
+    server.shutdown().await;
+}

@@ -1,4 +1,4 @@
-//! What is left when a server in a program that goes on has stopped.
+//! What is left of a server that has stopped while its program has not.
 
 use partial_sync_server::Server;
 
