@@ -30,13 +30,15 @@ struct CursorBody<B> {
 
 /// Reads a whole body and keeps nothing of it but its baton.
 pub(super) fn outline(bytes: &[u8], kind: BodyKind) -> Result<Outlined, ReadError> {
+    // Fields that are passed over are not looked at, but a request is read as a text.
+    let text = std::str::from_utf8(bytes)?;
     let (baton, requests, statements) = match kind {
         BodyKind::Pipeline => {
-            let body: PipelineBody<RequestCount> = serde_json::from_slice(bytes)?;
+            let body: PipelineBody<RequestCount> = serde_json::from_str(text)?;
             (body.baton, body.requests.requests, body.requests.statements)
         }
         BodyKind::Cursor => {
-            let body: CursorBody<Batch<StepCount>> = serde_json::from_slice(bytes)?;
+            let body: CursorBody<Batch<StepCount>> = serde_json::from_str(text)?;
             (body.baton, 1, body.batch.steps.0)
         }
     };

@@ -76,6 +76,8 @@ pub(crate) enum Raw<'b> {
 pub(crate) enum ReadError {
     #[error("in JSON: {0}")]
     Json(#[from] serde_json::Error),
+    #[error("in JSON: {0}")]
+    Text(#[from] std::str::Utf8Error),
     #[error("in Protobuf: {0}")]
     Protobuf(#[from] prost::DecodeError),
     #[error("in Protobuf: {0}")]

@@ -219,6 +219,18 @@ async fn a_client_can_ask_which_versions_are_spoken() {
     }
 }
 
+/// Was red: it was the server's error. Found by the test below.
+#[tokio::test]
+async fn invariant_11_a_body_that_is_not_utf_8_in_a_field_that_is_ignored_is_refused() {
+    let server = Server::start().await;
+    let post = reqwest::Client::new().post(format!("{}/v3/pipeline", server.url));
+    let answer = post
+        .body(b"{\"requests\":[{\"type\":\"close\",\"x\":\"\xff\"}]}".to_vec())
+        .send()
+        .await;
+    assert_eq!(answer.unwrap().status(), 400);
+}
+
 #[tokio::test]
 async fn invariant_11_a_damaged_body_is_answered_and_never_a_crash() {
     let server = Server::start().await;
