@@ -27,7 +27,7 @@ use roaring::RoaringBitmap;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::watch,
+    sync::mpsc,
     task::JoinSet,
 };
 
@@ -108,9 +108,11 @@ async fn measure(options: &Options) -> Result<()> {
         (CASES[2], page(ids(100, 1), Some(old.clone())), 0.4),
         (CASES[3], page(ids(96, 32), Some(old)), 0.4),
     ];
-    println!("\n### requests per second of processor time, {CONNECTIONS} connections\n");
-    println!("| what | bytes | server | nginx | ratio | wanted |");
-    println!("|---|---|---|---|---|---|");
+    if cases.iter().any(|(what, ..)| options.wants(what)) {
+        println!("\n### requests per second of processor time, {CONNECTIONS} connections\n");
+        println!("| what | bytes | server | nginx | ratio | wanted |");
+        println!("|---|---|---|---|---|---|");
+    }
     for (what, request, wanted) in cases {
         if !options.wants(what) {
             continue;
@@ -396,7 +398,7 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
 }
 
-/// How long after a commit was answered each of many long polls has its answer.
+/// How long after a commit began each of many long polls has its answer.
 async fn polls(ours: &Ours, file: &Path) -> Result<()> {
     let mut connection = Connection::open(&ours.addr).await?;
     let none = PagesRequest {
@@ -404,43 +406,48 @@ async fn polls(ours: &Ours, file: &Path) -> Result<()> {
         ..PagesRequest::default()
     };
     let now = revision(connection.send(&ours.post("/pull-updates", &asks(&none))).await?)?;
-    let (woken, mut late) = (watch::Sender::new(Instant::now()), Vec::new());
+    let (answers, mut answered) = mpsc::channel(POLLS);
     let mut polls = JoinSet::new();
     for _ in 0..POLLS {
         let mut connection = Connection::open(&ours.addr).await?;
-        let (committed, mut since) = (woken.subscribe(), now.clone());
-        let addr = ours.addr.clone();
+        let (addr, answers, mut since) = (ours.addr.clone(), answers.clone(), now.clone());
         polls.spawn(async move {
-            let mut late = Vec::new();
-            for _ in 0..WAKES {
+            loop {
                 let poll = PagesRequest {
                     since: Some(since.clone()),
                     long_poll: Some(Duration::from_secs(60)),
                     select: PageSelector::Ids(RoaringBitmap::new()),
                     ..PagesRequest::default()
                 };
-                since = revision(
-                    connection
-                        .send(&post(&addr, "/pull-updates", &asks(&poll)))
-                        .await?,
-                )?;
-                late.push(committed.borrow().elapsed().as_secs_f64() * 1000.0);
+                let ask = post(&addr, "/pull-updates", &asks(&poll));
+                since = revision(connection.send(&ask).await?)?;
+                if answers.send(Instant::now()).await.is_err() {
+                    return Result::Ok(());
+                }
             }
-            Result::Ok(late)
         });
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let before = resources(ours.process.id())?;
     let writer = rusqlite::Connection::open(file)?;
+    let mut late = Vec::new();
     for _ in 0..WAKES {
-        woken.send_replace(Instant::now());
-        writer.execute("UPDATE t SET v = 1 WHERE id = 1", ())?;
-        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let began = Instant::now();
+        writer.execute("UPDATE t SET v = randomblob(3000) WHERE id = 1", ())?;
+        for _ in 0..POLLS {
+            let at = tokio::select! {
+                at = answered.recv() => at.ok_or("the polls have ended")?,
+                // They never end by themselves.
+                Some(failed) = polls.join_next() => return failed?,
+                () = tokio::time::sleep(Duration::from_secs(20)) => return Err("a poll was not woken".into()),
+            };
+            late.push((at - began).as_secs_f64() * 1000.0);
+        }
+        // They ask again.
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let after = resources(ours.process.id())?;
-    while let Some(done) = polls.join_next().await {
-        late.extend(done??);
-    }
+    polls.shutdown().await;
     late.sort_by(f64::total_cmp);
     println!("\n### {POLLS} long polls, woken {WAKES} times by a commit of another program\n");
     println!(
