@@ -123,8 +123,8 @@ pub(crate) fn pull_endpoint(data: &[u8]) {
 struct Nobody;
 
 impl CommitListener for Nobody {
-    fn committed(&self) -> BoxFuture<'static, ()> {
-        std::future::ready(()).boxed()
+    fn committed(&self) -> BoxFuture<'static, std::io::Result<()>> {
+        std::future::ready(Ok(())).boxed()
     }
 }
 

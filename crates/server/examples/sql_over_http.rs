@@ -21,8 +21,8 @@ use partial_sync_server::{
 struct Nobody;
 
 impl CommitListener for Nobody {
-    fn committed(&self) -> BoxFuture<'static, ()> {
-        Box::pin(async {})
+    fn committed(&self) -> BoxFuture<'static, std::io::Result<()>> {
+        Box::pin(async { Ok(()) })
     }
 }
 

@@ -106,8 +106,14 @@ pub trait Authenticator: Send + Sync {
 /// Hears of commits that the SQL endpoint made.
 pub trait CommitListener: Send + Sync {
     /// To be awaited after a request that may have written and before its answer: when it is done, the commit has a
-    /// revision, and anyone who reads the answer and then pulls gets it.
-    fn committed(&self) -> BoxFuture<'static, ()>;
+    /// revision, and anyone who reads the answer and then pulls gets it. An error: it may not survive a power cut.
+    fn committed(&self) -> BoxFuture<'static, std::io::Result<()>>;
+
+    /// Whether a commit survives a power cut once [`CommitListener::committed`] is done: then SQLite need not wait for the disk
+    /// at each commit while it holds the write lock, and the listener makes many commits durable at once.
+    fn makes_durable(&self) -> bool {
+        false
+    }
 
     /// Bytes of commits in the WAL, if not all of them are in the database too. Does not block.
     fn wal_bytes(&self) -> u64 {

@@ -343,6 +343,7 @@ fn gauges(database: &Database, opener: &Opener) -> DatabaseGauges {
         uncompared: follower.comparing().map_or(0, |comparing| comparing.left()),
         history,
         wal: std::fs::metadata(wal).ok().map(|meta| meta.len()),
+        wal_syncs: follower.files().syncs(),
         disk_free: system::disk_free(path),
         followed: follower.state() == FollowerState::Following,
     }

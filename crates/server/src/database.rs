@@ -349,14 +349,22 @@ async fn prune(follower: &Arc<Follower>, opener: &Opener) -> Result<Option<Durat
 struct Listener(Arc<Follower>);
 
 impl CommitListener for Listener {
-    fn committed(&self) -> BoxFuture<'static, ()> {
+    fn committed(&self) -> BoxFuture<'static, std::io::Result<()>> {
         let follower = Arc::clone(&self.0);
         Box::pin(async move {
             // The commit stands whatever happens here; anyone who asks for the latest revision tries again and is told.
-            if let Err(error) = follower.refresh().await {
-                tracing::error!(%error, "a commit has no revision yet");
-            }
+            let Err(error) = follower.refresh().await else {
+                // A revision is of what is on the disk.
+                return Ok(());
+            };
+            tracing::error!(%error, "a commit has no revision yet");
+            let synced = tokio::task::spawn_blocking(move || follower.files().sync());
+            synced.await.map_err(std::io::Error::other)?
         })
+    }
+
+    fn makes_durable(&self) -> bool {
+        true
     }
 
     fn wal_bytes(&self) -> u64 {

@@ -106,6 +106,8 @@ pub struct DatabaseGauges {
     pub history: HistorySize,
     /// Bytes of its write-ahead log.
     pub wal: Option<u64>,
+    /// How often its write-ahead log was put on the disk since it was opened.
+    pub wal_syncs: u64,
     /// Bytes that its disk has left.
     pub disk_free: Option<u64>,
     /// It is followed: commits get their revisions.
@@ -224,6 +226,11 @@ impl Metrics {
         });
         each("wal_bytes", "Bytes of the write-ahead log", |db| db.wal);
         each(
+            "wal_syncs",
+            "How often the write-ahead log was put on the disk since the database was opened",
+            |db| Some(db.wal_syncs),
+        );
+        each(
             "disk_free_bytes",
             "Bytes left on the disk of the database",
             |db| db.disk_free,
@@ -273,6 +280,7 @@ mod tests {
                 oldest_unix_ms: Some(1),
             },
             wal: Some(4152),
+            wal_syncs: 7,
             disk_free: Some(1 << 30),
             followed: true,
             history_reach: 24,
@@ -355,6 +363,10 @@ mod tests {
             "# TYPE partial_sync_wal_bytes gauge",
             r#"partial_sync_wal_bytes{database="a"} 4152"#,
             r#"partial_sync_wal_bytes{database="quoted \"\\\n"} 4152"#,
+            "# HELP partial_sync_wal_syncs How often the write-ahead log was put on the disk since the database was opened.",
+            "# TYPE partial_sync_wal_syncs gauge",
+            r#"partial_sync_wal_syncs{database="a"} 7"#,
+            r#"partial_sync_wal_syncs{database="quoted \"\\\n"} 7"#,
             "# HELP partial_sync_disk_free_bytes Bytes left on the disk of the database.",
             "# TYPE partial_sync_disk_free_bytes gauge",
             r#"partial_sync_disk_free_bytes{database="a"} 1073741824"#,

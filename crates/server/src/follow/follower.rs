@@ -337,6 +337,9 @@ impl Follower {
         }
         let mut seq = before.seq;
         if moved {
+            // What a revision shows is never lost to a power cut. Those who commit over SQL wait for this instead of the disk, many
+            // of them for the same one.
+            self.files.sync().map_err(|e| self.files.io("synced", e))?;
             let mut changes = changes_between(&before.snapshot, &next);
             let now = unix_ms(&self.clock);
             if let Some(new) = self

@@ -12,7 +12,10 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     time::{Duration, Instant},
 };
@@ -45,6 +48,7 @@ const MODE: u32 = 0o644;
 pub struct SourceFiles {
     reads: Mutex<Reads>,
     ended: AtomicBool,
+    syncs: AtomicU64,
     /// Open for as long as the files are: SQLite keeps the WAL and the wal-index.
     resident: Mutex<Connection>,
     path: Arc<PathBuf>,
@@ -172,6 +176,7 @@ impl SourceFiles {
         let this = Self {
             reads: Mutex::default(),
             ended: AtomicBool::new(false),
+            syncs: AtomicU64::new(0),
             resident: Mutex::new(resident),
             path: Arc::new(path.to_owned()),
             read_only,
@@ -260,6 +265,18 @@ impl SourceFiles {
             Ok(found) if found == self.id => Ok(()),
             _ => Err(self.replaced()),
         }
+    }
+
+    /// Makes the commits that are in the WAL survive a power cut.
+    pub fn sync(&self) -> std::io::Result<()> {
+        let Some((wal, _)) = &self.wal else { return Ok(()) };
+        self.syncs.fetch_add(1, Relaxed);
+        wal.file().sync_data()
+    }
+
+    /// How often that was done.
+    pub fn syncs(&self) -> u64 {
+        self.syncs.load(Relaxed)
     }
 
     /// What the path leads to now.

@@ -21,7 +21,7 @@ use tokio::{task::spawn_blocking, time};
 
 use super::{
     budget::{self, Budget, Held},
-    error::{code, error, replaced},
+    error::{code, error, not_durable, replaced},
     running::{Cancel, CancelOnDrop, Running},
     stream::{Bounds, Stream},
     streams::{Lease, Owner, Streams, Unavailable, Waiting},
@@ -264,7 +264,10 @@ impl Run {
         })?;
         let done = done?;
         if done.committed {
-            listener.committed().await;
+            listener.committed().await.map_err(|cause| {
+                tracing::error!(%cause, "a commit may not be on the disk");
+                Refused::new(StatusCode::INTERNAL_SERVER_ERROR, not_durable())
+            })?;
         }
         if let Some((token, waiting)) = done.parked {
             streams.park(token, owner, caller, listener, waiting);

@@ -147,6 +147,11 @@ impl SqlConnection {
             .and_then(|()| sqlite.pragma_query_value(None, "schema_version", |_| Ok(())))
             .map_err(failed)?;
         is_in_place()?;
+        if database.listener.makes_durable() {
+            sqlite
+                .pragma_update(None, "synchronous", "NORMAL")
+                .map_err(failed)?;
+        }
         Self::set_up(sqlite, read_only, options, writers).map_err(failed)
     }
 

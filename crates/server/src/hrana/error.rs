@@ -89,6 +89,15 @@ pub(super) fn replaced() -> hrana::Error {
     )
 }
 
+/// The error of a request whose commit could not be put on the disk.
+pub(super) fn not_durable() -> hrana::Error {
+    error(
+        "SQLITE_IOERR",
+        "the server's disk failed while it took the commit: it may be lost with the next power cut; look whether it is there \
+         before you send it again",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

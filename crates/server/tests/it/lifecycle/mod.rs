@@ -1,6 +1,7 @@
 //! The life of a database that is being served: two servers on one file, a file that is replaced or deleted, many
 //! databases in a folder, a history whose disk is full.
 
+mod durable;
 mod full_disk;
 mod live;
 mod many;

@@ -35,11 +35,12 @@ impl Default for Commits {
 }
 
 impl CommitListener for Commits {
-    fn committed(&self) -> BoxFuture<'static, ()> {
+    fn committed(&self) -> BoxFuture<'static, std::io::Result<()>> {
         self.count.send_modify(|count| *count += 1);
         let mut held = self.held.subscribe();
         Box::pin(async move {
             held.wait_for(|held| !held).await.expect("the server lives");
+            Ok(())
         })
     }
 }
