@@ -5,7 +5,10 @@
 //! never publish a revision that is not durable in the history, and never let go of the old snapshot before that.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -86,6 +89,9 @@ pub struct Follower {
     clock: Clock,
     stepping: Arc<tokio::sync::Mutex<()>>,
     failing: Mutex<Option<&'static str>>,
+    /// Steps that were begun, and the number of the last one that was done.
+    begun: AtomicU64,
+    done: AtomicU64,
     last_commit: Mutex<Instant>,
     /// As the history has it, or as it had it a moment ago.
     comparing: Mutex<Option<Comparison>>,
@@ -103,6 +109,8 @@ impl Follower {
         clock: Clock,
     ) -> Result<Self, ServerError> {
         let snapshot = Arc::new(Snapshot::take(&files, None)?);
+        // A server that was killed had not waited for the disk with its last commits.
+        files.sync().map_err(|e| files.io("synced", e))?;
         let known = history
             .generation()?
             .filter(|(_, size)| *size == snapshot.page_size());
@@ -146,6 +154,8 @@ impl Follower {
             clock,
             stepping: Arc::default(),
             failing: Mutex::default(),
+            begun: AtomicU64::new(0),
+            done: AtomicU64::new(0),
             last_commit: Mutex::new(Instant::now()),
             comparing: Mutex::new(comparing),
             comparer: tokio::sync::Mutex::default(),
@@ -222,14 +232,15 @@ impl Follower {
         if let Some(current) = self.unmoved()? {
             return Ok(current);
         }
-        self.blocking(|this| {
-            // Somebody else may have stepped while this waited for its turn.
-            match this.unmoved()? {
-                Some(current) => Ok(current),
-                None => this.step(),
-            }
-        })
-        .await
+        let asked = self.begun.load(SeqCst);
+        let turn = Arc::clone(&self.stepping).lock_owned().await;
+        // Somebody else has made a whole step while this waited for its turn. There may be later commits: they are not asked for, and
+        // of many who commit at the same time one makes the step.
+        if self.done.load(SeqCst) > asked {
+            self.check_open()?;
+            return Ok(self.current());
+        }
+        self.blocking_in(turn, Self::step).await
     }
 
     /// Keeps the WAL short. To be called now and then, and soon again if it says `true`.
@@ -307,6 +318,14 @@ impl Follower {
         work: impl FnOnce(&Self) -> Result<T, ServerError> + Send + 'static,
     ) -> Result<T, ServerError> {
         let turn = Arc::clone(&self.stepping).lock_owned().await;
+        self.blocking_in(turn, work).await
+    }
+
+    async fn blocking_in<T: Send + 'static>(
+        self: &Arc<Self>,
+        turn: tokio::sync::OwnedMutexGuard<()>,
+        work: impl FnOnce(&Self) -> Result<T, ServerError> + Send + 'static,
+    ) -> Result<T, ServerError> {
         let this = Arc::clone(self);
         let done = tokio::task::spawn_blocking(move || {
             // Moved in here: the turn ends with the work, even if nobody waits for it any more.
@@ -329,7 +348,13 @@ impl Follower {
 
     /// One step, by anyone who has the turn.
     fn step(&self) -> Result<Arc<Current>, ServerError> {
-        let before = self.current();
+        let number = self.begun.fetch_add(1, SeqCst) + 1;
+        let current = self.step_from(self.current())?;
+        self.done.store(number, SeqCst);
+        Ok(current)
+    }
+
+    fn step_from(&self, before: Arc<Current>) -> Result<Arc<Current>, ServerError> {
         let next = Arc::new(Snapshot::take(&self.files, Some(&before.snapshot))?);
         let moved = next.header() != before.snapshot.header();
         if !moved && next.is_main_only() == before.snapshot.is_main_only() {

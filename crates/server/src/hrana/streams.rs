@@ -524,8 +524,8 @@ mod tests {
     struct Nobody;
 
     impl CommitListener for Nobody {
-        fn committed(&self) -> futures_util::future::BoxFuture<'static, ()> {
-            Box::pin(std::future::ready(()))
+        fn committed(&self) -> futures_util::future::BoxFuture<'static, std::io::Result<()>> {
+            Box::pin(std::future::ready(Ok(())))
         }
     }
 
