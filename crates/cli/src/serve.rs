@@ -13,6 +13,7 @@ use crate::{arguments::Serve, error::CliError, secret};
 
 pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
     partial_sync_server::limit_sqlite_memory(arguments.sqlite_memory);
+    partial_sync_server::give_back_large_blocks();
     if let Err(error) = partial_sync_server::raise_descriptor_limit() {
         tracing::warn!(%error, "the limit of open files could not be raised");
     }

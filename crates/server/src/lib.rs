@@ -34,6 +34,11 @@ pub fn limit_sqlite_memory(bytes: u64) {
     partial_sync_vfs::sqlite::memory::set_limit(bytes);
 }
 
+/// Memory of large values goes back to the system when they are gone. For programs: it changes the allocator of the whole process.
+pub fn give_back_large_blocks() {
+    partial_sync_vfs::sqlite::memory::give_back_large_blocks();
+}
+
 pub use clock::Clock;
 pub use error::{HistoryError, ServerError};
 pub use front::raise_descriptor_limit;
