@@ -2,7 +2,7 @@
 //!
 //! | path | answered by |
 //! |---|---|
-//! | `GET /`, `GET /health`, `GET /ready` | here, without a token |
+//! | `GET /`, `GET /health`, `GET /ready`, `GET [/NAME]/v2`, `v3` or `v3-protobuf` | here, without a token |
 //! | `GET /metrics` | here |
 //! | `POST [/NAME]/pull-updates` | [`PagesEndpoint`] |
 //! | anything under `[/NAME]/v2`, `[/NAME]/v3`, `[/NAME]/v3-protobuf` | the [`SqlEndpoint`] |
@@ -96,8 +96,10 @@ impl App {
         let (parts, body) = request.into_parts();
         let (name, rest) = self.split(&parts);
         let (name, rest) = (name.to_owned(), rest.to_owned());
-        let asks_status = matches!(parts.method, Method::GET | Method::HEAD)
-            && matches!(parts.uri.path(), "/" | "/health" | "/ready" | "/metrics");
+        let reads = matches!(parts.method, Method::GET | Method::HEAD);
+        let asks_status = reads
+            && (matches!(parts.uri.path(), "/" | "/health" | "/ready" | "/metrics")
+                || asks_version(parts.uri.path()));
         let endpoint = match rest.split('/').nth(1) {
             _ if asks_status => Endpoint::Status,
             Some("pull-updates") if rest == "/pull-updates" => Endpoint::Pages,
@@ -119,6 +121,7 @@ impl App {
     async fn answer_status(&self, request: &Parts) -> Response {
         let known = self.reload.credentials.check(authorization(&request.headers), "");
         match request.uri.path() {
+            path if asks_version(path) => StatusCode::OK.into_response(),
             "/health" => {
                 Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") })).into_response()
             }
@@ -326,6 +329,13 @@ impl App {
         let text = self.metrics.text(&server, &gauges);
         ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
     }
+}
+
+/// Whether a client of SQL over HTTP asks which version is spoken. It does so without its token, and the answer is the same
+/// for a database that does not exist.
+fn asks_version(path: &str) -> bool {
+    let mut parts = path.trim_end_matches('/').rsplit('/');
+    matches!(parts.next(), Some("v2" | "v3" | "v3-protobuf")) && parts.count() <= 2
 }
 
 fn gauges(database: &Database, opener: &Opener) -> DatabaseGauges {

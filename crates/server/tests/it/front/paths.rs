@@ -1,6 +1,6 @@
 //! Where files are is for the log only.
 
-use partial_sync_server::Server;
+use partial_sync_server::{Server, access::Access, auth::StaticToken};
 use partial_sync_transport::PagesRequest;
 
 use crate::pages::support::{Client, TestDb};
@@ -46,5 +46,40 @@ async fn v18_no_answer_says_where_a_file_is() {
     ] {
         assert_eq!(run(sql).await["error"]["code"], "SQLITE_AUTH", "{sql}");
     }
+    server.shutdown().await;
+}
+
+/// Was red: clients of SQL over HTTP ask for the version without their token, and took a refusal for "an older one".
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v21_the_version_is_told_without_a_token_and_tells_nothing_of_databases() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("there.db"), "").unwrap();
+    let server = Server::builder(folder.path())
+        .authenticator(StaticToken::new("sesame", Access::Full))
+        .listen("127.0.0.1:0")
+        .await
+        .unwrap();
+    let client = Client::new(&server.url());
+    let get = async |path: &str| {
+        let answer = client
+            .http
+            .get(format!("{}{path}", client.url))
+            .send()
+            .await
+            .unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    for version in ["v2", "v3", "v3-protobuf"] {
+        for name in ["", "/there", "/absent"] {
+            for end in ["", "/"] {
+                assert_eq!(get(&format!("{name}/{version}{end}")).await, (200, String::new()));
+            }
+        }
+    }
+    for path in ["/there/v4", "/absent/v4", "/there/v3/pipeline", "/a/there/v3"] {
+        assert_eq!(get(path).await.0, 401, "{path}");
+    }
+    let posted = client.http.post(format!("{}/there/v3", client.url)).send().await;
+    assert_eq!(posted.unwrap().status(), 401);
     server.shutdown().await;
 }

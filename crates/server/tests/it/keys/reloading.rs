@@ -121,8 +121,12 @@ async fn v12_a_new_key_counts_at_the_next_request_and_a_removed_one_does_not() {
 
     // One connection over all of it.
     let mut open = Raw::connect(served.server.addr()).await;
-    let request =
-        |token: &str| format!("GET /v2 HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\r\n");
+    let request = |token: &str| {
+        format!(
+            "POST /v2/pipeline HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\ncontent-length: 15\r\n\r\n\
+             {{\"requests\":[]}}"
+        )
+    };
     open.send(&request(&by_old)).await;
     assert_eq!(open.answer().await.0, 200);
     served
@@ -345,7 +349,8 @@ async fn v12_a_database_that_is_given_by_a_link_goes_by_the_name_of_the_link() {
     let server = Server::builder(&link).auth_jwt_keys(&keys);
     let server = server.listen("127.0.0.1:0").await.unwrap();
     let status = async |name: &str| {
-        let request = Client::new("").http.get(format!("{}/v2", server.url()));
+        let request = Client::new("").http.post(format!("{}/v2/pipeline", server.url()));
+        let request = request.body("{\"requests\":[]}");
         let token = signer.token(None, json!({"id": name}));
         request.bearer_auth(token).send().await.unwrap().status().as_u16()
     };
