@@ -10,7 +10,7 @@ use std::{
 use partial_sync::{Connection, Database};
 use partial_sync_server::Server;
 
-use crate::{options::Options, result::Result};
+use crate::{options::Options, result::Result, samples::at};
 
 /// How long reads are measured while nothing happens.
 const QUIET: Duration = Duration::from_secs(3);
@@ -126,16 +126,12 @@ struct Took(Vec<f64>);
 
 impl Took {
     fn print(&self, what: &str) {
-        let at = |part: f64| {
-            let index = (self.0.len().saturating_sub(1) as f64 * part) as usize;
-            self.0.get(index).copied().unwrap_or(f64::NAN)
-        };
         println!(
             "| {what} | {} | {:.3} | {:.3} | {:.3} |",
             self.0.len(),
-            at(0.5),
-            at(0.99),
-            at(1.0)
+            at(&self.0, 0.5),
+            at(&self.0, 0.99),
+            at(&self.0, 1.0)
         );
     }
 }

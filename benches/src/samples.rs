@@ -32,6 +32,12 @@ impl Samples {
     }
 }
 
+/// What so large a part of sorted values is not above. Not a number when there is none.
+pub(crate) fn at(sorted: &[f64], part: f64) -> f64 {
+    let index = (sorted.len().saturating_sub(1) as f64 * part) as usize;
+    sorted.get(index).copied().unwrap_or(f64::NAN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,7 +31,11 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{options::Options, result::Result, samples::Samples};
+use crate::{
+    options::Options,
+    result::Result,
+    samples::{Samples, at},
+};
 
 /// First word of the command line of the process that serves.
 pub(crate) const CHILD: &str = "--serve";
@@ -517,11 +521,6 @@ fn push(client: usize) -> String {
         .collect();
     serde_json::json!({"requests": [{"type": "batch", "batch": {"steps": steps}}, {"type": "close"}]})
         .to_string()
-}
-
-fn at(sorted: &[f64], part: f64) -> f64 {
-    let index = (sorted.len().saturating_sub(1) as f64 * part) as usize;
-    sorted.get(index).copied().unwrap_or(f64::NAN)
 }
 
 /// Threads and descriptors of a process.

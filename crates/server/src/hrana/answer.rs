@@ -50,8 +50,8 @@ pub(super) async fn answer(
             path: database.path.clone(),
             access: caller.access,
         };
-        let read = outline(&streams, request.into_body(), format).await?;
-        let asks = (read.baton.as_deref(), read.statements.may_write);
+        let (body, outline) = outline(&streams, request.into_body(), format).await?;
+        let asks = (outline.baton.as_deref(), outline.statements.may_write);
         let cancel = Arc::new(Cancel::default());
         let lease = streams.lease(&owner, caller.id, asks, &cancel).await?;
         let _gone = CancelOnDrop(cancel.clone());
@@ -62,7 +62,7 @@ pub(super) async fn answer(
             owner,
             cancel,
         };
-        let ran = tokio::spawn(run.run(lease, read.body, format)).await;
+        let ran = tokio::spawn(run.run(lease, body, format)).await;
         ran.unwrap_or_else(|cause| {
             tracing::error!(%cause, "a request to the SQL endpoint failed");
             Err(Refused::internal())
@@ -169,7 +169,7 @@ fn route(request: &Request<Bytes>) -> Result<Option<Format>, Refused> {
 }
 
 /// Reads a body, without keeping what is in it.
-async fn outline(streams: &Streams, bytes: Bytes, format: Format) -> Result<Outline, Refused> {
+async fn outline(streams: &Streams, bytes: Bytes, format: Format) -> Result<(wire::Body, Outline), Refused> {
     let options = streams.options();
     let most = Limits {
         requests: options.pipeline_requests,
@@ -185,7 +185,7 @@ async fn outline(streams: &Streams, bytes: Bytes, format: Format) -> Result<Outl
         });
         read.await.map_err(|_| Refused::internal())?
     };
-    let outline = read.map_err(|cause| {
+    let (body, outline) = read.map_err(|cause| {
         Refused::new(
             StatusCode::BAD_REQUEST,
             error(
@@ -195,7 +195,7 @@ async fn outline(streams: &Streams, bytes: Bytes, format: Format) -> Result<Outl
         )
     })?;
     check_counts(&outline, most)?;
-    Ok(outline)
+    Ok((body, outline))
 }
 
 fn check_counts(outline: &Outline, most: Limits) -> Result<(), Refused> {

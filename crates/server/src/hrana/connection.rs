@@ -174,7 +174,6 @@ impl SqlConnection {
         options: &HranaOptions,
         writers: Arc<Writers>,
     ) -> rusqlite::Result<Self> {
-        sqlite.busy_timeout(options.busy_timeout)?;
         // Raw pages, the schema table and shadow tables are not to be written from the network.
         sqlite.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         sqlite.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;

@@ -15,16 +15,18 @@ const MOST: u64 = 256 << 10;
 /// Bytes before a page, at most.
 const HEAD: usize = 32;
 
-/// The answer, or `None` if it is too large, or some page is on a disk.
+/// Pages of the largest such answer.
+pub(super) fn most_pages(snapshot: &Snapshot) -> u64 {
+    MOST / u64::from(snapshot.page_size().bytes())
+}
+
+/// The answer with these pages, of which there are at most [`most_pages`]; `None` if some page is on a disk.
 pub(super) fn answer(
     snapshot: &Snapshot,
     header: &PullUpdatesHeader,
     ids: &RoaringBitmap,
 ) -> Result<Option<Bytes>, ServerError> {
     let page_size = snapshot.page_size().as_usize();
-    if ids.len() * page_size as u64 > MOST {
-        return Ok(None);
-    }
     let pages: Vec<PageNo> = ids.iter().filter_map(|id| PageId(id).no()).collect();
     let mut bytes = BytesMut::with_capacity(256 + pages.len() * (page_size + HEAD));
     encode_frame(header, &mut bytes);

@@ -167,6 +167,7 @@ impl PagesEndpoint {
             || encoding != PageEncoding::Raw
             || reader.at().seq != current.seq
             || !nothing_changed
+            || selection::most_selected(revisions, request) > at_once::most_pages(&current.snapshot)
         {
             return Ok(None);
         }

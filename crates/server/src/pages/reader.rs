@@ -95,9 +95,6 @@ impl RevisionReader {
         since: RevisionRecord,
         among: &RoaringBitmap,
     ) -> Result<RoaringBitmap, HistoryError> {
-        if since.seq == self.at.seq {
-            return Ok(RoaringBitmap::new());
-        }
         // Before the history is asked: what is compared later is in its answer.
         let uncompared = match self.follower.comparing() {
             Some(comparing) if comparing.seq > self.at.seq => RoaringBitmap::new(),

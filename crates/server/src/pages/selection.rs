@@ -163,17 +163,29 @@ fn chosen(revisions: &Revisions, request: &PagesRequest) -> RoaringBitmap {
     }
 }
 
+/// How many pages a request asks about at most, which takes no time to tell.
+pub(super) fn most_selected(revisions: &Revisions, request: &PagesRequest) -> u64 {
+    let required = request.require.as_ref().map_or(0, RoaringBitmap::len);
+    match (&request.select, revisions.since) {
+        (_, Some(since)) if since.seq == revisions.at.seq => required,
+        (PageSelector::Ids(ids), _) => ids.len() + required,
+        (PageSelector::All, _) => u64::from(revisions.at.db_size.0),
+    }
+}
+
 /// The ids of the pages that a request selects, within the size of the database.
 pub(super) fn selected(
     reader: &RevisionReader,
     revisions: &Revisions,
     request: &PagesRequest,
 ) -> Result<RoaringBitmap, HistoryError> {
-    let chosen = chosen(revisions, request);
     let Some(since) = revisions.since else {
-        return Ok(chosen);
+        return Ok(chosen(revisions, request));
     };
-    let mut pages = reader.changed_since(since, &chosen)?;
+    let mut pages = match since.seq == revisions.at.seq {
+        true => RoaringBitmap::new(),
+        false => reader.changed_since(since, &chosen(revisions, request))?,
+    };
     if let Some(required) = &request.require {
         pages |= required & &ids_below(revisions.at.db_size);
     }

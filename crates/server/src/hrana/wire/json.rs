@@ -10,7 +10,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::types::{
-    Batch, BodyKind, CursorEntry, Outlined, Raw, ReadError, Statements, StreamRequest, StreamResponse,
+    Batch, BodyKind, CursorEntry, Outline, Raw, ReadError, Statements, StreamRequest, StreamResponse,
     StreamResult,
 };
 
@@ -29,7 +29,7 @@ struct CursorBody<B> {
 }
 
 /// Reads a whole body and keeps nothing of it but its baton.
-pub(super) fn outline(bytes: &[u8], kind: BodyKind) -> Result<Outlined, ReadError> {
+pub(super) fn outline(bytes: &[u8], kind: BodyKind) -> Result<Outline, ReadError> {
     // Fields that are passed over are not looked at, but a request is read as a text.
     let text = std::str::from_utf8(bytes)?;
     let (baton, requests, statements) = match kind {
@@ -42,7 +42,7 @@ pub(super) fn outline(bytes: &[u8], kind: BodyKind) -> Result<Outlined, ReadErro
             (body.baton, 1, body.batch.steps.0)
         }
     };
-    Ok(Outlined {
+    Ok(Outline {
         baton,
         requests,
         statements,

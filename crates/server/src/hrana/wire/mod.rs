@@ -15,11 +15,11 @@ mod types;
 
 use bytes::Bytes;
 use partial_sync_transport::hrana::{Condition, Step};
+use types::CursorEntry;
 pub(super) use types::{
-    Batch, BodyKind, DescribeCol, DescribeParam, DescribeResult, Encoding, Format, Limits, Raw, ReadError,
-    StreamRequest, StreamResponse, StreamResult,
+    Batch, BodyKind, DescribeCol, DescribeParam, DescribeResult, Encoding, Format, Limits, Outline, Raw,
+    ReadError, StreamRequest, StreamResponse, StreamResult,
 };
-use types::{CursorEntry, Outlined, Statements};
 
 /// A body that [`outline`] has found to be well-formed.
 pub(super) struct Body {
@@ -27,32 +27,13 @@ pub(super) struct Body {
     format: Format,
 }
 
-/// What is known of a body that was read once.
-pub(super) struct Outline {
-    pub body: Body,
-    /// The stream to continue with; `None` = a new one.
-    pub baton: Option<String>,
-    /// How many requests it has.
-    pub requests: usize,
-    pub statements: Statements,
-}
-
 /// Reads a whole body and keeps nothing of it but its baton. One that has more than it may is perhaps not read to its end.
-pub(super) fn outline(bytes: Bytes, format: Format, most: Limits) -> Result<Outline, ReadError> {
-    let Outlined {
-        baton,
-        requests,
-        statements,
-    } = match format.encoding {
+pub(super) fn outline(bytes: Bytes, format: Format, most: Limits) -> Result<(Body, Outline), ReadError> {
+    let outline = match format.encoding {
         Encoding::Json => json::outline(&bytes, format.kind)?,
         Encoding::Protobuf => protobuf::outline(&bytes, format.kind, most)?,
     };
-    Ok(Outline {
-        body: Body { bytes, format },
-        baton,
-        requests,
-        statements,
-    })
+    Ok((Body { bytes, format }, outline))
 }
 
 impl Body {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use partial_sync_transport::hrana::{self, MOST_ARGUMENTS};
 use prost::{Message, Oneof};
 
-use super::types::{Batch, BodyKind, Limits, Outlined, Raw, ReadError, SqlText, Statements, StreamRequest};
+use super::types::{Batch, BodyKind, Limits, Outline, Raw, ReadError, SqlText, Statements, StreamRequest};
 
 /// Bytes of a condition: it is read whole.
 const CONDITION_BYTES: usize = 64 << 10;
@@ -200,12 +200,12 @@ struct Conditions {
 }
 
 /// Reads a whole body and keeps nothing of it but its baton. What has too many parts is not read further.
-pub(super) fn outline(bytes: &Bytes, kind: BodyKind, most: Limits) -> Result<Outlined, ReadError> {
+pub(super) fn outline(bytes: &Bytes, kind: BodyKind, most: Limits) -> Result<Outline, ReadError> {
     let (baton, requests) = match kind {
         BodyKind::Pipeline => {
             let requests = PipelineCount::decode(bytes.clone())?.requests.len();
             if requests > most.requests {
-                return Ok(Outlined {
+                return Ok(Outline {
                     baton: None,
                     requests,
                     statements: Statements::default(),
@@ -217,7 +217,7 @@ pub(super) fn outline(bytes: &Bytes, kind: BodyKind, most: Limits) -> Result<Out
         BodyKind::Cursor => {
             let body = CursorBody::decode(bytes.clone())?;
             let batch = body.batch.ok_or(ReadError::Message("the body has no `batch`"))?;
-            return Ok(Outlined {
+            return Ok(Outline {
                 baton: body.baton,
                 requests: 1,
                 statements: outline_batch(&batch, most)?,
@@ -237,7 +237,7 @@ pub(super) fn outline(bytes: &Bytes, kind: BodyKind, most: Limits) -> Result<Out
             None => return Err(NO_TYPE),
         }
     }
-    Ok(Outlined {
+    Ok(Outline {
         baton,
         requests: requests.len(),
         statements,

@@ -37,9 +37,11 @@ pub(crate) struct Limits {
     pub steps: usize,
 }
 
-/// What is known of a body that was read once; see [`Outline`](super::Outline).
-pub(crate) struct Outlined {
+/// What is known of a body that was read once.
+pub(crate) struct Outline {
+    /// The stream to continue with; `None` = a new one.
     pub baton: Option<String>,
+    /// How many requests it has.
     pub requests: usize,
     pub statements: Statements,
 }
