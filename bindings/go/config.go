@@ -57,6 +57,9 @@ type TursoSyncDbConfig struct {
 	// BusyTimeout is how many milliseconds a statement waits for another connection's lock; -1: not at all. Default: 5000.
 	// It goes before _busy_timeout in Path.
 	BusyTimeout int
+	// QueryTimeoutMs is how many milliseconds a statement, or the reading of its next rows, may take, network included. It fails
+	// with [ErrTursoInterrupt] then. Default: no limit but that of the context. It goes before _query_timeout in Path.
+	QueryTimeoutMs int
 	// PushOperationsThreshold is the number of changes in one push request, at most; a transaction is never split. Default:
 	// 1000.
 	PushOperationsThreshold int
@@ -97,6 +100,9 @@ func (c *TursoSyncDbConfig) check() (*options, source, error) {
 	}
 	if c.BusyTimeout != 0 {
 		s.busyTimeout = c.BusyTimeout
+	}
+	if c.QueryTimeoutMs != 0 {
+		s.queryTimeout = c.QueryTimeoutMs
 	}
 	documented, published := &c.PartialSyncConfig, &c.PartialSyncExperimental
 	const d, p = "PartialSyncConfig.", "PartialSyncExperimental."
@@ -167,6 +173,7 @@ func (c *TursoSyncDbConfig) check() (*options, source, error) {
 		m.note(misuse("BoostrapStrategyPrefix is %d and BoostrapStrategyQuery is %q: give one of them",
 			o.bootstrapPrefix, o.bootstrapQuery))
 	}
+	o.queryTimeoutMs = uint32(number(&m, spelling("QueryTimeoutMs", s.queryTimeout)))
 	o.busyTimeoutMs, err = busyTimeout(s.busyTimeout)
 	m.note(err)
 	return o, s, m.err

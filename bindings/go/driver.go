@@ -83,7 +83,11 @@ func NewConnector(dsn string, opts ...ConnectorOption) (*TursoConnector, error) 
 		return nil, err
 	}
 	c.open = func(context.Context) (database, error) {
-		return openDatabase(&options{path: c.source.path, busyTimeoutMs: busy}, canceller{})
+		return openDatabase(&options{
+			path:           c.source.path,
+			busyTimeoutMs:  busy,
+			queryTimeoutMs: uint32(c.source.queryTimeout),
+		}, canceller{})
 	}
 	return c, nil
 }

@@ -13,10 +13,11 @@ const DefaultBusyTimeout = 5000
 
 // source is what a data source name says: a path, and options after a question mark.
 type source struct {
-	path        string
-	busyTimeout int    // milliseconds; 0: not said, -1: none
-	begin       string // the statement that begins a transaction
-	foreignKeys bool
+	path         string
+	busyTimeout  int    // milliseconds; 0: not said, -1: none
+	queryTimeout int    // milliseconds; 0: none
+	begin        string // the statement that begins a transaction
+	foreignKeys  bool
 }
 
 func parseSource(dsn string) (source, error) {
@@ -60,6 +61,13 @@ func (s *source) set(name, value string) error {
 		if ms == 0 {
 			s.busyTimeout = -1
 		}
+		return checkNumber("?"+name, ms)
+	case "_query_timeout":
+		ms, err := strconv.Atoi(value)
+		if err != nil {
+			return checkText("?"+name, value)
+		}
+		s.queryTimeout = ms
 		return checkNumber("?"+name, ms)
 	case "_txlock":
 		s.begin = "BEGIN " + strings.ToUpper(value)

@@ -17,7 +17,7 @@ var (
 	ErrTursoBusy = errors.New("turso: database is busy")
 	// ErrTursoConstraint: a constraint failed; [Error.ExtendedCode] says which kind.
 	ErrTursoConstraint = errors.New("turso: constraint failed")
-	// ErrTursoInterrupt: the context ended during the call. Nothing is lost; the handles stay usable.
+	// ErrTursoInterrupt: the context ended during the call, or QueryTimeoutMs was over. Nothing is lost; the handles stay usable.
 	ErrTursoInterrupt = errors.New("turso: interrupted")
 	// ErrTursoReadOnly: the database, or the transaction, cannot be written to.
 	ErrTursoReadOnly = errors.New("turso: database is readonly")

@@ -105,6 +105,7 @@ type options struct {
 	segmentSize                            uint64
 	prefetch                               int32 // 1 yes, -1 no, 0 as the replica was opened before
 	busyTimeoutMs                          int32
+	queryTimeoutMs                         uint32
 	longPollMs, timeoutMs                  uint64
 	encryptionKey, encryptionCipher        string
 	pushOperationsThreshold, pullThreshold uint64
@@ -144,6 +145,7 @@ func openDatabase(o *options, stop canceller) (database, error) {
 	config.segment_size = C.uint64_t(o.segmentSize)
 	config.prefetch = C.int32_t(o.prefetch)
 	config.busy_timeout_ms = C.int32_t(o.busyTimeoutMs)
+	config.query_timeout_ms = C.uint32_t(o.queryTimeoutMs)
 	config.long_poll_ms = C.uint64_t(o.longPollMs)
 	config.timeout_ms = C.uint64_t(o.timeoutMs)
 	config.push_operations_threshold = C.uint64_t(o.pushOperationsThreshold)

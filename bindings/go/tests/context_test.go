@@ -250,6 +250,29 @@ func TestAnInterruptNeverHitsTheNextStatement(t *testing.T) {
 	}
 }
 
+func TestAStatementTakesNoLongerThanTheQueryTimeout(t *testing.T) {
+	const endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
+	url := serve(t, messages)
+	config := prefix(url, inFolder(t, "app.db"))
+	config.QueryTimeoutMs = 20
+	replica, err := turso.NewTursoSyncDb(ctx, config)
+	must(t, err)
+	defer replica.Close()
+	synced, err := replica.Connect(ctx)
+	must(t, err)
+	for name, db := range map[string]*sql.DB{"replica": synced, "local": local(t, inFolder(t, "local.db")+"?_query_timeout=20")} {
+		exec1(t, db, "CREATE TABLE endless(x)")
+		if _, err := db.ExecContext(ctx, endless+"INSERT INTO endless SELECT i FROM n"); !errors.Is(err, turso.ErrTursoInterrupt) {
+			t.Errorf("%s: a write: %v", name, err)
+		}
+		var count int
+		if err := db.QueryRowContext(ctx, endless+"SELECT count(*) FROM n").Scan(&count); !errors.Is(err, turso.ErrTursoInterrupt) {
+			t.Errorf("%s: a read: %v", name, err)
+		}
+		equal(t, name, one[int](t, db, "SELECT count(*) FROM endless"), 0)
+	}
+}
+
 func TestNothingIsLeftRunning(t *testing.T) {
 	url := serve(t, messages)
 	before := runtime.NumGoroutine()

@@ -7,7 +7,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -100,12 +100,12 @@ impl Shared {
         work: impl FnOnce(&Connection) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let open = self.opened()?;
-        let limit = timeout.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms.into())));
-        open.connection.set_deadline(limit)?;
-        let result = work(&open.connection);
-        self.ran(&open.connection);
-        open.connection.set_deadline(None)?;
-        result
+        let limit = timeout.map(|ms| Duration::from_millis(ms.into()));
+        open.connection.within(limit, || {
+            let result = work(&open.connection);
+            self.ran(&open.connection);
+            result
+        })
     }
 
     /// Breaks what runs on the connection now, and ends the reads that are in the middle of their rows, after what runs now.

@@ -12,7 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use partial_sync::{Connection as EngineConnection, Error as EngineError};
@@ -192,13 +192,8 @@ impl State {
             let connection = self.connection.clone();
             return connection.without_waiting(u32::MAX, || work(self));
         }
-        let Some(timeout) = self.query_timeout else {
-            return work(self);
-        };
-        self.connection.set_deadline(Some(Instant::now() + timeout))?;
-        let result = work(self);
-        self.connection.set_deadline(None)?;
-        result
+        let connection = self.connection.clone();
+        connection.within(self.query_timeout, || work(self))
     }
 
     /// Begins a transaction.

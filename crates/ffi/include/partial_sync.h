@@ -310,6 +310,8 @@ typedef struct PartialSyncConfig {
   // a new url or was restored from a backup: 1 yes, 0 and -1 no. After the next pull pages that are not here can be read again;
   // changes that were not pushed stay.
   int32_t accept_new_url;
+  // Milliseconds that one call may run statements of a connection, see `partial_sync_query_timeout`. 0: no limit.
+  uint32_t query_timeout_ms;
 } PartialSyncConfig;
 
 // Told how far a hydration or verification is: `done` pages of `total` (0: not known). It runs during the call, perhaps
@@ -657,6 +659,13 @@ enum PartialSyncCode partial_sync_undo_transaction(const struct PartialSyncConne
 enum PartialSyncCode partial_sync_busy_timeout(const struct PartialSyncConnection *connection,
                                                int32_t ms,
                                                struct PartialSyncError **error);
+
+// Sets how many milliseconds one call may run statements of the connection, waits for the network and for locks included: a call of
+// `partial_sync_execute_batch`, `partial_sync_step`, `partial_sync_execute`, `partial_sync_run` or `partial_sync_fetch`. One that takes longer fails
+// with `PARTIAL_SYNC_CODE_INTERRUPT`, as if it were interrupted. 0: for ever.
+enum PartialSyncCode partial_sync_query_timeout(const struct PartialSyncConnection *connection,
+                                                uint32_t ms,
+                                                struct PartialSyncError **error);
 
 // Breaks what runs on the connection now, a network wait included, from any thread; it fails with
 // `PARTIAL_SYNC_CODE_INTERRUPT`. What begins later is not touched. The connection must not be closed meanwhile: where

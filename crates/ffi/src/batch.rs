@@ -111,7 +111,7 @@ pub unsafe extern "C" fn partial_sync_run(
             bind(&mut s.statement, parameters)?;
             s.execution.changes_before = s.connection.total_changes();
             s.execution.running = true;
-            *batch = s.next_batch(rows, bytes)?;
+            *batch = s.timed(|s| s.next_batch(rows, bytes))?;
             Ok(())
         })
     }
@@ -132,7 +132,7 @@ pub unsafe extern "C" fn partial_sync_fetch(
         with(statement, error, |s| {
             let batch = answer(batch, EMPTY, "batch")?;
             let rows = if rows == 0 { usize::MAX } else { rows };
-            *batch = s.next_batch(rows, bytes)?;
+            *batch = s.timed(|s| s.next_batch(rows, bytes))?;
             Ok(())
         })
     }

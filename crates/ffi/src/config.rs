@@ -101,6 +101,8 @@ pub struct PartialSyncConfig {
     /// a new url or was restored from a backup: 1 yes, 0 and -1 no. After the next pull pages that are not here can be read again;
     /// changes that were not pushed stay.
     pub accept_new_url: i32,
+    /// Milliseconds that one call may run statements of a connection, see `partial_sync_query_timeout`. 0: no limit.
+    pub query_timeout_ms: u32,
 }
 
 /// The token that requests carry from now on; shared with the database that was opened with one.
@@ -262,6 +264,16 @@ impl PartialSyncConfig {
     }
 }
 
+/// What was opened.
+pub(crate) struct Opened {
+    pub(crate) database: Database,
+    /// What the database is known by to its functions.
+    pub(crate) name: Arc<Path>,
+    pub(crate) token: Option<Token>,
+    /// Of the connections that are opened.
+    pub(crate) query_timeout_ms: u32,
+}
+
 /// What is to be opened.
 pub(crate) struct Opening {
     config: PartialSyncConfig,
@@ -274,7 +286,7 @@ pub(crate) struct Opening {
 impl Opening {
     /// # Safety
     /// What the config points to is still there.
-    pub(crate) unsafe fn open(self) -> Result<(Database, Arc<Path>, Option<Token>)> {
+    pub(crate) unsafe fn open(self) -> Result<Opened> {
         if !self.is_all {
             return misuse(
                 "the config sets a field that this library does not know: it is older than the header",
@@ -283,7 +295,12 @@ impl Opening {
         refuse_when_asked(&self.name)?;
         // SAFETY: the caller says so.
         let (builder, token) = unsafe { self.config.builder(&self.callbacks)? };
-        Ok((builder.connect()?, self.name, token))
+        Ok(Opened {
+            database: builder.connect()?,
+            name: self.name,
+            token,
+            query_timeout_ms: self.config.query_timeout_ms,
+        })
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     call::call,
     config::busy,
     error::{PartialSyncCode, PartialSyncError},
+    limit::QueryTimeout,
     statement::PartialSyncStatement,
 };
 
@@ -20,6 +21,7 @@ use crate::{
 pub struct PartialSyncConnection {
     connection: Connection,
     database: Arc<Path>,
+    limit: QueryTimeout,
 }
 
 /// Interrupts a connection from any thread at any time, also when that is closed already. It keeps nothing open.
@@ -35,8 +37,12 @@ const _: () = {
 };
 
 impl PartialSyncConnection {
-    pub(crate) fn new(connection: Connection, database: Arc<Path>) -> Self {
-        Self { connection, database }
+    pub(crate) fn new(connection: Connection, database: Arc<Path>, query_timeout_ms: u32) -> Self {
+        Self {
+            connection,
+            database,
+            limit: QueryTimeout::new(query_timeout_ms),
+        }
     }
 
     /// The connection, but not for its database's own functions.
@@ -72,7 +78,10 @@ pub unsafe extern "C" fn partial_sync_execute_batch(
                 sized_text(sql, length, "the SQL text")?,
             )
         };
-        Ok(connection.enter()?.execute_batch(sql)?)
+        let entered = connection.enter()?;
+        connection
+            .limit
+            .timed(entered, || Ok(entered.execute_batch(sql)?))
     };
     // SAFETY: by the rules of the boundary.
     unsafe { call(error, body) }
@@ -102,7 +111,12 @@ pub unsafe extern "C" fn partial_sync_prepare(
             tell(tail, rest);
             if let Some(first) = first {
                 let database = handle.database.clone();
-                *statement = give(PartialSyncStatement::new(first, connection.clone(), database));
+                *statement = give(PartialSyncStatement::new(
+                    first,
+                    connection.clone(),
+                    database,
+                    handle.limit.clone(),
+                ));
             }
         }
         Ok(())
@@ -187,6 +201,26 @@ pub unsafe extern "C" fn partial_sync_busy_timeout(
         // SAFETY: by the rules of the boundary.
         let connection = unsafe { handle(connection, "connection")? };
         Ok(connection.enter()?.busy_timeout(busy(ms)?)?)
+    };
+    // SAFETY: by the rules of the boundary.
+    unsafe { call(error, body) }
+}
+
+/// Sets how many milliseconds one call may run statements of the connection, waits for the network and for locks included: a call of
+/// `partial_sync_execute_batch`, `partial_sync_step`, `partial_sync_execute`, `partial_sync_run` or `partial_sync_fetch`. One that takes longer fails
+/// with `PARTIAL_SYNC_CODE_INTERRUPT`, as if it were interrupted. 0: for ever.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn partial_sync_query_timeout(
+    connection: *const PartialSyncConnection,
+    ms: u32,
+    error: *mut *mut PartialSyncError,
+) -> PartialSyncCode {
+    let body = || {
+        // SAFETY: by the rules of the boundary.
+        let connection = unsafe { handle(connection, "connection")? };
+        connection.enter()?;
+        connection.limit.set(ms);
+        Ok(())
     };
     // SAFETY: by the rules of the boundary.
     unsafe { call(error, body) }

@@ -12,7 +12,7 @@ use crate::{
     asked::{refuse_when_asked, release_of},
     boundary::{Result, answer, give, handle, misuse, quietly, text},
     call::{call, call_network},
-    config::{PartialSyncConfig, Token, millis},
+    config::{Opened, PartialSyncConfig, Token, millis},
     connection::PartialSyncConnection,
     error::{PartialSyncCode, PartialSyncError},
 };
@@ -24,6 +24,7 @@ pub struct PartialSyncDatabase {
     pub(crate) database: Database,
     pub(crate) name: Arc<Path>,
     token: Option<Token>,
+    query_timeout_ms: u32,
 }
 
 impl PartialSyncDatabase {
@@ -52,11 +53,17 @@ pub unsafe extern "C" fn partial_sync_open(
         unsafe {
             let opening = PartialSyncConfig::take(config);
             let database = answer(database, std::ptr::null_mut(), "database")?;
-            let (opened, name, token) = opening?.open()?;
+            let Opened {
+                database: opened,
+                name,
+                token,
+                query_timeout_ms,
+            } = opening?.open()?;
             *database = give(PartialSyncDatabase {
                 database: opened,
                 name,
                 token,
+                query_timeout_ms,
             });
         }
         Ok(())
@@ -101,7 +108,11 @@ pub unsafe extern "C" fn partial_sync_connect(
             let connection = answer(connection, std::ptr::null_mut(), "connection")?;
             let database = handle(database, "database")?;
             let opened = database.enter()?.connection()?;
-            *connection = give(PartialSyncConnection::new(opened, database.name.clone()));
+            *connection = give(PartialSyncConnection::new(
+                opened,
+                database.name.clone(),
+                database.query_timeout_ms,
+            ));
         }
         Ok(())
     };

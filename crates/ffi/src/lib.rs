@@ -23,6 +23,7 @@ pub mod config;
 pub mod connection;
 pub mod database;
 pub mod error;
+mod limit;
 mod options;
 mod pipe;
 pub mod statement;

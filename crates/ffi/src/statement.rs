@@ -18,6 +18,7 @@ use crate::{
     boundary::{self, Result, answer, bytes, handle, misuse, quietly, sized_text, text},
     call::call,
     error::{PartialSyncCode, PartialSyncError},
+    limit::QueryTimeout,
 };
 
 /// A prepared statement. It keeps its connection open. It may move between threads; a call while another thread is in
@@ -51,6 +52,7 @@ pub(crate) struct Inner {
     about: BTreeMap<About, CString>,
     /// The connection that it is of, for its counters.
     pub(crate) connection: Connection,
+    limit: QueryTimeout,
     /// What batches are taken from.
     pub(crate) execution: Execution,
     /// What `partial_sync_describe` said.
@@ -90,6 +92,15 @@ impl Inner {
         self.execution.end();
     }
 
+    /// Runs the statement for at most as long as a call may.
+    pub(crate) fn timed<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if self.limit.is_none() {
+            return work(self);
+        }
+        let (limit, connection) = (self.limit.clone(), self.connection.clone());
+        limit.timed(&connection, || work(self))
+    }
+
     /// Keeps a text for the caller and gives its address. It moves only when it changes, after a schema change.
     pub(crate) fn keep(&mut self, about: About, text: Option<String>) -> *const c_char {
         let Some(text) = text.and_then(|text| CString::new(text).ok()) else {
@@ -106,7 +117,12 @@ impl Inner {
 }
 
 impl PartialSyncStatement {
-    pub(crate) fn new(statement: Statement, connection: Connection, database: Arc<Path>) -> Self {
+    pub(crate) fn new(
+        statement: Statement,
+        connection: Connection,
+        database: Arc<Path>,
+        limit: QueryTimeout,
+    ) -> Self {
         Self {
             database,
             inner: Mutex::new(Inner {
@@ -114,6 +130,7 @@ impl PartialSyncStatement {
                 row: BTreeMap::new(),
                 about: BTreeMap::new(),
                 connection,
+                limit,
                 execution: Execution::default(),
                 described: Vec::new(),
             }),
@@ -198,7 +215,7 @@ pub unsafe extern "C" fn partial_sync_step(
         let (row, statement) = unsafe { (answer(row, false, "row")?, handle(statement, "statement")?) };
         let mut s = statement.enter()?;
         s.leave();
-        *row = s.statement.step()?;
+        *row = s.timed(|s| Ok(s.statement.step()?))?;
         Ok(())
     };
     // SAFETY: by the rules of the boundary.
@@ -217,7 +234,7 @@ pub unsafe extern "C" fn partial_sync_execute(
         boundary::tell(changes, 0);
         with(statement, error, |s| {
             s.leave();
-            boundary::tell(changes, s.statement.execute(Bound)?);
+            boundary::tell(changes, s.timed(|s| Ok(s.statement.execute(Bound)?))?);
             Ok(())
         })
     }

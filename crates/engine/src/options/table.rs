@@ -145,6 +145,7 @@ options! {
     QUERY_TIMEOUT = "query_timeout" {
         takes: Takes::Time { most: u32::MAX as u64 }, default: Default::Words("no limit"),
         node: &["queryTimeout"], python: &["set_query_timeout.milliseconds"],
+        go: &["QueryTimeoutMs", "?_query_timeout"], c: &["query_timeout_ms"],
     }
     /// Most changes in one push request; a transaction is never split.
     PUSH_OPERATIONS_THRESHOLD = "push_operations_threshold" {

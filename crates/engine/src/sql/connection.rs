@@ -181,6 +181,22 @@ impl Connection {
         Ok(self.inner.conn.set_deadline(deadline)?)
     }
 
+    /// Runs `work`, whose statements on this connection together may take so long, as with [`set_deadline`](Self::set_deadline).
+    /// `None`: as long as they like.
+    pub fn within<T, E: From<Error>>(
+        &self,
+        limit: Option<Duration>,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let Some(deadline) = limit.and_then(|limit| Instant::now().checked_add(limit)) else {
+            return work();
+        };
+        self.set_deadline(Some(deadline))?;
+        let result = work();
+        self.set_deadline(None)?;
+        result
+    }
+
     /// Runs `work` on this thread, where nothing may wait: what would wait for a page that is not here, for a lock or for
     /// a pull, or take more than about `steps` of SQLite's virtual machine (or, unless `steps` is `u32::MAX`, have a value of
     /// more than a mebibyte), fails with [`Error::WouldWait`]. The transaction continues and bound values stay; run the statement

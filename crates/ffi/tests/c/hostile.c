@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static const char *const ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n";
+#define ENDLESS "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
 
 static void count_release(void *user_data)
 {
@@ -142,6 +142,41 @@ static void an_interrupt_beside_an_unread_query_keeps_no_transaction_open(void)
     EXPECT(number(other, "SELECT count(*) FROM t") == 1);
     FAILS(partial_sync_undo_transaction(NULL, &error), PARTIAL_SYNC_CODE_MISUSE, "NULL");
     partial_sync_connection_close(&other);
+    partial_sync_connection_close(&conn);
+    partial_sync_close(&db);
+}
+
+static void a_call_takes_no_longer_than_the_query_timeout(void)
+{
+    PartialSyncConfig config = {.size = sizeof config, .path = ":memory:", .query_timeout_ms = 20};
+    PartialSyncDatabase *db = NULL;
+    OK(partial_sync_open(&config, &db, &error));
+    PartialSyncConnection *conn = connect_to(db);
+    run(conn, "CREATE TABLE t(x)");
+    PartialSyncStatement *endless = prepare(conn, "INSERT INTO t " ENDLESS);
+    PartialSyncBatch batch;
+    bool row;
+    for (int i = 0; i < 2; i++) {
+        FAILS(partial_sync_step(endless, &row, &error), PARTIAL_SYNC_CODE_INTERRUPT, "interrupted");
+        FAILS(partial_sync_execute(endless, NULL, &error), PARTIAL_SYNC_CODE_INTERRUPT, "interrupted");
+        FAILS(partial_sync_run(endless, NULL, 0, 0, 0, &batch, &error), PARTIAL_SYNC_CODE_INTERRUPT, "interrupted");
+        FAILS(partial_sync_execute_batch(conn, "INSERT INTO t " ENDLESS, -1, &error), PARTIAL_SYNC_CODE_INTERRUPT, "interrupted");
+    }
+    partial_sync_finalize(&endless);
+    /* The time is that of a call, not of an execution: one that is read slowly continues. */
+    PartialSyncStatement *slow = prepare(conn, ENDLESS);
+    OK(partial_sync_query_timeout(conn, 200, &error));
+    OK(partial_sync_run(slow, NULL, 0, 1, 0, &batch, &error));
+    for (int i = 0; i < 3; i++) {
+        usleep(90 * 1000);
+        OK(partial_sync_fetch(slow, 1, 0, &batch, &error));
+        EXPECT(batch.rows == 1);
+    }
+    partial_sync_finalize(&slow);
+    OK(partial_sync_query_timeout(conn, 0, &error));
+    run(conn, "INSERT INTO t VALUES (1)");
+    EXPECT(number(conn, "SELECT count(*) FROM t") == 1);
+    FAILS(partial_sync_query_timeout(NULL, 1, &error), PARTIAL_SYNC_CODE_MISUSE, "NULL");
     partial_sync_connection_close(&conn);
     partial_sync_close(&db);
 }
@@ -391,6 +426,7 @@ void what_a_program_can_do_wrong(const char *url)
     lengths_are_what_they_are();
     what_is_handed_out_stays();
     an_interrupt_beside_an_unread_query_keeps_no_transaction_open();
+    a_call_takes_no_longer_than_the_query_timeout();
     a_thread_that_ends_gives_back_what_it_has();
     threads_share_a_statement_and_get_errors_at_worst();
     int rounds = under_valgrind() ? 300 : 5000;
