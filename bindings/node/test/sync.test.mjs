@@ -341,10 +341,12 @@ test('a blob of 100 MB comes back through a push and a pull', async (t) => {
   const blob = Buffer.alloc(100_000_000);
   randomFillSync(blob, 0, 1_000_000);
   randomFillSync(blob, 99_000_000);
-  const one = await replica();
+  // A server of a debug build may need more than 30 s for it on a busy machine, and this is not about that.
+  const requestTimeoutMs = 300_000;
+  const one = await replica({ requestTimeoutMs });
   await one.run('INSERT INTO t VALUES (1, ?)', blob);
   await one.push();
-  const other = await replica({ partialSyncExperimental: little });
+  const other = await replica({ partialSyncExperimental: little, requestTimeoutMs });
   const { v } = await other.get('SELECT v FROM t WHERE id = 1');
   assert.equal(Buffer.compare(v, blob), 0);
 });
