@@ -15,6 +15,53 @@ fn both_signals_end_the_server_in_good_order() {
     }
 }
 
+/// Was red: the old pages of a database that only its owner could read were in a file that everybody could read.
+#[cfg(unix)]
+#[test]
+fn those_who_cannot_read_a_database_cannot_read_its_page_history() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let place = Place::new();
+    let set =
+        |path: &str, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let remote = place.path("remote.db");
+    let modes = || {
+        let names = [
+            "remote.db-history",
+            "remote.db-history-wal",
+            "remote.db-history-shm",
+        ];
+        names.map(|name| std::fs::metadata(place.path(name)).unwrap().permissions().mode() & 0o777)
+    };
+    for mode in [0o600, 0o640] {
+        set(&remote, mode);
+        let served = Serving::file(&place.remote);
+        assert_eq!(sql(&served.url, "", "update town set people = 1").0, 200);
+        assert_eq!(modes(), [0o600; 3], "{mode:o}");
+        served.kill();
+    }
+    // As a version before this one has left them.
+    for name in [
+        "remote.db-history",
+        "remote.db-history-wal",
+        "remote.db-history-shm",
+    ] {
+        set(&place.path(name), 0o644);
+    }
+    let served = Serving::file(&place.remote);
+    assert_eq!(modes(), [0o640; 3]);
+    served.kill();
+    for name in [
+        "remote.db-history",
+        "remote.db-history-wal",
+        "remote.db-history-shm",
+    ] {
+        std::fs::remove_file(place.path(name)).unwrap();
+    }
+    let _served = Serving::file(&place.remote);
+    assert_eq!(modes(), [0o640; 3]);
+}
+
 /// An instruction of SQLite that nothing can interrupt for half an hour.
 #[cfg(target_os = "linux")]
 #[test]
