@@ -62,6 +62,12 @@ impl CallerId {
     }
 }
 
+impl fmt::Display for CallerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// What a request is allowed to do, and for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {

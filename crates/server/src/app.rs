@@ -26,6 +26,7 @@ use axum::{
 };
 use bytes::Bytes;
 use serde_json::json;
+use tracing::Instrument as _;
 
 use crate::{
     access::{Access, Authenticator, Caller, CallerId, Denied, SqlEndpoint},
@@ -42,6 +43,7 @@ use crate::{
     pages::PagesEndpoint,
     ready::{comparing, problems},
     reload::Reload,
+    request_log::{Known, RequestLog},
     system,
 };
 
@@ -76,11 +78,23 @@ pub(crate) struct App {
     pub bodies: Bodies,
     /// Which names and which web pages are answered.
     pub visitors: Visitors,
+    /// Tells the log of each request.
+    pub request_log: Option<Arc<RequestLog>>,
 }
 
 impl App {
     /// Answers one request.
-    pub(crate) async fn answer(&self, request: Request<Body>) -> Response {
+    pub(crate) async fn answer(&self, mut request: Request<Body>) -> Response {
+        let Some(log) = &self.request_log else {
+            return self.answer_visitor(request).await;
+        };
+        let remote = request.extensions().get::<Peer>().map(|peer| peer.address);
+        let line = log.begin(&mut request, remote);
+        let answer = self.answer_visitor(request).instrument(line.span()).await;
+        line.follow(answer)
+    }
+
+    async fn answer_visitor(&self, request: Request<Body>) -> Response {
         match self.visitors.check(&request) {
             Ok(From::Here) => self.route(request).await,
             Ok(From::Allowed) => {
@@ -107,6 +121,14 @@ impl App {
             _ => Endpoint::Other,
         };
         self.metrics.request(endpoint);
+        if let Some(known) = Known::of(&parts) {
+            let prefix = if parts.uri.path().len() > rest.len() {
+                &*name
+            } else {
+                ""
+            };
+            known.goes_to(self.databases.known_as(&name), prefix, &rest);
+        }
         let answer = match check_content_type(&parts) {
             Err(refused) => turn_away(refused, body),
             Ok(()) if endpoint == Endpoint::Status => self.answer_status(&parts).await,
@@ -120,6 +142,9 @@ impl App {
 
     async fn answer_status(&self, request: &Parts) -> Response {
         let known = self.reload.credentials.check(authorization(&request.headers), "");
+        if let (Ok(caller), Some(line)) = (&known, Known::of(request)) {
+            line.comes_from(caller.id);
+        }
         match request.uri.path() {
             path if asks_version(path) => StatusCode::OK.into_response(),
             "/health" => {
@@ -263,6 +288,9 @@ impl App {
             if caller.id == CallerId::ANYONE {
                 caller.id = CallerId::of_peer(peer.address);
             }
+        }
+        if let Some(known) = Known::of(request) {
+            known.comes_from(caller.id);
         }
         Ok(caller)
     }

@@ -8,6 +8,7 @@ use crate::{
     access::{Authenticator, Caller, Denied},
     auth::{CredentialError, Jwt, Open, StaticTokens, best},
     error::ServerError,
+    metrics::Reloaded,
 };
 
 /// Whom a server lets in: who gets in by what its program gave, by a token of a file, or by a key of a file or folder.
@@ -45,11 +46,15 @@ impl Credentials {
 
     /// Reads the files again, each on its own: what one of them says is in force at once, or stays as it was if it cannot
     /// be used.
-    pub(crate) fn reload(&self) -> Vec<Result<String, ServerError>> {
-        let tokens = self.tokens.as_ref();
-        let tokens = tokens.map(|tokens| Ok(tokens_told(&*tokens.read_again()?)));
-        let keys = self.keys.as_ref();
-        let keys = keys.map(|keys| Ok(keys_told(&*keys.read_again()?)));
+    pub(crate) fn reload(&self) -> Vec<(Reloaded, Result<String, ServerError>)> {
+        let tokens = self.tokens.as_ref().map(|tokens| {
+            let told = tokens.read_again().map(|tokens| tokens_told(&tokens));
+            (Reloaded::Tokens, told)
+        });
+        let keys = self.keys.as_ref().map(|keys| {
+            let told = keys.read_again().map(|keys| keys_told(&keys));
+            (Reloaded::Keys, told)
+        });
         tokens.into_iter().chain(keys).collect()
     }
 }

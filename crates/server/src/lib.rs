@@ -22,6 +22,7 @@ mod metrics;
 pub mod pages;
 mod ready;
 mod reload;
+mod request_log;
 mod serve;
 mod server;
 mod system;

@@ -26,6 +26,24 @@ pub struct Metrics {
     polls: Gauge,
     pages: Counter,
     page_bytes: Counter,
+    reloads: Family<Reload, Counter>,
+}
+
+/// What is read again without a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reloaded {
+    /// The file of tokens.
+    Tokens,
+    /// The file or folder of keys.
+    Keys,
+    /// The TLS certificate and its key.
+    Certificate,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reload {
+    what: &'static str,
+    result: &'static str,
 }
 
 /// How long answers took, by endpoint and status.
@@ -146,6 +164,17 @@ impl Metrics {
         self.page_bytes.inc_by(bytes);
     }
 
+    /// Something was read again, or could not be used and stays as it was.
+    pub fn reloaded(&self, what: Reloaded, is_usable: bool) {
+        let what = match what {
+            Reloaded::Tokens => "tokens",
+            Reloaded::Keys => "keys",
+            Reloaded::Certificate => "certificate",
+        };
+        let result = if is_usable { "ok" } else { "failed" };
+        self.reloads.get_or_create(&Reload { what, result }).inc();
+    }
+
     /// The text.
     pub fn text(&self, server: &ServerGauges, databases: &[DatabaseGauges]) -> String {
         let mut registry = Registry::with_prefix("partial_sync");
@@ -171,6 +200,11 @@ impl Metrics {
             "page_bytes_sent",
             "Bytes of page streams sent",
             self.page_bytes.clone(),
+        );
+        registry.register(
+            "reloads",
+            "Files that were read again without a restart",
+            self.reloads.clone(),
         );
         for (name, help, value) in [
             (
@@ -269,6 +303,7 @@ mod tests {
         metrics.sent(3, 12_288);
         metrics.answered(Endpoint::Sql, false, 200, Duration::from_millis(3));
         metrics.answered(Endpoint::Pages, true, 200, Duration::from_secs(300));
+        metrics.reloaded(Reloaded::Keys, false);
         let polling = metrics.polling();
         let databases = ["a", "quoted \"\\\n"].map(|name| DatabaseGauges {
             name: name.to_owned(),
@@ -347,6 +382,9 @@ mod tests {
             r#"partial_sync_request_duration_seconds_count{endpoint="sql",status="200"} 1"#,
             r#"partial_sync_request_duration_seconds_sum{endpoint="long-poll",status="200"} 300.0"#,
             r#"partial_sync_request_duration_seconds_count{endpoint="long-poll",status="200"} 1"#,
+            "# HELP partial_sync_reloads_total Files that were read again without a restart.",
+            "# TYPE partial_sync_reloads_total counter",
+            r#"partial_sync_reloads_total{what="keys",result="failed"} 1"#,
             "# HELP partial_sync_waiting_polls Long polls that wait for a commit.",
             "# TYPE partial_sync_waiting_polls gauge",
             "partial_sync_waiting_polls 1",

@@ -7,7 +7,12 @@ use std::sync::{
 
 use parking_lot::Mutex;
 
-use crate::{credentials::Credentials, error::ServerError, tls::Tls};
+use crate::{
+    credentials::Credentials,
+    error::ServerError,
+    metrics::{Metrics, Reloaded},
+    tls::Tls,
+};
 
 /// See the module.
 pub(crate) struct Reload {
@@ -15,18 +20,25 @@ pub(crate) struct Reload {
     pub credentials: Credentials,
     tls: Option<Arc<Tls>>,
     count: AtomicU64,
+    metrics: Arc<Metrics>,
     /// One at a time: of two, the later one has the last word.
     turn: Mutex<()>,
 }
 
 impl Reload {
-    pub(crate) fn new(credentials: Credentials, tls: Option<Arc<Tls>>) -> Self {
+    pub(crate) fn new(credentials: Credentials, tls: Option<Arc<Tls>>, metrics: Arc<Metrics>) -> Self {
         Self {
             credentials,
             tls,
             count: AtomicU64::new(0),
+            metrics,
             turn: Mutex::default(),
         }
+    }
+
+    /// Where it counts.
+    pub(crate) fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
     }
 
     /// Who was let in at one count may not be let in at another.
@@ -41,14 +53,18 @@ impl Reload {
         // After the credentials are in force, and whatever became of the rest.
         self.count.fetch_add(1, SeqCst);
         if let Some(tls) = &self.tls {
-            read.push(tls.reload().map(|()| "the TLS certificate".to_owned()));
+            read.push((
+                Reloaded::Certificate,
+                tls.reload().map(|()| "the TLS certificate".to_owned()),
+            ));
         }
         if read.is_empty() {
             tracing::info!("told to read keys, tokens and certificates again, but none come from a file");
         }
         let mut failed = Vec::new();
-        for part in read {
-            match part {
+        for (part, result) in read {
+            self.metrics.reloaded(part, result.is_ok());
+            match result {
                 Ok(what) => tracing::info!("read again: {what}"),
                 Err(error) => {
                     tracing::error!(%error, "what was read before stays in force");

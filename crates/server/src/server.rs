@@ -25,9 +25,9 @@ use crate::{
     hrana::Hrana,
     in_process::InProcess,
     limits::Limits,
-    metrics::Metrics,
     pages::{PagesEndpoint, QueryLimits, QueryRunner, ReadTurns, SnapshotQueries},
     reload::Reload,
+    request_log::RequestLog,
     serve,
     tls::Tls,
     turns::Turns,
@@ -55,6 +55,13 @@ impl Server {
     }
 }
 
+/// Which requests are let in, and how they are read.
+struct Door {
+    visitors: Visitors,
+    tls: Option<Arc<Tls>>,
+    reload: Arc<Reload>,
+}
+
 /// What a server is to do.
 #[must_use]
 pub struct ServerBuilder {
@@ -75,6 +82,7 @@ pub struct ServerBuilder {
     open_databases: usize,
     clock: Clock,
     history: OpenHistory,
+    log_requests: bool,
 }
 
 impl ServerBuilder {
@@ -97,6 +105,7 @@ impl ServerBuilder {
             open_databases: 200,
             clock: Clock::default(),
             history: default_history(),
+            log_requests: false,
         }
     }
 
@@ -181,7 +190,8 @@ impl ServerBuilder {
 
     /// Longest long poll, whatever a client asks for. Default: 5 minutes.
     pub fn longest_poll(mut self, time: Duration) -> Self {
-        self.longest_poll = time;
+        // What is added to a clock has an end.
+        self.longest_poll = time.min(Duration::from_secs(10 * 366 * 86_400));
         self
     }
 
@@ -205,6 +215,13 @@ impl ServerBuilder {
         self
     }
 
+    /// Whether each request is told to the log, at level `info`, when its answer has ended: id, method, path, database, status, bytes,
+    /// time, caller and address, and nothing that a client could put a secret in. Its answer has the id in `x-request-id`. Default: no.
+    pub fn log_requests(mut self, log: bool) -> Self {
+        self.log_requests = log;
+        self
+    }
+
     /// The time of day that revisions are stamped with and retention goes by.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
@@ -215,24 +232,11 @@ impl ServerBuilder {
     /// file that cannot be served is an error here. `addr` like `127.0.0.1:0`: port 0 = any free one.
     pub async fn listen(self, addr: impl ToSocketAddrs) -> Result<ServerHandle, ServerError> {
         let addr = resolve(addr)?;
-        let lets_all_in =
-            self.authenticator.is_none() && self.token_file.is_none() && self.jwt_keys.is_none();
-        if lets_all_in && !self.allow_unauthenticated && !serve::is_loopback(addr) {
-            return Err(ServerError::Unauthenticated(addr));
-        }
-        // Who has to show a token is not fooled by a name.
-        let is_open = lets_all_in && serve::is_loopback(addr);
-        let hosts = (is_open || !self.allowed_hosts.is_empty()).then(|| {
-            let mut hosts = self.allowed_hosts.clone();
-            hosts.push(addr.ip().to_string());
-            hosts
-        });
-        let visitors = Visitors::new(&self.cors_origins, hosts)?;
-        let tls = match self.tls.clone() {
-            Some((certificate, key)) => Some(Arc::new(Tls::new(certificate, key)?)),
-            None => None,
-        };
-        let reload = self.reload(tls.clone())?;
+        let Door {
+            visitors,
+            tls,
+            reload,
+        } = self.door(addr)?;
         // The port before the files: a server that cannot listen has touched nothing.
         let listen = |source| ServerError::Listen { addr, source };
         let listener = TcpListener::bind(addr).await.map_err(listen)?;
@@ -269,6 +273,39 @@ impl ServerBuilder {
         })
     }
 
+    /// Reads all the files that the settings name, but no database, and checks what [`listen`](Self::listen) checks, without
+    /// listening.
+    pub fn check(&self, addr: impl ToSocketAddrs) -> Result<(), ServerError> {
+        self.door(resolve(addr)?).map(drop)
+    }
+
+    /// Reads the files that say so, and refuses to let everybody in from anywhere.
+    fn door(&self, addr: SocketAddr) -> Result<Door, ServerError> {
+        let lets_all_in =
+            self.authenticator.is_none() && self.token_file.is_none() && self.jwt_keys.is_none();
+        if lets_all_in && !self.allow_unauthenticated && !serve::is_loopback(addr) {
+            return Err(ServerError::Unauthenticated(addr));
+        }
+        // Who has to show a token is not fooled by a name.
+        let is_open = lets_all_in && serve::is_loopback(addr);
+        let hosts = (is_open || !self.allowed_hosts.is_empty()).then(|| {
+            let mut hosts = self.allowed_hosts.clone();
+            hosts.push(addr.ip().to_string());
+            hosts
+        });
+        let visitors = Visitors::new(&self.cors_origins, hosts)?;
+        let tls = match self.tls.clone() {
+            Some((certificate, key)) => Some(Arc::new(Tls::new(certificate, key)?)),
+            None => None,
+        };
+        let reload = self.reload(tls.clone())?;
+        Ok(Door {
+            visitors,
+            tls,
+            reload,
+        })
+    }
+
     fn databases(&self, watched: bool) -> Result<Databases, ServerError> {
         let opener = Opener {
             retention: self.retention,
@@ -286,7 +323,7 @@ impl ServerBuilder {
         for what in credentials.told() {
             tracing::info!("read: {what}");
         }
-        Ok(Arc::new(Reload::new(credentials, tls)))
+        Ok(Arc::new(Reload::new(credentials, tls, Arc::default())))
     }
 
     fn app(
@@ -296,7 +333,7 @@ impl ServerBuilder {
         stopping: watch::Receiver<bool>,
         visitors: Visitors,
     ) -> App {
-        let metrics = Arc::new(Metrics::default());
+        let metrics = reload.metrics();
         App {
             databases,
             reload,
@@ -319,6 +356,7 @@ impl ServerBuilder {
             requests: Requests::new(&self.limits),
             bodies: Bodies::new(&self.limits),
             visitors,
+            request_log: self.log_requests.then(RequestLog::new),
             limits: self.limits,
         }
     }
