@@ -3,8 +3,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
-use crate::units;
+use crate::{config::tuning::Tuning, log::Format, units};
 
 /// Open and use a remote SQLite database without downloading it.
 #[derive(Debug, Parser)]
@@ -22,7 +23,7 @@ const EXAMPLES: &str = "Examples:
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Serve a SQLite file, or every *.db file of a folder, as a remote
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Run SQL on a replica, which is made first if it is not there
     Query(Query),
     /// Bring the remote's changes to a replica
@@ -46,6 +47,22 @@ pub(crate) enum Command {
     /// Make keys and tokens for `serve`, and look into tokens
     #[command(subcommand)]
     Token(Token),
+    /// Print what a shell needs to complete these commands
+    Completions(Completions),
+    /// Write the manual pages
+    Man(Man),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Completions {
+    /// The shell
+    pub shell: Shell,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Man {
+    /// The folder to write them to
+    pub folder: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -119,6 +136,13 @@ fn expiration(text: &str) -> Result<Expiration, String> {
 pub(crate) struct Serve {
     /// The file (made if it is missing) or folder; without it, an empty database in memory
     pub path: Option<PathBuf>,
+    /// A configuration file (TOML) with what is not given here; its keys are the names of these flags. In the environment:
+    /// PARTIAL_SYNC_CONFIG
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Check the settings and all the files that they name, print the settings that are in effect, without secrets, and end
+    #[arg(long)]
+    pub check_config: bool,
     /// Address to listen on; port 0 = any free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub listen: String,
@@ -166,6 +190,28 @@ pub(crate) struct Serve {
     /// How many databases of a folder are open at a time; those that nobody uses are closed
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub open_databases: usize,
+    /// Longest long poll, whatever a client asks for
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = units::duration)]
+    pub longest_poll: Duration,
+    /// How the log is written, on stderr. RUST_LOG says what is in it; `info` if it is not set
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
+    pub log_format: Format,
+    /// Tell the log of each request: method, path, database, status, bytes, time, caller and address, and no secret
+    #[arg(long)]
+    pub log_requests: bool,
+    #[arg(skip)]
+    pub configured: Configured,
+}
+
+/// What is known of the settings of `serve` beyond what its flags say.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Configured {
+    /// The limits of the configuration file.
+    pub tuning: Tuning,
+    /// To be told when there is a log.
+    pub warnings: Vec<String>,
+    /// The settings in effect, as a configuration file would set them.
+    pub effective: String,
 }
 
 /// Which replica, and where its remote is.

@@ -48,6 +48,16 @@ pub(crate) enum CliError {
         "--allow-unauthenticated lets everybody in, but {0} is set in the environment: unset it, or leave out the flag"
     )]
     LetsAllIn(&'static str),
+    /// The configuration file is wrong.
+    #[error("{}{}: {problem}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        line: Option<usize>,
+        /// What is wrong, with the key and what to do.
+        problem: String,
+    },
     /// There is no replica, and nothing says of what to make one.
     #[error("there is no replica at {}; give the remote with --url to make one", .0.display())]
     NoReplica(PathBuf),
@@ -82,6 +92,7 @@ impl CliError {
             | Self::NoSigningKey
             | Self::EmptyVariable(_)
             | Self::TwoVariables(..)
+            | Self::Config { .. }
             | Self::LetsAllIn(_) => 2,
             _ => 1,
         }
@@ -91,8 +102,8 @@ impl CliError {
         matches!(self, Self::Stream(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 
-    /// Prints the error and what caused it, each text once.
-    pub(crate) fn report(&self) {
+    /// The error and what caused it, each text once.
+    pub(crate) fn told(&self) -> Vec<String> {
         let mut said = self.to_string();
         if let Self::Database(error) = self
             && let Some(change) = error.change()
@@ -104,15 +115,15 @@ impl CliError {
         if matches!(self, Self::Database(_)) {
             said = in_language(&said, Language::Program);
         }
-        eprintln!("error: {said}");
+        let mut told = vec![said];
         let mut cause = self.source();
         while let Some(error) = cause {
             let text = error.to_string();
-            if !said.contains(&text) {
-                eprintln!("  because: {text}");
-                said = text;
+            if told.last().is_some_and(|said| !said.contains(&text)) {
+                told.push(text);
             }
             cause = error.source();
         }
+        told
     }
 }

@@ -6,10 +6,13 @@
 
 mod arguments;
 mod changes;
+mod completions;
+mod config;
 mod error;
 mod hydrate;
 mod inspect;
 mod interrupt;
+mod log;
 mod picture;
 mod query;
 mod replica;
@@ -22,33 +25,39 @@ mod turso_shell;
 mod units;
 mod verify;
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::Parser;
-use tracing_subscriber::EnvFilter;
-
-use crate::{
-    arguments::{Command, Program},
-    error::CliError,
-};
+use crate::{arguments::Command, error::CliError};
 
 fn main() -> ExitCode {
-    let program = Program::parse_from(turso_shell::translated(std::env::args_os().collect()));
-    log_to_stderr(matches!(program.command, Command::Serve(_)));
+    let program = match config::program(turso_shell::translated(std::env::args_os().collect())) {
+        Ok(program) => program,
+        Err(error) => return failed(&error, log::Format::Text),
+    };
+    let (serves, format) = match &program.command {
+        Command::Serve(serve) => (true, serve.log_format),
+        _ => (false, log::Format::Text),
+    };
+    log::start(serves, format);
     match run(program.command) {
         Ok(()) => ExitCode::SUCCESS,
         // Anyone who read our output has seen enough.
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
-        Err(error) => {
-            error.report();
-            ExitCode::from(error.exit_code())
-        }
+        Err(error) => failed(&error, format),
     }
+}
+
+fn failed(error: &CliError, format: log::Format) -> ExitCode {
+    match format {
+        log::Format::Text => eprintln!("error: {}", error.told().join("\n  because: ")),
+        log::Format::Json => tracing::error!("{}", error.told().join("; because: ")),
+    }
+    ExitCode::from(error.exit_code())
 }
 
 fn run(command: Command) -> Result<(), CliError> {
     match command {
-        Command::Serve(arguments) => serve::run(arguments),
+        Command::Serve(arguments) => serve::run(*arguments),
         Command::Query(arguments) => query::run(arguments),
         Command::Pull(arguments) => sync::pull(arguments),
         Command::Push(arguments) => sync::push(arguments),
@@ -60,17 +69,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),
         Command::Token(command) => token::run(command),
+        Command::Completions(arguments) => completions::print(&arguments),
+        Command::Man(arguments) => completions::write_manual(arguments),
     }
-}
-
-/// `RUST_LOG` says what is logged; without it, a server tells what it does and everything else only what goes wrong.
-fn log_to_stderr(serves: bool) {
-    let default = if serves { "info" } else { "error" };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
-        .with_target(false)
-        .init();
 }

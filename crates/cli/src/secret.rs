@@ -20,8 +20,18 @@ pub(crate) const JWT_KEY: &str = "PARTIAL_SYNC_AUTH_JWT_KEY";
 pub(crate) const JWT_KEY_FILE: &str = "PARTIAL_SYNC_AUTH_JWT_KEY_FILE";
 pub(crate) const SIGNING_KEY: &str = "PARTIAL_SYNC_SIGNING_KEY";
 
-/// What says whom a server lets in.
-pub(crate) const OF_SERVER: [&str; 4] = [TOKEN, TOKEN_FILE, JWT_KEY, JWT_KEY_FILE];
+/// The flags that say whom a server lets in, and the variables whose place they take.
+pub(crate) const OF_FLAGS: [(&str, &[&str]); 3] = [
+    ("auth-token", &[TOKEN]),
+    ("auth-token-file", &[TOKEN_FILE]),
+    ("auth-jwt-key", &[JWT_KEY, JWT_KEY_FILE]),
+];
+
+/// A variable that is set and says whom a server lets in.
+pub(crate) fn of_server() -> Option<&'static str> {
+    let mut names = OF_FLAGS.iter().flat_map(|(_, names)| names.iter().copied());
+    names.find(|name| std::env::var_os(name).is_some())
+}
 
 /// For somebody who gives a token on a command line.
 pub(crate) const IS_SEEN: &str = "others on this machine can read the token on the command line: put it in a file and give --auth-token-file, \

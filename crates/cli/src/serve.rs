@@ -9,9 +9,15 @@ use partial_sync_server::{
     hrana::{Hrana, HranaOptions},
 };
 
-use crate::{arguments::Serve, error::CliError, secret};
+use crate::{arguments::Serve, config::file::others_can_read, error::CliError, secret};
 
 pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
+    for warning in arguments.warnings() {
+        tracing::warn!("{warning}");
+    }
+    if arguments.check_config {
+        return check(arguments);
+    }
     partial_sync_server::limit_sqlite_memory(arguments.sqlite_memory);
     partial_sync_server::give_back_large_blocks();
     if let Err(error) = partial_sync_server::raise_descriptor_limit() {
@@ -55,6 +61,25 @@ pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
     served
 }
 
+impl Serve {
+    /// What is usable and not as it should be.
+    fn warnings(&self) -> impl Iterator<Item = String> {
+        let secrets = [&self.auth_token_file, &self.tls_key].into_iter().flatten();
+        let open = secrets.filter(|path| std::fs::metadata(path).is_ok_and(|file| others_can_read(&file)));
+        let open =
+            open.map(|path| format!("everybody on this machine can read {}: chmod o-r", path.display()));
+        self.configured.warnings.iter().cloned().chain(open)
+    }
+}
+
+/// Checks all that can be checked without touching a database or a port.
+fn check(arguments: Serve) -> Result<(), CliError> {
+    let (listen, effective) = (arguments.listen.clone(), arguments.configured.effective.clone());
+    builder(arguments)?.check(listen)?;
+    write!(std::io::stdout(), "{effective}")?;
+    Ok(())
+}
+
 /// Whom the server lets in. A flag takes the place of its variables.
 fn let_in(
     mut server: ServerBuilder,
@@ -65,10 +90,7 @@ fn let_in(
     let variable = |name| secret::variable(name);
     let mut ways: Vec<Box<dyn Authenticator>> = vec![];
     let token = match token {
-        Some(token) => {
-            tracing::warn!("{}", secret::IS_SEEN);
-            Some(secret::one(&token, "--auth-token")?)
-        }
+        Some(token) => Some(secret::one(&token, "auth-token")?),
         None => match variable(secret::TOKEN)? {
             Some(token) => Some(secret::one(&token, secret::TOKEN)?),
             None => None,
@@ -108,12 +130,11 @@ fn let_in(
 
 fn builder(arguments: Serve) -> Result<ServerBuilder, CliError> {
     if arguments.allow_unauthenticated
-        && let Some(name) = secret::OF_SERVER
-            .into_iter()
-            .find(|name| std::env::var_os(name).is_some())
+        && let Some(name) = secret::of_server()
     {
         return Err(CliError::LetsAllIn(name));
     }
+    let tuning = arguments.configured.tuning;
     let mut server = match arguments.path.filter(|path| path.as_os_str() != ":memory:") {
         Some(path) => Server::builder(path),
         None => Server::in_memory(),
@@ -125,9 +146,13 @@ fn builder(arguments: Serve) -> Result<ServerBuilder, CliError> {
         })
         .sql(Hrana::new(HranaOptions {
             temporary_bytes: arguments.temp_space,
-            ..HranaOptions::default()
+            ..tuning.sql
         }))
+        .limits(tuning.limits)
+        .query_limits(tuning.queries)
+        .longest_poll(arguments.longest_poll)
         .open_databases(arguments.open_databases)
+        .log_requests(arguments.log_requests)
         .allow_unauthenticated(arguments.allow_unauthenticated);
     for origin in arguments.cors_origin {
         server = server.cors_origin(origin);

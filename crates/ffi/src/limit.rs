@@ -15,7 +15,7 @@ use crate::boundary::Result;
 /// The query timeout of a connection, which its statements share.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct QueryTimeout {
-    /// Milliseconds; 0 is no limit.
+    /// Milliseconds; 0 = no limit.
     ms: Arc<AtomicU32>,
 }
 

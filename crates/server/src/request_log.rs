@@ -5,7 +5,7 @@
 //! Requests that show no good token share a few lines a second, so that a stranger cannot fill a disk.
 
 use std::{
-    hash::BuildHasher,
+    hash::{BuildHasher, RandomState},
     net::IpAddr,
     pin::Pin,
     sync::{
@@ -52,8 +52,8 @@ const WORDS: [&str; 9] = [
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct RequestLog {
-    /// Tells the requests of this process from those of another.
-    process: u32,
+    /// Makes a number an id that tells nobody how many there were.
+    key: RandomState,
     next: AtomicU64,
     strangers: Mutex<Strangers>,
 }
@@ -97,10 +97,9 @@ impl Known {
 
 impl RequestLog {
     pub(crate) fn new() -> Arc<Self> {
-        let process = std::hash::RandomState::new().hash_one(0);
         Arc::new(Self {
-            process: process as u32,
-            next: AtomicU64::new(1),
+            key: RandomState::new(),
+            next: AtomicU64::default(),
             strangers: Mutex::new(Strangers {
                 since: Instant::now(),
                 told: 0,
@@ -115,7 +114,7 @@ impl RequestLog {
         request.extensions_mut().insert(Arc::clone(&known));
         Line {
             log: Arc::clone(self),
-            id: format!("{:08x}-{}", self.process, self.next.fetch_add(1, Relaxed)),
+            id: format!("{:016x}", self.key.hash_one(self.next.fetch_add(1, Relaxed))),
             method: method_told(request.method()),
             remote,
             known,

@@ -19,6 +19,7 @@ pub(crate) fn program() -> Command {
         "PARTIAL_SYNC_AUTH_JWT_KEY",
         "PARTIAL_SYNC_AUTH_JWT_KEY_FILE",
         "PARTIAL_SYNC_SIGNING_KEY",
+        "PARTIAL_SYNC_CONFIG",
         "RUST_LOG",
         "NO_COLOR",
         "CLICOLOR_FORCE",
@@ -206,6 +207,11 @@ impl Log {
             .unwrap();
         let log = BufReader::new(child.stderr.take().unwrap()).lines();
         (Serving::listening(child), Self(log))
+    }
+
+    /// What else it says until it ends.
+    pub(crate) fn rest(self) -> Vec<String> {
+        self.0.map(Result::unwrap).collect()
     }
 
     /// Waits for a line with this text.

@@ -1,0 +1,84 @@
+//! The log, on stderr: as text or as JSON, and each event in one line, whatever is in it.
+
+use std::io::{self, IsTerminal as _, Write};
+
+use clap::ValueEnum;
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+
+/// How a line of the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Text,
+    /// An object of JSON
+    Json,
+}
+
+/// `RUST_LOG` says what is logged; without it, a server tells what it does and everything else only what goes wrong.
+pub(crate) fn start(serves: bool, format: Format) {
+    let default = if serves { "info" } else { "error" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(OneLine);
+    match format {
+        Format::Text => log
+            .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+            .with_target(false)
+            .init(),
+        Format::Json => {
+            log.json().flatten_event(true).with_span_list(false).init();
+            std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a thread panicked")));
+        }
+    }
+}
+
+/// stderr, to which each event is written at once. A line break within one is not what it seems: text that somebody chose could look
+/// like an event of its own.
+#[derive(Clone, Copy)]
+struct OneLine;
+
+impl MakeWriter<'_> for OneLine {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        *self
+    }
+}
+
+impl Write for OneLine {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        io::stderr().write_all(&in_one_line(event))?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+fn in_one_line(event: &[u8]) -> Vec<u8> {
+    let text = event.strip_suffix(b"\n").unwrap_or(event);
+    let mut line = Vec::with_capacity(event.len());
+    for byte in text {
+        match byte {
+            b'\n' => line.extend(b"\\n"),
+            b'\r' => line.extend(b"\\r"),
+            byte => line.push(*byte),
+        }
+    }
+    line.push(b'\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line() {
+        assert_eq!(in_one_line(b"a\nERROR b\r\n"), b"a\\nERROR b\\r\n");
+        assert_eq!(in_one_line(b"a\n"), b"a\n");
+        assert_eq!(in_one_line(b""), b"\n");
+    }
+}

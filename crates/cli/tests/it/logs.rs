@@ -1,0 +1,319 @@
+//! The log of `serve`: its two forms, a line for each request, and what must never be in it.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
+
+use serde_json::Value;
+
+use crate::support::*;
+
+/// Sends bytes on a connection of their own, and reads what comes back.
+fn send(served: &Serving, request: &[u8]) -> String {
+    let mut socket = TcpStream::connect(served.url.trim_start_matches("http://")).unwrap();
+    socket.write_all(request).unwrap();
+    let mut answer = Vec::new();
+    // A connection that is closed early is as good as an answer.
+    let _ = socket.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn serve(place: &Place, more: &[&str]) -> std::process::Command {
+    let mut command = program();
+    command.args([
+        "serve",
+        place.folder.path().to_str().unwrap(),
+        "--listen",
+        "127.0.0.1:0",
+    ]);
+    command.args(more);
+    command
+}
+
+/// The rest of the log, after the server was told to stop.
+fn stopped(mut served: Serving, log: Log) -> Vec<String> {
+    signal("-TERM", served.child.id());
+    let lines = log.rest();
+    served.child.wait().unwrap();
+    lines
+}
+
+#[test]
+fn a_request_is_told_with_what_an_operator_asks_for() {
+    let place = Place::new();
+    std::fs::write(place.path("tokens"), "sesame\n").unwrap();
+    let tokens = place.path("tokens");
+    let flags = [
+        "--log-requests",
+        "--log-format",
+        "json",
+        "--auth-token-file",
+        &tokens,
+    ];
+    let (served, log) = Log::of(&mut serve(&place, &flags));
+    let url = format!("{}/remote", served.url);
+    let (_, answer) = sql(&url, "sesame", "select name from town where id = 7");
+    let body = answer.split_once("\r\n\r\n").unwrap().1.len();
+    assert_eq!(sql(&url, "", "select 1").0, 401);
+    assert_eq!(
+        sql(&format!("{}/nothing", served.url), "sesame", "select 1").0,
+        404
+    );
+    send(&served, b"GET /health?a=b HTTP/1.0\r\n\r\n");
+    let lines: Vec<Value> = stopped(served, log)
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+        .collect();
+    let told: Vec<_> = lines.iter().filter(|line| line["message"] == "request").collect();
+    assert_eq!(told.len(), 4, "{lines:?}");
+    let is = |at: usize, key: &str| told[at][key].clone();
+    assert_eq!(is(0, "level"), "INFO");
+    assert_eq!(is(0, "method"), "POST");
+    assert_eq!(is(0, "path"), "/remote/v2/pipeline");
+    assert_eq!(is(0, "database"), "remote");
+    assert_eq!(is(0, "status"), 200);
+    assert_eq!(is(0, "bytes"), body);
+    assert_eq!(is(0, "remote"), "127.0.0.1");
+    assert_eq!(is(0, "cut"), Value::Null);
+    assert!(is(0, "ms").is_u64() && is(0, "timestamp").is_string());
+    assert_eq!(is(0, "caller").as_str().unwrap().len(), 16);
+    let id = is(0, "id").as_str().unwrap().to_owned();
+    assert!(answer.contains(&format!("x-request-id: {id}\r\n")), "{answer}");
+    assert_eq!(told.iter().filter(|line| line["id"] == *id).count(), 1);
+    assert_eq!((is(1, "status"), is(1, "caller")), (401.into(), Value::Null));
+    assert_eq!(
+        (is(2, "status"), is(2, "path")),
+        (404.into(), "/*/v2/pipeline".into())
+    );
+    assert_eq!(is(2, "caller"), is(0, "caller"));
+    assert_eq!((is(3, "method"), is(3, "path")), ("GET".into(), "/health".into()));
+}
+
+#[test]
+fn without_the_flag_requests_are_not_told_and_answers_have_no_id() {
+    let place = Place::new();
+    let (served, log) = Log::of(&mut serve(&place, &[]));
+    let (status, answer) = sql(&format!("{}/remote", served.url), "", "select 1");
+    assert!(status == 200 && !answer.contains("x-request-id"), "{answer}");
+    let lines = stopped(served, log);
+    assert!(!lines.iter().any(|line| line.contains("request")), "{lines:?}");
+}
+
+/// With all that can be logged, over HTTP/1 and HTTP/2.
+#[test]
+fn no_secret_is_in_the_log_wherever_a_client_puts_it() {
+    let place = Place::new();
+    let secret = "sesame0123456789abcdef";
+    std::fs::write(place.path("tokens"), format!("{secret}\n")).unwrap();
+    let tokens = place.path("tokens");
+    for format in ["text", "json"] {
+        let mut command = serve(
+            &place,
+            &[
+                "--log-requests",
+                "--log-format",
+                format,
+                "--auth-token-file",
+                &tokens,
+            ],
+        );
+        let (served, log) = Log::of(command.env("RUST_LOG", "trace"));
+        let body = |sql: &str| {
+            format!(
+                r#"{{"requests":[{{"type":"execute","stmt":{{"sql":"{sql}","args":[{{"type":"text","value":"{secret}"}}]}}}}]}}"#
+            )
+        };
+        for (line, headers) in [
+            (format!("GET /?token={secret} HTTP/1.1"), String::new()),
+            (format!("GET /{secret} HTTP/1.1"), String::new()),
+            (format!("GET /remote/v2/{secret} HTTP/1.1"), String::new()),
+            (format!("GET http://{secret}@localhost/ HTTP/1.1"), String::new()),
+            (
+                format!("GET http://{secret}/ HTTP/1.1"),
+                format!("Host: {secret}\r\n"),
+            ),
+            (format!("{secret} / HTTP/1.1"), String::new()),
+            (format!("GET / {secret}"), String::new()),
+            ("GET / HTTP/1.1".to_owned(), format!("Host: {secret}\r\n")),
+            (
+                "GET / HTTP/1.1".to_owned(),
+                format!("Host: {secret}:80\r\nHost: {secret}\r\n"),
+            ),
+            (
+                "GET /metrics HTTP/1.1".to_owned(),
+                format!("Authorization: Bearer {secret}\r\n"),
+            ),
+            (
+                "GET /metrics HTTP/1.1".to_owned(),
+                format!("Authorization: Basic {secret}\r\n"),
+            ),
+            (
+                "GET /metrics HTTP/1.1".to_owned(),
+                format!("Authorization: Bearer {secret}{secret}\r\n"),
+            ),
+            (
+                "GET /remote/v2/pipeline HTTP/1.1".to_owned(),
+                format!("Authorization: Bearer {secret}\r\n"),
+            ),
+            (
+                "GET /health HTTP/1.1".to_owned(),
+                format!("X-Request-Id: {secret}\r\nCookie: a={secret}\r\n"),
+            ),
+            (
+                "GET /health HTTP/1.1".to_owned(),
+                format!("Origin: https://{secret}\r\n"),
+            ),
+            (
+                "GET /health HTTP/1.1".to_owned(),
+                format!("Referer: https://a/{secret}\r\nUser-Agent: {secret}\r\n"),
+            ),
+            (
+                "POST /remote/pull-updates HTTP/1.1".to_owned(),
+                format!("Content-Type: {secret}\r\n"),
+            ),
+        ] {
+            let host = if headers.contains("Host: ") {
+                ""
+            } else {
+                "Host: localhost\r\n"
+            };
+            send(
+                &served,
+                format!("{line}\r\n{host}{headers}Connection: close\r\n\r\n").as_bytes(),
+            );
+        }
+        for sql in [
+            format!("select '{secret}', ?"),
+            format!("not {secret} sql"),
+            format!("insert into {secret} values (?)"),
+        ] {
+            let body = body(&sql);
+            let head = format!(
+                "POST /remote/v2/pipeline HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {secret}\r\nConnection: close\r\n\
+                 Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
+            let answer = send(&served, format!("{head}{body}").as_bytes());
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        let replica = place.path(&format!("{format}.replica"));
+        let url = format!("{}/remote", served.url);
+        let mut query = program();
+        query.args(["query", &replica, "--url", &url, "select count(*) from town"]);
+        assert!(
+            query
+                .env("PARTIAL_SYNC_AUTH_TOKEN", secret)
+                .status()
+                .unwrap()
+                .success()
+        );
+        let lines = stopped(served, log);
+        assert!(lines.len() > 20, "{lines:?}");
+        for line in lines {
+            assert!(!line.contains("sesame") && !line.contains("c2VzYW1l"), "{line}");
+        }
+    }
+}
+
+#[test]
+fn nothing_that_a_client_sends_makes_a_line_of_its_own() {
+    let place = Place::new();
+    for format in ["text", "json"] {
+        let mut command = serve(&place, &["--log-requests", "--log-format", format]);
+        let (served, log) = Log::of(&mut command);
+        for request in [
+            b"GET /a%0aERROR%20forged HTTP/1.1\r\nHost: localhost\r\n\r\n".as_slice(),
+            b"GET /\x1b[31mforged HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            b"GET /a\nforged HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            "GET /a\u{202e}forged HTTP/1.1\r\nHost: localhost\r\n\r\n".as_bytes(),
+            b"GET /\"\" status=200 forged HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: local\x1b[2Jforged\r\n\r\n",
+            b"FORGED / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        ] {
+            let closing = [
+                request.strip_suffix(b"\r\n").unwrap(),
+                b"Connection: close\r\n\r\n",
+            ]
+            .concat();
+            send(&served, &closing);
+        }
+        for line in stopped(served, log) {
+            let low = line.to_lowercase();
+            assert!(!low.contains("forged") && !line.contains('\u{1b}'), "{line:?}");
+            match format {
+                "json" => drop(serde_json::from_str::<Value>(&line).unwrap()),
+                _ => assert!(line.starts_with("20"), "{line:?}"),
+            }
+        }
+    }
+}
+
+/// Anyone can send these, as fast as the server answers them.
+#[test]
+fn a_stranger_cannot_fill_the_log() {
+    let place = Place::new();
+    std::fs::write(place.path("tokens"), "sesame\n").unwrap();
+    let tokens = place.path("tokens");
+    let (served, log) = Log::of(&mut serve(
+        &place,
+        &["--log-requests", "--auth-token-file", &tokens],
+    ));
+    let began = std::time::Instant::now();
+    for at in 0..40 {
+        let paths = ["/remote/v2/pipeline", "/", "/health", "/nothing"];
+        let one = format!("GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n", paths[at % 4]);
+        let last = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        send(&served, (one.repeat(24) + last).as_bytes());
+    }
+    let seconds = began.elapsed().as_secs() as usize + 2;
+    assert_eq!(
+        sql(&format!("{}/remote", served.url), "sesame", "select 1").0,
+        200
+    );
+    let lines = stopped(served, log);
+    let told: Vec<_> = lines.iter().filter(|line| line.contains("status=")).collect();
+    assert!(
+        told.len() <= 20 * seconds + 1,
+        "{} lines in {seconds} s",
+        told.len()
+    );
+    assert!(told.last().unwrap().contains("caller="), "{told:?}");
+}
+
+#[test]
+fn what_keeps_the_server_from_starting_is_json_too() {
+    let place = Place::new();
+    let said = run(&[
+        "serve",
+        &place.path("no/such/folder/a.db"),
+        "--log-format",
+        "json",
+        "--listen",
+        "127.0.0.1:0",
+    ]);
+    assert_eq!(said.code, 1);
+    let line: Value = serde_json::from_str(said.err.lines().last().unwrap()).unwrap();
+    assert_eq!(line["level"], "ERROR", "{}", said.err);
+}
+
+/// Was red: a file that could not be read again was in the log and in no metric.
+#[cfg(unix)]
+#[test]
+fn files_that_were_read_again_are_counted() {
+    let place = Place::new();
+    let tokens = place.path("tokens");
+    std::fs::write(&tokens, "sesame\n").unwrap();
+    let (served, mut log) = Log::of(&mut serve(&place, &["--auth-token-file", &tokens]));
+    signal("-HUP", served.child.id());
+    log.wait_for("read again: 1 token");
+    std::fs::write(&tokens, "").unwrap();
+    signal("-HUP", served.child.id());
+    log.wait_for("stays in force");
+    let metrics = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer sesame\r\nConnection: close\r\n\r\n";
+    let text = send(&served, metrics);
+    for result in ["ok", "failed"] {
+        let line = format!("partial_sync_reloads_total{{what=\"tokens\",result=\"{result}\"}} 1\n");
+        assert!(text.contains(&line), "{text}");
+    }
+}
