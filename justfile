@@ -28,6 +28,10 @@ demo:
 torture minutes="5":
     scripts/torture --minutes {{minutes}}
 
+# abuse of a server, beside an honest client, for so many minutes
+siege minutes="6":
+    scripts/torture server --minutes {{minutes}}
+
 # coverage-guided fuzzing, so many minutes for each target
 fuzz minutes="1":
     scripts/fuzz --minutes {{minutes}}
