@@ -1,6 +1,6 @@
 //! `serve`: runs the server until it is told to stop, and then lets it finish what it is answering.
 
-use std::{io::Write, path::PathBuf};
+use std::{io::Write, path::PathBuf, time::Duration};
 
 use partial_sync_server::{
     Retention, Server, ServerBuilder,
@@ -10,6 +10,9 @@ use partial_sync_server::{
 };
 
 use crate::{arguments::Serve, config::file::others_can_read, error::CliError, secret};
+
+/// How often memory that is free is given back.
+const TIDY_EVERY: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
     for warning in arguments.warnings() {
@@ -39,8 +42,11 @@ pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
         let mut out = std::io::stdout();
         writeln!(out, "listening on {}", server.url())?;
         out.flush()?;
+        let mut tidy = tokio::time::interval(TIDY_EVERY);
         loop {
             tokio::select! {
+                // It may take some milliseconds.
+                _ = tidy.tick() => drop(tokio::task::spawn_blocking(partial_sync_server::give_back_free_blocks)),
                 asked = signals.next() => match asked {
                     Asked::Stop => break,
                     // A file may be slow. The server tells the log what became of it.

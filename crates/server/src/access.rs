@@ -176,6 +176,12 @@ pub trait SqlEndpoint: Send + Sync {
         false
     }
 
+    /// Closes what has waited for its client for longest, of the client who has the most, so that its database may be closed.
+    /// `false` = there is nothing.
+    fn end_idle(&self) -> BoxFuture<'static, bool> {
+        Box::pin(std::future::ready(false))
+    }
+
     /// The database is being closed or was replaced: close what is open in it, rolling back.
     fn release(&self, _database: &DatabaseHandle) -> BoxFuture<'static, ()> {
         Box::pin(std::future::ready(()))

@@ -32,7 +32,7 @@ use crate::{
     access::{Access, Authenticator, Caller, CallerId, Denied, SqlEndpoint},
     database::{Database, Opener},
     databases::Databases,
-    error::ServerError,
+    error::{HistoryError, ServerError},
     follow::FollowerState,
     front::{
         Activity, BadBody, Bodies, Connections, From, Refused, Requests, TooMany, UnderWay, Visitors,
@@ -210,16 +210,21 @@ impl App {
                 Err(denied) => return refuse(&denied),
             };
         }
+        let working = under_way.work();
         // What is made of it takes as much.
         let counted = body.clone();
         let answer = match endpoint {
-            Endpoint::Pages => match self.pages.answer(database.follower(), caller, body).await {
+            Endpoint::Pages => match self
+                .pages
+                .answer(database.follower(), caller, body, &under_way)
+                .await
+            {
                 Ok(answer) => self.judge_again(answer, reloads, name, &parts),
                 Err(refusal) => refusal.into_response(),
             },
             _ => self.answer_sql(&database, caller, parts, rest, body).await,
         };
-        drop(counted);
+        drop((counted, working));
         until_sent(answer, under_way)
     }
 
@@ -248,7 +253,8 @@ impl App {
         let caller = self
             .caller(request, name)
             .map_err(|denied| Box::new(refuse(&denied)))?;
-        let under_way = self.requests.enter(caller.id).map_err(too_many)?;
+        let on = request.extensions.get::<Peer>().map(|peer| &peer.activity);
+        let under_way = self.requests.enter(caller.id, on).map_err(too_many)?;
         let database = match (endpoint, self.databases.get(name).await) {
             (Endpoint::Other | Endpoint::Status, _) | (_, Ok(None)) => {
                 return Err(Box::new(error(
@@ -452,7 +458,10 @@ fn bad_body(bad: &BadBody) -> Response {
 }
 
 fn internal(e: &ServerError) -> Response {
-    if let ServerError::Missing { .. } | ServerError::Replaced { .. } = e {
+    if let ServerError::Missing { .. }
+    | ServerError::Replaced { .. }
+    | ServerError::History(HistoryError::Moved) = e
+    {
         tracing::warn!(error = %e, "a request failed");
         return error(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -460,8 +469,20 @@ fn internal(e: &ServerError) -> Response {
             &e.for_clients(),
         );
     }
+    if let ServerError::ManyInUse { .. } = e {
+        return busy(&e.for_clients());
+    }
     tracing::error!(error = %e, "a request failed");
     error(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", &e.for_clients())
+}
+
+/// The answer to a request whose answering panicked.
+pub(crate) fn panicked() -> Response {
+    error(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "INTERNAL",
+        "the server failed to answer; its log says why",
+    )
 }
 
 fn error(status: StatusCode, code: &str, message: &str) -> Response {

@@ -15,16 +15,23 @@ use std::{
 
 use futures_util::StreamExt;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::{
     database::{Database, OpenHistory, Opener},
     error::ServerError,
     follow::{close_unused_descriptors, may_be_database},
+    front::descriptors_allowed,
     history::SqliteHistory,
 };
 
 /// Descriptors that an open database has when somebody uses it.
 const DESCRIPTORS: usize = 16;
+/// Of the descriptors of the process, a database in use may count on one in so many.
+const DESCRIPTORS_FOR_EACH: usize = 64;
+const LEAST_IN_USE: usize = 16;
+/// Databases that are opened at the same time.
+const OPENED_AT_ONCE: usize = 8;
 const LONGEST_NAME: usize = 200;
 /// Databases that are closed at the same time when the server stops.
 const CLOSED_AT_ONCE: usize = 32;
@@ -58,6 +65,9 @@ pub(crate) struct Databases {
     /// See [`Databases::known_as`].
     single_name: Option<String>,
     most_open: usize,
+    /// Also when all of them are used: the process has no descriptors for more.
+    most_in_use: usize,
+    opening: Semaphore,
 }
 
 /// [`SqliteHistory::open`].
@@ -102,6 +112,8 @@ impl Databases {
             single_name: path.filter(|_| matches!(root, Root::File(_))).and_then(stem),
             root,
             most_open: most_open.max(1),
+            most_in_use: most_in_use(),
+            opening: Semaphore::new(OPENED_AT_ONCE),
         })
     }
 
@@ -126,6 +138,15 @@ impl Databases {
         };
         if let Some(database) = slot.good() {
             return Ok(Some(database));
+        }
+        // Nobody closes it.
+        let _opening = self.opening.acquire().await.map_err(|_| ServerError::Stopping)?;
+        while slot.database.lock().is_none() && self.opened().len() >= self.most_in_use {
+            let closed = self.close_surplus(self.most_in_use - 1).await;
+            if closed == 0 && !self.opener.sql.end_idle().await {
+                let most = self.most_in_use;
+                return Err(ServerError::ManyInUse { most });
+            }
         }
         let database = match self.open(&slot, name, &path).await {
             Err(error) if descriptors_are_short() => {
@@ -336,6 +357,11 @@ impl Slot {
         let _ = tokio::task::spawn_blocking(close_unused_descriptors).await;
         true
     }
+}
+
+fn most_in_use() -> usize {
+    let allowed = descriptors_allowed().and_then(|allowed| usize::try_from(allowed).ok());
+    allowed.map_or(usize::MAX, |all| (all / DESCRIPTORS_FOR_EACH).max(LEAST_IN_USE))
 }
 
 /// Whether this process cannot have as many more descriptors as a database needs.

@@ -146,6 +146,15 @@ pub enum ServerError {
         /// The database.
         path: PathBuf,
     },
+    /// Another database cannot be open: the process may have too few descriptors for it.
+    #[error(
+        "{most} databases are in use, which is as many as there are file descriptors for: try again later, or let the \
+         server have more (ulimit -n)"
+    )]
+    ManyInUse {
+        /// How many.
+        most: usize,
+    },
     /// The WAL changed under a snapshot that should have kept it as it was.
     #[error("{path}: the WAL changed while it was being read; was the file replaced? Restart the server")]
     WalMoved {
@@ -224,7 +233,7 @@ impl ServerError {
                                         a pause: try again later"
                     .to_owned()
             }
-            Self::NoSuchPage { .. } | Self::Stopping => self.to_string(),
+            Self::NoSuchPage { .. } | Self::ManyInUse { .. } | Self::Stopping => self.to_string(),
             Self::History(error) => error.for_clients(),
             _ => SEE_LOG.to_owned(),
         }

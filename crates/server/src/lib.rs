@@ -30,7 +30,8 @@ mod tls;
 pub mod turns;
 
 /// What SQLite may have of this process's memory, all databases and statements together. For programs: it holds for everything in
-/// the process that uses SQLite. Statements of clients that may only read end at half of it; what would need more fails.
+/// the process that uses SQLite. Statements of clients that may only read get nothing large when three
+/// eighths of it are taken, and end at half; what would need more fails.
 pub fn limit_sqlite_memory(bytes: u64) {
     partial_sync_vfs::sqlite::memory::set_limit(bytes);
 }
@@ -38,6 +39,11 @@ pub fn limit_sqlite_memory(bytes: u64) {
 /// Memory of large values goes back to the system when they are gone. For programs: it changes the allocator of the whole process.
 pub fn give_back_large_blocks() {
     partial_sync_vfs::sqlite::memory::give_back_large_blocks();
+}
+
+/// What is free of the memory that the allocator keeps goes back to the system. For programs, every few seconds.
+pub fn give_back_free_blocks() {
+    partial_sync_vfs::sqlite::memory::give_back_free_blocks();
 }
 
 pub use clock::Clock;

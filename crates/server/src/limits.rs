@@ -8,13 +8,15 @@ use std::time::Duration;
 pub struct Limits {
     /// Connections in all, and never more than half of the file descriptors that the process may have. When there are as
     /// many, a new one takes the place of the one that has been idle for longest; those that never sent an accepted
-    /// request go first. With a request under way on each of them, a new one is closed at once.
+    /// request go first. If none is idle, it takes that of one whose long polls wait, or of one whose client neither sends the rest
+    /// of a request nor takes the rest of an answer. With the server at work for each of them, it is closed at once.
     pub connections: usize,
-    /// The same for the connections from one address (of IPv6, from one network).
+    /// The same for the connections from one address (of IPv6, from one network), and never more than half of all.
     pub connections_per_address: usize,
-    /// Requests under way in all, waiting long polls included. Beyond it: 503 `BUSY`.
+    /// Requests under way in all, and as many long polls that wait. Beyond it: 503 `BUSY`.
     pub requests: usize,
-    /// Requests under way for one token, or where there is none, one address. Beyond it: 429 `TOO_MANY_REQUESTS`.
+    /// The same for one token, or where there is none, one address; never more than are left for all others. Beyond it: 429
+    /// `TOO_MANY_REQUESTS`.
     pub requests_per_caller: usize,
     /// How long the head of a request may take: the first one from the start of the connection, a later one from its
     /// first byte. Then the connection is closed.
@@ -34,8 +36,8 @@ pub struct Limits {
     /// The same for requests for pages.
     pub body_pages: usize,
     /// Bytes of bodies of more than 1 MiB that are being received or answered, in all; at least one body of the largest
-    /// size. Smaller ones share a quarter as much, so that they never wait for large ones. One caller has at most half of
-    /// each, or one body.
+    /// size. Smaller ones share a quarter as much, so that they never wait for large ones; those of up to 16 KiB do not count. One
+    /// caller has at most a quarter of each, or one body.
     pub bodies: usize,
     /// Bytes that the disk of a database must have left for `GET /ready` to say that it is served in full.
     pub disk_reserve: u64,

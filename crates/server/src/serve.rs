@@ -1,9 +1,10 @@
 //! The accept loop: sockets, TLS handshakes, HTTP/1.1 and HTTP/2 connections, and an end that finishes what is being
 //! answered.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::body::Body;
+use futures_util::FutureExt as _;
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -20,13 +21,20 @@ use tokio::{
 };
 
 use crate::{
-    app::{App, Peer},
+    app::{App, Peer, panicked},
     front::{Activity, Watched},
     tls::Tls,
 };
 
 /// The largest head of a request of HTTP/1, and what is read or written ahead: anyone can send half a head, on many connections.
 const HEAD: usize = 64 << 10;
+/// What a stream and a connection of HTTP/2 may send ahead of what is read: a body that waits for room is not.
+const STREAM_AHEAD: u32 = 256 << 10;
+const CONNECTION_AHEAD: u32 = 1 << 20;
+/// Streams of one connection.
+const STREAMS: u32 = 128;
+/// What is taken of an answer before its client wants it.
+const SEND_AHEAD: usize = 64 << 10;
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// For the answers that are under way when the server stops. With what follows it stays below ten seconds.
 const LAST_ANSWERS: Duration = Duration::from_secs(4);
@@ -60,7 +68,7 @@ pub(crate) async fn serve(
             }
         };
         let Some(entered) = app.connections.enter(peer.ip()) else {
-            turned_away.count(&"every connection has a request under way");
+            turned_away.count(&"the server works on a request of every connection");
             continue;
         };
         let acceptor = tls.as_ref().map(|tls| tls.acceptor());
@@ -143,7 +151,9 @@ async fn http(
         request.extensions_mut().insert(peer.clone());
         let app = Arc::clone(&app);
         async move {
-            let answer = app.answer(request.map(Body::new)).await;
+            // A panic, which its thread has reported, is the end of this request and of nothing else.
+            let answer = AssertUnwindSafe(app.answer(request.map(Body::new)));
+            let answer = answer.catch_unwind().await.unwrap_or_else(|_| panicked());
             Ok::<_, Infallible>(answer.map(|body| answering.watch(body)))
         }
     });
@@ -155,6 +165,10 @@ async fn http(
         .max_buf_size(HEAD)
         .http2()
         .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(STREAM_AHEAD)
+        .initial_connection_window_size(CONNECTION_AHEAD)
+        .max_send_buf_size(SEND_AHEAD)
         .keep_alive_interval(PING_EVERY);
     let connection = builder.serve_connection(TokioIo::new(io), service).into_owned();
     watcher.watch(connection).await

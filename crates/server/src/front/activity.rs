@@ -5,7 +5,7 @@
 //! | sending the head of a request | [`Limits::head_time`] |
 //! | idle: no request is under way | [`Limits::idle_time`], or until it has to make room |
 //! | waiting for its client to take what was written | [`Limits::stall_time`] |
-//! | answering | whatever the answer takes |
+//! | answering | whatever the answer takes; while it waits for its client or for a commit, until it has to make room |
 //!
 //! One clock for all of them. hyper's own begins when it knows which HTTP is spoken, which a client may never say, and
 //! knows nothing of writes.
@@ -13,7 +13,7 @@
 use std::{
     collections::HashMap,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -37,6 +37,8 @@ use crate::limits::Limits;
 /// How much longer a stream of HTTP/2 may stall than a connection: pieces of an answer are large, and that one of them is
 /// being taken is not seen.
 const STREAM_STALL: u32 = 5;
+/// A client for which the server waits, and which neither sent nor took anything for so long, makes room for another.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// See the module.
 #[derive(Debug)]
@@ -46,12 +48,29 @@ pub(crate) struct Activity {
     stall_time: Duration,
     state: Mutex<State>,
     has_to_go: Notify,
+    polls_have_to_go: Notify,
+}
+
+/// What counts against closing a connection to make room. The least goes first: idle ones, then those that only wait for a
+/// commit, then those whose clients neither send the rest of a request nor take the rest of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Worth {
+    /// No request is under way: whether one was let in ever, whether the rest of an answer is still on its way, since when.
+    Idle(bool, bool, Instant),
+    Polls(Instant),
+    Slow(Instant),
 }
 
 #[derive(Debug)]
 struct State {
     /// When it was opened, or ended its last answer.
     idle_since: Instant,
+    /// When something was read or written last.
+    moved: Instant,
+    /// Requests on which the server is at work: it does not wait for their client, nor for a commit.
+    working: usize,
+    /// Long polls that wait.
+    polls: usize,
     /// When something arrived after that.
     head_since: Option<Instant>,
     /// Since when nothing more could be written.
@@ -65,8 +84,10 @@ struct State {
     multiplexed: bool,
     /// It has sent a request that was let in.
     known: bool,
-    /// It has to make room for another, as soon as no request is under way.
+    /// It has to make room for another, as soon as no request is under way,
     evicted: bool,
+    /// or whatever is.
+    cut: bool,
 }
 
 impl Activity {
@@ -77,6 +98,9 @@ impl Activity {
             stall_time: limits.stall_time,
             state: Mutex::new(State {
                 idle_since: Instant::now(),
+                moved: Instant::now(),
+                working: 0,
+                polls: 0,
                 head_since: None,
                 stalled_since: None,
                 answers: HashMap::new(),
@@ -85,8 +109,10 @@ impl Activity {
                 multiplexed: false,
                 known: false,
                 evicted: false,
+                cut: false,
             }),
             has_to_go: Notify::new(),
+            polls_have_to_go: Notify::new(),
         })
     }
 
@@ -109,21 +135,56 @@ impl Activity {
         self.state.lock().known = true;
     }
 
-    /// What counts against closing it to make room, the least first: that it has sent a request that was let in, that
-    /// the rest of an answer is still on its way, and for how short it has been idle. `None` = a request is under way.
-    pub(super) fn worth(&self) -> Option<(bool, bool, Instant)> {
+    /// The server works on a request that has come whole, until what is returned is dropped.
+    pub(crate) fn work(self: &Arc<Self>) -> Working {
+        self.state.lock().working += 1;
+        Working(Arc::clone(self))
+    }
+
+    /// A long poll waits, until what is returned is dropped. It is one of those that the server works on.
+    pub(super) fn poll(self: &Arc<Self>) -> Polling {
+        let mut state = self.state.lock();
+        state.polls += 1;
+        state.working = state.working.saturating_sub(1);
+        Polling(Arc::clone(self))
+    }
+
+    /// `None` = the server works on a request.
+    pub(super) fn worth(&self) -> Option<Worth> {
         let state = self.state.lock();
-        let sending = state.stalled_since.is_some();
-        state
-            .answers
-            .is_empty()
-            .then_some((state.known, sending, state.idle_since))
+        if state.answers.is_empty() {
+            let sending = state.stalled_since.is_some();
+            return Some(Worth::Idle(state.known, sending, state.idle_since));
+        }
+        if state.working > 0 {
+            return None;
+        }
+        if state.polls >= state.answers.len() {
+            return Some(Worth::Polls(state.moved));
+        }
+        (state.moved.elapsed() >= SLOW).then_some(Worth::Slow(state.moved))
     }
 
     /// It has to make room.
-    pub(super) fn evict(&self) {
-        self.state.lock().evicted = true;
+    pub(super) fn evict(&self, worth: Worth) {
+        let mut state = self.state.lock();
+        state.evicted = true;
+        state.cut = matches!(worth, Worth::Slow(_));
+        drop(state);
+        self.polls_have_to_go.notify_waiters();
         self.has_to_go.notify_one();
+    }
+
+    /// Waits until its polls have to be answered, so that it can make room.
+    async fn has_to_answer(&self) {
+        loop {
+            let mut told = pin!(self.polls_have_to_go.notified());
+            told.as_mut().enable();
+            if self.state.lock().evicted {
+                return;
+            }
+            told.await;
+        }
     }
 
     /// Waits until it has to be closed, and says why.
@@ -134,7 +195,7 @@ impl Activity {
             let now = Instant::now();
             let next = {
                 let state = self.state.lock();
-                if state.evicted && state.answers.is_empty() {
+                if state.evicted && (state.cut || state.answers.is_empty()) {
                     return "it made room for another";
                 }
                 match self.deadline(&state) {
@@ -177,6 +238,7 @@ impl Activity {
 
     fn has_read(&self) {
         let mut state = self.state.lock();
+        state.moved = Instant::now();
         if state.answers.is_empty() && state.head_since.is_none() {
             state.head_since = Some(Instant::now());
         }
@@ -185,7 +247,10 @@ impl Activity {
     fn has_written<T>(&self, written: Poll<T>) -> Poll<T> {
         let mut state = self.state.lock();
         state.stalled_since = match written {
-            Poll::Ready(_) => None,
+            Poll::Ready(_) => {
+                state.moved = Instant::now();
+                None
+            }
             Poll::Pending => state.stalled_since.or_else(|| Some(Instant::now())),
         };
         written
@@ -221,6 +286,36 @@ impl Drop for Answering {
             state.idle_since = Instant::now();
             state.head_since = None;
         }
+    }
+}
+
+/// See [`Activity::work`].
+#[derive(Debug)]
+pub(crate) struct Working(Arc<Activity>);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.working = state.working.saturating_sub(1);
+    }
+}
+
+/// See [`Activity::poll`].
+#[derive(Debug)]
+pub(super) struct Polling(Arc<Activity>);
+
+impl Polling {
+    /// See [`Activity::has_to_answer`].
+    pub(super) async fn has_to_answer(&self) {
+        self.0.has_to_answer().await;
+    }
+}
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.polls -= 1;
+        state.working += 1;
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! A body that says its length takes all of it before its first byte is read. Another takes what a small one may have, and
 //! what it needs when it grows larger: who has a part of the large ones' never waits for the rest, which another one who
-//! waits may have. Bodies of up to 1 MiB have a budget of their own, so that a pull never waits for large pushes.
+//! waits may have. Bodies of up to 1 MiB have a budget of their own, so that a pull never waits for large pushes; those of up
+//! to 16 KiB, which most are, wait for nothing.
 //!
-//! What a body takes counts until the last of its bytes is dropped, wherever they are.
+//! One caller has at most a quarter of each, or one body. What a body takes counts until the last of its bytes is dropped, wherever they are.
 
 use std::{collections::HashMap, future::poll_fn, pin::Pin, sync::Arc, time::Duration};
 
@@ -18,14 +19,19 @@ use tokio::{
     time::Instant,
 };
 
+use super::pieces::counted;
 use crate::{access::CallerId, limits::Limits};
 
+/// The largest body that does not count: as many as there may be requests take less than the budget of small ones.
+const TINY: usize = 16 << 10;
 /// The largest body that has nothing to do with the budget of the large ones.
 const SMALL: usize = 1 << 20;
 /// What one permit of a budget stands for.
 const UNIT: usize = 1 << 10;
 /// Bytes a second at which a body may arrive however long it is.
 const SLOWEST: f64 = 16384.0;
+/// Bodies that wait for room at the same time: what came of them already is in memory too.
+const WAITING: usize = 256;
 /// Callers whose shares are remembered before those without a body are forgotten.
 const REMEMBERED: usize = 1024;
 /// How much of a refused body is read, and for how long, so that a client that is still sending sees the answer instead
@@ -38,6 +44,7 @@ const THROWING_AWAY: Duration = Duration::from_secs(1);
 pub(crate) struct Bodies {
     small: Budget,
     large: Budget,
+    waiting: Semaphore,
     time: Duration,
 }
 
@@ -54,18 +61,6 @@ pub(crate) enum BadBody {
     NoRoom,
 }
 
-/// Bytes that count for as long as anybody has them.
-struct Counted {
-    bytes: Bytes,
-    _held: Held,
-}
-
-impl AsRef<[u8]> for Counted {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
 /// What a body has of the budgets.
 #[derive(Debug, Default)]
 struct Held {
@@ -79,6 +74,7 @@ impl Bodies {
         Self {
             small: Budget::new((large / 4).max(SMALL)),
             large: Budget::new(large),
+            waiting: Semaphore::new(WAITING),
             time: limits.body_time,
         }
     }
@@ -100,12 +96,15 @@ impl Bodies {
             None => length.max(SMALL),
         };
         let mut held = Held::default();
-        tokio::time::timeout(self.time, self.wait(&mut held, caller, room))
-            .await
-            .map_err(|_| BadBody::NoRoom)?;
+        if room > TINY && !self.has_room(&mut held, caller, room) {
+            let _waits = self.waiting.try_acquire().map_err(|_| BadBody::NoRoom)?;
+            tokio::time::timeout(self.time, self.wait(&mut held, caller, room))
+                .await
+                .map_err(|_| BadBody::NoRoom)?;
+        }
         let bytes = self.arrive(caller, limit, body, &mut held).await?;
         held.small.shrink(bytes.len());
-        Ok(Bytes::from_owner(Counted { bytes, _held: held }))
+        Ok(counted(bytes, held))
     }
 
     async fn arrive(
@@ -151,6 +150,19 @@ impl Bodies {
         Ok(if whole.is_empty() { first } else { whole.freeze() })
     }
 
+    /// Gives `held` what a body of `size` bytes needs, if it is there.
+    fn has_room(&self, held: &mut Held, caller: CallerId, size: usize) -> bool {
+        let (budget, share) = match size {
+            0..=SMALL => (&self.small, &mut held.small),
+            _ => (&self.large, &mut held.large),
+        };
+        let has = budget.grow(share, caller, size);
+        if !has {
+            *share = Share::default();
+        }
+        has
+    }
+
     /// Gives `held` what a body of `size` bytes needs.
     async fn wait(&self, held: &mut Held, caller: CallerId, size: usize) {
         match size {
@@ -171,10 +183,11 @@ impl Bodies {
     }
 }
 
-/// So many bytes, of which one caller has at most half, or one body.
+/// So many bytes, of which one caller has at most a quarter, or one body.
 #[derive(Debug)]
 struct Budget {
     units: u32,
+    most_of_caller: u32,
     all: Arc<Semaphore>,
     callers: Mutex<HashMap<CallerId, Arc<Semaphore>>>,
 }
@@ -191,6 +204,7 @@ impl Budget {
         let units = units(bytes);
         Self {
             units,
+            most_of_caller: (units / 4).max(1),
             all: Arc::new(Semaphore::new(units as usize)),
             callers: Mutex::default(),
         }
@@ -198,11 +212,7 @@ impl Budget {
 
     /// What a body of so many bytes has of its caller's part, and of all.
     fn parts(&self, size: usize) -> (u32, u32) {
-        (units(size).min(self.half()), units(size).min(self.units))
-    }
-
-    fn half(&self) -> u32 {
-        (self.units / 2).max(1)
+        (units(size).min(self.most_of_caller), units(size).min(self.units))
     }
 
     /// For a share that has nothing yet.
@@ -226,7 +236,7 @@ impl Budget {
             callers.retain(|_, share| Arc::strong_count(share) > 1);
         }
         let made = callers.entry(caller);
-        Arc::clone(made.or_insert_with(|| Arc::new(Semaphore::new(self.half() as usize))))
+        Arc::clone(made.or_insert_with(|| Arc::new(Semaphore::new(self.most_of_caller as usize))))
     }
 }
 
@@ -314,7 +324,7 @@ mod tests {
     const MIB: usize = 1 << 20;
 
     #[tokio::test]
-    async fn v2_one_caller_has_half_of_the_budget_or_one_body() {
+    async fn v2_one_caller_has_a_quarter_of_the_budget_or_one_body() {
         let bodies = bodies();
         let [a, b, c] = ["a", "b", "c"].map(CallerId::of_token);
         let first = read(&bodies, a, 3 * MIB).unwrap();
@@ -341,8 +351,55 @@ mod tests {
         let [a, b] = ["a", "b"].map(CallerId::of_token);
         let large = read(&bodies, a, 8 * MIB).unwrap();
         let small = [read(&bodies, a, MIB).unwrap(), read(&bodies, b, 1000).unwrap()];
-        assert!(read(&bodies, a, 1).is_none(), "it has half of two MiB");
+        assert!(
+            read(&bodies, a, TINY + 1).is_none(),
+            "it has more than a quarter of two MiB"
+        );
         drop((large, small));
+    }
+
+    /// Was red: two callers whose bodies came slowly had all of the room, and a request of a few bytes waited for it.
+    #[tokio::test]
+    async fn v2_bodies_of_a_few_bytes_wait_for_nothing() {
+        let bodies = bodies();
+        let callers: Vec<_> = ["a", "b", "c", "d", "e"].map(CallerId::of_token).into();
+        let held: Vec<_> = callers
+            .iter()
+            .filter_map(|caller| read(&bodies, *caller, MIB))
+            .collect();
+        assert_eq!(held.len(), 2, "that is all of it");
+        let refused = (0..2 * WAITING).map(|_| {
+            bodies
+                .read(callers[2], MIB, &mut Body::from(vec![0; MIB]))
+                .now_or_never()
+        });
+        assert!(
+            refused.flatten().next().is_none(),
+            "a body that is given up waits no more"
+        );
+        for caller in callers {
+            assert!(read(&bodies, caller, TINY).is_some());
+        }
+    }
+
+    /// Was red: what had come of each was in memory, and however many there were waited.
+    #[tokio::test]
+    async fn v2_only_so_many_bodies_wait_for_room() {
+        let bodies = bodies();
+        let caller = CallerId::of_token("a");
+        let held = read(&bodies, caller, MIB).unwrap();
+        let mut waiting = Vec::new();
+        let refused = loop {
+            let mut read = Box::pin(async { bodies.read(caller, MIB, &mut Body::from(vec![0; MIB])).await });
+            match (&mut read).now_or_never() {
+                None => waiting.push(read),
+                Some(refused) => break refused,
+            }
+        };
+        assert!(matches!(refused, Err(BadBody::NoRoom)), "{refused:?}");
+        assert_eq!(waiting.len(), WAITING);
+        drop(held);
+        waiting.swap_remove(0).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -360,8 +417,11 @@ mod tests {
         // A small one keeps no more than it turned out to have.
         let mut small = pieces([1000, 24], Duration::ZERO);
         let small = bodies.read(caller, MIB, &mut small).await.unwrap();
-        assert!(read(&bodies, caller, MIB).is_none(), "it has half of two MiB");
-        assert!(read(&bodies, caller, MIB - 1024).is_some());
+        assert!(
+            read(&bodies, caller, MIB).is_none(),
+            "it has a quarter of two MiB"
+        );
+        assert!(read(&bodies, caller, MIB / 2 - 1024).is_some());
         drop(small);
         bodies.read(caller, 8 * MIB, &mut whole()).await.unwrap();
     }
@@ -370,16 +430,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn v2_bodies_in_pieces_do_not_wait_for_each_other() {
         let bodies = Bodies::new(&Limits {
-            body: 16 * MIB,
-            bodies: 16 * MIB,
+            body: 32 * MIB,
+            bodies: 32 * MIB,
             ..Limits::default()
         });
         let caller = CallerId::of_token("a");
         let began = Instant::now();
-        // They take turns, and fit into half of the budget one at a time.
+        // They take turns, and fit into a quarter of the budget one at a time.
         let read = async |n: u64| {
             let mut body = pieces([MIB; 7], Duration::from_millis(100 + n));
-            let bytes = bodies.read(caller, 16 * MIB, &mut body).await?;
+            let bytes = bodies.read(caller, 32 * MIB, &mut body).await?;
             Ok::<_, BadBody>(bytes.len())
         };
         let both = tokio::join!(read(0), read(1));

@@ -1,5 +1,6 @@
 //! Which connections are open. There is a limit for all of them and one for those from one address; at a limit, the one
-//! that has been idle for longest makes room for the new one, so that connections without a request keep nobody out.
+//! that has been idle for longest makes room for the new one, or if there is none, one whose long polls wait, or one whose client keeps
+//! the server waiting: connections for which nothing is being done keep nobody out.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -29,6 +30,9 @@ impl Connections {
             let half = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
             limits.connections = limits.connections.min(half.max(1));
         }
+        // One address does not take all of them.
+        let half = limits.connections.div_ceil(2);
+        limits.connections_per_address = limits.connections_per_address.min(half);
         Arc::new(Self {
             limits,
             open: Mutex::default(),
@@ -40,7 +44,7 @@ impl Connections {
         self.open.lock().by_number.len()
     }
 
-    /// A new one; `None` = there is no room, and all that are open have a request under way.
+    /// A new one; `None` = there is no room, and the server works for all that are open.
     pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Entered> {
         let from = CallerId::of_peer(address);
         let mut open = self.open.lock();
@@ -74,9 +78,9 @@ impl Open {
             .iter()
             .filter(|(_, (from, _))| among(*from))
             .filter_map(|(number, (_, activity))| Some((activity.worth()?, *number)));
-        let (_, number) = idle.min()?;
+        let (worth, number) = idle.min()?;
         if let Some(activity) = self.remove(number) {
-            activity.evict();
+            activity.evict(worth);
         }
         Some(())
     }

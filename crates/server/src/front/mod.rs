@@ -6,6 +6,7 @@
 //! | `connections.rs` | which connections are open; the idlest makes room for a new one |
 //! | `requests.rs` | requests under way, in all and for one caller |
 //! | `bodies.rs` | bodies of requests, within a budget of bytes |
+//! | `pieces.rs` | answers that are in memory whole, and count until they are sent |
 //! | `visitors.rs` | which names a request may ask for, and which web pages may send one |
 //! | `descriptors.rs` | how many files and sockets the process may have open |
 //!
@@ -15,6 +16,7 @@ mod activity;
 mod bodies;
 mod connections;
 mod descriptors;
+mod pieces;
 mod requests;
 mod visitors;
 
@@ -32,7 +34,8 @@ pub(crate) use bodies::{BadBody, Bodies, throw_away};
 pub(crate) use connections::Connections;
 pub(crate) use descriptors::allowed as descriptors_allowed;
 pub use descriptors::raise_descriptor_limit;
-pub(crate) use requests::{Requests, TooMany, UnderWay};
+pub(crate) use pieces::{PIECE, counted, in_pieces};
+pub(crate) use requests::{Requests, TooMany, UnderWay, Waiting};
 pub(crate) use visitors::{From, Refused, Visitors, check_content_type};
 
 /// Keeps something until the answer has been handed over whole, or is dropped.

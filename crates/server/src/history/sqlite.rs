@@ -120,10 +120,14 @@ impl SqliteHistory {
         };
         let ids = ["", "-wal", "-shm"].map(|suffix| {
             let path = side_file_path(&path, suffix);
-            FileId::at(&path).map(|id| (path, id))
+            let id = FileId::at(&path).map_err(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => HistoryError::Moved,
+                _ => error.into(),
+            });
+            Ok((path, id?))
         });
         Ok(Self {
-            ids: ids.into_iter().collect::<Result<_, _>>()?,
+            ids: ids.into_iter().collect::<Result<_, HistoryError>>()?,
             path: Some(path),
             writer: Mutex::new(connection),
             readers: Mutex::default(),

@@ -16,6 +16,7 @@ use axum::{
 };
 use bytes::Bytes;
 use partial_sync_transport::hrana;
+use partial_sync_vfs::sqlite::memory;
 use serde::Serialize;
 use tokio::{task::spawn_blocking, time};
 
@@ -27,7 +28,7 @@ use super::{
     streams::{Lease, Owner, Streams, Unavailable, Waiting},
     wire::{self, BodyKind, Encoding, Format, Limits, Outline},
 };
-use crate::access::{Caller, CallerId, DatabaseHandle};
+use crate::access::{Access, Caller, CallerId, DatabaseHandle};
 
 /// A body above this is read on a blocking thread.
 const READ_IN_PLACE: usize = 64 << 10;
@@ -296,10 +297,14 @@ impl Run {
         };
         let connection = match connection {
             Some(connection) => connection,
-            None => self
-                .streams
-                .connect(&self.database, &self.owner)
-                .map_err(Refused::open)?,
+            None => {
+                let connected = self.streams.connect(&self.database, &self.owner);
+                connected.map_err(|cause| match self.database.listener.is_in_place() {
+                    true => Refused::open(cause),
+                    // Whatever SQLite said of what is not there any more.
+                    false => Refused::open(replaced()),
+                })?
+            }
         };
         let mut stream = Stream::new(connection, texts);
         let commits = stream.connection.commits();
@@ -313,6 +318,7 @@ impl Run {
         };
         stream.connection.watch(Some(self.cancel.flag().clone()));
         self.cancel.arm(stream.connection.brake());
+        let guest = (self.owner.access == Access::ReadOnly).then(memory::as_guest);
         let mut results = Vec::with_capacity(requests.len());
         // The request that began the transaction that is open.
         let mut began = 0;
@@ -325,6 +331,7 @@ impl Run {
             }
             results.push(stream.answer(body.request(request), &mut bounds));
         }
+        drop(guest);
         self.cancel.disarm();
         stream.connection.watch(None);
         if !self.database.listener.is_in_place() {

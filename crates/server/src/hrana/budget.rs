@@ -1,25 +1,19 @@
 //! What answers may take: one by itself, and all of the server together, from the first row that is collected until the client
 //! has the last byte.
 
-use std::{
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll},
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
-use axum::body::{Body, HttpBody};
-use bytes::Bytes;
-use hyper::body::{Frame, SizeHint};
+use axum::body::Body;
 use partial_sync_transport::hrana;
 
 use super::error::{code, error};
-use crate::access::Access;
-
-/// What is taken from the server's budget at once, and handed over of an answer.
-const PIECE: usize = 64 << 10;
+use crate::{
+    access::Access,
+    front::{PIECE, counted, in_pieces},
+};
 
 /// The budget of all answers of a server, in bytes of JSON, roughly.
 pub(super) struct AnswerBytes {
@@ -85,10 +79,10 @@ pub(super) struct Budget {
 pub(super) struct Mark(usize);
 
 impl Budget {
-    /// A full one of so many bytes, which come from the server's. Who may only read leaves half of that to those who write.
+    /// A full one of so many bytes, which come from the server's. Who may only read leaves a third of that to those who write.
     pub(super) fn new(bytes: usize, of: Arc<AnswerBytes>, access: Access) -> Self {
         let most = match access {
-            Access::ReadOnly => of.whole / 2,
+            Access::ReadOnly => of.whole / 3 * 2,
             Access::Full => of.whole,
         };
         Self {
@@ -153,47 +147,16 @@ pub(super) fn in_json(text: &str) -> usize {
 /// A body that gives its bytes back to the budget when all of them have been sent, or given up.
 pub(super) fn body(mut bytes: Vec<u8>, held: Held) -> Body {
     bytes.shrink_to_fit();
-    Body::new(Answer(Bytes::from_owner(Counted { bytes, _held: held })))
-}
-
-/// Bytes that count for as long as anybody has a part of them.
-struct Counted {
-    bytes: Vec<u8>,
-    _held: Held,
-}
-
-impl AsRef<[u8]> for Counted {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-/// In pieces: that the next one is wanted tells that the one before is being taken, and who sends one may copy it.
-struct Answer(Bytes);
-
-impl HttpBody for Answer {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let piece = self.0.len().min(PIECE);
-        Poll::Ready((piece > 0).then(|| Ok(Frame::data(self.0.split_to(piece)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.len() as u64)
-    }
+    in_pieces(counted(bytes, held))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+
+    use axum::body::HttpBody as _;
+    use bytes::Bytes;
+
     use super::*;
 
     #[test]

@@ -82,6 +82,11 @@ impl SqlEndpoint for Hrana {
         self.streams.is_using(&database.path)
     }
 
+    fn end_idle(&self) -> BoxFuture<'static, bool> {
+        let streams = self.streams.clone();
+        Box::pin(async move { streams.end_oldest_of_most().await })
+    }
+
     fn release(&self, database: &DatabaseHandle) -> BoxFuture<'static, ()> {
         let (streams, path) = (self.streams.clone(), Arc::clone(&database.path));
         Box::pin(async move { streams.close_of(&path).await })

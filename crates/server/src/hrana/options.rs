@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::front::descriptors_allowed;
+
 /// Limits of the SQL endpoint.
 #[derive(Clone, Debug)]
 pub struct HranaOptions {
@@ -56,7 +58,12 @@ pub struct HranaOptions {
 }
 
 impl Default for HranaOptions {
+    /// Where the process may have few descriptors, fewer of what takes some: each connection to a database has three.
     fn default() -> Self {
+        let descriptors = descriptors_allowed().and_then(|allowed| usize::try_from(allowed).ok());
+        let at_most = |most: usize, part: usize, least| {
+            descriptors.map_or(most, |all| most.min((all / part).max(least)))
+        };
         Self {
             baton_idle: Duration::from_secs(10),
             transaction_timeout: Duration::from_secs(300),
@@ -64,7 +71,7 @@ impl Default for HranaOptions {
             statement_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(300),
             answer_bytes: 64 << 20,
-            all_answer_bytes: 256 << 20,
+            all_answer_bytes: 96 << 20,
             value_bytes: 256 << 20,
             reader_value_bytes: 16 << 20,
             reader_pattern_bytes: 256,
@@ -72,13 +79,13 @@ impl Default for HranaOptions {
             temporary_bytes: 1 << 30,
             batch_steps: 600_000,
             pipeline_requests: 10_000,
-            concurrent_requests: 64,
-            caller_requests: 16,
-            batons: 256,
-            caller_batons: 64,
+            concurrent_requests: at_most(64, 32, 16),
+            caller_requests: at_most(16, 128, 4),
+            batons: at_most(256, 32, 16),
+            caller_batons: at_most(64, 128, 4),
             wal_bytes: 128 << 20,
             read_grace: Duration::from_secs(1),
-            idle_connections: 32,
+            idle_connections: at_most(32, 64, 4),
         }
     }
 }

@@ -29,9 +29,48 @@ const STEP_OVERHEAD: usize = 100;
 const FOREIGN_KEY: &str = "SQLITE_CONSTRAINT_FOREIGNKEY";
 /// Bytes of stored texts in one stream.
 const STORED_BYTES: usize = 1 << 20;
+/// What a stored text takes besides its bytes.
+const TEXT_OVERHEAD: usize = 64;
 
 /// The SQL texts stored in a stream.
-pub(super) type Texts = HashMap<i32, String>;
+#[derive(Default)]
+pub(super) struct Texts {
+    by_id: HashMap<i32, String>,
+    bytes: usize,
+}
+
+impl Texts {
+    /// What they take.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Stores one.
+    pub(super) fn insert(&mut self, sql_id: i32, sql: String) -> Result<(), hrana::Error> {
+        if self.by_id.contains_key(&sql_id) {
+            return Err(error(
+                code::SQL_ID_INVALID,
+                format!("a text is stored under the id {sql_id} already: close it first, or take another id"),
+            ));
+        }
+        let bytes = self.bytes + sql.len() + TEXT_OVERHEAD;
+        if bytes > STORED_BYTES {
+            return Err(error(
+                code::SQL_ID_INVALID,
+                format!("the texts stored in one stream may take {STORED_BYTES} bytes: close some"),
+            ));
+        }
+        self.bytes = bytes;
+        self.by_id.insert(sql_id, sql);
+        Ok(())
+    }
+
+    fn remove(&mut self, sql_id: i32) {
+        if let Some(text) = self.by_id.remove(&sql_id) {
+            self.bytes -= text.len() + TEXT_OVERHEAD;
+        }
+    }
+}
 
 /// What lives from one request of a stream to the next.
 pub(super) struct Stream {
@@ -129,9 +168,12 @@ impl Stream {
                 self.finish(result, bounds)
                     .map(|result| StreamResponse::Describe { result })
             }
-            StreamRequest::StoreSql { sql_id, sql } => self.store(sql_id, sql),
+            StreamRequest::StoreSql { sql_id, sql } => {
+                let stored = self.texts.insert(sql_id, sql);
+                stored.map(|()| StreamResponse::StoreSql)
+            }
             StreamRequest::CloseSql { sql_id } => {
-                self.texts.remove(&sql_id);
+                self.texts.remove(sql_id);
                 Ok(StreamResponse::CloseSql)
             }
             StreamRequest::GetAutocommit => Ok(StreamResponse::GetAutocommit {
@@ -252,28 +294,10 @@ impl Stream {
         }
     }
 
-    fn store(&mut self, sql_id: i32, sql: String) -> Result<StreamResponse, hrana::Error> {
-        if self.texts.contains_key(&sql_id) {
-            return Err(error(
-                code::SQL_ID_INVALID,
-                format!("a text is stored under the id {sql_id} already: close it first, or take another id"),
-            ));
-        }
-        let stored: usize = self.texts.values().map(|text| text.len() + 64).sum();
-        if stored + sql.len() > STORED_BYTES {
-            return Err(error(
-                code::SQL_ID_INVALID,
-                format!("the texts stored in one stream may take {STORED_BYTES} bytes: close some"),
-            ));
-        }
-        self.texts.insert(sql_id, sql);
-        Ok(StreamResponse::StoreSql)
-    }
-
     fn text<'t>(&'t self, sql: Option<&'t str>, sql_id: Option<i32>) -> Result<&'t str, hrana::Error> {
         match (sql, sql_id) {
             (Some(sql), None) => Ok(sql),
-            (None, Some(id)) => self.texts.get(&id).map(String::as_str).ok_or_else(|| {
+            (None, Some(id)) => self.texts.by_id.get(&id).map(String::as_str).ok_or_else(|| {
                 error(
                     code::SQL_ID_INVALID,
                     format!("no text is stored under the id {id} in this stream"),

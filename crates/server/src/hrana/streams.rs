@@ -52,6 +52,9 @@ const LAST_CLOSES: Duration = Duration::from_secs(1);
 /// How often is looked whether a transaction that waits keeps the log from being emptied.
 const LOOK_AT_READERS: Duration = Duration::from_millis(250);
 
+/// Bytes of the texts that are stored in all streams that wait.
+const TEXTS: usize = 16 << 20;
+
 /// From so many queues on, those of databases without connections are forgotten.
 const MANY_QUEUES: usize = 256;
 
@@ -391,12 +394,18 @@ impl Streams {
             })
             .abort_handle()
         };
-        let evicted = if parked.len() < self.options.batons {
-            None
-        } else {
-            let oldest = oldest_of_most(&parked);
-            oldest.and_then(|token| parked.remove(&token))
+        let mut evicted = Vec::new();
+        if parked.len() >= self.options.batons {
+            let idle = |stream: &Waiting| usize::from(stream.open.is_none());
+            evicted.extend(take_oldest_of_most(&mut parked, idle));
+        }
+        let of_others = |parked: &HashMap<String, Parked>| -> usize {
+            parked.values().map(|p| p.stream.texts.bytes()).sum()
         };
+        let room = TEXTS.saturating_sub(stream.texts.bytes());
+        while of_others(&parked) > room {
+            evicted.extend(take_oldest_of_most(&mut parked, |stream| stream.texts.bytes()));
+        }
         parked.insert(
             token,
             Parked {
@@ -409,9 +418,9 @@ impl Streams {
         );
         self.count_waiting(&parked);
         drop(parked);
-        if let Some(evicted) = evicted {
-            evicted.expiry.abort();
-            tokio::task::spawn_blocking(move || drop(evicted.stream));
+        for gone in evicted {
+            gone.expiry.abort();
+            tokio::task::spawn_blocking(move || drop(gone.stream));
         }
     }
 
@@ -460,6 +469,16 @@ impl Streams {
             .any(|p| p.stream.connection.is_some() && Arc::ptr_eq(&p.owner.path, path))
     }
 
+    /// Rolls back and closes the connection that has waited for longest, of the caller who has the most.
+    pub(super) async fn end_oldest_of_most(&self) -> bool {
+        let open = |stream: &Waiting| usize::from(stream.connection.is_some());
+        let oldest = take_oldest_of_most(&mut self.parked.lock(), open);
+        let Some(oldest) = oldest else { return false };
+        oldest.expiry.abort();
+        self.dispose([oldest.stream]).await;
+        true
+    }
+
     /// Interrupts what runs in one opening of a database, rolls back and closes everything.
     pub(super) async fn close_of(&self, path: &Arc<PathBuf>) {
         self.requests.end(|of| Arc::ptr_eq(of, path)).await;
@@ -498,16 +517,19 @@ impl Streams {
     }
 }
 
-/// The oldest stream without a transaction, of the caller that has the most of them.
-fn oldest_of_most(parked: &HashMap<String, Parked>) -> Option<String> {
-    let idle = || parked.iter().filter(|(_, p)| p.stream.open.is_none());
-    let mut counts = HashMap::<CallerId, usize>::new();
-    for (_, p) in idle() {
-        *counts.entry(p.caller).or_default() += 1;
+/// Takes the oldest stream that weighs something, of the caller whose streams weigh most together.
+fn take_oldest_of_most(
+    parked: &mut HashMap<String, Parked>,
+    weight: impl Fn(&Waiting) -> usize,
+) -> Option<Parked> {
+    let mut weights = HashMap::<CallerId, usize>::new();
+    for p in parked.values() {
+        *weights.entry(p.caller).or_default() += weight(&p.stream);
     }
-    idle()
-        .min_by_key(|(_, p)| (Reverse(counts[&p.caller]), p.parked_at))
-        .map(|(token, _)| token.clone())
+    let heavy = parked.iter().filter(|(_, p)| weight(&p.stream) > 0);
+    let oldest = heavy.min_by_key(|(_, p)| (Reverse(weights[&p.caller]), p.parked_at));
+    let token = oldest.map(|(token, _)| token.clone())?;
+    parked.remove(&token)
 }
 
 /// For everybody, and for who may only read.
@@ -581,5 +603,40 @@ mod tests {
         for (token, access) in [("idle", Access::Full), ("reader", Access::ReadOnly)] {
             assert!(lease(access, Some(token), true).await.is_ok());
         }
+    }
+    /// Was red: 256 streams with a megabyte each, of a client that may only read, and none of it was counted.
+    #[tokio::test]
+    async fn v2_texts_that_are_stored_in_streams_have_a_budget_together() {
+        const EACH: usize = 1_000_000;
+        let streams = Arc::new(Streams::new(HranaOptions::default()));
+        let owner = Owner {
+            path: Arc::default(),
+            access: Access::ReadOnly,
+        };
+        let park = |token: String, caller, open| {
+            let mut texts = Texts::default();
+            assert!(texts.insert(1, "x".repeat(EACH)).is_ok());
+            let stream = Waiting {
+                connection: None,
+                texts,
+                open,
+                read_ended: false,
+            };
+            streams.park(token, owner.clone(), caller, Arc::new(Nobody), stream);
+        };
+        let (hog, honest) = (CallerId::of_token("hog"), CallerId::of_token("honest"));
+        park("honest".to_owned(), honest, None);
+        for n in 0..100 {
+            // A transaction keeps no text.
+            let open = (n % 2 == 0).then(|| streams.place(hog).ok()).flatten();
+            park(n.to_string(), hog, open);
+        }
+        let parked = streams.parked.lock();
+        assert!(
+            parked.len() * EACH <= TEXTS && parked.len() > TEXTS / EACH - 2,
+            "{}",
+            parked.len()
+        );
+        assert!(parked.contains_key("honest") && parked.contains_key("99"));
     }
 }

@@ -11,13 +11,13 @@ use roaring::RoaringBitmap;
 use crate::{error::ServerError, follow::Snapshot};
 
 /// Bytes of pages of the largest such answer.
-const MOST: u64 = 256 << 10;
+const MOST: usize = 256 << 10;
 /// Bytes before a page, at most.
 const HEAD: usize = 32;
 
-/// Pages of the largest such answer.
-pub(super) fn most_pages(snapshot: &Snapshot) -> u64 {
-    MOST / u64::from(snapshot.page_size().bytes())
+/// Pages of the largest such answer, where an answer may have so many bytes of memory.
+pub(super) fn most_pages(snapshot: &Snapshot, bytes: usize) -> u64 {
+    (bytes.min(MOST) / snapshot.page_size().as_usize()) as u64
 }
 
 /// The answer with these pages, of which there are at most [`most_pages`]; `None` if some page is on a disk.

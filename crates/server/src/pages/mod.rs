@@ -6,6 +6,7 @@
 
 mod at_once;
 mod ids;
+mod in_flight;
 mod query;
 mod reader;
 mod refusal;
@@ -26,7 +27,7 @@ use partial_sync_transport::{
     ApplyMode, Features, PagesRequest,
     wire::{FEATURES_HEADER, PROTOBUF, PageEncoding, PullUpdatesHeader, PullUpdatesRequest},
 };
-use partial_sync_vfs::temporary::Quota;
+use partial_sync_vfs::{sqlite::memory, temporary::Quota};
 use prost::Message;
 use roaring::RoaringBitmap;
 use tokio::sync::watch;
@@ -34,9 +35,11 @@ use tokio::sync::watch;
 use crate::{
     access::{Caller, CallerId},
     follow::Follower,
+    front::{UnderWay, counted, in_pieces},
     metrics::{Metrics, Polled},
     turns::{NoTurn, Turn, Turns},
 };
+pub use in_flight::InFlight;
 pub use query::{QueryError, QueryLimits, QueryRunner};
 pub use reader::RevisionReader;
 pub use refusal::Refusal;
@@ -55,6 +58,8 @@ pub struct PagesEndpoint {
     pub query_turns: Arc<Turns>,
     /// What the temporary files of query selectors count in.
     pub temporary: Quota,
+    /// What answers have of memory.
+    pub in_flight: InFlight,
     /// Everything else that blocks.
     pub read_turns: ReadTurns,
     /// The longest long poll.
@@ -80,11 +85,12 @@ impl PagesEndpoint {
     }
 
     /// Answers one request.
-    pub async fn answer(
+    pub(crate) async fn answer(
         &self,
         follower: &Arc<Follower>,
         caller: Caller,
         body: Bytes,
+        under_way: &UnderWay,
     ) -> Result<Response, Refusal> {
         let wire = PullUpdatesRequest::decode(body)
             .map_err(|e| Refusal::bad_request(format!("the body is not a pull-updates request: {e}")))?;
@@ -93,7 +99,7 @@ impl PagesEndpoint {
             .to_request()
             .map_err(|e| Refusal::bad_request(e.to_string()))?;
         let names_a_revision = request.since.is_some() || request.revision.is_some();
-        let answer = self.pages(follower, caller, request, encoding).await;
+        let answer = self.pages(follower, caller, request, encoding, under_way).await;
         answer.map_err(|refusal| match follower.check_open() {
             Ok(()) => refusal,
             // What is there now is asked by the next request.
@@ -107,12 +113,23 @@ impl PagesEndpoint {
         caller: Caller,
         request: PagesRequest,
         encoding: PageEncoding,
+        under_way: &UnderWay,
     ) -> Result<Response, Refusal> {
         let polls = request.long_poll.is_some() && request.since.is_some();
+        let waiting = polls.then(|| under_way.wait()).transpose();
+        let waiting = waiting.map_err(|_| Refusal::too_many_polls())?;
         let polling = polls.then(|| self.metrics.polling());
         let (turns, stopping) = (&self.read_turns, self.stopping.clone());
-        let revisions = selection::resolve(follower, &request, turns, self.longest_poll, stopping).await?;
-        drop(polling);
+        let revisions = selection::resolve(
+            follower,
+            &request,
+            turns,
+            self.longest_poll,
+            stopping,
+            waiting.as_ref(),
+        );
+        let revisions = revisions.await?;
+        drop((polling, waiting));
         selection::compared(follower, &revisions, &request, self.longest_poll, &self.stopping).await?;
         let reader = RevisionReader::new(Arc::clone(follower), revisions.at);
         let header = PullUpdatesHeader::new(
@@ -125,7 +142,7 @@ impl PagesEndpoint {
             return Ok(respond(body, polls));
         }
         let (queries, limits) = (Arc::clone(&self.queries), self.query_limits);
-        let temporary = self.temporary.clone();
+        let (temporary, in_flight) = (self.temporary.clone(), self.in_flight.clone());
         let turn = match request.query {
             Some(_) => Some(self.query_turn(caller.id).await?),
             None => None,
@@ -134,7 +151,7 @@ impl PagesEndpoint {
             let mut selected = selection::selected(&reader, &revisions, &request)?;
             let mut touched = RoaringBitmap::new();
             if let Some(sql) = &request.query {
-                let _counted = temporary.enter();
+                let (_counted, _guest) = (temporary.enter(), memory::as_guest());
                 touched = queries.touched(&reader, sql, &limits)?;
                 touched -= &selected;
             }
@@ -145,7 +162,7 @@ impl PagesEndpoint {
             }
             reader.check_none_lost(&selected)?;
             reader.check_none_lost(&touched)?;
-            stream::Batches::new(reader, &header, encoding, [selected, touched])
+            stream::Batches::new(reader, &header, encoding, [selected, touched], in_flight)
         });
         let batches = batches.await??;
         let body = batches.into_body(self.read_turns.clone(), Arc::clone(&self.metrics));
@@ -162,12 +179,13 @@ impl PagesEndpoint {
         encoding: PageEncoding,
     ) -> Result<Option<Body>, Refusal> {
         let current = reader.current();
+        let most = at_once::most_pages(&current.snapshot, self.in_flight.piece());
         let nothing_changed = revisions.since.is_none_or(|since| since.seq == current.seq);
         if request.query.is_some()
             || encoding != PageEncoding::Raw
             || reader.at().seq != current.seq
             || !nothing_changed
-            || selection::most_selected(revisions, request) > at_once::most_pages(&current.snapshot)
+            || selection::most_selected(revisions, request) > most
         {
             return Ok(None);
         }
@@ -179,7 +197,8 @@ impl PagesEndpoint {
             return Ok(None);
         };
         self.metrics.sent(ids.len(), bytes.len() as u64);
-        Ok(Some(bytes.into()))
+        let held = self.in_flight.hold(bytes.len());
+        Ok(Some(in_pieces(counted(bytes, held))))
     }
 }
 

@@ -36,6 +36,17 @@ impl Refusal {
         }
     }
 
+    /// Too many long polls of this caller wait, or of everybody.
+    pub(super) fn too_many_polls() -> Self {
+        Self {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            code: "TOO_MANY_REQUESTS",
+            message:
+                "too many long polls with this token, or from this address, are waiting: ask without one"
+                    .to_owned(),
+        }
+    }
+
     /// The database was replaced while it was asked for.
     pub(super) fn replaced(names_a_revision: bool) -> Self {
         match names_a_revision {

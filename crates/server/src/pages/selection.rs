@@ -16,6 +16,7 @@ use super::{
 use crate::{
     error::HistoryError,
     follow::{Current, Follower},
+    front::Waiting,
     history::{Comparison, RevisionRecord},
 };
 
@@ -39,6 +40,7 @@ pub(super) async fn resolve(
     turns: &ReadTurns,
     longest_poll: Duration,
     mut stopping: watch::Receiver<bool>,
+    waiting: Option<&Waiting<'_>>,
 ) -> Result<Revisions, Refusal> {
     let mut changes = follower.subscribe();
     let mut current = match (follower.refresh().await, &request.revision) {
@@ -67,13 +69,14 @@ pub(super) async fn resolve(
         let revision = pinned.clone();
         return Ok(Revisions { at, revision, since });
     }
-    if let (Some(since), Some(wait)) = (since, request.long_poll) {
+    if let (Some(since), Some(wait), Some(waiting)) = (since, request.long_poll, waiting) {
         let until = Instant::now() + wait.min(longest_poll);
         while current.seq == since.seq && !*stopping.borrow() {
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { break },
                 stopped = stopping.changed() => if stopped.is_err() { break },
                 () = tokio::time::sleep_until(until) => break,
+                () = waiting.has_to_end() => break,
             }
             follower.check_open()?;
             current = follower.current();

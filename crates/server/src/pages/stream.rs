@@ -10,10 +10,19 @@ use partial_sync_core::{PageId, PageNo};
 use partial_sync_transport::wire::{PageData, PageEncoding, PullUpdatesHeader, encode_frame};
 use roaring::RoaringBitmap;
 
-use super::{reader::RevisionReader, refusal::Refusal, turns::ReadTurns};
-use crate::{error::HistoryError, metrics::Metrics};
+use super::{
+    in_flight::{Held, InFlight},
+    reader::RevisionReader,
+    refusal::Refusal,
+    turns::ReadTurns,
+};
+use crate::{
+    error::HistoryError,
+    front::{counted, in_pieces},
+    metrics::Metrics,
+};
 
-/// Bytes of pages read at a time.
+/// Bytes of pages read at a time, at most.
 const BATCH: usize = 128 << 10;
 const LEVEL: i32 = 1;
 
@@ -23,7 +32,9 @@ pub(super) struct Batches {
     zstd: Option<zstd::bulk::Compressor<'static>>,
     pages: Peekable<Box<dyn Iterator<Item = PageNo> + Send>>,
     ready: Option<PageBatch>,
-    at_a_time: usize,
+    in_flight: InFlight,
+    /// Of the batch that is being taken: who sends it may have copied it.
+    taken: Option<Arc<Held>>,
 }
 
 struct PageBatch {
@@ -38,6 +49,7 @@ impl Batches {
         header: &PullUpdatesHeader,
         encoding: PageEncoding,
         ids: [RoaringBitmap; 2],
+        in_flight: InFlight,
     ) -> Result<Self, Refusal> {
         let zstd = match encoding {
             PageEncoding::Raw => None,
@@ -45,7 +57,6 @@ impl Batches {
                 Some(zstd::bulk::Compressor::new(LEVEL).map_err(|e| HistoryError::Damaged(e.to_string()))?)
             }
         };
-        let at_a_time = (BATCH / reader.page_size().as_usize()).max(1);
         let pages = ids.into_iter().flatten().filter_map(|id| PageId(id).no());
         let pages: Box<dyn Iterator<Item = PageNo> + Send> = Box::new(pages);
         let mut this = Self {
@@ -53,7 +64,8 @@ impl Batches {
             zstd,
             pages: pages.peekable(),
             ready: None,
-            at_a_time,
+            in_flight,
+            taken: None,
         };
         let mut bytes = BytesMut::new();
         encode_frame(header, &mut bytes);
@@ -64,7 +76,8 @@ impl Batches {
 
     /// Reads and encodes a batch; an empty one is the end.
     fn read(&mut self, mut bytes: BytesMut) -> Result<PageBatch, HistoryError> {
-        let pages: Vec<PageNo> = self.pages.by_ref().take(self.at_a_time).collect();
+        let at_a_time = self.in_flight.piece().min(BATCH) / self.reader.page_size().as_usize();
+        let pages: Vec<PageNo> = self.pages.by_ref().take(at_a_time.max(1)).collect();
         for (page, data) in pages.iter().zip(self.reader.read(&pages)?) {
             let encoded_page = match &mut self.zstd {
                 None => data,
@@ -82,8 +95,10 @@ impl Batches {
                 &mut bytes,
             );
         }
+        let held = Arc::new(self.in_flight.hold(bytes.len()));
+        self.taken = Some(Arc::clone(&held));
         Ok(PageBatch {
-            bytes: bytes.freeze(),
+            bytes: counted(bytes.freeze(), held),
             pages: pages.len() as u64,
         })
     }
@@ -93,7 +108,7 @@ impl Batches {
         match self.ready.take_if(|_| self.pages.peek().is_none()) {
             Some(whole) => {
                 metrics.sent(whole.pages, whole.bytes.len() as u64);
-                whole.bytes.into()
+                in_pieces(whole.bytes)
             }
             None => Body::from_stream(self.into_stream(turns, metrics)),
         }
@@ -112,7 +127,7 @@ impl Batches {
                     Some(batch) => batch,
                     None => {
                         let read = turns.run(move || {
-                            let batch = this.read(BytesMut::with_capacity(BATCH + BATCH / 8));
+                            let batch = this.read(BytesMut::new());
                             (this, batch)
                         });
                         let (back, batch) = read.await.map_err(io::Error::other)?;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use partial_sync_server::{Limits, Server, ServerHandle};
+use partial_sync_server::{
+    Limits, Server, ServerHandle,
+    access::{Access, Authenticator, Caller, CallerId, Denied},
+};
 
 use super::raw::Raw;
 use crate::pages::support::{Client, TestDb, insert};
@@ -76,5 +79,34 @@ async fn v7_a_stream_whose_client_takes_nothing_is_cut() {
     assert_eq!(answer.version(), reqwest::Version::HTTP_2);
     until_under_way(&server, 0).await;
     assert!(answer.bytes().await.is_err(), "it was cut");
+    server.shutdown().await;
+}
+
+/// Was red: the connection was closed without an answer, and everything else on it with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v16_a_panic_is_the_end_of_one_request_and_of_nothing_else() {
+    struct Panics;
+    impl Authenticator for Panics {
+        fn check(&self, authorization: Option<&str>, _: &str) -> Result<Caller, Denied> {
+            assert!(authorization.is_none(), "a mistake of this server");
+            Ok(Caller {
+                access: Access::Full,
+                id: CallerId::ANYONE,
+            })
+        }
+    }
+    let db = TestDb::new();
+    let server = Server::builder(&db.path).authenticator(Panics);
+    let server = server.listen("127.0.0.1:0").await.unwrap();
+    let post = |header| {
+        format!(
+            "POST /v2/pipeline HTTP/1.1\r\nhost: localhost\r\n{header}content-length: 15\r\n\r\n{{\"requests\":[]}}"
+        )
+    };
+    let mut raw = Raw::sending(server.addr(), &post("authorization: Bearer x\r\n")).await;
+    let (status, text) = raw.answer().await;
+    assert_eq!((status, text.contains("INTERNAL")), (500, true), "{text}");
+    raw.send(&post("")).await;
+    assert_eq!(raw.answer().await.0, 200);
     server.shutdown().await;
 }

@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -179,15 +179,16 @@ async fn v11_ten_thousand_databases_of_which_two_hundred_are_in_use() {
 
 const CHILD: &str = "PARTIAL_SYNC_TEST_SERVE_FOLDER";
 
-/// Was red: the 78th database could not be opened, nor could any after it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn v11_when_descriptors_are_short_unused_databases_make_room() {
-    let folder = folder(60);
+/// A process that serves a folder with so many descriptors, and its url.
+fn serve_with(descriptors: u32, folder: &Path) -> (Child, String) {
     let mut child = Command::new("sh")
         .arg("-c")
-        .arg("ulimit -n 300; exec \"$0\" --exact lifecycle::many::the_child_process_serves_a_folder --nocapture")
+        .arg(format!(
+            "ulimit -n {descriptors}; \
+             exec \"$0\" --exact lifecycle::many::the_child_process_serves_a_folder --nocapture"
+        ))
         .arg(std::env::current_exe().unwrap())
-        .env(CHILD, folder.path())
+        .env(CHILD, folder)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -195,7 +196,38 @@ async fn v11_when_descriptors_are_short_unused_databases_make_room() {
     let url = lines
         .map(Result::unwrap)
         .find_map(|line| Some(line.split_once("serving at ")?.1.to_owned()));
-    let url = url.expect("the child says where it serves");
+    (child, url.expect("the child says where it serves"))
+}
+
+/// Was red: each transaction kept a database open, until no file could be opened any more, by nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v11_transactions_in_many_databases_keep_no_other_one_closed() {
+    let folder = folder(60);
+    let (mut child, url) = serve_with(400, folder.path());
+    let http = Client::new(&url).http;
+    let begin = json!({"requests": [
+        {"type": "execute", "stmt": {"sql": "BEGIN"}}, {"type": "execute", "stmt": {"sql": "SELECT * FROM t"}}
+    ]});
+    for round in 0..2 {
+        for i in 0..60 {
+            let begins = http.post(format!("{url}/d{i}/v2/pipeline"));
+            let begins = begins.header("content-type", "application/json");
+            let answer = begins.body(begin.to_string()).send().await.unwrap();
+            assert_eq!(answer.status(), 200, "database {i}, round {round}");
+            let honest = Client::new(&format!("{url}/d0"));
+            let answer = honest.ask(PagesRequest::default()).await;
+            assert!(answer.is_ok(), "with {i} transactions, round {round}: {answer:?}");
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// Was red: the 78th database could not be opened, nor could any after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v11_when_descriptors_are_short_unused_databases_make_room() {
+    let folder = folder(60);
+    let (mut child, url) = serve_with(300, folder.path());
     for round in 0..2 {
         for i in 0..60 {
             let answer = Client::new(&format!("{url}/d{i}"))

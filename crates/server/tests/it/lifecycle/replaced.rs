@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use partial_sync_server::{Server, ServerHandle};
+use partial_sync_server::{HistoryError, Server, ServerHandle, history::SqliteHistory};
 use partial_sync_transport::PagesRequest;
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -413,4 +413,24 @@ async fn v10_no_file_is_spoiled_when_files_are_replaced_under_load() {
     for file in files.chain([db.path.clone()]) {
         assert_eq!(shell(&file, "PRAGMA integrity_check"), "ok", "{}", file.display());
     }
+}
+
+/// Was red: a history that was removed while it was being opened was an error of the server.
+#[tokio::test]
+async fn v10_a_history_that_is_removed_while_it_is_opened_is_asked_for_again() {
+    let db = TestDb::new();
+    let opened = Arc::new(AtomicBool::new(false));
+    let server = Server::builder(db.path.parent().unwrap()).history(move |path| {
+        if !opened.swap(true, Relaxed) {
+            return Err(HistoryError::Moved);
+        }
+        Ok(Arc::new(SqliteHistory::open(path)?))
+    });
+    let server = server.listen("127.0.0.1:0").await.unwrap();
+    let name = db.path.file_stem().unwrap().to_str().unwrap();
+    let client = Client::new(&format!("{}/{name}", server.url()));
+    let refused = client.ask(PagesRequest::default()).await.unwrap_err();
+    assert_eq!((refused.status, refused.code.as_str()), (503, "DATABASE_MISSING"));
+    assert_eq!(client.latest().await.whole(), dump(&db.path));
+    server.shutdown().await;
 }
