@@ -144,7 +144,7 @@ pub(crate) struct Serve {
     #[arg(long)]
     pub check_config: bool,
     /// Address to listen on; port 0 = any free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", value_parser = units::address)]
     pub listen: String,
     /// Let in who sends this token, which others on this machine can read here; better is PARTIAL_SYNC_AUTH_TOKEN in the
     /// environment, or a file

@@ -27,6 +27,16 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("{e}; write it like 30s, 500ms or 24h"))
 }
 
+/// An address to listen on: a name or address, and a port.
+pub(crate) fn address(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.to_owned()),
+        _ => Err(format!(
+            "`{text}` is not an address with a port; write it like 127.0.0.1:8080 or [::1]:8080"
+        )),
+    }
+}
+
 /// Bytes for people: `16.4 MiB`.
 pub(crate) fn shown_bytes(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string()
@@ -116,6 +126,24 @@ mod tests {
         ] {
             let refused = duration(text).unwrap_err();
             assert!(refused.contains("30s"), "{text}: {refused}");
+        }
+    }
+
+    #[test]
+    fn an_address_has_a_port() {
+        for text in ["127.0.0.1:0", "[::1]:8080", "localhost:8080", ":::80"] {
+            assert_eq!(address(text).as_deref(), Ok(text));
+        }
+        for text in [
+            "",
+            "8080",
+            ":8080",
+            "localhost",
+            "127.0.0.1:",
+            "127.0.0.1:99999",
+            "http://localhost",
+        ] {
+            assert!(address(text).unwrap_err().contains("[::1]:8080"), "{text}");
         }
     }
 

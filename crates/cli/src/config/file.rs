@@ -16,7 +16,7 @@ use toml::{
 use crate::error::CliError;
 
 /// Larger files are refused.
-const LARGEST: u64 = 1 << 20;
+const LARGEST: u64 = 64 << 10;
 
 /// A file that was read.
 pub(crate) struct File {
@@ -71,7 +71,7 @@ impl File {
             sections: Vec::new(),
         };
         if bytes.len() as u64 > LARGEST {
-            return Err(read.wrong(None, "it has more than 1 MiB, which is not a configuration"));
+            return Err(read.wrong(None, "it has more than 64 KiB, which is not a configuration"));
         }
         let text = String::from_utf8(bytes).map_err(|e| {
             let line = line_at(e.as_bytes(), e.utf8_error().valid_up_to());

@@ -176,6 +176,11 @@ fn a_mistake_is_told_with_file_line_and_key_and_what_to_do() {
             "open-databases: a number must be whole, not negative",
         ),
         ("auth-token-file = \"\"", 1, "auth-token-file: the text is empty"),
+        (
+            "\n\nlisten = \"here\"",
+            3,
+            "listen: `here` is not an address with a port",
+        ),
         ("path = 5", 1, "path: write a text in quotes"),
         ("cors-origin = \"x\"", 1, "cors-origin: write a list"),
         ("allowed-host = [1]", 1, "allowed-host: a list must have texts"),

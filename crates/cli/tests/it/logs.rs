@@ -100,6 +100,29 @@ fn without_the_flag_requests_are_not_told_and_answers_have_no_id() {
     assert!(!lines.iter().any(|line| line.contains("request")), "{lines:?}");
 }
 
+#[test]
+fn a_client_that_leaves_before_its_answer_is_told_of_as_nginx_does() {
+    let place = Place::new();
+    let (served, mut log) = Log::of(&mut serve(&place, &["--log-requests"]));
+    let sql = "with recursive c(x) as (select 1 union all select x + 1 from c) select count(*) from c";
+    let body = format!(r#"{{"requests":[{{"type":"execute","stmt":{{"sql":"{sql}"}}}}]}}"#);
+    let mut socket = TcpStream::connect(served.url.trim_start_matches("http://")).unwrap();
+    write!(
+        socket,
+        "POST /remote/v2/pipeline HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    // It is opened for this request.
+    log.wait_for("opened");
+    drop(socket);
+    let line = log.wait_for(" request id=");
+    assert!(
+        line.contains("status=499 bytes=0") && line.contains("caller="),
+        "{line}"
+    );
+}
+
 /// With all that can be logged, over HTTP/1 and HTTP/2.
 #[test]
 fn no_secret_is_in_the_log_wherever_a_client_puts_it() {
