@@ -1,7 +1,6 @@
 // What the sessions of one database share: the native database, its jobs, and compiled statements that are used again.
 'use strict';
 
-const path = require('node:path');
 const native = require('./native.js');
 const { Callbacks, WAITS_FOR_ITSELF } = require('./callbacks.js');
 const { places, within } = require('./context.js');
@@ -162,7 +161,7 @@ class Core {
     this.#options = parse(options);
     if (this.#options.tracing !== undefined) native.logToStderr(this.#options.tracing);
     this.work = new Work();
-    this.#replica = this.path === ':memory:' ? Symbol(this.path) : path.resolve(this.path);
+    this.#replica = this.path === ':memory:' ? Symbol(this.path) : native.fullPath(this.path);
     this.#callbacks = new Callbacks(this.#options.functions, this.#replica);
     this.#native = new native.Database(this.#options.native, this.work.settled, weakly(this.#callbacks));
     this.#callbacks.native = this.#native;

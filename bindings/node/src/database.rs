@@ -28,6 +28,13 @@ const CACHE: &str = "PRAGMA cache_size = -16000";
 /// How often JavaScript is told how far a hydration is.
 const BETWEEN_TELLING: Duration = Duration::from_millis(50);
 
+/// What the database at a path is known by in this process: one file may be spelled in several ways.
+#[napi]
+pub(crate) fn full_path(path: String) -> String {
+    // Where its folder is not there, opening it fails.
+    partial_sync::Database::full_path(&path).map_or(path, |full| full.to_string_lossy().into_owned())
+}
+
 /// A database.
 #[napi(js_name = "Database")]
 pub struct NativeDatabase {

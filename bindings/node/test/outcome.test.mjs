@@ -3,9 +3,9 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { readFileSync, symlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import path, { join } from 'node:path';
+import path, { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -512,23 +512,26 @@ test('b8: whether a transaction is open is told at once, also while a query wait
   assert.equal(db.inTransaction, false);
 });
 
-test('b8: another handle of the same replica is refused too, another database is not', async (t) => {
-  let other;
-  let elsewhere;
-  let seen = [];
+test('b8: another handle of the same replica is refused too, however its path is spelled; another database is not', async (t) => {
+  let others;
+  const seen = [];
   const { db, url, path } = await withFunctions(t, () => ({
     authToken: async () => {
-      if (other === undefined) return '';
-      seen.push(await other.get('SELECT 1').catch((error) => error), await elsewhere.get('SELECT 2 AS two'));
+      for (const other of others?.splice(0) ?? []) {
+        seen.push(await other.get('SELECT body FROM messages WHERE id = 9000').catch((error) => error));
+      }
       return '';
     },
   }));
-  other = await open(t, { path, url });
-  elsewhere = await open(t, { path: ':memory:' });
-  seen = [];
+  const link = join(dirname(path), 'link');
+  symlinkSync(dirname(path), link);
+  const elsewhere = await open(t, { path: ':memory:' });
+  await elsewhere.exec('CREATE TABLE messages AS SELECT 9000 AS id, 2 AS body');
+  others = [await open(t, { path, url }), await open(t, { path: join(link, 'replica.db'), url }), elsewhere];
   assert.match((await db.get('SELECT body FROM messages WHERE id = 9000')).body, /9000$/);
   assert.match(seen[0].message, itself);
-  assert.deepEqual(seen[1], { two: 2 });
+  assert.match(seen[1].message, itself);
+  assert.deepEqual(seen[2], { body: 2 });
 });
 
 test('b8: the url function, which must answer at once, cannot wait; a call that it leaves behind fails at once', async (t) => {

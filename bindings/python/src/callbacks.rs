@@ -17,7 +17,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use partial_sync::Database;
 use pyo3::{PyTraverseError, PyVisit, exceptions::PyReferenceError, prelude::*};
+
+use crate::errors::ProgrammingError;
 
 /// A function of the program.
 pub(crate) struct Slot {
@@ -67,7 +70,8 @@ impl Callbacks {
     pub(crate) fn new(path: &Path) -> Self {
         let path = match path.to_str() {
             Some(":memory:") => None,
-            _ => std::path::absolute(path).ok(),
+            // One file may be spelled in several ways. Where its folder is not there, opening it fails.
+            _ => Database::full_path(path).ok(),
         };
         if let Some(path) = &path {
             *OPEN.lock().entry(path.clone()).or_default() += 1;
@@ -197,6 +201,16 @@ impl Callbacks {
                 std::ptr::eq(&**asked, self) || asked.path.is_some() && asked.path == self.path
             })
         })
+    }
+
+    /// Fails where this thread is asked something by the engine that this database may be waiting for.
+    pub(crate) fn check_not_waited_for(&self) -> PyResult<()> {
+        match self.is_waited_for() {
+            true => Err(ProgrammingError::new_err(
+                "this function is called in the middle of a request of the same database: it cannot open it, pull, push or the like",
+            )),
+            false => Ok(()),
+        }
     }
 }
 

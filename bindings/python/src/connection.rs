@@ -96,6 +96,7 @@ impl Connection {
             return Err(ProgrammingError::new_err("the connection is open already"));
         }
         let callbacks = Arc::new(Callbacks::new(&local.path));
+        callbacks.check_not_waited_for()?;
         let cancel = self.opening.get_or_init(CancelHandle::new);
         let (database, connection) =
             crate::open::open(py, local.path, local.timeout, remote, cancel, &callbacks).map_err(

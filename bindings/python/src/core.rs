@@ -166,11 +166,7 @@ impl Core {
     /// The database, for pulls and the like, which wait for no statement of this connection.
     pub(crate) fn database(&self) -> PyResult<Database> {
         self.check_may_wait()?;
-        if self.callbacks.is_waited_for() {
-            return Err(ProgrammingError::new_err(
-                "this function is called in the middle of a request of the same database: it cannot pull, push or the like",
-            ));
-        }
+        self.callbacks.check_not_waited_for()?;
         self.database.lock().clone().ok_or_else(closed)
     }
 

@@ -6,7 +6,11 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -249,6 +253,34 @@ def test_b8_what_a_request_asks_may_use_its_database_or_is_told_why_not(
     conn.push()
 
 
+@pytest.mark.parametrize("spelled", ["alike", "otherwise"])
+def test_b8_a_token_function_that_opens_its_own_database_is_told_why_not_however_the_path_is_spelled(
+    shared_url: str, tmp_path: Path, spelled: str
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    path = tmp_path / "a.db"
+    again = path if spelled == "alike" else tmp_path / "link" / "a.db"
+    came: list[str] = []
+    ask = True
+
+    def token() -> str:
+        nonlocal ask
+        if ask:
+            ask = False
+            try:
+                conn = turso.sync.connect(again, shared_url, partial_sync_opts=PREFIX)
+                came.append(conn.execute(COLD).fetchone())
+            except turso.Error as error:
+                came.append(str(error))
+        return "token"
+
+    # In the first connect, and then for the very page that the other connection wants too.
+    conn = turso.sync.connect(path, shared_url, auth_token=token, partial_sync_opts=PREFIX)
+    ask = True
+    assert conn.execute(COLD).fetchone() is not None
+    assert len(came) == 2 and all("in the middle of a request" in what for what in came), came
+
+
 def test_a_signal_handler_may_read_the_replica_that_is_waiting_for_a_page(
     slow: tuple[str, Proxy], tmp_path: Path
 ) -> None:
@@ -294,3 +326,22 @@ def test_a_logging_handler_that_uses_a_connection_is_told_why_not(url: str, tmp_
         turso.setup_logging(logging.WARNING)
         logger.removeHandler(handler)
     nosy.check(WHY + "|logging")
+
+
+def test_the_watchdog_ends_a_wait_with_the_stacks_of_all_threads(tmp_path: Path) -> None:
+    program = """
+import turso.sync
+def test_hangs():
+    turso.sync.connect(":memory:", "http://127.0.0.1:PORT", request_timeout=60)
+"""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        (tmp_path / "test_hangs.py").write_text(program.replace("PORT", str(silent.getsockname()[1])))
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-p", "conftest", "-p", "no:cacheprovider", str(tmp_path)],
+            env={**os.environ, "WATCHDOG": "1", "PYTHONPATH": str(Path(__file__).parent)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode != 0
+    assert "Timeout (0:00:01)!" in done.stderr and "test_hangs" in done.stderr, done.stderr

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,6 +18,7 @@ use crate::{
         close::CLOSE_WAIT,
         local::Local,
         options::Builder,
+        paths::full_path,
         replica::{OPEN, OpenReplica},
         session::Session,
     },
@@ -114,6 +115,15 @@ impl Database {
             Opened::Local(local) => local.connection(self.options.busy_timeout),
             Opened::Replica(open) => open.connection(self.options.busy_timeout),
         }
+    }
+
+    /// The path by which this process knows the database at `path`: one file in one folder has one, whatever the current
+    /// folder is and however the folder is spelled. It need not be there yet, but its folder must. Not for `:memory:`.
+    ///
+    /// # Errors
+    /// The folder is not there, or the path names no file.
+    pub fn full_path(path: impl AsRef<Path>) -> Result<PathBuf> {
+        full_path(path.as_ref())
     }
 
     /// Where the database is; `:memory:` for one that leaves no file.

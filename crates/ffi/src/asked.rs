@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use partial_sync::Database;
+
 use crate::boundary::{Result, misuse, quietly, taken};
 
 thread_local! {
@@ -50,13 +52,8 @@ pub(crate) fn name_of(path: &str) -> Arc<Path> {
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         return PathBuf::from(format!(":memory:{number}")).into();
     }
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
-    // One file may be spelled in several ways, and need not be there yet.
-    let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
-    match (folder, path.file_name()) {
-        (Some(folder), Some(file)) => folder.join(file).into(),
-        _ => path.into(),
-    }
+    // Where the folder is not there, opening it fails.
+    Database::full_path(path).unwrap_or_else(|_| path.into()).into()
 }
 
 /// Releases, like [`release`](crate::boundary::release), what is a part of a database. A function of that database only begins it: the database is in the middle of

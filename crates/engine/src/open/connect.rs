@@ -14,7 +14,7 @@ use crate::{
         info::Info,
         local::open_local,
         options::{Builder, DEFAULT_TIMEOUT},
-        paths::{absolute, memory_path},
+        paths::{full_path, memory_path},
         remote::{self, ReplicaRemote},
         replica::{OPEN, OpenReplica},
         session::Session,
@@ -39,7 +39,7 @@ impl Builder {
         };
         let path = match in_memory {
             true => memory_path(),
-            false => absolute(&self.path)?,
+            false => full_path(&self.path)?,
         };
         let token = ReplaceableToken::new(self.token.clone());
         let given = remote::given(&self, &token)?;

@@ -12,7 +12,7 @@ pub(crate) mod first_connect;
 pub(crate) mod info;
 pub(crate) mod local;
 pub(crate) mod options;
-mod paths;
+pub(crate) mod paths;
 pub(crate) mod plain;
 pub(crate) mod remote;
 pub(crate) mod replica;

@@ -18,8 +18,8 @@ pub(crate) fn memory_path() -> PathBuf {
     Path::new(folder).join(format!("{}.db", NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
-/// The path that names the file whatever the current folder is.
-pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
+/// The path that names the file whatever the current folder is and however its folder is spelled.
+pub(crate) fn full_path(path: &Path) -> Result<PathBuf> {
     let failed = |e| Error::storage("find", path, e);
     let full = std::path::absolute(path).map_err(failed)?;
     match (full.parent(), full.file_name()) {
