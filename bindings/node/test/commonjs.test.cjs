@@ -2,8 +2,10 @@
 'use strict';
 
 const assert = require('node:assert/strict');
-const { test } = require('node:test');
+const { before, test } = require('node:test');
 const sync = require('@tursodatabase/sync');
+
+before(() => import('./watchdog.mjs'));
 
 test('require and import give the same things', async () => {
   assert.deepEqual(Object.keys(sync).sort(), ['Database', 'SqliteError', 'Statement', 'Transaction', 'connect', 'retryFetch']);

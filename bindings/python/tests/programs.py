@@ -8,6 +8,7 @@ A seed makes the same program each time.
 
 from __future__ import annotations
 
+import faulthandler
 import itertools
 import random
 import re
@@ -640,6 +641,7 @@ def main() -> int:
     met: Counter[str | None] = Counter()
     failed = 0
     for seed in range(first, first + count):
+        faulthandler.dump_traceback_later(20, exit=True)
         folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
         try:
             met[compare(seed, folder)] += 1

@@ -171,7 +171,7 @@ func (p *program) on() (executor, int) {
 func (p *program) step() {
 	ctx := context.Background()
 	e, i := p.on()
-	switch p.Intn(18) {
+	switch p.Intn(20) {
 	case 0, 1, 2:
 		text, args := p.write()
 		text, _, _ = strings.Cut(text, " RETURNING")
@@ -301,7 +301,52 @@ func (p *program) step() {
 			p.note("%d row of %s %v: {rows-before-failure: %s %s} %s", i, text, args, show(id), show(v), p.class(err))
 			p.afterWrite(i, text, err)
 		}
+	case 18: // A value that database/sql asks for, which fails or uses the other connection first.
+		var other executor = p.conns[1-i]
+		if p.txs[1-i] != nil {
+			other = p.txs[1-i]
+		}
+		id, asked := p.id(), &asked{p: p, on: other, fails: p.Intn(3) == 0}
+		result, err := e.ExecContext(ctx, "INSERT INTO t VALUES (?, ?, 'asked')", id, asked)
+		p.note("%d exec with a value that is asked for, %d: %s", i, id, p.executed(result, err))
+	case 19: // A place that is told its value, which fails or uses the same connection.
+		rows, err := e.QueryContext(ctx, "SELECT id FROM t WHERE id > ? ORDER BY id", p.id())
+		for asked := (&asked{p: p, on: e, fails: p.Intn(3) == 0}); err == nil; {
+			if !rows.Next() {
+				err = rows.Err()
+				rows.Close()
+				break
+			}
+			if err = rows.Scan(asked); err != nil {
+				rows.Close()
+			}
+		}
+		p.note("%d rows into a place that is told: %s", i, p.class(err))
 	}
+}
+
+// asked is what database/sql calls: an argument that is asked for its value, and a place for a row's.
+type asked struct {
+	p     *program
+	on    executor
+	fails bool
+}
+
+func (a *asked) Value() (driver.Value, error) {
+	return "asked", a.call("valued")
+}
+
+func (a *asked) Scan(value any) error {
+	return a.call("scanned " + show(value))
+}
+
+func (a *asked) call(what string) error {
+	if a.fails {
+		return errors.New("it does not want to")
+	}
+	result, err := a.on.ExecContext(context.Background(), "INSERT INTO log VALUES ('asked', 1)")
+	a.p.note("%s: %s", what, a.p.executed(result, err))
+	return nil
 }
 
 // isReading tells whether rows of this connection are open. An interrupt hits them too, and what is begun while they are.

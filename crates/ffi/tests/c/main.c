@@ -363,6 +363,49 @@ static void a_locked_database_is_busy(void)
     partial_sync_close(&db);
 }
 
+struct interrupting {
+    PartialSyncConnection *conn;
+    bool enough;
+};
+
+static void *interrupt_it(void *argument)
+{
+    struct interrupting *interrupting = argument;
+    while (!__atomic_load_n(&interrupting->enough, __ATOMIC_ACQUIRE)) {
+        partial_sync_interrupt(interrupting->conn);
+        usleep(1000);
+    }
+    return NULL;
+}
+
+static void a_commit_that_is_broken_while_it_waits_commits_nothing_and_ends_nothing(void)
+{
+    PartialSyncDatabase *db = open_local(in_folder("waits.db"));
+    PartialSyncConnection *one = connect_to(db), *two = connect_to(db);
+    OK(partial_sync_execute_batch(one, "CREATE TABLE t(x); INSERT INTO t VALUES (1), (2)", -1, &error));
+    for (int interrupted = 0; interrupted < 2; interrupted++) {
+        PartialSyncStatement *reads = prepare(two, "SELECT x FROM t");
+        EXPECT(step(reads));
+        OK(partial_sync_busy_timeout(one, interrupted ? 15 * 1000 : 1, &error));
+        OK(partial_sync_execute_batch(one, "BEGIN; INSERT INTO t VALUES (3)", -1, &error));
+        struct interrupting interrupting = {.conn = one, .enough = !interrupted};
+        pthread_t thread;
+        EXPECT(pthread_create(&thread, NULL, interrupt_it, &interrupting) == 0);
+        EXPECT(partial_sync_execute_batch(one, "COMMIT", -1, &error) ==
+               (interrupted ? PARTIAL_SYNC_CODE_INTERRUPT : PARTIAL_SYNC_CODE_BUSY));
+        partial_sync_error_free(&error);
+        __atomic_store_n(&interrupting.enough, true, __ATOMIC_RELEASE);
+        EXPECT(pthread_join(thread, NULL) == 0);
+        EXPECT(!partial_sync_is_autocommit(one));
+        partial_sync_finalize(&reads);
+        OK(partial_sync_execute_batch(one, "COMMIT", -1, &error));
+        EXPECT(number(two, "SELECT count(*) FROM t") == 3 + interrupted);
+    }
+    partial_sync_connection_close(&one);
+    partial_sync_connection_close(&two);
+    partial_sync_close(&db);
+}
+
 static void progress(void *user_data, uint32_t done, uint32_t total)
 {
     uint32_t *seen = user_data;
@@ -838,6 +881,12 @@ static void a_first_connect_can_be_broken(const char *hanging)
 
 int main(int argc, char **argv)
 {
+    if (argc == 2) { /* What a wait that does not end comes to. */
+        start_watchdog();
+        PartialSyncConfig config = {.size = sizeof config, .path = ":memory:", .url = argv[1], .timeout_ms = 60 * 1000};
+        PartialSyncDatabase *db = NULL;
+        partial_sync_open(&config, &db, NULL);
+    }
     EXPECT(argc == 6);
     const char *url = argv[1], *hanging = argv[2], *unreachable = argv[3], *guarded = argv[4];
     folder = argv[5];
@@ -850,6 +899,7 @@ int main(int argc, char **argv)
     b3_a_transaction_that_was_rolled_back_takes_nothing_until_it_is_ended();
     b7_a_forked_child_does_not_open_what_its_parent_has_open(url);
     a_locked_database_is_busy();
+    a_commit_that_is_broken_while_it_waits_commits_nothing_and_ends_nothing();
     many_rows_come_in_one_call();
     functions_of_the_caller_are_asked(url);
     b8_a_function_that_uses_its_own_database_is_refused_at_once(url);

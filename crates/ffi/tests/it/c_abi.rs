@@ -163,6 +163,24 @@ fn a_c_program_opens_reads_writes_syncs_fails_and_interrupts() {
 }
 
 #[test]
+fn the_watchdog_ends_a_wait_with_the_stacks_of_all_threads() {
+    let world = World::new();
+    let program = world.compile("main", MAIN);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let output = Command::new(program)
+        .arg(format!("http://{}", silent.local_addr().unwrap()))
+        .env("WATCHDOG_SECONDS", "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("nothing has happened for 1 seconds"), "{said}");
+    if cfg!(target_os = "linux") {
+        assert!(said.contains("partial_sync_open"), "{said}");
+    }
+}
+
+#[test]
 fn valgrind_finds_no_bad_access_and_no_leak() {
     if Command::new("valgrind")
         .arg("--version")
