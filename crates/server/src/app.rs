@@ -469,6 +469,22 @@ fn internal(e: &ServerError) -> Response {
             &e.for_clients(),
         );
     }
+    // In the moment in which others remove it, or its page history.
+    let is_gone = match e {
+        ServerError::Open { source, .. } | ServerError::Sqlite { source, .. } => {
+            source.sqlite_error_code() == Some(rusqlite::ErrorCode::CannotOpen)
+        }
+        ServerError::History(error) => error.is_unwritable(),
+        _ => false,
+    };
+    if is_gone {
+        tracing::error!(error = %e, "a request failed");
+        return error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "DATABASE_MISSING",
+            &e.for_clients(),
+        );
+    }
     if let ServerError::ManyInUse { .. } = e {
         return busy(&e.for_clients());
     }

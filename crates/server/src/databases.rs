@@ -11,11 +11,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use futures_util::StreamExt;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
     database::{Database, OpenHistory, Opener},
@@ -32,6 +33,9 @@ const DESCRIPTORS_FOR_EACH: usize = 64;
 const LEAST_IN_USE: usize = 16;
 /// Databases that are opened at the same time.
 const OPENED_AT_ONCE: usize = 8;
+/// How long a database waits until one that is used can be closed, and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const LONGEST_NAME: usize = 200;
 /// Databases that are closed at the same time when the server stops.
 const CLOSED_AT_ONCE: usize = 32;
@@ -141,12 +145,18 @@ impl Databases {
         }
         // Nobody closes it.
         let _opening = self.opening.acquire().await.map_err(|_| ServerError::Stopping)?;
+        let until = Instant::now() + PATIENCE;
         while slot.database.lock().is_none() && self.opened().len() >= self.most_in_use {
             let closed = self.close_surplus(self.most_in_use - 1).await;
-            if closed == 0 && !self.opener.sql.end_idle().await {
+            if closed > 0 || self.opener.sql.end_idle().await {
+                continue;
+            }
+            if Instant::now() >= until {
                 let most = self.most_in_use;
                 return Err(ServerError::ManyInUse { most });
             }
+            // What uses them may be done soon.
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
         let database = match self.open(&slot, name, &path).await {
             Err(error) if descriptors_are_short() => {

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -419,18 +419,22 @@ async fn v10_no_file_is_spoiled_when_files_are_replaced_under_load() {
 #[tokio::test]
 async fn v10_a_history_that_is_removed_while_it_is_opened_is_asked_for_again() {
     let db = TestDb::new();
-    let opened = Arc::new(AtomicBool::new(false));
-    let server = Server::builder(db.path.parent().unwrap()).history(move |path| {
-        if !opened.swap(true, Relaxed) {
-            return Err(HistoryError::Moved);
-        }
-        Ok(Arc::new(SqliteHistory::open(path)?))
-    });
+    let opened = AtomicUsize::new(0);
+    let sqlite = |code| rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+    let server =
+        Server::builder(db.path.parent().unwrap()).history(move |path| match opened.fetch_add(1, Relaxed) {
+            0 => Err(HistoryError::Moved),
+            1 => Err(sqlite(rusqlite::ffi::SQLITE_READONLY_DBMOVED).into()),
+            2 => Err(sqlite(rusqlite::ffi::SQLITE_CANTOPEN).into()),
+            _ => Ok(Arc::new(SqliteHistory::open(path)?)),
+        });
     let server = server.listen("127.0.0.1:0").await.unwrap();
     let name = db.path.file_stem().unwrap().to_str().unwrap();
     let client = Client::new(&format!("{}/{name}", server.url()));
-    let refused = client.ask(PagesRequest::default()).await.unwrap_err();
-    assert_eq!((refused.status, refused.code.as_str()), (503, "DATABASE_MISSING"));
+    for _ in 0..3 {
+        let refused = client.ask(PagesRequest::default()).await.unwrap_err();
+        assert_eq!((refused.status, refused.code.as_str()), (503, "DATABASE_MISSING"));
+    }
     assert_eq!(client.latest().await.whole(), dump(&db.path));
     server.shutdown().await;
 }
