@@ -23,9 +23,6 @@ pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
     }
     partial_sync_server::limit_sqlite_memory(arguments.sqlite_memory);
     partial_sync_server::give_back_large_blocks();
-    if let Err(error) = partial_sync_server::raise_descriptor_limit() {
-        tracing::warn!(%error, "the limit of open files could not be raised");
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(async {
         let listen = arguments.listen.clone();

@@ -43,7 +43,13 @@ pub(crate) fn program(words: Vec<OsString>) -> Result<Program, CliError> {
         None => secret::variable(CONFIG)?.map(PathBuf::from),
     };
     let file = path.as_deref().map(File::read).transpose()?;
+    // Some defaults depend on it.
+    let raised = partial_sync_server::raise_descriptor_limit();
     let mut configured = Configured::default();
+    if let Err(error) = raised {
+        let warning = format!("the limit of open files could not be raised: {error}");
+        configured.warnings.push(warning);
+    }
     let is_flag = |id| given.value_source(id) == Some(ValueSource::CommandLine);
     if is_flag("auth_token") {
         configured.warnings.push(secret::IS_SEEN.to_owned());
@@ -222,7 +228,15 @@ mod tests {
             let mut lines = example[part].lines();
             let found = lines.find(|line| line.trim_start_matches('#').split(" =").next() == Some(key));
             let found = found.unwrap_or_else(|| panic!("the example does not have {section} {key}"));
-            if found.starts_with('#') && !line.starts_with('#') {
+            // Where the process may have few descriptors, there are fewer of these.
+            let fewer = [
+                "concurrent-requests",
+                "caller-requests",
+                "batons",
+                "caller-batons",
+                "idle-connections",
+            ];
+            if found.starts_with('#') && !line.starts_with('#') && !fewer.contains(&key) {
                 let default = line.split("  # ").next().unwrap();
                 assert_eq!(found.trim_start_matches('#'), default);
             }

@@ -262,3 +262,25 @@ fn v6_the_limit_of_open_files_is_raised() {
     let [soft, hard] = [3, 4].map(|at| line.split_whitespace().nth(at).unwrap());
     assert_eq!(soft, hard, "{line}");
 }
+
+/// Was red: limits that follow from how many files may be open were set before that was raised.
+#[cfg(target_os = "linux")]
+#[test]
+fn limits_follow_from_the_limit_of_open_files_after_it_was_raised() {
+    let requests = |limits: &str| {
+        let script = format!("ulimit {limits} && exec \"$0\" serve --check-config");
+        let shell = Command::new("sh").args(["-c", "ulimit -H -n"]).output().unwrap();
+        let hard = String::from_utf8(shell.stdout).unwrap();
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &script])
+            .arg(env!("CARGO_BIN_EXE_partial-sync"));
+        shell.env_remove("PARTIAL_SYNC_CONFIG");
+        let said = Said::of(shell.output().unwrap()).out;
+        let is_many = hard.trim() == "unlimited" || hard.trim().parse::<u64>().unwrap() >= 8192;
+        (said.contains("\nconcurrent-requests = 64\n"), is_many)
+    };
+    let (all, is_many) = requests("-S -n 600");
+    assert!(all || !is_many);
+    assert!(!requests("-n 600").0);
+}
