@@ -283,13 +283,12 @@ impl Databases {
 
 impl Slot {
     fn good(&self) -> Option<Arc<Database>> {
-        let found = self
-            .database
-            .lock()
-            .clone()
-            .filter(|database| database.is_good())?;
-        found.touch();
-        Some(found)
+        // Looked at without the lock: it takes the system a while, and every request comes by here.
+        let found = self.database.lock().clone()?;
+        found.is_good().then(|| {
+            found.touch();
+            found
+        })
     }
 
     async fn open(

@@ -348,6 +348,7 @@ impl ServerBuilder {
                 ),
                 in_flight: InFlight::default(),
                 read_turns: ReadTurns::default(),
+                given: Arc::default(),
                 longest_poll: self.longest_poll,
                 metrics: Arc::clone(&metrics),
                 stopping,

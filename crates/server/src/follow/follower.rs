@@ -55,11 +55,6 @@ impl Current {
         self.generation.revision(self.seq)
     }
 
-    /// Whether this is the state of that revision or of a later one.
-    pub(crate) fn knows(&self, revision: &Revision) -> bool {
-        self.generation.parse(revision).is_some_and(|seq| seq <= self.seq)
-    }
-
     fn record(&self) -> RevisionRecord {
         RevisionRecord {
             seq: self.seq,

@@ -169,6 +169,17 @@ pub trait History: Send + Sync + fmt::Debug {
     /// These pages at a revision that is kept, in the order asked. They must lie within its size.
     fn pages_at(&self, seq: Seq, pages: &[PageNo]) -> Result<Vec<Kept>, HistoryError>;
 
+    /// What [`History::revision`] says of it, if that can be told without waiting for anything.
+    fn revision_at_once(&self, _seq: Seq) -> Option<RevisionRecord> {
+        None
+    }
+
+    /// What [`History::pages_at`] says of them, if that can be told without waiting for anything. It knows as much as had been
+    /// recorded when this was called.
+    fn pages_at_once(&self, _seq: Seq, _pages: &[PageNo]) -> Option<Vec<Kept>> {
+        None
+    }
+
     /// Page numbers that revisions in `(since, until]` changed, added or took away, as far as they are compared.
     fn changed(&self, since: Seq, until: Seq) -> Result<RoaringBitmap, HistoryError>;
 

@@ -7,6 +7,7 @@
 
 mod api;
 mod comparing;
+mod recent;
 pub(crate) mod revision;
 mod sqlite;
 

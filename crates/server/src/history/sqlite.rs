@@ -30,6 +30,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionB
 use super::{
     api::{Before, Changes, Comparison, History, HistorySize, Kept, Position, Pruned, Retention, page_hash},
     comparing::{self, Comparing, comparison, in_gap},
+    recent::{self, Recent},
     revision::{Generation, RevisionRecord, Seq},
 };
 use crate::{error::HistoryError, file_id::FileId};
@@ -73,6 +74,7 @@ pub struct SqliteHistory {
     reader_done: Condvar,
     /// Numbers that the next revision leaves out.
     leap: AtomicU64,
+    recent: Recent,
     /// The files, where they are not SQLite's own business. Behind the connections, which are closed first.
     files: Option<Files>,
 }
@@ -133,6 +135,7 @@ impl SqliteHistory {
             readers: Mutex::default(),
             reader_done: Condvar::new(),
             leap: AtomicU64::default(),
+            recent: Recent::default(),
             files: None,
         })
     }
@@ -148,6 +151,7 @@ impl SqliteHistory {
             readers: Mutex::default(),
             reader_done: Condvar::new(),
             leap: AtomicU64::default(),
+            recent: Recent::default(),
             files: None,
         })
     }
@@ -169,6 +173,7 @@ impl SqliteHistory {
             readers: Mutex::default(),
             reader_done: Condvar::new(),
             leap: AtomicU64::default(),
+            recent: Recent::default(),
             files: Some(files),
         })
     }
@@ -305,6 +310,7 @@ impl History for SqliteHistory {
         add_revision(&db, Seq::FIRST, unix_ms, db_size, 0)?;
         comparing::begin(&db, Seq::FIRST)?;
         db.commit()?;
+        self.recent.clear();
         Ok(generation)
     }
 
@@ -321,6 +327,7 @@ impl History for SqliteHistory {
         add_revision(&db, seq, unix_ms, db_size, 0)?;
         comparing::begin(&db, seq)?;
         db.commit()?;
+        self.recent.clear();
         self.leap.store(0, Relaxed);
         Ok(RevisionRecord { seq, db_size })
     }
@@ -368,6 +375,7 @@ impl History for SqliteHistory {
     }
 
     fn forget(&self) -> Result<(), HistoryError> {
+        self.recent.clear();
         if self.is_in_place() {
             let writer = self.writer.lock();
             writer.execute("DELETE FROM meta WHERE key = 'generation'", [])?;
@@ -406,7 +414,7 @@ impl History for SqliteHistory {
         let db = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         check_latest(&db, after)?;
         let seq = self.seq_after(after);
-        let (mut count, mut bytes) = (0u64, 0u64);
+        let (mut count, mut bytes, mut pages) = (0u64, 0u64, Vec::new());
         {
             let mut comparing = Comparing::of(&db)?;
             let mut keep = db.prepare_cached("INSERT INTO preimages(page, seq, data) VALUES (?, ?, ?)")?;
@@ -417,6 +425,9 @@ impl History for SqliteHistory {
                 let change = change?;
                 let page = change.page.get();
                 count += 1;
+                if pages.len() <= recent::MOST {
+                    pages.push(change.page);
+                }
                 let before = match &change.before {
                     Before::Page(page) => Some(page),
                     Before::Absent => None,
@@ -440,7 +451,9 @@ impl History for SqliteHistory {
         add_revision(&db, seq, unix_ms, db_size, bytes)?;
         db.commit()?;
         self.leap.store(0, Relaxed);
-        Ok(Some(RevisionRecord { seq, db_size }))
+        let new = RevisionRecord { seq, db_size };
+        self.recent.add(after, new, &pages);
+        Ok(Some(new))
     }
 
     fn revision(&self, seq: Seq) -> Result<RevisionRecord, HistoryError> {
@@ -448,7 +461,8 @@ impl History for SqliteHistory {
     }
 
     fn pages_at(&self, seq: Seq, pages: &[PageNo]) -> Result<Vec<Kept>, HistoryError> {
-        self.reading(|db| {
+        let life = self.recent.life();
+        let found: Vec<Kept> = self.reading(|db| {
             // In the same transaction as the look-ups: what is read below has not been pruned.
             kept(db, seq)?;
             let page_size: u32 = meta(db, "page_size")?.unwrap_or_default();
@@ -474,7 +488,21 @@ impl History for SqliteHistory {
                 }
             };
             pages.iter().map(find).collect()
-        })
+        })?;
+        let old = pages.iter().zip(&found).filter_map(|(page, kept)| match kept {
+            Kept::Page(data) => Some((*page, data)),
+            _ => None,
+        });
+        self.recent.heard(life, seq, old);
+        Ok(found)
+    }
+
+    fn revision_at_once(&self, seq: Seq) -> Option<RevisionRecord> {
+        self.recent.revision(seq)
+    }
+
+    fn pages_at_once(&self, seq: Seq, pages: &[PageNo]) -> Option<Vec<Kept>> {
+        self.recent.pages(seq, pages)
     }
 
     fn changed(&self, since: Seq, until: Seq) -> Result<RoaringBitmap, HistoryError> {
@@ -563,6 +591,7 @@ impl History for SqliteHistory {
             )?;
         }
         db.commit()?;
+        self.recent.forget_before(Seq(oldest_kept as u64));
         if gone > 0 {
             let mut vacuum = writer.prepare_cached("PRAGMA incremental_vacuum(512)")?;
             let mut rows = vacuum.query([])?;

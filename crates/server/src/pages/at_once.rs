@@ -1,14 +1,13 @@
-//! Small answers of the current revision, whose pages the system has in memory: read on the thread that asks, and sent whole.
-//! They are most of what a replica asks for.
+//! Small answers whose pages the system or this process has in memory: read on the thread that asks, and sent whole. They are most
+//! of what a replica asks for.
 
-use std::io::IoSliceMut;
+use std::{cell::RefCell, io::IoSliceMut};
 
 use bytes::{Bytes, BytesMut};
-use partial_sync_core::{PageId, PageNo};
+use partial_sync_core::PageNo;
 use partial_sync_transport::wire::{PullUpdatesHeader, encode_frame, encode_page_head};
-use roaring::RoaringBitmap;
 
-use crate::{error::ServerError, follow::Snapshot};
+use crate::{error::ServerError, follow::Snapshot, history::Kept};
 
 /// Bytes of pages of the largest such answer.
 const MOST: usize = 256 << 10;
@@ -20,32 +19,103 @@ pub(super) fn most_pages(snapshot: &Snapshot, bytes: usize) -> u64 {
     (bytes.min(MOST) / snapshot.page_size().as_usize()) as u64
 }
 
-/// The answer with these pages, of which there are at most [`most_pages`]; `None` if some page is on a disk.
+/// The answer with these pages, of which there are at most [`most_pages`], and of which this is known; `None` if some page is on
+/// a disk.
 pub(super) fn answer(
     snapshot: &Snapshot,
     header: &PullUpdatesHeader,
-    ids: &RoaringBitmap,
+    pages: &[PageNo],
+    known: Vec<Kept>,
 ) -> Result<Option<Bytes>, ServerError> {
     let page_size = snapshot.page_size().as_usize();
-    let pages: Vec<PageNo> = ids.iter().filter_map(|id| PageId(id).no()).collect();
-    let mut bytes = BytesMut::with_capacity(256 + pages.len() * (page_size + HEAD));
-    encode_frame(header, &mut bytes);
-    let mut places = Vec::with_capacity(pages.len());
-    for page in &pages {
-        encode_page_head(u64::from(page.id().0), page_size, &mut bytes);
-        places.push(bytes.len());
-        bytes.resize(bytes.len() + page_size, 0);
+    let mut heads = BytesMut::with_capacity(256 + pages.len() * HEAD);
+    encode_frame(header, &mut heads);
+    let header = heads.split();
+    let mut ends = Vec::with_capacity(pages.len());
+    for page in pages {
+        encode_page_head(u64::from(page.id().0), page_size, &mut heads);
+        ends.push(heads.len());
     }
-    let (mut rest, mut before) = (&mut bytes[..], 0);
-    let mut to: Vec<IoSliceMut<'_>> = Vec::with_capacity(pages.len());
-    for place in places {
-        let (page, after) = rest.split_at_mut(place - before).1.split_at_mut(page_size);
-        to.push(IoSliceMut::new(page));
-        (rest, before) = (after, place + page_size);
+    let mut answer = Buffer::of(header.len() + heads.len() + pages.len() * page_size);
+    let (first, mut rest) = answer.bytes().split_at_mut(header.len());
+    first.copy_from_slice(&header);
+    let (mut unchanged, mut to) = (Vec::with_capacity(pages.len()), Vec::with_capacity(pages.len()));
+    let mut start = 0;
+    for ((page, known), end) in pages.iter().zip(known).zip(ends) {
+        let (head, after) = rest.split_at_mut(end - start);
+        head.copy_from_slice(&heads[start..end]);
+        let (place, after) = after.split_at_mut(page_size);
+        match known {
+            Kept::Page(data) if data.len() == page_size => place.copy_from_slice(&data),
+            Kept::Unchanged => {
+                unchanged.push(*page);
+                to.push(IoSliceMut::new(place));
+            }
+            _ => return Ok(None),
+        }
+        (rest, start) = (after, end);
     }
-    if !snapshot.read_at_once(&pages, &mut to)? {
+    if !snapshot.read_at_once(&unchanged, &mut to)? {
         return Ok(None);
     }
     snapshot.check_read()?;
-    Ok(Some(bytes.freeze()))
+    Ok(Some(Bytes::from_owner(answer)))
+}
+
+/// Buffers that are kept for the next large answers of a thread.
+const SPARE: usize = 4;
+/// Smaller ones are not worth it.
+const LARGE: usize = 32 << 10;
+
+thread_local! {
+    static SPARES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The bytes of an answer, all of which its maker writes. Those of a large one were another's, and are neither cleared nor given
+/// back to the system in between.
+struct Buffer {
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+impl Buffer {
+    fn of(len: usize) -> Self {
+        let fits = |spare: &Vec<u8>| (len..=len + len / 4).contains(&spare.len());
+        let spare = match len {
+            LARGE.. => SPARES.with_borrow_mut(|spares| {
+                let found = spares.iter().position(fits)?;
+                Some(spares.swap_remove(found))
+            }),
+            _ => None,
+        };
+        let bytes = spare.unwrap_or_else(|| vec![0; len]);
+        Self { bytes, len }
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.len]
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if self.bytes.len() < LARGE {
+            return;
+        }
+        let bytes = std::mem::take(&mut self.bytes);
+        // A thread that is ending keeps nothing.
+        let _ = SPARES.try_with(|spares| {
+            let mut spares = spares.borrow_mut();
+            if spares.len() == SPARE {
+                spares.swap_remove(0);
+            }
+            spares.push(bytes);
+        });
+    }
 }

@@ -5,6 +5,7 @@
 //! KiB of pages.
 
 mod at_once;
+mod given;
 mod ids;
 mod in_flight;
 mod query;
@@ -15,14 +16,18 @@ mod sqlite_query;
 mod stream;
 mod turns;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use axum::{
     body::Body,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use partial_sync_core::{PageId, PageNo};
 use partial_sync_transport::{
     ApplyMode, Features, PagesRequest,
     wire::{FEATURES_HEADER, PROTOBUF, PageEncoding, PullUpdatesHeader, PullUpdatesRequest},
@@ -39,6 +44,8 @@ use crate::{
     metrics::{Metrics, Polled},
     turns::{NoTurn, Turn, Turns},
 };
+use given::Asked;
+pub use given::Given;
 pub use in_flight::InFlight;
 pub use query::{QueryError, QueryLimits, QueryRunner};
 pub use reader::RevisionReader;
@@ -62,6 +69,8 @@ pub struct PagesEndpoint {
     pub in_flight: InFlight,
     /// Everything else that blocks.
     pub read_turns: ReadTurns,
+    /// Small answers.
+    pub given: Arc<Given>,
     /// The longest long poll.
     pub longest_poll: Duration,
     /// Counters.
@@ -180,10 +189,9 @@ impl PagesEndpoint {
     ) -> Result<Option<Body>, Refusal> {
         let current = reader.current();
         let most = at_once::most_pages(&current.snapshot, self.in_flight.piece());
-        let nothing_changed = revisions.since.is_none_or(|since| since.seq == current.seq);
+        let nothing_changed = revisions.since.is_none_or(|since| since.seq == reader.at().seq);
         if request.query.is_some()
             || encoding != PageEncoding::Raw
-            || reader.at().seq != current.seq
             || !nothing_changed
             || selection::most_selected(revisions, request) > most
         {
@@ -193,10 +201,30 @@ impl PagesEndpoint {
         if let Some(have) = not_wanted(request) {
             ids -= have;
         }
-        let Some(bytes) = at_once::answer(&current.snapshot, header, &ids)? else {
-            return Ok(None);
+        let pages: Vec<PageNo> = ids.iter().filter_map(|id| PageId(id).no()).collect();
+        let count = pages.len() as u64;
+        let asked = Asked {
+            generation: current.generation,
+            seq: reader.at().seq,
+            pages,
         };
-        self.metrics.sent(ids.len(), bytes.len() as u64);
+        let bytes = match self.given.find(&asked) {
+            Some(bytes) => {
+                current.snapshot.check_read()?;
+                bytes
+            }
+            None => {
+                let Some(kept) = reader.at_once(&current, &asked.pages) else {
+                    return Ok(None);
+                };
+                let Some(bytes) = at_once::answer(&current.snapshot, header, &asked.pages, kept)? else {
+                    return Ok(None);
+                };
+                self.given.keep(asked, &bytes);
+                bytes
+            }
+        };
+        self.metrics.sent(count, bytes.len() as u64);
         let held = self.in_flight.hold(bytes.len());
         Ok(Some(in_pieces(counted(bytes, held))))
     }
@@ -207,10 +235,16 @@ fn not_wanted(request: &PagesRequest) -> Option<&RoaringBitmap> {
     request.have.as_ref().filter(|_| request.since.is_none())
 }
 
+/// What this server can do, as its answers say it.
+static FEATURES: LazyLock<HeaderValue> = LazyLock::new(|| {
+    let features = Features::ALL.to_header();
+    HeaderValue::try_from(features).expect("names of features are letters and commas")
+});
+
 fn respond(body: Body, polled: bool) -> Response {
     let headers = [
-        (CONTENT_TYPE.as_str(), PROTOBUF.to_owned()),
-        (FEATURES_HEADER, Features::ALL.to_header()),
+        (CONTENT_TYPE, HeaderValue::from_static(PROTOBUF)),
+        (HeaderName::from_static(FEATURES_HEADER), FEATURES.clone()),
     ];
     let mut answer = (StatusCode::OK, headers, body).into_response();
     if polled {

@@ -44,6 +44,18 @@ impl RevisionReader {
         self.follower.current()
     }
 
+    /// What is known of pages without waiting, where `current` is the latest state or was: [`Kept::Page`] or
+    /// [`Kept::Unchanged`], that is in its snapshot.
+    pub(super) fn at_once(&self, current: &Current, pages: &[PageNo]) -> Option<Vec<Kept>> {
+        if current.seq == self.at.seq {
+            return Some(vec![Kept::Unchanged; pages.len()]);
+        }
+        // As in `look`: the snapshot was first.
+        let kept = self.follower.history().pages_at_once(self.at.seq, pages)?;
+        let known = |kept: &Kept| matches!(kept, Kept::Page(_) | Kept::Unchanged);
+        kept.iter().all(known).then_some(kept)
+    }
+
     /// Reads pages, in the order asked.
     pub fn read(&self, pages: &[PageNo]) -> Result<Vec<Bytes>, HistoryError> {
         if pages.is_empty() {
@@ -70,10 +82,10 @@ impl RevisionReader {
         // as it was at our revision, even if the next revision is being recorded meanwhile.
         let current = self.follower.current();
         let snapshot = &current.snapshot;
-        if current.seq == self.at.seq {
-            return pages.iter().map(|page| Ok(Some(snapshot.read(*page)?))).collect();
-        }
-        let kept = self.follower.history().pages_at(self.at.seq, pages);
+        let kept = match self.at_once(&current, pages) {
+            Some(kept) => Ok(kept),
+            None => self.follower.history().pages_at(self.at.seq, pages),
+        };
         // Before its outcome: after the end, the same numbers are other revisions.
         self.follower.check_open()?;
         let one = |(page, kept): (&PageNo, Kept)| {

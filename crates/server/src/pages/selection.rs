@@ -43,17 +43,13 @@ pub(super) async fn resolve(
     waiting: Option<&Waiting<'_>>,
 ) -> Result<Revisions, Refusal> {
     let mut changes = follower.subscribe();
-    let mut current = match (follower.refresh().await, &request.revision) {
-        (Ok(current), _) => current,
-        // What was published before can be read, whatever keeps the next revision from being made.
-        (Err(error), Some(pinned)) => {
-            let known = follower.current();
-            match known.knows(pinned) && follower.check_open().is_ok() {
-                true => known,
-                false => return Err(error.into()),
-            }
+    let mut current = match &request.revision {
+        // Its revision was published before anybody could hear of it, whatever has been committed or failed since.
+        Some(_) => {
+            follower.check_open()?;
+            follower.current()
         }
-        (Err(error), None) => return Err(error.into()),
+        None => follower.refresh().await?,
     };
     let since = match &request.since {
         Some(revision) => Some(named(follower, &current, revision, turns).await?),
@@ -112,6 +108,10 @@ async fn named(
     if seq == current.seq {
         let db_size = current.snapshot.db_size();
         return Ok(RevisionRecord { seq, db_size });
+    }
+    if let Some(found) = follower.history().revision_at_once(seq) {
+        follower.check_open()?;
+        return Ok(found);
     }
     let history = Arc::clone(follower.history());
     let found = turns.run(move || history.revision(seq)).await?;

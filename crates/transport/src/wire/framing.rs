@@ -28,16 +28,18 @@ pub fn encode_frame(message: &impl Message, to: &mut BytesMut) {
 pub fn encode_page_head(page_id: u64, bytes: usize, to: &mut BytesMut) {
     const PAGE_ID: usize = 0x08;
     const PAGE: usize = 0x12;
-    let mut head = BytesMut::with_capacity(4 * VARINT_LIMIT);
-    let mut varint = |value| encode_length_delimiter(value, &mut head).expect("there is room");
+    let mut head = [0; 4 * VARINT_LIMIT];
+    let mut left = &mut head[..];
+    let mut varint = |value| encode_length_delimiter(value, &mut left).expect("there is room");
     if page_id > 0 {
         varint(PAGE_ID);
         varint(page_id as usize);
     }
     varint(PAGE);
     varint(bytes);
-    encode_length_delimiter(head.len() + bytes, to).expect("a BytesMut grows as needed");
-    to.extend_from_slice(&head);
+    let head_len = 4 * VARINT_LIMIT - left.len();
+    encode_length_delimiter(head_len + bytes, to).expect("a BytesMut grows as needed");
+    to.extend_from_slice(&head[..head_len]);
 }
 
 /// Cuts a stream into messages. Feed it chunks with [`push`](Self::push), take messages with [`next`](Self::next)

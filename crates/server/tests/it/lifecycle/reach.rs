@@ -15,7 +15,8 @@ use partial_sync_server::{
 };
 use partial_sync_transport::{HttpClient, http::HttpRequest};
 
-use crate::pages::support::{TestDb, insert, shell};
+use super::live::{Live, is_expired};
+use crate::pages::support::{TestDb, ids, insert, shell};
 
 #[tokio::test]
 async fn v19_the_metric_says_how_far_back_a_full_history_reaches() {
@@ -69,4 +70,31 @@ async fn v19_the_metric_says_how_far_back_a_full_history_reaches() {
     };
     assert!(!history.prune(&aged, 1_545_000).unwrap().early);
     assert!(history.prune(&full, 1_600_000).unwrap().early);
+}
+
+/// What is in memory goes with its revision: the small answers that were given, and which pages the last revisions changed.
+#[tokio::test]
+async fn v22_an_answer_that_was_given_is_not_given_again_when_its_revision_is_let_go_of() {
+    let db = TestDb::new();
+    insert(&db.open(), 1, 100);
+    let server = Live::start(&db).await;
+    let old = server.latest().await;
+    insert(&db.open(), 101, 100);
+    let new = server.latest().await;
+    for _ in 0..2 {
+        for id in 0..old.size {
+            let found = server.at(&old.revision, ids([id])).await.unwrap();
+            assert!(found.pages[&id] == old.pages[&id], "{id}");
+        }
+    }
+    let none = Retention {
+        bytes: 0,
+        ..Retention::default()
+    };
+    server.0.prune(none).await.unwrap();
+    for id in 0..old.size {
+        is_expired(server.at(&old.revision, ids([id])).await);
+    }
+    assert!(server.at(&new.revision, ids(0..new.size)).await.unwrap() == new);
+    server.stop().await;
 }

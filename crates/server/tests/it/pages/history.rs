@@ -93,6 +93,10 @@ fn check(history: &dyn History, states: &[State], oldest_kept: usize) {
             };
             assert_eq!(found, states[at].pages[index], "page {} at {at}", index + 1);
         }
+        // All of it was asked for now.
+        if history.revision_at_once(seq(at)).is_some() {
+            assert!(history.pages_at_once(seq(at), &pages).is_some(), "at {at}");
+        }
         for later in at..=latest {
             let differ = |index: &usize| {
                 (at..later).any(|n| states[n].pages.get(*index) != states[n + 1].pages.get(*index))
@@ -104,6 +108,31 @@ fn check(history: &dyn History, states: &[State], oldest_kept: usize) {
                 .into_iter()
                 .collect();
             assert_eq!(changed, wanted, "between {at} and {later}");
+        }
+    }
+}
+
+/// What is told at once, page by page, is what the model has, and is not told of what was let go of.
+fn check_at_once(history: &dyn History, states: &[State], oldest_kept: usize) {
+    let latest = states.last().unwrap();
+    for (at, state) in states.iter().enumerate() {
+        let seq = Seq(at as u64 + 1);
+        let Some(record) = history.revision_at_once(seq) else {
+            assert_eq!(history.pages_at_once(seq, &[]), None);
+            continue;
+        };
+        assert!(at >= oldest_kept, "{at} of {oldest_kept}");
+        let db_size = PageCount(state.pages.len() as u32);
+        assert_eq!(record, RevisionRecord { seq, db_size });
+        for (index, page) in state.pages.iter().enumerate() {
+            match history.pages_at_once(seq, &[no(index)]).as_deref() {
+                None => {}
+                Some([Kept::Page(kept)]) => assert_eq!(kept, page, "page {} at {at}", index + 1),
+                Some([Kept::Unchanged]) => {
+                    assert_eq!(&latest.pages[index], page, "page {} at {at}", index + 1);
+                }
+                other => panic!("{other:?}"),
+            }
         }
     }
 }
@@ -190,6 +219,11 @@ proptest! {
                 Op::Reopen => history = SqliteHistory::open(&path).unwrap(),
             }
             prop_assert_eq!(history.size().unwrap().revisions, (states.len() - oldest_kept) as u64);
+            check_at_once(&history, &states, oldest_kept);
+            let asked = random.usize(oldest_kept..states.len());
+            let pages: Vec<PageNo> = (0..states[asked].pages.len()).filter(|_| random.bool()).map(no).collect();
+            history.pages_at(Seq(asked as u64 + 1), &pages).unwrap();
+            check_at_once(&history, &states, oldest_kept);
         }
         check(&history, &states, oldest_kept);
     }
