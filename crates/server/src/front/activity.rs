@@ -52,16 +52,13 @@ pub(crate) struct Activity {
 }
 
 /// What counts against closing a connection to make room. The least goes first: idle ones, then those that only wait for a
-/// commit, then those whose clients neither send the rest of a request nor take the rest of an answer. One that has been idle for
-/// less than a second is the last: its request may be on its way.
+/// commit, then those whose clients neither send the rest of a request nor take the rest of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Worth {
     /// No request is under way: whether one was let in ever, whether the rest of an answer is still on its way, since when.
     Idle(bool, bool, Instant),
     Polls(Instant),
     Slow(Instant),
-    /// As `Idle`.
-    Fresh(bool, bool, Instant),
 }
 
 #[derive(Debug)]
@@ -157,11 +154,7 @@ impl Activity {
         let state = self.state.lock();
         if state.answers.is_empty() {
             let sending = state.stalled_since.is_some();
-            let worth = match state.idle_since.elapsed() < SLOW {
-                true => Worth::Fresh,
-                false => Worth::Idle,
-            };
-            return Some(worth(state.known, sending, state.idle_since));
+            return Some(Worth::Idle(state.known, sending, state.idle_since));
         }
         if state.working > 0 {
             return None;
