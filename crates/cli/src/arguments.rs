@@ -1,11 +1,14 @@
 //! The command line as clap reads it. Names and defaults here are what users type: they do not change.
 
+pub(crate) mod admin;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{config::tuning::Tuning, log::Format, units};
+use admin::Admin;
 
 /// Open and use a remote SQLite database without downloading it.
 #[derive(Debug, Parser)]
@@ -47,6 +50,12 @@ pub(crate) enum Command {
     /// Make keys and tokens for `serve`, and look into tokens
     #[command(subcommand)]
     Token(Token),
+    /// Administer a server that was started with --admin-listen
+    Admin(Admin),
+    /// Write one state of a database into a file, while others write to it
+    Backup(Backup),
+    /// Put a backup in the place of a database, which a server may have open
+    Restore(Restore),
     /// Print what a shell needs to complete these commands
     Completions(Completions),
     /// Write the manual pages
@@ -199,6 +208,14 @@ pub(crate) struct Serve {
     /// Tell the log of each request: method, path, database, status, bytes, time, caller and address, and no secret
     #[arg(long)]
     pub log_requests: bool,
+    /// Address to listen on for administration (`partial-sync admin`), with tokens of its own
+    #[arg(long, value_name = "ADDR")]
+    pub admin_listen: Option<String>,
+    /// Let administer who sends a token of this file, which has the form of that of --auth-token-file; with a `read-only` one, only
+    /// look. SIGHUP reads it again. In the environment: PARTIAL_SYNC_ADMIN_TOKEN_FILE, or a token itself in
+    /// PARTIAL_SYNC_ADMIN_TOKEN
+    #[arg(long, value_name = "FILE", requires = "admin_listen")]
+    pub admin_token_file: Option<PathBuf>,
     #[arg(skip)]
     pub configured: Configured,
 }
@@ -244,6 +261,53 @@ pub(crate) struct Remote {
     /// Longest wait for the remote
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::duration)]
     pub timeout: Duration,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Backup {
+    /// The url of the database, or its file, also one that a server has open
+    pub source: String,
+    /// The file to write
+    pub output: PathBuf,
+    /// The revision to write, if it is still kept; without it, the latest. Only of a url
+    #[arg(long, value_name = "REVISION")]
+    pub revision: Option<String>,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub force: bool,
+    /// Do not check the file when it is written (`PRAGMA quick_check`)
+    #[arg(long)]
+    pub no_check: bool,
+    /// The bearer token, which others on this machine can read here; better is PARTIAL_SYNC_AUTH_TOKEN in the environment, or
+    /// a file. One that may only read is enough
+    #[arg(long, value_name = "TOKEN")]
+    pub auth_token: Option<String>,
+    /// A file with the bearer token. In the environment: PARTIAL_SYNC_AUTH_TOKEN_FILE
+    #[arg(long, value_name = "FILE", conflicts_with = "auth_token")]
+    pub auth_token_file: Option<PathBuf>,
+    /// Longest silence of the server
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::duration)]
+    pub timeout: Duration,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Restore {
+    /// The backup: a whole SQLite database
+    pub backup: PathBuf,
+    /// The database file to replace, or to make
+    pub database: PathBuf,
+    /// Do not ask before it is replaced
+    #[arg(long)]
+    pub yes: bool,
+    /// Longest wait for the server that has the database open
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::duration)]
+    pub timeout: Duration,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// How a replica that is not here yet is made. With none of these, it is downloaded as a whole.

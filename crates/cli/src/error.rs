@@ -58,6 +58,69 @@ pub(crate) enum CliError {
         /// What is wrong, with the key and what to do.
         problem: String,
     },
+    /// The pages of a backup could not be had.
+    #[error("nothing was written: {}", .0.message)]
+    Backup(#[source] partial_sync_transport::RemoteError),
+    /// A file that is not overwritten without being told to.
+    #[error("{} is there already: give another name, or --force to replace it", .0.display())]
+    BackupExists(PathBuf),
+    /// A file that is in use.
+    #[error(
+        "{} is a database and not a backup, as there are files of it beside it: give another name, or see `partial-sync restore`",
+        .0.display()
+    )]
+    IsDatabase(PathBuf),
+    /// What was written is not a database.
+    #[error(
+        "nothing was written, because the copy is not a sound database: {0}; --no-check writes it all the same"
+    )]
+    BadBackup(String),
+    /// A text that no server gives out.
+    #[error("{0:?} is not a revision: `partial-sync admin revisions NAME` lists those that are kept")]
+    NoRevision(String),
+    /// A file knows no revisions.
+    #[error("--revision needs the url of a server that serves the database: revisions are not in its file")]
+    NeedsServer,
+    /// A file to copy could not be read.
+    #[error("{} cannot be read as a SQLite database: give its file, or the url of the server that serves it", path.display())]
+    Source {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's error.
+        source: rusqlite::Error,
+    },
+    /// Somebody pressed Ctrl-C.
+    #[error("interrupted; nothing was written")]
+    Interrupted,
+    /// A server could not be asked to do something.
+    #[error("the server's administration could not be reached")]
+    Admin(#[source] partial_sync_transport::RemoteError),
+    /// It refused.
+    #[error("{message} ({code})")]
+    Refused {
+        /// Its code.
+        code: String,
+        /// What it said.
+        message: String,
+    },
+    /// What answers is something else.
+    #[error(
+        "what answers there, with status {status}, is not the administration of a server: give --url what `serve` printed \
+         after `administration on`"
+    )]
+    NotAdmin {
+        /// The status of HTTP.
+        status: u16,
+    },
+    /// Nothing says who asks.
+    #[error(
+        "give the token for administration by --admin-token-file FILE, or in the environment variable \
+         PARTIAL_SYNC_ADMIN_TOKEN or PARTIAL_SYNC_ADMIN_TOKEN_FILE"
+    )]
+    NoAdminToken,
+    /// Something that cannot be undone.
+    #[error("nothing was done: give --yes to do it without being asked")]
+    NotConfirmed,
     /// There is no replica, and nothing says of what to make one.
     #[error("there is no replica at {}; give the remote with --url to make one", .0.display())]
     NoReplica(PathBuf),
@@ -90,6 +153,11 @@ impl CliError {
         match self {
             Self::NoReplica(_)
             | Self::NoSigningKey
+            | Self::NoAdminToken
+            | Self::NotConfirmed
+            | Self::BackupExists(_)
+            | Self::IsDatabase(_)
+            | Self::NeedsServer
             | Self::EmptyVariable(_)
             | Self::TwoVariables(..)
             | Self::Config { .. }

@@ -4,10 +4,13 @@
 //! command failed, 2 when it was called wrongly. Everything else is in a file per command.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod arguments;
+mod backup;
 mod changes;
 mod completions;
 mod config;
+mod confirm;
 mod error;
 mod hydrate;
 mod inspect;
@@ -16,6 +19,7 @@ mod log;
 mod picture;
 mod query;
 mod replica;
+mod restore;
 mod rows;
 mod secret;
 mod serve;
@@ -71,5 +75,8 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Token(command) => token::run(command),
         Command::Completions(arguments) => completions::print(&arguments),
         Command::Man(arguments) => completions::write_manual(arguments),
+        Command::Admin(arguments) => admin::run(arguments),
+        Command::Backup(arguments) => backup::run(&arguments),
+        Command::Restore(arguments) => restore::run(&arguments),
     }
 }

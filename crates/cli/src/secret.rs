@@ -6,6 +6,8 @@
 //! | `PARTIAL_SYNC_AUTH_TOKEN_FILE` | `--auth-token-file` | the path of a file with it; for `serve`, with as many as there are |
 //! | `PARTIAL_SYNC_AUTH_JWT_KEY` | | what a key file would have in it, for `serve` |
 //! | `PARTIAL_SYNC_AUTH_JWT_KEY_FILE` | `--auth-jwt-key` | the path of a key file or folder, for `serve` |
+//! | `PARTIAL_SYNC_ADMIN_TOKEN` | | a token for administration |
+//! | `PARTIAL_SYNC_ADMIN_TOKEN_FILE` | `--admin-token-file` | the path of a file with it; for `serve`, with as many as there are |
 //! | `PARTIAL_SYNC_SIGNING_KEY` | | what the file of `token create --key` would have in it |
 //!
 //! A flag takes the place of its variable. Nothing here repeats a secret.
@@ -18,18 +20,23 @@ pub(crate) const TOKEN: &str = "PARTIAL_SYNC_AUTH_TOKEN";
 pub(crate) const TOKEN_FILE: &str = "PARTIAL_SYNC_AUTH_TOKEN_FILE";
 pub(crate) const JWT_KEY: &str = "PARTIAL_SYNC_AUTH_JWT_KEY";
 pub(crate) const JWT_KEY_FILE: &str = "PARTIAL_SYNC_AUTH_JWT_KEY_FILE";
+pub(crate) const ADMIN_TOKEN: &str = "PARTIAL_SYNC_ADMIN_TOKEN";
+pub(crate) const ADMIN_TOKEN_FILE: &str = "PARTIAL_SYNC_ADMIN_TOKEN_FILE";
+const ADMIN_TOKEN_FLAG: &str = "admin-token-file";
 pub(crate) const SIGNING_KEY: &str = "PARTIAL_SYNC_SIGNING_KEY";
 
 /// The flags that say whom a server lets in, and the variables whose place they take.
-pub(crate) const OF_FLAGS: [(&str, &[&str]); 3] = [
+pub(crate) const OF_FLAGS: [(&str, &[&str]); 4] = [
     ("auth-token", &[TOKEN]),
     ("auth-token-file", &[TOKEN_FILE]),
     ("auth-jwt-key", &[JWT_KEY, JWT_KEY_FILE]),
+    (ADMIN_TOKEN_FLAG, &[ADMIN_TOKEN_FILE]),
 ];
 
 /// A variable that is set and says whom a server lets in.
 pub(crate) fn of_server() -> Option<&'static str> {
-    let mut names = OF_FLAGS.iter().flat_map(|(_, names)| names.iter().copied());
+    let flags = OF_FLAGS.iter().filter(|(flag, _)| *flag != ADMIN_TOKEN_FLAG);
+    let mut names = flags.flat_map(|(_, names)| names.iter().copied());
     names.find(|name| std::env::var_os(name).is_some())
 }
 
@@ -50,11 +57,16 @@ pub(crate) fn variable(name: &'static str) -> Result<Option<String>, CliError> {
 
 /// The token that a client sends. A remote may ask for none, so an empty variable is as good as none.
 pub(crate) fn token(remote: &Remote) -> Result<Option<String>, CliError> {
-    if let Some(token) = &remote.auth_token {
+    token_of(remote.auth_token.as_deref(), remote.auth_token_file.as_deref())
+}
+
+/// The same, of these flags.
+pub(crate) fn token_of(token: Option<&str>, file: Option<&Path>) -> Result<Option<String>, CliError> {
+    if let Some(token) = token {
         eprintln!("warning: {IS_SEEN}");
-        return Ok(Some(token.clone()));
+        return Ok(Some(token.to_owned()));
     }
-    if let Some(path) = &remote.auth_token_file {
+    if let Some(path) = file {
         return in_file(path).map(Some);
     }
     let variable = |name| match variable(name) {
@@ -66,6 +78,19 @@ pub(crate) fn token(remote: &Remote) -> Result<Option<String>, CliError> {
         (Some(token), None) => one(&token, TOKEN).map(Some),
         (None, Some(path)) => in_file(Path::new(&path)).map(Some),
         (None, None) => Ok(None),
+    }
+}
+
+/// The token that `admin` sends.
+pub(crate) fn admin_token(file: Option<&Path>) -> Result<String, CliError> {
+    if let Some(path) = file {
+        return in_file(path);
+    }
+    match (variable(ADMIN_TOKEN)?, variable(ADMIN_TOKEN_FILE)?) {
+        (Some(_), Some(_)) => Err(CliError::TwoVariables(ADMIN_TOKEN, ADMIN_TOKEN_FILE)),
+        (Some(token), None) => one(&token, ADMIN_TOKEN),
+        (None, Some(path)) => in_file(Path::new(&path)),
+        (None, None) => Err(CliError::NoAdminToken),
     }
 }
 

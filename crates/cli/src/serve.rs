@@ -3,7 +3,7 @@
 use std::{io::Write, path::PathBuf, time::Duration};
 
 use partial_sync_server::{
-    Retention, Server, ServerBuilder,
+    Admin, Retention, Server, ServerBuilder,
     access::{Access, Authenticator},
     auth::{AnyOf, Jwt, StaticToken},
     hrana::{Hrana, HranaOptions},
@@ -38,6 +38,9 @@ pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
         }
         let mut out = std::io::stdout();
         writeln!(out, "listening on {}", server.url())?;
+        if let Some(url) = server.admin_url() {
+            writeln!(out, "administration on {url}")?;
+        }
         out.flush()?;
         let mut tidy = tokio::time::interval(TIDY_EVERY);
         loop {
@@ -67,7 +70,8 @@ pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
 impl Serve {
     /// What is usable and not as it should be.
     fn warnings(&self) -> impl Iterator<Item = String> {
-        let secrets = [&self.auth_token_file, &self.tls_key].into_iter().flatten();
+        let secrets = [&self.auth_token_file, &self.admin_token_file, &self.tls_key];
+        let secrets = secrets.into_iter().flatten();
         let open = secrets.filter(|path| std::fs::metadata(path).is_ok_and(|file| others_can_read(&file)));
         let open =
             open.map(|path| format!("everybody on this machine can read {}: chmod o-r", path.display()));
@@ -131,6 +135,28 @@ fn let_in(
     Ok(server)
 }
 
+/// Who may administer, and where.
+fn administer(
+    server: ServerBuilder,
+    listen: Option<String>,
+    token_file: Option<PathBuf>,
+) -> Result<ServerBuilder, CliError> {
+    let Some(listen) = listen else { return Ok(server) };
+    let mut admin = Admin::listen(listen);
+    if let Some(token) = secret::variable(secret::ADMIN_TOKEN)? {
+        let token = secret::one(&token, secret::ADMIN_TOKEN)?;
+        admin = admin.authenticator(StaticToken::new(token, Access::Full));
+    }
+    let token_file = match token_file {
+        Some(path) => Some(path),
+        None => secret::variable(secret::ADMIN_TOKEN_FILE)?.map(PathBuf::from),
+    };
+    if let Some(path) = token_file {
+        admin = admin.token_file(path);
+    }
+    Ok(server.admin(admin))
+}
+
 fn builder(arguments: Serve) -> Result<ServerBuilder, CliError> {
     if arguments.allow_unauthenticated
         && let Some(name) = secret::of_server()
@@ -169,6 +195,7 @@ fn builder(arguments: Serve) -> Result<ServerBuilder, CliError> {
         arguments.auth_token_file,
         arguments.auth_jwt_key,
     )?;
+    server = administer(server, arguments.admin_listen, arguments.admin_token_file)?;
     if let (Some(certificate), Some(key)) = (arguments.tls_cert, arguments.tls_key) {
         server = server.tls(certificate, key);
     }

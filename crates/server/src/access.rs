@@ -187,6 +187,11 @@ pub trait SqlEndpoint: Send + Sync {
         Box::pin(std::future::ready(()))
     }
 
+    /// Interrupts what runs for these callers, and rolls back and closes what they have open, in all databases.
+    fn end_of(&self, _callers: Vec<CallerId>) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// How many interactive connections (batons) are open, for `/metrics`.
     fn open_batons(&self) -> usize;
 

@@ -12,7 +12,7 @@
 //! Not an `axum::Router`: which path is left to route depends on the databases that exist (a `v2.db` may be one), and a
 //! token is checked before anything is said not to exist. Written with one, this was longer.
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Json,
@@ -35,7 +35,7 @@ use crate::{
     error::{HistoryError, ServerError},
     follow::FollowerState,
     front::{
-        Activity, BadBody, Bodies, Connections, From, Refused, Requests, TooMany, UnderWay, Visitors,
+        BadBody, Bodies, Connections, From, Kicks, Peer, Refused, Requests, TooMany, UnderWay, Visitors,
         check_content_type, descriptors_allowed, throw_away, until_sent,
     },
     limits::Limits,
@@ -44,17 +44,9 @@ use crate::{
     ready::{comparing, problems},
     reload::Reload,
     request_log::{Known, RequestLog},
+    serve::Answers,
     system,
 };
-
-/// Where a request came from.
-#[derive(Clone, Debug)]
-pub(crate) struct Peer {
-    /// The client's address.
-    pub address: IpAddr,
-    /// The connection.
-    pub activity: Arc<Activity>,
-}
 
 /// Everything that an answer may need.
 pub(crate) struct App {
@@ -74,6 +66,8 @@ pub(crate) struct App {
     pub connections: Arc<Connections>,
     /// The requests under way.
     pub requests: Arc<Requests>,
+    /// Those for pages, which can be ended.
+    pub kicks: Arc<Kicks>,
     /// Reads bodies.
     pub bodies: Bodies,
     /// Which names and which web pages are answered.
@@ -82,9 +76,12 @@ pub(crate) struct App {
     pub request_log: Option<Arc<RequestLog>>,
 }
 
-impl App {
-    /// Answers one request.
-    pub(crate) async fn answer(&self, mut request: Request<Body>) -> Response {
+impl Answers for App {
+    fn connections(&self) -> &Arc<Connections> {
+        &self.connections
+    }
+
+    async fn answer(&self, mut request: Request<Body>) -> Response {
         let Some(log) = &self.request_log else {
             return self.answer_visitor(request).await;
         };
@@ -94,6 +91,12 @@ impl App {
         line.follow(answer)
     }
 
+    fn panicked(&self) -> Response {
+        panicked()
+    }
+}
+
+impl App {
     async fn answer_visitor(&self, request: Request<Body>) -> Response {
         match self.visitors.check(&request) {
             Ok(From::Here) => self.route(request).await,
@@ -214,14 +217,22 @@ impl App {
         // What is made of it takes as much.
         let counted = body.clone();
         let answer = match endpoint {
-            Endpoint::Pages => match self
-                .pages
-                .answer(database.follower(), caller, body, &under_way)
-                .await
-            {
-                Ok(answer) => self.judge_again(answer, reloads, name, &parts),
-                Err(refusal) => refusal.into_response(),
-            },
+            Endpoint::Pages => {
+                let connection = parts
+                    .extensions
+                    .get::<Peer>()
+                    .map(|peer| Arc::clone(&peer.activity));
+                let mut kickable =
+                    self.kicks
+                        .enter(caller.id, Arc::clone(&database.handle().name), connection);
+                tokio::select! {
+                    answer = self.pages.answer(database.follower(), caller, body, &under_way) => match answer {
+                        Ok(answer) => kickable.watch(self.judge_again(answer, reloads, name, &parts)),
+                        Err(refusal) => refusal.into_response(),
+                    },
+                    () = kickable.ended() => kicked(),
+                }
+            }
             _ => self.answer_sql(&database, caller, parts, rest, body).await,
         };
         drop((counted, working));
@@ -397,7 +408,7 @@ fn authorization(headers: &HeaderMap) -> Option<&str> {
     headers.get(AUTHORIZATION)?.to_str().ok()
 }
 
-fn refuse(denied: &Denied) -> Response {
+pub(crate) fn refuse(denied: &Denied) -> Response {
     let status = denied.status();
     let code = if status == StatusCode::FORBIDDEN {
         "FORBIDDEN"
@@ -412,12 +423,12 @@ fn refuse(denied: &Denied) -> Response {
     answer
 }
 
-fn turn_away((status, code, message): Refused, body: Body) -> Response {
+pub(crate) fn turn_away((status, code, message): Refused, body: Body) -> Response {
     throw_away(body);
     error(status, code, message)
 }
 
-fn too_many(which: TooMany) -> Box<Response> {
+pub(crate) fn too_many(which: TooMany) -> Box<Response> {
     let mut answer = match which {
         TooMany::OfCaller => error(
             StatusCode::TOO_MANY_REQUESTS,
@@ -432,11 +443,19 @@ fn too_many(which: TooMany) -> Box<Response> {
     Box::new(answer)
 }
 
+fn kicked() -> Response {
+    error(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "KICKED",
+        "the request was ended by the server's administrator: ask again",
+    )
+}
+
 fn busy(message: &str) -> Response {
     error(StatusCode::SERVICE_UNAVAILABLE, "BUSY", message)
 }
 
-fn bad_body(bad: &BadBody) -> Response {
+pub(crate) fn bad_body(bad: &BadBody) -> Response {
     match bad {
         BadBody::TooLarge(limit) => error(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -501,6 +520,6 @@ pub(crate) fn panicked() -> Response {
     )
 }
 
-fn error(status: StatusCode, code: &str, message: &str) -> Response {
+pub(crate) fn error(status: StatusCode, code: &str, message: &str) -> Response {
     (status, Json(json!({ "code": code, "message": message }))).into_response()
 }

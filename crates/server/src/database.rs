@@ -21,9 +21,11 @@ use crate::{
     access::{CommitListener, DatabaseHandle, SqlEndpoint},
     clock::Clock,
     error::{HistoryError, ServerError},
-    follow::{Follower, Place, SourceFiles},
+    follow::{Follower, Place, SourceFiles, close_unused_descriptors},
     history::{History, HistorySize, Retention, SqliteHistory},
     lock::DatabaseLock,
+    new_file::sync_folder_of,
+    restoring,
 };
 
 /// How often a database is looked at for commits of other programs.
@@ -91,6 +93,7 @@ impl Database {
     ) -> Result<Arc<Self>, ServerError> {
         let (history, clock) = (Arc::clone(&opener.history), opener.clock.clone());
         let open = move || {
+            restoring::finish(&path)?;
             let files = SourceFiles::open(&path)?;
             let lock = match DatabaseLock::take(&path) {
                 Ok(lock) => Some(lock),
@@ -159,6 +162,11 @@ impl Database {
         is_good(&self.follower)
     }
 
+    /// Whether its place is to be taken by another one. Looked for now and then, not with every request.
+    pub(crate) fn has_to_go(&self) -> bool {
+        !self.is_good() || restoring::waiting(self.follower.files().path()).is_some()
+    }
+
     /// Somebody asks for it.
     pub(crate) fn touch(&self) {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -209,6 +217,15 @@ impl Database {
         let follower = Arc::clone(&self.follower);
         let ended = tokio::task::spawn_blocking(move || {
             let files = follower.files();
+            if let Some(staged) = restoring::waiting(files.path()) {
+                forget(&follower);
+                // For another program that opens it before the new one has its name.
+                if let Err(error) = files.fold() {
+                    tracing::debug!(path = %files.path().display(), %error, "the file that is replaced stays as it is");
+                }
+                restoring::complete(files.path(), &staged)?;
+                return Ok(true);
+            }
             match files.place() {
                 Place::Same if follower.history().is_in_place() => {}
                 // The same file, but its history was taken away.
@@ -228,6 +245,35 @@ impl Database {
             self.unlock();
         }
         Ok(ended)
+    }
+
+    /// Ends it, and removes its files. Fails while another program has it open, and then nothing of it is lost; it has ended all
+    /// the same, and is opened again by who asks for it.
+    pub(crate) async fn delete(self: &Arc<Self>, sql: &dyn SqlEndpoint) -> Result<(), ServerError> {
+        self.follower.end().await;
+        self.unwatch().await;
+        sql.release(&self.handle).await;
+        let this = Arc::clone(self);
+        let deleted = tokio::task::spawn_blocking(move || {
+            let files = this.follower.files();
+            files.fold()?;
+            // What is killed from here on is the database without revisions, until it has no name.
+            this.follower.history().remove()?;
+            let path = files.path();
+            let io = |source| ServerError::Io {
+                operation: "removed",
+                path: path.as_ref().clone(),
+                source,
+            };
+            sync_folder_of(path).map_err(io)?;
+            std::fs::remove_file(path.as_path()).map_err(io)?;
+            sync_folder_of(path).map_err(io)?;
+            tracing::info!(path = %path.display(), "deleted");
+            this.unlock();
+            close_unused_descriptors();
+            Ok(())
+        });
+        deleted.await.map_err(|_| ServerError::Stopping)?
     }
 
     /// Lets another server serve it.
@@ -275,9 +321,9 @@ async fn watch(database: Weak<Database>, opener: Arc<Opener>) -> Looked {
         let Some(database) = database.upgrade() else {
             return Looked::Closed;
         };
-        if !database.is_good() {
+        if database.has_to_go() {
             let path = &database.handle.path;
-            tracing::warn!(path = %path.display(), "the database was moved, removed or replaced");
+            tracing::warn!(path = %path.display(), "the database was moved, removed, replaced or restored");
             return Looked::Ended;
         }
         let follower = &database.follower;

@@ -3,6 +3,8 @@
 //!
 //! A name is checked before it becomes part of a path. Nothing here answers requests.
 
+mod making;
+
 use std::{
     collections::HashMap,
     fs::File,
@@ -136,10 +138,7 @@ impl Databases {
         let Some(path) = self.file(name) else {
             return Ok(None);
         };
-        let slot = match &mut *self.slots.lock() {
-            Some(slots) => Arc::clone(slots.entry(name.to_owned()).or_default()),
-            None => return Err(ServerError::Stopping),
-        };
+        let slot = self.slot(name)?;
         if let Some(database) = slot.good() {
             return Ok(Some(database));
         }
@@ -159,6 +158,8 @@ impl Databases {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         let database = match self.open(&slot, name, &path).await {
+            // It was deleted while this waited for its turn.
+            Err(ServerError::Missing { .. }) if !self.has(name) => return Ok(None),
             Err(error) if descriptors_are_short() => {
                 let fewer = self.opened().len() / 2;
                 match self.close_surplus(fewer).await {
@@ -170,6 +171,13 @@ impl Databases {
         };
         self.close_surplus(self.most_open).await;
         Ok(Some(database))
+    }
+
+    fn slot(&self, name: &str) -> Result<Arc<Slot>, ServerError> {
+        match &mut *self.slots.lock() {
+            Some(slots) => Ok(Arc::clone(slots.entry(name.to_owned()).or_default())),
+            None => Err(ServerError::Stopping),
+        }
     }
 
     async fn open(&self, slot: &Arc<Slot>, name: &str, path: &Path) -> Result<Arc<Database>, ServerError> {
@@ -251,16 +259,21 @@ impl Databases {
             if closing.await.unwrap_or(false) {
                 closed += 1;
             }
-            let mut slots = self.slots.lock();
-            // Nobody else has it or waits for its turn: who takes one from the map does so under this lock.
-            if let Some(slots) = &mut *slots
-                && Arc::strong_count(&slot) == 2
-                && slot.database.lock().is_none()
-            {
-                slots.remove(&name);
-            }
+            self.forget(&name, &slot);
         }
         closed
+    }
+
+    /// Forgets the place of a name that nobody uses.
+    fn forget(&self, name: &str, slot: &Arc<Slot>) {
+        let mut slots = self.slots.lock();
+        // Nobody else has it or waits for its turn: who takes one from the map does so under this lock.
+        if let Some(slots) = &mut *slots
+            && Arc::strong_count(slot) == 2
+            && slot.database.lock().is_none()
+        {
+            slots.remove(name);
+        }
     }
 
     fn file(&self, name: &str) -> Option<PathBuf> {
@@ -268,14 +281,9 @@ impl Databases {
             Root::File(path) => name.is_empty().then(|| path.clone()),
             Root::Memory(folder) => name.is_empty().then(|| folder.path().join("memory.db")),
             Root::Folder(folder) => {
-                let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-                let good = !name.is_empty()
-                    && name.len() <= LONGEST_NAME
-                    && !name.starts_with('.')
-                    && name.bytes().all(plain);
                 let path = folder.join(format!("{name}.db"));
                 // Not a link: it could lead out of the folder, or be a second name of a database.
-                (good && path.symlink_metadata().is_ok_and(|meta| meta.is_file())).then_some(path)
+                (is_name(name) && path.symlink_metadata().is_ok_and(|meta| meta.is_file())).then_some(path)
             }
         }
     }
@@ -336,7 +344,7 @@ impl Slot {
             .database
             .lock()
             .clone()
-            .filter(|database| !database.is_good());
+            .filter(|database| database.has_to_go());
         let Some(old) = old else { return };
         match old.retire(&*opener.sql).await {
             Ok(true) => drop(self.database.lock().take()),
@@ -371,6 +379,11 @@ impl Slot {
 fn most_in_use() -> usize {
     let allowed = descriptors_allowed().and_then(|allowed| usize::try_from(allowed).ok());
     allowed.map_or(usize::MAX, |all| (all / DESCRIPTORS_FOR_EACH).max(LEAST_IN_USE))
+}
+
+fn is_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    !name.is_empty() && name.len() <= LONGEST_NAME && !name.starts_with('.') && name.bytes().all(plain)
 }
 
 /// Whether this process cannot have as many more descriptors as a database needs.

@@ -155,6 +155,78 @@ pub enum ServerError {
         /// How many.
         most: usize,
     },
+    /// A name that no new database may have.
+    #[error("{name:?} cannot be the name of a database: {reason}")]
+    BadName {
+        /// The name.
+        name: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// There is a database, or something else, of the name of a new one.
+    #[error("there is a database {name:?} already: give another name, or delete it first")]
+    Exists {
+        /// The name.
+        name: String,
+    },
+    /// What is left of an older database would be taken for a part of the new one.
+    #[error(
+        "{path} is left of a database that is not there any more: put that one back, or remove the file if nothing of it \
+         is wanted"
+    )]
+    Leftover {
+        /// What is left.
+        path: PathBuf,
+    },
+    /// A file that is not a backup.
+    #[error("{path} cannot be restored: {reason}")]
+    BadBackup {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A server has the database open and did not put the restored one in its place.
+    #[error(
+        "nothing was restored, because {path} is being served{} by a server that did not take the new file over: is it older \
+         than this program? Stop it, restore, and start it again",
+        process.map(|id| format!(", by process {id},")).unwrap_or_default()
+    )]
+    NotTakenOver {
+        /// The database.
+        path: PathBuf,
+        /// The server's process, if it can be told.
+        process: Option<u32>,
+    },
+    /// A server of one file has no others.
+    #[error("this server serves one file, so no database can be {what}: start it with a folder")]
+    OneDatabase {
+        /// `made`, `removed`.
+        what: &'static str,
+    },
+    /// A database cannot be removed while others have it open.
+    #[error(
+        "{path} is open in another program, or a statement on it does not end: close that program, or try again later"
+    )]
+    OpenElsewhere {
+        /// The database.
+        path: PathBuf,
+    },
+    /// What is to be written would fill the disk.
+    #[error(
+        "{needed} bytes would be written and {free} are free, of which {reserve} must stay: make room on the disk"
+    )]
+    DiskFull {
+        /// What would be written.
+        needed: u64,
+        /// What may still be written, if it can be told.
+        free: u64,
+        /// [`Limits::disk_reserve`](crate::Limits::disk_reserve).
+        reserve: u64,
+    },
+    /// Who administers has to show a token, wherever the server listens.
+    #[error("administration needs a token: give one with --admin-token-file, or in PARTIAL_SYNC_ADMIN_TOKEN")]
+    AdminWithoutToken,
     /// The WAL changed under a snapshot that should have kept it as it was.
     #[error("{path}: the WAL changed while it was being read; was the file replaced? Restart the server")]
     WalMoved {
@@ -233,7 +305,25 @@ impl ServerError {
                                         a pause: try again later"
                     .to_owned()
             }
-            Self::NoSuchPage { .. } | Self::ManyInUse { .. } | Self::Stopping => self.to_string(),
+            Self::Leftover { path } => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                format!(
+                    "{name} is left of a database that is not there any more: put that one back, or remove the file if \
+                     nothing of it is wanted"
+                )
+            }
+            Self::OpenElsewhere { .. } => {
+                "the database is open in another program, or a statement on it does not end: close that program, or try \
+                 again later"
+                    .to_owned()
+            }
+            Self::NoSuchPage { .. }
+            | Self::ManyInUse { .. }
+            | Self::BadName { .. }
+            | Self::Exists { .. }
+            | Self::OneDatabase { .. }
+            | Self::DiskFull { .. }
+            | Self::Stopping => self.to_string(),
             Self::History(error) => error.for_clients(),
             _ => SEE_LOG.to_owned(),
         }

@@ -12,7 +12,9 @@ use partial_sync_transport::{
 };
 use tokio::sync::watch;
 
-use crate::{app::App, clock::Clock, database::Database, error::ServerError, history::Retention};
+use crate::{
+    app::App, clock::Clock, database::Database, error::ServerError, history::Retention, serve::Answers as _,
+};
 
 /// A server of one file, made by [`ServerBuilder::in_process`](crate::ServerBuilder::in_process). It answers what is sent
 /// through it as an [`HttpClient`], whatever the host in the url. Dropping it without [`close`](Self::close) is a kill.

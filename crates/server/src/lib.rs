@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+mod admin;
 mod app;
 pub mod auth;
 mod clock;
@@ -19,10 +20,12 @@ mod in_process;
 mod limits;
 mod lock;
 mod metrics;
+mod new_file;
 pub mod pages;
 mod ready;
 mod reload;
 mod request_log;
+mod restoring;
 mod serve;
 mod server;
 mod system;
@@ -46,10 +49,13 @@ pub fn give_back_free_blocks() {
     partial_sync_vfs::sqlite::memory::give_back_free_blocks();
 }
 
+pub use admin::Admin;
 pub use clock::Clock;
 pub use error::{HistoryError, ServerError};
 pub use front::raise_descriptor_limit;
 pub use history::Retention;
 pub use in_process::InProcess;
 pub use limits::Limits;
+pub use new_file::NewFile;
+pub use restoring::{Restored, restore};
 pub use server::{Server, ServerBuilder, ServerHandle};

@@ -8,6 +8,7 @@ use std::sync::{
 use parking_lot::Mutex;
 
 use crate::{
+    access::{Authenticator as _, Caller, Denied},
     credentials::Credentials,
     error::ServerError,
     metrics::{Metrics, Reloaded},
@@ -18,6 +19,8 @@ use crate::{
 pub(crate) struct Reload {
     /// Decides who may do what.
     pub credentials: Credentials,
+    /// Decides who may administer.
+    admin: Option<Credentials>,
     tls: Option<Arc<Tls>>,
     count: AtomicU64,
     metrics: Arc<Metrics>,
@@ -26,9 +29,15 @@ pub(crate) struct Reload {
 }
 
 impl Reload {
-    pub(crate) fn new(credentials: Credentials, tls: Option<Arc<Tls>>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        credentials: Credentials,
+        admin: Option<Credentials>,
+        tls: Option<Arc<Tls>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             credentials,
+            admin,
             tls,
             count: AtomicU64::new(0),
             metrics,
@@ -41,6 +50,14 @@ impl Reload {
         Arc::clone(&self.metrics)
     }
 
+    /// Whether somebody may administer.
+    pub(crate) fn check_admin(&self, authorization: Option<&str>) -> Result<Caller, Denied> {
+        match &self.admin {
+            Some(admin) => admin.check(authorization, ""),
+            None => Err(Denied::Missing),
+        }
+    }
+
     /// Who was let in at one count may not be let in at another.
     pub(crate) fn count(&self) -> u64 {
         self.count.load(SeqCst)
@@ -50,6 +67,8 @@ impl Reload {
     pub(crate) fn run(&self) -> Result<(), ServerError> {
         let _turn = self.turn.lock();
         let mut read = self.credentials.reload();
+        let admin = self.admin.iter().flat_map(Credentials::reload);
+        read.extend(admin.map(|(kind, read)| (kind, read.map(|what| format!("{what} for administration")))));
         // After the credentials are in force, and whatever became of the rest.
         self.count.fetch_add(1, SeqCst);
         if let Some(tls) = &self.tls {

@@ -1,9 +1,15 @@
 //! The accept loop: sockets, TLS handshakes, HTTP/1.1 and HTTP/2 connections, and an end that finishes what is being
 //! answered.
 
-use std::{convert::Infallible, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::{SocketAddr, ToSocketAddrs},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Duration,
+};
 
-use axum::body::Body;
+use axum::{body::Body, response::Response};
 use futures_util::FutureExt as _;
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::{
@@ -21,8 +27,8 @@ use tokio::{
 };
 
 use crate::{
-    app::{App, Peer, panicked},
-    front::{Activity, Watched},
+    error::ServerError,
+    front::{Activity, Connections, Peer, Watched},
     tls::Tls,
 };
 
@@ -43,11 +49,23 @@ const BREATH: Duration = Duration::from_millis(50);
 /// How often the log is told of connections that were turned away.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
+/// What answers the requests of one listener.
+pub(crate) trait Answers: Send + Sync + 'static {
+    /// The open connections.
+    fn connections(&self) -> &Arc<Connections>;
+
+    /// Answers one request.
+    fn answer(&self, request: Request<Body>) -> impl Future<Output = Response> + Send;
+
+    /// The answer to one whose answering panicked.
+    fn panicked(&self) -> Response;
+}
+
 /// Serves until `stopping` becomes true, then finishes the answers under way. No connection is open after it.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
-    app: Arc<App>,
+    app: Arc<impl Answers>,
     mut stopping: watch::Receiver<bool>,
 ) {
     let graceful = Arc::new(GracefulShutdown::new());
@@ -62,12 +80,12 @@ pub(crate) async fn serve(
             Ok(accepted) => accepted,
             Err(error) => {
                 turned_away.count(&error);
-                app.connections.make_room();
+                app.connections().make_room();
                 tokio::time::sleep(BREATH).await;
                 continue;
             }
         };
-        let Some(entered) = app.connections.enter(peer.ip()) else {
+        let Some(entered) = app.connections().enter(peer.ip()) else {
             turned_away.count(&"the server works on a request of every connection");
             continue;
         };
@@ -124,7 +142,7 @@ async fn connection(
     socket: TcpStream,
     peer: SocketAddr,
     tls: Option<tokio_rustls::TlsAcceptor>,
-    app: Arc<App>,
+    app: Arc<impl Answers>,
     activity: Arc<Activity>,
     watcher: Watcher,
 ) -> Result<(), BoxError> {
@@ -143,7 +161,7 @@ async fn connection(
 async fn http(
     io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Peer,
-    app: Arc<App>,
+    app: Arc<impl Answers>,
     watcher: Watcher,
 ) -> Result<(), BoxError> {
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -153,7 +171,7 @@ async fn http(
         async move {
             // A panic, which its thread has reported, is the end of this request and of nothing else.
             let answer = AssertUnwindSafe(app.answer(request.map(Body::new)));
-            let answer = answer.catch_unwind().await.unwrap_or_else(|_| panicked());
+            let answer = answer.catch_unwind().await.unwrap_or_else(|_| app.panicked());
             Ok::<_, Infallible>(answer.map(|body| answering.watch(body)))
         }
     });
@@ -177,4 +195,22 @@ async fn http(
 /// Whether an address can be reached from this machine only.
 pub(crate) fn is_loopback(addr: SocketAddr) -> bool {
     addr.ip().to_canonical().is_loopback()
+}
+
+/// Takes a port.
+pub(crate) async fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {
+    let listen = |source| ServerError::Listen { addr, source };
+    let listener = TcpListener::bind(addr).await.map_err(listen)?;
+    let addr = listener.local_addr().map_err(listen)?;
+    Ok((listener, addr))
+}
+
+/// The address that is meant.
+pub(crate) fn resolve(addr: impl ToSocketAddrs) -> Result<SocketAddr, ServerError> {
+    let unusable = |source| ServerError::Listen {
+        addr: SocketAddr::from(([0, 0, 0, 0], 0)),
+        source,
+    };
+    let found = addr.to_socket_addrs().map_err(unusable)?.next();
+    found.ok_or_else(|| unusable(std::io::ErrorKind::AddrNotAvailable.into()))
 }

@@ -10,10 +10,11 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use partial_sync_vfs::temporary::Quota;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 
 use crate::{
     access::{Authenticator, SqlEndpoint},
+    admin::{Admin, AdminApp},
     app::App,
     clock::Clock,
     credentials::Credentials,
@@ -60,6 +61,8 @@ struct Door {
     visitors: Visitors,
     tls: Option<Arc<Tls>>,
     reload: Arc<Reload>,
+    /// Where it listens for administration.
+    admin: Option<SocketAddr>,
 }
 
 /// What a server is to do.
@@ -83,6 +86,7 @@ pub struct ServerBuilder {
     clock: Clock,
     history: OpenHistory,
     log_requests: bool,
+    admin: Option<Admin>,
 }
 
 impl ServerBuilder {
@@ -106,6 +110,7 @@ impl ServerBuilder {
             clock: Clock::default(),
             history: default_history(),
             log_requests: false,
+            admin: None,
         }
     }
 
@@ -222,6 +227,12 @@ impl ServerBuilder {
         self
     }
 
+    /// Administration over HTTP, on a listener of its own. Default: none.
+    pub fn admin(mut self, admin: Admin) -> Self {
+        self.admin = Some(admin);
+        self
+    }
+
     /// The time of day that revisions are stamped with and retention goes by.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
@@ -231,16 +242,22 @@ impl ServerBuilder {
     /// Starts the server on the runtime that this is called in. A single file is opened before this returns, so that a
     /// file that cannot be served is an error here. `addr` like `127.0.0.1:0`: port 0 = any free one.
     pub async fn listen(self, addr: impl ToSocketAddrs) -> Result<ServerHandle, ServerError> {
-        let addr = resolve(addr)?;
+        let addr = serve::resolve(addr)?;
         let Door {
             visitors,
             tls,
             reload,
+            admin,
         } = self.door(addr)?;
         // The port before the files: a server that cannot listen has touched nothing.
-        let listen = |source| ServerError::Listen { addr, source };
-        let listener = TcpListener::bind(addr).await.map_err(listen)?;
-        let addr = listener.local_addr().map_err(listen)?;
+        let (listener, addr) = serve::bind(addr).await?;
+        let admin = match admin {
+            Some(at) => Some((
+                serve::bind(at).await?,
+                Visitors::new(&[], self.hosts(at, serve::is_loopback(at)))?,
+            )),
+            None => None,
+        };
         let databases = self.databases(true)?;
         if databases.is_single() {
             databases.get("").await?;
@@ -250,8 +267,19 @@ impl ServerBuilder {
         let app = self.app(databases, Arc::clone(&reload), stopping.clone(), visitors);
         let app = Arc::new(app);
         let scheme = if tls.is_some() { "https" } else { "http" };
+        let admin_addr = admin.as_ref().map(|((_, addr), _)| *addr);
         tokio::spawn(async move {
-            serve::serve(listener, tls, Arc::clone(&app), stopping).await;
+            let (admin_tls, admin_stopping) = (tls.clone(), stopping.clone());
+            let administered = async {
+                if let Some(((listener, _), visitors)) = admin {
+                    let app = Arc::new(AdminApp::new(Arc::clone(&app), visitors));
+                    serve::serve(listener, admin_tls, app, admin_stopping).await;
+                }
+            };
+            tokio::join!(
+                serve::serve(listener, tls, Arc::clone(&app), stopping),
+                administered
+            );
             let until = tokio::time::Instant::now() + LAST_CLOSES;
             app.sql.shut_down().await;
             if tokio::time::timeout_at(until, app.databases.close())
@@ -265,6 +293,7 @@ impl ServerBuilder {
         });
         Ok(ServerHandle {
             addr,
+            admin_addr,
             scheme,
             stop,
             finished,
@@ -276,7 +305,7 @@ impl ServerBuilder {
     /// Reads all the files that the settings name, but no database, and checks what [`listen`](Self::listen) checks, without
     /// listening.
     pub fn check(&self, addr: impl ToSocketAddrs) -> Result<(), ServerError> {
-        self.door(resolve(addr)?).map(drop)
+        self.door(serve::resolve(addr)?).map(drop)
     }
 
     /// Reads the files that say so, and refuses to let everybody in from anywhere.
@@ -288,21 +317,28 @@ impl ServerBuilder {
         }
         // Who has to show a token is not fooled by a name.
         let is_open = lets_all_in && serve::is_loopback(addr);
-        let hosts = (is_open || !self.allowed_hosts.is_empty()).then(|| {
-            let mut hosts = self.allowed_hosts.clone();
-            hosts.push(addr.ip().to_string());
-            hosts
-        });
-        let visitors = Visitors::new(&self.cors_origins, hosts)?;
+        let visitors = Visitors::new(&self.cors_origins, self.hosts(addr, is_open))?;
+        let admin = self.admin.as_ref().map(Admin::parts).transpose()?;
+        let (admin, admin_credentials) = admin.unzip();
         let tls = match self.tls.clone() {
             Some((certificate, key)) => Some(Arc::new(Tls::new(certificate, key)?)),
             None => None,
         };
-        let reload = self.reload(tls.clone())?;
+        let reload = self.reload(admin_credentials, tls.clone())?;
         Ok(Door {
             visitors,
             tls,
             reload,
+            admin,
+        })
+    }
+
+    /// The names that a listener answers to; `None` = any. `closed` = no others than those that are allowed.
+    fn hosts(&self, addr: SocketAddr, closed: bool) -> Option<Vec<String>> {
+        (closed || !self.allowed_hosts.is_empty()).then(|| {
+            let mut hosts = self.allowed_hosts.clone();
+            hosts.push(addr.ip().to_string());
+            hosts
         })
     }
 
@@ -317,13 +353,16 @@ impl ServerBuilder {
         Databases::new(self.path.as_deref(), opener, self.open_databases)
     }
 
-    fn reload(&self, tls: Option<Arc<Tls>>) -> Result<Arc<Reload>, ServerError> {
+    fn reload(&self, admin: Option<Credentials>, tls: Option<Arc<Tls>>) -> Result<Arc<Reload>, ServerError> {
         let given = self.authenticator.clone();
         let credentials = Credentials::new(given, self.token_file.clone(), self.jwt_keys.clone())?;
         for what in credentials.told() {
             tracing::info!("read: {what}");
         }
-        Ok(Arc::new(Reload::new(credentials, tls, Arc::default())))
+        for what in admin.iter().flat_map(Credentials::told) {
+            tracing::info!("read: {what} for administration");
+        }
+        Ok(Arc::new(Reload::new(credentials, admin, tls, Arc::default())))
     }
 
     fn app(
@@ -356,6 +395,7 @@ impl ServerBuilder {
             metrics,
             connections: Connections::new(&self.limits),
             requests: Requests::new(&self.limits),
+            kicks: Arc::default(),
             bodies: Bodies::new(&self.limits),
             visitors,
             request_log: self.log_requests.then(RequestLog::new),
@@ -371,14 +411,14 @@ impl ServerBuilder {
         databases.get("").await?;
         let (stop, stopping) = watch::channel(false);
         let visitors = Visitors::new(&self.cors_origins, None)?;
-        let reload = self.reload(None)?;
+        let reload = self.reload(None, None)?;
         let app = Arc::new(self.app(databases, reload, stopping, visitors));
         Ok(InProcess { app, clock, stop })
     }
 
     /// Starts the server on a runtime and a thread of its own, for programs without one.
     pub fn start_blocking(self, addr: impl ToSocketAddrs) -> Result<ServerHandle, ServerError> {
-        let addr = resolve(addr)?;
+        let addr = serve::resolve(addr)?;
         let (started, starting) = std::sync::mpsc::channel();
         let failed = |source| ServerError::Listen { addr, source };
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -413,6 +453,7 @@ impl ServerBuilder {
 /// A running server. It stops when this is dropped, or, waiting for the end, by [`ServerHandle::shutdown`].
 pub struct ServerHandle {
     addr: SocketAddr,
+    admin_addr: Option<SocketAddr>,
     scheme: &'static str,
     stop: watch::Sender<bool>,
     finished: watch::Receiver<bool>,
@@ -429,6 +470,11 @@ impl ServerHandle {
     /// The base url: `http://127.0.0.1:40123`.
     pub fn url(&self) -> String {
         format!("{}://{}", self.scheme, self.addr)
+    }
+
+    /// The base url for administration, if there is a listener for it.
+    pub fn admin_url(&self) -> Option<String> {
+        Some(format!("{}://{}", self.scheme, self.admin_addr?))
     }
 
     /// Reads the files of [`ServerBuilder::auth_token_file`], [`auth_jwt_keys`](ServerBuilder::auth_jwt_keys) and
@@ -483,13 +529,4 @@ impl Drop for ServerHandle {
     fn drop(&mut self) {
         self.stop.send_replace(true);
     }
-}
-
-fn resolve(addr: impl ToSocketAddrs) -> Result<SocketAddr, ServerError> {
-    let unusable = |source| ServerError::Listen {
-        addr: SocketAddr::from(([0, 0, 0, 0], 0)),
-        source,
-    };
-    let found = addr.to_socket_addrs().map_err(unusable)?.next();
-    found.ok_or_else(|| unusable(std::io::ErrorKind::AddrNotAvailable.into()))
 }

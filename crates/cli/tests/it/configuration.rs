@@ -111,6 +111,7 @@ fn what_is_printed_is_a_file_that_means_the_same() {
 fn the_example_is_a_configuration() {
     let place = Place::new();
     std::fs::write(place.path("tokens"), "sesame\n").unwrap();
+    std::fs::write(place.path("admin-tokens"), "open\n").unwrap();
     let example = include_str!("../../../../examples/server/partial-sync.toml");
     let said = check(&place, example, &[]);
     assert_eq!(said.code, 0, "{}", said.err);

@@ -1,10 +1,13 @@
 //! The program, run as a user runs it.
 
+mod admin;
+mod backups;
 mod completing;
 mod configuration;
 mod hostile;
 mod keys;
 mod logs;
 mod replicas;
+mod restores;
 mod serving;
 mod support;

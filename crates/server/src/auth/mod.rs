@@ -21,6 +21,7 @@ mod signing;
 mod static_token;
 
 pub use jwt::Jwt;
+pub(crate) use jwt::caller_of_subject;
 pub use problem::{CredentialError, CredentialProblem};
 pub use signing::{Grant, NewKey, SigningKey};
 pub use static_token::{StaticToken, StaticTokens};

@@ -14,5 +14,5 @@ pub(crate) use descriptors::close_unused as close_unused_descriptors;
 pub use follower::{Current, Follower, FollowerState};
 pub use header::WalIndexHeader;
 pub use snapshot::Snapshot;
-pub(crate) use source::may_be_database;
 pub use source::{FileStamp, Place, SourceFiles};
+pub(crate) use source::{immutable, may_be_database};

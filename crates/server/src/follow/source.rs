@@ -344,6 +344,28 @@ impl SourceFiles {
         Ok(())
     }
 
+    /// Takes all commits into the file, and its WAL away, after which the file alone is the database. Fails while anybody else
+    /// has it open.
+    pub fn fold(&self) -> Result<(), ServerError> {
+        self.check_in_place()?;
+        if self.wal.is_none() {
+            return Ok(());
+        }
+        let resident = self.resident.lock();
+        let mode = resident.query_row("PRAGMA journal_mode=DELETE", [], |row| row.get::<_, String>(0));
+        let open_elsewhere = || ServerError::OpenElsewhere {
+            path: self.path.as_ref().clone(),
+        };
+        match mode {
+            Ok(mode) if mode == "delete" => Ok(()),
+            Ok(_) => Err(open_elsewhere()),
+            Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
+                Err(open_elsewhere())
+            }
+            Err(e) => Err(self.sqlite(e)),
+        }
+    }
+
     /// Keeps the WAL of a file that has not all its commits.
     fn set_aside(&self, wal: &Path) -> std::io::Result<()> {
         let inode = self.main().metadata()?.ino();
@@ -512,7 +534,8 @@ fn read_flags() -> OpenFlags {
     OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI
 }
 
-fn immutable(path: &Path) -> String {
+/// A file that nobody changes, as SQLite opens it without its WAL.
+pub(crate) fn immutable(path: &Path) -> String {
     let mut uri = String::from("file:");
     for byte in path.as_os_str().as_encoded_bytes() {
         match byte {

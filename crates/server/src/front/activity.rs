@@ -13,6 +13,7 @@
 use std::{
     collections::HashMap,
     io,
+    net::IpAddr,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -39,6 +40,15 @@ use crate::limits::Limits;
 const STREAM_STALL: u32 = 5;
 /// A client for which the server waits, and which neither sent nor took anything for so long, makes room for another.
 const SLOW: Duration = Duration::from_secs(1);
+
+/// Where a request came from.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    /// The client's address.
+    pub address: IpAddr,
+    /// The connection.
+    pub activity: Arc<Activity>,
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -163,6 +173,13 @@ impl Activity {
             return Some(Worth::Polls(state.moved));
         }
         (state.moved.elapsed() >= SLOW).then_some(Worth::Slow(state.moved))
+    }
+
+    /// It has to go, as soon as no request is under way.
+    pub(super) fn close(&self) {
+        self.state.lock().evicted = true;
+        self.polls_have_to_go.notify_waiters();
+        self.has_to_go.notify_one();
     }
 
     /// It has to make room.

@@ -65,6 +65,16 @@ impl Connections {
         })
     }
 
+    /// Closes those from these addresses, as soon as they have no request under way.
+    pub(crate) fn close_from(&self, addresses: &[CallerId]) {
+        let open = self.open.lock();
+        let from = open
+            .by_number
+            .values()
+            .filter(|(from, _)| addresses.contains(from));
+        from.for_each(|(_, activity)| activity.close());
+    }
+
     /// Closes the one that has been idle for longest: the process has no descriptors left.
     pub(crate) fn make_room(&self) {
         self.open.lock().evict(|_| true);

@@ -5,6 +5,7 @@
 //! | `activity.rs` | what one connection is doing, and when it has taken too long for it |
 //! | `connections.rs` | which connections are open; the idlest makes room for a new one |
 //! | `requests.rs` | requests under way, in all and for one caller |
+//! | `kicks.rs` | requests for pages, so that an administrator can end them |
 //! | `bodies.rs` | bodies of requests, within a budget of bytes |
 //! | `pieces.rs` | answers that are in memory whole, and count until they are sent |
 //! | `visitors.rs` | which names a request may ask for, and which web pages may send one |
@@ -16,6 +17,7 @@ mod activity;
 mod bodies;
 mod connections;
 mod descriptors;
+mod kicks;
 mod pieces;
 mod requests;
 mod visitors;
@@ -29,11 +31,12 @@ use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
-pub(crate) use activity::{Activity, Watched};
+pub(crate) use activity::{Activity, Peer, Watched};
 pub(crate) use bodies::{BadBody, Bodies, throw_away};
 pub(crate) use connections::Connections;
 pub(crate) use descriptors::allowed as descriptors_allowed;
 pub use descriptors::raise_descriptor_limit;
+pub(crate) use kicks::Kicks;
 pub(crate) use pieces::{PIECE, counted, in_pieces};
 pub(crate) use requests::{Requests, TooMany, UnderWay, Waiting};
 pub(crate) use visitors::{From, Refused, Visitors, check_content_type};

@@ -71,6 +71,17 @@ pub struct HistorySize {
     pub oldest_unix_ms: Option<i64>,
 }
 
+/// A revision that is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptRevision {
+    /// Its number and size.
+    pub record: RevisionRecord,
+    /// When it was made, in milliseconds since 1970.
+    pub unix_ms: i64,
+    /// Bytes of what the pages were that it changed, as stored.
+    pub bytes: u64,
+}
+
 /// What one step of [`History::prune`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
@@ -141,6 +152,11 @@ pub trait History: Send + Sync + fmt::Debug {
     /// Lets this life end: there is no [`History::generation`] from here on, until [`History::begin`].
     fn forget(&self) -> Result<(), HistoryError>;
 
+    /// Ends this life as [`History::forget`] does, and removes what keeps it, if nothing else is kept there.
+    fn remove(&self) -> Result<(), HistoryError> {
+        self.forget()
+    }
+
     /// Whether what keeps it is still where it was.
     fn is_in_place(&self) -> bool {
         true
@@ -194,6 +210,15 @@ pub trait History: Send + Sync + fmt::Debug {
 
     /// Lets go of a little of what need not be kept.
     fn prune(&self, retention: &Retention, unix_ms: i64) -> Result<Pruned, HistoryError>;
+
+    /// Lets go of a little of what is older than a revision that is kept; `true` = there is more.
+    fn drop_before(&self, seq: Seq) -> Result<bool, HistoryError>;
+
+    /// The revisions that are kept, the latest first, from the one before `before` on; at most so many.
+    fn list(&self, before: Option<Seq>, limit: usize) -> Result<Vec<KeptRevision>, HistoryError>;
+
+    /// The latest revision that is kept and was there at a time, in milliseconds since 1970.
+    fn at_time(&self, unix_ms: i64) -> Result<Option<RevisionRecord>, HistoryError>;
 
     /// How much is kept.
     fn size(&self) -> Result<HistorySize, HistoryError>;

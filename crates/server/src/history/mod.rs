@@ -12,7 +12,8 @@ pub(crate) mod revision;
 mod sqlite;
 
 pub use api::{
-    Before, Change, Changes, Comparison, History, HistorySize, Kept, Position, Pruned, Retention, page_hash,
+    Before, Change, Changes, Comparison, History, HistorySize, Kept, KeptRevision, Position, Pruned,
+    Retention, page_hash,
 };
 pub use revision::{Generation, RevisionRecord, Seq};
 pub use sqlite::SqliteHistory;

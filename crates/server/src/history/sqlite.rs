@@ -28,7 +28,10 @@ use roaring::RoaringBitmap;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use super::{
-    api::{Before, Changes, Comparison, History, HistorySize, Kept, Position, Pruned, Retention, page_hash},
+    api::{
+        Before, Changes, Comparison, History, HistorySize, Kept, KeptRevision, Position, Pruned, Retention,
+        page_hash,
+    },
     comparing::{self, Comparing, comparison, in_gap},
     recent::{self, Recent},
     revision::{Generation, RevisionRecord, Seq},
@@ -390,6 +393,21 @@ impl History for SqliteHistory {
         Ok(())
     }
 
+    fn remove(&self) -> Result<(), HistoryError> {
+        self.forget()?;
+        // In a storage, the file is its own business.
+        if let (Some(path), None) = (&self.path, &self.files) {
+            // The file first: what is left beside it without it is nothing to SQLite.
+            for suffix in ["", "-wal", "-shm", "-journal"] {
+                match std::fs::remove_file(side_file_path(path, suffix)) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn is_in_place(&self) -> bool {
         let main = self.ids.first();
         main.is_none_or(|(path, id)| FileId::at(path).is_ok_and(|found| found == *id))
@@ -577,29 +595,57 @@ impl History for SqliteHistory {
             .max(by_bytes)
             .unwrap_or(oldest)
             .clamp(oldest, latest.seq.0 as i64);
-        db.execute("DELETE FROM revisions WHERE seq < ?", [oldest_kept])?;
-        db.execute("DELETE FROM gaps WHERE until <= ?", [oldest_kept])?;
-        let gone = db.execute(
-            "DELETE FROM preimages WHERE id IN (SELECT id FROM preimages WHERE seq <= ? LIMIT ?)",
-            params![oldest_kept, PRUNE_STEP],
-        )?;
-        let more = gone == PRUNE_STEP as usize;
-        if !more {
-            db.execute(
-                "UPDATE revisions SET bytes = 0, lost = 0 WHERE seq = ?",
-                [oldest_kept],
-            )?;
-        }
+        let (gone, more) = cut(&db, oldest_kept)?;
         db.commit()?;
         self.recent.forget_before(Seq(oldest_kept as u64));
         if gone > 0 {
-            let mut vacuum = writer.prepare_cached("PRAGMA incremental_vacuum(512)")?;
-            let mut rows = vacuum.query([])?;
-            while rows.next()?.is_some() {}
+            vacuum(&writer)?;
         }
         Ok(Pruned {
             more,
             early: by_bytes.is_some_and(|by_bytes| Some(by_bytes) > by_age && by_bytes > oldest),
+        })
+    }
+
+    fn drop_before(&self, seq: Seq) -> Result<bool, HistoryError> {
+        let mut writer = self.writer.lock();
+        let db = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let kept = kept(&db, seq)?;
+        let (_, more) = cut(&db, kept.seq.0 as i64)?;
+        db.commit()?;
+        self.recent.forget_before(kept.seq);
+        vacuum(&writer)?;
+        Ok(more)
+    }
+
+    fn list(&self, before: Option<Seq>, limit: usize) -> Result<Vec<KeptRevision>, HistoryError> {
+        self.reading(|db| {
+            let before = before
+                .and_then(|seq| i64::try_from(seq.0).ok())
+                .unwrap_or(i64::MAX);
+            let mut find = db.prepare_cached(
+                "SELECT seq, db_size, time, bytes FROM revisions WHERE seq < ?1 AND NOT EXISTS (
+                     SELECT 1 FROM gaps WHERE first <= seq AND until > seq) ORDER BY seq DESC LIMIT ?2",
+            )?;
+            let rows = find.query_map(params![before, i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
+                Ok(KeptRevision {
+                    record: record_of(row)?,
+                    unix_ms: row.get(2)?,
+                    bytes: row.get::<_, i64>(3)? as u64,
+                })
+            })?;
+            rows.map(|row| Ok(row?)).collect()
+        })
+    }
+
+    fn at_time(&self, unix_ms: i64) -> Result<Option<RevisionRecord>, HistoryError> {
+        self.reading(|db| {
+            // The last one by its number: a clock may have been set back.
+            let mut find = db.prepare_cached(
+                "SELECT seq, db_size FROM revisions WHERE time <= ?1 AND NOT EXISTS (
+                     SELECT 1 FROM gaps WHERE first <= seq AND until > seq) ORDER BY seq DESC LIMIT 1",
+            )?;
+            Ok(find.query_row([unix_ms], record_of).optional()?)
         })
     }
 
@@ -630,6 +676,31 @@ impl History for SqliteHistory {
             None => "memory".to_owned(),
         }
     }
+}
+
+/// Lets go of a little of what is older than a revision. Says how many pages went, and whether there is more.
+fn cut(db: &Connection, oldest_kept: i64) -> Result<(usize, bool), HistoryError> {
+    db.execute("DELETE FROM revisions WHERE seq < ?", [oldest_kept])?;
+    db.execute("DELETE FROM gaps WHERE until <= ?", [oldest_kept])?;
+    let gone = db.execute(
+        "DELETE FROM preimages WHERE id IN (SELECT id FROM preimages WHERE seq <= ? LIMIT ?)",
+        params![oldest_kept, PRUNE_STEP],
+    )?;
+    let more = gone == PRUNE_STEP as usize;
+    if !more {
+        db.execute(
+            "UPDATE revisions SET bytes = 0, lost = 0 WHERE seq = ?",
+            [oldest_kept],
+        )?;
+    }
+    Ok((gone, more))
+}
+
+fn vacuum(writer: &Connection) -> Result<(), HistoryError> {
+    let mut vacuum = writer.prepare_cached("PRAGMA incremental_vacuum(512)")?;
+    let mut rows = vacuum.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
 }
 
 /// The last revision that, with those after it, needs more bytes than this. Often asked, and mostly there is none.

@@ -38,7 +38,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use crate::access::{Caller, DatabaseHandle, SqlEndpoint};
+use crate::access::{Caller, CallerId, DatabaseHandle, SqlEndpoint};
 pub use options::HranaOptions;
 use streams::Streams;
 
@@ -90,6 +90,11 @@ impl SqlEndpoint for Hrana {
     fn release(&self, database: &DatabaseHandle) -> BoxFuture<'static, ()> {
         let (streams, path) = (self.streams.clone(), Arc::clone(&database.path));
         Box::pin(async move { streams.close_of(&path).await })
+    }
+
+    fn end_of(&self, callers: Vec<CallerId>) -> BoxFuture<'static, ()> {
+        let streams = self.streams.clone();
+        Box::pin(async move { streams.end_of(&callers).await })
     }
 
     fn open_batons(&self) -> usize {

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::{sync::watch, time};
 
 use super::{connection::Brake, options::HranaOptions};
-use crate::access::CommitListener;
+use crate::access::{CallerId, CommitListener};
 
 /// How long statements get to end that were interrupted.
 const LAST_STATEMENTS: Duration = Duration::from_secs(2);
@@ -27,13 +27,18 @@ pub(super) struct Requests {
 #[derive(Default)]
 struct State {
     stopped: bool,
-    running: Vec<(Arc<PathBuf>, Arc<Cancel>)>,
+    running: Vec<(Arc<PathBuf>, CallerId, Arc<Cancel>)>,
 }
 
 impl Requests {
     /// To be called before a request takes a connection to this opening of a database. `None` after [`Requests::stop`].
-    pub(super) fn begin(self: &Arc<Self>, path: &Arc<PathBuf>, cancel: &Arc<Cancel>) -> Option<Running> {
-        let entry = (Arc::clone(path), Arc::clone(cancel));
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        path: &Arc<PathBuf>,
+        caller: CallerId,
+        cancel: &Arc<Cancel>,
+    ) -> Option<Running> {
+        let entry = (Arc::clone(path), caller, Arc::clone(cancel));
         let begun = self.state.send_if_modified(|state| {
             if !state.stopped {
                 state.running.push(entry);
@@ -51,16 +56,16 @@ impl Requests {
         self.state.send_modify(|state| state.stopped = true);
     }
 
-    /// Interrupts the requests of these openings, and waits for their ends, but not for ever.
-    pub(super) async fn end(&self, belongs: impl Fn(&Arc<PathBuf>) -> bool) {
+    /// Interrupts the requests of these openings and callers, and waits for their ends, but not for ever.
+    pub(super) async fn end(&self, belongs: impl Fn(&Arc<PathBuf>, CallerId) -> bool) {
         let mut state = self.state.subscribe();
         let running: Vec<_> = {
             let state = state.borrow();
-            let of_these = state.running.iter().filter(|(path, _)| belongs(path));
-            of_these.map(|(_, cancel)| Arc::clone(cancel)).collect()
+            let of_these = state.running.iter().filter(|(path, of, _)| belongs(path, *of));
+            of_these.map(|(_, _, cancel)| Arc::clone(cancel)).collect()
         };
         running.iter().for_each(|cancel| cancel.cancel());
-        let none = state.wait_for(|state| !state.running.iter().any(|(path, _)| belongs(path)));
+        let none = state.wait_for(|state| !state.running.iter().any(|(path, of, _)| belongs(path, *of)));
         if time::timeout(LAST_STATEMENTS, none).await.is_err() {
             tracing::warn!("statements that do not end are left running");
         }
@@ -75,7 +80,7 @@ pub(super) struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let ours = |(_, cancel): &(_, Arc<Cancel>)| Arc::ptr_eq(cancel, &self.cancel);
+        let ours = |(_, _, cancel): &(_, _, Arc<Cancel>)| Arc::ptr_eq(cancel, &self.cancel);
         self.requests.state.send_modify(|state| {
             if let Some(at) = state.running.iter().position(ours) {
                 state.running.swap_remove(at);

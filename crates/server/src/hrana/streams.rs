@@ -191,7 +191,7 @@ impl Streams {
             (_, Access::Full, true) => Some(self.turn(&self.turns.1, caller).await?),
             _ => Some(self.turn(&self.turns.0, caller).await?),
         };
-        let Some(running) = self.requests.begin(&owner.path, cancel) else {
+        let Some(running) = self.requests.begin(&owner.path, caller, cancel) else {
             return Err(Unavailable::Busy(error(
                 code::SERVER_BUSY,
                 "the server is stopping: try again later",
@@ -457,8 +457,8 @@ impl Streams {
     /// to its thread.
     pub(super) async fn shut_down(&self) {
         self.requests.stop();
-        self.requests.end(|_| true).await;
-        self.close_where(|_| true).await;
+        self.requests.end(|_, _| true).await;
+        self.close_where(|_| true, |_| true).await;
     }
 
     /// Whether a client may come back to a connection of this opening of a database.
@@ -481,22 +481,31 @@ impl Streams {
 
     /// Interrupts what runs in one opening of a database, rolls back and closes everything.
     pub(super) async fn close_of(&self, path: &Arc<PathBuf>) {
-        self.requests.end(|of| Arc::ptr_eq(of, path)).await;
-        self.close_where(|owner| Arc::ptr_eq(&owner.path, path)).await;
+        self.requests.end(|of, _| Arc::ptr_eq(of, path)).await;
+        let of_path = |owner: &Owner| Arc::ptr_eq(&owner.path, path);
+        self.close_where(|parked| of_path(&parked.owner), of_path).await;
     }
 
-    async fn close_where(&self, belongs: impl Fn(&Owner) -> bool) {
+    /// Interrupts what runs for these callers, rolls back and closes what waits for them.
+    pub(super) async fn end_of(&self, callers: &[CallerId]) {
+        self.requests.end(|_, of| callers.contains(&of)).await;
+        self.close_where(|parked| callers.contains(&parked.caller), |_| false)
+            .await;
+    }
+
+    /// Of the streams that wait, and of the connections that wait for anybody.
+    async fn close_where(&self, belongs: impl Fn(&Parked) -> bool, is_of: impl Fn(&Owner) -> bool) {
         let parked: Vec<_> = self
             .parked
             .lock()
-            .extract_if(|_, p| belongs(&p.owner))
+            .extract_if(|_, p| belongs(p))
             .map(|(_, p)| p)
             .collect();
         let idle: Vec<_> = {
             let mut idle = self.idle.lock();
             let (gone, kept) = std::mem::take(&mut *idle)
                 .into_iter()
-                .partition::<VecDeque<_>, _>(|(owner, _)| belongs(owner));
+                .partition::<VecDeque<_>, _>(|(owner, _)| is_of(owner));
             *idle = kept;
             gone.into()
         };

@@ -1,6 +1,7 @@
 //! The server over real HTTP on loopback, and its page history. One binary, so that SQLite is linked once.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod front;
 mod history_crash;
 mod keys;

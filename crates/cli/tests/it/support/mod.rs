@@ -2,9 +2,9 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Lines, Write},
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, ChildStdout, Command, Output, Stdio},
 };
 
 use serde_json::Value;
@@ -18,6 +18,8 @@ pub(crate) fn program() -> Command {
         "PARTIAL_SYNC_AUTH_TOKEN_FILE",
         "PARTIAL_SYNC_AUTH_JWT_KEY",
         "PARTIAL_SYNC_AUTH_JWT_KEY_FILE",
+        "PARTIAL_SYNC_ADMIN_TOKEN",
+        "PARTIAL_SYNC_ADMIN_TOKEN_FILE",
         "PARTIAL_SYNC_SIGNING_KEY",
         "PARTIAL_SYNC_CONFIG",
         "RUST_LOG",
@@ -89,19 +91,28 @@ impl Serving {
     }
 
     /// Waits until a process listens.
-    fn listening(mut child: Child) -> Self {
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
+    fn listening(child: Child) -> Self {
+        Self::reading(child).unwrap().0
+    }
+
+    /// The same, with what it says after that; `None` = it ended before it listened.
+    pub(crate) fn try_spawn(command: &mut Command) -> Option<(Self, Lines<BufReader<ChildStdout>>)> {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        Self::reading(child.unwrap())
+    }
+
+    fn reading(mut child: Child) -> Option<(Self, Lines<BufReader<ChildStdout>>)> {
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = lines.next()?.unwrap();
         let url = line
             .trim()
             .strip_prefix("listening on ")
             .unwrap_or_else(|| panic!("it said {line:?}"));
-        Self {
+        let this = Self {
             url: url.to_owned(),
             child,
-        }
+        };
+        Some((this, lines))
     }
 
     /// Serves a file on any free port.

@@ -9,8 +9,8 @@ use partial_sync_core::{PageCount, PageNo, PageSize};
 use partial_sync_server::{
     HistoryError, Retention, Server,
     history::{
-        Changes, Comparison, Generation, History, HistorySize, Kept, Position, Pruned, RevisionRecord, Seq,
-        SqliteHistory,
+        Changes, Comparison, Generation, History, HistorySize, Kept, KeptRevision, Position, Pruned,
+        RevisionRecord, Seq, SqliteHistory,
     },
 };
 use partial_sync_transport::PagesRequest;
@@ -127,6 +127,15 @@ impl History for OnDisk {
         self.writing()?.prune(retention, unix_ms)
     }
 
+    fn drop_before(&self, seq: Seq) -> Result<bool, HistoryError> {
+        self.writing()?.drop_before(seq)
+    }
+    fn list(&self, before: Option<Seq>, limit: usize) -> Result<Vec<KeptRevision>, HistoryError> {
+        self.inner.list(before, limit)
+    }
+    fn at_time(&self, unix_ms: i64) -> Result<Option<RevisionRecord>, HistoryError> {
+        self.inner.at_time(unix_ms)
+    }
     fn size(&self) -> Result<HistorySize, HistoryError> {
         self.inner.size()
     }

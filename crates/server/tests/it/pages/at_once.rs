@@ -11,8 +11,8 @@ use partial_sync_core::{PageCount, PageNo, PageSize, Revision};
 use partial_sync_server::{
     HistoryError, Retention, Server, ServerHandle,
     history::{
-        Changes, Comparison, Generation, History, HistorySize, Kept, Position, Pruned, RevisionRecord, Seq,
-        SqliteHistory,
+        Changes, Comparison, Generation, History, HistorySize, Kept, KeptRevision, Position, Pruned,
+        RevisionRecord, Seq, SqliteHistory,
     },
 };
 use partial_sync_transport::PagesRequest;
@@ -78,6 +78,9 @@ impl History for Watched {
         position() -> Result<Option<(Seq, Position)>, HistoryError>;
         set_position(seq: Seq, position: &Position) -> Result<(), HistoryError>;
         prune(retention: &Retention, ms: i64) -> Result<Pruned, HistoryError>;
+        drop_before(seq: Seq) -> Result<bool, HistoryError>;
+        list(before: Option<Seq>, limit: usize) -> Result<Vec<KeptRevision>, HistoryError>;
+        at_time(ms: i64) -> Result<Option<RevisionRecord>, HistoryError>;
         size() -> Result<HistorySize, HistoryError>;
         place() -> String;
         revision_at_once(seq: Seq) -> Option<RevisionRecord>;

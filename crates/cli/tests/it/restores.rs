@@ -1,0 +1,309 @@
+//! `restore`: whether a server has the database open or not, and whatever is killed in the middle, what was there or the
+//! backup is there, and replicas are told.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use crate::{
+    admin::{kill_at_each_instant, make},
+    support::*,
+};
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A database that was served and killed, with commits in its WAL and revisions, and a backup from before.
+struct Killed {
+    folder: tempfile::TempDir,
+    database: PathBuf,
+    backup: PathBuf,
+}
+
+impl Killed {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (database, backup) = (folder.path().join("a.db"), folder.path().join("backup"));
+        make(&database, 100);
+        ok(&["backup", text(&database), text(&backup)]);
+        let this = Self {
+            folder,
+            database,
+            backup,
+        };
+        let server = Serving::file(&this.database);
+        ok(&["query", text(&this.replica()), "--url", &server.url, "SELECT 1"]);
+        // Through the server, so that no connection of this process takes the WAL over.
+        this.write_through(&server, 200);
+        ok(&["pull", text(&this.replica())]);
+        server.kill();
+        assert!(this.beside("-wal").metadata().unwrap().len() > 200_000);
+        assert!(this.beside("-history").exists());
+        this
+    }
+
+    /// The same again: SQLite and the server find the files as they were left.
+    fn copy(&self) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(self.folder.path()).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+        Self {
+            database: folder.path().join("a.db"),
+            backup: folder.path().join("backup"),
+            folder,
+        }
+    }
+
+    /// So many rows more.
+    fn write_through(&self, server: &Serving, rows: u32) {
+        let other = self.folder.path().join("writer.db");
+        let insert = format!(
+            "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
+             INSERT INTO t SELECT i + 1000, randomblob(1000) FROM n"
+        );
+        ok(&["query", text(&other), "--url", &server.url, &insert]);
+        ok(&["push", text(&other)]);
+    }
+
+    fn replica(&self) -> PathBuf {
+        self.folder.path().join("replica.db")
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
+        PathBuf::from(format!("{}{suffix}", text(&self.database)))
+    }
+
+    fn restore(&self) -> [&str; 4] {
+        ["restore", text(&self.backup), text(&self.database), "--yes"]
+    }
+
+    /// Serves what is there: the rows, of a database that is sound, as a server gives them out. `false` = the old ones.
+    fn is_restored(&self, what: &str) -> bool {
+        let server = Serving::file(&self.database);
+        let copy = self.folder.path().join("copy");
+        ok(&["backup", &server.url, text(&copy), "--force"]);
+        let db = Connection::open(&copy).unwrap();
+        let rows: i64 = db
+            .query_row("SELECT count(*) FROM t", [], |row| row.get(0))
+            .unwrap();
+        let check: String = db
+            .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(check, "ok", "{what}");
+        let restored = rows == 100;
+        assert!(restored || rows == 300, "{what}: {rows}");
+        let pull = run(&[
+            "pull",
+            text(&self.replica()),
+            "--url",
+            &server.url,
+            "--accept-new-url",
+        ]);
+        let plain = run(&["pull", text(&self.replica())]);
+        let _ = (pull, plain);
+        restored
+    }
+}
+
+fn nothing_waits(folder: &Path) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(
+            !name.contains("-restore-") && !name.starts_with(".partial-sync"),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_restore_without_a_server_has_nothing_of_the_old_file() {
+    let killed = Killed::new();
+    ok(&killed.restore());
+    for suffix in [
+        "-wal",
+        "-shm",
+        "-history",
+        "-history-wal",
+        "-history-shm",
+        "-lock",
+    ] {
+        assert!(!killed.beside(suffix).exists(), "{suffix}");
+    }
+    assert!(killed.is_restored(""));
+    nothing_waits(killed.folder.path());
+    // Where there is nothing but what was left.
+    let killed = Killed::new();
+    std::fs::remove_file(&killed.database).unwrap();
+    ok(&killed.restore());
+    assert!(killed.is_restored("without the file"));
+}
+
+#[test]
+fn what_is_no_backup_is_refused_and_changes_nothing() {
+    let killed = Killed::new();
+    let bytes = std::fs::read(&killed.backup).unwrap();
+    let bad = killed.folder.path().join("bad");
+    let mut torn = bytes.clone();
+    torn[2 * 4096..4 * 4096].fill(0xff);
+    for (contents, expected) in [
+        (&b""[..], "not a SQLite database"),
+        (b"hello", "not a SQLite database"),
+        (&bytes[..bytes.len() - 1], "not whole"),
+        (&bytes[..bytes.len() - 4096], "not whole"),
+        (&torn, "damaged"),
+    ] {
+        std::fs::write(&bad, contents).unwrap();
+        let said = run(&["restore", text(&bad), text(&killed.database), "--yes"]);
+        assert!(
+            said.code == 1 && said.err.contains(expected),
+            "{expected}: {}",
+            said.err
+        );
+    }
+    std::fs::write(&bad, &bytes).unwrap();
+    std::fs::write(killed.folder.path().join("bad-wal"), "x").unwrap();
+    let said = run(&["restore", text(&bad), text(&killed.database), "--yes"]);
+    assert!(said.err.contains("WAL"), "{}", said.err);
+    let said = run(&["restore", text(&killed.database), text(&killed.database), "--yes"]);
+    assert_eq!(said.code, 1, "{}", said.err);
+    let said = run(&["restore", text(&killed.backup), text(&killed.database)]);
+    assert!(said.code == 2 && said.err.contains("--yes"), "{}", said.err);
+    assert!(!killed.is_restored("nothing was done"));
+    nothing_waits(killed.folder.path());
+}
+
+#[test]
+fn a_restore_that_is_killed_at_any_instant_has_happened_or_not() {
+    let (mut not, mut done) = (0, 0);
+    let first = Killed::new();
+    kill_at_each_instant(|command, what| {
+        let killed = first.copy();
+        let ended = command.args(killed.restore()).output().unwrap();
+        // The next server completes it, if it has happened.
+        match killed.is_restored(what) {
+            true => done += 1,
+            false => not += 1,
+        }
+        ok(&killed.restore());
+        nothing_waits(killed.folder.path());
+        ended.status.success()
+    });
+    assert!(not == 0 && done == 0 || not > 2 && done > 5, "{not} and {done}");
+}
+
+#[test]
+fn a_server_that_is_killed_while_it_takes_a_restore_over_leaves_the_backup() {
+    let first = Killed::new();
+    kill_at_each_instant(|command, what| {
+        let killed = first.copy();
+        command.args(["serve", text(&killed.database), "--listen", "127.0.0.1:0"]);
+        let Some((mut server, _)) = Serving::try_spawn(command) else {
+            return false;
+        };
+        let said = run(&killed.restore());
+        let ended = server.child.try_wait().unwrap().is_some();
+        drop(server);
+        assert_eq!(said.code, 0, "{what}: {}", said.err);
+        assert!(killed.is_restored(&format!("the server was killed at {what}")));
+        nothing_waits(killed.folder.path());
+        !ended
+    });
+}
+
+/// What clients see: docs/server.md has it as a table.
+#[test]
+fn replicas_are_told_of_a_restore_beside_them_and_lose_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| text(&folder.path().join(name)).to_owned();
+    make(&folder.path().join("a.db"), 100);
+    let server = Serving::file(&folder.path().join("a.db"));
+    let (url, database, backup) = (server.url.as_str(), at("a.db"), at("backup"));
+    ok(&["backup", url, &backup]);
+    let count = |path: &str, below: &str| {
+        let rows = ok(&[
+            "query",
+            path,
+            &format!("SELECT count(*) AS n FROM t WHERE {below}"),
+            "--json",
+        ]);
+        rows.json()[0]["n"].as_i64().unwrap()
+    };
+    let [reader, never, before, after] = ["reader.db", "never.db", "before.db", "after.db"].map(at);
+    let insert = |path: &str, id: u32| {
+        ok(&[
+            "query",
+            path,
+            "--url",
+            url,
+            &format!("INSERT INTO t VALUES ({id}, 'mine')"),
+        ]);
+    };
+    ok(&["query", &reader, "--url", url, "SELECT 1"]);
+    insert(&never, 5001);
+    insert(&before, 5002);
+    ok(&["push", &before]);
+    insert(&before, 5003);
+    insert(&after, 5004);
+    ok(&["push", &after]);
+    for path in [&reader, &never, &before, &after] {
+        ok(&["pull", path]);
+    }
+    assert_eq!(count(&reader, "id > 5000"), 2);
+
+    let said = ok(&["restore", &backup, &database, "--yes"]);
+    assert!(said.out.contains("the server serves it"), "{}", said.out);
+
+    // All are told at their next pull; nothing of what is here changes.
+    for path in [&reader, &never, &before, &after] {
+        let said = run(&["pull", path]);
+        assert!(
+            said.code == 1 && said.err.contains("does not know"),
+            "{path}: {}",
+            said.err
+        );
+    }
+    assert_eq!(
+        (
+            count(&never, "id = 5001"),
+            count(&before, "id >= 5002"),
+            count(&reader, "id > 5000")
+        ),
+        (1, 3, 2)
+    );
+    // Who has not continues with what is there now, when it is told to, and its changes with it.
+    ok(&["pull", &reader, "--accept-new-url"]);
+    assert_eq!(count(&reader, "id > 5000"), 0);
+    ok(&["pull", &never, "--accept-new-url"]);
+    assert_eq!((count(&never, "id > 5000"), count(&never, "id <= 100")), (1, 100));
+    ok(&["push", &never]);
+    ok(&["pull", &reader]);
+    assert_eq!(count(&reader, "id = 5001"), 1);
+    // Who has pushed since the backup is told that too, before it sends anything.
+    insert(&after, 5005);
+    for path in [&before, &after] {
+        let said = run(&["push", path]);
+        assert!(
+            said.code == 1 && said.err.contains("restored from a backup"),
+            "{path}: {}",
+            said.err
+        );
+    }
+    // When it continues, it gives up what it had pushed and the restore took away, and keeps what it had not.
+    for (path, kept, gone) in [(&before, 5003, 5002), (&after, 5005, 5004)] {
+        ok(&["pull", path, "--accept-new-url"]);
+        assert_eq!(
+            (
+                count(path, &format!("id = {kept}")),
+                count(path, &format!("id = {gone}"))
+            ),
+            (1, 0)
+        );
+        ok(&["push", path]);
+    }
+    ok(&["pull", &reader]);
+    assert_eq!(count(&reader, "id IN (5001, 5003, 5005)"), 3);
+    assert_eq!(count(&reader, "id > 5000"), 3);
+}

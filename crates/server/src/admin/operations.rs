@@ -1,0 +1,283 @@
+//! The operations of administration.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use partial_sync_core::Revision;
+use partial_sync_vfs::side_file_path;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use super::{
+    copy::copy,
+    route::{At, Operation, Whom},
+    told::Failed,
+};
+use crate::{
+    access::CallerId,
+    app::App,
+    auth::caller_of_subject,
+    database::Database,
+    error::{HistoryError, ServerError},
+    follow::Current,
+    history::{RevisionRecord, Seq},
+};
+
+/// Copies that are made at the same time: each reads and writes as fast as the disk lets it.
+const COPIES: usize = 2;
+
+/// See the module.
+pub(super) struct Operations {
+    app: Arc<App>,
+    copies: Semaphore,
+}
+
+impl Operations {
+    pub(super) fn new(app: Arc<App>) -> Self {
+        Self {
+            app,
+            copies: Semaphore::new(COPIES),
+        }
+    }
+
+    /// Does one. Operations that change something are told to the log.
+    pub(super) async fn run(&self, operation: Operation) -> Response {
+        let changes = operation.changes().then(|| format!("{operation:?}"));
+        let done = match operation {
+            Operation::List { after, limit } => self.list(after, limit).await,
+            Operation::Create { name } => self.create(&name).await,
+            Operation::Delete { name } => self.delete(&name).await,
+            Operation::Fork { name, to, at } => self.fork(&name, &to, at).await,
+            Operation::Stats { name } => self.stats(&name).await,
+            Operation::Revisions { name, before, limit } => self.revisions(&name, before, limit).await,
+            Operation::DropHistory { name, before } => self.drop_history(&name, before).await,
+            Operation::KickDatabase { name } => self.kick_database(&name).await,
+            Operation::KickCaller(whom) => Ok(self.kick_caller(&whom).await),
+        };
+        if let Some(operation) = changes {
+            match &done {
+                Ok(_) => tracing::info!(%operation, "administration"),
+                Err(error) => tracing::warn!(%operation, ?error, "administration was refused or failed"),
+            }
+        }
+        match done {
+            Ok(told) => Json(told).into_response(),
+            Err(failed) => failed.answer(),
+        }
+    }
+
+    /// A database by the name that it has for clients: the one of a server of a file goes by the name of the file.
+    async fn database(&self, name: &str) -> Result<Arc<Database>, Failed> {
+        let none = || Failed::NoDatabase(name.chars().take(200).collect());
+        let inner = match self.app.databases.single() {
+            None => name,
+            Some(single) if single == name => "",
+            Some(_) => return Err(none()),
+        };
+        self.app.databases.get(inner).await?.ok_or_else(none)
+    }
+
+    async fn list(&self, after: String, limit: usize) -> Result<Value, Failed> {
+        let app = Arc::clone(&self.app);
+        let listed = blocking(move || app.databases.list(&after, limit)).await?;
+        let (names, more) = listed?;
+        let next = names.last().filter(|_| more).map(|last| last.name.clone());
+        Ok(json!({ "namespaces": names, "next": next }))
+    }
+
+    async fn create(&self, name: &str) -> Result<Value, Failed> {
+        self.app.databases.create(name).await?;
+        Ok(json!({ "name": name }))
+    }
+
+    async fn delete(&self, name: &str) -> Result<Value, Failed> {
+        match self.app.databases.delete(name).await? {
+            true => Ok(json!({ "name": name })),
+            false => Err(Failed::NoDatabase(name.chars().take(200).collect())),
+        }
+    }
+
+    async fn fork(&self, name: &str, to: &str, at: At) -> Result<Value, Failed> {
+        let target = self.app.databases.new_path(to)?;
+        let database = self.database(name).await?;
+        // Nobody closes it.
+        let _turn = self.copies.acquire().await;
+        let (current, record) = revision_at(&database, at).await?;
+        let copied = copy(database.follower(), record, &target, self.app.limits.disk_reserve).await;
+        // What ended meanwhile is told by its name.
+        database.follower().check_open()?;
+        self.app.databases.place(to, copied?).await?;
+        let revision = current.generation.revision(record.seq);
+        Ok(json!({ "name": to, "from": name, "revision": revision.as_str(), "pages": record.db_size.0 }))
+    }
+
+    async fn stats(&self, name: &str) -> Result<Value, Failed> {
+        let database = self.database(name).await?;
+        let current = database.follower().refresh().await?;
+        let reach = {
+            let app = Arc::clone(&self.app);
+            move |size: &_| app.databases.opener().reach(size)
+        };
+        let name = name.to_owned();
+        let told = blocking(move || {
+            let history = database.follower().history().size()?;
+            let path = database.follower().files().path();
+            let len = |suffixes: &[&str]| -> u64 {
+                let lens = suffixes
+                    .iter()
+                    .map(|suffix| bytes_of(&side_file_path(path, suffix)));
+                lens.sum()
+            };
+            let (file, wal) = (bytes_of(path), len(&["-wal"]));
+            let kept = len(&["-history", "-history-wal"]);
+            Ok::<_, HistoryError>(json!({
+                "name": name,
+                "storage_bytes_used": file + wal + kept,
+                "file_bytes": file,
+                "wal_bytes": wal,
+                "history_bytes": kept,
+                "page_size": current.snapshot.page_size().bytes(),
+                "pages": current.snapshot.db_size().0,
+                "revision": current.revision().as_str(),
+                "revisions": history.revisions,
+                "history_reach_seconds": reach(&history).as_secs(),
+            }))
+        });
+        Ok(told.await??)
+    }
+
+    async fn revisions(&self, name: &str, before: Option<String>, limit: usize) -> Result<Value, Failed> {
+        let database = self.database(name).await?;
+        let current = database.follower().refresh().await?;
+        let before = match before {
+            Some(before) => Some(seq_of(&current, &before)?),
+            None => None,
+        };
+        let follower = Arc::clone(database.follower());
+        let listed = blocking(move || follower.history().list(before, limit + 1)).await?;
+        database.follower().check_open()?;
+        let mut listed = listed?;
+        let more = listed.len() > limit;
+        listed.truncate(limit);
+        let revision = |seq| current.generation.revision(seq).as_str().to_owned();
+        let next = listed
+            .last()
+            .filter(|_| more)
+            .map(|last| revision(last.record.seq));
+        let told: Vec<_> = listed
+            .iter()
+            .map(|kept| {
+                json!({
+                    "revision": revision(kept.record.seq),
+                    "time": time_of(kept.unix_ms),
+                    "pages": kept.record.db_size.0,
+                    "bytes": kept.bytes,
+                })
+            })
+            .collect();
+        Ok(json!({ "revisions": told, "next": next }))
+    }
+
+    async fn drop_history(&self, name: &str, before: Option<String>) -> Result<Value, Failed> {
+        let database = self.database(name).await?;
+        let current = database.follower().refresh().await?;
+        let oldest = match before {
+            Some(before) => seq_of(&current, &before)?,
+            None => current.seq,
+        };
+        loop {
+            let follower = Arc::clone(database.follower());
+            let more = blocking(move || follower.history().drop_before(oldest)).await?;
+            database.follower().check_open()?;
+            if !more? {
+                break;
+            }
+        }
+        Ok(json!({ "name": name, "oldest": current.generation.revision(oldest).as_str() }))
+    }
+
+    async fn kick_database(&self, name: &str) -> Result<Value, Failed> {
+        let database = self.database(name).await?;
+        let handle = database.handle();
+        let kicked = self.app.kicks.kick(|_, of| *of == handle.name);
+        self.app.sql.release(handle).await;
+        Ok(json!({ "name": name, "page_requests": kicked }))
+    }
+
+    async fn kick_caller(&self, whom: &Whom) -> Value {
+        let mut ids: Vec<CallerId> = Vec::new();
+        if let Some(caller) = &whom.caller {
+            ids.extend([CallerId::of_name(caller), caller_of_subject(caller)]);
+        }
+        ids.extend(whom.address.map(CallerId::of_peer));
+        let kicked = self.app.kicks.kick(|caller, _| ids.contains(&caller));
+        self.app.connections.close_from(&ids);
+        self.app.sql.end_of(ids).await;
+        json!({ "page_requests": kicked })
+    }
+}
+
+/// The revision that is meant, and what is known of it.
+async fn revision_at(database: &Arc<Database>, at: At) -> Result<(Arc<Current>, RevisionRecord), Failed> {
+    let follower = Arc::clone(database.follower());
+    let current = follower.refresh().await?;
+    let latest = RevisionRecord {
+        seq: current.seq,
+        db_size: current.snapshot.db_size(),
+    };
+    let record = match (at.revision, at.timestamp) {
+        (Some(revision), _) => {
+            let seq = seq_of(&current, &revision)?;
+            match seq == latest.seq {
+                true => latest,
+                false => blocking(move || follower.history().revision(seq)).await??,
+            }
+        }
+        (None, Some(time)) => {
+            let time = unix_ms(&time)?;
+            let found = blocking(move || follower.history().at_time(time)).await??;
+            found.ok_or(ServerError::History(HistoryError::Expired(Seq::FIRST)))?
+        }
+        (None, None) => latest,
+    };
+    database.follower().check_open()?;
+    Ok((current, record))
+}
+
+fn seq_of(current: &Current, revision: &str) -> Result<Seq, Failed> {
+    let parsed = Revision::new(revision).and_then(|revision| current.generation.parse(&revision));
+    parsed.filter(|seq| *seq <= current.seq).ok_or_else(|| {
+        let revision: String = revision.chars().take(100).collect();
+        Failed::NoRevision(revision)
+    })
+}
+
+/// In milliseconds since 1970, of a time like `2026-11-29T18:00:00Z`; without a zone it is UTC.
+fn unix_ms(time: &str) -> Result<i64, Failed> {
+    let read = humantime::parse_rfc3339_weak(time);
+    let read =
+        read.map_err(|e| Failed::Bad(format!("{time:?} is not a time like 2026-11-29T18:00:00Z: {e}")))?;
+    let since = read.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn time_of(unix_ms: i64) -> String {
+    let time = UNIX_EPOCH.checked_add(Duration::from_millis(u64::try_from(unix_ms).unwrap_or(0)));
+    humantime::format_rfc3339_millis(time.unwrap_or(SystemTime::UNIX_EPOCH)).to_string()
+}
+
+fn bytes_of(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |meta| meta.len())
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ServerError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| ServerError::Stopping)
+}

@@ -1,0 +1,126 @@
+//! Databases that are made, listed and measured while the server runs, and the revisions that they keep.
+
+use partial_sync_core::Revision;
+use serde_json::{Value, json};
+
+use super::support::Served;
+use crate::pages::support::shell;
+
+fn revision(value: &Value) -> Revision {
+    Revision::new(value.as_str().unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_is_made_while_the_server_runs_and_is_used_at_once() {
+    let served = Served::new(&["b"]).await;
+    served.ok("POST", "/namespaces/a/create", json!({})).await;
+    assert_eq!(served.names().await, ["a", "b"]);
+    let page = served.ok("GET", "/namespaces?limit=1", json!({})).await;
+    assert_eq!(
+        (
+            page["next"].as_str(),
+            page["namespaces"].as_array().unwrap().len()
+        ),
+        (Some("a"), 1)
+    );
+    let rest = served.ok("GET", "/namespaces?after=a", json!({})).await;
+    assert_eq!(
+        (&rest["next"], &rest["namespaces"][0]["name"]),
+        (&Value::Null, &json!("b"))
+    );
+
+    let (status, _) = served
+        .sql(
+            "a",
+            Value::Null,
+            &["CREATE TABLE x(y)", "INSERT INTO x VALUES (7)"],
+        )
+        .await;
+    assert_eq!(status, 200);
+    assert_eq!(shell(&served.path("a"), "SELECT y FROM x"), "7");
+    assert_eq!(served.client("a").latest().await.whole().len(), 2);
+
+    served
+        .refused("POST", "/namespaces/a/create", json!({}), (409, "EXISTS"))
+        .await;
+    for name in ["..", ".a", "a%2Fb", "v2", "metrics", "a b", &"x".repeat(201), ""] {
+        let path = format!("/namespaces/{}/create", name.replace(' ', "%20"));
+        let (status, told) = served.ask("POST", &path, json!({})).await;
+        assert!(matches!(status, 400 | 404 | 405), "{name}: {status} {told}");
+    }
+    assert_eq!(served.names().await, ["a", "b"]);
+    // What another database has left is not taken for a part of a new one.
+    std::fs::write(served.folder.path().join("c.db-wal"), [1; 4096]).unwrap();
+    served
+        .refused("POST", "/namespaces/c/create", json!({}), (409, "LEFTOVER"))
+        .await;
+    served.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sizes_and_revisions_are_told_and_history_is_dropped() {
+    let served = Served::new(&["a"]).await;
+    let client = served.client("a");
+    let mut kept = vec![client.latest().await.revision];
+    for n in 0..5 {
+        let insert = format!("INSERT INTO t VALUES ({n}, randomblob(9000))");
+        assert_eq!(served.sql("a", Value::Null, &[&insert]).await.0, 200);
+        kept.push(client.latest().await.revision);
+    }
+    let stats = served.ok("GET", "/namespaces/a/stats", json!({})).await;
+    assert_eq!(
+        (stats["revisions"].as_u64(), revision(&stats["revision"])),
+        (Some(6), kept[5].clone())
+    );
+    let bytes = |name: &str| stats[name].as_u64().unwrap();
+    assert!(
+        bytes("history_bytes") > 0 && bytes("file_bytes") + bytes("wal_bytes") > 45_000,
+        "{stats}"
+    );
+    assert_eq!(
+        bytes("storage_bytes_used"),
+        bytes("file_bytes") + bytes("wal_bytes") + bytes("history_bytes")
+    );
+
+    let listed = served
+        .ok("GET", "/namespaces/a/revisions?limit=4", json!({}))
+        .await;
+    let told: Vec<_> = listed["revisions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| revision(&it["revision"]))
+        .collect();
+    assert!(told.iter().eq(kept.iter().rev().take(4)), "{listed}");
+    let rest = format!(
+        "/namespaces/a/revisions?before={}",
+        listed["next"].as_str().unwrap()
+    );
+    let rest = served.ok("GET", &rest, json!({})).await;
+    assert_eq!(
+        (rest["revisions"].as_array().unwrap().len(), &rest["next"]),
+        (2, &Value::Null)
+    );
+
+    let before = json!({ "before": kept[3].as_str() });
+    let dropped = served.ok("POST", "/namespaces/a/drop-history", before).await;
+    assert_eq!(revision(&dropped["oldest"]), kept[3]);
+    let refused = client.since(&kept[2]).await.unwrap_err();
+    assert_eq!((refused.status, refused.code.as_str()), (410, "REVISION_EXPIRED"));
+    client.since(&kept[3]).await.unwrap();
+    served
+        .ok("POST", "/namespaces/a/drop-history", json!({ "all": true }))
+        .await;
+    client.since(&kept[5]).await.unwrap();
+    assert_eq!(client.at(&kept[4]).await.unwrap_err().status, 410);
+    let unknown = json!({ "before": "0000000000000001-1" });
+    served
+        .refused(
+            "POST",
+            "/namespaces/a/drop-history",
+            unknown,
+            (400, "REVISION_UNKNOWN"),
+        )
+        .await;
+    served.server.shutdown().await;
+}
