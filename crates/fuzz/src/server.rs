@@ -9,20 +9,23 @@ use std::{
 use axum::{
     body::to_bytes,
     http::{Request, Response, StatusCode},
-    response::IntoResponse,
 };
 use bytes::Bytes;
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture};
+use partial_sync_core::{PageCount, Revision};
 use partial_sync_server::{
-    Clock,
+    InProcess, Server,
     access::{Access, Caller, CallerId, CommitListener, DatabaseHandle, SqlEndpoint},
-    follow::{Follower, SourceFiles},
-    history::SqliteHistory,
     hrana::{Hrana, HranaOptions},
-    pages::{PagesEndpoint, QueryLimits, SnapshotQueries},
+    pages::QueryLimits,
 };
-use partial_sync_transport::wire::{
-    FrameDecoder, HEADER_LIMIT, PAGE_LIMIT, PageData, PageEncoding, PullUpdatesHeader, PullUpdatesRequest,
+use partial_sync_transport::{
+    HttpClient,
+    http::HttpRequest,
+    wire::{
+        FrameDecoder, HEADER_LIMIT, PAGE_LIMIT, PROTOBUF, PageData, PageEncoding, PullUpdatesHeader,
+        PullUpdatesRequest,
+    },
 };
 use prost::Message;
 use tempfile::TempDir;
@@ -36,88 +39,107 @@ const SCRIPT: &str = "PRAGMA page_size = 512; PRAGMA journal_mode = wal;
     CREATE TABLE notes(id INTEGER PRIMARY KEY, body TEXT); CREATE INDEX n ON notes(body);
     INSERT INTO notes VALUES (1, 'a'), (2, 'b'), (3, printf('%.600c', 'x'));";
 
-/// One database for all runs: answering pages changes nothing.
-static SERVED: LazyLock<(TempDir, Arc<Follower>)> = LazyLock::new(|| {
+/// One server for all runs: answering pages changes nothing.
+struct Served {
+    server: InProcess,
+    revision: Revision,
+    size: PageCount,
+    _folder: TempDir,
+}
+
+static SERVED: LazyLock<Served> = LazyLock::new(|| {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("remote.db");
     std::fs::write(&path, &*FRESH).expect("room for some pages");
-    let files = SourceFiles::open(&path).expect("a good database");
-    let history = Arc::new(SqliteHistory::in_memory().expect("memory"));
-    let follower = Follower::open(files, history, Clock::default()).expect("a good database");
-    (folder, Arc::new(follower))
+    let limits = QueryLimits {
+        time: Duration::from_millis(300),
+        pages: 100,
+        ..QueryLimits::default()
+    };
+    let server = Server::builder(&path)
+        .query_limits(limits)
+        .longest_poll(Duration::ZERO);
+    RUNTIME.block_on(async {
+        let server = server.in_process().await.expect("a good database");
+        let (status, answer) = pull(&server, Vec::new()).await;
+        assert_eq!(status, 200);
+        let (revision, size) = read(&answer);
+        Served {
+            server,
+            revision,
+            size,
+            _folder: folder,
+        }
+    })
 });
+
+async fn pull(server: &InProcess, body: Vec<u8>) -> (u16, Vec<u8>) {
+    let request = HttpRequest {
+        method: "POST",
+        url: "http://localhost/pull-updates".to_owned(),
+        headers: vec![("content-type".to_owned(), PROTOBUF.to_owned())],
+        body: body.into(),
+    };
+    let mut answer = server.send(request).await.expect("an answer");
+    let mut body = Vec::new();
+    while let Some(piece) = answer.body.next().await {
+        body.extend_from_slice(&piece.expect("a whole answer"));
+    }
+    (answer.status, body)
+}
+
+/// Holds a stream against the rules that clients check.
+fn read(answer: &[u8]) -> (Revision, PageCount) {
+    let mut frames = FrameDecoder::new();
+    frames.push(answer);
+    let header = frames
+        .next(HEADER_LIMIT)
+        .expect("a header")
+        .expect("a whole header");
+    let header = PullUpdatesHeader::decode(header).expect("a header");
+    let (revision, size, _, encoding) = header.check().expect("a good header");
+    let mut seen = roaring::RoaringBitmap::new();
+    while let Some(frame) = frames.next(PAGE_LIMIT).expect("good frames") {
+        let page = PageData::decode(frame).expect("a page");
+        assert!(page.page_id < u64::from(size.0));
+        assert!(seen.insert(page.page_id as u32), "a page was sent twice");
+        let len = match encoding {
+            PageEncoding::Raw => page.encoded_page.len(),
+            PageEncoding::Zstd => zstd::bulk::decompress(&page.encoded_page, 65536)
+                .expect("zstd")
+                .len(),
+        };
+        assert_eq!(len, 512);
+    }
+    assert!(frames.is_at_boundary());
+    (revision, size)
+}
 
 /// Any body is refused, or answered with a stream that keeps the rules that clients check.
 pub(crate) fn pull_endpoint(data: &[u8]) {
     let mut input = Input(data);
     let pinned = input.byte();
     let body = input.rest();
-    let follower = &SERVED.1;
-    let endpoint = PagesEndpoint {
-        queries: Arc::new(SnapshotQueries),
-        query_limits: QueryLimits {
-            time: Duration::from_millis(300),
-            pages: 100,
-            ..QueryLimits::default()
-        },
-        query_turns: Arc::new(partial_sync_server::turns::Turns::new(1, 1)),
-        temporary: partial_sync_vfs::temporary::Quota::new(1 << 30, 1 << 30),
-        read_turns: Default::default(),
-        longest_poll: Duration::ZERO,
-        metrics: Arc::default(),
-        stopping: tokio::sync::watch::channel(false).1,
-    };
+    let served = &*SERVED;
     // A revision has random parts that no mutator guesses.
     let body = match PullUpdatesRequest::decode(body) {
         Ok(mut request) if pinned & 3 != 0 => {
-            let revision = follower.current().revision().as_str().to_owned();
+            let revision = served.revision.as_str().to_owned();
             if pinned & 1 != 0 {
                 request.server_revision.clone_from(&revision);
             }
             if pinned & 2 != 0 {
                 request.client_revision = revision;
             }
-            request.encode_to_vec().into()
+            request.encode_to_vec()
         }
-        _ => Bytes::copy_from_slice(body),
+        _ => body.to_vec(),
     };
-    RUNTIME.block_on(async {
-        let response = match endpoint.answer(follower, caller(Access::ReadOnly), body).await {
-            Ok(response) => response,
-            Err(refusal) => {
-                let response = refusal.into_response();
-                assert!(response.status().is_client_error(), "{}", response.status());
-                return;
-            }
-        };
-        let db_size = follower.current().snapshot.db_size();
-        let body = to_bytes(response.into_body(), 1 << 20)
-            .await
-            .expect("a whole answer");
-        let mut frames = FrameDecoder::new();
-        frames.push(&body);
-        let header = frames
-            .next(HEADER_LIMIT)
-            .expect("a header")
-            .expect("a whole header");
-        let header = PullUpdatesHeader::decode(header).expect("a header");
-        let (revision, size, _, encoding) = header.check().expect("a good header");
-        assert_eq!((revision, size), (follower.current().revision(), db_size));
-        let mut seen = roaring::RoaringBitmap::new();
-        while let Some(frame) = frames.next(PAGE_LIMIT).expect("good frames") {
-            let page = PageData::decode(frame).expect("a page");
-            assert!(page.page_id < u64::from(db_size.0));
-            assert!(seen.insert(page.page_id as u32), "a page was sent twice");
-            let len = match encoding {
-                PageEncoding::Raw => page.encoded_page.len(),
-                PageEncoding::Zstd => zstd::bulk::decompress(&page.encoded_page, 65536)
-                    .expect("zstd")
-                    .len(),
-            };
-            assert_eq!(len, 512);
-        }
-        assert!(frames.is_at_boundary());
-    });
+    let (status, answer) = RUNTIME.block_on(pull(&served.server, body));
+    match status {
+        200 => assert_eq!(read(&answer), (served.revision.clone(), served.size)),
+        refused => assert!((400..500).contains(&refused), "{refused}"),
+    }
 }
 
 struct Nobody;
