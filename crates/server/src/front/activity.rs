@@ -71,6 +71,12 @@ pub(super) enum Worth {
     Slow(Instant),
 }
 
+impl Worth {
+    pub(super) const fn is_known_and_idle(self) -> bool {
+        matches!(self, Self::Idle(true, _, _))
+    }
+}
+
 #[derive(Debug)]
 struct State {
     /// When it was opened, or ended its last answer.

@@ -1,8 +1,9 @@
-//! Which connections are open. There is a limit for all of them and one for those from one address; at a limit, the one
-//! that has been idle for longest makes room for the new one, or if there is none, one whose long polls wait, or one whose client keeps
-//! the server waiting: connections for which nothing is being done keep nobody out.
+//! Which connections are open. There is a limit for all of them and one for those from one address; at a limit, one for which nothing
+//! is being done makes room for the new one: the one that has been idle for longest, or if there is none, one whose long polls wait, or one
+//! whose client keeps the server waiting. It is one of the address that has the most of these, so that those who open many
+//! make room for each other, and not those who come with one.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{cmp::Reverse, collections::HashMap, net::IpAddr, sync::Arc};
 
 use parking_lot::Mutex;
 
@@ -83,12 +84,19 @@ impl Connections {
 
 impl Open {
     fn evict(&mut self, among: impl Fn(CallerId) -> bool) -> Option<()> {
-        let idle = self
-            .by_number
-            .iter()
-            .filter(|(_, (from, _))| among(*from))
-            .filter_map(|(number, (_, activity))| Some((activity.worth()?, *number)));
-        let (worth, number) = idle.min()?;
+        let idle = self.by_number.iter().filter(|(_, (from, _))| among(*from));
+        let idle: Vec<_> = idle
+            .filter_map(|(number, (from, activity))| Some((*from, activity.worth()?, *number)))
+            .collect();
+        // Those that are idle after a request that was let in are no burden: a proxy, or a whole office, may have many.
+        let mut burden: HashMap<CallerId, usize> = HashMap::new();
+        for (from, worth, _) in &idle {
+            *burden.entry(*from).or_default() += usize::from(!worth.is_known_and_idle());
+        }
+        let first = idle
+            .into_iter()
+            .min_by_key(|(from, worth, number)| (Reverse(burden[from]), *worth, *number));
+        let (_, worth, number) = first?;
         if let Some(activity) = self.remove(number) {
             activity.evict(worth);
         }

@@ -46,6 +46,34 @@ async fn v6_half_sent_requests_do_not_keep_others_out() {
     server.shutdown().await;
 }
 
+/// Was red: who came new and had not sent its request yet was closed for others that came after it, as fast as they came.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v6_those_who_open_many_make_room_for_each_other() {
+    let limits = Limits {
+        connections: 8,
+        head_time: Duration::from_secs(3600),
+        idle_time: Duration::from_secs(3600),
+        ..Limits::default()
+    };
+    let server = Server::in_memory().limits(limits);
+    let server = server.listen("127.0.0.1:0").await.unwrap();
+    let mut half = Vec::new();
+    for n in 0..8 {
+        half.push(Raw::sending_from([127, 0, 0, 10 + n % 2], server.addr(), HALF).await);
+    }
+    let mut new = Raw::sending_from([127, 0, 0, 2], server.addr(), "").await;
+    for n in 0..100 {
+        half.push(Raw::sending_from([127, 0, 0, 10 + n % 2], server.addr(), HALF).await);
+    }
+    for half in &mut half[..101] {
+        half.ends().await;
+    }
+    new.send(HALF).await;
+    new.send("content-length: 0\r\n\r\n").await;
+    assert_eq!(new.status().await, 200);
+    server.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn v6_one_address_has_its_own_limit() {
     let server = Server::in_memory()

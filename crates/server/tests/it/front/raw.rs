@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 /// Nothing here takes as long; whatever does never ends.
@@ -21,6 +21,15 @@ impl Raw {
     /// Connected, with this already sent.
     pub(crate) async fn sending(to: SocketAddr, what: &str) -> Self {
         let mut raw = Self::connect(to).await;
+        raw.send(what).await;
+        raw
+    }
+
+    /// The same, from an address of this machine.
+    pub(crate) async fn sending_from(from: [u8; 4], to: SocketAddr, what: &str) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        let mut raw = Self(socket.connect(to).await.unwrap());
         raw.send(what).await;
         raw
     }
