@@ -88,7 +88,7 @@ impl Open {
         let idle: Vec<_> = idle
             .filter_map(|(number, (from, activity))| Some((*from, activity.worth()?, *number)))
             .collect();
-        // Those that are idle after a request that was let in are no burden: a proxy, or a whole office, may have many.
+        // Those that are idle after a request that was let in do not count: a proxy, or a whole office, may have many.
         let mut burden: HashMap<CallerId, usize> = HashMap::new();
         for (from, worth, _) in &idle {
             *burden.entry(*from).or_default() += usize::from(!worth.is_known_and_idle());
