@@ -40,7 +40,7 @@ use tokio::sync::watch;
 use crate::{
     access::{Caller, CallerId},
     follow::Follower,
-    front::{UnderWay, counted, in_pieces},
+    front::{UnderWay, counted},
     metrics::{Metrics, Polled},
     turns::{NoTurn, Turn, Turns},
 };
@@ -226,7 +226,8 @@ impl PagesEndpoint {
         };
         self.metrics.sent(count, bytes.len() as u64);
         let held = self.in_flight.hold(bytes.len());
-        Ok(Some(in_pieces(counted(bytes, held))))
+        // In one piece: it is small, and each piece is a call of the system.
+        Ok(Some(Body::from(counted(bytes, held))))
     }
 }
 
