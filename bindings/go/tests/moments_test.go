@@ -208,8 +208,13 @@ func TestAPragmaThatWasCompiledAndNotRunWorksWhenItIsRun(t *testing.T) {
 }
 
 func TestAContextBreaksEveryCallThatWaitsForALock(t *testing.T) {
-	db, conn := replica(t, prefix(serve(t, callsSchema), inFolder(t, "app.db?_busy_timeout=60000")))
+	url := serve(t, callsSchema)
+	db, conn := replica(t, prefix(url, inFolder(t, "app.db?_busy_timeout=60000")))
 	exec1(t, conn, "INSERT INTO t VALUES (1, 'x')")
+	// Without news a pull needs no lock.
+	other, otherConn := replica(t, prefix(url, inFolder(t, "other.db")))
+	exec1(t, otherConn, "INSERT INTO t VALUES (9, 'news')")
+	must(t, other.Push(ctx))
 	writer, err := conn.Begin()
 	must(t, err)
 	defer writer.Rollback()
