@@ -458,7 +458,7 @@ class Before:
     in_transaction: set[int] = field(default_factory=set)
     #: Those that have found the database locked once another had changed the schema.
     locked: set[int] = field(default_factory=set)
-    #: Those of which a schema change has found the database locked.
+    #: Those of which a schema change has found the database locked, or with a collation anything, perhaps reading the schema.
     undone: set[int] = field(default_factory=set)
 
     def note(self, step: Step, seen: Any) -> None:
@@ -469,7 +469,7 @@ class Before:
             self.schema.add(step[1])
         if _is_locked(raised) and 1 - step[1] in self.schema:
             self.locked.add(step[1])
-        if _is_locked(raised) and _changes_schema(step):
+        if _is_locked(raised) and (_changes_schema(step) or self.collation):
             self.undone.add(step[1])
         if state:
             (self.in_transaction.add if state[0] else self.in_transaction.discard)(step[1])
