@@ -21,7 +21,16 @@ use crate::{arguments::Backup, error::CliError, hydrate::bar, secret, units::cou
 /// After so many bytes they are put on the disk, so that the system has few of them in memory.
 const SYNC_EVERY: u64 = 64 << 20;
 /// What is beside a database that is in use, and not beside a backup.
-const IN_USE: [&str; 5] = ["-wal", "-shm", "-journal", "-history", "-lock"];
+const IN_USE: [&str; 8] = [
+    "-wal",
+    "-shm",
+    "-journal",
+    "-history",
+    "-lock",
+    "-info",
+    "-pages",
+    "-replica-wal",
+];
 /// Where the header says which journal the database has, twice, and where, how many bytes of a page SQLite does not use.
 const JOURNAL_MODE: usize = 18;
 const RESERVED: usize = 20;
@@ -37,7 +46,8 @@ pub(crate) fn run(arguments: &Backup) -> Result<(), CliError> {
             name.push(suffix);
             PathBuf::from(name).exists()
         };
-        if IN_USE.iter().any(beside) {
+        let is_source = output.canonicalize().ok() == Path::new(&arguments.source).canonicalize().ok();
+        if is_source || IN_USE.iter().any(beside) {
             return Err(CliError::IsDatabase(output.clone()));
         }
     }

@@ -17,9 +17,15 @@ pub(crate) fn run(arguments: &Restore) -> Result<(), CliError> {
         confirm(&what, &name)?;
     }
     let restored = partial_sync_server::restore(&arguments.backup, path, arguments.timeout)?;
+    if restored.others {
+        eprintln!(
+            "warning: another program has the old {} open: what it writes from now on is lost; let it open the file again",
+            path.display()
+        );
+    }
     let mut out = io::stdout().lock();
     if arguments.json {
-        let told = json!({ "pages": restored.pages, "served": restored.served });
+        let told = json!({ "pages": restored.pages, "served": restored.served, "others": restored.others });
         writeln!(out, "{told}")?;
     } else {
         let served = if restored.served {

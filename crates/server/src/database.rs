@@ -164,7 +164,7 @@ impl Database {
 
     /// Whether its place is to be taken by another one. Looked for now and then, not with every request.
     pub(crate) fn has_to_go(&self) -> bool {
-        !self.is_good() || restoring::waiting(self.follower.files().path()).is_some()
+        !self.is_good() || restoring::waits(self.follower.files().path())
     }
 
     /// Somebody asks for it.
@@ -217,13 +217,14 @@ impl Database {
         let follower = Arc::clone(&self.follower);
         let ended = tokio::task::spawn_blocking(move || {
             let files = follower.files();
-            if let Some(staged) = restoring::waiting(files.path()) {
+            // Claimed first: what is taken away below is gone, and nobody may take the new one back then.
+            if let Some(claimed) = restoring::claim(files.path())? {
                 forget(&follower);
                 // For another program that opens it before the new one has its name.
                 if let Err(error) = files.fold() {
                     tracing::debug!(path = %files.path().display(), %error, "the file that is replaced stays as it is");
                 }
-                restoring::complete(files.path(), &staged)?;
+                restoring::complete(files.path(), &claimed)?;
                 return Ok(true);
             }
             match files.place() {

@@ -198,6 +198,17 @@ pub enum ServerError {
         /// The server's process, if it can be told.
         process: Option<u32>,
     },
+    /// A restore cannot be completed now, and not be taken back either.
+    #[error(
+        "the restore of {path} has begun and is completed by the server that serves it, the next one that opens it, or the next \
+         restore; what keeps it: {source}"
+    )]
+    RestoreBegun {
+        /// The database.
+        path: PathBuf,
+        /// Why it is not completed.
+        source: Box<ServerError>,
+    },
     /// A server of one file has no others.
     #[error("this server serves one file, so no database can be {what}: start it with a folder")]
     OneDatabase {

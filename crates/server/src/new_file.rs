@@ -78,6 +78,24 @@ impl NewFile {
     }
 }
 
+impl NewFile {
+    /// As [`finish`](Self::finish), but if there is something of that name already, gives the file back.
+    pub(crate) fn name(self, target: &Path) -> io::Result<Option<Self>> {
+        self.file.sync_all()?;
+        let Self { file, path } = self;
+        match path.persist_noclobber(target) {
+            Ok(()) => {}
+            Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => {
+                return Ok(Some(Self { file, path: e.path }));
+            }
+            Err(e) => return Err(e.error),
+        }
+        drop(file);
+        sync_folder_of(target)?;
+        Ok(None)
+    }
+}
+
 /// Makes what was created, renamed and removed in the folder of a file survive a power cut.
 pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all()

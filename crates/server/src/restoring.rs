@@ -2,17 +2,20 @@
 //!
 //! A new file never meets what belongs to the old one: its WAL, whose pages SQLite would take for the new file's, and its revisions.
 //! Several files cannot be replaced in one step, so the new one first waits beside the old one, under a name that says for
-//! which file it is (its inode and when that was made). From that moment on the restore has happened, and the one who has the lock
-//! of the database completes it: takes away all that belongs to the old file, and then gives the new one its name. That is
+//! which file it is (its inode and when that was made). The one who has the lock of the database claims it, by another such
+//! name. From that moment on the restore has happened, and nobody can take it back: the one who has the lock then
+//! completes it, takes away all that belongs to the old file, and then gives the new one its name. That is
 //! - the restoring process itself, if no server serves the database;
 //! - the server that serves it, when it looks after it the next time;
 //! - after a kill of either, the next server that opens the database, or the next restore.
 //!
-//! Where there is no old file, the new one gets its name at once, after what may have been left of another one is gone.
+//! Until it is claimed, the one who put it there may take it back, and nobody else replaces it: of two restores one waits. Where there
+//! is not an old file yet, the new one gets its name at once, after what may have been left of another one is gone.
 
 use std::{
+    ffi::OsString,
     fs::{File, Metadata},
-    io::Read,
+    io::{ErrorKind, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
@@ -40,7 +43,11 @@ const BESIDE: [&str; 7] = [
     "-shm",
     "-journal",
 ];
+/// What is beside a replica.
+const REPLICA: [&str; 3] = ["-info", "-pages", "-replica-wal"];
 const COPIED_AT_A_TIME: usize = 1 << 20;
+/// What nobody has completed for so long, and is for a file that is gone, is not wanted any more.
+const STALE: Duration = Duration::from_secs(24 * 3600);
 /// How often is looked whether a server has completed it.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -52,6 +59,8 @@ pub struct Restored {
     pub pages: u64,
     /// A server has the database open, and took it over.
     pub served: bool,
+    /// Another program may have the old file open: what it writes from here on is in no file.
+    pub others: bool,
 }
 
 /// Puts the database in the file `backup` in the place of `database`, which need not be there. It has happened when this
@@ -68,136 +77,270 @@ pub fn restore(backup: &Path, database: &Path, patience: Duration) -> Result<Res
             reason: "it is not a file".to_owned(),
         });
     }
+    if REPLICA
+        .iter()
+        .any(|suffix| side_file_path(&path, suffix).exists())
+    {
+        return Err(ServerError::BadPath {
+            path,
+            reason: "it is a replica, which may have changes that were not pushed: restore the database of its server, or move the \
+                     replica away with all files that begin with its name"
+                .to_owned(),
+        });
+    }
     let (new, pages) = copy(backup, &path, old.as_ref())?;
     check(new.path(), backup)?;
-    let served = match DatabaseLock::take(&path) {
-        Ok(lock) => {
-            put(&path, new)?;
-            drop(lock);
-            false
-        }
+    let ends = match DatabaseLock::take(&path) {
+        Ok(_lock) => put(&path, new)?,
         Err(ServerError::InUse { process, .. }) => hand_over(&path, new, process, patience)?,
         Err(error) => return Err(error),
     };
-    Ok(Restored { pages, served })
+    Ok(Restored {
+        pages,
+        served: ends == Ends::Served,
+        others: ends == Ends::Others,
+    })
 }
 
-/// The file that waits to take the place of what is at a path now.
-pub(crate) fn waiting(path: &Path) -> Option<PathBuf> {
-    let staged = staged_path(path, &path.metadata().ok()?);
-    staged.symlink_metadata().is_ok().then_some(staged)
+/// How the old file was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    Served,
+    Alone,
+    Others,
+}
+
+/// Whether a file waits to take the place of what is at a path now.
+pub(crate) fn waits(path: &Path) -> bool {
+    path.metadata().is_ok_and(|old| {
+        [STAGED, CLAIMED]
+            .iter()
+            .any(|kind| is_there(&name_for(path, &old, kind)))
+    })
+}
+
+/// Claims the file that waits, so that it is not taken back any more. By who has the lock.
+pub(crate) fn claim(path: &Path) -> Result<Option<PathBuf>, ServerError> {
+    let Ok(old) = path.metadata() else { return Ok(None) };
+    let claimed = name_for(path, &old, CLAIMED);
+    match std::fs::rename(name_for(path, &old, STAGED), &claimed) {
+        Ok(()) => sync_folder_of(path).map_err(|e| io("replaced", path, e))?,
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        Err(e) => return Err(io("replaced", path, e)),
+    }
+    Ok(is_there(&claimed).then_some(claimed))
 }
 
 /// Completes a restore that a kill has interrupted. To be called before a database is opened.
 pub(crate) fn finish(path: &Path) -> Result<(), ServerError> {
-    if waiting(path).is_none() {
+    if !waits(path) {
         return Ok(());
     }
     let _lock = DatabaseLock::take(path)?;
     // It may have been completed meanwhile.
-    match waiting(path) {
-        Some(staged) => complete(path, &staged),
+    match claim(path)? {
+        Some(claimed) => complete(path, &claimed),
         None => Ok(()),
     }
 }
 
-/// Takes away what belongs to the old file, and gives the new one its name. By who has the lock, and has nothing of the old one
-/// open that still writes.
-pub(crate) fn complete(path: &Path, staged: &Path) -> Result<(), ServerError> {
-    remove_beside(path)?;
-    std::fs::rename(staged, path).map_err(|e| io("replaced", path, e))?;
-    sync_folder_of(path).map_err(|e| io("replaced", path, e))?;
+/// Takes away what belongs to the old file, and gives the new one, which was claimed, its name. By who has the lock, and has nothing
+/// of the old one open that still writes.
+pub(crate) fn complete(path: &Path, claimed: &Path) -> Result<(), ServerError> {
+    let begun = |source| ServerError::RestoreBegun {
+        path: path.to_owned(),
+        source: Box::new(source),
+    };
+    let mut removed = false;
+    if let Err(error) = remove_beside(path, &mut removed) {
+        if removed {
+            return Err(begun(error));
+        }
+        // Nothing has happened yet.
+        return Err(match std::fs::remove_file(claimed) {
+            Ok(()) => error,
+            Err(_) => begun(error),
+        });
+    }
+    std::fs::rename(claimed, path).map_err(|e| begun(io("replaced", path, e)))?;
+    sync_folder_of(path).map_err(|e| begun(io("replaced", path, e)))?;
     tracing::info!(path = %path.display(), "restored from a backup");
     Ok(())
 }
 
 /// By who has the lock, when no server has the database open.
-fn put(path: &Path, new: NewFile) -> Result<(), ServerError> {
+fn put(path: &Path, new: NewFile) -> Result<Ends, ServerError> {
     let Ok(old) = path.metadata() else {
-        remove_beside(path)?;
-        return new.finish(path, false).map_err(|e| io("made", path, e));
+        remove_beside(path, &mut false)?;
+        new.finish(path, false).map_err(|e| io("made", path, e))?;
+        return Ok(Ends::Alone);
     };
-    let staged = staged_path(path, &old);
-    new.finish(&staged, true).map_err(|e| io("restored", path, e))?;
-    // For another program that opens it before the new one has its name. A file that is damaged cannot do it.
-    let folded = Connection::open(path)
-        .and_then(|old| old.query_row("PRAGMA journal_mode=DELETE", [], |row| row.get::<_, String>(0)));
-    if let Err(error) = folded {
-        tracing::debug!(path = %path.display(), %error, "the file that is replaced stays as it is");
-    }
-    complete(path, &staged)
+    let claimed = name_for(path, &old, CLAIMED);
+    new.finish(&claimed, true).map_err(|e| io("restored", path, e))?;
+    end_old(path, &claimed)
 }
 
-/// Lets the server that has the database open put the new file in its place.
+/// By who has the lock and has claimed the new file.
+fn end_old(path: &Path, claimed: &Path) -> Result<Ends, ServerError> {
+    // For another program that opens it before the new one has its name. A file that is damaged cannot do it, nor one that another
+    // program has open.
+    let folded = Connection::open(path)
+        .and_then(|old| old.query_row("PRAGMA journal_mode=DELETE", [], |row| row.get::<_, String>(0)));
+    complete(path, claimed)?;
+    match folded {
+        Err(error) if is_busy(&error) => Ok(Ends::Others),
+        Err(error) => {
+            tracing::debug!(path = %path.display(), %error, "the file that was replaced stayed as it was");
+            Ok(Ends::Alone)
+        }
+        Ok(mode) if mode == "wal" => Ok(Ends::Others),
+        Ok(_) => Ok(Ends::Alone),
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+    matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
+}
+
+/// Lets the server that has the database open put the new file in its place, or does it when the server has gone.
 fn hand_over(
     path: &Path,
     new: NewFile,
     process: Option<u32>,
     patience: Duration,
-) -> Result<bool, ServerError> {
+) -> Result<Ends, ServerError> {
     let old = path.metadata().map_err(|e| io("read", path, e))?;
-    let staged = staged_path(path, &old);
-    new.finish(&staged, true).map_err(|e| io("restored", path, e))?;
+    let (staged, claimed) = (name_for(path, &old, STAGED), name_for(path, &old, CLAIMED));
+    let ours = FileId::at(new.path()).map_err(|e| io("read", path, e))?;
+    let mut new = Some(new);
     let until = Instant::now() + patience;
     loop {
-        if staged.symlink_metadata().is_err() {
-            return Ok(true);
+        if let Some(file) = new.take() {
+            // Another restore may wait there.
+            new = file.name(&staged).map_err(|e| io("restored", path, e))?;
+        }
+        let is_ours = || FileId::at(path).is_ok_and(|found| found == ours);
+        if new.is_none() && is_ours() {
+            return Ok(Ends::Served);
         }
         // The server may have stopped.
-        match finish(path) {
-            Ok(()) if staged.symlink_metadata().is_err() => return Ok(false),
-            Ok(()) | Err(ServerError::InUse { .. }) => {}
-            Err(error) => return Err(error),
+        match (DatabaseLock::take(path), new.take()) {
+            (Ok(_lock), Some(file)) => return put(path, file),
+            (Ok(_lock), None) => {
+                if is_ours() {
+                    return Ok(Ends::Served);
+                }
+                let now = path.metadata().map_err(|e| io("read", path, e))?;
+                let claimed_now = name_for(path, &now, CLAIMED);
+                // Claimed by a server that was killed, or not at all, also for a file that is there no more.
+                for waiting in [&claimed, &staged] {
+                    if FileId::at(waiting).is_ok_and(|found| found == ours) {
+                        std::fs::rename(waiting, &claimed_now).map_err(|e| io("replaced", path, e))?;
+                        return end_old(path, &claimed_now);
+                    }
+                }
+                return Err(not_taken(path, process));
+            }
+            (Err(ServerError::InUse { .. }), left) => new = left,
+            (Err(error), _) => {
+                let _ = std::fs::remove_file(&staged);
+                return Err(error);
+            }
         }
         if Instant::now() >= until {
             break;
         }
         std::thread::sleep(LOOK_EVERY);
     }
+    if new.is_some() {
+        return Err(not_taken(path, process));
+    }
     match std::fs::remove_file(&staged) {
-        // It was taken in this moment.
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        // It was claimed: nobody can take it back.
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            match FileId::at(path).is_ok_and(|found| found == ours) {
+                true => Ok(Ends::Served),
+                false => Err(ServerError::RestoreBegun {
+                    path: path.to_owned(),
+                    source: Box::new(not_taken(path, process)),
+                }),
+            }
+        }
         Err(e) => Err(io("withdrawn", &staged, e)),
-        Ok(()) => Err(ServerError::NotTakenOver {
-            path: path.to_owned(),
-            process,
-        }),
+        Ok(()) => Err(not_taken(path, process)),
     }
 }
 
-fn staged_path(path: &Path, old: &Metadata) -> PathBuf {
+fn not_taken(path: &Path, process: Option<u32>) -> ServerError {
+    ServerError::NotTakenOver {
+        path: path.to_owned(),
+        process,
+    }
+}
+
+/// What a file that waits is called, which no database can be: it begins with a dot.
+const STAGED: &str = "-restore-";
+const CLAIMED: &str = "-restoring-";
+
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|meta| meta.is_file())
+}
+
+fn hidden(path: &Path, kind: &str) -> OsString {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(kind);
+    name
+}
+
+fn name_for(path: &Path, old: &Metadata, kind: &str) -> PathBuf {
     // An inode number is given out again.
     let made = old
         .created()
         .ok()
         .and_then(|made| made.duration_since(SystemTime::UNIX_EPOCH).ok());
     let made = made.unwrap_or_default().as_nanos();
-    side_file_path(path, &format!("-restore-{:x}-{made:x}", old.ino()))
+    let mut name = hidden(path, kind);
+    name.push(format!("{:x}-{made:x}", old.ino()));
+    path.with_file_name(name)
 }
 
-fn remove_beside(path: &Path) -> Result<(), ServerError> {
-    let removed = |path: PathBuf| match std::fs::remove_file(&path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io("removed", &path, e)),
-        _ => Ok(()),
-    };
+/// Says whether something of the old file is gone, also when it fails.
+fn remove_beside(path: &Path, is_removed: &mut bool) -> Result<(), ServerError> {
     for suffix in BESIDE {
-        removed(side_file_path(path, suffix))?;
-    }
-    // Of restores that were killed, and whose file was replaced by another one since.
-    let waiting = path.metadata().ok().map(|meta| staged_path(path, &meta));
-    let prefix = side_file_path(path, "-restore-");
-    let prefix = prefix.file_name().unwrap_or_default().as_encoded_bytes();
-    let folder = path.parent().unwrap_or(Path::new("."));
-    for entry in std::fs::read_dir(folder)
-        .map_err(|e| io("listed", folder, e))?
-        .flatten()
-    {
-        let of_us = entry.file_name().as_encoded_bytes().starts_with(prefix);
-        if of_us && Some(entry.path()) != waiting {
-            removed(entry.path())?;
+        let beside = side_file_path(path, suffix);
+        match std::fs::remove_file(&beside) {
+            Ok(()) => *is_removed = true,
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(io("removed", &beside, e)),
         }
     }
+    remove_stale(path);
     sync_folder_of(path).map_err(|e| io("removed", path, e))
+}
+
+/// Of restores that were killed, and whose file was replaced by another one since. What stays is tried again the next time.
+fn remove_stale(path: &Path) {
+    let prefixes = [STAGED, CLAIMED].map(|kind| hidden(path, kind).into_encoded_bytes());
+    let is_number = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_hexdigit);
+    let is_ours = |name: &[u8]| {
+        let rest = prefixes.iter().find_map(|prefix| name.strip_prefix(&**prefix));
+        let mut parts = rest.unwrap_or_default().split(|byte| *byte == b'-');
+        parts.next().is_some_and(is_number) && parts.next().is_some_and(is_number) && parts.next().is_none()
+    };
+    let is_stale = |meta: Metadata| {
+        let age = meta.modified().ok().and_then(|at| at.elapsed().ok());
+        meta.is_file() && age.is_some_and(|age| age > STALE)
+    };
+    let Some(Ok(entries)) = path.parent().map(std::fs::read_dir) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if is_ours(entry.file_name().as_encoded_bytes()) && entry.metadata().is_ok_and(is_stale) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Copies a backup beside the database that it is to replace.
@@ -207,11 +350,12 @@ fn copy(backup: &Path, path: &Path, old: Option<&Metadata>) -> Result<(NewFile, 
         path: backup.to_owned(),
         reason: reason.to_owned(),
     };
-    let mut file = File::open(backup).map_err(read)?;
-    let meta = file.metadata().map_err(read)?;
-    if !meta.is_file() {
+    // Opening a pipe would wait for its writer.
+    if !backup.metadata().map_err(read)?.is_file() {
         return Err(bad("it is not a file"));
     }
+    let mut file = File::open(backup).map_err(read)?;
+    let meta = file.metadata().map_err(read)?;
     if old.is_some_and(|old| FileId::of(old) == FileId::of(&meta)) {
         return Err(bad("it is the database itself"));
     }
@@ -240,12 +384,12 @@ fn copy(backup: &Path, path: &Path, old: Option<&Metadata>) -> Result<(NewFile, 
         return Err(bad("it is not whole: it was cut, or is still being copied"));
     }
     let new = NewFile::beside(path).map_err(|e| io("written", path, e))?;
+    let made = new.file();
+    made.set_permissions(old.unwrap_or(&meta).permissions())
+        .map_err(|e| io("written", path, e))?;
     if let Some(old) = old {
-        let file = new.file();
-        file.set_permissions(old.permissions())
-            .map_err(|e| io("written", path, e))?;
         // Only the system's administrator can, and then it matters: the server may be somebody else.
-        let _ = std::os::unix::fs::fchown(file, Some(old.uid()), Some(old.gid()));
+        let _ = std::os::unix::fs::fchown(made, Some(old.uid()), Some(old.gid()));
     }
     let mut buffer = vec![0; COPIED_AT_A_TIME];
     buffer[..HEADER_LEN].copy_from_slice(&header);

@@ -112,7 +112,7 @@ fn nothing_waits(folder: &Path) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         assert!(
-            !name.contains("-restore-") && !name.starts_with(".partial-sync"),
+            !name.contains("-restor") && !name.starts_with(".partial-sync"),
             "{name}"
         );
     }
@@ -306,4 +306,118 @@ fn replicas_are_told_of_a_restore_beside_them_and_lose_nothing() {
     ok(&["pull", &reader]);
     assert_eq!(count(&reader, "id IN (5001, 5003, 5005)"), 3);
     assert_eq!(count(&reader, "id > 5000"), 3);
+}
+
+/// Was red: whatever began with the name of the database and `-restore-` was removed, another database and the backup itself too.
+#[test]
+fn a_restore_removes_nothing_that_it_did_not_put_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let [database, other, backup] =
+        ["a.db", "a.db-restore-test.db", "a.db-restore-1-2"].map(|name| folder.path().join(name));
+    make(&database, 10);
+    make(&other, 20);
+    ok(&["backup", text(&database), text(&backup)]);
+    let hidden = folder.path().join(".a.db-restore-notes");
+    std::fs::write(&hidden, "mine").unwrap();
+    ok(&["restore", text(&backup), text(&database), "--yes"]);
+    assert!(other.exists() && backup.exists() && hidden.exists());
+}
+
+/// Was red: of two restores to a server that stood still one took the other's file away, and the other one said that it had been
+/// restored.
+#[test]
+fn of_two_restores_that_wait_for_a_server_none_says_what_is_not_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("a.db");
+    let backups = [1, 2].map(|rows| {
+        let backup = folder.path().join(format!("backup-{rows}"));
+        make(&backup, rows);
+        backup
+    });
+    make(&database, 3);
+    let server = Serving::file(&database);
+    let has = |rows: u32| {
+        let answer = sql(&server.url, "", "SELECT count(*) FROM t").1;
+        answer.contains(&format!("\"value\":\"{rows}\""))
+    };
+    assert!(has(3));
+    let pid = server.child.id();
+    signal("-STOP", pid);
+    let said = std::thread::scope(|scope| {
+        let restore = |backup: &Path, timeout: &str| {
+            let (backup, database) = (text(backup).to_owned(), text(&database).to_owned());
+            let timeout = timeout.to_owned();
+            scope.spawn(move || run(&["restore", &backup, &database, "--yes", "--timeout", &timeout]))
+        };
+        let first = restore(&backups[0], "1s");
+        let second = restore(&backups[1], "2s");
+        [first.join().unwrap(), second.join().unwrap()]
+    });
+    signal("-CONT", pid);
+    for said in &said {
+        assert!(
+            said.code == 1 && said.err.contains("nothing was restored"),
+            "{}{}",
+            said.out,
+            said.err
+        );
+    }
+    assert!(has(3));
+    // One that the server takes says so, while another one waits.
+    let restored = ok(&["restore", text(&backups[0]), text(&database), "--yes"]);
+    assert!(restored.out.contains("the server serves it"), "{}", restored.out);
+    assert!(has(1));
+    nothing_waits(folder.path());
+}
+
+/// Was red: a restore that failed, because something of the old database could not be removed, took effect at the next start.
+#[test]
+fn a_restore_that_fails_does_not_take_effect_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let [database, backup, blocking] =
+        ["a.db", "backup", "a.db-history"].map(|name| folder.path().join(name));
+    make(&database, 10);
+    ok(&["backup", text(&database), text(&backup)]);
+    make(&folder.path().join("b.db"), 1);
+    std::fs::rename(folder.path().join("b.db"), &database).unwrap();
+    // A folder is not removed as a file.
+    std::fs::create_dir(&blocking).unwrap();
+    let said = run(&["restore", text(&backup), text(&database), "--yes"]);
+    assert!(said.code == 1 && said.err.contains("removed"), "{}", said.err);
+    nothing_waits(folder.path());
+    std::fs::remove_dir(&blocking).unwrap();
+    let server = Serving::file(&database);
+    assert!(
+        sql(&server.url, "", "SELECT count(*) FROM t")
+            .1
+            .contains("\"value\":\"1\"")
+    );
+}
+
+/// Was red: changes that had not been pushed were gone.
+#[test]
+fn a_replica_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let [database, backup, replica] = ["a.db", "backup", "replica.db"].map(|name| folder.path().join(name));
+    make(&database, 10);
+    ok(&["backup", text(&database), text(&backup)]);
+    let server = Serving::file(&database);
+    ok(&[
+        "query",
+        text(&replica),
+        "--url",
+        &server.url,
+        "DELETE FROM t WHERE id = 1",
+    ]);
+    let restored = run(&["restore", text(&backup), text(&replica), "--yes"]);
+    assert!(
+        restored.code == 1 && restored.err.contains("is a replica"),
+        "{}",
+        restored.err
+    );
+    let saved = run(&["backup", &server.url, text(&replica), "--force"]);
+    assert_ne!(saved.code, 0, "{}", saved.out);
+    let own = run(&["backup", text(&backup), text(&backup), "--force"]);
+    assert_ne!(own.code, 0, "{}", own.out);
+    ok(&["push", text(&replica)]);
 }
