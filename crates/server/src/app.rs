@@ -226,11 +226,12 @@ impl App {
                     self.kicks
                         .enter(caller.id, Arc::clone(&database.handle().name), connection);
                 tokio::select! {
+                    biased;
+                    () = kickable.ended() => kicked(),
                     answer = self.pages.answer(database.follower(), caller, body, &under_way) => match answer {
                         Ok(answer) => kickable.watch(self.judge_again(answer, reloads, name, &parts)),
                         Err(refusal) => refusal.into_response(),
                     },
-                    () = kickable.ended() => kicked(),
                 }
             }
             _ => self.answer_sql(&database, caller, parts, rest, body).await,

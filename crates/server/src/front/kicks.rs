@@ -74,11 +74,11 @@ impl Kicks {
         };
         let count = ended.len();
         for entry in ended {
+            // It may have ended by itself. Before the connection is told, which would end a long poll as if nothing had happened.
+            let _ = entry.end.send(());
             if let Some(connection) = entry.connection {
                 connection.close();
             }
-            // It may have ended by itself.
-            let _ = entry.end.send(());
         }
         count
     }
