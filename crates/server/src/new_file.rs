@@ -8,7 +8,7 @@ use std::{
     fs::{File, Permissions},
     io,
     os::unix::fs::{FileExt, PermissionsExt},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use tempfile::TempPath;
@@ -122,15 +122,19 @@ fn sweep(folder: &Path) {
         .filter(|entry| left(&entry.file_name()))
         .map(|entry| entry.path())
     {
-        if is_left(&path).unwrap_or(false) {
-            // What stays is tried again the next time.
-            let _ = std::fs::remove_file(path);
-        }
+        // What stays is tried again the next time.
+        let _ = remove_left(&path);
     }
 }
 
-fn is_left(path: &PathBuf) -> io::Result<bool> {
-    Ok(path.symlink_metadata()?.is_file() && File::open(path)?.try_lock().is_ok())
+/// Locked until it is gone: who has just made it finds that then.
+fn remove_left(path: &Path) -> io::Result<()> {
+    if path.symlink_metadata()?.is_file() {
+        let left = File::open(path)?;
+        left.try_lock().map_err(io::Error::from)?;
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -33,6 +33,9 @@ use crate::{
 /// Copies that are made at the same time: each reads and writes as fast as the disk lets it.
 const COPIES: usize = 2;
 
+/// Characters of an operation that the log is told.
+const TOLD: usize = 500;
+
 /// See the module.
 pub(super) struct Operations {
     app: Arc<App>,
@@ -49,7 +52,10 @@ impl Operations {
 
     /// Does one. Operations that change something are told to the log.
     pub(super) async fn run(&self, operation: Operation) -> Response {
-        let changes = operation.changes().then(|| format!("{operation:?}"));
+        let changes = operation.changes().then(|| {
+            let told = format!("{operation:?}");
+            told.chars().take(TOLD).collect::<String>()
+        });
         let done = match operation {
             Operation::List { after, limit } => self.list(after, limit).await,
             Operation::Create { name } => self.create(&name).await,

@@ -181,6 +181,14 @@ impl Activity {
         (state.moved.elapsed() >= SLOW).then_some(Worth::Slow(state.moved))
     }
 
+    /// The same as [`close`](Self::close), unless it can have several requests under way.
+    pub(super) fn close_unless_shared(&self) {
+        let is_shared = self.state.lock().multiplexed;
+        if !is_shared {
+            self.close();
+        }
+    }
+
     /// It has to go, as soon as no request is under way.
     pub(super) fn close(&self) {
         self.state.lock().evicted = true;

@@ -63,7 +63,7 @@ impl Kicks {
         }
     }
 
-    /// Ends those of these callers and databases, and their connections. Says how many there were.
+    /// Ends those of these callers and databases, and their connections unless others may have requests on them. Says how many there were.
     pub(crate) fn kick(&self, belongs: impl Fn(CallerId, &Arc<str>) -> bool) -> usize {
         let ended: Vec<_> = {
             let mut under_way = self.under_way.lock();
@@ -77,7 +77,7 @@ impl Kicks {
             // It may have ended by itself. Before the connection is told, which would end a long poll as if nothing had happened.
             let _ = entry.end.send(());
             if let Some(connection) = entry.connection {
-                connection.close();
+                connection.close_unless_shared();
             }
         }
         count

@@ -62,6 +62,25 @@ async fn a_kick_ends_what_is_open_in_a_database_and_nothing_else() {
     );
 }
 
+/// Was red: the connection was closed as soon as it could be, and long polls of other databases on it ended at once, again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kick_leaves_other_databases_on_the_same_connection_alone() {
+    let served = Served::new(&["a", "b"]).await;
+    let http = Client::http2();
+    let [a, b] = ["a", "b"].map(|name| Client {
+        http: http.clone(),
+        url: served.client(name).url,
+    });
+    let (polls_a, polls_b) = (poll(&a, &a.latest().await), poll(&b, &b.latest().await));
+    wait_for_polls(&served, 2).await;
+    served.ok("POST", "/namespaces/a/kick", json!({})).await;
+    assert_eq!(polls_a.await.unwrap().unwrap_err().code, "KICKED");
+    served
+        .sql("b", Value::Null, &["INSERT INTO t(v) VALUES ('b')"])
+        .await;
+    assert!(!polls_b.await.unwrap().unwrap().pages.is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kick_ends_what_a_caller_has_open_in_all_databases() {
     let tokens = tempfile::NamedTempFile::new().unwrap();
