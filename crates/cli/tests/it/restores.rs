@@ -112,7 +112,10 @@ fn nothing_waits(folder: &Path) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         assert!(
-            !name.contains("-restor") && !name.starts_with(".partial-sync"),
+            !["-restore-", "-restoring-"]
+                .iter()
+                .any(|kind| name.contains(kind))
+                && !name.starts_with(".partial-sync"),
             "{name}"
         );
     }
