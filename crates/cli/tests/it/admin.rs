@@ -200,8 +200,10 @@ pub(crate) fn kill_at_each_instant(mut run: impl FnMut(&mut Command, &str) -> bo
         loop {
             let mut command = program();
             let mut traced = Command::new("strace");
+            // -D: the process that is started is the program, which a test can kill, and not strace, whose end would set it free.
             traced
-                .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}")])
+                .args(["-D", "-f", "-qq", "-o", "/dev/null"])
+                .args(["-e", &format!("trace={calls}")])
                 .args(["-e", &format!("inject={calls}:signal=SIGKILL:when={n}")])
                 .arg(command.get_program());
             for (name, _) in command.get_envs() {
