@@ -11,7 +11,12 @@ use std::{
 
 use axum::{body::Body, response::Response};
 use futures_util::FutureExt as _;
-use hyper::{Request, body::Incoming, service::service_fn};
+use hyper::{
+    Request,
+    body::Incoming,
+    header::{self, HeaderValue},
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{
@@ -21,7 +26,7 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::watch,
     time::Instant,
 };
@@ -46,6 +51,10 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 const LAST_ANSWERS: Duration = Duration::from_secs(4);
 /// After a failed accept (no descriptors left), before the next.
 const BREATH: Duration = Duration::from_millis(50);
+/// How long a connection that has come waits for the end of those that make room.
+const ROOM: Duration = Duration::from_millis(500);
+/// Connections that have come and were not accepted yet.
+const BACKLOG: u32 = 4096;
 /// How often the log is told of connections that were turned away.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
@@ -72,8 +81,13 @@ pub(crate) async fn serve(
     let mut turned_away = TurnedAway::default();
     let (cut, uncut) = watch::channel(());
     loop {
+        let accepted = async {
+            // Past it, what comes is turned away.
+            let _ = tokio::time::timeout(ROOM, app.connections().room()).await;
+            listener.accept().await
+        };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accepted => accepted,
             _ = stopping.wait_for(|stop| *stop) => break,
         };
         let (socket, peer) = match accepted {
@@ -86,7 +100,7 @@ pub(crate) async fn serve(
             }
         };
         let Some(entered) = app.connections().enter(peer.ip()) else {
-            turned_away.count(&"the server works on a request of every connection");
+            turned_away.count(&"the server works on a request of every connection that could make room");
             continue;
         };
         let acceptor = tls.as_ref().map(|tls| tls.acceptor());
@@ -171,7 +185,11 @@ async fn http(
         async move {
             // A panic, which its thread has reported, is the end of this request and of nothing else.
             let answer = AssertUnwindSafe(app.answer(request.map(Body::new)));
-            let answer = answer.catch_unwind().await.unwrap_or_else(|_| app.panicked());
+            let mut answer = answer.catch_unwind().await.unwrap_or_else(|_| app.panicked());
+            if answering.is_last() {
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(header::CONNECTION, close);
+            }
             Ok::<_, Infallible>(answer.map(|body| answering.watch(body)))
         }
     });
@@ -198,9 +216,17 @@ pub(crate) fn is_loopback(addr: SocketAddr) -> bool {
 }
 
 /// Takes a port.
-pub(crate) async fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {
+pub(crate) fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), ServerError> {
     let listen = |source| ServerError::Listen { addr, source };
-    let listener = TcpListener::bind(addr).await.map_err(listen)?;
+    let socket = match addr {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    let socket = socket.map_err(listen)?;
+    // As the standard library's listener: a port is taken again at once after a restart.
+    socket.set_reuseaddr(true).map_err(listen)?;
+    socket.bind(addr).map_err(listen)?;
+    let listener = socket.listen(BACKLOG).map_err(listen)?;
     let addr = listener.local_addr().map_err(listen)?;
     Ok((listener, addr))
 }

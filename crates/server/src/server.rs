@@ -250,10 +250,10 @@ impl ServerBuilder {
             admin,
         } = self.door(addr)?;
         // The port before the files: a server that cannot listen has touched nothing.
-        let (listener, addr) = serve::bind(addr).await?;
+        let (listener, addr) = serve::bind(addr)?;
         let admin = match admin {
             Some(at) => Some((
-                serve::bind(at).await?,
+                serve::bind(at)?,
                 Visitors::new(&[], self.hosts(at, serve::is_loopback(at)))?,
             )),
             None => None,

@@ -174,9 +174,17 @@ impl Server {
 
 /// Sends a signal to a process that this program started.
 pub(crate) fn signal(id: u32, name: &str) -> Result<()> {
+    send(&id.to_string(), name)
+}
+
+/// Kills a process that this program started as the first of a group, and all others of the group.
+pub(crate) fn kill_group(id: u32) -> Result<()> {
+    send(&format!("-{id}"), "KILL")
+}
+
+fn send(to: &str, name: &str) -> Result<()> {
     Command::new("kill")
-        .arg(format!("-{name}"))
-        .arg(id.to_string())
+        .args([&format!("-{name}"), "--", to])
         .stderr(Stdio::null())
         .status()?;
     Ok(())

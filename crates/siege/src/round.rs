@@ -3,6 +3,7 @@
 
 use std::{
     io::{BufRead, BufReader},
+    os::unix::process::CommandExt as _,
     process::{Child, Command, Stdio},
     sync::{
         Arc,
@@ -17,7 +18,7 @@ use parking_lot::Mutex;
 use crate::{
     attack::Attack,
     honest::{self, Ledger, Seen},
-    process::{Place, Sample, Server},
+    process::{self, Place, Sample, Server},
     result::Result,
 };
 
@@ -31,7 +32,7 @@ const MUST_END: Duration = Duration::from_secs(20);
 /// What of a breach is told.
 const TOLD: usize = 5;
 
-/// The process of an attacker, which ends with this.
+/// The process of an attacker, which ends with this, and with it all that it has started.
 pub(crate) struct Attacker {
     process: Child,
     pub requests: Arc<AtomicU64>,
@@ -58,6 +59,7 @@ impl Attacker {
             .arg("--data")
             .arg(&place.data)
             .stdout(Stdio::piped())
+            .process_group(0)
             .spawn()?;
         let out = process.stdout.take().ok_or("no output")?;
         let (requests, breaches) = (Arc::<AtomicU64>::default(), Arc::<Mutex<Vec<String>>>::default());
@@ -81,8 +83,8 @@ impl Attacker {
 
 impl Drop for Attacker {
     fn drop(&mut self) {
-        // It may be gone.
-        let _ = self.process.kill();
+        // It may be gone. What it started would go on, and keep what the next round needs.
+        let _ = process::kill_group(self.process.id());
         let _ = self.process.wait();
     }
 }

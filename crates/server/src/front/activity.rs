@@ -41,6 +41,9 @@ const STREAM_STALL: u32 = 5;
 /// A client for which the server waits, and which neither sent nor took anything for so long, makes room for another.
 const SLOW: Duration = Duration::from_secs(1);
 
+/// How long the last answers of a connection that makes room may take, where its client can ask again meanwhile.
+const LAST_MOMENT: Duration = Duration::from_millis(250);
+
 /// Where a request came from.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
@@ -102,8 +105,8 @@ struct State {
     known: bool,
     /// It has to make room for another, as soon as no request is under way,
     evicted: bool,
-    /// or whatever is.
-    cut: bool,
+    /// or from then on whatever is.
+    cut: Option<Instant>,
 }
 
 impl Activity {
@@ -125,7 +128,7 @@ impl Activity {
                 multiplexed: false,
                 known: false,
                 evicted: false,
-                cut: false,
+                cut: None,
             }),
             has_to_go: Notify::new(),
             polls_have_to_go: Notify::new(),
@@ -200,7 +203,11 @@ impl Activity {
     pub(super) fn evict(&self, worth: Worth) {
         let mut state = self.state.lock();
         state.evicted = true;
-        state.cut = matches!(worth, Worth::Slow(_));
+        state.cut = match worth {
+            Worth::Slow(_) => Some(Instant::now()),
+            Worth::Polls(_) => Some(Instant::now() + LAST_MOMENT),
+            Worth::Idle(..) => state.multiplexed.then(|| Instant::now() + LAST_MOMENT),
+        };
         drop(state);
         self.polls_have_to_go.notify_waiters();
         self.has_to_go.notify_one();
@@ -226,10 +233,12 @@ impl Activity {
             let now = Instant::now();
             let next = {
                 let state = self.state.lock();
-                if state.evicted && (state.cut || state.answers.is_empty()) {
-                    return "it made room for another";
+                let made_room = "it made room for another";
+                if state.evicted && state.answers.is_empty() {
+                    return made_room;
                 }
-                match self.deadline(&state) {
+                let cut = state.cut.map(|cut| (cut, made_room));
+                match cut.into_iter().chain(self.deadline(&state)).min() {
                     Some((deadline, why)) if deadline <= now => return why,
                     Some((deadline, _)) => deadline.min(now + look),
                     None => now + look,
@@ -304,6 +313,12 @@ impl Answering {
         })
     }
 
+    /// Whether no request may follow it on its connection.
+    pub(crate) fn is_last(&self) -> bool {
+        let state = self.activity.state.lock();
+        state.evicted && !state.multiplexed
+    }
+
     fn waits_for_client(&self, since: Option<Instant>) {
         self.activity.state.lock().answers.insert(self.id, since);
     }
@@ -316,6 +331,9 @@ impl Drop for Answering {
         if state.answers.is_empty() {
             state.idle_since = Instant::now();
             state.head_since = None;
+            if state.evicted {
+                self.activity.has_to_go.notify_one();
+            }
         }
     }
 }

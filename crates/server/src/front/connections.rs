@@ -1,11 +1,13 @@
 //! Which connections are open. There is a limit for all of them and one for those from one address; at a limit, one for which nothing
 //! is being done makes room for the new one: the one that has been idle for longest, or if there is none, one whose long polls wait, or one
 //! whose client keeps the server waiting. It is one of the address that has the most of these, so that those who open many
-//! make room for each other, and not those who come with one.
+//! make room for each other, and not those who come with one; and it is not one of an address that has fewer than that of the
+//! new one. What had to make room holds its socket until it is closed: sockets are counted until then, and have a limit of their own.
 
-use std::{cmp::Reverse, collections::HashMap, net::IpAddr, sync::Arc};
+use std::{cmp::Reverse, collections::HashMap, net::IpAddr, pin::pin, sync::Arc};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::{activity::Activity, descriptors};
 use crate::{access::CallerId, limits::Limits};
@@ -15,13 +17,18 @@ use crate::{access::CallerId, limits::Limits};
 pub(crate) struct Connections {
     limits: Limits,
     open: Mutex<Open>,
+    /// A socket was closed.
+    closed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Open {
+    /// Those that have not been told to make room.
     by_number: HashMap<u64, (CallerId, Arc<Activity>)>,
     from: HashMap<CallerId, usize>,
     next: u64,
+    /// All that are not closed yet.
+    sockets: usize,
 }
 
 impl Connections {
@@ -37,7 +44,26 @@ impl Connections {
         Arc::new(Self {
             limits,
             open: Mutex::default(),
+            closed: Notify::new(),
         })
+    }
+
+    /// How many sockets there may be: half as many again as connections, for those that are being closed.
+    fn most_sockets(&self) -> usize {
+        let connections = self.limits.connections;
+        connections + connections.div_ceil(2)
+    }
+
+    /// Waits until there is room for another socket.
+    pub(crate) async fn room(&self) {
+        loop {
+            let mut closed = pin!(self.closed.notified());
+            closed.as_mut().enable();
+            if self.open.lock().sockets < self.most_sockets() {
+                return;
+            }
+            closed.await;
+        }
     }
 
     /// How many are open.
@@ -45,20 +71,25 @@ impl Connections {
         self.open.lock().by_number.len()
     }
 
-    /// A new one; `None` = there is no room, and the server works for all that are open.
+    /// A new one; `None` = there is no room: the server works for all that could make it, or they are not closed yet.
     pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Entered> {
         let from = CallerId::of_peer(address);
         let mut open = self.open.lock();
-        if open.from.get(&from).copied().unwrap_or(0) >= self.limits.connections_per_address {
-            open.evict(|of| of == from)?;
+        if open.sockets >= self.most_sockets() {
+            return None;
+        }
+        let mine = open.from.get(&from).copied().unwrap_or(0);
+        if mine >= self.limits.connections_per_address {
+            open.evict(|of, _| of == from)?;
         } else if open.by_number.len() >= self.limits.connections {
-            open.evict(|_| true)?;
+            open.evict(|_, theirs| theirs >= mine)?;
         }
         let number = open.next;
         open.next += 1;
         let activity = Activity::new(&self.limits);
         open.by_number.insert(number, (from, Arc::clone(&activity)));
         *open.from.entry(from).or_default() += 1;
+        open.sockets += 1;
         Some(Entered {
             connections: Arc::clone(self),
             number,
@@ -78,13 +109,16 @@ impl Connections {
 
     /// Closes the one that has been idle for longest: the process has no descriptors left.
     pub(crate) fn make_room(&self) {
-        self.open.lock().evict(|_| true);
+        self.open.lock().evict(|_, _| true);
     }
 }
 
 impl Open {
-    fn evict(&mut self, among: impl Fn(CallerId) -> bool) -> Option<()> {
-        let idle = self.by_number.iter().filter(|(_, (from, _))| among(*from));
+    /// Among those whose address, and the number of its connections, are meant.
+    fn evict(&mut self, among: impl Fn(CallerId, usize) -> bool) -> Option<()> {
+        let count = |from| self.from.get(from).copied().unwrap_or(0);
+        let idle = self.by_number.iter();
+        let idle = idle.filter(|(_, (from, _))| among(*from, count(from)));
         let idle: Vec<_> = idle
             .filter_map(|(number, (from, activity))| Some((*from, activity.worth()?, *number)))
             .collect();
@@ -125,6 +159,64 @@ pub(crate) struct Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.connections.open.lock().remove(self.number);
+        let mut open = self.connections.open.lock();
+        open.remove(self.number);
+        open.sockets -= 1;
+        drop(open);
+        self.connections.closed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    fn connections(most: usize) -> Arc<Connections> {
+        Connections::new(&Limits {
+            connections: most,
+            connections_per_address: most,
+            ..Limits::default()
+        })
+    }
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([127, 0, 0, last])
+    }
+
+    /// Was red: connections that had been told to make room left the count, and their sockets took the descriptors of databases.
+    #[tokio::test]
+    async fn v6_connections_that_make_room_count_until_they_are_closed() {
+        let connections = connections(4);
+        let mut entered: Vec<_> = (0..6).map(|n| connections.enter(address(n)).unwrap()).collect();
+        assert_eq!(connections.count(), 4);
+        assert!(connections.enter(address(9)).is_none());
+        let mut room = pin!(connections.room());
+        assert!(room.as_mut().now_or_never().is_none());
+        drop(entered.remove(0));
+        room.await;
+        assert!(connections.enter(address(9)).is_some());
+    }
+
+    /// Was red: those who opened many took the place of those who had one, as soon as these were the only ones that did nothing.
+    #[tokio::test]
+    async fn v6_who_has_many_does_not_take_the_place_of_who_has_few() {
+        let connections = connections(8);
+        let few = connections.enter(address(1)).unwrap();
+        // All others are at work: three of the second address, four of the third.
+        let busy: Vec<_> = [2, 2, 2, 3, 3, 3, 3]
+            .into_iter()
+            .map(|n| {
+                let entered = connections.enter(address(n)).unwrap();
+                let request = entered.activity.request(hyper::Version::HTTP_11);
+                let works = entered.activity.work();
+                (entered, request, works)
+            })
+            .collect();
+        assert!(connections.enter(address(2)).is_none());
+        assert_eq!(connections.count(), 8, "that of the first is idle, and stays");
+        assert!(connections.enter(address(4)).is_some());
+        drop((few, busy));
     }
 }

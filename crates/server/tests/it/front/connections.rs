@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use partial_sync_server::{Limits, Server, ServerHandle, access::Access, auth::StaticToken};
 use partial_sync_transport::{
     PageSelector, PagesRequest,
     wire::{PageEncoding, PullUpdatesHeader, PullUpdatesRequest},
 };
 use prost::Message as _;
+use tokio::net::TcpStream;
 
 use super::raw::Raw;
 use crate::pages::support::{Client, TestDb, insert};
@@ -124,6 +128,89 @@ async fn v15_polls_that_wait_make_room_for_who_comes_new() {
     let told = PullUpdatesHeader::decode_length_delimited(waiting.await.unwrap()).unwrap();
     assert_eq!(told.check().unwrap().0, revision, "as if its time were over");
     server.shutdown().await;
+}
+
+/// Was red: after its poll was answered, the next one on the same connection was answered at once, and so on: it was never closed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v15_polls_that_follow_each_other_on_one_connection_make_room_too() {
+    let db = TestDb::new();
+    let server = with_room_for_one(&db).await;
+    let revision = Client::new(&server.url()).latest().await.revision;
+    let poll = PagesRequest {
+        since: Some(revision),
+        long_poll: Some(Duration::from_secs(300)),
+        ..PagesRequest::default()
+    };
+    let poll = PullUpdatesRequest::new(&poll, PageEncoding::Raw).encode_to_vec();
+    // Until the first poll has come, a connection makes room like any other.
+    // A client may also take nothing of the answer to its poll.
+    for window in [u16::MAX.into(), 0] {
+        let followed = async { while follow_over_http2(&server, &poll, window).await == 0 {} };
+        tokio::time::timeout(Duration::from_secs(60), followed)
+            .await
+            .expect("it is open for as long as it polls");
+    }
+    let head = "POST /pull-updates HTTP/1.1\r\nhost: localhost\r\ncontent-length: ";
+    let one = [format!("{head}{}\r\n\r\n", poll.len()).as_bytes(), &poll].concat();
+    let answers = loop {
+        let mut three = Raw::connect(server.addr()).await;
+        three.send_bytes(&one.repeat(3)).await;
+        let answers = come_until(&server, async move { three.rest().await }).await;
+        if !answers.is_empty() {
+            break String::from_utf8_lossy(&answers).into_owned();
+        }
+    };
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), 1);
+    assert_eq!(answers.matches("connection: close").count(), 1);
+    server.shutdown().await;
+}
+
+/// Polls on one connection, several at a time and each after the one before, until the connection is closed. How many answers
+/// began.
+async fn follow_over_http2(server: &ServerHandle, poll: &[u8], window: u32) -> usize {
+    let socket = TcpStream::connect(server.addr()).await.unwrap();
+    let mut client = http2::Builder::new(TokioExecutor::new());
+    client.initial_stream_window_size(window);
+    let Ok((polls, connection)) = client.handshake(TokioIo::new(socket)).await else {
+        return 0;
+    };
+    tokio::spawn(connection);
+    let (url, poll) = (format!("{}/pull-updates", server.url()), poll.to_vec());
+    let mut following = tokio::task::JoinSet::new();
+    for _ in 0..32 {
+        let (mut polls, url, poll) = (polls.clone(), url.clone(), poll.clone());
+        following.spawn(async move {
+            for begun in 0.. {
+                let request = hyper::Request::post(&url).body(Body::from(poll.clone()));
+                let Ok(answer) = polls.send_request(request.unwrap()).await else {
+                    return begun;
+                };
+                let body = Body::new(answer.into_body());
+                if axum::body::to_bytes(body, usize::MAX).await.is_err() {
+                    return begun + 1;
+                }
+            }
+            unreachable!("it polls until the connection ends");
+        });
+    }
+    drop(polls);
+    let following = async { following.join_all().await.into_iter().sum::<usize>() };
+    come_until(server, following).await
+}
+
+/// Others come, one after the other, until this has ended.
+async fn come_until<T: Send + 'static>(
+    server: &ServerHandle,
+    ends: impl Future<Output = T> + Send + 'static,
+) -> T {
+    let ends = tokio::spawn(ends);
+    let health = format!("{}/health", server.url());
+    while !ends.is_finished() {
+        // A request has time to come before the next connection does.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let _ = Client::new("").http.get(&health).send().await;
+    }
+    ends.await.unwrap()
 }
 
 /// A server with room for one connection of an address.

@@ -35,7 +35,11 @@ impl Raw {
     }
 
     pub(crate) async fn send(&mut self, what: &str) {
-        self.0.write_all(what.as_bytes()).await.unwrap();
+        self.send_bytes(what.as_bytes()).await;
+    }
+
+    pub(crate) async fn send_bytes(&mut self, what: &[u8]) {
+        self.0.write_all(what).await.unwrap();
     }
 
     /// The same, also when nobody may take it any more.
@@ -82,11 +86,16 @@ impl Raw {
 
     /// Waits until the server closes the connection. How many bytes it still says.
     pub(crate) async fn ends(&mut self) -> usize {
+        self.rest().await.len()
+    }
+
+    /// The same: what the server still says.
+    pub(crate) async fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         // A reset is an end too.
         let _ = tokio::time::timeout(FOR_EVER, self.0.read_to_end(&mut rest))
             .await
             .expect("the connection is still open");
-        rest.len()
+        rest
     }
 }
