@@ -1,5 +1,5 @@
-//! The soak: one server for a long time, an honest client and one moderate attacker after the other. What it has must not grow
-//! with the time.
+//! The soak: one server for a long time, an honest client and one moderate attacker after the other, with a rest after each. What
+//! it has at rest must not grow with the time.
 
 use std::{
     sync::{Arc, atomic::Ordering::SeqCst},
@@ -16,9 +16,10 @@ use crate::{
 };
 
 const SAMPLE_EVERY: Duration = Duration::from_secs(10);
-/// Of one attacker, and without one after it.
+/// Of one attacker.
 const ATTACK: Duration = Duration::from_secs(20);
-const PAUSE: Duration = Duration::from_secs(5);
+/// Without one after it: longer than a thread of the server waits for work.
+const REST: Duration = Duration::from_secs(12);
 /// Of 100.
 const STRENGTH: usize = 25;
 /// Bytes of page history that the server is told to keep, so that it has to let go of some.
@@ -30,8 +31,8 @@ const WAL: u64 = 256 << 20;
 type Figure = (&'static str, fn(&Sample) -> u64, u64, u64);
 const FIGURES: [Figure; 5] = [
     ("RSS MB", |s| s.rss / 1_000_000, 60, MEMORY / 1_000_000),
-    ("descriptors", |s| s.descriptors, 300, 1024),
-    ("threads", |s| s.threads, 150, 600),
+    ("descriptors", |s| s.descriptors, 100, 1024),
+    ("threads", |s| s.threads, 40, 600),
     ("WAL MB", |s| s.wal / 1_000_000, u64::MAX, WAL / 1_000_000),
     (
         "history MB",
@@ -48,14 +49,15 @@ pub(crate) async fn run(place: &Place, ledger: &Arc<Ledger>, minutes: f64, seed:
     let seen = Arc::new(Seen::default());
     let mut client = honest::start(server.addr, ledger, &seen);
     let until = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
-    let (mut samples, mut wrong) = (Vec::new(), Vec::new());
+    let (mut samples, mut at_rest, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
     let attacks: Vec<&Attack> = ALL.iter().filter(|attack| attack.name != "disk").collect();
     let (mut attacker, mut since, mut n) = (None, Instant::now(), 0);
     let mut requests = 0;
     let mut next_sample = Instant::now() + SAMPLE_EVERY;
     while Instant::now() < until {
         match &attacker {
-            None if since.elapsed() >= PAUSE => {
+            None if since.elapsed() >= REST => {
+                at_rest.push(server.sample(place));
                 let attack = attacks[n % attacks.len()];
                 (n, since) = (n + 1, Instant::now());
                 attacker = Some(Attacker::start(
@@ -114,29 +116,29 @@ pub(crate) async fn run(place: &Place, ledger: &Arc<Ledger>, minutes: f64, seed:
         ledger.acknowledged.lock().len(),
         ended.as_secs_f64()
     );
-    wrong.extend(judge(&samples));
+    wrong.extend(judge(&at_rest, &samples));
     Ok(wrong)
 }
 
 /// Prints the figures, and says which are not bounded.
-fn judge(samples: &[Sample]) -> Vec<String> {
-    let tenth = (samples.len() / 10).max(1).min(samples.len());
+fn judge(at_rest: &[Sample], all: &[Sample]) -> Vec<String> {
+    let tenth = (at_rest.len() / 10).max(1).min(at_rest.len());
     let mean = |some: &[Sample], of: fn(&Sample) -> u64| {
         some.iter().map(of).sum::<u64>() / (some.len() as u64).max(1)
     };
     let mut wrong = Vec::new();
-    println!("| | first tenth | last tenth | maximum |");
+    println!("| | at rest, first tenth | last tenth | maximum |");
     println!("|---|---|---|---|");
     for (name, of, growth, bound) in FIGURES {
-        let first = mean(&samples[..tenth], of);
-        let last = mean(&samples[samples.len() - tenth..], of);
-        let peak = samples.iter().map(of).max().unwrap_or(0);
+        let first = mean(&at_rest[..tenth], of);
+        let last = mean(&at_rest[at_rest.len() - tenth..], of);
+        let peak = all.iter().map(of).max().unwrap_or(0);
         println!("| {name} | {first} | {last} | {peak} |");
         if last > first.saturating_add(growth) || peak >= bound {
             wrong.push(format!("{name} is not bounded: {first}, {last}, at most {peak}"));
         }
     }
-    let peak = samples.iter().map(|sample| sample.rss_peak).max().unwrap_or(0);
+    let peak = all.iter().map(|sample| sample.rss_peak).max().unwrap_or(0);
     println!("\nRSS peak {} MB", peak / 1_000_000);
     if peak >= MEMORY {
         wrong.push(format!("it had {} MB of memory", peak / 1_000_000));

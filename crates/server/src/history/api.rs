@@ -196,6 +196,11 @@ pub trait History: Send + Sync + fmt::Debug {
         None
     }
 
+    /// What [`History::changed`] says of them, if that can be told without waiting for anything.
+    fn changed_at_once(&self, _since: Seq, _until: Seq) -> Option<RoaringBitmap> {
+        None
+    }
+
     /// Page numbers that revisions in `(since, until]` changed, added or took away, as far as they are compared.
     fn changed(&self, since: Seq, until: Seq) -> Result<RoaringBitmap, HistoryError>;
 

@@ -1,5 +1,5 @@
-//! What the last revisions changed, in memory, so that a page at one of them can be told without asking the file where it is what
-//! it is now, or was asked for before. Some of what the file says, and never anything else.
+//! What the last revisions changed, in memory, so that it can be told without asking the file, and so can a page at one of them
+//! where it is what it is now, or was asked for before. Some of what the file says, and never anything else.
 //!
 //! A revision is added when it is durable and before anybody hears of it. So anyone who has a snapshot of a revision finds here what
 //! that revision changed; what later ones changed does no harm, since a page is what it was before the *first* change after the
@@ -10,6 +10,7 @@ use std::collections::{HashMap, VecDeque, hash_map::Entry};
 use bytes::Bytes;
 use parking_lot::RwLock;
 use partial_sync_core::PageNo;
+use roaring::RoaringBitmap;
 
 use super::{
     api::Kept,
@@ -106,6 +107,17 @@ impl Recent {
     /// The revision, if it is remembered.
     pub(super) fn revision(&self, seq: Seq) -> Option<RevisionRecord> {
         self.0.read().revision(seq)
+    }
+
+    /// The pages that revisions in `(since, until]` changed, if that is known.
+    pub(super) fn changed(&self, since: Seq, until: Seq) -> Option<RoaringBitmap> {
+        let known = self.0.read();
+        known.revision(since)?;
+        known.revision(until)?;
+        let first = known.changes.partition_point(|(_, seq)| *seq <= since);
+        let end = known.changes.partition_point(|(_, seq)| *seq <= until);
+        let changes = known.changes.range(first..end.max(first));
+        Some(changes.map(|(page, _)| page.get()).collect())
     }
 
     /// Pages at a revision, if all of them are known.

@@ -523,6 +523,10 @@ impl History for SqliteHistory {
         self.recent.pages(seq, pages)
     }
 
+    fn changed_at_once(&self, since: Seq, until: Seq) -> Option<RoaringBitmap> {
+        self.recent.changed(since, until)
+    }
+
     fn changed(&self, since: Seq, until: Seq) -> Result<RoaringBitmap, HistoryError> {
         self.reading(|db| {
             kept(db, since)?;

@@ -189,15 +189,12 @@ impl PagesEndpoint {
     ) -> Result<Option<Body>, Refusal> {
         let current = reader.current();
         let most = at_once::most_pages(&current.snapshot, self.in_flight.piece());
-        let nothing_changed = revisions.since.is_none_or(|since| since.seq == reader.at().seq);
-        if request.query.is_some()
-            || encoding != PageEncoding::Raw
-            || !nothing_changed
-            || selection::most_selected(revisions, request) > most
-        {
+        if request.query.is_some() || encoding != PageEncoding::Raw {
             return Ok(None);
         }
-        let mut ids = selection::selected(reader, revisions, request)?;
+        let Some(mut ids) = selection::selected_at_once(reader, revisions, request, most)? else {
+            return Ok(None);
+        };
         if let Some(have) = not_wanted(request) {
             ids -= have;
         }

@@ -107,6 +107,9 @@ impl RevisionReader {
         since: RevisionRecord,
         among: &RoaringBitmap,
     ) -> Result<RoaringBitmap, HistoryError> {
+        if let Some(changed) = self.changed_at_once(since)? {
+            return Ok(changed & among);
+        }
         // Before the history is asked: what is compared later is in its answer.
         let uncompared = match self.follower.comparing() {
             Some(comparing) if comparing.seq > self.at.seq => RoaringBitmap::new(),
@@ -123,6 +126,20 @@ impl RevisionReader {
             changed.extend(differ.map(|(page, _)| page).chain(new).map(|page| page.id().0));
         }
         Ok(changed)
+    }
+
+    /// The page ids that differ between an earlier revision and this one, if that can be told without waiting.
+    pub(super) fn changed_at_once(
+        &self,
+        since: RevisionRecord,
+    ) -> Result<Option<RoaringBitmap>, ServerError> {
+        let comparing = self.follower.comparing();
+        if comparing.is_some_and(|comparing| since.seq < comparing.seq) {
+            return Ok(None);
+        }
+        let changed = self.follower.history().changed_at_once(since.seq, self.at.seq);
+        self.follower.check_open()?;
+        Ok(changed.map(|changed| ids_of(&changed)))
     }
 
     /// Those of the page ids of which the history does not know yet whether they are as they were at a revision.

@@ -14,7 +14,7 @@ use super::{
     turns::ReadTurns,
 };
 use crate::{
-    error::HistoryError,
+    error::{HistoryError, ServerError},
     follow::{Current, Follower},
     front::Waiting,
     history::{Comparison, RevisionRecord},
@@ -166,16 +166,6 @@ fn chosen(revisions: &Revisions, request: &PagesRequest) -> RoaringBitmap {
     }
 }
 
-/// How many pages a request asks about at most, which takes no time to tell.
-pub(super) fn most_selected(revisions: &Revisions, request: &PagesRequest) -> u64 {
-    let required = request.require.as_ref().map_or(0, RoaringBitmap::len);
-    match (&request.select, revisions.since) {
-        (_, Some(since)) if since.seq == revisions.at.seq => required,
-        (PageSelector::Ids(ids), _) => ids.len() + required,
-        (PageSelector::All, _) => u64::from(revisions.at.db_size.0),
-    }
-}
-
 /// The ids of the pages that a request selects, within the size of the database.
 pub(super) fn selected(
     reader: &RevisionReader,
@@ -185,10 +175,54 @@ pub(super) fn selected(
     let Some(since) = revisions.since else {
         return Ok(chosen(revisions, request));
     };
-    let mut pages = match since.seq == revisions.at.seq {
+    let changed = match since.seq == revisions.at.seq {
         true => RoaringBitmap::new(),
         false => reader.changed_since(since, &chosen(revisions, request))?,
     };
+    Ok(with_required(changed, since, revisions, request))
+}
+
+/// The same, if there are at most so many and that can be told without waiting.
+pub(super) fn selected_at_once(
+    reader: &RevisionReader,
+    revisions: &Revisions,
+    request: &PagesRequest,
+    most: u64,
+) -> Result<Option<RoaringBitmap>, ServerError> {
+    let (all, asked) = match &request.select {
+        PageSelector::Ids(ids) => (ids.len(), Some(ids)),
+        PageSelector::All => (u64::from(revisions.at.db_size.0), None),
+    };
+    let required = request.require.as_ref().map_or(0, RoaringBitmap::len);
+    let Some(since) = revisions.since else {
+        return Ok((all <= most).then(|| chosen(revisions, request)));
+    };
+    if required > most {
+        return Ok(None);
+    }
+    let changed = match since.seq == revisions.at.seq {
+        true => RoaringBitmap::new(),
+        false => match reader.changed_at_once(since)? {
+            Some(changed) => changed,
+            None => return Ok(None),
+        },
+    };
+    // There are few of them, whatever the size of the database and of what is asked about.
+    let size = revisions.at.db_size;
+    let is_chosen = |id: &u32| *id < size.0 && asked.is_none_or(|asked| asked.contains(*id));
+    let changed = changed.iter().filter(is_chosen).collect();
+    let selected = with_required(changed, since, revisions, request);
+    Ok((selected.len() <= most).then_some(selected))
+}
+
+/// What changed since a revision, and what is sent in any case.
+fn with_required(
+    changed: RoaringBitmap,
+    since: RevisionRecord,
+    revisions: &Revisions,
+    request: &PagesRequest,
+) -> RoaringBitmap {
+    let mut pages = changed;
     if let Some(required) = &request.require {
         pages |= required & &ids_below(revisions.at.db_size);
     }
@@ -196,7 +230,7 @@ pub(super) fn selected(
     if let Some(last) = last_if_grown(since.db_size, revisions.at.db_size) {
         pages.insert(last);
     }
-    Ok(pages)
+    pages
 }
 
 fn last_if_grown(before: PageCount, now: PageCount) -> Option<u32> {

@@ -15,7 +15,7 @@ use partial_sync_server::{
         RevisionRecord, Seq, SqliteHistory,
     },
 };
-use partial_sync_transport::PagesRequest;
+use partial_sync_transport::{PageSelector, PagesRequest};
 use roaring::RoaringBitmap;
 use rusqlite::Connection;
 
@@ -24,7 +24,7 @@ use super::support::{Client, TestDb, ids, insert};
 /// What the tests of a history know of it, and do with it.
 #[derive(Clone, Default)]
 struct Watch {
-    /// How often its file was asked for a revision or for pages.
+    /// How often its file was asked for a revision, for pages or for what changed.
     asked: Arc<AtomicUsize>,
     /// Done when it is next asked for pages that it has in memory, before it looks or after.
     meanwhile: Arc<Mutex<Option<(When, Work)>>>,
@@ -73,7 +73,6 @@ impl History for Watched {
         latest() -> Result<RevisionRecord, HistoryError>;
         leap() -> ();
         record(after: RevisionRecord, size: PageCount, ms: i64, changes: &mut Changes<'_>) -> Result<Option<RevisionRecord>, HistoryError>;
-        changed(since: Seq, until: Seq) -> Result<RoaringBitmap, HistoryError>;
         lost(seq: Seq) -> Result<RoaringBitmap, HistoryError>;
         position() -> Result<Option<(Seq, Position)>, HistoryError>;
         set_position(seq: Seq, position: &Position) -> Result<(), HistoryError>;
@@ -84,6 +83,12 @@ impl History for Watched {
         size() -> Result<HistorySize, HistoryError>;
         place() -> String;
         revision_at_once(seq: Seq) -> Option<RevisionRecord>;
+        changed_at_once(since: Seq, until: Seq) -> Option<RoaringBitmap>;
+    }
+
+    fn changed(&self, since: Seq, until: Seq) -> Result<RoaringBitmap, HistoryError> {
+        self.watch.asked.fetch_add(1, SeqCst);
+        self.inner.changed(since, until)
     }
 
     fn revision(&self, seq: Seq) -> Result<RevisionRecord, HistoryError> {
@@ -162,6 +167,72 @@ async fn v22_the_file_of_the_history_is_asked_once_for_a_page_that_has_changed_a
         assert!(changes >= 3, "{changes}");
         assert_eq!(watch.asked.load(SeqCst), changes);
     }
+    server.shutdown().await;
+}
+
+/// Was slow: each pull, and each of many polls that one commit woke, asked the file on a thread of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v15_what_changed_lately_is_told_without_asking_the_file() {
+    let db = TestDb::new();
+    let writer = db.open();
+    insert(&writer, 1, 300);
+    let (server, watch) = serve(&db).await;
+    let client = Client::new(&server.url());
+    let mut kept = Vec::new();
+    for change in [
+        "UPDATE t SET v = zeroblob(500) WHERE id = 7",
+        "INSERT INTO t (id, v) SELECT id + 1000, v FROM t WHERE id < 100",
+        "UPDATE t SET v = zeroblob(400) WHERE id IN (7, 200)",
+        "DELETE FROM t WHERE id % 2",
+        "VACUUM",
+        "INSERT INTO t (id, v) SELECT id + 2000, v FROM t WHERE id < 50",
+    ] {
+        kept.push(client.latest().await);
+        writer.execute_batch(change).unwrap();
+    }
+    let last = client.latest().await;
+    assert!(kept.iter().any(|old| old.size > last.size), "it has shrunk");
+    for select in [PageSelector::All, ids(0..last.size / 2)] {
+        watch.asked.store(0, SeqCst);
+        for old in &kept {
+            let since = PagesRequest {
+                since: Some(old.revision.clone()),
+                select: select.clone(),
+                ..PagesRequest::default()
+            };
+            let told = client.ask(since).await.unwrap();
+            let chosen = |id: u32| match &select {
+                PageSelector::All => true,
+                PageSelector::Ids(ids) => ids.contains(id),
+            };
+            for id in (0..last.size).filter(|id| chosen(*id)) {
+                let found = told.pages.get(&id).or_else(|| old.pages.get(&id));
+                assert!(found == Some(&last.pages[&id]), "page {id} differs");
+            }
+            let unasked = told
+                .pages
+                .keys()
+                .filter(|id| !chosen(**id) && **id + 1 != last.size);
+            assert_eq!(unasked.count(), 0);
+        }
+        assert_eq!(watch.asked.load(SeqCst), 0);
+    }
+    // What the server does not remember, it finds in the file.
+    server.shutdown().await;
+    let (server, watch) = serve(&db).await;
+    let client = Client::new(&server.url());
+    for old in &kept {
+        let since = PagesRequest {
+            since: Some(old.revision.clone()),
+            ..PagesRequest::default()
+        };
+        let told = client.ask(since).await.unwrap();
+        for (id, data) in &last.pages {
+            let found = told.pages.get(id).or_else(|| old.pages.get(id));
+            assert!(found == Some(data), "page {id} differs");
+        }
+    }
+    assert!(watch.asked.load(SeqCst) > 0);
     server.shutdown().await;
 }
 
@@ -262,9 +333,11 @@ async fn v22_a_revision_that_was_let_go_of_is_no_longer_told_from_memory() {
     while history.prune(&retention, 100).unwrap().more {}
     assert_eq!(history.revision_at_once(first.seq), None);
     assert_eq!(history.pages_at_once(first.seq, &[PageNo::FIRST]), None);
+    assert_eq!(history.changed_at_once(first.seq, latest.seq), None);
     assert_eq!(history.revision_at_once(latest.seq), Some(latest));
     // Another life counts from the same number.
     history.begin(PageSize::DEFAULT, PageCount(3), 0).unwrap();
     assert_eq!(history.revision_at_once(latest.seq), None);
     assert_eq!(history.pages_at_once(first.seq, &[PageNo::FIRST]), None);
+    assert_eq!(history.changed_at_once(first.seq, latest.seq), None);
 }
