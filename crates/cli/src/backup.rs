@@ -8,53 +8,38 @@ use std::{
     io::{self, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::exit,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use futures_util::TryStreamExt;
-use partial_sync_server::NewFile;
+use partial_sync_core::{PageSize, header::empty_page_1};
+use partial_sync_server::{
+    NewFile,
+    backup_file::{is_backup, seal},
+};
 use partial_sync_transport::{HttpRemote, PagesRequest, Remote as _};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::json;
 
-use crate::{arguments::Backup, error::CliError, hydrate::bar, secret, units::counted};
+use crate::{arguments::Backup, error::CliError, hydrate::bar, interrupt, secret, units::counted};
 
 /// After so many bytes they are put on the disk, so that the system has few of them in memory.
 const SYNC_EVERY: u64 = 64 << 20;
-/// What is beside a database that is in use, and not beside a backup.
-const IN_USE: [&str; 8] = [
-    "-wal",
-    "-shm",
-    "-journal",
-    "-history",
-    "-lock",
-    "-info",
-    "-pages",
-    "-replica-wal",
-];
-/// Where the header says which journal the database has, twice, and where, how many bytes of a page SQLite does not use.
-const JOURNAL_MODE: usize = 18;
-const RESERVED: usize = 20;
-
 pub(crate) fn run(arguments: &Backup) -> Result<(), CliError> {
     let output = &arguments.output;
-    if output.symlink_metadata().is_ok() {
-        if !arguments.force {
-            return Err(CliError::BackupExists(output.clone()));
-        }
-        let beside = |suffix: &&str| {
-            let mut name = output.clone().into_os_string();
-            name.push(suffix);
-            PathBuf::from(name).exists()
-        };
-        let is_source = output.canonicalize().ok() == Path::new(&arguments.source).canonicalize().ok();
-        if is_source || IN_USE.iter().any(beside) {
-            return Err(CliError::IsDatabase(output.clone()));
-        }
-    }
-    let written = match arguments.source.contains("://") {
-        true => of_server(arguments)?,
-        false => of_file(arguments)?,
+    check_output(arguments)?;
+    let temporary = Temporary::default();
+    temporary.goes_when_ended()?;
+    let mut written = match arguments.source.contains("://") {
+        true => of_server(arguments, &temporary)?,
+        false => of_file(arguments, &temporary)?,
     };
+    if written.pages == 0 {
+        // SQLite takes an empty file for an empty database; a backup is one for everybody.
+        let page = empty_page_1(PageSize::DEFAULT);
+        written.page(0, &page).map_err(cannot("write", output))?;
+    }
     let Written {
         file,
         revision,
@@ -64,6 +49,8 @@ pub(crate) fn run(arguments: &Backup) -> Result<(), CliError> {
     if !arguments.no_check {
         check(file.path())?;
     }
+    // Somebody may have begun to use it.
+    check_output(arguments)?;
     file.finish(output, arguments.force)
         .map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => CliError::BackupExists(output.clone()),
@@ -78,6 +65,47 @@ pub(crate) fn run(arguments: &Backup) -> Result<(), CliError> {
     Ok(())
 }
 
+/// Nothing is replaced but a backup, and that only if this is wanted.
+fn check_output(arguments: &Backup) -> Result<(), CliError> {
+    let output = &arguments.output;
+    if output.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    if !arguments.force {
+        return Err(CliError::BackupExists(output.clone()));
+    }
+    let is_source = output.canonicalize().ok() == Path::new(&arguments.source).canonicalize().ok();
+    match !is_source && is_backup(output).map_err(cannot("read", output))? {
+        true => Ok(()),
+        false => Err(CliError::NotBackup(output.clone())),
+    }
+}
+
+/// Where the backup is until it has its name.
+#[derive(Clone, Default)]
+struct Temporary(Arc<Mutex<Option<PathBuf>>>);
+
+impl Temporary {
+    fn place(&self) -> MutexGuard<'_, Option<PathBuf>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes it when the program is told to end, whatever is being waited for.
+    fn goes_when_ended(&self) -> io::Result<()> {
+        let this = self.clone();
+        interrupt::on_end(move |code| {
+            // None is made from here on. One that has its name by now is a backup.
+            let place = this.place();
+            let is_gone = place
+                .as_ref()
+                .is_none_or(|path| std::fs::remove_file(path).is_ok());
+            let what = if is_gone { "; nothing was written" } else { "" };
+            eprintln!("error: interrupted{what}");
+            exit(code)
+        })
+    }
+}
+
 /// A backup without its name.
 struct Written {
     file: NewFile,
@@ -89,8 +117,13 @@ struct Written {
 
 impl Written {
     /// With the mode of the database, or readable by its owner only.
-    fn begin(output: &Path, mode: Option<Permissions>) -> Result<Self, CliError> {
-        let file = NewFile::beside(output).map_err(cannot("write", output))?;
+    fn begin(output: &Path, mode: Option<Permissions>, temporary: &Temporary) -> Result<Self, CliError> {
+        let file = {
+            let mut place = temporary.place();
+            let file = NewFile::beside(output).map_err(cannot("write", output))?;
+            *place = Some(file.path().to_owned());
+            file
+        };
         let mode = mode.unwrap_or_else(|| Permissions::from_mode(0o600));
         file.file()
             .set_permissions(mode)
@@ -110,7 +143,7 @@ impl Written {
         let page = match number {
             0 => {
                 alone = page.to_vec();
-                stand_alone(&mut alone);
+                seal(&mut alone);
                 &alone
             }
             _ => page,
@@ -126,15 +159,7 @@ impl Written {
     }
 }
 
-/// A database in WAL mode makes a WAL when it is looked at, which some folders do not allow. (Bytes that SQLite does not use
-/// may be the page's checksum.)
-fn stand_alone(first: &mut [u8]) {
-    if let Some([2, 2, 0]) = first.get(JOURNAL_MODE..=RESERVED) {
-        first[JOURNAL_MODE..RESERVED].fill(1);
-    }
-}
-
-fn of_server(arguments: &Backup) -> Result<Written, CliError> {
+fn of_server(arguments: &Backup, temporary: &Temporary) -> Result<Written, CliError> {
     let mut remote = HttpRemote::builder(arguments.source.as_str()).deadline(arguments.timeout);
     let token = secret::token_of(
         arguments.auth_token.as_deref(),
@@ -153,7 +178,7 @@ fn of_server(arguments: &Backup) -> Result<Written, CliError> {
     };
     let copied = async {
         let mut answer = remote.pages(request).await.map_err(CliError::Backup)?;
-        let mut written = Written::begin(&arguments.output, None)?;
+        let mut written = Written::begin(&arguments.output, None, temporary)?;
         written.revision = Some(answer.header.revision.as_str().to_owned());
         let bar = bar(true);
         bar.set_length(answer.header.db_size.0.into());
@@ -173,25 +198,22 @@ fn of_server(arguments: &Backup) -> Result<Written, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
-        tokio::select! {
-            copied = copied => copied,
-            // What is written goes with it.
-            _ = tokio::signal::ctrl_c() => Err(CliError::Interrupted),
-        }
-    })
+    runtime.block_on(copied)
 }
 
 /// Through SQLite, as any other program reads it: whether it is being served makes no difference.
-fn of_file(arguments: &Backup) -> Result<Written, CliError> {
+fn of_file(arguments: &Backup, temporary: &Temporary) -> Result<Written, CliError> {
     let path = Path::new(&arguments.source);
     if arguments.revision.is_some() {
         return Err(CliError::NeedsServer);
     }
     let mode = path.metadata().ok().map(|meta| meta.permissions());
-    let failed = |source: rusqlite::Error| CliError::Source {
-        path: path.to_owned(),
-        source,
+    let failed = |source: rusqlite::Error| {
+        let path = path.to_owned();
+        match source.sqlite_error().map(|error| error.extended_code) {
+            Some(rusqlite::ffi::SQLITE_READONLY_ROLLBACK) => CliError::HotJournal { path },
+            _ => CliError::Source { path, source },
+        }
     };
     let db = Connection::open_with_flags(
         path,
@@ -199,7 +221,7 @@ fn of_file(arguments: &Backup) -> Result<Written, CliError> {
     )
     .map_err(failed)?;
     db.busy_timeout(arguments.timeout).map_err(failed)?;
-    let mut written = Written::begin(&arguments.output, mode)?;
+    let mut written = Written::begin(&arguments.output, mode, temporary)?;
     // One statement is one read transaction.
     let mut pages = db
         .prepare("SELECT pgno, data FROM sqlite_dbpage ORDER BY pgno")

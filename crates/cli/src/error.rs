@@ -64,12 +64,13 @@ pub(crate) enum CliError {
     /// A file that is not overwritten without being told to.
     #[error("{} is there already: give another name, or --force to replace it", .0.display())]
     BackupExists(PathBuf),
-    /// A file that is in use.
+    /// A file that may be in use.
     #[error(
-        "{} is a database and not a backup, as there are files of it beside it: give another name, or see `partial-sync restore`",
+        "{} is not replaced, because it is not a backup, or was written to since: it may be a database that is in use. Give another name, or \
+         remove it first; `partial-sync restore` puts a backup in the place of a database",
         .0.display()
     )]
-    IsDatabase(PathBuf),
+    NotBackup(PathBuf),
     /// What was written is not a database.
     #[error(
         "nothing was written, because the copy is not a sound database: {0}; --no-check writes it all the same"
@@ -89,9 +90,16 @@ pub(crate) enum CliError {
         /// SQLite's error.
         source: rusqlite::Error,
     },
-    /// Somebody pressed Ctrl-C.
-    #[error("interrupted; nothing was written")]
-    Interrupted,
+    /// A program was killed in the middle of a write, and only one that may write to the file can take that back.
+    #[error(
+        "{file} cannot be read: a program was killed while it wrote to it, and the journal beside it has to be rolled back first. Start that program \
+         again, or run `sqlite3 {file} 'PRAGMA schema_version'` where the file may be written; do not remove the journal",
+        file = path.display()
+    )]
+    HotJournal {
+        /// The file.
+        path: PathBuf,
+    },
     /// A server could not be asked to do something.
     #[error("the server's administration could not be reached")]
     Admin(#[source] partial_sync_transport::RemoteError),
@@ -156,7 +164,7 @@ impl CliError {
             | Self::NoAdminToken
             | Self::NotConfirmed
             | Self::BackupExists(_)
-            | Self::IsDatabase(_)
+            | Self::NotBackup(_)
             | Self::NeedsServer
             | Self::EmptyVariable(_)
             | Self::TwoVariables(..)

@@ -4,6 +4,8 @@
 //! nowhere else: single ones through [`Page1`], all of them, checked, through [`DatabaseHeader`]. What this file must never do:
 //! let [`DatabaseHeader::parse`] accept what SQLite itself would call "not a database".
 
+use std::ops::Range;
+
 use crate::types::{InvalidPageSize, PageCount, PageSize};
 
 /// Length of the header in bytes.
@@ -20,6 +22,12 @@ pub const VERSIONS_AT: usize = 18;
 
 /// Write and read version of a database in WAL mode, as every replica is for SQLite.
 pub const WAL_MODE: [u8; 2] = [2, 2];
+
+/// Offset of how many bytes at the end of each page SQLite leaves alone.
+pub const RESERVED_AT: usize = 20;
+
+/// Where the version of SQLite is noted that wrote last outside WAL mode; SQLite itself reads it nowhere.
+pub const WRITER: Range<usize> = 96..100;
 
 /// Offset of the file change counter, 4 bytes, big-endian.
 const CHANGE_COUNTER_AT: usize = 24;
@@ -192,7 +200,7 @@ impl DatabaseHeader {
         let header = page_1.0;
         let number = |at| page_1.number(at);
         let page_size = stated_page_size(header).ok_or(HeaderError::Short(header.len()))??;
-        let reserved = header[20];
+        let reserved = header[RESERVED_AT];
         if page_size.bytes() - u32::from(reserved) < MIN_USABLE_SIZE {
             return Err(HeaderError::Reserved { page_size, reserved });
         }

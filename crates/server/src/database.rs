@@ -19,12 +19,12 @@ use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
 
 use crate::{
     access::{CommitListener, DatabaseHandle, SqlEndpoint},
+    beside::remove_all,
     clock::Clock,
     error::{HistoryError, ServerError},
     follow::{Follower, Place, SourceFiles, close_unused_descriptors},
     history::{History, HistorySize, Retention, SqliteHistory},
     lock::DatabaseLock,
-    new_file::sync_folder_of,
     restoring,
 };
 
@@ -261,14 +261,7 @@ impl Database {
             // What is killed from here on is the database without revisions, until it has no name.
             this.follower.history().remove()?;
             let path = files.path();
-            let io = |source| ServerError::Io {
-                operation: "removed",
-                path: path.as_ref().clone(),
-                source,
-            };
-            sync_folder_of(path).map_err(io)?;
-            std::fs::remove_file(path.as_path()).map_err(io)?;
-            sync_folder_of(path).map_err(io)?;
+            remove_all(path)?;
             tracing::info!(path = %path.display(), "deleted");
             this.unlock();
             close_unused_descriptors();

@@ -173,6 +173,12 @@ impl Databases {
         Ok(Some(database))
     }
 
+    /// The database of that name, if it is open.
+    pub(crate) fn open_now(&self, name: &str) -> Option<Arc<Database>> {
+        let slot = self.slots.lock().as_ref()?.get(name).map(Arc::clone);
+        slot?.good()
+    }
+
     fn slot(&self, name: &str) -> Result<Arc<Slot>, ServerError> {
         match &mut *self.slots.lock() {
             Some(slots) => Ok(Arc::clone(slots.entry(name.to_owned()).or_default())),
@@ -276,7 +282,8 @@ impl Databases {
         }
     }
 
-    fn file(&self, name: &str) -> Option<PathBuf> {
+    /// Where the database of that name is; `None` = there is none.
+    pub(crate) fn file(&self, name: &str) -> Option<PathBuf> {
         match &self.root {
             Root::File(path) => name.is_empty().then(|| path.clone()),
             Root::Memory(folder) => name.is_empty().then(|| folder.path().join("memory.db")),

@@ -300,6 +300,25 @@ pub enum ServerError {
 const SEE_LOG: &str = "the server cannot answer from this database at the moment; its log says why";
 
 impl ServerError {
+    /// Whether the file of the database, or of its page history, is not what it should be: nobody can use it as it is.
+    pub(crate) fn is_damage(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, Unknown};
+        let is_bad = |error: &rusqlite::Error| {
+            // The last one is of a file of a format that this SQLite does not know.
+            matches!(
+                error.sqlite_error_code(),
+                Some(DatabaseCorrupt | NotADatabase | Unknown)
+            )
+        };
+        match self {
+            Self::Open { source, .. } | Self::Sqlite { source, .. } => is_bad(source),
+            Self::History(HistoryError::Sqlite(source)) => is_bad(source),
+            Self::History(HistoryError::Damaged(_)) => true,
+            Self::History(HistoryError::Source(source)) => source.is_damage(),
+            _ => false,
+        }
+    }
+
     /// The text for an answer: without paths, and without what SQLite or the system say, which may have some.
     pub fn for_clients(&self) -> String {
         match self {

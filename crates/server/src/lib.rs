@@ -6,6 +6,8 @@ pub mod access;
 mod admin;
 mod app;
 pub mod auth;
+pub mod backup_file;
+mod beside;
 mod clock;
 mod credentials;
 mod database;

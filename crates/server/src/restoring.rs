@@ -13,12 +13,11 @@
 //! is not an old file yet, the new one gets its name at once, after what may have been left of another one is gone.
 
 use std::{
-    ffi::OsString,
     fs::{File, Metadata},
     io::{ErrorKind, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use partial_sync_core::header::{HEADER_LEN, stated_page_size};
@@ -26,6 +25,8 @@ use partial_sync_vfs::side_file_path;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::{
+    backup_file::unseal,
+    beside::{CLAIMED, STAGED, remove_used, waiting},
     error::ServerError,
     file_id::FileId,
     follow::immutable,
@@ -33,21 +34,9 @@ use crate::{
     new_file::{NewFile, sync_folder_of},
 };
 
-/// What belongs to a database, besides its file.
-const BESIDE: [&str; 7] = [
-    "-history",
-    "-history-wal",
-    "-history-shm",
-    "-history-journal",
-    "-wal",
-    "-shm",
-    "-journal",
-];
 /// What is beside a replica.
 const REPLICA: [&str; 3] = ["-info", "-pages", "-replica-wal"];
 const COPIED_AT_A_TIME: usize = 1 << 20;
-/// What nobody has completed for so long, and is for a file that is gone, is not wanted any more.
-const STALE: Duration = Duration::from_secs(24 * 3600);
 /// How often is looked whether a server has completed it.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -115,15 +104,15 @@ pub(crate) fn waits(path: &Path) -> bool {
     path.metadata().is_ok_and(|old| {
         [STAGED, CLAIMED]
             .iter()
-            .any(|kind| is_there(&name_for(path, &old, kind)))
+            .any(|kind| is_there(&waiting(path, &old, kind)))
     })
 }
 
 /// Claims the file that waits, so that it is not taken back any more. By who has the lock.
 pub(crate) fn claim(path: &Path) -> Result<Option<PathBuf>, ServerError> {
     let Ok(old) = path.metadata() else { return Ok(None) };
-    let claimed = name_for(path, &old, CLAIMED);
-    match std::fs::rename(name_for(path, &old, STAGED), &claimed) {
+    let claimed = waiting(path, &old, CLAIMED);
+    match std::fs::rename(waiting(path, &old, STAGED), &claimed) {
         Ok(()) => sync_folder_of(path).map_err(|e| io("replaced", path, e))?,
         Err(e) if e.kind() == ErrorKind::NotFound => {}
         Err(e) => return Err(io("replaced", path, e)),
@@ -152,7 +141,7 @@ pub(crate) fn complete(path: &Path, claimed: &Path) -> Result<(), ServerError> {
         source: Box::new(source),
     };
     let mut removed = false;
-    if let Err(error) = remove_beside(path, &mut removed) {
+    if let Err(error) = remove_used(path, &mut removed) {
         if removed {
             return Err(begun(error));
         }
@@ -171,30 +160,35 @@ pub(crate) fn complete(path: &Path, claimed: &Path) -> Result<(), ServerError> {
 /// By who has the lock, when no server has the database open.
 fn put(path: &Path, new: NewFile) -> Result<Ends, ServerError> {
     let Ok(old) = path.metadata() else {
-        remove_beside(path, &mut false)?;
+        remove_used(path, &mut false)?;
         new.finish(path, false).map_err(|e| io("made", path, e))?;
         return Ok(Ends::Alone);
     };
-    let claimed = name_for(path, &old, CLAIMED);
+    let claimed = waiting(path, &old, CLAIMED);
     new.finish(&claimed, true).map_err(|e| io("restored", path, e))?;
     end_old(path, &claimed)
 }
 
 /// By who has the lock and has claimed the new file.
 fn end_old(path: &Path, claimed: &Path) -> Result<Ends, ServerError> {
-    // For another program that opens it before the new one has its name. A file that is damaged cannot do it, nor one that another
-    // program has open.
+    let others = others_use(path);
+    complete(path, claimed)?;
+    Ok(if others { Ends::Others } else { Ends::Alone })
+}
+
+/// Whether another program has a file open that is to go, as far as that can be found out. The file takes its WAL in for one that opens
+/// it before it is gone. By who has the lock, when no server has it open.
+pub(crate) fn others_use(path: &Path) -> bool {
+    // A file that is damaged cannot do it, nor one that another program has open.
     let folded = Connection::open(path)
         .and_then(|old| old.query_row("PRAGMA journal_mode=DELETE", [], |row| row.get::<_, String>(0)));
-    complete(path, claimed)?;
     match folded {
-        Err(error) if is_busy(&error) => Ok(Ends::Others),
+        Err(error) if is_busy(&error) => true,
         Err(error) => {
-            tracing::debug!(path = %path.display(), %error, "the file that was replaced stayed as it was");
-            Ok(Ends::Alone)
+            tracing::debug!(path = %path.display(), %error, "a file that is to go stays as it is");
+            false
         }
-        Ok(mode) if mode == "wal" => Ok(Ends::Others),
-        Ok(_) => Ok(Ends::Alone),
+        Ok(mode) => mode == "wal",
     }
 }
 
@@ -211,7 +205,7 @@ fn hand_over(
     patience: Duration,
 ) -> Result<Ends, ServerError> {
     let old = path.metadata().map_err(|e| io("read", path, e))?;
-    let (staged, claimed) = (name_for(path, &old, STAGED), name_for(path, &old, CLAIMED));
+    let (staged, claimed) = (waiting(path, &old, STAGED), waiting(path, &old, CLAIMED));
     let ours = FileId::at(new.path()).map_err(|e| io("read", path, e))?;
     let mut new = Some(new);
     let until = Instant::now() + patience;
@@ -232,11 +226,11 @@ fn hand_over(
                     return Ok(Ends::Served);
                 }
                 let now = path.metadata().map_err(|e| io("read", path, e))?;
-                let claimed_now = name_for(path, &now, CLAIMED);
+                let claimed_now = waiting(path, &now, CLAIMED);
                 // Claimed by a server that was killed, or not at all, also for a file that is there no more.
-                for waiting in [&claimed, &staged] {
-                    if FileId::at(waiting).is_ok_and(|found| found == ours) {
-                        std::fs::rename(waiting, &claimed_now).map_err(|e| io("replaced", path, e))?;
+                for ready in [&claimed, &staged] {
+                    if FileId::at(ready).is_ok_and(|found| found == ours) {
+                        std::fs::rename(ready, &claimed_now).map_err(|e| io("replaced", path, e))?;
                         return end_old(path, &claimed_now);
                     }
                 }
@@ -279,68 +273,8 @@ fn not_taken(path: &Path, process: Option<u32>) -> ServerError {
     }
 }
 
-/// What a file that waits is called, which no database can be: it begins with a dot.
-const STAGED: &str = "-restore-";
-const CLAIMED: &str = "-restoring-";
-
 fn is_there(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|meta| meta.is_file())
-}
-
-fn hidden(path: &Path, kind: &str) -> OsString {
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(kind);
-    name
-}
-
-fn name_for(path: &Path, old: &Metadata, kind: &str) -> PathBuf {
-    // An inode number is given out again.
-    let made = old
-        .created()
-        .ok()
-        .and_then(|made| made.duration_since(SystemTime::UNIX_EPOCH).ok());
-    let made = made.unwrap_or_default().as_nanos();
-    let mut name = hidden(path, kind);
-    name.push(format!("{:x}-{made:x}", old.ino()));
-    path.with_file_name(name)
-}
-
-/// Says whether something of the old file is gone, also when it fails.
-fn remove_beside(path: &Path, is_removed: &mut bool) -> Result<(), ServerError> {
-    for suffix in BESIDE {
-        let beside = side_file_path(path, suffix);
-        match std::fs::remove_file(&beside) {
-            Ok(()) => *is_removed = true,
-            Err(e) if e.kind() == ErrorKind::NotFound => {}
-            Err(e) => return Err(io("removed", &beside, e)),
-        }
-    }
-    remove_stale(path);
-    sync_folder_of(path).map_err(|e| io("removed", path, e))
-}
-
-/// Of restores that were killed, and whose file was replaced by another one since. What stays is tried again the next time.
-fn remove_stale(path: &Path) {
-    let prefixes = [STAGED, CLAIMED].map(|kind| hidden(path, kind).into_encoded_bytes());
-    let is_number = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_hexdigit);
-    let is_ours = |name: &[u8]| {
-        let rest = prefixes.iter().find_map(|prefix| name.strip_prefix(&**prefix));
-        let mut parts = rest.unwrap_or_default().split(|byte| *byte == b'-');
-        parts.next().is_some_and(is_number) && parts.next().is_some_and(is_number) && parts.next().is_none()
-    };
-    let is_stale = |meta: Metadata| {
-        let age = meta.modified().ok().and_then(|at| at.elapsed().ok());
-        meta.is_file() && age.is_some_and(|age| age > STALE)
-    };
-    let Some(Ok(entries)) = path.parent().map(std::fs::read_dir) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        if is_ours(entry.file_name().as_encoded_bytes()) && entry.metadata().is_ok_and(is_stale) {
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
 }
 
 /// Copies a backup beside the database that it is to replace.
@@ -383,6 +317,7 @@ fn copy(backup: &Path, path: &Path, old: Option<&Metadata>) -> Result<(NewFile, 
     if !meta.len().is_multiple_of(page_size) || (is_valid && u64::from(stated) != pages) {
         return Err(bad("it is not whole: it was cut, or is still being copied"));
     }
+    unseal(&mut header);
     let new = NewFile::beside(path).map_err(|e| io("written", path, e))?;
     let made = new.file();
     made.set_permissions(old.unwrap_or(&meta).permissions())

@@ -85,21 +85,26 @@ fn stats(on: &OnDatabase) -> Result<(), CliError> {
     let stats = on_database(on, "GET", "/stats", None)?;
     let number = |name: &str| stats[name].as_u64().unwrap_or_default();
     let bytes = |name| shown_bytes(number(name));
-    let lines = [
+    let mut lines = vec![
         ("file", bytes("file_bytes")),
         ("WAL", bytes("wal_bytes")),
         ("history", bytes("history_bytes")),
-        (
-            "pages",
-            format!("{} of {}", grouped(number("pages")), bytes("page_size")),
-        ),
-        ("revision", text(&stats["revision"])),
-        ("revisions kept", grouped(number("revisions"))),
-        (
-            "they reach back",
-            format!("{} s", grouped(number("history_reach_seconds"))),
-        ),
     ];
+    if stats["pages"].is_u64() {
+        let pages = format!("{} of {}", grouped(number("pages")), bytes("page_size"));
+        lines.push(("pages", pages));
+    }
+    match stats["revision"].is_string() {
+        true => lines.extend([
+            ("revision", text(&stats["revision"])),
+            ("revisions kept", grouped(number("revisions"))),
+            (
+                "they reach back",
+                format!("{} s", grouped(number("history_reach_seconds"))),
+            ),
+        ]),
+        false => lines.push(("revision", "not known: the database is not open".to_owned())),
+    }
     let lines: Vec<_> = lines
         .iter()
         .map(|(name, value)| format!("{name:18}{value}"))

@@ -259,3 +259,158 @@ fn a_backup_that_is_killed_leaves_the_whole_file_or_nothing_under_its_name() {
     let left = names(folder.path());
     assert!(left.iter().all(|name| !name.starts_with('.')), "{left:?}");
 }
+
+/// Whoever has it open, and whatever journal it has, nothing is lost.
+#[test]
+fn only_a_backup_is_replaced_and_only_until_somebody_writes_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    make(&path("a.db"), 10);
+    let backup = |target: &Path| {
+        let source = path("a.db");
+        run(&["backup", text(&source), text(target), "--force"])
+    };
+    let live = path("live.db");
+    for mode in ["delete", "truncate", "persist", "memory", "wal"] {
+        let db = Connection::open(&live).unwrap();
+        let now: String = db
+            .query_row(&format!("PRAGMA journal_mode={mode}"), [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(now, mode);
+        db.execute_batch("CREATE TABLE mine(x); INSERT INTO mine VALUES (1)")
+            .unwrap();
+        let said = backup(&live);
+        assert!(
+            said.code == 2 && said.err.contains("partial-sync restore"),
+            "{mode}: {}",
+            said.err
+        );
+        db.execute("INSERT INTO mine VALUES (2)", []).unwrap();
+        drop(db);
+        // Nobody has it open now, which does not make it a backup.
+        assert_eq!(backup(&live).code, 2, "{mode}");
+        let db = Connection::open(&live).unwrap();
+        let rows: i64 = db
+            .query_row("SELECT count(*) FROM mine", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(rows, 2, "{mode}");
+        drop(db);
+        std::fs::remove_file(&live).unwrap();
+    }
+    // What is no database at all may be one that is encrypted.
+    std::fs::write(path("notes"), "hello").unwrap();
+    assert_eq!(backup(&path("notes")).code, 2);
+
+    let target = path("b.db");
+    assert_eq!(backup(&target).code, 0);
+    assert_eq!(backup(&target).code, 0);
+    let db = Connection::open(&target).unwrap();
+    db.execute_batch("BEGIN IMMEDIATE; DELETE FROM t").unwrap();
+    assert_eq!(backup(&target).code, 2, "somebody is writing to it");
+    db.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(backup(&target).code, 0);
+    drop(db);
+    Connection::open(&target)
+        .unwrap()
+        .execute("DELETE FROM t WHERE id = 1", [])
+        .unwrap();
+    assert_eq!(backup(&target).code, 2);
+    // One that was restored is a database.
+    let (fresh, restored) = (path("c.db"), path("d.db"));
+    assert_eq!(backup(&fresh).code, 0);
+    ok(&["restore", text(&fresh), text(&restored)]);
+    assert_eq!(backup(&restored).code, 2);
+    assert_eq!(backup(&fresh).code, 0);
+}
+
+/// As `sqlite3 FILE '.backup NEW'` does.
+#[test]
+fn a_backup_of_an_empty_file_is_an_empty_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, target) = (folder.path().join("a.db"), folder.path().join("b.db"));
+    std::fs::write(&source, "").unwrap();
+    assert_eq!(ok(&["backup", text(&source), text(&target)]).out, "1 page\n");
+    let db = Connection::open(&target).unwrap();
+    let check: String = db
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .unwrap();
+    let tables: i64 = db
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!((check.as_str(), tables), ("ok", 0));
+    drop(db);
+    ok(&["restore", text(&target), text(&source), "--yes"]);
+    assert!(source.metadata().unwrap().len() > 0);
+}
+
+#[test]
+fn a_backup_that_is_told_to_end_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("a.db");
+    make(&source, 10);
+    let db = Connection::open(&source).unwrap();
+    // A reader waits until this is over.
+    db.execute_batch("PRAGMA journal_mode=DELETE; BEGIN EXCLUSIVE")
+        .unwrap();
+    for (name, code) in [("-INT", 130), ("-TERM", 143)] {
+        let backup = program()
+            .args(["backup", text(&source), text(&folder.path().join("b.db"))])
+            .args(["--timeout", "10m"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        while !names(folder.path()).iter().any(|name| name.starts_with('.')) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        signal(name, backup.id());
+        let said = Said::of(backup.wait_with_output().unwrap());
+        assert_eq!(said.code, code, "{}", said.err);
+        assert!(
+            said.err.contains("interrupted; nothing was written"),
+            "{}",
+            said.err
+        );
+        let left = names(folder.path());
+        assert!(
+            !left.iter().any(|name| name.starts_with('.') || name == "b.db"),
+            "{left:?}"
+        );
+    }
+}
+
+#[test]
+fn a_file_with_the_journal_of_a_killed_program_is_told_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let (live, killed) = (folder.path().join("a.db"), folder.path().join("killed.db"));
+    let db = Connection::open(&live).unwrap();
+    db.execute_batch(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, v);
+         WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 300)
+         INSERT INTO t SELECT i, zeroblob(1000) FROM n;
+         PRAGMA cache_size=5; BEGIN; UPDATE t SET v = randomblob(1000)",
+    )
+    .unwrap();
+    // As it is on the disk now, a kill would leave it.
+    let beside = |path: &Path| PathBuf::from(format!("{}-journal", text(path)));
+    std::fs::copy(&live, &killed).unwrap();
+    std::fs::copy(beside(&live), beside(&killed)).unwrap();
+    let target = folder.path().join("b.db");
+    let said = run(&["backup", text(&killed), text(&target)]);
+    assert_eq!(said.code, 1, "{}", said.err);
+    assert!(said.err.contains("killed while it wrote"), "{}", said.err);
+    let remedy = "PRAGMA schema_version";
+    assert!(said.err.contains(remedy), "{}", said.err);
+    assert!(!target.exists());
+    Connection::open(&killed)
+        .unwrap()
+        .query_row(remedy, [], |_| Ok(()))
+        .unwrap();
+    ok(&["backup", text(&killed), text(&target)]);
+    let changed: i64 = Connection::open(&target)
+        .unwrap()
+        .query_row("SELECT count(*) FROM t WHERE v <> zeroblob(1000)", [], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    assert_eq!(changed, 0);
+}

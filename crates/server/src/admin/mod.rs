@@ -187,7 +187,7 @@ impl AdminApp {
                 "FORBIDDEN",
                 "this token may look and not change anything: use one that is not read-only",
             ),
-            Ok(operation) => self.operations.run(operation).await,
+            Ok(operation) => self.operations.run(operation, caller.access).await,
             Err(refused) => *refused,
         };
         until_sent(answer, under_way)

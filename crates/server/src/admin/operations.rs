@@ -1,6 +1,8 @@
 //! The operations of administration.
 
 use std::{
+    fs::File,
+    io::Read as _,
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -10,7 +12,10 @@ use axum::{
     Json,
     response::{IntoResponse, Response},
 };
-use partial_sync_core::Revision;
+use partial_sync_core::{
+    PageSize, Revision,
+    header::{HEADER_LEN, stated_page_size},
+};
 use partial_sync_vfs::side_file_path;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -21,7 +26,7 @@ use super::{
     told::Failed,
 };
 use crate::{
-    access::CallerId,
+    access::{Access, CallerId},
     app::App,
     auth::caller_of_subject,
     database::Database,
@@ -50,8 +55,8 @@ impl Operations {
         }
     }
 
-    /// Does one. Operations that change something are told to the log.
-    pub(super) async fn run(&self, operation: Operation) -> Response {
+    /// Does one, for who may do so much. Operations that change something are told to the log.
+    pub(super) async fn run(&self, operation: Operation, access: Access) -> Response {
         let changes = operation.changes().then(|| {
             let told = format!("{operation:?}");
             told.chars().take(TOLD).collect::<String>()
@@ -62,7 +67,9 @@ impl Operations {
             Operation::Delete { name } => self.delete(&name).await,
             Operation::Fork { name, to, at } => self.fork(&name, &to, at).await,
             Operation::Stats { name } => self.stats(&name).await,
-            Operation::Revisions { name, before, limit } => self.revisions(&name, before, limit).await,
+            Operation::Revisions { name, before, limit } => {
+                self.revisions(&name, before, limit, access).await
+            }
             Operation::DropHistory { name, before } => self.drop_history(&name, before).await,
             Operation::KickDatabase { name } => self.kick_database(&name).await,
             Operation::KickCaller(whom) => Ok(self.kick_caller(&whom).await),
@@ -79,15 +86,19 @@ impl Operations {
         }
     }
 
-    /// A database by the name that it has for clients: the one of a server of a file goes by the name of the file.
+    /// Opens a database.
     async fn database(&self, name: &str) -> Result<Arc<Database>, Failed> {
-        let none = || Failed::NoDatabase(name.chars().take(200).collect());
-        let inner = match self.app.databases.single() {
-            None => name,
-            Some(single) if single == name => "",
-            Some(_) => return Err(none()),
-        };
-        self.app.databases.get(inner).await?.ok_or_else(none)
+        let opened = self.app.databases.get(self.inner(name)?).await?;
+        opened.ok_or_else(|| none(name))
+    }
+
+    /// What a database is called in here that has this name for clients: the one of a server of a file goes by the name of the file.
+    fn inner<'a>(&self, name: &'a str) -> Result<&'a str, Failed> {
+        match self.app.databases.single() {
+            None => Ok(name),
+            Some(single) if single == name => Ok(""),
+            Some(_) => Err(none(name)),
+        }
     }
 
     async fn list(&self, after: String, limit: usize) -> Result<Value, Failed> {
@@ -106,7 +117,7 @@ impl Operations {
     async fn delete(&self, name: &str) -> Result<Value, Failed> {
         match self.app.databases.delete(name).await? {
             true => Ok(json!({ "name": name })),
-            false => Err(Failed::NoDatabase(name.chars().take(200).collect())),
+            false => Err(none(name)),
         }
     }
 
@@ -124,43 +135,73 @@ impl Operations {
         Ok(json!({ "name": to, "from": name, "revision": revision.as_str(), "pages": record.db_size.0 }))
     }
 
+    /// Of one that is not open, what its files say: who opens it writes.
     async fn stats(&self, name: &str) -> Result<Value, Failed> {
-        let database = self.database(name).await?;
-        let current = database.follower().refresh().await?;
-        let reach = {
-            let app = Arc::clone(&self.app);
-            move |size: &_| app.databases.opener().reach(size)
+        let inner = self.inner(name)?;
+        let database = self.app.databases.open_now(inner);
+        let current = match &database {
+            Some(database) => Some(database.follower().refresh().await?),
+            None => None,
         };
+        let path = self.app.databases.file(inner).ok_or_else(|| none(name))?;
+        let app = Arc::clone(&self.app);
         let name = name.to_owned();
         let told = blocking(move || {
-            let history = database.follower().history().size()?;
-            let path = database.follower().files().path();
+            let history = match &database {
+                Some(database) => Some(database.follower().history().size()?),
+                None => None,
+            };
+            let reach = |size| app.databases.opener().reach(size).as_secs();
             let len = |suffixes: &[&str]| -> u64 {
                 let lens = suffixes
                     .iter()
-                    .map(|suffix| bytes_of(&side_file_path(path, suffix)));
+                    .map(|suffix| bytes_of(&side_file_path(&path, suffix)));
                 lens.sum()
             };
-            let (file, wal) = (bytes_of(path), len(&["-wal"]));
+            let (file, wal) = (bytes_of(&path), len(&["-wal"]));
             let kept = len(&["-history", "-history-wal"]);
+            let (page_size, pages) = match &current {
+                Some(current) => (
+                    Some(current.snapshot.page_size()),
+                    Some(current.snapshot.db_size().0.into()),
+                ),
+                None => {
+                    let size = page_size_in(&path);
+                    // The last commits may be in the WAL.
+                    (size, size.filter(|_| wal == 0).map(|size| size.pages_for(file)))
+                }
+            };
             Ok::<_, HistoryError>(json!({
                 "name": name,
+                "open": database.is_some(),
                 "storage_bytes_used": file + wal + kept,
                 "file_bytes": file,
                 "wal_bytes": wal,
                 "history_bytes": kept,
-                "page_size": current.snapshot.page_size().bytes(),
-                "pages": current.snapshot.db_size().0,
-                "revision": current.revision().as_str(),
-                "revisions": history.revisions,
-                "history_reach_seconds": reach(&history).as_secs(),
+                "page_size": page_size.map(|size| size.bytes()),
+                "pages": pages,
+                "revision": current.as_ref().map(|current| current.revision().as_str().to_owned()),
+                "revisions": history.as_ref().map(|history| history.revisions),
+                "history_reach_seconds": history.as_ref().map(reach),
             }))
         });
         Ok(told.await??)
     }
 
-    async fn revisions(&self, name: &str, before: Option<String>, limit: usize) -> Result<Value, Failed> {
-        let database = self.database(name).await?;
+    async fn revisions(
+        &self,
+        name: &str,
+        before: Option<String>,
+        limit: usize,
+        access: Access,
+    ) -> Result<Value, Failed> {
+        let inner = self.inner(name)?;
+        let database = match self.app.databases.open_now(inner) {
+            Some(database) => database,
+            None if access == Access::Full => self.database(name).await?,
+            None if self.app.databases.has(inner) => return Err(Failed::NotOpen),
+            None => return Err(none(name)),
+        };
         let current = database.follower().refresh().await?;
         let before = match before {
             Some(before) => Some(seq_of(&current, &before)?),
@@ -277,6 +318,17 @@ fn unix_ms(time: &str) -> Result<i64, Failed> {
 fn time_of(unix_ms: i64) -> String {
     let time = UNIX_EPOCH.checked_add(Duration::from_millis(u64::try_from(unix_ms).unwrap_or(0)));
     humantime::format_rfc3339_millis(time.unwrap_or(SystemTime::UNIX_EPOCH)).to_string()
+}
+
+fn none(name: &str) -> Failed {
+    Failed::NoDatabase(name.chars().take(200).collect())
+}
+
+/// The page size that a file has in its header.
+fn page_size_in(path: &Path) -> Option<PageSize> {
+    let mut header = [0; HEADER_LEN];
+    File::open(path).ok()?.read_exact(&mut header).ok()?;
+    stated_page_size(&header)?.ok()
 }
 
 fn bytes_of(path: &Path) -> u64 {

@@ -13,6 +13,8 @@ use crate::{
 pub(super) enum Failed {
     /// There is no such database.
     NoDatabase(String),
+    /// Who asks may not open it.
+    NotOpen,
     /// The database never had that revision.
     NoRevision(String),
     /// What was asked for makes no sense.
@@ -42,6 +44,11 @@ impl Failed {
             Self::NoDatabase(name) => {
                 let text = format!("there is no database {name:?} here");
                 return error(StatusCode::NOT_FOUND, "NOT_FOUND", &text);
+            }
+            Self::NotOpen => {
+                let text = "the database is not open, and its revisions are told only by opening it, which writes to its folder: ask with \
+                            a token that may change things, or when the database is in use";
+                return error(StatusCode::CONFLICT, "NOT_OPEN", text);
             }
             Self::NoRevision(revision) => {
                 let text =

@@ -12,10 +12,12 @@ use partial_sync_vfs::side_file_path;
 
 use super::{Databases, LONGEST_NAME, Root, Slot};
 use crate::{
+    beside::remove_all,
     database::{Database, Opener},
     error::ServerError,
     lock::DatabaseLock,
     new_file::NewFile,
+    restoring::others_use,
 };
 
 /// Names with which a path of the server begins or could begin.
@@ -176,26 +178,40 @@ impl Slot {
             return Err(ServerError::Stopping);
         }
         let good = self.good();
-        let database = match good {
-            Some(database) => database,
+        let opened = match good {
+            Some(database) => Ok(database),
             None => {
                 self.end_replaced(opener, &path).await?;
                 // Somebody else may have deleted it, and opening would make it.
                 if path.symlink_metadata().is_err() {
                     return Ok(false);
                 }
-                Database::open(opener, name, path).await?
+                Database::open(opener, name, path.clone()).await
             }
         };
+        let deleted = match opened {
+            Ok(database) => self.delete_open(opener, &database).await,
+            Err(error) => Err(error),
+        };
+        match deleted {
+            Err(error) if error.is_damage() => {
+                let removed = tokio::task::spawn_blocking(move || remove_damaged(&path, &error));
+                removed.await.map_err(|_| ServerError::Stopping)??;
+            }
+            other => other?,
+        }
+        self.served.store(true, Relaxed);
+        Ok(true)
+    }
+
+    async fn delete_open(&self, opener: &Opener, database: &Arc<Database>) -> Result<(), ServerError> {
         // Anyone who finds it from here on finds one that has ended, and waits for the turn.
-        *self.database.lock() = Some(Arc::clone(&database));
+        *self.database.lock() = Some(Arc::clone(database));
         let deleted = database.delete(&*opener.sql).await;
         if deleted.is_ok() || database.retire(&*opener.sql).await? {
             self.database.lock().take();
         }
-        deleted?;
-        self.served.store(true, Relaxed);
-        Ok(true)
+        deleted
     }
 
     /// Ends a database that was open and is not there any more.
@@ -211,6 +227,19 @@ impl Slot {
         }
         Ok(())
     }
+}
+
+/// Removes a database that cannot be opened, or not be closed in good order. To be called by who has the turn.
+fn remove_damaged(path: &Path, damage: &ServerError) -> Result<(), ServerError> {
+    let _lock = DatabaseLock::take(path)?;
+    if others_use(path) {
+        return Err(ServerError::OpenElsewhere {
+            path: path.to_owned(),
+        });
+    }
+    remove_all(path)?;
+    tracing::warn!(path = %path.display(), %damage, "a damaged database was deleted");
+    Ok(())
 }
 
 /// To be called by who has the turn.

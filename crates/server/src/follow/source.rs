@@ -29,7 +29,7 @@ use partial_sync_vfs::side_file_path;
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use super::{descriptors::Descriptor, header::WalIndexHeader};
-use crate::{error::ServerError, file_id::FileId};
+use crate::{beside::set_aside, error::ServerError, file_id::FileId};
 
 /// Bytes of a frame of the WAL before its page.
 const FRAME_HEADER: u64 = 24;
@@ -369,7 +369,7 @@ impl SourceFiles {
     /// Keeps the WAL of a file that has not all its commits.
     fn set_aside(&self, wal: &Path) -> std::io::Result<()> {
         let inode = self.main().metadata()?.ino();
-        let aside = side_file_path(wal, &format!("-{inode}"));
+        let aside = set_aside(&self.path, inode);
         std::fs::rename(wal, &aside)?;
         tracing::error!(
             path = %self.path.display(), wal = %aside.display(),

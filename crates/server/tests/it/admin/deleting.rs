@@ -192,3 +192,126 @@ async fn databases_are_made_used_and_deleted_at_the_same_time() {
     }
     assert_eq!(served.files(), Vec::<String>::new());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_files_of_a_deleted_database_go_and_no_others() {
+    let served = Served::new(&["a", "b"]).await;
+    let plant = |name: &str| std::fs::write(served.folder.path().join(name), "x").unwrap();
+    for name in [
+        "a.db-wal-4711",
+        ".a.db-restore-1f-2a",
+        ".a.db-restoring-3c-0",
+        "a.db-journal",
+    ] {
+        plant(name);
+    }
+    let others = [
+        ".a.db-restore-1f",
+        ".a.db-restore-1f-2a-3",
+        ".a.db-restore-zz-1",
+        ".b.db-restore-1f-2a",
+        "a.db-wal-4711x",
+        "a.db-wal-notes",
+        "aa.db-wal-4711",
+        "b.db",
+        "b.db-wal-4711",
+    ];
+    others
+        .iter()
+        .filter(|name| **name != "b.db")
+        .for_each(|name| plant(name));
+    std::fs::create_dir(served.folder.path().join("a.db-wal-12")).unwrap();
+    served.ok("DELETE", "/namespaces/a", json!({})).await;
+    let mut left = served.files();
+    left.retain(|name| name != "a.db-wal-12");
+    assert_eq!(left, others);
+    served.server.shutdown().await;
+}
+
+/// Whether the server has it open or not, and wherever its file is damaged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_database_can_be_deleted() {
+    let served = Served::new(&["open"]).await;
+    let spoil = |name: &str, from: usize, to: usize| {
+        let path = served.folder.path().join(name);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[from..to].fill(0xee);
+        std::fs::write(&path, bytes).unwrap();
+    };
+    for (file, from, to) in [("a.db", 0, 16), ("a.db", 16, 100), ("a.db", 100, 4096)] {
+        shell(
+            &served.path("a"),
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)",
+        );
+        spoil(file, from, to);
+        served.ok("DELETE", "/namespaces/a", json!({})).await;
+        let left = served.files();
+        assert!(
+            left.iter().all(|name| name.starts_with("open.db")),
+            "{file} {from}: {left:?}"
+        );
+        served.ok("POST", "/namespaces/a/create", json!({})).await;
+        served.ok("DELETE", "/namespaces/a", json!({})).await;
+    }
+    served
+        .sql("open", Value::Null, &["INSERT INTO t VALUES (1, 'x')"])
+        .await;
+    shell(&served.path("open"), "PRAGMA wal_checkpoint(TRUNCATE)");
+    spoil("open.db", 0, 4096);
+    served.ok("DELETE", "/namespaces/open", json!({})).await;
+    assert_eq!(served.files(), Vec::<String>::new());
+    served.server.shutdown().await;
+}
+
+/// Also then: what it wrote since is in no file of which the server knows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_with_a_damaged_history_that_another_program_has_open_stays() {
+    let served = Served::new(&["a", "b"]).await;
+    for name in ["a", "b"] {
+        let insert = "INSERT INTO t VALUES (1, 'kept')";
+        assert_eq!(served.sql(name, Value::Null, &[insert]).await.0, 200);
+    }
+    let Served { folder, server, .. } = served;
+    server.shutdown().await;
+    for name in ["a", "b"] {
+        let path = folder.path().join(format!("{name}.db-history"));
+        let history = Connection::open(&path).unwrap();
+        history.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+        let mut tables = history
+            .prepare("SELECT rootpage FROM sqlite_schema WHERE type = 'table' AND name <> 'meta'")
+            .unwrap();
+        let roots: Vec<usize> = tables
+            .query_map([], |row| row.get::<_, u32>(0))
+            .unwrap()
+            .map(|root| root.unwrap() as usize)
+            .collect();
+        drop(tables);
+        drop(history);
+        let mut bytes = std::fs::read(&path).unwrap();
+        for root in roots {
+            bytes[(root - 1) * 4096..root * 4096].fill(0xee);
+        }
+        std::fs::write(&path, bytes).unwrap();
+    }
+    let served = Served::of(folder, |builder| builder).await;
+    assert_eq!(served.sql("a", Value::Null, &["SELECT 1"]).await.0, 500);
+    let other = Connection::open(served.path("a")).unwrap();
+    let count = || {
+        other
+            .query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0))
+            .unwrap()
+    };
+    assert_eq!(count(), 1);
+    served
+        .refused("DELETE", "/namespaces/a", json!({}), (409, "OPEN_ELSEWHERE"))
+        .await;
+    assert_eq!(count(), 1);
+    drop(other);
+    for name in ["a", "b"] {
+        served
+            .ok("DELETE", &format!("/namespaces/{name}"), json!({}))
+            .await;
+    }
+    assert_eq!(served.files(), Vec::<String>::new());
+    served.server.shutdown().await;
+}

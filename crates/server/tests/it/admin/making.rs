@@ -140,3 +140,41 @@ async fn sizes_and_revisions_are_told_and_history_is_dropped() {
         .await;
     served.server.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_at_a_database_that_is_not_open_writes_nothing() {
+    let served = Served::new(&["a"]).await;
+    let look = async |path: &str| {
+        served
+            .with("viewer", "GET", &format!("/v1/namespaces{path}"), json!({}))
+            .await
+    };
+    assert_eq!(look("").await.0, 200);
+    let (status, stats) = look("/a/stats").await;
+    let bytes = std::fs::metadata(served.path("a")).unwrap().len();
+    assert_eq!(status, 200);
+    assert_eq!(
+        stats,
+        json!({
+            "name": "a", "open": false, "storage_bytes_used": bytes, "file_bytes": bytes, "wal_bytes": 0, "history_bytes": 0,
+            "page_size": 4096, "pages": bytes / 4096, "revision": null, "revisions": null, "history_reach_seconds": null,
+        })
+    );
+    let (status, told) = look("/a/revisions").await;
+    assert_eq!((status, told["code"].as_str()), (409, Some("NOT_OPEN")));
+    for path in ["/none/stats", "/none/revisions"] {
+        assert_eq!(look(path).await.0, 404);
+    }
+    assert_eq!(served.files(), ["a.db"]);
+    // An administrator may open it by asking for its revisions, and then everybody may look.
+    assert_eq!(
+        served.ok("GET", "/namespaces/a/stats", json!({})).await["open"],
+        false
+    );
+    assert_eq!(served.files(), ["a.db"]);
+    served.ok("GET", "/namespaces/a/revisions", json!({})).await;
+    let (_, stats) = look("/a/stats").await;
+    assert_eq!((&stats["open"], &stats["revisions"]), (&json!(true), &json!(1)));
+    assert_eq!(look("/a/revisions").await.0, 200);
+    served.server.shutdown().await;
+}
