@@ -209,7 +209,7 @@ pub(crate) struct Serve {
     #[arg(long)]
     pub log_requests: bool,
     /// Address to listen on for administration (`partial-sync admin`), with tokens of its own
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = units::address)]
     pub admin_listen: Option<String>,
     /// Let administer who sends a token of this file, which has the form of that of --auth-token-file; with a `read-only` one, only
     /// look. SIGHUP reads it again. In the environment: PARTIAL_SYNC_ADMIN_TOKEN_FILE, or a token itself in
@@ -229,6 +229,16 @@ pub(crate) struct Configured {
     pub warnings: Vec<String>,
     /// The settings in effect, as a configuration file would set them.
     pub effective: String,
+    /// How each setting that was given was written: its flag, its line in the file, or its variable.
+    pub written: Vec<(String, String)>,
+}
+
+impl Configured {
+    /// How a setting was written.
+    pub(crate) fn written(&self, key: &str) -> String {
+        let found = self.written.iter().find(|(name, _)| name == key);
+        found.map_or_else(|| format!("--{key}"), |(_, written)| written.clone())
+    }
 }
 
 /// Which replica, and where its remote is.

@@ -16,9 +16,21 @@ pub(crate) enum CliError {
     /// A key or tokens could not be used.
     #[error(transparent)]
     Credential(#[from] partial_sync_server::auth::CredentialError),
-    /// The same, in a variable of the environment.
+    /// The same, with the setting that they come from as it was written.
     #[error("{0}: {1}")]
-    InVariable(&'static str, #[source] partial_sync_server::auth::CredentialError),
+    InSetting(String, #[source] partial_sync_server::auth::CredentialError),
+    /// An address that leads nowhere.
+    #[error(
+        "{setting}: {address:?} is not an address of this machine: {source}; write one like 127.0.0.1:8080 or [::1]:8080"
+    )]
+    Address {
+        /// The setting as it was written.
+        setting: String,
+        /// The address.
+        address: String,
+        /// The system's error.
+        source: io::Error,
+    },
     /// A file that is never overwritten is there.
     #[error("{} is there already, and a key is never overwritten: give another name, or move it away", .0.display())]
     Exists(PathBuf),

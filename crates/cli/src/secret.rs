@@ -33,6 +33,9 @@ pub(crate) const OF_FLAGS: [(&str, &[&str]); 4] = [
     (ADMIN_TOKEN_FLAG, &[ADMIN_TOKEN_FILE]),
 ];
 
+/// Those whose place no flag takes.
+pub(crate) const OF_NO_FLAG: [&str; 1] = [ADMIN_TOKEN];
+
 /// A variable that is set and says whom a server lets in.
 pub(crate) fn of_server() -> Option<&'static str> {
     let flags = OF_FLAGS.iter().filter(|(flag, _)| *flag != ADMIN_TOKEN_FLAG);

@@ -1,15 +1,25 @@
 //! `serve`: runs the server until it is told to stop, and then lets it finish what it is answering.
 
-use std::{io::Write, path::PathBuf, time::Duration};
+use std::{
+    io::Write,
+    net::{SocketAddr, ToSocketAddrs},
+    path::PathBuf,
+    time::Duration,
+};
 
 use partial_sync_server::{
-    Admin, Retention, Server, ServerBuilder,
+    Admin, Retention, Server, ServerBuilder, ServerError,
     access::{Access, Authenticator},
     auth::{AnyOf, Jwt, StaticToken},
     hrana::{Hrana, HranaOptions},
 };
 
-use crate::{arguments::Serve, config::file::others_can_read, error::CliError, secret};
+use crate::{
+    arguments::{Configured, Serve},
+    config::file::others_can_read,
+    error::CliError,
+    secret,
+};
 
 /// How often memory that is free is given back.
 const TIDY_EVERY: Duration = Duration::from_secs(2);
@@ -25,11 +35,15 @@ pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
     partial_sync_server::give_back_large_blocks();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(async {
-        let listen = arguments.listen.clone();
+        let listen = address(&arguments.configured, "listen", &arguments.listen)?;
+        let files = CredentialFiles::of(&arguments)?;
         let is_open = arguments.allow_unauthenticated;
         // Before anybody can know that there is something to stop.
         let mut signals = Signals::new()?;
-        let mut server = builder(arguments)?.listen(listen).await?;
+        let mut server = builder(arguments)?
+            .listen(listen)
+            .await
+            .map_err(|error| files.told(error))?;
         if is_open && !server.addr().ip().is_loopback() {
             tracing::warn!(
                 "everybody who reaches {} can read and write the database; see --auth-token",
@@ -81,15 +95,78 @@ impl Serve {
 
 /// Checks all that can be checked without touching a database or a port.
 fn check(arguments: Serve) -> Result<(), CliError> {
-    let (listen, effective) = (arguments.listen.clone(), arguments.configured.effective.clone());
-    builder(arguments)?.check(listen)?;
+    let listen = address(&arguments.configured, "listen", &arguments.listen)?;
+    let (files, effective) = (
+        CredentialFiles::of(&arguments)?,
+        arguments.configured.effective.clone(),
+    );
+    builder(arguments)?
+        .check(listen)
+        .map_err(|error| files.told(error))?;
     write!(std::io::stdout(), "{effective}")?;
     Ok(())
+}
+
+/// The address that a setting means.
+fn address(configured: &Configured, key: &str, address: &str) -> Result<SocketAddr, CliError> {
+    let none = || std::io::Error::new(std::io::ErrorKind::AddrNotAvailable, "it leads nowhere");
+    let found = address
+        .to_socket_addrs()
+        .and_then(|mut found| found.next().ok_or_else(none));
+    found.map_err(|source| CliError::Address {
+        setting: configured.written(key),
+        address: address.to_owned(),
+        source,
+    })
+}
+
+/// The files that say whom the server lets in, with the settings that name them as they were written.
+struct CredentialFiles(Vec<(PathBuf, String)>);
+
+impl CredentialFiles {
+    fn of(arguments: &Serve) -> Result<Self, CliError> {
+        let given = [
+            ("auth-token-file", &arguments.auth_token_file, secret::TOKEN_FILE),
+            ("auth-jwt-key", &arguments.auth_jwt_key, secret::JWT_KEY_FILE),
+            (
+                "admin-token-file",
+                &arguments.admin_token_file,
+                secret::ADMIN_TOKEN_FILE,
+            ),
+        ];
+        let mut files = Vec::new();
+        for (key, path, variable) in given {
+            match path {
+                Some(path) => files.push((path.clone(), arguments.configured.written(key))),
+                None => {
+                    let path = secret::variable(variable)?;
+                    files.extend(path.map(|path| (path.into(), variable.to_owned())));
+                }
+            }
+        }
+        Ok(Self(files))
+    }
+
+    fn told(&self, error: ServerError) -> CliError {
+        let ServerError::Credentials(error) = error else {
+            return error.into();
+        };
+        let file = error.file();
+        let found = self
+            .0
+            .iter()
+            .find(|(path, _)| file.is_some_and(|file| file.starts_with(path)));
+        match found {
+            Some((_, setting)) => CliError::InSetting(setting.clone(), error),
+            None => error.into(),
+        }
+    }
 }
 
 /// Whom the server lets in. A flag takes the place of its variables.
 fn let_in(
     mut server: ServerBuilder,
+    configured: &Configured,
     token: Option<String>,
     token_file: Option<PathBuf>,
     jwt_key: Option<PathBuf>,
@@ -97,7 +174,7 @@ fn let_in(
     let variable = |name| secret::variable(name);
     let mut ways: Vec<Box<dyn Authenticator>> = vec![];
     let token = match token {
-        Some(token) => Some(secret::one(&token, "auth-token")?),
+        Some(token) => Some(secret::one(&token, &configured.written("auth-token"))?),
         None => match variable(secret::TOKEN)? {
             Some(token) => Some(secret::one(&token, secret::TOKEN)?),
             None => None,
@@ -115,9 +192,9 @@ fn let_in(
     };
     if let Some(keys) = keys {
         let keys = Jwt::from_key_file(keys.as_bytes());
-        ways.push(Box::new(
-            keys.map_err(|source| CliError::InVariable(secret::JWT_KEY, source))?,
-        ));
+        ways.push(Box::new(keys.map_err(|source| {
+            CliError::InSetting(secret::JWT_KEY.to_owned(), source)
+        })?));
     }
     if !ways.is_empty() {
         server = server.authenticator(AnyOf(ways));
@@ -138,11 +215,12 @@ fn let_in(
 /// Who may administer, and where.
 fn administer(
     server: ServerBuilder,
+    configured: &Configured,
     listen: Option<String>,
     token_file: Option<PathBuf>,
 ) -> Result<ServerBuilder, CliError> {
     let Some(listen) = listen else { return Ok(server) };
-    let mut admin = Admin::listen(listen);
+    let mut admin = Admin::listen(address(configured, "admin-listen", &listen)?);
     if let Some(token) = secret::variable(secret::ADMIN_TOKEN)? {
         let token = secret::one(&token, secret::ADMIN_TOKEN)?;
         admin = admin.authenticator(StaticToken::new(token, Access::Full));
@@ -163,7 +241,7 @@ fn builder(arguments: Serve) -> Result<ServerBuilder, CliError> {
     {
         return Err(CliError::LetsAllIn(name));
     }
-    let tuning = arguments.configured.tuning;
+    let tuning = arguments.configured.tuning.clone();
     let mut server = match arguments.path.filter(|path| path.as_os_str() != ":memory:") {
         Some(path) => Server::builder(path),
         None => Server::in_memory(),
@@ -191,11 +269,17 @@ fn builder(arguments: Serve) -> Result<ServerBuilder, CliError> {
     }
     server = let_in(
         server,
+        &arguments.configured,
         arguments.auth_token,
         arguments.auth_token_file,
         arguments.auth_jwt_key,
     )?;
-    server = administer(server, arguments.admin_listen, arguments.admin_token_file)?;
+    server = administer(
+        server,
+        &arguments.configured,
+        arguments.admin_listen,
+        arguments.admin_token_file,
+    )?;
     if let (Some(certificate), Some(key)) = (arguments.tls_cert, arguments.tls_key) {
         server = server.tls(certificate, key);
     }

@@ -2,6 +2,8 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
 
+use crate::secret;
+
 use super::{
     flags::{Added, SECRETS, name_of, settings, variable_of},
     tuning::Tuning,
@@ -35,6 +37,12 @@ pub(super) fn text(serve: &Command, matches: &ArgMatches, added: &[Added], tunin
             false => format!("{key} = {}", value_of(argument, matches)),
         };
         text += &format!("  # {origin}\n");
+    }
+    for variable in secret::OF_NO_FLAG
+        .iter()
+        .filter(|name| std::env::var_os(name).is_some())
+    {
+        text += &format!("# {variable} is set, and not shown here\n");
     }
     let mut last = "";
     for (section, key, value) in tuning.shown() {

@@ -110,9 +110,35 @@ pub(crate) fn program(words: Vec<OsString>) -> Result<Program, CliError> {
         (&mut program.command, matches.subcommand_matches("serve"))
     {
         configured.effective = effective::text(serve, matches, &added, &configured.tuning);
+        configured.written = written(serve, &matches, file.as_ref(), &added);
         settings.configured = configured;
     }
     Ok(program)
+}
+
+/// How each setting that was given was written, which errors about it begin with.
+fn written(
+    serve: &Command,
+    matches: &ArgMatches,
+    file: Option<&File>,
+    added: &[Added],
+) -> Vec<(String, String)> {
+    let written = settings(serve).filter_map(|argument| {
+        let key = name_of(argument);
+        let in_file = added.iter().find(|added| added.key == key).zip(file);
+        let written = match (
+            in_file,
+            matches.value_source(argument.get_id().as_str()),
+            variable_of(key),
+        ) {
+            (Some((added, file)), ..) => format!("{}:{}: {key}", file.path.display(), added.line),
+            (None, Some(ValueSource::CommandLine), _) => format!("--{key}"),
+            (None, _, Some(variable)) => variable.to_owned(),
+            (None, ..) => return None,
+        };
+        Some((key.to_owned(), written))
+    });
+    written.collect()
 }
 
 fn from_matches(matches: &ArgMatches) -> Program {

@@ -313,3 +313,98 @@ fn a_secret_that_everybody_can_read_is_warned_of_and_none_is_printed() {
     let said = check(&place, "auth-token = sesame\n", &[]);
     assert!(said.code == 2 && !said.err.contains("sesame"), "{}", said.err);
 }
+
+/// By the option or the variable that it was given by.
+#[test]
+fn a_bad_address_or_file_is_told_with_the_setting_as_it_was_written() {
+    let place = Place::new();
+    let config = place.path("server.toml");
+    let said = |text: &str, flags: &[&str], variables: &[(&str, &str)]| {
+        std::fs::write(&config, text).unwrap();
+        let mut command = program();
+        command
+            .args(["serve", "--config", &config, "--check-config"])
+            .args(flags);
+        Said::of(command.envs(variables.iter().copied()).output().unwrap())
+    };
+    let admin = ("PARTIAL_SYNC_ADMIN_TOKEN", "open");
+    let (missing, no_host) = (place.path("missing"), "no.host.invalid:80");
+    let in_file = |key: &str| format!("{config}:1: {key}: ");
+    let told = |setting: &str| format!("error: {setting}: {no_host:?} is not an address of this machine: ");
+    for (text, flags, variables, expected) in [
+        ("", &["--listen", no_host][..], &[][..], told("--listen")),
+        ("", &["--admin-listen", no_host], &[admin], told("--admin-listen")),
+        (
+            "listen = \"no.host.invalid:80\"",
+            &[],
+            &[],
+            told(in_file("listen").trim_end_matches(": ")),
+        ),
+        (
+            "admin-listen = \"no.host.invalid:80\"",
+            &[],
+            &[admin],
+            told(in_file("admin-listen").trim_end_matches(": ")),
+        ),
+        (
+            "admin-listen = \"nonsense\"",
+            &[],
+            &[admin],
+            format!(
+                "{}`nonsense` is not an address with a port",
+                in_file("admin-listen")
+            ),
+        ),
+        (
+            "admin-listen = \"127.0.0.1:0\"",
+            &[],
+            &[("PARTIAL_SYNC_ADMIN_TOKEN_FILE", &missing)],
+            format!("error: PARTIAL_SYNC_ADMIN_TOKEN_FILE: {missing}: it cannot be read"),
+        ),
+        (
+            "admin-listen = \"127.0.0.1:0\"",
+            &["--admin-token-file", &missing],
+            &[],
+            format!("error: --admin-token-file: {missing}: it cannot be read"),
+        ),
+        (
+            "auth-token-file = \"missing\"",
+            &[],
+            &[],
+            format!(
+                "error: {}{missing}: it cannot be read",
+                in_file("auth-token-file")
+            ),
+        ),
+        (
+            "",
+            &[],
+            &[("PARTIAL_SYNC_AUTH_JWT_KEY_FILE", &missing)],
+            format!("error: PARTIAL_SYNC_AUTH_JWT_KEY_FILE: {missing}: it cannot be read"),
+        ),
+        (
+            "admin-listen = \"127.0.0.1:0\"",
+            &[],
+            &[("PARTIAL_SYNC_ADMIN_TOKEN", "two words")],
+            "error: PARTIAL_SYNC_ADMIN_TOKEN must have one token".to_owned(),
+        ),
+        (
+            "auth-token = \"two words\"",
+            &[],
+            &[],
+            format!(
+                "error: {} must have one token",
+                in_file("auth-token").trim_end_matches(": ")
+            ),
+        ),
+    ] {
+        let said = said(text, flags, variables);
+        assert_ne!(said.code, 0, "{expected}: {}", said.out);
+        assert!(said.err.contains(&expected), "{expected}: {}", said.err);
+    }
+    let said = said("admin-listen = \"127.0.0.1:0\"", &[], &[admin]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    let line = line(&said, "PARTIAL_SYNC_ADMIN_TOKEN");
+    assert_eq!(line, "# PARTIAL_SYNC_ADMIN_TOKEN is set, and not shown here");
+    assert!(!said.out.contains("open\""), "{}", said.out);
+}

@@ -135,6 +135,11 @@ impl CredentialError {
         &self.problem
     }
 
+    /// The file that they are in, if they are in one.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref().map(Path::new)
+    }
+
     pub(super) fn in_file(mut self, path: &Path) -> Self {
         self.file.get_or_insert_with(|| path.display().to_string());
         self
