@@ -26,7 +26,6 @@ use axum::{
 };
 use bytes::Bytes;
 use serde_json::json;
-use tracing::Instrument as _;
 
 use crate::{
     access::{Access, Authenticator, Caller, CallerId, Denied, SqlEndpoint},
@@ -81,14 +80,9 @@ impl Answers for App {
         &self.connections
     }
 
-    async fn answer(&self, mut request: Request<Body>) -> Response {
-        let Some(log) = &self.request_log else {
-            return self.answer_visitor(request).await;
-        };
-        let remote = request.extensions().get::<Peer>().map(|peer| peer.address);
-        let line = log.begin(&mut request, remote);
-        let answer = self.answer_visitor(request).instrument(line.span()).await;
-        line.follow(answer)
+    async fn answer(&self, request: Request<Body>) -> Response {
+        let answer = |request| self.answer_visitor(request);
+        RequestLog::telling(self.request_log.as_ref(), request, answer).await
     }
 
     fn panicked(&self) -> Response {
@@ -125,12 +119,7 @@ impl App {
         };
         self.metrics.request(endpoint);
         if let Some(known) = Known::of(&parts) {
-            let prefix = if parts.uri.path().len() > rest.len() {
-                &*name
-            } else {
-                ""
-            };
-            known.goes_to(self.databases.known_as(&name), prefix, &rest);
+            known.goes_to(self.databases.known_as(&name), &name, parts.uri.path());
         }
         let answer = match check_content_type(&parts) {
             Err(refused) => turn_away(refused, body),

@@ -25,7 +25,9 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 
-use crate::access::CallerId;
+use tracing::Instrument as _;
+
+use crate::{access::CallerId, front::Peer};
 
 /// What an answer is told to be answer to, also in the log.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -37,7 +39,7 @@ const OF_STRANGERS: u32 = 20;
 const LEFT: u16 = 499;
 
 /// The words of paths that this server knows.
-const WORDS: [&str; 9] = [
+const WORDS: [&str; 17] = [
     "v2",
     "v3",
     "v3-protobuf",
@@ -47,6 +49,14 @@ const WORDS: [&str; 9] = [
     "health",
     "ready",
     "metrics",
+    "v1",
+    "namespaces",
+    "create",
+    "fork",
+    "stats",
+    "revisions",
+    "drop-history",
+    "kick",
 ];
 
 /// See the module.
@@ -82,10 +92,10 @@ impl Known {
         request.extensions.get::<Arc<Self>>().map(|known| &**known)
     }
 
-    /// It is for this database. Its path is `prefix`, which is empty or the name of a database that exists, and `rest`.
-    pub(crate) fn goes_to(&self, database: &str, prefix: &str, rest: &str) {
+    /// It is for this database. In its path, a database that exists is called `name`; empty = none is.
+    pub(crate) fn goes_to(&self, database: &str, name: &str, path: &str) {
         let mut now = self.0.lock();
-        now.path = Some(path_told(prefix, rest));
+        now.path = Some(path_told(name, path));
         now.database = Some(database.to_owned()).filter(|name| !name.is_empty());
     }
 
@@ -108,8 +118,23 @@ impl RequestLog {
         })
     }
 
+    /// Answers a request, and tells of it if there is a log.
+    pub(crate) async fn telling<F: Future<Output = Response>>(
+        log: Option<&Arc<Self>>,
+        mut request: Request<Body>,
+        answer: impl FnOnce(Request<Body>) -> F,
+    ) -> Response {
+        let Some(log) = log else {
+            return answer(request).await;
+        };
+        let remote = request.extensions().get::<Peer>().map(|peer| peer.address);
+        let line = log.begin(&mut request, remote);
+        let answered = answer(request).instrument(line.span()).await;
+        line.follow(answered)
+    }
+
     /// A request came. Its line is written when what is returned is dropped.
-    pub(crate) fn begin(self: &Arc<Self>, request: &mut Request<Body>, remote: Option<IpAddr>) -> Line {
+    fn begin(self: &Arc<Self>, request: &mut Request<Body>, remote: Option<IpAddr>) -> Line {
         let known = Arc::new(Known::default());
         request.extensions_mut().insert(Arc::clone(&known));
         Line {
@@ -142,7 +167,7 @@ impl RequestLog {
 
 /// A request that is being answered.
 #[derive(Debug)]
-pub(crate) struct Line {
+struct Line {
     log: Arc<RequestLog>,
     id: String,
     method: &'static str,
@@ -156,12 +181,12 @@ pub(crate) struct Line {
 
 impl Line {
     /// For what else is logged of it.
-    pub(crate) fn span(&self) -> tracing::Span {
+    fn span(&self) -> tracing::Span {
         tracing::info_span!("request", id = self.id)
     }
 
     /// The answer, which tells the client the id of the request. The line is written when it has been handed over, or is dropped.
-    pub(crate) fn follow(mut self, mut answer: Response) -> Response {
+    fn follow(mut self, mut answer: Response) -> Response {
         self.status = answer.status().as_u16();
         self.cut = self.method != "HEAD" && !answer.body().is_end_stream();
         if let Ok(id) = HeaderValue::try_from(&self.id) {
@@ -250,16 +275,13 @@ fn method_told(method: &Method) -> &'static str {
     }
 }
 
-/// `prefix` is the name of a database that exists, or empty; `rest` the path after it.
-fn path_told(prefix: &str, rest: &str) -> String {
+/// `name` is that of a database that exists, or empty.
+fn path_told(name: &str, path: &str) -> String {
     /// No path of this server is longer.
-    const LONGEST: usize = 4;
+    const LONGEST: usize = 5;
     let mut told = String::new();
-    if !prefix.is_empty() {
-        told = format!("/{prefix}");
-    }
-    for (at, part) in rest.split('/').skip(1).enumerate() {
-        let known = part.is_empty() || WORDS.contains(&part);
+    for (at, part) in path.split('/').skip(1).enumerate() {
+        let known = part.is_empty() || part == name || WORDS.contains(&part);
         match at {
             LONGEST => return told + "/*",
             _ if known => told = told + "/" + part,
@@ -275,16 +297,22 @@ mod tests {
 
     #[test]
     fn of_a_path_only_known_words_are_told() {
-        for (prefix, rest, told) in [
+        for (name, path, told) in [
             ("", "/v2/pipeline", "/v2/pipeline"),
-            ("orders", "/pull-updates", "/orders/pull-updates"),
+            ("orders", "/orders/pull-updates", "/orders/pull-updates"),
+            (
+                "orders",
+                "/v1/namespaces/orders/fork/sesame",
+                "/v1/namespaces/orders/fork/*",
+            ),
             ("", "/v2/sesame", "/v2/*"),
             ("", "/sesame/v3/cursor", "/*/v3/cursor"),
             ("", "/", "/"),
-            ("", "/a/b/c/d/e/f", "/*/*/*/*/*"),
+            ("", "/a/b/c/d/e/f", "/*/*/*/*/*/*"),
+            ("", "/a/b/c/d/e/f/g", "/*/*/*/*/*/*"),
             ("", "*", ""),
         ] {
-            assert_eq!(path_told(prefix, rest), told, "{prefix} {rest}");
+            assert_eq!(path_told(name, path), told, "{name} {path}");
         }
     }
 

@@ -123,6 +123,108 @@ fn a_client_that_leaves_before_its_answer_is_told_of_as_nginx_does() {
     );
 }
 
+#[test]
+fn requests_for_administration_are_told_too_and_none_of_their_secrets() {
+    let place = Place::new();
+    std::fs::write(place.path("admin"), "read-only looker\nboss-of-it-all\n").unwrap();
+    let admin = place.path("admin");
+    let flags = ["--admin-listen", "127.0.0.1:0", "--admin-token-file", &admin];
+    let more = ["--log-requests", "--log-format", "json"];
+    let mut command = serve(&place, &[&flags[..], &more].concat());
+    let mut child = command
+        .env("RUST_LOG", "trace")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // What it says must be read, or it waits.
+    let mut log = child.stderr.take().unwrap();
+    let log = std::thread::spawn(move || {
+        let mut text = String::new();
+        log.read_to_string(&mut text).unwrap();
+        text
+    });
+    let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("administration on ") {
+        assert!(
+            std::io::BufRead::read_line(&mut out, &mut said).unwrap() > 0,
+            "{said}"
+        );
+    }
+    let address = said.split("administration on http://").nth(1).unwrap().trim();
+    let ask = |method: &str, path: &str, token: &str| {
+        let mut socket = TcpStream::connect(address).unwrap();
+        write!(
+            socket,
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("x-request-id: "), "{answer}");
+    };
+    for (method, path, token) in [
+        ("GET", "/v1/namespaces/remote/stats?sesame", "looker"),
+        ("DELETE", "/v1/namespaces/remote", "looker"),
+        ("GET", "/v1/namespaces/sesame/stats", "boss-of-it-all"),
+        ("GET", "/sesame", "wrong-sesame"),
+        ("DELETE", "/v1/namespaces/remote", "boss-of-it-all"),
+    ] {
+        ask(method, path, token);
+    }
+    signal("-TERM", child.id());
+    child.wait().unwrap();
+    let text = log.join().unwrap();
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+        .collect();
+    let told: Vec<_> = lines.iter().filter(|line| line["message"] == "request").collect();
+    let is = |at: usize| {
+        let line = told[at];
+        let text = |key: &str| line[key].as_str().map(str::to_owned);
+        let status = line["status"].as_u64().unwrap();
+        (
+            text("method").unwrap(),
+            text("path").unwrap(),
+            status,
+            text("database"),
+            text("caller").is_some(),
+        )
+    };
+    let expected = |method: &str, path: &str, status, database: Option<&str>, caller| {
+        (
+            method.to_owned(),
+            path.to_owned(),
+            status,
+            database.map(str::to_owned),
+            caller,
+        )
+    };
+    assert_eq!(told.len(), 5, "{text}");
+    let of_remote = |rest: &str| format!("/v1/namespaces/remote{rest}");
+    assert_eq!(
+        is(0),
+        expected("GET", &of_remote("/stats"), 200, Some("remote"), true)
+    );
+    assert_eq!(
+        is(1),
+        expected("DELETE", &of_remote(""), 403, Some("remote"), true)
+    );
+    assert_eq!(is(2), expected("GET", "/v1/namespaces/*/stats", 404, None, true));
+    assert_eq!(is(3), expected("GET", "/*", 401, None, false));
+    assert_eq!(
+        is(4),
+        expected("DELETE", &of_remote(""), 200, Some("remote"), true)
+    );
+    for secret in ["sesame", "looker", "boss-of-it-all"] {
+        // The operation of an administrator is told with the name that it was for.
+        let found = text.lines().find(|line| line.contains(secret));
+        assert_eq!(found, None, "{secret}");
+    }
+}
+
 /// With all that can be logged, over HTTP/1 and HTTP/2.
 #[test]
 fn no_secret_is_in_the_log_wherever_a_client_puts_it() {

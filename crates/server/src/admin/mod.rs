@@ -49,6 +49,7 @@ use crate::{
     front::{Bodies, Connections, Peer, Requests, Visitors, check_content_type, throw_away, until_sent},
     limits::Limits,
     reload::Reload,
+    request_log::{Known, RequestLog},
     serve::{Answers, resolve},
 };
 use operations::Operations;
@@ -118,6 +119,7 @@ pub(crate) struct AdminApp {
     requests: Arc<Requests>,
     bodies: Bodies,
     visitors: Visitors,
+    request_log: Option<Arc<RequestLog>>,
 }
 
 impl AdminApp {
@@ -134,6 +136,7 @@ impl AdminApp {
         };
         Self {
             reload: Arc::clone(&app.reload),
+            request_log: app.request_log.clone(),
             operations: Operations::new(app),
             connections: Connections::new(&limits),
             requests: Requests::new(&limits),
@@ -142,8 +145,20 @@ impl AdminApp {
         }
     }
 
+    async fn answer_visitor(&self, request: Request<Body>) -> Response {
+        match self.visitors.check(&request) {
+            Ok(_) => self.route(request).await,
+            Err(refused) => turn_away(refused, request.into_body()),
+        }
+    }
+
     async fn route(&self, request: Request<Body>) -> Response {
         let (parts, mut body) = request.into_parts();
+        if let Some(known) = Known::of(&parts) {
+            let name = route::database(&parts).filter(|name| self.operations.has(name));
+            let name = name.unwrap_or_default();
+            known.goes_to(name, name, parts.uri.path());
+        }
         if let Err(refused) = check_content_type(&parts) {
             return turn_away(refused, body);
         }
@@ -205,6 +220,9 @@ impl AdminApp {
                 caller.id = CallerId::of_peer(peer.address);
             }
         }
+        if let Some(known) = Known::of(request) {
+            known.comes_from(caller.id);
+        }
         Ok(caller)
     }
 }
@@ -215,10 +233,8 @@ impl Answers for AdminApp {
     }
 
     async fn answer(&self, request: Request<Body>) -> Response {
-        match self.visitors.check(&request) {
-            Ok(_) => self.route(request).await,
-            Err(refused) => turn_away(refused, request.into_body()),
-        }
+        let answer = |request| self.answer_visitor(request);
+        RequestLog::telling(self.request_log.as_ref(), request, answer).await
     }
 
     fn panicked(&self) -> Response {

@@ -86,6 +86,11 @@ impl Operations {
         }
     }
 
+    /// Whether there is a database of that name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.inner(name).is_ok_and(|inner| self.app.databases.has(inner))
+    }
+
     /// Opens a database.
     async fn database(&self, name: &str) -> Result<Arc<Database>, Failed> {
         let opened = self.app.databases.get(self.inner(name)?).await?;

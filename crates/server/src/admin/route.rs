@@ -95,6 +95,12 @@ pub(super) fn asks_health(request: &Parts) -> bool {
     matches!(request.method, Method::GET | Method::HEAD) && matches!(request.uri.path(), "/" | "/health")
 }
 
+/// The name of a database in a path.
+pub(super) fn database(request: &Parts) -> Option<&str> {
+    let rest = request.uri.path().strip_prefix("/v1/namespaces/")?;
+    rest.split('/').next()
+}
+
 /// Reads a request.
 pub(super) fn operation(request: &Parts, body: &[u8]) -> Result<Operation, Box<Response>> {
     let path = request.uri.path().strip_prefix('/').unwrap_or_default();
