@@ -22,10 +22,10 @@ const BESIDE: [&str; 7] = [
     "-shm",
     "-journal",
 ];
-/// How a file goes on that waits to take its place. It begins with a dot, so that it is no database.
+/// What follows its name in that of a file that waits to take its place, and begins with a dot: such a file is not served.
 pub(crate) const STAGED: &str = "-restore-";
 pub(crate) const CLAIMED: &str = "-restoring-";
-/// The same of the WAL of a file that was replaced before that had all of its commits.
+/// And in that of the WAL of a file that was replaced before that had all of its commits.
 const SET_ASIDE: &str = "-wal-";
 /// What nobody has completed for so long, and is for a file that is gone, is not wanted any more.
 const STALE: Duration = Duration::from_secs(24 * 3600);

@@ -297,7 +297,7 @@ fn only_a_backup_is_replaced_and_only_until_somebody_writes_to_it() {
         drop(db);
         std::fs::remove_file(&live).unwrap();
     }
-    // What is no database at all may be one that is encrypted.
+    // What is not a database, as it seems, may be one that is encrypted.
     std::fs::write(path("notes"), "hello").unwrap();
     assert_eq!(backup(&path("notes")).code, 2);
 
