@@ -1,9 +1,14 @@
 //! The log, on stderr: as text or as JSON, and each event in one line, whatever is in it.
 
-use std::io::{self, IsTerminal as _, Write};
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    io::{self, IsTerminal as _, Write},
+};
 
 use clap::ValueEnum;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+
+use crate::stderr;
 
 /// How a line of the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -28,12 +33,27 @@ pub(crate) fn start(serves: bool, format: Format) {
             .init(),
         Format::Json => {
             log.json().flatten_event(true).with_span_list(false).init();
-            std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a thread panicked")));
         }
+    }
+    if serves {
+        std::panic::set_hook(Box::new(|panic| {
+            let backtrace = Backtrace::capture();
+            let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
+            let backtrace = backtrace.map(tracing::field::display);
+            tracing::error!(%panic, backtrace, "a thread panicked");
+        }));
     }
 }
 
-/// stderr, to which each event is written at once. A line break within one is not what it seems: text that somebody chose could look
+/// Tells of lines that are not there.
+pub(crate) fn dropped(lines: u64) {
+    tracing::warn!(
+        lines,
+        "lines of the log were dropped, because nobody read them in time"
+    );
+}
+
+/// stderr, to which each event goes as a whole. A line break within one is not what it seems: text that somebody chose could look
 /// like an event of its own.
 #[derive(Clone, Copy)]
 struct OneLine;
@@ -48,12 +68,12 @@ impl MakeWriter<'_> for OneLine {
 
 impl Write for OneLine {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        io::stderr().write_all(&in_one_line(event))?;
+        stderr::say(&in_one_line(event));
         Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }
 

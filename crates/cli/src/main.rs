@@ -23,6 +23,7 @@ mod restore;
 mod rows;
 mod secret;
 mod serve;
+mod stderr;
 mod sync;
 mod token;
 mod turso_shell;
@@ -34,6 +35,16 @@ use std::process::ExitCode;
 use crate::{arguments::Command, error::CliError};
 
 fn main() -> ExitCode {
+    if let Err(error) = stderr::start(log::dropped) {
+        eprintln!("error: {error}");
+        return ExitCode::FAILURE;
+    }
+    let code = run_program();
+    stderr::finish();
+    code
+}
+
+fn run_program() -> ExitCode {
     let program = match config::program(turso_shell::translated(std::env::args_os().collect())) {
         Ok(program) => program,
         Err(error) => return failed(&error, log::Format::Text),
@@ -53,7 +64,10 @@ fn main() -> ExitCode {
 
 fn failed(error: &CliError, format: log::Format) -> ExitCode {
     match format {
-        log::Format::Text => eprintln!("error: {}", error.told().join("\n  because: ")),
+        log::Format::Text => {
+            let told = error.told().join("\n  because: ");
+            stderr::say(format!("error: {told}\n").as_bytes());
+        }
         log::Format::Json => tracing::error!("{}", error.told().join("; because: ")),
     }
     ExitCode::from(error.exit_code())

@@ -442,3 +442,57 @@ fn files_that_were_read_again_are_counted() {
         assert!(text.contains(&line), "{text}");
     }
 }
+
+/// A pipe that nobody reads stops neither the answers nor the end.
+#[test]
+fn a_log_that_nobody_reads_keeps_nobody_waiting_and_what_is_dropped_is_counted() {
+    let place = Place::new();
+    std::fs::write(place.path("tokens"), "sesame\n").unwrap();
+    let tokens = place.path("tokens");
+    let flags = [
+        "--log-requests",
+        "--log-format",
+        "json",
+        "--auth-token-file",
+        &tokens,
+    ];
+    let (served, mut log) = Log::of(&mut serve(&place, &flags));
+    let ask = |served: &Serving, requests: u64| {
+        let mut socket = TcpStream::connect(served.url.trim_start_matches("http://")).unwrap();
+        socket
+            .set_read_timeout(Some(std::time::Duration::from_secs(60)))
+            .unwrap();
+        let request = b"GET /health HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer sesame\r\n\r\n";
+        for _ in 0..requests / 100 {
+            socket.write_all(&request.repeat(100)).unwrap();
+            let (mut answers, mut piece) = (0, [0; 1 << 16]);
+            while answers < 100 {
+                let n = socket.read(&mut piece).expect("the server answers");
+                assert!(n > 0);
+                // The body is `{...}`, and no header has one.
+                answers += piece[..n].iter().filter(|byte| **byte == b'}').count();
+            }
+        }
+    };
+    // More than a pipe and the room for lines have.
+    let requests = 6_000;
+    ask(&served, requests);
+    let mut told = 0;
+    let dropped = loop {
+        let line: Value = serde_json::from_str(&log.wait_for("{")).unwrap();
+        match line["lines"].as_u64() {
+            Some(dropped) => {
+                assert_eq!(line["level"], "WARN");
+                break dropped;
+            }
+            None => told += u64::from(line["message"] == "request"),
+        }
+    };
+    assert!(dropped > 0);
+    assert_eq!(told + dropped, requests, "each line is told or counted");
+    // And the program ends, beside a full pipe.
+    ask(&served, 1_000);
+    signal("-TERM", served.child.id());
+    let mut served = served;
+    assert!(served.child.wait().unwrap().success());
+}
