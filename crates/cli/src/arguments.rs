@@ -2,12 +2,16 @@
 
 pub(crate) mod admin;
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::{config::tuning::Tuning, log::Format, units};
+use crate::{
+    config::{file::File, tuning::Tuning},
+    log::Format,
+    units,
+};
 use admin::Admin;
 
 /// Open and use a remote SQLite database without downloading it.
@@ -229,6 +233,8 @@ pub(crate) struct Configured {
     pub warnings: Vec<String>,
     /// The settings in effect, as a configuration file would set them.
     pub effective: String,
+    /// The configuration file as it was read.
+    pub file: Option<Arc<File>>,
     /// How each setting that was given was written: its flag, its line in the file, or its variable.
     pub written: Vec<(String, String)>,
 }

@@ -16,7 +16,7 @@ use partial_sync_server::{
 
 use crate::{
     arguments::{Configured, Serve},
-    config::file::others_can_read,
+    config::file::{File, others_can_read},
     error::CliError,
     secret,
 };
@@ -37,6 +37,7 @@ pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
     let served = runtime.block_on(async {
         let listen = address(&arguments.configured, "listen", &arguments.listen)?;
         let files = CredentialFiles::of(&arguments)?;
+        let config = arguments.configured.file.clone();
         let is_open = arguments.allow_unauthenticated;
         // Before anybody can know that there is something to stop.
         let mut signals = Signals::new()?;
@@ -64,7 +65,12 @@ pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
                 asked = signals.next() => match asked {
                     Asked::Stop => break,
                     // A file may be slow. The server tells the log what became of it.
-                    Asked::Reload => drop(tokio::spawn(server.reload())),
+                    Asked::Reload => {
+                        drop(tokio::spawn(server.reload()));
+                        if let Some(config) = config.clone() {
+                            drop(tokio::task::spawn_blocking(move || tell_of_changes(&config)));
+                        }
+                    }
                 },
                 () = server.wait() => return Ok(()),
             }
@@ -79,6 +85,22 @@ pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
     // Threads that SQLite does not let go of end with the program.
     runtime.shutdown_background();
     served
+}
+
+/// What the configuration file says is read at the start, and not again.
+fn tell_of_changes(config: &File) {
+    let path = config.path.display();
+    match config.changed() {
+        Ok(keys) if keys.is_empty() => {}
+        Ok(keys) => tracing::warn!(
+            "{path} was changed since the start: {} take effect when the server is started again (check it with --check-config)",
+            keys.join(", ")
+        ),
+        Err(error) => tracing::warn!(
+            "{path} cannot be used for the next start: {}",
+            error.told().join("; because: ")
+        ),
+    }
 }
 
 impl Serve {

@@ -4,6 +4,7 @@
 
 use std::{
     borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
     io::Read as _,
     path::{Path, PathBuf},
 };
@@ -19,6 +20,7 @@ use crate::error::CliError;
 const LARGEST: u64 = 64 << 10;
 
 /// A file that was read.
+#[derive(Debug)]
 pub(crate) struct File {
     pub path: PathBuf,
     /// What relative paths in it are relative to.
@@ -41,7 +43,7 @@ pub(crate) struct Entry {
 }
 
 /// What a key can be set to.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     Text(String),
     Number(u64),
@@ -79,6 +81,26 @@ impl File {
         })?;
         read.parse(&text)?;
         Ok(read)
+    }
+
+    /// The keys that say something else in the file now than when it was read.
+    pub(crate) fn changed(&self) -> Result<Vec<String>, CliError> {
+        let now = Self::read(&self.path)?;
+        let name = |entry: &Entry| match &entry.section {
+            Some(section) => format!("{section}.{}", entry.key),
+            None => entry.key.clone(),
+        };
+        let values = |file: &Self| -> BTreeMap<String, Value> {
+            let values = file
+                .entries
+                .iter()
+                .map(|entry| (name(entry), entry.value.clone()));
+            values.collect()
+        };
+        let (old, new) = (values(self), values(&now));
+        let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+        let changed = keys.into_iter().filter(|key| old.get(*key) != new.get(*key));
+        Ok(changed.map(|key| key.escape_debug().to_string()).collect())
     }
 
     /// An error about a line.

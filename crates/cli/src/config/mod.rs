@@ -8,7 +8,7 @@ pub(crate) mod file;
 mod flags;
 pub(crate) mod tuning;
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, parser::ValueSource};
 use partial_sync::options::nearest;
@@ -42,7 +42,7 @@ pub(crate) fn program(words: Vec<OsString>) -> Result<Program, CliError> {
         Some(path) => Some(path.clone()),
         None => secret::variable(CONFIG)?.map(PathBuf::from),
     };
-    let file = path.as_deref().map(File::read).transpose()?;
+    let file = path.as_deref().map(File::read).transpose()?.map(Arc::new);
     // Some defaults depend on it.
     let raised = partial_sync_server::raise_descriptor_limit();
     let mut configured = Configured::default();
@@ -110,7 +110,8 @@ pub(crate) fn program(words: Vec<OsString>) -> Result<Program, CliError> {
         (&mut program.command, matches.subcommand_matches("serve"))
     {
         configured.effective = effective::text(serve, matches, &added, &configured.tuning);
-        configured.written = written(serve, &matches, file.as_ref(), &added);
+        configured.file = file.as_ref().map(Arc::clone);
+        configured.written = written(serve, matches, file.as_deref(), &added);
         settings.configured = configured;
     }
     Ok(program)

@@ -478,3 +478,55 @@ fn v12_secrets_that_contradict_each_other_or_are_empty_are_told() {
     let said = said(&["query", &local, "select 1"], &[("PARTIAL_SYNC_AUTH_TOKEN", "")]);
     assert_eq!(said.code, 0, "{}", said.err);
 }
+
+/// It reads the files that the configuration names; who has changed the configuration itself is told what became of it.
+#[cfg(unix)]
+#[test]
+fn sighup_says_which_changes_of_the_configuration_wait_for_a_restart() {
+    let place = Place::new();
+    let (config, tokens) = (place.path("server.toml"), place.path("tokens"));
+    std::fs::write(&tokens, "one\n").unwrap();
+    let text = |more: &str| format!("listen = \"127.0.0.1:0\"\nauth-token-file = \"tokens\"\n{more}");
+    std::fs::write(&config, text("retain = \"2h\"\n[limits]\nbody = \"1m\"\n")).unwrap();
+    let mut command = program();
+    command.args(["serve", place.remote.to_str().unwrap(), "--config", &config]);
+    let (served, mut log) = Log::of(&mut command);
+    assert_eq!(sql(&served.url, "one", "select 1").0, 200);
+    log.wait_for("opened");
+    let mut reload = || {
+        signal("-HUP", served.child.id());
+        // In whichever order.
+        let lines = [(); 2].map(|()| log.wait_for(" "));
+        let read = lines.iter().any(|line| line.contains("read again: 1 token"));
+        assert!(read, "{lines:?}");
+        lines
+            .into_iter()
+            .find(|line| !line.contains("read again"))
+            .unwrap()
+    };
+    let changed = "retain = \"3h\"\nauth-token = \"sesame\"\n[limits]\nbody = \"2m\"\n";
+    std::fs::write(&config, text(changed)).unwrap();
+    let said = reload();
+    assert!(
+        said.contains(&format!(
+            "{config} was changed since the start: auth-token, limits.body, retain take effect when the server is started again"
+        )) && !said.contains("sesame"),
+        "{said}"
+    );
+    std::fs::write(&config, text("retain =")).unwrap();
+    let said = reload();
+    assert!(
+        said.contains("server.toml:3: ") && said.contains("next start"),
+        "{said}"
+    );
+    std::fs::remove_file(&config).unwrap();
+    assert!(reload().contains("could not read the configuration file"));
+    assert_eq!(sql(&served.url, "one", "select 1").0, 200);
+    // As it was: nothing waits.
+    std::fs::write(&config, text("retain = \"2h\"\n[limits]\nbody = \"1m\"\n")).unwrap();
+    signal("-HUP", served.child.id());
+    log.wait_for("read again: 1 token");
+    signal("-TERM", served.child.id());
+    let rest = log.rest();
+    assert!(!rest.iter().any(|line| line.contains(&config)), "{rest:?}");
+}
