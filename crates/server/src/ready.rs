@@ -74,6 +74,10 @@ fn problems_of(database: &Database, reserve: u64) -> Vec<Problem> {
     [
         failing,
         missing.then_some(("FILE_MISSING", "its file was moved or removed")),
+        files.is_immutable().then_some((
+            "NO_SQL",
+            "it is in WAL mode and nothing can be written beside it: its pages are served, and SQL is refused",
+        )),
         full.map(|_| {
             (
                 "DISK_FULL",

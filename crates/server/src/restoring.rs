@@ -29,7 +29,7 @@ use crate::{
     beside::{CLAIMED, STAGED, remove_used, waiting},
     error::ServerError,
     file_id::FileId,
-    follow::immutable,
+    follow::as_immutable,
     lock::DatabaseLock,
     new_file::{NewFile, sync_folder_of},
 };
@@ -355,7 +355,7 @@ fn check(copy: &Path, backup: &Path) -> Result<(), ServerError> {
     };
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let found = Connection::open_with_flags(immutable(copy), flags)
+    let found = Connection::open_with_flags(as_immutable(copy), flags)
         .and_then(|db| db.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)));
     match found {
         Ok(found) if found == "ok" => Ok(()),

@@ -284,3 +284,96 @@ fn limits_follow_from_the_limit_of_open_files_after_it_was_raised() {
     assert!(all || !is_many);
     assert!(!requests("-n 600").0);
 }
+
+/// Whoever may not write in the folder: what cannot be done is refused, and told to who asks whether the server is ready.
+#[cfg(unix)]
+#[test]
+fn a_folder_that_cannot_be_written_is_served_and_what_does_not_work_in_it_is_told() {
+    use std::{
+        io::{Read as _, Write as _},
+        os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    };
+
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("data");
+    let set = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    std::fs::create_dir(&folder).unwrap();
+    for mode in ["delete", "wal"] {
+        let db = rusqlite::Connection::open(folder.join(format!("{mode}.db"))).unwrap();
+        db.query_row(&format!("PRAGMA journal_mode={mode}"), [], |_| Ok(()))
+            .unwrap();
+        db.execute_batch("CREATE TABLE t(x); INSERT INTO t VALUES (1)")
+            .unwrap();
+    }
+    let owner = std::fs::metadata(&folder).unwrap().uid();
+    let serve = || {
+        let mut command = match owner {
+            // Who may do everything is not refused anything.
+            0 => {
+                set(place.path(), 0o755);
+                let copy = place.path().join("program");
+                std::fs::copy(program().get_program(), &copy).unwrap();
+                let mut command = Command::new("setpriv");
+                command
+                    .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+                    .arg(copy);
+                command
+            }
+            _ => program(),
+        };
+        command.args(["serve", folder.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+        Serving::spawn(&mut command)
+    };
+    let ready = |served: &Serving| {
+        let mut socket = std::net::TcpStream::connect(served.url.trim_start_matches("http://")).unwrap();
+        write!(
+            socket,
+            "GET /ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    for mode in [0o644, 0o666] {
+        for name in ["delete.db", "wal.db"] {
+            set(&folder.join(name), mode);
+        }
+        set(&folder, 0o555);
+        let served = serve();
+        let url = |name: &str| format!("{}/{name}", served.url);
+        let (status, said) = sql(&url("delete"), "", "select x from t");
+        assert!(
+            status == 200 && said.contains("\"value\":\"1\""),
+            "{mode:o}: {said}"
+        );
+        assert!(
+            sql(&url("delete"), "", "insert into t values (2)")
+                .1
+                .contains("SQLITE_READONLY")
+        );
+        assert!(ready(&served).starts_with("HTTP/1.1 200 "), "{mode:o}");
+
+        let replica = place.path().join(format!("replica-{mode:o}"));
+        let replica = replica.to_str().unwrap();
+        let rows = ok(&[
+            "query",
+            replica,
+            "--url",
+            &url("wal"),
+            "select x from t",
+            "--json",
+        ]);
+        assert_eq!(rows.out.trim(), "[{\"x\":1}]");
+        let (_, said) = sql(&url("wal"), "", "select x from t");
+        assert!(said.contains("SQLITE_READONLY"), "{mode:o}: {said}");
+        let told = ready(&served);
+        assert!(
+            told.starts_with("HTTP/1.1 503 ") && told.contains("\"NO_SQL\""),
+            "{mode:o}: {told}"
+        );
+        set(&folder, 0o755);
+    }
+}

@@ -15,4 +15,4 @@ pub use follower::{Current, Follower, FollowerState};
 pub use header::WalIndexHeader;
 pub use snapshot::Snapshot;
 pub use source::{FileStamp, Place, SourceFiles};
-pub(crate) use source::{immutable, may_be_database};
+pub(crate) use source::{as_immutable, may_be_database};

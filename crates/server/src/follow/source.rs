@@ -53,6 +53,8 @@ pub struct SourceFiles {
     resident: Mutex<Connection>,
     path: Arc<PathBuf>,
     read_only: bool,
+    /// See [`SourceFiles::is_immutable`].
+    immutable: bool,
     main: Descriptor,
     id: FileId,
     /// `None` when the database cannot be written and is not in WAL mode: then nobody changes it while it is open here.
@@ -126,13 +128,18 @@ impl SourceFiles {
             .or_else(|_| Connection::open_with_flags(path, read_flags()))
             .map_err(bad)?;
         resident.busy_timeout(BUSY).map_err(bad)?;
-        let read_only = resident.is_readonly("main").map_err(bad)?;
-        let pragma = if read_only {
-            "PRAGMA journal_mode"
-        } else {
-            "PRAGMA journal_mode=WAL"
-        };
-        let mode: rusqlite::Result<String> = resident.query_row(pragma, [], |row| row.get(0));
+        let mut read_only = resident.is_readonly("main").map_err(bad)?;
+        let mut mode = journal_mode(&resident, read_only);
+        let is_refused = mode
+            .as_ref()
+            .is_err_and(|error| error.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly));
+        if is_refused && !read_only {
+            // The file could be written, and nothing can be made beside it.
+            resident = Connection::open_with_flags(path, read_flags()).map_err(bad)?;
+            resident.busy_timeout(BUSY).map_err(bad)?;
+            read_only = true;
+            mode = journal_mode(&resident, read_only);
+        }
         let in_wal = match mode {
             Ok(mode) if mode == "wal" => start_reading(&resident).is_ok(),
             Ok(_) if read_only => false,
@@ -146,6 +153,7 @@ impl SourceFiles {
         if !in_wal && !read_only {
             start_reading(&resident).map_err(bad)?;
         }
+        let mut immutable = false;
         if !in_wal {
             // Nobody can write here, so holding the shared lock for good disturbs nobody, and keeps out who can.
             if resident
@@ -162,8 +170,9 @@ impl SourceFiles {
                             .to_owned(),
                     });
                 }
-                resident = Connection::open_with_flags(immutable(path), read_flags()).map_err(bad)?;
+                resident = Connection::open_with_flags(as_immutable(path), read_flags()).map_err(bad)?;
                 start_reading(&resident).map_err(bad)?;
+                immutable = true;
             }
         }
         let wal = match in_wal {
@@ -180,6 +189,7 @@ impl SourceFiles {
             resident: Mutex::new(resident),
             path: Arc::new(path.to_owned()),
             read_only,
+            immutable,
             main,
             id,
             wal,
@@ -200,6 +210,12 @@ impl SourceFiles {
     /// The file cannot be written.
     pub fn read_only(&self) -> bool {
         self.read_only
+    }
+
+    /// SQLite cannot open it as it is, because it cannot make what it needs beside it: its pages are read as those of a file that
+    /// nobody changes, and SQL cannot be run on it.
+    pub fn is_immutable(&self) -> bool {
+        self.immutable
     }
 
     /// The wal-index header as it is now; `None` while somebody writes it.
@@ -530,12 +546,22 @@ fn start_reading(connection: &Connection) -> rusqlite::Result<()> {
     connection.query_row("PRAGMA schema_version", [], |_| Ok(()))
 }
 
+/// The one it is in, or where it can be written, WAL mode.
+fn journal_mode(connection: &Connection, read_only: bool) -> rusqlite::Result<String> {
+    let pragma = if read_only {
+        "PRAGMA journal_mode"
+    } else {
+        "PRAGMA journal_mode=WAL"
+    };
+    connection.query_row(pragma, [], |row| row.get(0))
+}
+
 fn read_flags() -> OpenFlags {
     OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI
 }
 
 /// A file that nobody changes, as SQLite opens it without its WAL.
-pub(crate) fn immutable(path: &Path) -> String {
+pub(crate) fn as_immutable(path: &Path) -> String {
     let mut uri = String::from("file:");
     for byte in path.as_os_str().as_encoded_bytes() {
         match byte {
