@@ -182,6 +182,10 @@ pub(crate) struct Serve {
     /// any name is answered, or without a token or key on loopback, only localhost
     #[arg(long, value_name = "NAME")]
     pub allowed_host: Vec<String>,
+    /// Believe a proxy of this address or network (like 10.0.0.0/8) when it says in X-Forwarded-For for whom it asks; may be given several
+    /// times. In the environment, with commas between: PARTIAL_SYNC_TRUSTED_PROXY
+    #[arg(long, value_name = "ADDR")]
+    pub trusted_proxy: Vec<String>,
     /// Serve https with this certificate chain (PEM); SIGHUP reads it and its key again
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,

@@ -16,7 +16,10 @@ use partial_sync_server::{
 
 use crate::{
     arguments::{Configured, Serve},
-    config::file::{File, others_can_read},
+    config::{
+        file::{File, others_can_read},
+        flags::TRUSTED_PROXY,
+    },
     error::CliError,
     secret,
 };
@@ -285,6 +288,15 @@ fn builder(arguments: Serve) -> Result<ServerBuilder, CliError> {
         .allow_unauthenticated(arguments.allow_unauthenticated);
     for origin in arguments.cors_origin {
         server = server.cors_origin(origin);
+    }
+    let proxies = match secret::variable(TRUSTED_PROXY)? {
+        Some(list) if arguments.trusted_proxy.is_empty() => {
+            list.split(',').map(|text| text.trim().to_owned()).collect()
+        }
+        _ => arguments.trusted_proxy,
+    };
+    for proxy in proxies {
+        server = server.trusted_proxy(proxy);
     }
     for name in arguments.allowed_host {
         server = server.allowed_host(name);

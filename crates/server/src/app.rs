@@ -34,8 +34,8 @@ use crate::{
     error::{HistoryError, ServerError},
     follow::FollowerState,
     front::{
-        BadBody, Bodies, Connections, From, Kicks, Peer, Refused, Requests, TooMany, UnderWay, Visitors,
-        check_content_type, descriptors_allowed, throw_away, until_sent,
+        BadBody, Bodies, Connections, From, Kicks, Peer, Proxies, Refused, Requests, TooMany, UnderWay,
+        Visitors, check_content_type, descriptors_allowed, throw_away, until_sent,
     },
     limits::Limits,
     metrics::{DatabaseGauges, Endpoint, Metrics, Polled, ServerGauges},
@@ -71,6 +71,8 @@ pub(crate) struct App {
     pub bodies: Bodies,
     /// Which names and which web pages are answered.
     pub visitors: Visitors,
+    /// Who is believed when it says for whom it asks.
+    pub proxies: Proxies,
     /// Tells the log of each request.
     pub request_log: Option<Arc<RequestLog>>,
 }
@@ -80,7 +82,8 @@ impl Answers for App {
         &self.connections
     }
 
-    async fn answer(&self, request: Request<Body>) -> Response {
+    async fn answer(&self, mut request: Request<Body>) -> Response {
+        self.proxies.see_through(&mut request);
         let answer = |request| self.answer_visitor(request);
         RequestLog::telling(self.request_log.as_ref(), request, answer).await
     }

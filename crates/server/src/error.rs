@@ -282,6 +282,9 @@ pub enum ServerError {
     /// An origin that no browser would send.
     #[error("{0:?} is not an origin: give SCHEME://HOST or SCHEME://HOST:PORT, without a path, or * for all")]
     BadOrigin(String),
+    /// What is neither an address nor a network.
+    #[error("{0:?} is not the address of a proxy, nor a network like 10.0.0.0/8 or fd00::/8")]
+    BadProxy(String),
     /// The keys or tokens that decide who is let in cannot be used.
     #[error(transparent)]
     Credentials(#[from] CredentialError),

@@ -21,7 +21,7 @@ use crate::{
     database::{OpenHistory, Opener},
     databases::{Databases, default_history},
     error::{HistoryError, ServerError},
-    front::{Bodies, Connections, Requests, Visitors},
+    front::{Bodies, Connections, Proxies, Requests, Visitors},
     history::{History, Retention},
     hrana::Hrana,
     in_process::InProcess,
@@ -59,6 +59,7 @@ impl Server {
 /// Which requests are let in, and how they are read.
 struct Door {
     visitors: Visitors,
+    proxies: Proxies,
     tls: Option<Arc<Tls>>,
     reload: Arc<Reload>,
     /// Where it listens for administration.
@@ -81,6 +82,7 @@ pub struct ServerBuilder {
     limits: Limits,
     cors_origins: Vec<String>,
     allowed_hosts: Vec<String>,
+    trusted_proxies: Vec<String>,
     longest_poll: Duration,
     open_databases: usize,
     clock: Clock,
@@ -105,6 +107,7 @@ impl ServerBuilder {
             limits: Limits::default(),
             cors_origins: Vec::new(),
             allowed_hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
             longest_poll: Duration::from_secs(300),
             open_databases: 200,
             clock: Clock::default(),
@@ -187,6 +190,14 @@ impl ServerBuilder {
         self
     }
 
+    /// Believes a proxy of this address, or of this network (`10.0.0.0/8`), when it says in `X-Forwarded-For` for whom it asks: what one
+    /// address may have, and what the log tells of a request, is by the last address there that is not one of these. May be called
+    /// several times. Default: nobody is believed.
+    pub fn trusted_proxy(mut self, address: impl Into<String>) -> Self {
+        self.trusted_proxies.push(address.into());
+        self
+    }
+
     /// How much may come in at a time, and how long it may take.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -245,6 +256,7 @@ impl ServerBuilder {
         let addr = serve::resolve(addr)?;
         let Door {
             visitors,
+            proxies,
             tls,
             reload,
             admin,
@@ -264,7 +276,13 @@ impl ServerBuilder {
         }
         let (stop, stopping) = watch::channel(false);
         let (done, finished) = watch::channel(false);
-        let app = self.app(databases, Arc::clone(&reload), stopping.clone(), visitors);
+        let app = self.app(
+            databases,
+            Arc::clone(&reload),
+            stopping.clone(),
+            visitors,
+            proxies,
+        );
         let app = Arc::new(app);
         let scheme = if tls.is_some() { "https" } else { "http" };
         let admin_addr = admin.as_ref().map(|((_, addr), _)| *addr);
@@ -327,6 +345,7 @@ impl ServerBuilder {
         let reload = self.reload(admin_credentials, tls.clone())?;
         Ok(Door {
             visitors,
+            proxies: Proxies::new(&self.trusted_proxies)?,
             tls,
             reload,
             admin,
@@ -371,6 +390,7 @@ impl ServerBuilder {
         reload: Arc<Reload>,
         stopping: watch::Receiver<bool>,
         visitors: Visitors,
+        proxies: Proxies,
     ) -> App {
         let metrics = reload.metrics();
         App {
@@ -398,6 +418,7 @@ impl ServerBuilder {
             kicks: Arc::default(),
             bodies: Bodies::new(&self.limits),
             visitors,
+            proxies,
             request_log: self.log_requests.then(RequestLog::new),
             limits: self.limits,
         }
@@ -412,7 +433,7 @@ impl ServerBuilder {
         let (stop, stopping) = watch::channel(false);
         let visitors = Visitors::new(&self.cors_origins, None)?;
         let reload = self.reload(None, None)?;
-        let app = Arc::new(self.app(databases, reload, stopping, visitors));
+        let app = Arc::new(self.app(databases, reload, stopping, visitors, Proxies::default()));
         Ok(InProcess { app, clock, stop })
     }
 

@@ -64,9 +64,14 @@ pub(super) fn name_of(argument: &Arg) -> &str {
     argument.get_long().unwrap_or(argument.get_id().as_str())
 }
 
+/// The variable with trusted proxies.
+pub(crate) const TRUSTED_PROXY: &str = "PARTIAL_SYNC_TRUSTED_PROXY";
+const OF_FLAGS: [(&str, &[&str]); 1] = [("trusted-proxy", &[TRUSTED_PROXY])];
+
 /// The variable that is set and takes the place of a key.
 pub(super) fn variable_of(key: &str) -> Option<&'static str> {
-    let (_, variables) = secret::OF_FLAGS.iter().find(|(flag, _)| *flag == key)?;
+    let mut of_flags = secret::OF_FLAGS.iter().chain(&OF_FLAGS);
+    let (_, variables) = of_flags.find(|(flag, _)| *flag == key)?;
     let mut variables = variables.iter().copied();
     variables.find(|name| std::env::var_os(name).is_some())
 }

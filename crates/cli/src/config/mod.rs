@@ -5,7 +5,7 @@
 
 mod effective;
 pub(crate) mod file;
-mod flags;
+pub(crate) mod flags;
 pub(crate) mod tuning;
 
 use std::{ffi::OsString, path::PathBuf, sync::Arc};

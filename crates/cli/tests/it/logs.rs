@@ -90,6 +90,47 @@ fn a_request_is_told_with_what_an_operator_asks_for() {
     assert_eq!((is(3, "method"), is(3, "path")), ("GET".into(), "/health".into()));
 }
 
+/// By a flag, by the environment, and by the configuration file, of which the first that says something counts.
+#[test]
+fn the_client_of_a_trusted_proxy_is_told_and_of_others_the_address_that_they_have() {
+    let place = Place::new();
+    let config = place.path("server.toml");
+    std::fs::write(&config, "trusted-proxy = [\"10.0.0.0/8\", \"127.0.0.1\"]\n").unwrap();
+    let of_proxy = "198.51.100.7";
+    for (flags, variable, told) in [
+        (&[][..], None, "127.0.0.1"),
+        (&["--trusted-proxy", "127.0.0.0/8"], None, of_proxy),
+        (&["--trusted-proxy", "192.0.2.1"], Some("127.0.0.1"), "127.0.0.1"),
+        (&[], Some("192.0.2.1, 127.0.0.1"), of_proxy),
+        (&["--config", &config], None, of_proxy),
+        (&["--config", &config], Some("192.0.2.1"), "127.0.0.1"),
+    ] {
+        let mut command = serve(&place, &["--log-requests"]);
+        command.args(flags);
+        if let Some(variable) = variable {
+            command.env("PARTIAL_SYNC_TRUSTED_PROXY", variable);
+        }
+        let (served, mut log) = Log::of(&mut command);
+        send(
+            &served,
+            b"GET /health HTTP/1.0\r\nX-Forwarded-For: 1.1.1.1, 198.51.100.7\r\n\r\n",
+        );
+        let line = log.wait_for(" request id=");
+        assert!(
+            line.contains(&format!("remote={told}")),
+            "{flags:?} {variable:?}: {line}"
+        );
+        // Before the next one.
+        drop(served);
+    }
+    let said = run(&["serve", "--check-config", "--trusted-proxy", "example.org"]);
+    assert!(
+        said.code == 1 && said.err.contains("\"example.org\" is not the address of a proxy"),
+        "{}",
+        said.err
+    );
+}
+
 #[test]
 fn without_the_flag_requests_are_not_told_and_answers_have_no_id() {
     let place = Place::new();

@@ -46,7 +46,9 @@ use crate::{
     app::{App, bad_body, error, panicked, refuse, too_many, turn_away},
     credentials::Credentials,
     error::ServerError,
-    front::{Bodies, Connections, Peer, Requests, Visitors, check_content_type, throw_away, until_sent},
+    front::{
+        Bodies, Connections, Peer, Proxies, Requests, Visitors, check_content_type, throw_away, until_sent,
+    },
     limits::Limits,
     reload::Reload,
     request_log::{Known, RequestLog},
@@ -119,6 +121,7 @@ pub(crate) struct AdminApp {
     requests: Arc<Requests>,
     bodies: Bodies,
     visitors: Visitors,
+    proxies: Proxies,
     request_log: Option<Arc<RequestLog>>,
 }
 
@@ -136,6 +139,7 @@ impl AdminApp {
         };
         Self {
             reload: Arc::clone(&app.reload),
+            proxies: app.proxies.clone(),
             request_log: app.request_log.clone(),
             operations: Operations::new(app),
             connections: Connections::new(&limits),
@@ -232,7 +236,8 @@ impl Answers for AdminApp {
         &self.connections
     }
 
-    async fn answer(&self, request: Request<Body>) -> Response {
+    async fn answer(&self, mut request: Request<Body>) -> Response {
+        self.proxies.see_through(&mut request);
         let answer = |request| self.answer_visitor(request);
         RequestLog::telling(self.request_log.as_ref(), request, answer).await
     }

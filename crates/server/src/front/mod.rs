@@ -8,6 +8,7 @@
 //! | `kicks.rs` | requests for pages, so that an administrator can end them |
 //! | `bodies.rs` | bodies of requests, within a budget of bytes |
 //! | `pieces.rs` | answers that are in memory whole, and count until they are sent |
+//! | `proxies.rs` | which proxies are believed when they say for whom they ask |
 //! | `visitors.rs` | which names a request may ask for, and which web pages may send one |
 //! | `descriptors.rs` | how many files and sockets the process may have open |
 //!
@@ -19,6 +20,7 @@ mod connections;
 mod descriptors;
 mod kicks;
 mod pieces;
+mod proxies;
 mod requests;
 mod visitors;
 
@@ -38,6 +40,7 @@ pub(crate) use descriptors::allowed as descriptors_allowed;
 pub use descriptors::raise_descriptor_limit;
 pub(crate) use kicks::Kicks;
 pub(crate) use pieces::{PIECE, counted, in_pieces};
+pub(crate) use proxies::Proxies;
 pub(crate) use requests::{Requests, TooMany, UnderWay, Waiting};
 pub(crate) use visitors::{From, Refused, Visitors, check_content_type};
 

@@ -22,6 +22,7 @@ pub(crate) fn program() -> Command {
         "PARTIAL_SYNC_ADMIN_TOKEN_FILE",
         "PARTIAL_SYNC_SIGNING_KEY",
         "PARTIAL_SYNC_CONFIG",
+        "PARTIAL_SYNC_TRUSTED_PROXY",
         "RUST_LOG",
         "NO_COLOR",
         "CLICOLOR_FORCE",

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use partial_sync_server::Limits;
 use serde_json::{Value, json};
 
 use super::{
@@ -129,4 +130,44 @@ async fn a_kick_ends_what_a_caller_has_open_in_all_databases() {
     }
     assert_eq!(after, [400, 400, 200]);
     served.server.shutdown().await;
+}
+
+/// What a proxy says is believed if it is trusted, and the rest of the list is what its client said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_a_trusted_proxy_are_told_apart_by_their_addresses() {
+    let limits = Limits {
+        requests_per_caller: 1,
+        ..Limits::default()
+    };
+    for trusted in [true, false] {
+        let served = Served::built(&["a"], |builder| match trusted {
+            true => builder.limits(limits.clone()).trusted_proxy("127.0.0.0/8"),
+            false => builder.limits(limits.clone()),
+        })
+        .await;
+        let since = served.client("a").latest().await;
+        let poll = |forwarded: &str| {
+            let url = format!("{}/a", served.server.url());
+            poll(&Client::through_proxy(&url, forwarded), &since)
+        };
+        let first = poll("198.51.100.1");
+        wait_for_polls(&served, 1).await;
+        let spoofed = poll("1.1.1.1, 198.51.100.1");
+        assert_eq!(spoofed.await.unwrap().unwrap_err().status, 429, "{trusted}");
+        let second = poll("198.51.100.1, 198.51.100.2");
+        if trusted {
+            wait_for_polls(&served, 2).await;
+        } else {
+            assert_eq!(second.await.unwrap().unwrap_err().status, 429);
+            served.server.shutdown().await;
+            continue;
+        }
+        let kicked = json!({ "address": "198.51.100.1" });
+        let told = served.ok("POST", "/kick", kicked).await;
+        assert_eq!(told["page_requests"], 1);
+        assert_eq!(first.await.unwrap().unwrap_err().code, "KICKED");
+        wait_for_polls(&served, 1).await;
+        assert!(!second.is_finished());
+        served.server.shutdown().await;
+    }
 }

@@ -17,6 +17,7 @@ use partial_sync_transport::{
     },
 };
 use prost::Message;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use rusqlite::Connection;
 
 /// A database in a folder of its own.
@@ -137,6 +138,17 @@ impl Client {
                 .tls_backend_preconfigured(no_tls())
                 .build()
                 .unwrap(),
+            url: url.to_owned(),
+        }
+    }
+
+    /// One whose requests a proxy passes on that says so.
+    pub(crate) fn through_proxy(url: &str, forwarded_for: &str) -> Self {
+        let forwarded_for = HeaderValue::try_from(forwarded_for).unwrap();
+        let headers = HeaderMap::from_iter([(HeaderName::from_static("x-forwarded-for"), forwarded_for)]);
+        let builder = reqwest::Client::builder().tls_backend_preconfigured(no_tls());
+        Self {
+            http: builder.default_headers(headers).build().unwrap(),
             url: url.to_owned(),
         }
     }
