@@ -323,6 +323,41 @@ fn only_a_backup_is_replaced_and_only_until_somebody_writes_to_it() {
     assert_eq!(backup(&fresh).code, 0);
 }
 
+#[test]
+fn a_backup_that_somebody_writes_to_while_the_next_one_is_made_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, target) = (folder.path().join("a.db"), folder.path().join("b.db"));
+    make(&source, 10);
+    ok(&["backup", text(&source), text(&target)]);
+    let db = Connection::open(&source).unwrap();
+    // A reader waits until this is over.
+    db.execute_batch("PRAGMA journal_mode=DELETE; BEGIN EXCLUSIVE")
+        .unwrap();
+    let next = program()
+        .args(["backup", text(&source), text(&target)])
+        .args(["--force", "--timeout", "10m"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !names(folder.path()).iter().any(|name| name.starts_with('.')) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Connection::open(&target)
+        .unwrap()
+        .execute("INSERT INTO t VALUES (11, 'mine')", [])
+        .unwrap();
+    db.execute_batch("ROLLBACK").unwrap();
+    let said = Said::of(next.wait_with_output().unwrap());
+    assert_eq!(said.code, 2, "{}", said.err);
+    let rows: i64 = Connection::open(&target)
+        .unwrap()
+        .query_row("SELECT count(*) FROM t", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(rows, 11);
+    let left = names(folder.path());
+    assert!(left.iter().all(|name| !name.starts_with('.')), "{left:?}");
+}
+
 /// As `sqlite3 FILE '.backup NEW'` does.
 #[test]
 fn a_backup_of_an_empty_file_is_an_empty_database() {
