@@ -9,8 +9,12 @@
 //!
 //! A server of one file knows no names; a server of a folder finds the name in the path, or in the host (`NAME.host`).
 //!
-//! Not an `axum::Router`: which path is left to route depends on the databases that exist (a `v2.db` may be one), and a
-//! token is checked before anything is said not to exist. Written with one, this was longer.
+//! Not an `axum::Router`, which matches a path before anything else is known and answers 404 and 405 by itself. Here what is left to
+//! match depends on the databases that exist and on the host (`/v2/pipeline` is SQL, or a database that is called `v2`); a token is
+//! checked before a path or a method is said not to exist; and another method than GET on `/metrics` is a database's business. So
+//! all of it would be done in the router's fallback, and what remains are the three arms of a `match`. Nor `tower-http` for limits and
+//! times: a body's limit depends on who sends it, and all bodies share a budget (`front/bodies.rs`); a client that is slow is told
+//! from one that has stopped (`front/activity.rs`). Its CORS is used (`front/visitors.rs`).
 
 use std::{sync::Arc, time::Instant};
 

@@ -7,27 +7,27 @@
 use std::{
     hash::{BuildHasher, RandomState},
     net::IpAddr,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::Poll,
     time::{Duration, Instant},
 };
 
 use axum::{
-    body::Body,
+    body::{Body, HttpBody as _},
     http::{HeaderName, HeaderValue, Method, Request, request::Parts},
     response::Response,
 };
 use bytes::Bytes;
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
-
 use tracing::Instrument as _;
 
-use crate::{access::CallerId, front::Peer};
+use crate::{
+    access::CallerId,
+    front::{Peer, Piece, through},
+};
 
 /// What an answer is told to be answer to, also in the log.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -192,7 +192,24 @@ impl Line {
         if let Ok(id) = HeaderValue::try_from(&self.id) {
             answer.headers_mut().insert(REQUEST_ID, id);
         }
-        answer.map(|body| Body::new(Followed { body, line: self }))
+        answer.map(|body| {
+            through(body, move |mut body, cx| {
+                let piece = body.as_mut().poll_frame(cx);
+                self.note(&piece, body.is_end_stream());
+                piece
+            })
+        })
+    }
+
+    fn note(&mut self, piece: &Piece, is_end: bool) {
+        match piece {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                self.cut = !is_end;
+            }
+            Poll::Ready(None) => self.cut = false,
+            Poll::Ready(Some(Err(_))) | Poll::Pending => {}
+        }
     }
 }
 
@@ -224,41 +241,6 @@ impl Drop for Line {
             requests_of_strangers_not_told = Some(untold).filter(|untold| *untold > 0),
             "request"
         );
-    }
-}
-
-struct Followed {
-    body: Body,
-    line: Line,
-}
-
-impl HttpBody for Followed {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        match &polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                let bytes = frame.data_ref().map_or(0, Bytes::len);
-                self.line.bytes += bytes as u64;
-                self.line.cut = !self.body.is_end_stream();
-            }
-            Poll::Ready(None) => self.line.cut = false,
-            Poll::Ready(Some(Err(_))) | Poll::Pending => {}
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -1,4 +1,7 @@
 //! Which operation a request for administration means.
+//!
+//! Not an `axum::Router`: an operation is a value, because it is decided whether a token may do it after it is read and before it is
+//! done, and 404 and 405 are for those who have a token only.
 
 use axum::{
     http::{HeaderValue, Method, StatusCode, header::ALLOW, request::Parts},

@@ -8,13 +8,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use axum::{body::Body, response::Response};
-use bytes::Bytes;
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use axum::{body::HttpBody as _, response::Response};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::activity::Activity;
+use super::{activity::Activity, through::through};
 use crate::access::CallerId;
 
 /// See the module.
@@ -101,47 +99,28 @@ impl Kickable {
     }
 
     /// Its answer, which breaks off when it has to end.
-    pub(crate) fn watch(self, answer: Response) -> Response {
+    pub(crate) fn watch(mut self, answer: Response) -> Response {
         // What is there already is not worth it.
-        match answer.body().size_hint().exact() {
-            Some(_) => answer,
-            None => answer.map(|body| Body::new(Breakable { body, kickable: self })),
+        if answer.body().size_hint().exact().is_some() {
+            return answer;
         }
+        answer.map(|body| {
+            through(body, move |body, cx| match self.poll_ended(cx) {
+                true => Poll::Ready(Some(Err(axum::Error::new(
+                    "it was ended by the server's administrator",
+                )))),
+                false => body.poll_frame(cx),
+            })
+        })
+    }
+
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> bool {
+        matches!(Pin::new(&mut self.ended).poll(cx), Poll::Ready(Ok(())))
     }
 }
 
 impl Drop for Kickable {
     fn drop(&mut self) {
         self.kicks.under_way.lock().by_number.remove(&self.number);
-    }
-}
-
-struct Breakable {
-    body: Body,
-    kickable: Kickable,
-}
-
-impl HttpBody for Breakable {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if let Poll::Ready(Ok(())) = Pin::new(&mut self.kickable.ended).poll(cx) {
-            return Poll::Ready(Some(Err(axum::Error::new(
-                "it was ended by the server's administrator",
-            ))));
-        }
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -9,6 +9,7 @@
 //! | `bodies.rs` | bodies of requests, within a budget of bytes |
 //! | `pieces.rs` | answers that are in memory whole, and count until they are sent |
 //! | `proxies.rs` | which proxies are believed when they say for whom they ask |
+//! | `through.rs` | bodies of answers that are watched while they are sent |
 //! | `visitors.rs` | which names a request may ask for, and which web pages may send one |
 //! | `descriptors.rs` | how many files and sockets the process may have open |
 //!
@@ -22,16 +23,10 @@ mod kicks;
 mod pieces;
 mod proxies;
 mod requests;
+mod through;
 mod visitors;
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-};
-
-use axum::{body::Body, response::Response};
-use bytes::Bytes;
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use axum::{body::HttpBody as _, response::Response};
 
 pub(crate) use activity::{Activity, Peer, Watched};
 pub(crate) use bodies::{BadBody, Bodies, throw_away};
@@ -42,34 +37,15 @@ pub(crate) use kicks::Kicks;
 pub(crate) use pieces::{PIECE, counted, in_pieces};
 pub(crate) use proxies::Proxies;
 pub(crate) use requests::{Requests, TooMany, UnderWay, Waiting};
+pub(crate) use through::{Piece, through};
 pub(crate) use visitors::{From, Refused, Visitors, check_content_type};
 
 /// Keeps something until the answer has been handed over whole, or is dropped.
 pub(crate) fn until_sent(answer: Response, kept: impl Send + Unpin + 'static) -> Response {
-    answer.map(|body| Body::new(Keeping { body, _kept: kept }))
-}
-
-struct Keeping<T> {
-    body: Body,
-    _kept: T,
-}
-
-impl<T: Unpin> HttpBody for Keeping<T> {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+    answer.map(|body| {
+        through(body, move |body, cx| {
+            let _kept = &kept;
+            body.poll_frame(cx)
+        })
+    })
 }
