@@ -271,6 +271,16 @@ pub(crate) struct Remote {
     /// Continue with the remote at --url though the replica was made from another one: its database has moved there
     #[arg(long)]
     pub accept_new_url: bool,
+    #[command(flatten)]
+    pub bearer: Bearer,
+    /// Longest wait for the remote
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::duration)]
+    pub timeout: Duration,
+}
+
+/// The token that a client sends.
+#[derive(Args, Debug)]
+pub(crate) struct Bearer {
     /// The bearer token, which others on this machine can read here; better is PARTIAL_SYNC_AUTH_TOKEN in the environment, or
     /// a file
     #[arg(long, value_name = "TOKEN")]
@@ -278,14 +288,11 @@ pub(crate) struct Remote {
     /// A file with the bearer token. In the environment: PARTIAL_SYNC_AUTH_TOKEN_FILE
     #[arg(long, value_name = "FILE", conflicts_with = "auth_token")]
     pub auth_token_file: Option<PathBuf>,
-    /// Longest wait for the remote
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::duration)]
-    pub timeout: Duration,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Backup {
-    /// The url of the database, or its file, also one that a server has open
+    /// The url of the database, for which a token that may only read is enough, or its file, also one that a server has open
     pub source: String,
     /// The file to write
     pub output: PathBuf,
@@ -298,13 +305,8 @@ pub(crate) struct Backup {
     /// Do not check the file when it is written (`PRAGMA quick_check`)
     #[arg(long)]
     pub no_check: bool,
-    /// The bearer token, which others on this machine can read here; better is PARTIAL_SYNC_AUTH_TOKEN in the environment, or
-    /// a file. One that may only read is enough
-    #[arg(long, value_name = "TOKEN")]
-    pub auth_token: Option<String>,
-    /// A file with the bearer token. In the environment: PARTIAL_SYNC_AUTH_TOKEN_FILE
-    #[arg(long, value_name = "FILE", conflicts_with = "auth_token")]
-    pub auth_token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub bearer: Bearer,
     /// Longest silence of the server
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::duration)]
     pub timeout: Duration,

@@ -161,11 +161,7 @@ impl Written {
 
 fn of_server(arguments: &Backup, temporary: &Temporary) -> Result<Written, CliError> {
     let mut remote = HttpRemote::builder(arguments.source.as_str()).deadline(arguments.timeout);
-    let token = secret::token_of(
-        arguments.auth_token.as_deref(),
-        arguments.auth_token_file.as_deref(),
-    )?;
-    if let Some(token) = token {
+    if let Some(token) = secret::token(&arguments.bearer)? {
         remote = remote.auth_token(token);
     }
     let remote = remote.build().map_err(CliError::Backup)?;

@@ -42,7 +42,7 @@ fn builder(path: &Path, remote: &Remote) -> Result<Builder, CliError> {
         None if path.is_file() => {}
         None => return Err(CliError::NoReplica(path.to_owned())),
     }
-    if let Some(token) = secret::token(remote)? {
+    if let Some(token) = secret::token(&remote.bearer)? {
         builder = builder.auth_token(token);
     }
     Ok(builder)

@@ -14,7 +14,7 @@
 
 use std::path::Path;
 
-use crate::{arguments::Remote, error::CliError};
+use crate::{arguments::Bearer, error::CliError};
 
 pub(crate) const TOKEN: &str = "PARTIAL_SYNC_AUTH_TOKEN";
 pub(crate) const TOKEN_FILE: &str = "PARTIAL_SYNC_AUTH_TOKEN_FILE";
@@ -59,17 +59,12 @@ pub(crate) fn variable(name: &'static str) -> Result<Option<String>, CliError> {
 }
 
 /// The token that a client sends. A remote may ask for none, so an empty variable is as good as none.
-pub(crate) fn token(remote: &Remote) -> Result<Option<String>, CliError> {
-    token_of(remote.auth_token.as_deref(), remote.auth_token_file.as_deref())
-}
-
-/// The same, of these flags.
-pub(crate) fn token_of(token: Option<&str>, file: Option<&Path>) -> Result<Option<String>, CliError> {
-    if let Some(token) = token {
+pub(crate) fn token(given: &Bearer) -> Result<Option<String>, CliError> {
+    if let Some(token) = &given.auth_token {
         eprintln!("warning: {IS_SEEN}");
-        return Ok(Some(token.to_owned()));
+        return Ok(Some(token.clone()));
     }
-    if let Some(path) = file {
+    if let Some(path) = &given.auth_token_file {
         return in_file(path).map(Some);
     }
     let variable = |name| match variable(name) {

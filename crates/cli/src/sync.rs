@@ -12,13 +12,18 @@ use crate::{
     units::{counted, grouped, shown_bytes},
 };
 
-/// What the sync commands print as JSON.
+/// What `pull` prints as JSON.
 #[derive(Serialize)]
-struct Outcome {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    changed: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pushed: Option<u64>,
+struct Pulled {
+    changed: bool,
+    #[serde(flatten)]
+    stats: Stats,
+}
+
+/// What `push` prints as JSON.
+#[derive(Serialize)]
+struct Pushed {
+    pushed: u64,
     #[serde(flatten)]
     stats: Stats,
 }
@@ -32,15 +37,7 @@ pub(crate) fn pull(on: OnReplica) -> Result<(), CliError> {
         true => format!("now at revision {revision} ({})", traffic(&stats)),
         false => format!("nothing new; at revision {revision}"),
     };
-    say(
-        &on,
-        &text,
-        &Outcome {
-            changed: Some(changed),
-            pushed: None,
-            stats,
-        },
-    )
+    say(&on, &text, &Pulled { changed, stats })
 }
 
 pub(crate) fn push(on: OnReplica) -> Result<(), CliError> {
@@ -53,15 +50,7 @@ pub(crate) fn push(on: OnReplica) -> Result<(), CliError> {
         0 => "nothing to push".to_owned(),
         n => format!("pushed {} ({})", counted(n, "change"), traffic(&stats)),
     };
-    say(
-        &on,
-        &text,
-        &Outcome {
-            changed: None,
-            pushed: Some(pushed),
-            stats,
-        },
-    )
+    say(&on, &text, &Pushed { pushed, stats })
 }
 
 pub(crate) fn checkpoint(on: OnReplica) -> Result<(), CliError> {
@@ -74,15 +63,7 @@ pub(crate) fn checkpoint(on: OnReplica) -> Result<(), CliError> {
         shown_bytes(before),
         shown_bytes(stats.main_wal_size)
     );
-    say(
-        &on,
-        &text,
-        &Outcome {
-            changed: None,
-            pushed: None,
-            stats,
-        },
-    )
+    say(&on, &text, &stats)
 }
 
 pub(crate) fn stats(on: OnReplica) -> Result<(), CliError> {
@@ -111,15 +92,7 @@ pub(crate) fn stats(on: OnReplica) -> Result<(), CliError> {
         .iter()
         .map(|(name, value)| format!("{name:18}{value}"))
         .collect();
-    say(
-        &on,
-        &lines.join("\n"),
-        &Outcome {
-            changed: None,
-            pushed: None,
-            stats,
-        },
-    )
+    say(&on, &lines.join("\n"), &stats)
 }
 
 fn open(on: &OnReplica) -> Result<Database, CliError> {
