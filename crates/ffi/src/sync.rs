@@ -5,9 +5,11 @@
 use std::{
     ffi::{c_char, c_void},
     path::Path,
+    ptr,
     sync::Arc,
 };
 
+use partial_sync::Database;
 use partial_sync_core::ChangeId;
 
 use crate::{
@@ -81,6 +83,28 @@ impl Progress {
     }
 }
 
+/// Does with a database what may use the network, and tells what came of it.
+///
+/// # Safety
+/// By the rules of the boundary; `told` is null or writable.
+unsafe fn remotely<T: Default>(
+    database: *const PartialSyncDatabase,
+    told: *mut T,
+    error: *mut *mut PartialSyncError,
+    work: impl FnOnce(&Database) -> partial_sync::Result<T>,
+) -> PartialSyncCode {
+    let body = || {
+        // SAFETY: by the rules of the boundary.
+        unsafe {
+            tell(told, T::default());
+            tell(told, work(handle(database, "database")?.enter()?)?);
+        }
+        Ok(())
+    };
+    // SAFETY: by the rules of the boundary.
+    unsafe { call_network(error, body) }
+}
+
 /// Brings the remote's changes and puts local ones that were not pushed back on top. `*changed` (may be NULL) tells
 /// whether anything came.
 #[unsafe(no_mangle)]
@@ -89,16 +113,8 @@ pub unsafe extern "C" fn partial_sync_pull(
     changed: *mut bool,
     error: *mut *mut PartialSyncError,
 ) -> PartialSyncCode {
-    let body = || {
-        // SAFETY: by the rules of the boundary.
-        unsafe {
-            tell(changed, false);
-            tell(changed, handle(database, "database")?.enter()?.pull()?);
-        }
-        Ok(())
-    };
     // SAFETY: by the rules of the boundary.
-    unsafe { call_network(error, body) }
+    unsafe { remotely(database, changed, error, Database::pull) }
 }
 
 /// The same, letting the remote wait `wait_ms` milliseconds for a change before it answers that there is none.
@@ -109,20 +125,9 @@ pub unsafe extern "C" fn partial_sync_pull_waiting(
     changed: *mut bool,
     error: *mut *mut PartialSyncError,
 ) -> PartialSyncCode {
-    let body = || {
-        // SAFETY: by the rules of the boundary.
-        unsafe {
-            tell(changed, false);
-            let wait = millis(wait_ms).unwrap_or_default();
-            tell(
-                changed,
-                handle(database, "database")?.enter()?.pull_waiting(wait)?,
-            );
-        }
-        Ok(())
-    };
+    let wait = millis(wait_ms).unwrap_or_default();
     // SAFETY: by the rules of the boundary.
-    unsafe { call_network(error, body) }
+    unsafe { remotely(database, changed, error, |database| database.pull_waiting(wait)) }
 }
 
 /// Sends local changes to the remote, whole transactions in order. What the remote confirmed is done, also when a later
@@ -133,7 +138,7 @@ pub unsafe extern "C" fn partial_sync_push(
     error: *mut *mut PartialSyncError,
 ) -> PartialSyncCode {
     // SAFETY: by the rules of the boundary.
-    unsafe { call_network(error, || Ok(handle(database, "database")?.enter()?.push()?)) }
+    unsafe { remotely(database, ptr::null_mut(), error, Database::push) }
 }
 
 /// Gives up one local change: it is neither pushed nor put back, and what it did is gone from here with the next pull. The
@@ -145,17 +150,9 @@ pub unsafe extern "C" fn partial_sync_discard_change(
     found: *mut bool,
     error: *mut *mut PartialSyncError,
 ) -> PartialSyncCode {
-    let body = || {
-        // SAFETY: by the rules of the boundary.
-        unsafe {
-            tell(found, false);
-            let database = handle(database, "database")?.enter()?;
-            tell(found, database.discard_change(ChangeId(change))?);
-        }
-        Ok(())
-    };
+    let change = ChangeId(change);
     // SAFETY: by the rules of the boundary.
-    unsafe { call_network(error, body) }
+    unsafe { remotely(database, found, error, |database| database.discard_change(change)) }
 }
 
 /// The same, with every later change that cannot stay without it: of the same row, of rows that refer to it by a foreign
@@ -167,18 +164,12 @@ pub unsafe extern "C" fn partial_sync_discard_change_with_dependents(
     discarded: *mut u64,
     error: *mut *mut PartialSyncError,
 ) -> PartialSyncCode {
-    let body = || {
-        // SAFETY: by the rules of the boundary.
-        unsafe {
-            tell(discarded, 0);
-            let database = handle(database, "database")?.enter()?;
-            let gone = database.discard_change_with_dependents(ChangeId(change))?;
-            tell(discarded, gone.len() as u64);
-        }
-        Ok(())
+    let work = |database: &Database| {
+        let gone = database.discard_change_with_dependents(ChangeId(change))?;
+        Ok(gone.len() as u64)
     };
     // SAFETY: by the rules of the boundary.
-    unsafe { call_network(error, body) }
+    unsafe { remotely(database, discarded, error, work) }
 }
 
 /// Moves what is in the write-ahead log into the database file, as far as readers allow.
@@ -188,11 +179,7 @@ pub unsafe extern "C" fn partial_sync_checkpoint(
     error: *mut *mut PartialSyncError,
 ) -> PartialSyncCode {
     // SAFETY: by the rules of the boundary.
-    unsafe {
-        call_network(error, || {
-            Ok(handle(database, "database")?.enter()?.checkpoint()?)
-        })
-    }
+    unsafe { remotely(database, ptr::null_mut(), error, Database::checkpoint) }
 }
 
 /// Fetches absent pages: all of them (`query` NULL), or those that a SELECT touches when the remote runs it. `progress`

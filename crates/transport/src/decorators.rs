@@ -20,6 +20,23 @@ use crate::{
 
 type RemoteFuture<'a, T> = BoxFuture<'a, Result<T, RemoteError>>;
 
+/// What a decorator is told to change nothing of.
+macro_rules! as_inner {
+    () => {
+        fn url(&self) -> String {
+            self.inner.url()
+        }
+
+        fn known_url(&self) -> Option<String> {
+            self.inner.known_url()
+        }
+
+        fn transferred(&self) -> TransferStats {
+            self.inner.transferred()
+        }
+    };
+}
+
 /// Remembers every request and which pages arrived.
 #[derive(Debug)]
 pub struct Counting {
@@ -114,17 +131,7 @@ impl Remote for Counting {
         self.inner.execute(batch, deadline)
     }
 
-    fn url(&self) -> String {
-        self.inner.url()
-    }
-
-    fn known_url(&self) -> Option<String> {
-        self.inner.known_url()
-    }
-
-    fn transferred(&self) -> TransferStats {
-        self.inner.transferred()
-    }
+    as_inner!();
 }
 
 /// Adds a pause before each answer and before each page.
@@ -181,17 +188,7 @@ impl Remote for Delayed {
         .boxed()
     }
 
-    fn url(&self) -> String {
-        self.inner.url()
-    }
-
-    fn known_url(&self) -> Option<String> {
-        self.inner.known_url()
-    }
-
-    fn transferred(&self) -> TransferStats {
-        self.inner.transferred()
-    }
+    as_inner!();
 }
 
 /// What goes wrong with a request.
@@ -353,15 +350,5 @@ impl Remote for Faulty {
         .boxed()
     }
 
-    fn url(&self) -> String {
-        self.inner.url()
-    }
-
-    fn known_url(&self) -> Option<String> {
-        self.inner.known_url()
-    }
-
-    fn transferred(&self) -> TransferStats {
-        self.inner.transferred()
-    }
+    as_inner!();
 }
