@@ -13,6 +13,7 @@ use partial_sync_server::{
     auth::{AnyOf, Jwt, StaticToken},
     hrana::{Hrana, HranaOptions},
 };
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     arguments::{Configured, Serve},
@@ -321,26 +322,20 @@ fn builder(arguments: Serve) -> Result<ServerBuilder, CliError> {
 }
 
 /// What a signal asks for.
-#[cfg_attr(not(unix), allow(dead_code, reason = "there is no SIGHUP"))]
 enum Asked {
     Stop,
     Reload,
 }
 
-/// Ctrl-C, and where there are such things, SIGTERM and SIGHUP. The latter never ends the program.
+/// Ctrl-C, SIGTERM and SIGHUP. The latter never ends the program.
 struct Signals {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    hang_up: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
-    #[cfg(unix)]
     fn new() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -348,26 +343,12 @@ impl Signals {
         })
     }
 
-    #[cfg(unix)]
     async fn next(&mut self) -> Asked {
         tokio::select! {
             _ = self.terminate.recv() => Asked::Stop,
             _ = self.interrupt.recv() => Asked::Stop,
             _ = self.hang_up.recv() => Asked::Reload,
         }
-    }
-
-    #[cfg(not(unix))]
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {})
-    }
-
-    #[cfg(not(unix))]
-    async fn next(&mut self) -> Asked {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-        Asked::Stop
     }
 
     /// Waits until the program is asked to stop.

@@ -4,6 +4,7 @@ use std::{
     fmt::Write as _,
     fs::OpenOptions,
     io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -64,11 +65,7 @@ fn key(arguments: &TokenKey) -> Result<(), CliError> {
 
 fn write_new(path: &Path, mode: u32, contents: &str) -> Result<(), CliError> {
     let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
-    #[cfg(not(unix))]
-    let _ = mode;
+    options.write(true).create_new(true).mode(mode);
     let written = options.open(path).and_then(|mut file| {
         file.write_all(contents.as_bytes())?;
         file.sync_all()

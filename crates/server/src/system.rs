@@ -16,15 +16,8 @@ pub(crate) fn threads() -> Option<usize> {
 
 /// Bytes that may still be written to the disk that a file or folder is on.
 pub(crate) fn disk_free(path: &Path) -> Option<u64> {
-    #[cfg(unix)]
-    return rustix::fs::statvfs(path)
-        .ok()
-        .map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-    #[cfg(not(unix))]
-    {
-        let _ = path;
-        None
-    }
+    let disk = rustix::fs::statvfs(path).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 fn entries(folder: &str) -> Option<usize> {

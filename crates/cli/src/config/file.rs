@@ -199,11 +199,5 @@ fn line_at(text: &[u8], offset: usize) -> usize {
 
 /// Whether everybody on the machine can read a file.
 pub(crate) fn others_can_read(file: &std::fs::Metadata) -> bool {
-    #[cfg(unix)]
-    return std::os::unix::fs::MetadataExt::mode(file) & 0o004 != 0;
-    #[cfg(not(unix))]
-    {
-        let _ = file;
-        false
-    }
+    std::os::unix::fs::MetadataExt::mode(file) & 0o004 != 0
 }

@@ -8,8 +8,5 @@ pub fn raise_descriptor_limit() -> std::io::Result<u64> {
 
 /// The limit; `None` = there is none that this system would tell.
 pub(crate) fn allowed() -> Option<u64> {
-    #[cfg(unix)]
-    return rlimit::Resource::NOFILE.get_soft().ok();
-    #[cfg(not(unix))]
-    return None;
+    rlimit::Resource::NOFILE.get_soft().ok()
 }

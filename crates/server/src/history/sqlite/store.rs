@@ -5,6 +5,8 @@
 
 use std::{
     any::Any,
+    fs::Permissions,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -257,34 +259,27 @@ impl Drop for ReaderTurn<'_> {
 /// The history has pages of the database: those who may not read the database may not read it either. A new file gets the database's mode,
 /// and SQLite gives it to the WAL; of an old one, and what was left beside it, what the database does not allow is taken away.
 fn keep_private(path: &Path, database: &Path) -> Result<(), HistoryError> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-
-        let Ok(allowed) = std::fs::metadata(database).map(|it| it.permissions().mode() & 0o666) else {
-            return Ok(());
+    let Ok(allowed) = std::fs::metadata(database).map(|it| it.permissions().mode() & 0o666) else {
+        return Ok(());
+    };
+    let mut new = std::fs::OpenOptions::new();
+    let new = new.write(true).create_new(true).mode(0o600).open(path);
+    let set = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode));
+    if new.is_ok() {
+        return Ok(set(path, allowed)?);
+    }
+    // What cannot be made now shows when it is opened.
+    for suffix in ["", "-wal", "-shm"] {
+        let path = side_file_path(path, suffix);
+        let Ok(mode) = std::fs::metadata(&path).map(|it| it.permissions().mode() & 0o777) else {
+            continue;
         };
-        let mut new = std::fs::OpenOptions::new();
-        let new = new.write(true).create_new(true).mode(0o600).open(path);
-        let set = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
-        if new.is_ok() {
-            return Ok(set(path, allowed)?);
-        }
-        // What cannot be made now shows when it is opened.
-        for suffix in ["", "-wal", "-shm"] {
-            let path = side_file_path(path, suffix);
-            let Ok(mode) = std::fs::metadata(&path).map(|it| it.permissions().mode() & 0o777) else {
-                continue;
-            };
-            if mode & !allowed != 0
-                && let Err(error) = set(&path, mode & allowed)
-            {
-                tracing::warn!(path = %path.display(), %error, "others can read the page history, but not the database");
-            }
+        if mode & !allowed != 0
+            && let Err(error) = set(&path, mode & allowed)
+        {
+            tracing::warn!(path = %path.display(), %error, "others can read the page history, but not the database");
         }
     }
-    #[cfg(not(unix))]
-    let _ = (path, database);
     Ok(())
 }
 
