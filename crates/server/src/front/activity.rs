@@ -20,12 +20,8 @@ use std::{
     time::Duration,
 };
 
-use axum::body::Body;
-use bytes::Bytes;
-use hyper::{
-    Version,
-    body::{Body as HttpBody, Frame, SizeHint},
-};
+use axum::body::{Body, HttpBody as _};
+use hyper::Version;
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -33,6 +29,7 @@ use tokio::{
     time::Instant,
 };
 
+use super::through::through;
 use crate::limits::Limits;
 
 /// How much longer a stream of HTTP/2 may stall than a connection: pieces of an answer are large, and that one of them is
@@ -307,9 +304,13 @@ pub(crate) struct Answering {
 impl Answering {
     /// The answer's body, watched until it is dropped.
     pub(crate) fn watch(self, body: Body) -> Body {
-        Body::new(WatchedBody {
-            body,
-            answering: self,
+        through(body, move |body, cx| {
+            self.waits_for_client(None);
+            let piece = body.poll_frame(cx);
+            if matches!(piece, Poll::Ready(Some(Ok(_)))) {
+                self.waits_for_client(Some(Instant::now()));
+            }
+            piece
         })
     }
 
@@ -365,36 +366,6 @@ impl Drop for Polling {
         let mut state = self.0.state.lock();
         state.polls -= 1;
         state.working += 1;
-    }
-}
-
-struct WatchedBody {
-    body: Body,
-    answering: Answering,
-}
-
-impl HttpBody for WatchedBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.answering.waits_for_client(None);
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if matches!(polled, Poll::Ready(Some(Ok(_)))) {
-            self.answering.waits_for_client(Some(Instant::now()));
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
