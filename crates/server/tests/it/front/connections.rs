@@ -145,17 +145,22 @@ async fn v15_polls_that_follow_each_other_on_one_connection_make_room_too() {
     // Until the first poll has come, a connection makes room like any other.
     // A client may also take nothing of the answer to its poll.
     for window in [u16::MAX.into(), 0] {
-        let followed = async { while follow_over_http2(&server, &poll, window).await == 0 {} };
+        let followed = async {
+            let mut pauses = longer_pauses();
+            while follow_over_http2(&server, &poll, window, pauses.next().unwrap()).await == 0 {}
+        };
         tokio::time::timeout(Duration::from_secs(60), followed)
             .await
             .expect("it is open for as long as it polls");
     }
     let head = "POST /pull-updates HTTP/1.1\r\nhost: localhost\r\ncontent-length: ";
     let one = [format!("{head}{}\r\n\r\n", poll.len()).as_bytes(), &poll].concat();
+    let mut pauses = longer_pauses();
     let answers = loop {
         let mut three = Raw::connect(server.addr()).await;
         three.send_bytes(&one.repeat(3)).await;
-        let answers = come_until(&server, async move { three.rest().await }).await;
+        let answers = async move { three.rest().await };
+        let answers = come_until(&server, pauses.next().unwrap(), answers).await;
         if !answers.is_empty() {
             break String::from_utf8_lossy(&answers).into_owned();
         }
@@ -167,7 +172,7 @@ async fn v15_polls_that_follow_each_other_on_one_connection_make_room_too() {
 
 /// Polls on one connection, several at a time and each after the one before, until the connection is closed. How many answers
 /// began.
-async fn follow_over_http2(server: &ServerHandle, poll: &[u8], window: u32) -> usize {
+async fn follow_over_http2(server: &ServerHandle, poll: &[u8], window: u32, pause: Duration) -> usize {
     let socket = TcpStream::connect(server.addr()).await.unwrap();
     let mut client = http2::Builder::new(TokioExecutor::new());
     client.initial_stream_window_size(window);
@@ -195,19 +200,24 @@ async fn follow_over_http2(server: &ServerHandle, poll: &[u8], window: u32) -> u
     }
     drop(polls);
     let following = async { following.join_all().await.into_iter().sum::<usize>() };
-    come_until(server, following).await
+    come_until(server, pause, following).await
 }
 
-/// Others come, one after the other, until this has ended.
+/// On a busy machine a request takes longer to come.
+fn longer_pauses() -> impl Iterator<Item = Duration> {
+    std::iter::successors(Some(Duration::from_millis(20)), |pause| Some(*pause * 2))
+}
+
+/// Others come, one after the other, until this has ended. Requests have this time to come before the next connection does.
 async fn come_until<T: Send + 'static>(
     server: &ServerHandle,
+    pause: Duration,
     ends: impl Future<Output = T> + Send + 'static,
 ) -> T {
     let ends = tokio::spawn(ends);
     let health = format!("{}/health", server.url());
     while !ends.is_finished() {
-        // A request has time to come before the next connection does.
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(pause).await;
         let _ = Client::new("").http.get(&health).send().await;
     }
     ends.await.unwrap()
