@@ -157,6 +157,12 @@ fn t1_t2_t3_m4_h7_random_schemas_and_statements_come_to_what_plain_sqlite_makes_
             ran.push(sql);
             let all = || format!("round {round}\n{schema}\n{}", ran.join(";\n"));
             assert_eq!(here.is_ok(), there.is_ok(), "{here:?}, {there:?}\n{}", all());
+            // Plain SQLite then keeps what the triggers had done so far, if a transaction is open; a replica undoes the statement.
+            let too_deep = "triggers nested too deep";
+            if there.is_err_and(|e| e.to_string().contains(too_deep)) && !world.conn.is_autocommit() {
+                world.conn.execute_batch("rollback").unwrap();
+                world.plain.execute_batch("rollback").unwrap();
+            }
             if step % 20 != 19 {
                 continue;
             }
