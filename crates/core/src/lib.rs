@@ -6,6 +6,7 @@
 
 pub mod admit;
 pub mod btree;
+pub mod chunk;
 pub mod header;
 mod known_trees;
 pub mod page_map;
@@ -17,8 +18,8 @@ mod sync;
 pub mod types;
 pub mod wal;
 
-pub use page_map::{MapVersion, PageMap, PageState};
+pub use page_map::{PageMap, Seen};
 pub use planner::{FetchView, Planner, PlannerConfig};
-pub use saved_map::{PageMapError, SavedPageMap};
+pub use saved_map::{PageMapError, Save, SaveTo, SavedPageMap};
 pub use segment::{InvalidSegmentSize, Segment, SegmentSize, segment_of};
 pub use types::{ChangeId, Epoch, InvalidPageSize, PageCount, PageId, PageNo, PageSize, Revision};

@@ -1,173 +1,167 @@
-//! The runtime page map: which pages are here, since which epoch, and which were written locally.
+//! The runtime page map: which pages are here, for readers of which epoch, and which were written locally.
 //!
-//! Many threads share one map. Asking and changing take no lock; a lookup is three dependent loads. Presence is only
-//! ever what [`PageMap::set_present`] said: never infer it from the file system. The form on disk is
-//! [`crate::saved_map::SavedPageMap`].
+//! Many threads share one map. Looking for a page that is here takes no lock: it is a few dependent loads. Changes take
+//! turns, and so do the rare questions that a bit cannot answer. Presence is only ever what [`PageMap::set_present`] said:
+//! never infer it from the file system. The form on disk is [`crate::saved_map`].
 //!
-//! # State of a page
+//! # What is known of a page
 //!
-//! One `u32`: 0 = absent; `e + 1` = present, with content that is right for readers of epoch `e` and later. A reader of
-//! an older epoch must fetch its own copy and keep it to itself. With the highest bit set the page is *retired*: absent for
-//! new readers, but its bytes are still those that readers from before a pull may need, perhaps the only copy there is. The
-//! dirty bit is independent of all that: a page can be dirty and absent (written, then cut off by a shrinking database),
-//! and only a pull takes it away.
+//! - *Present*, one bit: its bytes are in the file. Nearly every page that is here is right for every reader there is. Only
+//!   after a pull that found older readers at work is a page that is filled noted as *young*: those older readers must fetch
+//!   their own copy and keep it to themselves. What is young is forgotten with the last of them.
+//! - *Retired*: absent for new readers, but its bytes are still those that readers from before a pull may need, perhaps the
+//!   only copy there is. Forgotten with the last of them, too.
+//! - *Dirty*, which is independent of all that: a page can be dirty and absent (written, then cut off by a shrinking
+//!   database), and only a pull takes it away.
 //!
-//! # Reading: ask, read, ask again
+//! # Reading: look, read, look again
 //!
 //! ```text
 //! reader                                     filler (one per page at a time; owner of the page's fetch)
-//! 1  s = map.state(p)          Acquire       1  write the page's bytes to the file
-//! 2  s.visible_to(epoch)? else fetch         2  map.set_present(p, epoch)            Release
-//! 3  read the page's bytes
-//! 4  map.is_still(p, s)?  else go to 1
+//! 1  seen = map.look(p, epoch)  else fetch   1  write the page's bytes to the file
+//! 2  read the page's bytes                   2  map.set_present(p, epoch)
+//! 3  seen.is_still()?  else go to 1
 //! ```
 //!
 //! Step 1 of the reader synchronizes with step 2 of the filler, so a reader that sees the page present reads bytes that
-//! were written before. Who replaces the content of a present page while readers of the main file may be inside step 3
-//! calls [`PageMap::clear_present`] *first*, then writes, then `set_present` with a **later epoch than before**: then a
-//! reader that got any of the new bytes sees another state in step 4 and starts over. Without the later epoch, a state
-//! that went away and came back would look untouched.
+//! were written before. Who replaces the content of a present page while readers of the main file may be inside step 2
+//! calls [`PageMap::clear_present`] *first*, then writes, then `set_present`. Each clearing counts up a number that the pages
+//! around it share, so a reader that got any of the new bytes sees in step 3 that a page went away, even if it is back;
+//! sometimes it was another page, and it reads again.
 //!
 //! # Memory
 //!
-//! Three levels of 1024 x 1024 x 4096 entries; a level is allocated when the first page in it is touched: 48 KiB for a
-//! database of one page, then 16.5 KiB for every 4096 pages; page `u32::MAX` costs no more than page 1. Asking about a
-//! page that was never touched allocates nothing.
+//! Three levels of 1024 x 1024 x 4096 pages; a level is allocated when the first page in it becomes present: 33 KiB for a
+//! database of one page, then half a KiB for every 4096 pages: 3.3 MB for 100 GB of pages of 4 KiB, whichever of them are here.
+//! Dirty, young and retired pages are Roaring bitmaps.
 
 // Not in `sync`: nothing that makes a level takes turns with other threads.
-use std::sync::OnceLock;
+use std::{collections::BTreeMap, ops::Bound, sync::OnceLock};
 
 use roaring::RoaringBitmap;
 
 use crate::{
-    sync::{AtomicI64, AtomicU32, AtomicU64, Ordering, fence},
+    chunk::{Bits, CHUNK_PAGES, CHUNK_WORDS, CHUNKS, Chunk},
+    sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, fence},
     types::{Epoch, PageCount, PageId, PageNo},
 };
 
 // Under the scheduler an atomic takes some hundred bytes, and every word that a walk looks at is a choice.
 const LEAF_BITS: u32 = if cfg!(feature = "shuttle") { 6 } else { 12 };
 const NODE_BITS: u32 = if cfg!(feature = "shuttle") { 13 } else { 10 };
-const LEAF_PAGES: usize = 1 << LEAF_BITS;
+const LEAF_PAGES: u32 = 1 << LEAF_BITS;
 const NODE_LEAVES: usize = 1 << NODE_BITS;
 const ROOT_NODES: usize = 1 << (32 - LEAF_BITS - NODE_BITS);
-const LEAF_WORDS: usize = LEAF_PAGES / 64;
-
-/// What the map says of a page at one moment. Two equal states with a read between them mean that the page did not
-/// change during the read; see the module's protocol.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct PageState(u32);
-
-/// Set in the state of a page that is retired; the rest of it still tells since when it was here.
-const RETIRED: u32 = 1 << 31;
-
-impl PageState {
-    /// The state of a page that is not here.
-    pub const ABSENT: PageState = PageState(0);
-
-    /// The state of a page that is here for readers of `since` and later. Epochs from 2^31 - 2 on share a state: no
-    /// replica gets there.
-    pub const fn present(since: Epoch) -> Self {
-        let since = since.0.saturating_add(1);
-        Self(if since < RETIRED { since } else { RETIRED - 1 })
-    }
-
-    /// Whether the page is not here.
-    pub const fn is_absent(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Whether the page is here no more for new readers, while its bytes stay in the file for older ones: see
-    /// [`PageMap::retire`].
-    pub const fn is_retired(self) -> bool {
-        self.0 & RETIRED != 0
-    }
-
-    /// Whether the page is here, for readers of some epoch and of every later one.
-    pub const fn is_present(self) -> bool {
-        self.0 != 0 && !self.is_retired()
-    }
-
-    /// Whether a reader of this epoch may take the page from the file. Not for retired pages, of which the map does not
-    /// know until when they were here.
-    pub const fn visible_to(self, reader: Epoch) -> bool {
-        self.is_present() && self.0 - 1 <= reader.0
-    }
-
-    /// The first epoch whose readers may take the page; `None` when it is absent.
-    pub const fn since(self) -> Option<Epoch> {
-        match (self.0 & !RETIRED).checked_sub(1) {
-            Some(epoch) => Some(Epoch(epoch)),
-            None => None,
-        }
-    }
-}
+const LEAF_WORDS: usize = (LEAF_PAGES / 64) as usize;
 
 struct Leaf {
-    states: [AtomicU32; LEAF_PAGES],
-    dirty: [AtomicU64; LEAF_WORDS],
+    present: [AtomicU64; LEAF_WORDS],
+    /// How often a page of it was cleared: after its bit went, before anyone can set it again.
+    cleared: AtomicU64,
 }
 
 impl Leaf {
     fn new() -> Box<Self> {
         Box::new(Self {
-            states: [const { AtomicU32::new(0) }; LEAF_PAGES],
-            dirty: [const { AtomicU64::new(0) }; LEAF_WORDS],
+            present: [const { AtomicU64::new(0) }; LEAF_WORDS],
+            cleared: AtomicU64::new(0),
         })
+    }
+
+    fn has(&self, slot: Slot) -> bool {
+        self.present[slot.word].load(Ordering::Acquire) & slot.bit != 0
     }
 }
 
 type Node = [OnceLock<Box<Leaf>>; NODE_LEAVES];
 
-/// Where a page id lives in the three levels.
-struct Location {
-    node: usize,
-    leaf: usize,
-    slot: usize,
+/// A page's bit in its leaf.
+#[derive(Clone, Copy)]
+struct Slot {
+    word: usize,
+    bit: u64,
 }
 
-impl Location {
-    fn of(id: PageId) -> Self {
+impl Slot {
+    fn of(id: u32) -> Self {
+        let nth = id % LEAF_PAGES;
         Self {
-            node: (id.0 >> (LEAF_BITS + NODE_BITS)) as usize,
-            leaf: (id.0 >> LEAF_BITS) as usize % NODE_LEAVES,
-            slot: id.0 as usize % LEAF_PAGES,
+            word: (nth / 64) as usize,
+            bit: 1 << (nth % 64),
         }
     }
+}
 
-    fn dirty_bit(&self) -> (usize, u64) {
-        (self.slot / 64, 1 << (self.slot % 64))
+/// A page that was seen present. See the module for what it is good for.
+pub struct Seen<'m> {
+    leaf: &'m Leaf,
+    slot: Slot,
+    cleared: u64,
+}
+
+impl Seen<'_> {
+    /// Step 3 of the protocol: whether the page has been here all the time since [`PageMap::look`]. The bytes that were
+    /// read meanwhile must not be used when this says no.
+    pub fn is_still(&self) -> bool {
+        // Orders the caller's read of the bytes before the loads; acquire loads alone would not.
+        fence(Ordering::Acquire);
+        self.leaf.has(self.slot) && self.leaf.cleared.load(Ordering::Acquire) == self.cleared
+    }
+}
+
+/// Where in its file a map was saved last; the numbers are [`crate::saved_map`]'s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// How many saves the file has seen.
+    pub saves: u64,
+    /// Where the next record goes.
+    pub end: u64,
+    /// The checksum of the last record, which those before it went into.
+    pub chain: u64,
+    /// Where the record ends that holds the whole map.
+    pub whole_end: u64,
+}
+
+/// What takes turns.
+#[derive(Default)]
+struct Shared {
+    /// 0-based ids.
+    dirty: RoaringBitmap,
+    /// Pages that were filled in the epoch of the key or later, but before that of the next key, and are not for readers of
+    /// earlier ones. There is a key for each epoch that began while there were such readers, until they have ended.
+    young: BTreeMap<Epoch, RoaringBitmap>,
+    /// Pages whose copy in the file is for readers of epochs before the key only.
+    retired: BTreeMap<Epoch, RoaringBitmap>,
+    /// Chunks of which something changed since they were last taken for a save.
+    unsaved: RoaringBitmap,
+    /// Chunks that were taken for a save that has not succeeded so far.
+    in_save: RoaringBitmap,
+    /// What is on disk may not be what was read of it.
+    differs: bool,
+    /// `None`: the file is to be written as a whole.
+    saved_at: Option<Position>,
+}
+
+impl Shared {
+    fn touch(&mut self, id: u32) {
+        self.unsaved.insert(id / CHUNK_PAGES);
+    }
+
+    fn set_dirty(&mut self, id: u32) {
+        if self.dirty.insert(id) {
+            self.touch(id);
+        }
     }
 }
 
 /// The shared page map. See the module for the protocol between readers and fillers.
 pub struct PageMap {
     root: Box<[OnceLock<Box<Node>>; ROOT_NODES]>,
-    // Signed: of two threads that set and clear one page, the one that clears may count first.
-    present: AtomicI64,
-    dirty: AtomicI64,
-    version: AtomicU64,
-    saved: AtomicU64,
-}
-
-/// Names one moment of a map, so that a saver can say what it saved: see [`PageMap::version`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MapVersion(u64);
-
-/// One page's place in a [`PageMap`].
-#[derive(Clone, Copy, Debug)]
-pub struct PageCell<'m>(&'m AtomicU32);
-
-impl PageCell<'_> {
-    /// As [`PageMap::state`].
-    pub fn state(self) -> PageState {
-        PageState(self.0.load(Ordering::Acquire))
-    }
-
-    /// As [`PageMap::is_still`].
-    pub fn is_still(self, state: PageState) -> bool {
-        fence(Ordering::Acquire);
-        self.state() == state
-    }
+    /// The last key of `young`; 0 is none: no epoch that something moved to is.
+    youngest: AtomicU32,
+    /// Changed by those who have `shared`.
+    present_count: AtomicU32,
+    shared: Mutex<Shared>,
 }
 
 impl PageMap {
@@ -175,282 +169,459 @@ impl PageMap {
     pub fn new() -> Self {
         Self {
             root: Box::new([const { OnceLock::new() }; ROOT_NODES]),
-            present: AtomicI64::new(0),
-            dirty: AtomicI64::new(0),
-            version: AtomicU64::new(0),
-            saved: AtomicU64::new(0),
+            youngest: AtomicU32::new(0),
+            present_count: AtomicU32::new(0),
+            shared: Mutex::default(),
         }
     }
 
-    /// A map with these pages present since `epoch` and those dirty, and nothing to save. It takes 16.5 KiB for every
-    /// 4096 pages that the sets touch: check sets that come from outside against the size of the database file first.
-    pub fn from_sets(present: &RoaringBitmap, dirty: &RoaringBitmap, epoch: Epoch) -> Self {
+    /// A map with these pages (0-based ids) present and those dirty, as one that was not saved so far. Half a KiB of memory
+    /// for every 4096 pages that the sets touch: check sets that come from outside against the size of the database file first.
+    pub fn from_sets(present: &RoaringBitmap, dirty: &RoaringBitmap) -> Self {
         let map = Self::new();
-        for page in present.iter().filter_map(|id| PageId(id).no()) {
-            map.set_present(page, epoch);
+        let pages = |ids: &RoaringBitmap| {
+            let mut ids = ids.clone();
+            ids.remove(u32::MAX);
+            ids
+        };
+        let (present, dirty) = (pages(present), pages(dirty));
+        for id in &present {
+            let slot = Slot::of(id);
+            map.leaf_or_new(id).present[slot.word].fetch_or(slot.bit, Ordering::Release);
         }
-        for page in dirty.iter().filter_map(|id| PageId(id).no()) {
-            map.set_dirty(page);
+        let count = u32::try_from(present.len()).unwrap_or(u32::MAX);
+        map.present_count.store(count, Ordering::Relaxed);
+        {
+            let shared = &mut *map.shared();
+            shared.unsaved = (present | &dirty).iter().map(|id| id / CHUNK_PAGES).collect();
+            shared.dirty = dirty;
         }
-        map.mark_saved(map.version());
         map
     }
 
-    /// The state of a page now. Acquire: what was written before the page was set present can be read after this.
-    pub fn state(&self, page: PageNo) -> PageState {
-        let location = Location::of(page.id());
-        PageState(
-            self.leaf(&location)
-                .map_or(0, |leaf| leaf.states[location.slot].load(Ordering::Acquire)),
-        )
-    }
-
-    /// The page's place in the map, for a reader that looks at it before and after reading; `None`: absent, as every page
-    /// around it.
-    pub fn cell(&self, page: PageNo) -> Option<PageCell<'_>> {
-        let location = Location::of(page.id());
-        let leaf = self.leaf(&location)?;
-        Some(PageCell(&leaf.states[location.slot]))
-    }
-
-    /// Step 4 of the protocol: whether the page is still in the state that [`PageMap::state`] returned before its bytes
-    /// were read. The bytes must not be used when this says no.
-    pub fn is_still(&self, page: PageNo, state: PageState) -> bool {
-        // Orders the caller's read of the bytes before the load; an acquire load alone would not.
-        fence(Ordering::Acquire);
-        self.state(page) == state
-    }
-
-    /// Says that the page's bytes are in the file and right for readers of `since` and later. Release: call it after
-    /// the bytes were written.
-    pub fn set_present(&self, page: PageNo, since: Epoch) {
-        let location = Location::of(page.id());
-        let state = PageState::present(since).0;
-        let before = self.leaf_or_new(&location).states[location.slot].swap(state, Ordering::AcqRel);
-        if !PageState(before).is_present() {
-            self.present.fetch_add(1, Ordering::Relaxed);
-            self.touch();
+    /// Looks whether a reader of this epoch may take the page from the file, as one that is present. Acquire: what was
+    /// written before the page was set present can be read after this.
+    pub fn look(&self, page: PageNo, reader: Epoch) -> Option<Seen<'_>> {
+        let id = page.id().0;
+        let seen = self.look_at_any(id)?;
+        // Whoever filled a page of an epoch had seen that epoch begin.
+        if reader.0 < self.youngest.load(Ordering::Acquire) && is_among(&self.shared().young, reader, id) {
+            return None;
         }
+        Some(seen)
     }
 
-    /// Sets a page present that is not (absent or retired), and says whether it did: of two fillers one wins, and a page
-    /// that is here keeps its state.
-    pub fn set_present_if_absent(&self, page: PageNo, since: Epoch) -> bool {
-        let location = Location::of(page.id());
-        let state = PageState::present(since).0;
-        let slot = &self.leaf_or_new(&location).states[location.slot];
-        let won = slot
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |before| {
-                (!PageState(before).is_present()).then_some(state)
-            })
-            .is_ok();
-        if won {
-            self.present.fetch_add(1, Ordering::Relaxed);
-            self.touch();
+    /// The same for a reader that takes any copy of the page.
+    pub fn look_for_any(&self, page: PageNo) -> Option<Seen<'_>> {
+        self.look_at_any(page.id().0)
+    }
+
+    fn look_at_any(&self, id: u32) -> Option<Seen<'_>> {
+        let leaf = self.leaf(id)?;
+        let slot = Slot::of(id);
+        let cleared = leaf.cleared.load(Ordering::Acquire);
+        leaf.has(slot).then_some(Seen { leaf, slot, cleared })
+    }
+
+    /// Whether the page is here, for readers of some epoch and of every later one.
+    pub fn is_present(&self, page: PageNo) -> bool {
+        let id = page.id().0;
+        self.leaf(id).is_some_and(|leaf| leaf.has(Slot::of(id)))
+    }
+
+    /// Whether the page is neither here nor retired.
+    pub fn is_absent(&self, page: PageNo) -> bool {
+        !self.is_present(page) && !self.is_retired(page)
+    }
+
+    /// Whether the page is here no more for new readers, while its bytes stay in the file for older ones.
+    pub fn is_retired(&self, page: PageNo) -> bool {
+        let id = page.id().0;
+        self.shared().retired.values().any(|pages| pages.contains(id))
+    }
+
+    /// Whether any page is retired.
+    pub fn has_retired(&self) -> bool {
+        !self.shared().retired.is_empty()
+    }
+
+    /// Whether a reader of this epoch may take the page from the file although it is retired. To be asked again after
+    /// reading.
+    pub fn is_kept_for(&self, page: PageNo, reader: Epoch) -> bool {
+        let id = page.id().0;
+        let shared = self.shared();
+        is_among(&shared.retired, reader, id) && !is_among(&shared.young, reader, id)
+    }
+
+    /// Says that the page's bytes are in the file and right for readers of `since` and later; `Epoch(0)`: for all. Says
+    /// whether it was not here before: of two fillers one wins, and a page that is here stays what it is. Release: call it
+    /// after the bytes were written.
+    pub fn set_present(&self, page: PageNo, since: Epoch) -> bool {
+        let id = page.id().0;
+        let (leaf, slot) = (self.leaf_or_new(id), Slot::of(id));
+        let mut shared = self.shared();
+        if leaf.has(slot) {
+            return false;
         }
-        won
+        for pages in shared.retired.values_mut() {
+            pages.remove(id);
+        }
+        for (&epoch, pages) in &mut shared.young {
+            match epoch == since {
+                true => pages.insert(id),
+                false => pages.remove(id),
+            };
+        }
+        self.present_count.fetch_add(1, Ordering::Relaxed);
+        shared.touch(id);
+        leaf.present[slot.word].fetch_or(slot.bit, Ordering::AcqRel);
+        true
     }
 
     /// Forgets that the page is here. Call it before the bytes of a present page are replaced.
     pub fn clear_present(&self, page: PageNo) {
-        let location = Location::of(page.id());
-        if let Some(leaf) = self.leaf(&location) {
-            self.clear_slot(&leaf.states[location.slot]);
-            // Orders the cleared state before the bytes that the caller writes next.
-            fence(Ordering::SeqCst);
-        }
+        self.clear(&mut self.shared(), std::iter::once(page.id().0));
     }
 
-    /// Says that a page is here for readers that began before now, and absent for those that begin later. Its bytes stay
-    /// as they are: nobody may fill the page before [`PageMap::forget_retired`], except a checkpoint, which SQLite only lets
+    /// Takes pages out. No reader takes bytes of them that are written after this.
+    fn clear(&self, shared: &mut Shared, ids: impl Iterator<Item = u32>) {
+        let mut last: Option<(u32, &Leaf)> = None;
+        let counted = |leaf: &Leaf| leaf.cleared.fetch_add(1, Ordering::AcqRel);
+        for id in ids {
+            let nth = id / LEAF_PAGES;
+            let leaf = match last {
+                Some((at, leaf)) if at == nth => leaf,
+                _ => {
+                    if let Some((_, leaf)) = last.take() {
+                        counted(leaf);
+                    }
+                    let Some(leaf) = self.leaf(id) else { continue };
+                    last = Some((nth, leaf));
+                    leaf
+                }
+            };
+            let slot = Slot::of(id);
+            if leaf.present[slot.word].fetch_and(!slot.bit, Ordering::AcqRel) & slot.bit != 0 {
+                self.present_count.fetch_sub(1, Ordering::Relaxed);
+                shared.touch(id);
+            }
+        }
+        if let Some((_, leaf)) = last {
+            counted(leaf);
+        }
+        // Orders the cleared bits before the bytes that the caller writes next.
+        fence(Ordering::SeqCst);
+    }
+
+    /// The base moves: the pages of `leaving` are absent for those who begin later, and `dirty` is what is dirty on top of
+    /// the new base. With readers from before, whose next epoch `older` is, what leaves is retired: its bytes stay as they
+    /// are, and nobody may fill such a page before [`PageMap::forget_older`], except a checkpoint, which SQLite only lets
     /// write a page whose older copy no reader needs.
-    pub fn retire(&self, page: PageNo) {
-        let location = Location::of(page.id());
-        let Some(leaf) = self.leaf(&location) else { return };
-        let slot = &leaf.states[location.slot];
-        let retired = slot.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
-            PageState(state).is_present().then_some(state | RETIRED)
-        });
-        if retired.is_ok() {
-            self.present.fetch_sub(1, Ordering::Relaxed);
-            self.touch();
+    pub fn move_base(&self, older: Option<Epoch>, leaving: &RoaringBitmap, dirty: RoaringBitmap) {
+        let shared = &mut *self.shared();
+        match older {
+            Some(epoch) => {
+                shared.young.insert(epoch, RoaringBitmap::new());
+                self.youngest.store(epoch.0, Ordering::Release);
+                if !leaving.is_empty() {
+                    shared.retired.insert(epoch, leaving.clone());
+                }
+            }
+            None => {
+                shared.retired.clear();
+                shared.young.clear();
+                self.youngest.store(0, Ordering::Release);
+            }
         }
+        self.clear(shared, leaving.iter());
+        for id in &shared.dirty ^ &dirty {
+            shared.touch(id);
+        }
+        shared.dirty = dirty;
     }
 
-    /// Makes a page that is still retired absent: no reader is left that may take it.
-    pub fn forget_retired(&self, page: PageNo) {
-        let location = Location::of(page.id());
-        if let Some(leaf) = self.leaf(&location) {
-            let slot = &leaf.states[location.slot];
-            // A page that a checkpoint has written meanwhile is present, and stays so.
-            let _ = slot.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
-                PageState(state).is_retired().then_some(0)
-            });
-        }
+    /// No reader of an epoch before this one is left: what only they could use, or must not use, is forgotten.
+    pub fn forget_older(&self, oldest: Epoch) {
+        let shared = &mut *self.shared();
+        shared.retired.retain(|epoch, _| *epoch > oldest);
+        shared.young.retain(|epoch, _| *epoch > oldest);
+        let youngest = shared.young.last_key_value().map_or(0, |(epoch, _)| epoch.0);
+        self.youngest.store(youngest, Ordering::Release);
     }
 
     /// Whether the page was written by a local transaction since the base revision.
     pub fn is_dirty(&self, page: PageNo) -> bool {
-        let location = Location::of(page.id());
-        let (word, bit) = location.dirty_bit();
-        self.leaf(&location)
-            .is_some_and(|leaf| leaf.dirty[word].load(Ordering::Acquire) & bit != 0)
+        self.shared().dirty.contains(page.id().0)
     }
 
     /// Marks the page as written locally.
     pub fn set_dirty(&self, page: PageNo) {
-        let location = Location::of(page.id());
-        let (word, bit) = location.dirty_bit();
-        let word = &self.leaf_or_new(&location).dirty[word];
-        // Most writes hit pages that are dirty already: look before taking the cache line for writing.
-        if word.load(Ordering::Acquire) & bit == 0 && word.fetch_or(bit, Ordering::AcqRel) & bit == 0 {
-            self.dirty.fetch_add(1, Ordering::Relaxed);
-            self.touch();
-        }
-    }
-
-    /// Takes the page's dirty mark away.
-    pub fn clear_dirty(&self, page: PageNo) {
-        let location = Location::of(page.id());
-        let (word, bit) = location.dirty_bit();
-        if let Some(leaf) = self.leaf(&location)
-            && leaf.dirty[word].fetch_and(!bit, Ordering::AcqRel) & bit != 0
-        {
-            self.dirty.fetch_sub(1, Ordering::Relaxed);
-            self.touch();
-        }
-    }
-
-    /// Takes every dirty mark away. A mark set by another thread meanwhile may stay or go: keep writers out.
-    pub fn clear_all_dirty(&self) {
-        for (_, leaf) in self.leaves() {
-            for word in &leaf.dirty {
-                let cleared = word.swap(0, Ordering::AcqRel).count_ones();
-                if cleared > 0 {
-                    self.dirty.fetch_sub(i64::from(cleared), Ordering::Relaxed);
-                    self.touch();
-                }
-            }
-        }
+        self.shared().set_dirty(page.id().0);
     }
 
     /// Forgets the presence of every page beyond the end, and marks those pages dirty: that a page was cut off locally is a
     /// local change, and an older copy of it may be in the WAL. Other marks stay, for they may be a superset but never a subset.
     pub fn truncate(&self, size: PageCount) {
-        for (first, leaf) in self.leaves() {
-            let keep = size.0.saturating_sub(first) as usize;
-            for (nth, slot) in leaf.states.iter().enumerate().skip(keep) {
-                if PageState(slot.load(Ordering::Acquire)).is_present()
-                    && let Some(page) = PageId(first + nth as u32).no()
-                {
-                    self.set_dirty(page);
-                }
-                self.clear_slot(slot);
-            }
+        let shared = &mut *self.shared();
+        let mut cut_off = self.collect(size.0);
+        cut_off.remove_range(..size.0);
+        for id in &cut_off {
+            shared.set_dirty(id);
         }
-        fence(Ordering::SeqCst);
+        self.clear(shared, cut_off.iter());
+        for pages in shared.retired.values_mut().chain(shared.young.values_mut()) {
+            pages.remove_range(size.0..);
+        }
     }
 
-    /// The 0-based ids of the pages that are here, in any epoch. Pages that other threads change meanwhile may be in it
-    /// or not; a page set present before the call is in it.
+    /// The 0-based ids of the pages that are here, in any epoch: a walk over the whole map. Pages that other threads change
+    /// meanwhile may be in it or not; a page set present before the call is in it.
     pub fn present(&self) -> RoaringBitmap {
-        self.collect(|leaf, slot| PageState(leaf.states[slot].load(Ordering::Acquire)).is_present())
+        self.collect(0)
     }
 
-    /// The 0-based ids of the dirty pages, with the same promise.
+    /// Those of some pages that are here.
+    pub fn present_among(&self, ids: &RoaringBitmap) -> RoaringBitmap {
+        let pages = ids.iter().filter_map(|id| PageId(id).no());
+        pages
+            .filter(|page| self.is_present(*page))
+            .map(|page| page.id().0)
+            .collect()
+    }
+
+    /// Whether every page up to an end is here, or dirty where `or_dirty` says that this is enough; `but` need not be. Looks
+    /// no further than the first that is not, and at nothing when there are too few.
+    pub fn has_all(&self, end: PageCount, but: PageNo, or_dirty: bool) -> bool {
+        let shared = self.shared();
+        let dirty = RoaringBitmap::new();
+        let dirty = if or_dirty { &shared.dirty } else { &dirty };
+        let wanted = u64::from(end.0) - u64::from(end.contains(but));
+        if u64::from(self.present_count().0) + dirty.len() < wanted {
+            return false;
+        }
+        (0..end.0).step_by(64).all(|first| {
+            let mut absent = !self.word(first);
+            if end.0 - first < 64 {
+                absent &= (1 << (end.0 - first)) - 1;
+            }
+            while absent != 0 {
+                let id = first + absent.trailing_zeros();
+                if id != but.id().0 && !dirty.contains(id) {
+                    return false;
+                }
+                absent &= absent - 1;
+            }
+            true
+        })
+    }
+
+    /// The 0-based ids of the dirty pages.
     pub fn dirty(&self) -> RoaringBitmap {
-        self.collect(|leaf, slot| leaf.dirty[slot / 64].load(Ordering::Acquire) & (1 << (slot % 64)) != 0)
+        self.shared().dirty.clone()
     }
 
     /// How many pages are here; a counter, not a walk.
     pub fn present_count(&self) -> PageCount {
-        count(&self.present)
+        PageCount(self.present_count.load(Ordering::Relaxed))
     }
 
-    /// How many pages are dirty; a counter, not a walk.
+    /// How many pages are dirty.
     pub fn dirty_count(&self) -> PageCount {
-        count(&self.dirty)
+        PageCount(u32::try_from(self.shared().dirty.len()).unwrap_or(u32::MAX))
     }
 
-    /// The present moment of the two sets. A saver takes it, *then* takes the sets, writes them, and hands it to
-    /// [`PageMap::mark_saved`]: what changed in between is saved next time.
-    pub fn version(&self) -> MapVersion {
-        MapVersion(self.version.load(Ordering::Acquire))
+    /// Takes what is to be saved, and where the last save has ended: the chunks of which something changed. It counts as
+    /// unsaved until [`PageMap::mark_saved`] is called with where this one ends; until then the next save is a whole one. For
+    /// one saver at a time.
+    pub fn begin_save(&self) -> (Vec<Chunk>, Option<Position>) {
+        let shared = &mut *self.shared();
+        let taken = std::mem::take(&mut shared.unsaved);
+        shared.in_save |= taken;
+        let mut chunks = Vec::new();
+        for nth in &shared.in_save {
+            self.chunk(nth, &shared.dirty).append_to(&mut chunks);
+        }
+        (chunks, shared.saved_at.take())
     }
 
-    /// Remembers that the sets as of this moment are on disk.
-    pub fn mark_saved(&self, version: MapVersion) {
-        self.saved.fetch_max(version.0, Ordering::AcqRel);
+    /// The whole map, for a save that has begun.
+    pub fn all_chunks(&self) -> Vec<Chunk> {
+        let shared = self.shared();
+        let mut used: RoaringBitmap = shared.dirty.iter().map(|id| id / CHUNK_PAGES).collect();
+        for (first, _) in self.leaves(0) {
+            used.insert(first / CHUNK_PAGES);
+        }
+        let mut chunks = Vec::new();
+        for nth in &used {
+            let chunk = self.chunk(nth, &shared.dirty);
+            if (&chunk.present, &chunk.dirty) != (&Bits::Empty, &Bits::Empty) {
+                chunk.append_to(&mut chunks);
+            }
+        }
+        chunks
     }
 
-    /// Whether a set changed since what [`PageMap::mark_saved`] was last told.
+    /// What was taken last is on disk.
+    pub fn mark_saved(&self, at: Position) {
+        let shared = &mut *self.shared();
+        shared.in_save.clear();
+        shared.differs = false;
+        shared.saved_at = Some(at);
+    }
+
+    /// Whether something changed that is not known to be on disk.
     pub fn changed_since_saved(&self) -> bool {
-        self.version.load(Ordering::Acquire) != self.saved.load(Ordering::Acquire)
+        let shared = self.shared();
+        shared.differs || !shared.unsaved.is_empty() || !shared.in_save.is_empty()
     }
 
-    fn touch(&self) {
-        self.version.fetch_add(1, Ordering::AcqRel);
+    /// What was read of a saved map is all there is: nothing is to be saved, and the next save continues `at`.
+    pub(crate) fn as_loaded(&self, at: Option<Position>, differs: bool) {
+        let shared = &mut *self.shared();
+        shared.unsaved.clear();
+        shared.differs = differs;
+        shared.saved_at = at.filter(|_| !differs);
     }
 
-    fn clear_slot(&self, slot: &AtomicU32) {
-        if slot.load(Ordering::Acquire) != 0 && PageState(slot.swap(0, Ordering::AcqRel)).is_present() {
-            self.present.fetch_sub(1, Ordering::Relaxed);
-            self.touch();
+    /// Sets the pages of chunks to what was saved of them, but those beyond `end`. Says whether there were such.
+    pub(crate) fn load(&self, chunk: &Chunk, end: PageCount) -> bool {
+        let shared = &mut *self.shared();
+        let mut beyond = false;
+        let chunks = end.0.div_ceil(CHUNK_PAGES);
+        let is_empty = (&chunk.present, &chunk.dirty) == (&Bits::Empty, &Bits::Empty);
+        for nth in chunk.first..chunk.first + chunk.count {
+            if nth >= chunks {
+                return !is_empty;
+            }
+            let first = nth * CHUNK_PAGES;
+            let last = first + (CHUNK_PAGES - 1);
+            shared.dirty.remove_range(first..=last);
+            if chunk.dirty == Bits::Full {
+                shared.dirty.insert_range(first..=last.min(end.0 - 1));
+            }
+            for word in 0..CHUNK_WORDS {
+                let at = first + word as u32 * 64;
+                let inside = match end.0.saturating_sub(at) {
+                    64.. => u64::MAX,
+                    left => (1 << left) - 1,
+                };
+                let (present, dirty) = (chunk.present.word(word), chunk.dirty.word(word));
+                beyond |= (present | dirty) & !inside != 0;
+                self.load_word(at, present & inside);
+                if let Bits::Some(_) = chunk.dirty {
+                    for bit in (0..64).filter(|bit| (dirty & inside) >> bit & 1 == 1) {
+                        shared.dirty.insert(at + bit);
+                    }
+                }
+            }
+        }
+        beyond
+    }
+
+    fn load_word(&self, first: u32, present: u64) {
+        if present == 0 && self.leaf(first).is_none() {
+            return;
+        }
+        let word = &self.leaf_or_new(first).present[Slot::of(first).word];
+        let before = word.swap(present, Ordering::AcqRel);
+        self.present_count
+            .fetch_add(present.count_ones(), Ordering::Relaxed);
+        self.present_count
+            .fetch_sub(before.count_ones(), Ordering::Relaxed);
+    }
+
+    fn chunk(&self, nth: u32, dirty: &RoaringBitmap) -> Chunk {
+        let first = nth * CHUNK_PAGES;
+        let (mut here, mut written) = ([0; CHUNK_WORDS], [0; CHUNK_WORDS]);
+        for (word, bits) in (0..).zip(&mut here) {
+            *bits = self.word(first + word * 64);
+        }
+        for id in dirty.range(first..=first + (CHUNK_PAGES - 1)) {
+            let nth = id - first;
+            written[(nth / 64) as usize] |= 1_u64 << (nth % 64);
+        }
+        Chunk {
+            first: nth,
+            count: 1,
+            present: Bits::of(here),
+            dirty: Bits::of(written),
         }
     }
 
-    fn leaf(&self, location: &Location) -> Option<&Leaf> {
-        self.root[location.node].get()?[location.leaf]
+    fn word(&self, first: u32) -> u64 {
+        self.leaf(first).map_or(0, |leaf| {
+            leaf.present[Slot::of(first).word].load(Ordering::Acquire)
+        })
+    }
+
+    fn leaf(&self, id: u32) -> Option<&Leaf> {
+        let nth = (id >> LEAF_BITS) as usize;
+        self.root[nth >> NODE_BITS].get()?[nth % NODE_LEAVES]
             .get()
             .map(Box::as_ref)
     }
 
-    fn leaf_or_new(&self, location: &Location) -> &Leaf {
+    fn leaf_or_new(&self, id: u32) -> &Leaf {
+        let nth = (id >> LEAF_BITS) as usize;
         let node =
-            self.root[location.node].get_or_init(|| Box::new([const { OnceLock::new() }; NODE_LEAVES]));
-        node[location.leaf].get_or_init(Leaf::new)
+            self.root[nth >> NODE_BITS].get_or_init(|| Box::new([const { OnceLock::new() }; NODE_LEAVES]));
+        node[nth % NODE_LEAVES].get_or_init(Leaf::new)
     }
 
-    /// Every leaf that exists, in page order, with the id of its first page.
-    fn leaves(&self) -> impl Iterator<Item = (u32, &Leaf)> {
-        let nodes = (0_u32..).zip(self.root.iter());
+    /// Every leaf that exists and holds pages from this id on, in page order, with the id of its first page.
+    fn leaves(&self, from: u32) -> impl Iterator<Item = (u32, &Leaf)> {
+        let from = (from >> LEAF_BITS) as usize;
+        let nodes = (0_usize..).zip(self.root.iter()).skip(from >> NODE_BITS);
         nodes
             .filter_map(|(n, node)| Some((n, node.get()?)))
             .flat_map(|(n, node)| {
-                let leaves = (0_u32..).zip(node.iter());
-                leaves.filter_map(move |(l, leaf)| {
-                    Some((
-                        (n << (LEAF_BITS + NODE_BITS)) | (l << LEAF_BITS),
-                        leaf.get()?.as_ref(),
-                    ))
-                })
+                let leaves = (n << NODE_BITS..).zip(node.iter());
+                leaves.filter_map(|(nth, leaf)| Some(((nth as u32) << LEAF_BITS, leaf.get()?.as_ref())))
             })
+            .skip_while(move |(first, _)| ((first >> LEAF_BITS) as usize) < from)
     }
 
-    /// Collects the pages for which `holds` says yes, run by run: a hydrated database is one run, not a million ids.
-    fn collect(&self, holds: impl Fn(&Leaf, usize) -> bool) -> RoaringBitmap {
+    /// The pages that are present, of every leaf that has pages from this id on.
+    fn collect(&self, from: u32) -> RoaringBitmap {
+        // As many as a container of the bitmap holds.
+        const BLOCK: u32 = 1 << 16;
         let mut set = RoaringBitmap::new();
-        for (first, leaf) in self.leaves() {
-            let mut run = None;
-            for slot in 0..=LEAF_PAGES {
-                let held = slot < LEAF_PAGES && holds(leaf, slot);
-                match run {
-                    None if held => run = Some(slot),
-                    Some(start) if !held => {
-                        set.insert_range(first + start as u32..=first + (slot - 1) as u32);
-                        run = None;
-                    }
-                    _ => {}
+        let mut block = vec![0_u8; BLOCK as usize / 8];
+        let mut leaves = self.leaves(from).peekable();
+        while let Some(&(first, _)) = leaves.peek() {
+            let start = first / BLOCK * BLOCK;
+            let mut ones = 0;
+            block.fill(0);
+            while let Some((first, leaf)) = leaves.next_if(|(first, _)| first / BLOCK == start / BLOCK) {
+                let at = (first - start) as usize / 8;
+                for (word, bytes) in leaf.present.iter().zip(block[at..].chunks_exact_mut(8)) {
+                    let bits = word.load(Ordering::Acquire);
+                    ones += bits.count_ones();
+                    bytes.copy_from_slice(&bits.to_le_bytes());
                 }
+            }
+            if ones == BLOCK {
+                set.insert_range(start..=start + (BLOCK - 1));
+            } else {
+                set |= RoaringBitmap::from_lsb0_bytes(start, &block);
             }
         }
         set
     }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock()
+    }
 }
 
-fn count(counter: &AtomicI64) -> PageCount {
-    PageCount(u32::try_from(counter.load(Ordering::Relaxed).max(0)).unwrap_or(u32::MAX))
+/// Whether a page is in what began after a reader of this epoch did.
+fn is_among(sets: &BTreeMap<Epoch, RoaringBitmap>, reader: Epoch, id: u32) -> bool {
+    sets.range((Bound::Excluded(reader), Bound::Unbounded))
+        .any(|(_, pages)| pages.contains(id))
 }
+
+// The chunks tile the ids.
+const _: () = assert!(CHUNKS as u64 * CHUNK_PAGES as u64 == 1 << 32);
 
 impl Default for PageMap {
     fn default() -> Self {

@@ -7,42 +7,50 @@ use std::{
 
 use bytes::Bytes;
 use partial_sync::{Bootstrap, Database, PartialSync, fuzzing};
-use partial_sync_core::{Epoch, SavedPageMap};
+use partial_sync_core::{PageCount, PageSize, SavedPageMap, saved_map};
 use partial_sync_transport::MemoryRemote;
 use partial_sync_vfs::{MemoryStorage, Storage};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::input::{Input, database};
 
-/// A map that is accepted is the same after it was written and read again; the checksum is made right, or nothing would
-/// get past it.
+/// A map that is accepted is the same after it was written and read again; the checksums are made right, or nothing would
+/// get past them: that of a file of the old format, or those around a record.
 pub(crate) fn saved_page_map(data: &[u8]) {
     let mut input = Input(data);
-    let sealed = input.byte() & 1 == 1;
+    let sealed = input.byte() % 3;
     let mut bytes = input.rest().to_vec();
-    if sealed {
-        let sum = xxh3_64(&bytes);
-        bytes.extend(sum.to_le_bytes());
+    match sealed {
+        1 => {
+            let sum = xxh3_64(&bytes);
+            bytes.extend(sum.to_le_bytes());
+        }
+        2 => bytes = saved_map::sealed(&bytes, PageSize::DEFAULT, PageCount(300)),
+        _ => {}
     }
-    let Ok(saved) = SavedPageMap::decode(&bytes) else {
+    let Ok(saved) = SavedPageMap::decode(&bytes, PageCount(20_000)) else {
         return;
     };
-    let again = SavedPageMap::decode(&saved.encode()).expect("encoded here");
-    assert_eq!(again, saved);
-    // A set may name billions of pages in a few bytes; who makes a map of it checks it against the file first.
-    if saved.present.len() + saved.dirty.len() < 4096 {
-        let map = saved.to_map(Epoch(0));
-        assert!(!map.changed_since_saved());
-        assert_eq!(SavedPageMap::of(&map, saved.page_size, saved.db_size), saved);
-        assert_eq!(u64::from(map.present_count().0), saved.present.len());
-        assert_eq!(u64::from(map.dirty_count().0), saved.dirty.len());
-    }
+    let map = &saved.map;
+    let (present, dirty) = (map.present(), map.dirty());
+    assert!(present.max().max(dirty.max()).is_none_or(|id| id < 20_000));
+    assert_eq!(u64::from(map.present_count().0), present.len());
+    assert_eq!(u64::from(map.dirty_count().0), dirty.len());
+    let (bytes, _) = saved_map::whole(&map.all_chunks(), saved.page_size, saved.db_size);
+    let again = SavedPageMap::decode(&bytes, PageCount(20_000)).expect("encoded here");
+    assert!(!again.beyond && !again.map.changed_since_saved());
+    assert!((again.map.present(), again.map.dirty()) == (present, dirty));
 }
 
 /// What is read from `-info` is what is read again after it was written.
 pub(crate) fn info_file(data: &[u8]) {
     fuzzing::info_file(data);
 }
+
+const PAGE_SIZE: PageSize = match PageSize::new(512) {
+    Ok(size) => size,
+    Err(_) => panic!("SQLite's smallest"),
+};
 
 /// Files are in memory, but the folder must exist.
 const PATH: &str = "/app.db";
@@ -114,7 +122,7 @@ pub(crate) fn replica_files(data: &[u8]) {
         let nth = usize::from(which) % files.len();
         let bytes = &mut files[nth].1;
         let at = at.min(bytes.len());
-        match how % 6 {
+        match how % 7 {
             // Over what is there.
             0 => {
                 bytes.resize(bytes.len().max(at + piece.len()), 0);
@@ -130,6 +138,8 @@ pub(crate) fn replica_files(data: &[u8]) {
                 bytes.extend(piece);
                 bytes.extend(xxh3_64(piece).to_le_bytes());
             }
+            // A page map of one record, with everything around it right.
+            5 => *bytes = saved_map::sealed(piece, PAGE_SIZE, PageCount(7)),
             // The checksum at the end made right.
             _ => {
                 let body = bytes.len().saturating_sub(8);

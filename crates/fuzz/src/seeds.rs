@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use partial_sync::change::{
     Cause, Change, ChangeKind, Column, RowOp, StatementChange, StatementKind, Table, Value, codec,
 };
-use partial_sync_core::{ChangeId, PageCount, PageSize, Revision, SavedPageMap};
+use partial_sync_core::{ChangeId, PageCount, PageMap, PageSize, Revision, saved_map};
 use partial_sync_transport::{
     ApplyMode, PageSelector, PagesRequest,
     hrana::{self, Batch, Condition, NamedArg, Step, Stmt},
@@ -83,17 +83,14 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "saved_page_map" => bitmaps()
             .into_iter()
             .filter_map(|bytes| wire::decode_bitmap(&bytes).ok())
-            .map(|present| {
+            .flat_map(|present| {
                 let dirty = present.iter().take(2).collect();
-                let map = SavedPageMap {
-                    page_size: PageSize::DEFAULT,
-                    db_size: PageCount(300),
-                    present,
-                    dirty,
-                };
-                let bytes = map.encode();
-                after(&[1], &bytes[..bytes.len() - 8])
+                let chunks = PageMap::from_sets(&present, &dirty).all_chunks();
+                let (bytes, _) = saved_map::whole(&chunks, PageSize::DEFAULT, PageCount(300));
+                let record = &bytes[8192 + 4..bytes.len() - 8];
+                [after(&[2], record), after(&[0], &bytes)]
             })
+            .chain([after(&[1], &OLD_PAGE_MAP[..OLD_PAGE_MAP.len() - 8])])
             .collect(),
         "info_file" => vec![
             INFO.as_bytes().to_vec(),
@@ -377,6 +374,9 @@ fn changes() -> Vec<Change> {
     (1..).zip(kinds).map(change).collect()
 }
 
+/// A page map as version 1 of the format had it; nothing writes that any more.
+const OLD_PAGE_MAP: &[u8] = include_bytes!("../../core/tests/fixtures/page_map.v1");
+
 /// Two changes of a row as versions 1 and 2 of the format had them; nothing writes those any more.
 const OLDER_CHANGES: [&[u8]; 2] = [
     b"\x01\x01\x06no\"tes\x02\x02id\x01\0\x04body\0\0\0\x02\x02\x80\xc4\x9f\xd5\x0c\0\0\0\x02\x01\x02\x03\x01a\0\x04\x80\xc4\x9f\xd5\x0c\0\0\x01\x02\x01\x02\x03\x01a\x02\x02\0\0\0\0\0\0\xf0\x7f\x04\x01\xff\x02",
@@ -396,7 +396,15 @@ fn edits() -> Vec<Vec<u8>> {
         vec![],
         edit(0, 1, 512, b""),
         edit(1, 1, 40, b""),
-        [edit(3, 0, 28, b";0"), edit(3, 5, 0, b"")].concat(),
+        edit(3, 0, 28, b";0"),
+        // Its pages are here but for the last, and the first two are dirty.
+        edit(
+            3,
+            5,
+            0,
+            &[0, 0, 0, 0, 1, 0, 0, 0, 3, 3, 1, 0, 0, 0, 5, 0, 1, 0, 0, 0, 1, 0],
+        ),
+        [edit(3, 2, 0, &OLD_PAGE_MAP[..200]), edit(3, 6, 0, b"")].concat(),
         edit(2, 0, 20, b"true"),
         // A pull in progress: a base, what to keep, the end.
         [

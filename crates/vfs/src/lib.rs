@@ -31,7 +31,7 @@ pub use forks::OpenFile;
 pub use memory::MemoryStorage;
 pub use replica::{
     HeaderKind, NextBase, OrdinaryMark, PageCounts, Replica, ReplicaConfig, WalMark, header_kind, hidden,
-    hide_file,
+    hide_file, save_page_map,
 };
 pub use shim::{VFS_NAME, register_vfs};
 pub use source::{Base, Miss, PageSink, PageSource, SourceError};

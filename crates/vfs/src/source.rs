@@ -45,8 +45,11 @@ pub trait PageSink: Send + Sync {
     /// refuses it: then only the readers that wait for it get it.
     fn page(&self, page: PageNo, data: &[u8]) -> Result<(), ReadError>;
 
-    /// The pages that are here (0-based ids), and need not be sent.
+    /// The pages that are here (0-based ids), and need not be sent: a walk over all of them.
     fn present(&self) -> RoaringBitmap;
+
+    /// Those of some pages that are here.
+    fn present_among(&self, ids: &RoaringBitmap) -> RoaringBitmap;
 
     /// Whether a page is here and stays.
     fn has(&self, page: PageNo) -> bool;

@@ -10,10 +10,12 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use partial_sync_core::{PageCount, PageMap, PageNo, PageSize, Revision, SegmentSize};
+use partial_sync_core::{Epoch, PageCount, PageMap, PageNo, PageSize, Revision, SegmentSize};
 use partial_sync_vfs::{
     Base, MemoryStorage, Miss, NextBase, OsStorage, PageSink, PageSource, Replica, ReplicaConfig, Storage,
     VFS_NAME,
+    crash::{CrashStorage, Survives},
+    save_page_map,
     sqlite::{Conn, OpenOptions, Step},
 };
 use roaring::RoaringBitmap;
@@ -306,11 +308,11 @@ fn the_page_map_is_durable_before_the_wal_is_reset_even_without_syncs() {
     conn.execute_batch("pragma synchronous=off; update t set v = 'x' where id = 3")
         .unwrap();
     text(&conn, "pragma wal_checkpoint(truncate)");
-    let saved = Replica::load_map(&*fixture.storage, fixture.replica.name())
+    let saved = Replica::load_map(&*fixture.storage, fixture.replica.name(), PageCount(u32::MAX))
         .unwrap()
         .unwrap();
-    assert_eq!(saved.dirty, fixture.replica.map().dirty());
-    assert!(!saved.dirty.is_empty());
+    assert_eq!(saved.map.dirty(), fixture.replica.map().dirty());
+    assert!(!saved.map.dirty().is_empty());
 }
 
 #[test]
@@ -506,11 +508,7 @@ fn register_again(fixture: &Fixture, wait: Duration) -> std::io::Result<Arc<Repl
         path: fixture.replica.name().to_owned(),
         page_size: fixture.replica.page_size(),
         base: fixture.replica.base(),
-        map: PageMap::from_sets(
-            &fixture.replica.map().present(),
-            &fixture.replica.map().dirty(),
-            fixture.replica.epoch(),
-        ),
+        map: PageMap::from_sets(&fixture.replica.map().present(), &fixture.replica.map().dirty()),
         source: fixture.source.clone(),
         segment: SegmentSize::new(4096).unwrap(),
         prefetch: false,
@@ -627,7 +625,9 @@ impl partial_sync_vfs::StorageFile for FailingFile {
         self.file.read_at(buf, offset)
     }
     fn write_at(&self, data: &[u8], offset: u64) -> std::io::Result<()> {
-        fails(&self.next, "write", &self.path)?;
+        // A page map that was saved before is saved into its file.
+        let is_map = self.path.to_string_lossy().ends_with("-pages");
+        fails(&self.next, if is_map { "save" } else { "write" }, &self.path)?;
         self.file.write_at(data, offset)
     }
     fn sync(&self) -> std::io::Result<()> {
@@ -717,5 +717,88 @@ fn c3_an_error_of_the_disk_names_the_file_the_operation_and_the_cause() {
             "{operation} {file}: {error}"
         );
         assert!(!error.contains("disk I/O error"), "{error}");
+    }
+}
+
+/// Saves of a map until one of them wrote the whole file again, filmed: what a crash at any moment leaves is what was saved
+/// last, or what was being saved, and what continues from there loses nothing.
+#[test]
+fn invariant_8_a_page_map_that_was_being_saved_is_what_it_was_before_or_after() {
+    let path = Path::new("/crash/app.db");
+    let all = PageCount(u32::MAX);
+    let page = |n| PageNo::new(n).unwrap();
+    let save = |storage: &CrashStorage, map: &PageMap| {
+        save_page_map(storage, path, map, PageSize::DEFAULT, PageCount(1000), || Ok(()))
+    };
+    let sets = |map: &PageMap| (map.present(), map.dirty());
+    let storage = CrashStorage::new(path);
+    storage.film();
+    let map = PageMap::new();
+    let mut saved = vec![];
+    for round in 0..9_u32 {
+        // Every third save is a large one, of chunks that no run shortens.
+        let pages = if round % 3 == 2 { 400_000 } else { 100 };
+        for n in (1..pages).step_by(4) {
+            map.set_present(page(n + round), Epoch(0));
+        }
+        map.move_base(None, &[round, round + 50].into(), [round, 5000 * round].into());
+        save(&storage, &map).unwrap();
+        saved.push((storage.operations(), sets(&map)));
+    }
+    let wholes = storage
+        .trace()
+        .iter()
+        .filter(|what| what.starts_with("rename"))
+        .count();
+    assert!((2..9).contains(&wholes), "{:?}", storage.trace());
+    let film = storage.take_film().unwrap();
+    for n in 0..=film.len() {
+        let some = (0..6).map(Survives::SyncedAndSome);
+        for survives in some.chain([Survives::Written, Survives::Synced]) {
+            let disk = CrashStorage::from_remains(&film.crash(n, survives), path);
+            let done = saved.iter().filter(|(at, _)| *at <= n as u64).count();
+            let expected = &saved[done.saturating_sub(1)..(done + 1).min(saved.len())];
+            let what = format!("operation {n}, {survives:?}");
+            let loaded = match Replica::load_map(&disk, path, all).unwrap_or_else(|e| panic!("{what}: {e}")) {
+                Some(loaded) => loaded.map,
+                None => {
+                    assert_eq!(done, 0, "{what}");
+                    continue;
+                }
+            };
+            assert!(
+                expected.iter().any(|(_, state)| *state == sets(&loaded)),
+                "{what}"
+            );
+            loaded.set_dirty(page(77_777));
+            save(&disk, &loaded).unwrap();
+            for survives in [Survives::Written, Survives::Synced] {
+                let again = disk.after_crash(survives, path);
+                let again = Replica::load_map(&again, path, all).unwrap().unwrap();
+                assert!(sets(&again.map) == sets(&loaded), "{what}, then saved");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_page_map_file_that_was_taken_away_or_cut_is_written_as_a_whole() {
+    let path = Path::new("/crash/app.db");
+    let storage = MemoryStorage::default();
+    let map = PageMap::new();
+    let page = |n| PageNo::new(n).unwrap();
+    for n in 1..6 {
+        map.set_present(page(n), Epoch(0));
+        let save = || save_page_map(&storage, path, &map, PageSize::DEFAULT, PageCount(9), || Ok(()));
+        save().unwrap();
+        let file = Replica::map_path(path);
+        match n {
+            2 => storage.remove(&file).unwrap(),
+            4 => storage.open(&file, false).unwrap().set_len(8200).unwrap(),
+            _ => {
+                let saved = Replica::load_map(&storage, path, PageCount(9)).unwrap().unwrap();
+                assert_eq!(saved.map.present(), map.present());
+            }
+        }
     }
 }

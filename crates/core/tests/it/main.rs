@@ -7,3 +7,4 @@ mod page_map_model;
 mod parser_against_dbstat;
 mod planner_properties;
 mod planner_simulation;
+mod saved_map;

@@ -131,7 +131,7 @@ fn narrow(request: &mut PagesRequest, miss: &Miss, sink: &dyn PageSink) -> bool 
     if let PageSelector::Ids(ids) = &mut request.select
         && sink.fills()
     {
-        *ids -= sink.present();
+        *ids -= sink.present_among(ids);
     }
     !sink.has(miss.wanted)
 }

@@ -120,7 +120,7 @@ fn absent(session: &Session<'_>, size: PageCount) -> RoaringBitmap {
 fn storable(session: &Session<'_>, ids: &RoaringBitmap) -> Vec<PageNo> {
     let map = session.replica.map();
     let pages = ids.iter().filter_map(|id| PageId(id).no());
-    pages.filter(|page| !map.state(*page).is_retired()).collect()
+    pages.filter(|page| !map.is_retired(*page)).collect()
 }
 
 fn everything(session: &Session<'_>, mut progress: impl FnMut(HydrateProgress) + Send) -> Result<u32> {
@@ -145,7 +145,7 @@ fn everything(session: &Session<'_>, mut progress: impl FnMut(HydrateProgress) +
             at.fetched += 1;
             progress(at);
         })?;
-        if let Some(&page) = pages.iter().find(|&&p| replica.map().state(p).is_absent()) {
+        if let Some(&page) = pages.iter().find(|&&p| replica.map().is_absent(p)) {
             return Err(not_stored(page, replica.name()));
         }
         if (n + 1) % REQUESTS_PER_SAVE == 0 {
@@ -196,7 +196,7 @@ fn rest(session: &Session<'_>, base: &Base) -> Result<()> {
     let mut reader = DbpageReader::new(&conn)?;
     for page in left {
         reader.read(page)?;
-        if map.state(page).is_absent() && !map.is_dirty(page) {
+        if map.is_absent(page) && !map.is_dirty(page) {
             return Err(not_stored(page, session.replica.name()));
         }
     }

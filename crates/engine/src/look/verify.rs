@@ -153,7 +153,7 @@ fn hash(session: &Session<'_>, pages: &[PageNo]) -> Result<HashMap<PageNo, u128>
     let dirty = session.replica.map().dirty();
     let mut hashes = HashMap::with_capacity(pages.len());
     for &page in pages {
-        if dirty.contains(page.id().0) || session.replica.map().state(page).is_absent() {
+        if dirty.contains(page.id().0) || session.replica.map().is_absent(page) {
             continue;
         }
         if let Some(bytes) = reader.read(page)? {

@@ -11,9 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use partial_sync_core::{Epoch, PageCount, PageMap, PageNo, PageSize, SavedPageMap, header::empty_page_1};
+use partial_sync_core::{Epoch, PageCount, PageMap, PageNo, PageSize, header::empty_page_1};
 use partial_sync_transport::Remote;
-use partial_sync_vfs::{Base, Replica, Storage, StorageFile, hidden, write_whole};
+use partial_sync_vfs::{Base, Replica, Storage, StorageFile, hidden, save_page_map};
 use roaring::RoaringBitmap;
 
 use crate::{
@@ -103,7 +103,7 @@ pub(crate) async fn download(
         path,
         file: open(storage, path)?,
         map: match &left {
-            Some(left) => PageMap::from_sets(&left.present, &RoaringBitmap::new(), Epoch(0)),
+            Some(left) => PageMap::from_sets(&left.present, &RoaringBitmap::new()),
             None => PageMap::new(),
         },
         of: left.as_ref().map(|left| (left.page_size, left.base.size)),
@@ -141,24 +141,25 @@ pub(crate) fn resumable(
     if !resumes || info.is_unpulled() || info.base_size == 0 {
         return Ok(None);
     }
+    let Ok(page_size) = PageSize::new(info.page_size) else {
+        return Ok(None);
+    };
+    let file = storage
+        .open(path, false)
+        .map_err(|e| Error::storage("open", path, e))?;
+    let in_file = file.len().map_err(|e| Error::storage("read", path, e))? / u64::from(page_size.bytes());
+    let end = PageCount(u32::try_from(in_file).unwrap_or(u32::MAX).min(info.base_size));
     // What cannot be read is started over.
-    let (Ok(Some(saved)), Ok(page_size)) = (Replica::load_map(storage, path), PageSize::new(info.page_size))
-    else {
+    let Ok(Some(saved)) = Replica::load_map(storage, path, end) else {
         return Ok(None);
     };
     if saved.page_size != page_size || saved.db_size.0 != info.base_size {
         return Ok(None);
     }
-    let file = storage
-        .open(path, false)
-        .map_err(|e| Error::storage("open", path, e))?;
-    let in_file = file.len().map_err(|e| Error::storage("read", path, e))? / u64::from(page_size.bytes());
-    let mut present = saved.present;
-    present.remove_range(u32::try_from(in_file).unwrap_or(u32::MAX).min(info.base_size)..);
     Ok(Some(PartialDownload {
         base: info.base(path)?,
         page_size,
-        present,
+        present: saved.map.present(),
     }))
 }
 
@@ -213,11 +214,6 @@ fn save(
     page_size: PageSize,
     size: PageCount,
 ) -> Result<()> {
-    let version = map.version();
-    let saved = SavedPageMap::of(map, page_size, size);
-    file.sync().map_err(|e| Error::storage("write", path, e))?;
-    let map_path = Replica::map_path(path);
-    write_whole(&**storage, &map_path, &saved.encode()).map_err(|e| Error::storage("write", &map_path, e))?;
-    map.mark_saved(version);
-    Ok(())
+    save_page_map(&**storage, path, map, page_size, size, || file.sync())
+        .map_err(|e| Error::storage("save the page map of", path, e))
 }

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use partial_sync_core::{Epoch, PageMap};
+use partial_sync_core::{PageCount, PageMap};
 use partial_sync_transport::Remote;
 use partial_sync_vfs::{HeaderKind, Replica, Storage, StorageFile, WalMark, header_kind, hide_file};
 
@@ -100,7 +100,13 @@ fn open_existing(
         convert(&**storage, path, &*main, &mut info)?;
     }
     check_untouched(&**storage, path, &*main, &info)?;
-    let mut saved = Replica::load_map(&**storage, path)
+    let pages_in_file =
+        main.len().map_err(|e| Error::storage("read", path, e))? / u64::from(info.page_size.max(1));
+    let pages_in_file = PageCount(u32::try_from(pages_in_file).unwrap_or(u32::MAX));
+    // A dirty page past both ends is in the WAL or nowhere; then the WAL tells. A damaged or forged map that names
+    // billions of them costs nothing.
+    let end = PageCount(pages_in_file.0.max(info.base_size));
+    let saved = Replica::load_map(&**storage, path, end)
         .map_err(|e| Error::not_a_replica(path, format!("its page map cannot be read: {e}")))?
         .ok_or_else(|| Error::not_a_replica(path, "its page map (the -pages file) is missing".into()))?;
     if saved.page_size.bytes() != info.page_size {
@@ -109,14 +115,9 @@ fn open_existing(
             "its page map does not fit its database file".into(),
         ));
     }
-    let pages_in_file =
-        main.len().map_err(|e| Error::storage("read", path, e))? / u64::from(info.page_size.max(1));
     // The process was killed after it had cut the file and before it had saved the map: what lies beyond the end is absent,
     // and was cut off here.
-    let mut cut_off = saved.present.clone();
-    cut_off.remove_range(..u32::try_from(pages_in_file).unwrap_or(u32::MAX));
-    saved.present -= &cut_off;
-    saved.dirty |= cut_off;
+    saved.map.truncate(pages_in_file);
     let PartialSync {
         segment_size,
         prefetch,
@@ -130,15 +131,8 @@ fn open_existing(
         (info.segment_size, info.prefetch) = wanted;
         info.save(&**storage, path)?;
     }
-    let mut mark = info.wal_mark.map(WalMark::from);
-    // A dirty page past both ends is in the WAL or nowhere; then the WAL tells. A damaged or forged map that names
-    // billions of them costs nothing.
-    let end = pages_in_file.max(u64::from(info.base_size));
-    if saved.dirty.max().is_some_and(|id| u64::from(id) >= end) {
-        saved.dirty.remove_range(u32::try_from(end).unwrap_or(u32::MAX)..);
-        mark = None;
-    }
-    Ok((info, saved.to_map(Epoch(0)), mark))
+    let mark = info.wal_mark.map(WalMark::from).filter(|_| !saved.beyond);
+    Ok((info, saved.map, mark))
 }
 
 /// Makes the files of a replica of version 0.1.0 what this version expects. Can be done again after a kill at any point.

@@ -83,12 +83,12 @@ const SMALL: &str = "create table t(id integer primary key, v text);
 /// A change is discarded after a pull committed whose files could not be written.
 #[test]
 fn a_change_discarded_after_a_pull_that_could_not_finish_is_gone_with_the_next() {
-    h2("sync -pages.tmp", false);
+    h2("sync -pages", false);
 }
 
 #[test]
 fn a_change_discarded_after_a_pull_that_could_not_finish_is_gone_also_after_a_crash() {
-    h2("sync -pages.tmp", true);
+    h2("sync -pages", true);
 }
 
 #[test]
@@ -350,7 +350,7 @@ fn h7_a_push_after_a_pull_that_could_not_finish_applies_noted_keys_once() {
     faulty.heal();
     eprintln!("{:?}", stock_rows(&served.sqlite(), "select id, v from p"));
     if std::env::var_os("H8_WELL").is_none() {
-        fail_next(&storage, "sync -changes.tmp", "sync -pages.tmp");
+        fail_next(&storage, "sync -changes.tmp", "sync -pages");
         eprintln!("{:?}", db.pull().unwrap_err());
         storage.trouble(None);
     } else {
@@ -416,7 +416,7 @@ fn invariant_1_a_push_after_a_pull_that_could_not_finish_forgets_no_dirty_page()
     rows(&conn, "select v from t where id = 1").unwrap();
     conn.execute("insert into t values (6000, 'mine')", ()).unwrap();
     served.execute("update t set v = 'theirs' where id % 2 = 0");
-    fail_next(&storage, "sync -changes.tmp", "sync -pages.tmp");
+    fail_next(&storage, "sync -changes.tmp", "sync -pages");
     eprintln!("{:?}", db.pull().unwrap_err());
     storage.trouble(None);
     let before = rows(&conn, "select v from t where id = 1").unwrap();

@@ -8,7 +8,7 @@ use std::{
 };
 
 use partial_sync_core::{
-    SavedPageMap,
+    PageCount, PageMap, PageSize, Save, SaveTo, SavedPageMap,
     wal::{self, FrameHeader, Salts},
 };
 
@@ -18,8 +18,12 @@ use crate::{
     storage::{Storage, StorageFile, read_whole, side_file_path, write_whole},
 };
 
-/// A page map larger than this is not a page map.
-const MAP_BYTES: u64 = 1 << 30;
+/// A page map larger than this is not a page map: twice what all pages that there can be take at worst.
+const MAP_BYTES: u64 = if cfg!(target_pointer_width = "64") {
+    5 << 29
+} else {
+    1 << 30
+};
 
 /// How far a WAL was accounted for: frames up to here, of the WAL with these salts, are in the saved dirty set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +32,45 @@ pub struct WalMark {
     pub salts: [u32; 2],
     /// Bytes of the WAL file.
     pub bytes: u64,
+}
+
+/// Saves what changed in the page map of the replica at `path`: one saver at a time. `sync_pages` makes durable what it
+/// speaks of.
+pub fn save_page_map(
+    storage: &dyn Storage,
+    path: &Path,
+    map: &PageMap,
+    page_size: PageSize,
+    size: PageCount,
+    sync_pages: impl Fn() -> io::Result<()>,
+) -> io::Result<()> {
+    let path = Replica::map_path(path);
+    loop {
+        // Taken before the sync: a page that becomes present after it is not claimed.
+        let save = Save::of(map, page_size, size);
+        sync_pages()?;
+        match &save.file {
+            SaveTo::Whole(bytes) => write_whole(storage, &path, bytes)?,
+            SaveTo::Append { end, first, then } => {
+                let file = match storage.open(&path, false) {
+                    // It is written as a whole next time.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    file => file?,
+                };
+                if file.len()? < *end {
+                    continue;
+                }
+                for (offset, bytes) in first {
+                    file.write_at(bytes, *offset)?;
+                }
+                file.sync()?;
+                file.write_at(&then.1, then.0)?;
+                file.sync()?;
+            }
+        }
+        save.succeeded(map);
+        return Ok(());
+    }
 }
 
 impl Replica {
@@ -55,12 +98,13 @@ impl Replica {
         }
     }
 
-    /// Reads the saved page map; `None` when there is none. The inner result is the map's own complaint.
-    pub fn load_map(storage: &dyn Storage, path: &Path) -> io::Result<Option<SavedPageMap>> {
+    /// Reads the saved page map, but for pages from `end` on; `None` when there is none. An error of the kind `InvalidData` is
+    /// the map's own complaint.
+    pub fn load_map(storage: &dyn Storage, path: &Path, end: PageCount) -> io::Result<Option<SavedPageMap>> {
         let Some(bytes) = read_whole(storage, &Self::map_path(path), MAP_BYTES)? else {
             return Ok(None);
         };
-        SavedPageMap::decode(&bytes)
+        SavedPageMap::decode(&bytes, end)
             .map(Some)
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
     }
@@ -83,13 +127,15 @@ impl Replica {
         if !self.map.changed_since_saved() {
             return Ok(());
         }
-        // Taken before the sync: a page that becomes present after it is not claimed.
-        let version = self.map.version();
-        let saved = SavedPageMap::of(&self.map, self.page_size, self.base().size);
-        self.main.sync()?;
-        write_whole(&*self.storage, &Self::map_path(&self.path), &saved.encode())?;
-        self.map.mark_saved(version);
-        Ok(())
+        let size = self.base().size;
+        save_page_map(
+            &*self.storage,
+            &self.path,
+            &self.map,
+            self.page_size,
+            size,
+            || self.main.sync(),
+        )
     }
 
     /// Marks every page in the WAL as dirty, except those up to `mark`. For a replica that is being opened.

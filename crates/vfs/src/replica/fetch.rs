@@ -36,7 +36,7 @@ impl FetchView for View<'_> {
 
     fn wants(&self, page: PageNo) -> bool {
         let map = &self.replica.map;
-        !map.state(page).visible_to(self.epoch)
+        map.look(page, self.epoch).is_none()
             && !map.is_dirty(page)
             && !self.flights.contains_key(&(self.epoch, page))
     }
@@ -90,7 +90,7 @@ impl Replica {
         }
         let (flight, to_fetch) = {
             let mut flights = self.flights.lock();
-            if self.map.state(page).visible_to(epoch) {
+            if self.map.look(page, epoch).is_some() {
                 return Ok(None);
             }
             let (flight, to_fetch) = match flights.get(&(epoch, page)) {
@@ -275,7 +275,7 @@ impl Replica {
         if let Some(bytes) = state.private.get(&page) {
             return Some(Ok(Some(bytes.clone())));
         }
-        if self.map.state(page).visible_to(epoch) {
+        if self.map.look(page, epoch).is_some() {
             return Some(Ok(None));
         }
         match state.done.as_ref()? {
@@ -288,7 +288,7 @@ impl Replica {
                 drop(self.fill.lock());
                 let moved = flight.fills && epoch != self.epoch();
                 // When it moved after the page had filled the map: start over at this reader's own revision.
-                match moved || self.map.state(page).visible_to(epoch) {
+                match moved || self.map.look(page, epoch).is_some() {
                     true => Some(Ok(None)),
                     false => Some(Err(ReadError::NotSent { page })),
                 }
@@ -356,12 +356,12 @@ mod tests {
         let data = vec![1; PageSize::DEFAULT.as_usize()];
         let sinks = std::mem::take(&mut *source.0.lock());
         sinks[0].page(page, &data).unwrap();
-        assert!(replica.map.state(page).is_present());
+        assert!(replica.map.is_present(page));
         replica.close();
         let next = PageNo::new(11).unwrap();
         let late = sinks[0].page(next, &data);
         assert!(matches!(late, Err(ReadError::Closed)), "{late:?}");
-        assert!(!replica.map.state(next).is_present());
+        assert!(!replica.map.is_present(next));
     }
 
     /// An interrupted page fetch went on without anybody, and the next reader of that page waited for it.
@@ -403,7 +403,7 @@ mod tests {
                     revision: Revision::new("1").unwrap(),
                     size,
                 },
-                map: PageMap::from_sets(&present, &RoaringBitmap::new(), Epoch(0)),
+                map: PageMap::from_sets(&present, &RoaringBitmap::new()),
                 source: Arc::new(NeverAnswers),
                 segment: SegmentSize::DEFAULT,
                 prefetch: true,

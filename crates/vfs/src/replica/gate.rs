@@ -2,14 +2,14 @@
 //!
 //! Epoch and base change together, under one lock, between the moment when the pull's commit becomes visible in the
 //! wal-index and the moment when the next snapshot begins. A reader from before keeps its epoch, the base of it, and every
-//! page that it could read: what new readers must not see any more is *retired* ([`PageMap::retire`]) until the last of the
-//! older readers has ended.
+//! page that it could read: what new readers must not see any more is *retired* ([`PageMap::move_base`]) until the last of
+//! the older readers has ended.
 //!
-//! [`PageMap::retire`]: partial_sync_core::PageMap::retire
+//! [`PageMap::move_base`]: partial_sync_core::PageMap::move_base
 
 use std::{sync::atomic::Ordering, time::Instant};
 
-use partial_sync_core::{Epoch, PageCount, PageId, PageNo, PageState};
+use partial_sync_core::PageCount;
 use roaring::RoaringBitmap;
 
 use super::{flight::INTERRUPT_POLL, state::Replica};
@@ -90,24 +90,7 @@ impl Replica {
         self.private_pages
             .lock()
             .retain(|(epoch, _), _| *epoch == current || index.has_readers(*epoch));
-        let oldest = index.oldest_reader().unwrap_or(current);
-        let mut retired = self.retired.lock();
-        while let Some(entry) = retired.first_entry().filter(|entry| *entry.key() <= oldest) {
-            for page in entry.remove().iter().filter_map(|id| PageId(id).no()) {
-                self.map.forget_retired(page);
-            }
-        }
-    }
-
-    /// Whether a reader of this epoch may take a page in this state, which is not visible to new readers, from the file.
-    pub(super) fn is_kept_for(&self, epoch: Epoch, page: PageNo, state: PageState) -> bool {
-        state.is_retired()
-            && state.since().is_some_and(|since| since <= epoch)
-            && self
-                .retired
-                .lock()
-                .range(epoch.next()..)
-                .any(|(_, pages)| pages.contains(page.id().0))
+        self.map.forget_older(index.oldest_reader().unwrap_or(current));
     }
 
     /// Runs `commit` and, when it succeeds, moves the base. No snapshot begins meanwhile, so everything that takes time must
@@ -130,33 +113,21 @@ impl Replica {
         let committed = commit();
         let mut index = self.wal_index.lock();
         if committed.is_ok() {
-            self.move_to(&next.base, leaving, &dirty, &index);
+            self.move_to(&next.base, &leaving, dirty, &index);
         }
         index.gate_closed = false;
         self.gate_opened.notify_all();
         committed
     }
 
-    fn move_to(&self, base: &Base, leaving: RoaringBitmap, dirty: &RoaringBitmap, index: &WalIndex) {
+    fn move_to(&self, base: &Base, leaving: &RoaringBitmap, dirty: RoaringBitmap, index: &WalIndex) {
         let epoch = {
             let mut bases = self.bases.write();
             bases.move_to(base.clone(), index);
             bases.epoch
         };
-        let has_older_readers = index.oldest_reader().is_some();
-        for page in leaving.iter().filter_map(|id| PageId(id).no()) {
-            match has_older_readers {
-                true => self.map.retire(page),
-                false => self.map.clear_present(page),
-            }
-        }
-        if has_older_readers && !leaving.is_empty() {
-            self.retired.lock().insert(epoch, leaving);
-        }
-        self.map.clear_all_dirty();
-        for page in dirty.iter().filter_map(|id| PageId(id).no()) {
-            self.map.set_dirty(page);
-        }
+        let older = index.oldest_reader().map(|_| epoch);
+        self.map.move_base(older, leaving, dirty);
         self.size
             .fetch_max(base.size.bytes(self.page_size), Ordering::AcqRel);
         self.planner.lock().reset();

@@ -65,12 +65,11 @@ impl Replica {
             && let Some(page) = u32::try_from(offset >> page_len.trailing_zeros())
                 .ok()
                 .and_then(|id| PageId(id).no())
-            && let Some(cell) = self.map.cell(page)
+            && let Some(seen) = self.map.look(page, epoch)
+            && self.read_main(buf, offset)? == page_len
+            && seen.is_still()
         {
-            let state = cell.state();
-            if state.visible_to(epoch) && self.read_main(buf, offset)? == page_len && cell.is_still(state) {
-                return Ok(page_len);
-            }
+            return Ok(page_len);
         }
         let mut done = 0;
         while done < available {
@@ -100,8 +99,8 @@ impl Replica {
     ) -> Result<(), ReadError> {
         let mut deadline = None;
         loop {
-            let state = self.map.state(page);
-            if !state.visible_to(epoch) && !self.is_kept_for(epoch, page, state) {
+            let seen = self.map.look(page, epoch);
+            if seen.is_none() && !self.map.is_kept_for(page, epoch) {
                 if absent == Absent::Zeros {
                     buf.fill(0);
                     return Ok(());
@@ -116,7 +115,7 @@ impl Replica {
             }
             let n = self.read_main(buf, page.offset(self.page_size) + within as u64)?;
             buf[n..].fill(0);
-            if self.map.is_still(page, state) {
+            if seen.map_or_else(|| self.map.is_kept_for(page, epoch), |seen| seen.is_still()) {
                 self.observe(page, within, buf);
                 return Ok(());
             }
@@ -128,13 +127,12 @@ impl Replica {
     pub fn read_present(&self, page: PageNo) -> io::Result<Option<Vec<u8>>> {
         let mut bytes = vec![0; self.page_size.as_usize()];
         loop {
-            let state = self.map.state(page);
-            if !state.is_present() {
+            let Some(seen) = self.map.look_for_any(page) else {
                 return Ok(None);
-            }
+            };
             let n = self.main.read_at(&mut bytes, page.offset(self.page_size))?;
             bytes[n..].fill(0);
-            if self.map.is_still(page, state) {
+            if seen.is_still() {
                 show(&mut bytes, page.offset(self.page_size));
                 return Ok(Some(bytes));
             }
@@ -156,7 +154,7 @@ impl Replica {
             && let Some(page) = PageNo::containing(offset, self.page_size)
         {
             // No reader needs an older copy, or SQLite would not checkpoint the page: visible to every epoch.
-            self.map.set_present_if_absent(page, Epoch(0));
+            self.map.set_present(page, Epoch(0));
         }
         self.size.fetch_max(offset + data.len() as u64, Ordering::AcqRel);
         Ok(())

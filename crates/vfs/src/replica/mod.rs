@@ -35,7 +35,7 @@ mod ordinary;
 mod sink;
 mod state;
 
-pub use durable::WalMark;
+pub use durable::{WalMark, save_page_map};
 pub use gate::NextBase;
 pub use hidden::{HeaderKind, OrdinaryMark, header_kind, hidden, hide_file};
 pub(crate) use instance::Instance;

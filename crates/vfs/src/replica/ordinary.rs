@@ -3,10 +3,9 @@
 use std::io;
 
 use partial_sync_core::{
-    PageId, PageNo,
+    PageCount, PageNo,
     header::{HEADER_LEN, Page1, VERSIONS_AT},
 };
-use roaring::RoaringBitmap;
 
 use super::{
     hidden::{ORDINARY, OrdinaryMark},
@@ -17,20 +16,18 @@ use super::{
 impl Replica {
     /// Whether the file may become an ordinary one once what is in the WAL is in it. For guessing only.
     pub fn may_be_whole(&self) -> bool {
-        self.lacks(&(self.map.present() | self.map.dirty()))
-            .is_ok_and(|lacks| lacks == Some(false))
+        self.has_all(true).unwrap_or(false)
     }
 
-    /// Whether pages of the database, as long as its file says that it is, are not among these; `None` when the file does
-    /// not have them all.
-    fn lacks(&self, here: &RoaringBitmap) -> io::Result<Option<bool>> {
+    /// Whether all pages of the database, as long as its file says that it is, are here, or, where that is enough, dirty.
+    fn has_all(&self, or_dirty: bool) -> io::Result<bool> {
         let mut header = [0; HEADER_LEN];
-        if self.whole || self.map.state(PageNo::FIRST).is_absent() {
-            return Ok(None);
+        if self.whole || !self.map.is_present(PageNo::FIRST) {
+            return Ok(false);
         }
         let read = self.main.read_at(&mut header, 0)?;
         let Ok(page_1) = Page1::of(&header[..read]) else {
-            return Ok(None);
+            return Ok(false);
         };
         let (len, page_len) = (self.main.len()?, u64::from(self.page_size.bytes()));
         let in_file = len / page_len;
@@ -40,13 +37,10 @@ impl Replica {
             None => u32::try_from(in_file).unwrap_or(u32::MAX),
         };
         if !len.is_multiple_of(page_len) || u64::from(pages) > in_file {
-            return Ok(None);
+            return Ok(false);
         }
-        let mut absent = RoaringBitmap::new();
-        absent.insert_range(..pages);
-        absent -= here;
-        let mut absent = absent.iter().filter_map(|id| PageId(id).no());
-        Ok(Some(absent.any(|page| !page.is_lock_byte_page(self.page_size))))
+        let lock_byte = PageNo::lock_byte(self.page_size);
+        Ok(self.map.has_all(PageCount(pages), lock_byte, or_dirty))
     }
 
     /// Makes the file an ordinary one if it can be. `note` must make durable what the file looks like until another
@@ -55,7 +49,7 @@ impl Replica {
         // Nobody writes to a file of the replica meanwhile.
         let mut standing = self.instance.standing.write();
         match *standing {
-            Standing::Open if self.wal_bytes()? == 0 && self.lacks(&self.map.present())? == Some(false) => {}
+            Standing::Open if self.wal_bytes()? == 0 && self.has_all(false)? => {}
             now => return Ok(now == Standing::Ordinary),
         }
         self.save_claimed_map()?;

@@ -71,11 +71,10 @@ impl PageSink for Landing {
         let mut is_new = false;
         let filled = replica.writing(|| {
             let _fill = replica.fill.lock();
-            let state = replica.map.state(page);
-            Ok(if self.epoch != replica.epoch() || state.is_retired() {
+            Ok(if self.epoch != replica.epoch() || replica.map.is_retired(page) {
                 // A reader from before a pull may need the copy that is in the file.
                 false
-            } else if state.is_present() {
+            } else if replica.map.is_present(page) {
                 // It became present meanwhile; that copy is at least as good as this one.
                 true
             } else {
@@ -128,9 +127,15 @@ impl PageSink for Landing {
             .map_or_else(RoaringBitmap::new, |replica| replica.map.present())
     }
 
+    fn present_among(&self, ids: &RoaringBitmap) -> RoaringBitmap {
+        self.replica
+            .upgrade()
+            .map_or_else(RoaringBitmap::new, |replica| replica.map.present_among(ids))
+    }
+
     fn has(&self, page: PageNo) -> bool {
         self.replica.upgrade().is_some_and(|replica| {
-            self.epoch == replica.epoch() && replica.map.state(page).visible_to(self.epoch)
+            self.epoch == replica.epoch() && replica.map.look(page, self.epoch).is_some()
         })
     }
 

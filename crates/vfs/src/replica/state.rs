@@ -1,7 +1,6 @@
 //! What a replica is made of, and the lock order of its parts.
 
 use std::{
-    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     sync::{
@@ -74,8 +73,6 @@ pub struct Replica {
     pub(super) flights: Mutex<Flights>,
     /// Pages that could not go to the main file, for the readers of one epoch.
     pub(super) private_pages: Mutex<PrivatePages>,
-    /// Pages (0-based ids) whose copy in the main file is for readers of epochs before the key only.
-    pub(super) retired: Mutex<BTreeMap<Epoch, RoaringBitmap>>,
     pub(crate) main_lock: Mutex<MainLock>,
     pub(super) wal_index: Mutex<WalIndex>,
     pub(super) gate_opened: Condvar,
@@ -137,7 +134,6 @@ impl Replica {
             fill: Mutex::default(),
             flights: Mutex::default(),
             private_pages: Mutex::default(),
-            retired: Mutex::default(),
             main_lock: Mutex::default(),
             wal_index: Mutex::default(),
             gate_opened: Condvar::new(),
