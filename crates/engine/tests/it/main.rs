@@ -36,6 +36,7 @@ mod replaced_base;
 mod requests;
 mod sharing;
 mod shrunk;
+mod size;
 mod snapshots;
 mod support;
 mod units;
