@@ -231,7 +231,9 @@ impl PageMap {
 
     /// Whether the page is neither here nor retired.
     pub fn is_absent(&self, page: PageNo) -> bool {
-        !self.is_present(page) && !self.is_retired(page)
+        // Both at the same moment: a checkpoint may make the one of the other.
+        let shared = self.shared();
+        !self.is_present(page) && !shared.retired.values().any(|pages| pages.contains(page.id().0))
     }
 
     /// Whether the page is here no more for new readers, while its bytes stay in the file for older ones.
@@ -243,6 +245,14 @@ impl PageMap {
     /// Whether any page is retired.
     pub fn has_retired(&self) -> bool {
         !self.shared().retired.is_empty()
+    }
+
+    /// Whether the file has no copy of the page for a reader of this epoch.
+    pub fn is_absent_for(&self, page: PageNo, reader: Epoch) -> bool {
+        let id = page.id().0;
+        let shared = self.shared();
+        let is_here = self.is_present(page) || is_among(&shared.retired, reader, id);
+        !is_here || is_among(&shared.young, reader, id)
     }
 
     /// Whether a reader of this epoch may take the page from the file although it is retired. To be asked again after
@@ -483,20 +493,22 @@ impl PageMap {
         shared.saved_at = at.filter(|_| !differs);
     }
 
-    /// Sets the pages of chunks to what was saved of them, but those beyond `end`. Says whether there were such.
-    pub(crate) fn load(&self, chunk: &Chunk, end: PageCount) -> bool {
+    /// Sets the pages of some chunks, of which nothing was said so far, to what was saved of them, but those beyond `end`. Says
+    /// whether there were such.
+    pub(crate) fn load(&self, chunk: &Chunk, these: &RoaringBitmap, end: PageCount) -> bool {
         let shared = &mut *self.shared();
         let mut beyond = false;
         let chunks = end.0.div_ceil(CHUNK_PAGES);
-        let is_empty = (&chunk.present, &chunk.dirty) == (&Bits::Empty, &Bits::Empty);
-        for nth in chunk.first..chunk.first + chunk.count {
+        if (&chunk.present, &chunk.dirty) == (&Bits::Empty, &Bits::Empty) {
+            return false;
+        }
+        for nth in these {
             if nth >= chunks {
-                return !is_empty;
+                return true;
             }
             let first = nth * CHUNK_PAGES;
-            let last = first + (CHUNK_PAGES - 1);
-            shared.dirty.remove_range(first..=last);
             if chunk.dirty == Bits::Full {
+                let last = first + (CHUNK_PAGES - 1);
                 shared.dirty.insert_range(first..=last.min(end.0 - 1));
             }
             for word in 0..CHUNK_WORDS {
@@ -519,15 +531,11 @@ impl PageMap {
     }
 
     fn load_word(&self, first: u32, present: u64) {
-        if present == 0 && self.leaf(first).is_none() {
-            return;
+        if present != 0 {
+            self.leaf_or_new(first).present[Slot::of(first).word].store(present, Ordering::Release);
+            self.present_count
+                .fetch_add(present.count_ones(), Ordering::Relaxed);
         }
-        let word = &self.leaf_or_new(first).present[Slot::of(first).word];
-        let before = word.swap(present, Ordering::AcqRel);
-        self.present_count
-            .fetch_add(present.count_ones(), Ordering::Relaxed);
-        self.present_count
-            .fetch_sub(before.count_ones(), Ordering::Relaxed);
     }
 
     fn chunk(&self, nth: u32, dirty: &RoaringBitmap) -> Chunk {

@@ -35,6 +35,9 @@
 //! - One head of a save that succeeded is damaged: the other one says the same.
 //! - Anything else is damage, and refused: no head of an older save is left that could be taken for the newest.
 //!
+//! What a process reads it first makes durable, and the name of the file too: both heads may be what a killed process wrote and did
+//! not come to sync, and a save that continued them would leave heads that are two saves apart.
+//!
 //! After a save that was cut off the file is not continued but written as a whole, under another name that then takes its
 //! place, as it is where there is none or one of version 1: two Roaring bitmaps with a checksum, which is still read.
 //!
@@ -389,7 +392,9 @@ impl Head {
             chain: reader.u64()?,
             whole_end: reader.u64()?,
         };
-        (reader.u64()? == xxh3_64(&head[..HEAD - CHECKSUM])).then_some(Self {
+        let is_whole = reader.u64()? == xxh3_64(&head[..HEAD - CHECKSUM]);
+        // Nobody saves so often.
+        (is_whole && at.saves < u64::MAX).then_some(Self {
             page_size,
             db_size,
             at,
@@ -483,7 +488,9 @@ impl SavedPageMap {
         }
         let (head, records, is_whole) = choose(bytes)?;
         let (map, mut beyond) = (PageMap::new(), false);
-        for body in records {
+        // The last one that says something of a chunk counts: no chunk is looked at twice, whatever the records are.
+        let mut loaded = RoaringBitmap::new();
+        for body in records.into_iter().rev() {
             let mut reader = Reader(body);
             let mut next = 0;
             while !reader.0.is_empty() {
@@ -492,8 +499,11 @@ impl SavedPageMap {
                     return Err(PageMapError::Set("present"));
                 }
                 next = chunk.first + chunk.count;
-                // What is beyond in an earlier record may be so no more in a later one; said too often, it costs a save.
-                beyond |= map.load(&chunk, end);
+                let mut new = RoaringBitmap::new();
+                new.insert_range(chunk.first..next);
+                new -= &loaded;
+                loaded |= &new;
+                beyond |= map.load(&chunk, &new, end);
             }
         }
         // What was read of a save that was cut off may have been written and not synced.

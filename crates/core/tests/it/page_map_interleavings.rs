@@ -292,3 +292,21 @@ fn what_was_set_before_a_walk_is_in_it() {
         other.join().unwrap();
     });
 }
+
+/// A page that a reader keeps, and a checkpoint then writes, is absent at no moment.
+#[test]
+fn a_retired_page_that_a_checkpoint_writes_is_never_absent() {
+    explore(|| {
+        let map = Arc::new(PageMap::new());
+        map.set_present(page(5), Epoch(0));
+        map.move_base(Some(Epoch(1)), &[4].into(), RoaringBitmap::new());
+        let checkpoint = {
+            let map = map.clone();
+            thread::spawn(move || {
+                map.set_present(page(5), Epoch(0));
+            })
+        };
+        assert!(!map.is_absent(page(5)));
+        checkpoint.join().unwrap();
+    });
+}

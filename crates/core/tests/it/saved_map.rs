@@ -10,6 +10,7 @@ use partial_sync_core::{
 };
 use proptest::prelude::*;
 use roaring::RoaringBitmap;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 const ALL: PageCount = PageCount(u32::MAX);
 const SIZE: PageCount = PageCount(300_000);
@@ -476,6 +477,87 @@ fn invariant_11_a_forged_map_costs_no_more_than_the_database_has_pages() {
         (saved.map.present_count(), saved.map.dirty_count()),
         (PageCount(5001), PageCount(5001))
     );
+}
+
+/// A record, and the checksum that the next one continues.
+fn sealed_record(body: &[u8], chain: u64) -> (Vec<u8>, u64) {
+    let mut record = (body.len() as u32).to_le_bytes().to_vec();
+    record.extend_from_slice(body);
+    let sum = xxh3_64_with_seed(&record, chain);
+    record.extend_from_slice(&sum.to_le_bytes());
+    (record, sum)
+}
+
+/// An entry that says that all pages of some chunks are here.
+fn entry(first: u32, count: u32) -> Vec<u8> {
+    let numbers = [first.to_le_bytes(), count.to_le_bytes()].concat();
+    [&numbers[..], &[1, 0]].concat()
+}
+
+/// A file with these records, of which the first is the whole, and this number of saves.
+fn forged(bodies: impl Iterator<Item = Vec<u8>>, saves: u64) -> Vec<u8> {
+    let mut bytes = vec![0_u8; 8192];
+    let (mut chain, mut whole_end) = (0, 0);
+    for body in bodies {
+        let (record, sum) = sealed_record(&body, chain);
+        bytes.extend_from_slice(&record);
+        chain = sum;
+        if whole_end == 0 {
+            whole_end = bytes.len() as u64;
+        }
+    }
+    let end = bytes.len() as u64;
+    for at in [0, 4096] {
+        bytes[at..at + 8].copy_from_slice(b"PSYNCMAP");
+        for (offset, number) in [(8, 2), (12, 4096), (16, SIZE.0)] {
+            bytes[at + offset..at + offset + 4].copy_from_slice(&number.to_le_bytes());
+        }
+        for (offset, number) in [(24, saves), (32, end), (40, chain), (48, whole_end)] {
+            bytes[at + offset..at + offset + 8].copy_from_slice(&number.to_le_bytes());
+        }
+        let sum = xxh3_64(&bytes[at..at + 56]);
+        bytes[at + 56..at + 64].copy_from_slice(&sum.to_le_bytes());
+    }
+    bytes
+}
+
+/// Every record of a long journal speaks of every chunk: would each be looked at each time, this took hours.
+#[test]
+fn invariant_11_a_forged_journal_costs_no_more_than_its_length_and_the_database() {
+    let records = 50_000;
+    let whole = (0..records * 3).flat_map(|first| entry(first, 1)).collect();
+    let journal = (0..records).map(|_| entry(0, (1 << 20) - 1));
+    let file = forged(std::iter::once(whole).chain(journal), 5);
+    let saved = SavedPageMap::decode(&file, PageCount(25_000_000)).unwrap();
+    assert_eq!(saved.map.present_count(), PageCount(25_000_000));
+    assert!(saved.beyond);
+}
+
+/// The last of the records counts, and so does that a chunk is empty now.
+#[test]
+fn the_last_that_was_saved_of_a_chunk_counts() {
+    let empty = [&3_u32.to_le_bytes()[..], &2_u32.to_le_bytes(), &[0, 0]].concat();
+    let bodies = [entry(0, 10), empty, entry(4, 1)];
+    let file = forged(bodies.into_iter(), 3);
+    let saved = SavedPageMap::decode(&file, ALL).unwrap();
+    let mut present = RoaringBitmap::new();
+    present.insert_range(0..10 * 4096);
+    present.remove_range(3 * 4096..4 * 4096);
+    assert!(saved.map.present() == present);
+    assert_eq!(u64::from(saved.map.present_count().0), present.len());
+}
+
+#[test]
+fn invariant_11_a_forged_number_of_saves_is_refused_or_continued() {
+    for saves in [u64::MAX, u64::MAX - 1] {
+        let file = forged(std::iter::once(entry(0, 1)), saves);
+        let read = SavedPageMap::decode(&file, SIZE);
+        assert_eq!(read.is_ok(), saves < u64::MAX);
+        if let Ok(read) = read {
+            read.map.set_dirty(PageNo::FIRST);
+            Save::of(&read.map, PageSize::DEFAULT, SIZE);
+        }
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::{
     any::Any,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -107,7 +108,13 @@ fn open_existing(
     // billions of them costs nothing.
     let end = PageCount(pages_in_file.0.max(info.base_size));
     let saved = Replica::load_map(&**storage, path, end)
-        .map_err(|e| Error::not_a_replica(path, format!("its page map cannot be read: {e}")))?
+        .map_err(|e| match e.kind() {
+            io::ErrorKind::InvalidData => {
+                Error::not_a_replica(path, format!("its page map cannot be read: {e}"))
+            }
+            // The disk is full, or does not do what it should.
+            _ => Error::storage("read", &Replica::map_path(path), e),
+        })?
         .ok_or_else(|| Error::not_a_replica(path, "its page map (the -pages file) is missing".into()))?;
     if saved.page_size.bytes() != info.page_size {
         return Err(Error::not_a_replica(

@@ -101,9 +101,14 @@ impl Replica {
     /// Reads the saved page map, but for pages from `end` on; `None` when there is none. An error of the kind `InvalidData` is
     /// the map's own complaint.
     pub fn load_map(storage: &dyn Storage, path: &Path, end: PageCount) -> io::Result<Option<SavedPageMap>> {
-        let Some(bytes) = read_whole(storage, &Self::map_path(path), MAP_BYTES)? else {
+        let file = Self::map_path(path);
+        let Some(bytes) = read_whole(storage, &file, MAP_BYTES)? else {
             return Ok(None);
         };
+        // A process that was killed may have written it, or given it its name, and not come to the sync. What is believed from here
+        // on, and continued, is what a power failure leaves.
+        storage.open(&file, false)?.sync()?;
+        storage.sync_folder(&file)?;
         SavedPageMap::decode(&bytes, end)
             .map(Some)
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))

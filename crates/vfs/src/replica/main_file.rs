@@ -100,7 +100,7 @@ impl Replica {
         let mut deadline = None;
         loop {
             let seen = self.map.look(page, epoch);
-            if seen.is_none() && !self.map.is_kept_for(page, epoch) {
+            if seen.is_none() && self.map.is_absent_for(page, epoch) {
                 if absent == Absent::Zeros {
                     buf.fill(0);
                     return Ok(());
