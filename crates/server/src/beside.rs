@@ -1,4 +1,5 @@
-//! The files that belong to a database besides its own: how they are called, and how they go.
+//! The files that belong to a database besides its own: how they are called, and how they go. One never goes: the WAL of a file that
+//! was replaced, which holds commits of that file and of no other.
 
 use std::{
     ffi::OsString,
@@ -67,12 +68,12 @@ pub(crate) fn remove_used(path: &Path, is_removed: &mut bool) -> Result<(), Serv
     sync_folder_of(path).map_err(|e| io(path, e))
 }
 
-/// Removes all that belongs to a database, and last its file.
+/// Removes all that belongs to a database, and last its file. WALs that were set aside are another file's, wherever that is now.
 pub(crate) fn remove_all(path: &Path) -> Result<(), ServerError> {
     for suffix in BESIDE {
         remove(&side_file_path(path, suffix))?;
     }
-    for entry in listed(path).filter(|entry| is_waiting(path, entry) || is_set_aside(path, entry)) {
+    for entry in listed(path).filter(|entry| is_waiting(path, entry)) {
         remove(&entry.path())?;
     }
     // Whenever this is cut off, there is the database, or nothing of it.
@@ -106,14 +107,6 @@ fn is_waiting(path: &Path, entry: &DirEntry) -> bool {
         let mut parts = rest.unwrap_or_default().split(|byte| *byte == b'-');
         parts.next().is_some_and(is_number) && parts.next().is_some_and(is_number) && parts.next().is_none()
     })
-}
-
-fn is_set_aside(path: &Path, entry: &DirEntry) -> bool {
-    let mut prefix = path.file_name().unwrap_or_default().to_owned();
-    prefix.push(SET_ASIDE);
-    let name = entry.file_name();
-    let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
-    rest.is_some_and(|inode| !inode.is_empty() && inode.iter().all(u8::is_ascii_digit))
 }
 
 fn hidden(path: &Path, kind: &str) -> OsString {

@@ -197,12 +197,7 @@ async fn databases_are_made_used_and_deleted_at_the_same_time() {
 async fn all_files_of_a_deleted_database_go_and_no_others() {
     let served = Served::new(&["a", "b"]).await;
     let plant = |name: &str| std::fs::write(served.folder.path().join(name), "x").unwrap();
-    for name in [
-        "a.db-wal-4711",
-        ".a.db-restore-1f-2a",
-        ".a.db-restoring-3c-0",
-        "a.db-journal",
-    ] {
+    for name in [".a.db-restore-1f-2a", ".a.db-restoring-3c-0", "a.db-journal"] {
         plant(name);
     }
     let others = [
@@ -210,6 +205,8 @@ async fn all_files_of_a_deleted_database_go_and_no_others() {
         ".a.db-restore-1f-2a-3",
         ".a.db-restore-zz-1",
         ".b.db-restore-1f-2a",
+        // The last commits of a file that was replaced, which may be somewhere else now.
+        "a.db-wal-4711",
         "a.db-wal-4711x",
         "a.db-wal-notes",
         "aa.db-wal-4711",
@@ -220,11 +217,8 @@ async fn all_files_of_a_deleted_database_go_and_no_others() {
         .iter()
         .filter(|name| **name != "b.db")
         .for_each(|name| plant(name));
-    std::fs::create_dir(served.folder.path().join("a.db-wal-12")).unwrap();
     served.ok("DELETE", "/namespaces/a", json!({})).await;
-    let mut left = served.files();
-    left.retain(|name| name != "a.db-wal-12");
-    assert_eq!(left, others);
+    assert_eq!(served.files(), others);
     served.server.shutdown().await;
 }
 
