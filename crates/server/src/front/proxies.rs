@@ -9,6 +9,7 @@ use axum::{
     body::Body,
     http::{HeaderMap, HeaderName, Request},
 };
+use ipnet::IpNet;
 
 use super::activity::Peer;
 use crate::error::ServerError;
@@ -19,21 +20,23 @@ const MOST: usize = 32;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Proxies(Vec<Network>);
+pub(crate) struct Proxies(Vec<IpNet>);
 
 impl Proxies {
     /// Addresses, or networks like `10.0.0.0/8`.
     pub(crate) fn new(trusted: &[String]) -> Result<Self, ServerError> {
         let networks = trusted.iter().map(|text| {
             let bad = || ServerError::BadProxy(text.clone());
-            Network::parse(text).ok_or_else(bad)
+            let address = text.parse().map(|address: IpAddr| address.into());
+            address.or_else(|_| text.parse::<IpNet>()).map_err(|_| bad())
         });
         networks.collect::<Result<_, _>>().map(Self)
     }
 
     /// Whether this is the address of one of them.
     pub(crate) fn has(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|network| network.has(address))
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
     }
 
     /// Makes a request that came through them one of its client.
@@ -71,41 +74,6 @@ fn address(text: &[u8]) -> Option<IpAddr> {
     let address = bare.unwrap_or(text).parse();
     let address = address.or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip()));
     address.ok().map(|address: IpAddr| address.to_canonical())
-}
-
-/// The addresses that begin with so many bits of one.
-#[derive(Clone, Copy, Debug)]
-struct Network {
-    address: IpAddr,
-    bits: u32,
-}
-
-impl Network {
-    fn parse(text: &str) -> Option<Self> {
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, Some(bits.parse().ok()?)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().ok()?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.unwrap_or(most);
-        (bits <= most).then_some(Self { address, bits })
-    }
-
-    fn has(self, address: IpAddr) -> bool {
-        // Bits that differ, and how many do not count.
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(ours), IpAddr::V4(other)) => {
-                let differ = ours.to_bits() ^ other.to_bits();
-                differ.checked_shr(32 - self.bits).unwrap_or(0) == 0
-            }
-            (IpAddr::V6(ours), IpAddr::V6(other)) => {
-                let differ = ours.to_bits() ^ other.to_bits();
-                differ.checked_shr(128 - self.bits).unwrap_or(0) == 0
-            }
-            _ => false,
-        }
-    }
 }
 
 #[cfg(test)]
