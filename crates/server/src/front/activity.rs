@@ -100,10 +100,27 @@ struct State {
     multiplexed: bool,
     /// It has sent a request that was let in.
     known: bool,
-    /// It has to make room for another, as soon as no request is under way,
+    /// It has to make room for another, as soon as no request is under way or the server waits for its client,
     evicted: bool,
     /// or from then on whatever is.
     cut: Option<Instant>,
+}
+
+impl State {
+    /// See [`Activity::worth`].
+    fn worth(&self) -> Option<Worth> {
+        if self.answers.is_empty() {
+            let sending = self.stalled_since.is_some();
+            return Some(Worth::Idle(self.known, sending, self.idle_since));
+        }
+        if self.working > 0 {
+            return None;
+        }
+        if self.polls >= self.answers.len() {
+            return Some(Worth::Polls(self.moved));
+        }
+        (self.moved.elapsed() >= SLOW).then_some(Worth::Slow(self.moved))
+    }
 }
 
 impl Activity {
@@ -167,18 +184,7 @@ impl Activity {
 
     /// `None` = the server works on a request.
     pub(super) fn worth(&self) -> Option<Worth> {
-        let state = self.state.lock();
-        if state.answers.is_empty() {
-            let sending = state.stalled_since.is_some();
-            return Some(Worth::Idle(state.known, sending, state.idle_since));
-        }
-        if state.working > 0 {
-            return None;
-        }
-        if state.polls >= state.answers.len() {
-            return Some(Worth::Polls(state.moved));
-        }
-        (state.moved.elapsed() >= SLOW).then_some(Worth::Slow(state.moved))
+        self.state.lock().worth()
     }
 
     /// The same as [`close`](Self::close), unless it can have several requests under way.
@@ -201,7 +207,8 @@ impl Activity {
         let mut state = self.state.lock();
         state.evicted = true;
         state.cut = match worth {
-            Worth::Slow(_) => Some(Instant::now()),
+            // As long as it is slow it is closed without it.
+            Worth::Slow(_) => None,
             Worth::Polls(_) => Some(Instant::now() + LAST_MOMENT),
             Worth::Idle(..) => state.multiplexed.then(|| Instant::now() + LAST_MOMENT),
         };
@@ -231,14 +238,15 @@ impl Activity {
             let next = {
                 let state = self.state.lock();
                 let made_room = "it made room for another";
-                if state.evicted && state.answers.is_empty() {
+                if state.evicted && matches!(state.worth(), Some(Worth::Idle(..) | Worth::Slow(_))) {
                     return made_room;
                 }
+                let look = now + if state.evicted { look.min(SLOW) } else { look };
                 let cut = state.cut.map(|cut| (cut, made_room));
                 match cut.into_iter().chain(self.deadline(&state)).min() {
                     Some((deadline, why)) if deadline <= now => return why,
-                    Some((deadline, _)) => deadline.min(now + look),
-                    None => now + look,
+                    Some((deadline, _)) => deadline.min(look),
+                    None => look,
                 }
             };
             tokio::select! {

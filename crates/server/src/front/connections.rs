@@ -219,4 +219,22 @@ mod tests {
         assert!(connections.enter(address(4)).is_some());
         drop((few, busy));
     }
+
+    /// Was red: a request that came in the moment in which its connection had to go kept its socket for as long as its client liked.
+    #[tokio::test(start_paused = true)]
+    async fn v6_who_has_to_make_room_and_then_keeps_the_server_waiting_is_closed() {
+        let connections = connections(1);
+        let first = connections.enter(address(1)).unwrap();
+        let _second = connections.enter(address(1)).unwrap();
+        let half = first.activity.request(hyper::Version::HTTP_11);
+        let works = first.activity.work();
+        let mut closed = pin!(first.activity.overdue());
+        let hour = std::time::Duration::from_secs(3600);
+        let worked = tokio::time::timeout(hour, closed.as_mut()).await;
+        assert!(worked.is_err(), "the server works on its request");
+        drop(works);
+        let made_room = tokio::time::timeout(hour, closed).await;
+        assert_eq!(made_room, Ok("it made room for another"));
+        drop(half);
+    }
 }

@@ -34,6 +34,15 @@ impl Raw {
         raw
     }
 
+    /// Whether one that asks for the status is answered. A client with a pool of connections may wait for ever where what it
+    /// opened is closed at once.
+    pub(crate) async fn is_answered(to: SocketAddr) -> bool {
+        let mut raw = Self::connect(to).await;
+        raw.send_anyway("GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+            .await;
+        raw.ends().await > 0
+    }
+
     pub(crate) async fn send(&mut self, what: &str) {
         self.send_bytes(what.as_bytes()).await;
     }
