@@ -1,8 +1,6 @@
 //! The operations of administration.
 
 use std::{
-    fs::File,
-    io::Read as _,
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -12,11 +10,9 @@ use axum::{
     Json,
     response::{IntoResponse, Response},
 };
-use partial_sync_core::{
-    PageSize, Revision,
-    header::{HEADER_LEN, stated_page_size},
-};
+use partial_sync_core::{PageSize, Revision};
 use partial_sync_vfs::side_file_path;
+use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -31,7 +27,7 @@ use crate::{
     auth::caller_of_subject,
     database::Database,
     error::{HistoryError, ServerError},
-    follow::Current,
+    follow::{Current, as_immutable},
     history::{RevisionRecord, Seq},
 };
 
@@ -329,11 +325,16 @@ fn none(name: &str) -> Failed {
     Failed::NoDatabase(name.chars().take(200).collect())
 }
 
-/// The page size that a file has in its header.
+/// The page size that a file has in its header. Through SQLite, which closes no descriptor while a connection of this process has locks
+/// on the file: they would be gone, also those of a database that was opened meanwhile.
 fn page_size_in(path: &Path) -> Option<PageSize> {
-    let mut header = [0; HEADER_LEN];
-    File::open(path).ok()?.read_exact(&mut header).ok()?;
-    stated_page_size(&header)?.ok()
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let file = Connection::open_with_flags(as_immutable(path), flags).ok()?;
+    // Makes SQLite read the header.
+    file.query_row("PRAGMA schema_version", [], |_| Ok(())).ok()?;
+    let size = file.query_row("PRAGMA page_size", [], |row| row.get(0)).ok()?;
+    PageSize::new(size).ok()
 }
 
 fn bytes_of(path: &Path) -> u64 {

@@ -178,3 +178,27 @@ async fn a_look_at_a_database_that_is_not_open_writes_nothing() {
     assert_eq!(look("/a/revisions").await.0, 200);
     served.server.shutdown().await;
 }
+
+/// Was red: the header was read through a descriptor of its own, with which all locks of this process on the file went, also those of
+/// a database that was opened in the same moment. Another program then took its WAL away, with commits that had been answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_at_a_database_takes_no_locks_away() {
+    let served = Served::new(&["a"]).await;
+    // As one that is being opened.
+    let open = rusqlite::Connection::open(served.path("a")).unwrap();
+    open.execute_batch("BEGIN IMMEDIATE; INSERT INTO t(v) VALUES (1)")
+        .unwrap();
+    let stats = served.ok("GET", "/namespaces/a/stats", json!({})).await;
+    assert_eq!((&stats["open"], &stats["page_size"]), (&json!(false), &json!(4096)));
+    let other = std::process::Command::new("sqlite3")
+        .arg(served.path("a"))
+        .arg("INSERT INTO t(v) VALUES (2)")
+        .output()
+        .unwrap();
+    assert!(
+        String::from_utf8_lossy(&other.stderr).contains("locked"),
+        "another process writes beside a transaction of this one: {other:?}"
+    );
+    open.execute_batch("COMMIT").unwrap();
+    served.server.shutdown().await;
+}
