@@ -196,7 +196,7 @@ impl Database {
     pub(crate) async fn close(self: Arc<Self>, sql: &dyn SqlEndpoint) {
         if !self.is_good() {
             // What is left beside the file that has taken its place would spoil that one.
-            if let Err(error) = self.retire(sql).await {
+            if let Err(error) = self.leave(sql).await {
                 tracing::error!(path = %self.handle.path.display(), %error, "a replaced database may lack its last commits");
             }
         }
@@ -210,7 +210,7 @@ impl Database {
     }
 
     /// Ends a database that is not good any more. `false` = nothing that could take its place is there, and the file has
-    /// not been deleted: it may be put back, and is kept until it is known.
+    /// not been deleted: it has all of its commits, may be put back, and is kept until it is known.
     pub(crate) async fn retire(self: &Arc<Self>, sql: &dyn SqlEndpoint) -> Result<bool, ServerError> {
         self.follower.end().await;
         sql.release(&self.handle).await;
@@ -231,7 +231,16 @@ impl Database {
                 Place::Same if follower.history().is_in_place() => {}
                 // The same file, but its history was taken away.
                 Place::Same => forget(&follower),
-                Place::Missing { deleted: false } => return Ok::<_, ServerError>(false),
+                Place::Missing { deleted: false } => {
+                    if !files.complete() {
+                        tracing::error!(
+                            path = %files.path().display(),
+                            "the file that was moved away lacks its last commits, because another program reads it: they are in the \
+                             WAL that is left at this path"
+                        );
+                    }
+                    return Ok::<_, ServerError>(false);
+                }
                 Place::Missing { deleted: true } | Place::Other => {
                     files.leave()?;
                     forget(&follower);
@@ -246,6 +255,19 @@ impl Database {
             self.unlock();
         }
         Ok(ended)
+    }
+
+    /// The same, and one whose file is somewhere else is not waited for any more.
+    pub(crate) async fn leave(self: &Arc<Self>, sql: &dyn SqlEndpoint) -> Result<(), ServerError> {
+        if self.retire(sql).await? {
+            return Ok(());
+        }
+        let follower = Arc::clone(&self.follower);
+        let left = tokio::task::spawn_blocking(move || follower.files().leave());
+        left.await.map_err(|_| ServerError::Stopping)??;
+        self.unwatch().await;
+        self.unlock();
+        Ok(())
     }
 
     /// Ends it, and removes its files. Fails while another program has it open, and then nothing of it is lost; it has ended all

@@ -8,6 +8,7 @@ mod making;
 use std::{
     collections::HashMap,
     fs::File,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -23,6 +24,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use crate::{
     database::{Database, OpenHistory, Opener},
     error::ServerError,
+    file_id::FileId,
     follow::{close_unused_descriptors, may_be_database},
     front::descriptors_allowed,
     history::SqliteHistory,
@@ -187,11 +189,45 @@ impl Databases {
     }
 
     async fn open(&self, slot: &Arc<Slot>, name: &str, path: &Path) -> Result<Arc<Database>, ServerError> {
+        self.check_name(name, path).await?;
         let (slot, opener) = (Arc::clone(slot), Arc::clone(&self.opener));
         let (name, path) = (Arc::from(name), path.to_owned());
         // A task of its own: a client that gives up does not undo what may take long.
         let opening = tokio::spawn(async move { slot.open(&opener, name, path).await });
         opening.await.map_err(|_| ServerError::Stopping)?
+    }
+
+    /// Fails if a file of the folder has another name there too: SQLite would give it a WAL for each. One that had another name, and is
+    /// open by that, is let go of.
+    async fn check_name(&self, name: &str, path: &Path) -> Result<(), ServerError> {
+        let (Root::Folder(folder), Ok(file)) = (&self.root, path.symlink_metadata()) else {
+            return Ok(());
+        };
+        let id = FileId::of(&file);
+        let is_it = |open: &Arc<Database>| *open.handle().name != *name && open.follower().files().id() == id;
+        if let Some(open) = self.opened().into_iter().find(is_it) {
+            let before = Arc::clone(&open.handle().name);
+            drop(open);
+            self.slot(&before)?.leave(&self.opener).await?;
+        }
+        if file.nlink() < 2 {
+            return Ok(());
+        }
+        let (folder, name, path) = (folder.clone(), format!("{name}.db"), path.to_owned());
+        let other = move || {
+            let mut entries = std::fs::read_dir(folder).ok()?.flatten();
+            entries.find_map(|entry| {
+                let is_it = entry.path().extension().is_some_and(|ending| ending == "db")
+                    && entry.file_name() != *name
+                    && entry.metadata().is_ok_and(|found| FileId::of(&found) == id);
+                is_it.then(|| entry.path())
+            })
+        };
+        let other = tokio::task::spawn_blocking(other).await;
+        match other.map_err(|_| ServerError::Stopping)? {
+            Some(other) => Err(ServerError::TwoNames { path, other }),
+            None => Ok(()),
+        }
     }
 
     /// Whether a name names a database.
@@ -359,6 +395,17 @@ impl Slot {
             // Whoever asks next tries again.
             Err(error) => tracing::error!(database = %old.handle().name, %error, "cannot be let go of"),
         }
+    }
+
+    /// Lets go of a database whose file has another name now.
+    async fn leave(&self, opener: &Opener) -> Result<(), ServerError> {
+        let _turn = self.turn.lock().await;
+        let old = self.database.lock().clone().filter(|old| !old.is_good());
+        if let Some(old) = old {
+            old.leave(&*opener.sql).await?;
+            self.database.lock().take();
+        }
+        Ok(())
     }
 
     /// Closes the database unless it is used.

@@ -146,6 +146,17 @@ pub enum ServerError {
         /// The database.
         path: PathBuf,
     },
+    /// A file has two names in the folder that is served.
+    #[error(
+        "{path} is the same file as {other}, and a database has one name only, since what is beside it belongs to the name: remove \
+         one of the two, or make it a copy"
+    )]
+    TwoNames {
+        /// The name that was asked for.
+        path: PathBuf,
+        /// The other one.
+        other: PathBuf,
+    },
     /// Another database cannot be open: the process may have too few descriptors for it.
     #[error(
         "{most} databases are in use, which is as many as there are file descriptors for: try again later, or let the \
@@ -348,6 +359,11 @@ impl ServerError {
             Self::OpenElsewhere { .. } => {
                 "the database is open in another program, or a statement on it does not end: close that program, or try \
                  again later"
+                    .to_owned()
+            }
+            Self::TwoNames { .. } => {
+                "the database's file has another name in the folder of the server too, and is served when it has one only; the server's \
+                 log says which names"
                     .to_owned()
             }
             Self::NoSuchPage { .. }

@@ -63,6 +63,7 @@ impl Failed {
             ServerError::Exists { .. } => (StatusCode::CONFLICT, "EXISTS"),
             ServerError::Leftover { .. } => (StatusCode::CONFLICT, "LEFTOVER"),
             ServerError::OneDatabase { .. } => (StatusCode::CONFLICT, "ONE_DATABASE"),
+            ServerError::TwoNames { .. } => (StatusCode::CONFLICT, "TWO_NAMES"),
             ServerError::OpenElsewhere { .. } => (StatusCode::CONFLICT, "OPEN_ELSEWHERE"),
             ServerError::InUse { .. } => (StatusCode::CONFLICT, "SERVED_ELSEWHERE"),
             ServerError::DiskFull { .. } => (StatusCode::INSUFFICIENT_STORAGE, "DISK_FULL"),

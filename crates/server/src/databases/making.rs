@@ -108,6 +108,7 @@ impl Databases {
         let Some(path) = self.file(name) else {
             return Ok(false);
         };
+        self.check_name(name, &path).await?;
         let (slot, opener) = (self.slot(name)?, Arc::clone(&self.opener));
         let (deleted, its_name) = (Arc::clone(&slot), Arc::from(name));
         // A task of its own: a client that gives up does not leave it half done.

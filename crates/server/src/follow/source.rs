@@ -49,8 +49,8 @@ pub struct SourceFiles {
     reads: Mutex<Reads>,
     ended: AtomicBool,
     syncs: AtomicU64,
-    /// Open for as long as the files are: SQLite keeps the WAL and the wal-index.
-    resident: Mutex<Connection>,
+    /// Open until the file is given up: SQLite keeps the WAL and the wal-index.
+    resident: Mutex<Option<Connection>>,
     path: Arc<PathBuf>,
     read_only: bool,
     /// See [`SourceFiles::is_immutable`].
@@ -186,7 +186,7 @@ impl SourceFiles {
             reads: Mutex::default(),
             ended: AtomicBool::new(false),
             syncs: AtomicU64::new(0),
-            resident: Mutex::new(resident),
+            resident: Mutex::new(Some(resident)),
             path: Arc::new(path.to_owned()),
             read_only,
             immutable,
@@ -274,6 +274,11 @@ impl SourceFiles {
             })
     }
 
+    /// What tells it from others, whatever its name.
+    pub(crate) fn id(&self) -> FileId {
+        self.id
+    }
+
     /// Fails if the path leads to another file now. SQLite opens by path: new connections would write into that file through
     /// the WAL of this one.
     pub fn check_in_place(&self) -> Result<(), ServerError> {
@@ -323,6 +328,32 @@ impl SourceFiles {
         }
     }
 
+    /// Takes all commits into the file, when reading has ended and other connections of this process are closed: it may be somewhere else
+    /// by now, and be opened there without its WAL. Says whether that was all.
+    pub fn complete(&self) -> bool {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.checkpoint() {
+                Ok(true) => break,
+                _ if self.is_deleted() => return true,
+                // Another process reads what was there before.
+                _ if tries < LAST_TRIES => std::thread::sleep(BETWEEN_LAST_TRIES),
+                _ => return false,
+            }
+        }
+        if let Some(resident) = &*self.resident.lock() {
+            // Another file that comes to this path would be read through what is left there. Where others read it, it stays.
+            let emptied = resident
+                .busy_timeout(Duration::ZERO)
+                .and_then(|()| resident.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
+            if let Err(error) = emptied {
+                tracing::debug!(path = %self.path.display(), %error, "the WAL is not emptied");
+            }
+        }
+        true
+    }
+
     /// Gives up the file, when the path leads elsewhere, reading has ended and other connections of this process are closed. It may live on
     /// under another name, and gets all its commits; nothing of it stays beside what is in its place, where SQLite would take
     /// its WAL for the other's.
@@ -330,21 +361,13 @@ impl SourceFiles {
         let Some((wal, shm)) = &self.wal else {
             return Ok(());
         };
-        // SQLite would remove the files of these names, whose they may be then.
-        let keep = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
-        let kept = self.resident.lock().set_db_config(keep, true);
-        kept.map_err(|e| self.sqlite(e))?;
-        let mut tries = 0;
-        let complete = loop {
-            tries += 1;
-            match self.checkpoint() {
-                Ok(true) => break true,
-                _ if self.is_deleted() => break true,
-                // Another process reads what was there before.
-                _ if tries < LAST_TRIES => std::thread::sleep(BETWEEN_LAST_TRIES),
-                _ => break false,
-            }
-        };
+        let complete = self.resident.lock().is_some() && self.complete();
+        if let Some(resident) = self.resident.lock().take() {
+            // SQLite would remove the files of these names, whose they may be then.
+            let keep = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+            let kept = resident.set_db_config(keep, true);
+            kept.map_err(|e| self.sqlite(e))?;
+        }
         for (ours, suffix) in [(wal, "-wal"), (shm, "-shm")] {
             let path = side_file_path(&self.path, suffix);
             let ours = ours.file().metadata().map(|meta| FileId::of(&meta));
@@ -368,6 +391,7 @@ impl SourceFiles {
             return Ok(());
         }
         let resident = self.resident.lock();
+        let resident = resident.as_ref().ok_or_else(|| self.replaced())?;
         let mode = resident.query_row("PRAGMA journal_mode=DELETE", [], |row| row.get::<_, String>(0));
         let open_elsewhere = || ServerError::OpenElsewhere {
             path: self.path.as_ref().clone(),
@@ -431,10 +455,9 @@ impl SourceFiles {
     /// if not, the main file without the WAL is of no state.
     pub fn checkpoint(&self) -> Result<bool, ServerError> {
         let frames = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
-        let done = self
-            .resident
-            .lock()
-            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], frames);
+        let resident = self.resident.lock();
+        let resident = resident.as_ref().ok_or_else(|| self.replaced())?;
+        let done = resident.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], frames);
         let (in_wal, in_main) = done.map_err(|e| self.sqlite(e))?;
         Ok(in_wal == in_main)
     }

@@ -189,7 +189,10 @@ async fn a_look_at_a_database_takes_no_locks_away() {
     open.execute_batch("BEGIN IMMEDIATE; INSERT INTO t(v) VALUES (1)")
         .unwrap();
     let stats = served.ok("GET", "/namespaces/a/stats", json!({})).await;
-    assert_eq!((&stats["open"], &stats["page_size"]), (&json!(false), &json!(4096)));
+    assert_eq!(
+        (&stats["open"], &stats["page_size"]),
+        (&json!(false), &json!(4096))
+    );
     let other = std::process::Command::new("sqlite3")
         .arg(served.path("a"))
         .arg("INSERT INTO t(v) VALUES (2)")

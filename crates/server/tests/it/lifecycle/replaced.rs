@@ -255,6 +255,114 @@ async fn v10_a_file_that_is_moved_away_has_all_commits_and_put_back_continues() 
     server.shutdown().await;
 }
 
+/// What was answered is in the file, wherever it is. Was red: it was in a WAL that stayed behind, also when the server had stopped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v10_a_file_that_is_moved_away_for_good_has_all_commits() {
+    for asked in [true, false] {
+        let db = TestDb::new();
+        let server = db.serve().await;
+        let client = Client::new(&server.url());
+        client.latest().await;
+        shell(
+            &db.path,
+            "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 100) INSERT INTO t SELECT i, 'x' FROM n",
+        );
+        let away = beside(&db.path, ".away");
+        std::fs::rename(&db.path, &away).unwrap();
+        let count = || shell(&away, "SELECT count(*) FROM t");
+        if asked {
+            assert_eq!(client.ask(PagesRequest::default()).await.unwrap_err().status, 503);
+            assert_eq!(count(), "100");
+            let wal = std::fs::metadata(beside(&db.path, "-wal")).unwrap();
+            assert_eq!(
+                wal.len(),
+                0,
+                "another file that comes to this path is not read through it"
+            );
+        }
+        server.shutdown().await;
+        assert_eq!(count(), "100", "asked: {asked}");
+        for suffix in ["-wal", "-shm", "-lock"] {
+            assert!(!beside(&db.path, suffix).exists(), "{suffix}");
+        }
+    }
+}
+
+/// A folder with databases that have a table `t`, and a server of it.
+async fn folder_of(names: &[&str]) -> (tempfile::TempDir, ServerHandle) {
+    let folder = tempfile::tempdir().unwrap();
+    for name in names {
+        shell(
+            &folder.path().join(name),
+            "CREATE TABLE t(id INTEGER PRIMARY KEY, v)",
+        );
+    }
+    let server = Server::builder(folder.path())
+        .listen("127.0.0.1:0")
+        .await
+        .unwrap();
+    (folder, server)
+}
+
+async fn run(server: &ServerHandle, name: &str, statement: &str) -> Value {
+    let url = format!("{}/{name}", server.url());
+    sql_at(&url, &Value::Null, &[statement]).await.1
+}
+
+/// Was red: the file was opened by its new name while it still was by its old one. Its commits were in the WAL of the old name, and
+/// nobody could use it until the server was started again, without these.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v10_a_database_that_gets_another_name_is_the_same_at_once() {
+    for to in ["c", "b"] {
+        let (folder, server) = folder_of(&["a.db", "b.db"]).await;
+        let path = |name: &str| folder.path().join(format!("{name}.db"));
+        run(&server, "b", "INSERT INTO t(v) VALUES ('of b')").await;
+        for n in 0..20 {
+            run(&server, "a", &format!("INSERT INTO t(v) VALUES ({n})")).await;
+        }
+        std::fs::rename(path("a"), path(to)).unwrap();
+        let counted = run(&server, to, "SELECT count(*) FROM t WHERE v < 20").await;
+        assert_eq!(
+            counted["results"][0]["response"]["result"]["rows"][0][0]["value"], "20",
+            "{counted}"
+        );
+        run(&server, to, "INSERT INTO t(v) VALUES ('last')").await;
+        server.shutdown().await;
+        assert_eq!(
+            shell(&path(to), "SELECT count(*) FROM t; PRAGMA integrity_check"),
+            "21\nok"
+        );
+        for left in ["a.db-wal", "a.db-shm", "a.db-lock", "c.db-wal"] {
+            assert!(!folder.path().join(left).exists(), "{left}");
+        }
+    }
+}
+
+/// Was red: each name would have had a WAL of its own for one file.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v10_a_file_with_two_names_in_a_folder_is_not_served() {
+    let (folder, server) = folder_of(&["a.db"]).await;
+    std::fs::hard_link(folder.path().join("a.db"), folder.path().join("b.db")).unwrap();
+    for name in ["a", "b"] {
+        let refused = run(&server, name, "INSERT INTO t(v) VALUES (1)").await;
+        assert!(
+            refused["message"].as_str().unwrap().contains("another name"),
+            "{refused}"
+        );
+        for suffix in ["-wal", "-shm", "-history", "-lock"] {
+            assert!(
+                !folder.path().join(format!("{name}.db{suffix}")).exists(),
+                "{name} {suffix}"
+            );
+        }
+    }
+    // One that is elsewhere, as of a backup made of links, does no harm.
+    std::fs::rename(folder.path().join("b.db"), folder.path().join("b.bak")).unwrap();
+    let done = run(&server, "a", "INSERT INTO t(v) VALUES (1)").await;
+    assert_eq!(done["results"][0]["type"], "ok", "{done}");
+    server.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn v10_a_history_that_is_deleted_while_it_is_in_use_begins_again() {
     let db = TestDb::new();
@@ -301,11 +409,15 @@ async fn v10_a_long_poll_is_told_when_the_database_is_replaced() {
 }
 
 async fn sql(server: &ServerHandle, baton: &Value, statements: &[&str]) -> (u16, Value) {
+    sql_at(&server.url(), baton, statements).await
+}
+
+async fn sql_at(url: &str, baton: &Value, statements: &[&str]) -> (u16, Value) {
     let requests: Vec<_> = statements
         .iter()
         .map(|sql| json!({"type": "execute", "stmt": {"sql": sql}}))
         .collect();
-    let client = Client::new(&server.url());
+    let client = Client::new(url);
     let request = client.http.post(format!("{}/v2/pipeline", client.url));
     let body = json!({"baton": baton, "requests": requests}).to_string();
     let answer = request
