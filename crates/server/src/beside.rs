@@ -82,6 +82,14 @@ pub(crate) fn remove_all(path: &Path) -> Result<(), ServerError> {
     sync_folder_of(path).map_err(|e| io(path, e))
 }
 
+/// The same, and first its file: where the disk has no room for it to have all of its commits, and nobody else has it open. What this
+/// leaves when it is cut off is no database.
+pub(crate) fn remove_file_first(path: &Path) -> Result<(), ServerError> {
+    remove(path)?;
+    sync_folder_of(path).map_err(|e| io(path, e))?;
+    remove_all(path)
+}
+
 /// Whether there was one.
 fn remove(path: &Path) -> Result<bool, ServerError> {
     match std::fs::remove_file(path) {

@@ -19,7 +19,7 @@ use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
 
 use crate::{
     access::{CommitListener, DatabaseHandle, SqlEndpoint},
-    beside::remove_all,
+    beside::{remove_all, remove_file_first},
     clock::Clock,
     error::{HistoryError, ServerError},
     follow::{Follower, Place, SourceFiles, close_unused_descriptors},
@@ -279,11 +279,21 @@ impl Database {
         let this = Arc::clone(self);
         let deleted = tokio::task::spawn_blocking(move || {
             let files = this.follower.files();
-            files.fold()?;
-            // What is killed from here on is the database without revisions, until it has no name.
-            this.follower.history().remove()?;
             let path = files.path();
-            remove_all(path)?;
+            match files.fold() {
+                Ok(()) => {
+                    // What is killed from here on is the database without revisions, until it has no name.
+                    this.follower.history().remove()?;
+                    remove_all(path)?;
+                }
+                // Nobody else has it open: that was found out before anything was written.
+                Err(error) if error.is_full() => {
+                    tracing::debug!(path = %path.display(), %error, "deleted without its last commits in its file");
+                    this.follower.history().remove()?;
+                    remove_file_first(path)?;
+                }
+                Err(error) => return Err(error),
+            }
             tracing::info!(path = %path.display(), "deleted");
             this.unlock();
             close_unused_descriptors();

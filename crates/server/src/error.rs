@@ -333,6 +333,23 @@ impl ServerError {
         }
     }
 
+    /// Whether a disk has no room for what was to be written.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            Self::Open { source, .. }
+            | Self::Sqlite { source, .. }
+            | Self::History(HistoryError::Sqlite(source)) => {
+                source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+            }
+            Self::Io { source, .. } => {
+                use io::ErrorKind::{QuotaExceeded, StorageFull};
+                matches!(source.kind(), StorageFull | QuotaExceeded)
+            }
+            Self::DiskFull { .. } => true,
+            _ => false,
+        }
+    }
+
     /// The text for an answer: without paths, and without what SQLite or the system say, which may have some.
     pub fn for_clients(&self) -> String {
         match self {
@@ -373,6 +390,7 @@ impl ServerError {
             | Self::OneDatabase { .. }
             | Self::DiskFull { .. }
             | Self::Stopping => self.to_string(),
+            error if error.is_full() => "the disk is full: make room on it".to_owned(),
             Self::History(error) => error.for_clients(),
             _ => SEE_LOG.to_owned(),
         }

@@ -14,6 +14,9 @@ use partial_sync_vfs::side_file_path;
 
 use crate::{error::ServerError, file_id::FileId};
 
+/// Digits of the number of a process, and more.
+const LONGEST_ID: u64 = 32;
+
 /// Held until dropped, or until the process ends in whatever way.
 #[derive(Debug)]
 pub(crate) struct DatabaseLock {
@@ -31,7 +34,7 @@ impl DatabaseLock {
             source,
         };
         loop {
-            let mut file = File::options()
+            let file = File::options()
                 .read(true)
                 .write(true)
                 .create(true)
@@ -43,7 +46,7 @@ impl DatabaseLock {
                 Err(TryLockError::WouldBlock) => {
                     let mut text = String::new();
                     // Whose it is cannot be read: it is taken all the same.
-                    let _ = file.read_to_string(&mut text);
+                    let _ = file.take(LONGEST_ID).read_to_string(&mut text);
                     return Err(ServerError::InUse {
                         path: database.to_owned(),
                         process: text.trim().parse().ok(),
@@ -57,7 +60,10 @@ impl DatabaseLock {
             };
             // The one who had it may have removed the file between the two calls: then this lock is on no file.
             if this.is_in_place() {
-                this.sign().map_err(|e| failed("written", e))?;
+                if let Err(error) = this.sign() {
+                    // It is held all the same; the disk may be full.
+                    tracing::debug!(path = %this.path.display(), %error, "the lock does not say whose it is");
+                }
                 return Ok(this);
             }
         }

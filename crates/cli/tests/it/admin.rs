@@ -1,11 +1,11 @@
 //! `admin` against a server of a folder, and what is left when the server is killed at any instant of it.
 
-use std::{path::Path, process::Command};
+use std::{path::Path, process::Command, time::Duration};
 
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::support::{Said, Serving, program};
+use crate::support::{Said, Serving, program, signal, sql};
 
 const TOKEN: &str = "boss-of-it-all";
 
@@ -261,6 +261,73 @@ fn a_server_that_is_killed_while_it_deletes_leaves_the_database_or_nothing() {
             assert!(left.iter().all(|name| name == "a.db-lock"), "{left:?}");
         }
     });
+}
+
+/// A process whose writes to files fail, until this is dropped.
+struct FullDisk(std::process::Child);
+
+impl FullDisk {
+    /// Of these calls, and of one file if it is given. `None` = there is no strace here.
+    fn of(process: u32, calls: &str, file: Option<&Path>) -> Option<Self> {
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-o", "/dev/null", "-p", &process.to_string()]);
+        command.args([
+            "-e",
+            &format!("trace={calls}"),
+            "-e",
+            &format!("inject={calls}:error=ENOSPC"),
+        ]);
+        if let Some(file) = file {
+            command.arg("-P").arg(file);
+        }
+        let this = Self(command.spawn().ok()?);
+        let is_traced = |task: std::fs::DirEntry| {
+            let status = std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
+            !status.contains("TracerPid:\t0\n")
+        };
+        let tasks = || std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+        while !tasks().flatten().all(is_traced) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Some(this)
+    }
+}
+
+impl Drop for FullDisk {
+    fn drop(&mut self) {
+        // So that it lets go of the process.
+        signal("-TERM", self.0.id());
+        let _ = self.0.wait();
+    }
+}
+
+/// Was red: its last commits had to be taken into its file first, and the header of that be changed, for which there was no room.
+#[test]
+fn a_database_is_deleted_to_make_room_on_a_full_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    make(&folder.path().join("a.db"), 300);
+    let server = Administered::new(folder.path());
+    let process = server.serving.child.id();
+    let url = format!("{}/a", server.serving.url);
+    let lock = folder.path().join("a.db-lock");
+    // A lock that does not say whose it is, for which there was no room, is a lock. Was red: nothing could be opened.
+    let Some(full) = FullDisk::of(process, "write,ftruncate", Some(&lock)) else {
+        return eprintln!("there is no strace here");
+    };
+    let (status, answer) = sql(&url, "", "CREATE TABLE large AS SELECT randomblob(100000)");
+    assert_eq!(status, 200, "{answer}");
+    drop(full);
+    assert_eq!(std::fs::read_to_string(lock).unwrap(), "");
+    let full = FullDisk::of(process, "pwrite64", None).unwrap();
+    for made in [&["create", "b"][..], &["fork", "a", "b"]] {
+        let refused = server.admin(made);
+        assert_eq!(refused.code, 1);
+        assert!(refused.err.contains("make room"), "{}", refused.err);
+    }
+    server.ok(&["delete", "a", "--yes"]);
+    drop(full);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    server.ok(&["create", "a"]);
 }
 
 #[test]

@@ -66,7 +66,6 @@ impl Failed {
             ServerError::TwoNames { .. } => (StatusCode::CONFLICT, "TWO_NAMES"),
             ServerError::OpenElsewhere { .. } => (StatusCode::CONFLICT, "OPEN_ELSEWHERE"),
             ServerError::InUse { .. } => (StatusCode::CONFLICT, "SERVED_ELSEWHERE"),
-            ServerError::DiskFull { .. } => (StatusCode::INSUFFICIENT_STORAGE, "DISK_FULL"),
             ServerError::Missing { .. } => (StatusCode::SERVICE_UNAVAILABLE, "DATABASE_MISSING"),
             ServerError::Replaced { .. } => (StatusCode::SERVICE_UNAVAILABLE, "DATABASE_REPLACED"),
             ServerError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "BUSY"),
@@ -74,6 +73,7 @@ impl Failed {
                 (StatusCode::GONE, REVISION_EXPIRED)
             }
             ServerError::History(HistoryError::Unknown(_)) => (StatusCode::BAD_REQUEST, REVISION_UNKNOWN),
+            failed if failed.is_full() => (StatusCode::INSUFFICIENT_STORAGE, "DISK_FULL"),
             ServerError::History(history) if history.is_unwritable() => {
                 (StatusCode::SERVICE_UNAVAILABLE, "HISTORY_UNWRITABLE")
             }

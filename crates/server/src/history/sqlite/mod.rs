@@ -191,7 +191,7 @@ impl History for SqliteHistory {
     }
 
     fn remove(&self) -> Result<(), HistoryError> {
-        self.forget()?;
+        self.recent.clear();
         self.store.remove()
     }
 

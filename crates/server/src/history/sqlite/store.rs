@@ -172,16 +172,17 @@ impl Store {
         Ok(())
     }
 
-    /// Removes the file.
+    /// Removes the file. Nothing is written for it: the disk may be full.
     pub(super) fn remove(&self) -> Result<(), HistoryError> {
-        // In a storage, the file is its own business.
-        if let (Some(path), None) = (&self.path, &self.files) {
-            // The file first: what is left beside it without it is nothing to SQLite.
-            for suffix in ["", "-wal", "-shm", "-journal"] {
-                match std::fs::remove_file(side_file_path(path, suffix)) {
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
-                    _ => {}
-                }
+        let (Some(path), None) = (&self.path, &self.files) else {
+            // In a storage, the file is its own business.
+            return self.forget();
+        };
+        // The file first: what is left beside it without it is nothing to SQLite.
+        for suffix in ["", "-wal", "-shm", "-journal"] {
+            match std::fs::remove_file(side_file_path(path, suffix)) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+                _ => {}
             }
         }
         Ok(())
