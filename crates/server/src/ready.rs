@@ -7,9 +7,12 @@ use serde::Serialize;
 use crate::{
     database::Database,
     databases::Databases,
+    error::ServerError,
     follow::{FollowerState, Place},
     system::disk_free,
 };
+
+const FILE_MISSING: (&str, &str) = ("FILE_MISSING", "its file was moved or removed");
 
 /// What keeps a database from being served in full.
 #[derive(Debug, Serialize)]
@@ -43,9 +46,16 @@ pub(crate) fn comparing(databases: &Databases) -> Vec<Comparing> {
     comparing.collect()
 }
 
-/// The problems of all databases that are open. `reserve` = bytes that a disk must have left.
+/// The problems of all databases that are open, and of the one of a server of one. `reserve` = bytes that a disk must have left.
 pub(crate) async fn problems(databases: &Databases, reserve: u64) -> Vec<Problem> {
-    let open = databases.opened();
+    let mut open = databases.opened();
+    if databases.is_single() && open.is_empty() {
+        // It is open as long as it can be.
+        match databases.get("").await {
+            Ok(database) => open.extend(database),
+            Err(error) => return vec![unopened(&error)],
+        }
+    }
     let look = move || {
         open.iter()
             .flat_map(|database| problems_of(database, reserve))
@@ -61,6 +71,19 @@ pub(crate) async fn problems(databases: &Databases, reserve: u64) -> Vec<Problem
     })
 }
 
+fn unopened(error: &ServerError) -> Problem {
+    let (code, message) = match error {
+        ServerError::Missing { .. } => FILE_MISSING,
+        _ => ("NOT_OPENED", "it cannot be opened; the server's log says why"),
+    };
+    tracing::error!(%error, "the database cannot be opened");
+    Problem {
+        database: None,
+        code,
+        message,
+    }
+}
+
 fn problems_of(database: &Database, reserve: u64) -> Vec<Problem> {
     let files = database.follower().files();
     let folder = files.path().parent().unwrap_or(Path::new("."));
@@ -73,7 +96,7 @@ fn problems_of(database: &Database, reserve: u64) -> Vec<Problem> {
     let full = disk_free(folder).filter(|free| *free < reserve);
     [
         failing,
-        missing.then_some(("FILE_MISSING", "its file was moved or removed")),
+        missing.then_some(FILE_MISSING),
         files.is_immutable().then_some((
             "NO_SQL",
             "it is in WAL mode and nothing can be written beside it: its pages are served, and SQL is refused",

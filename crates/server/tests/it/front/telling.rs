@@ -78,6 +78,33 @@ async fn v16_readiness_tells_what_is_wrong_and_health_that_it_is_alive() {
     server.shutdown().await;
 }
 
+/// Was red: it was ready as soon as the file that was not there was let go of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v16_a_server_whose_one_file_cannot_be_used_is_not_ready() {
+    let db = TestDb::new();
+    let server = db.serve().await;
+    let client = Client::new(&server.url());
+    let refused = async || client.ask(PagesRequest::default()).await.unwrap_err().status;
+    let code = async || {
+        let (status, told) = ready(&server, None).await;
+        assert_eq!(status, 503, "{told}");
+        told["problems"][0]["code"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(ready(&server, None).await.0, 200);
+    std::fs::remove_file(&db.path).unwrap();
+    assert_eq!(refused().await, 503);
+    assert_eq!(code().await, "FILE_MISSING");
+    std::fs::write(&db.path, [b'x'; 8192]).unwrap();
+    assert_eq!(refused().await, 500);
+    assert_eq!(code().await, "NOT_OPENED");
+    std::fs::remove_file(&db.path).unwrap();
+    assert_eq!(code().await, "FILE_MISSING");
+    drop(db.open());
+    assert_eq!(ready(&server, None).await, (200, json!({"status": "ready"})));
+    client.latest().await;
+    server.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn v16_metrics_tell_times_and_what_is_left() {
     let db = TestDb::new();
