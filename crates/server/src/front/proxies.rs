@@ -9,7 +9,7 @@ use axum::{
     body::Body,
     http::{HeaderMap, HeaderName, Request},
 };
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::activity::Peer;
 use crate::error::ServerError;
@@ -28,7 +28,8 @@ impl Proxies {
         let networks = trusted.iter().map(|text| {
             let bad = || ServerError::BadProxy(text.clone());
             let address = text.parse().map(|address: IpAddr| address.into());
-            address.or_else(|_| text.parse::<IpNet>()).map_err(|_| bad())
+            let network = address.or_else(|_| text.parse::<IpNet>());
+            network.map(canonical).map_err(|_| bad())
         });
         networks.collect::<Result<_, _>>().map(Self)
     }
@@ -67,6 +68,18 @@ impl Proxies {
     }
 }
 
+/// One of IPv4 as such, however it is written: addresses are compared so.
+fn canonical(network: IpNet) -> IpNet {
+    let length = network.prefix_len().checked_sub(96);
+    match (network.addr(), length) {
+        (IpAddr::V6(address), Some(length)) => address
+            .to_ipv4_mapped()
+            .and_then(|address| Ipv4Net::new(address, length).ok())
+            .map_or(network, IpNet::V4),
+        _ => network,
+    }
+}
+
 /// With or without a port.
 fn address(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?.trim();
@@ -96,6 +109,11 @@ mod tests {
             ("192.0.2.128/25", "192.0.2.129", "192.0.2.127"),
             ("0.0.0.0/0", "203.0.113.9", "2001:db8::1"),
             ("10.0.0.0/8", "::ffff:10.0.0.1", "::ffff:11.0.0.1"),
+            // Was red: nobody was trusted.
+            ("::ffff:10.1.2.3", "10.1.2.3", "10.1.2.4"),
+            ("::ffff:10.1.2.3", "::ffff:10.1.2.3", "::ffff:10.1.2.4"),
+            ("::ffff:10.0.0.0/104", "10.255.0.1", "11.0.0.0"),
+            ("::ffff:0:0/96", "203.0.113.9", "2001:db8::1"),
             ("::1", "::1", "::2"),
             ("fd00::/8", "fdff::1", "fe00::1"),
             ("2001:db8::/33", "2001:db8:7fff::", "2001:db8:8000::"),
