@@ -4,16 +4,20 @@ use std::{
     io::Write,
     net::{SocketAddr, ToSocketAddrs},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
 use partial_sync_server::{
-    Admin, Retention, Server, ServerBuilder, ServerError,
+    Admin, Retention, Server, ServerBuilder, ServerError, ServerHandle,
     access::{Access, Authenticator},
     auth::{AnyOf, Jwt, StaticToken},
     hrana::{Hrana, HranaOptions},
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+};
 
 use crate::{
     arguments::{Configured, Serve},
@@ -62,20 +66,16 @@ pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
         }
         out.flush()?;
         let mut tidy = tokio::time::interval(TIDY_EVERY);
+        let mut reloading = Reloading::default();
         loop {
             tokio::select! {
                 // It may take some milliseconds.
                 _ = tidy.tick() => drop(tokio::task::spawn_blocking(partial_sync_server::give_back_free_blocks)),
                 asked = signals.next() => match asked {
                     Asked::Stop => break,
-                    // A file may be slow. The server tells the log what became of it.
-                    Asked::Reload => {
-                        drop(tokio::spawn(server.reload()));
-                        if let Some(config) = config.clone() {
-                            drop(tokio::task::spawn_blocking(move || tell_of_changes(&config)));
-                        }
-                    }
+                    Asked::Reload => reloading.begin(&server, config.as_ref()),
                 },
+                () = reloading.ended() => reloading.begin_again(&server, config.as_ref()),
                 () = server.wait() => return Ok(()),
             }
         }
@@ -89,6 +89,47 @@ pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
     // Threads that SQLite does not let go of end with the program.
     runtime.shutdown_background();
     served
+}
+
+/// Files being read again: at most once at a time, however often that is asked for, since a file may never be read to its end.
+#[derive(Default)]
+struct Reloading {
+    under_way: Option<JoinHandle<()>>,
+    /// It was asked for once more.
+    again: bool,
+}
+
+impl Reloading {
+    fn begin(&mut self, server: &ServerHandle, config: Option<&Arc<File>>) {
+        if self.under_way.is_some() {
+            self.again = true;
+            return;
+        }
+        let (reload, config) = (server.reload(), config.map(Arc::clone));
+        self.under_way = Some(tokio::spawn(async move {
+            // The server tells the log what became of it.
+            let _ = reload.await;
+            if let Some(config) = config {
+                // A panic there is reported by its thread.
+                let _ = tokio::task::spawn_blocking(move || tell_of_changes(&config)).await;
+            }
+        }));
+    }
+
+    /// Waits until nothing is under way that was.
+    async fn ended(&mut self) {
+        match &mut self.under_way {
+            Some(under_way) => drop(under_way.await),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn begin_again(&mut self, server: &ServerHandle, config: Option<&Arc<File>>) {
+        self.under_way = None;
+        if std::mem::take(&mut self.again) {
+            self.begin(server, config);
+        }
+    }
 }
 
 /// What the configuration file says is read at the start, and not again.

@@ -140,10 +140,7 @@ impl App {
     }
 
     async fn answer_status(&self, request: &Parts) -> Response {
-        let known = self.reload.credentials.check(authorization(&request.headers), "");
-        if let (Ok(caller), Some(line)) = (&known, Known::of(request)) {
-            line.comes_from(caller.id);
-        }
+        let known = self.caller_for(request, "");
         match request.uri.path() {
             path if asks_version(path) => StatusCode::OK.into_response(),
             "/health" => {
@@ -294,9 +291,13 @@ impl App {
     }
 
     fn caller(&self, request: &Parts, database: &str) -> Result<Caller, Denied> {
+        self.caller_for(request, self.databases.known_as(database))
+    }
+
+    /// The same for what tokens call a database; nothing = for all of them.
+    fn caller_for(&self, request: &Parts, database: &str) -> Result<Caller, Denied> {
         let credentials = &self.reload.credentials;
-        let mut caller =
-            credentials.check(authorization(&request.headers), self.databases.known_as(database))?;
+        let mut caller = credentials.check(authorization(&request.headers), database)?;
         if let Some(peer) = request.extensions.get::<Peer>() {
             peer.activity.let_in();
             if caller.id == CallerId::ANYONE {

@@ -447,6 +447,27 @@ fn a_stranger_cannot_fill_the_log() {
     assert!(told.last().unwrap().contains("caller="), "{told:?}");
 }
 
+/// Was red: those for the state of the server were told as a stranger's, 20 in a second.
+#[test]
+fn a_server_that_lets_everybody_in_tells_of_every_request() {
+    let place = Place::new();
+    let (served, log) = Log::of(&mut serve(&place, &["--log-requests"]));
+    for path in ["/health", "/metrics", "/v2"] {
+        let one = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let last = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        send(&served, (one.repeat(50) + last).as_bytes());
+    }
+    let lines = stopped(served, log);
+    for path in ["/health", "/metrics", "/v2"] {
+        let of_path = format!("path=\"{path}\"");
+        assert_eq!(
+            lines.iter().filter(|line| line.contains(&of_path)).count(),
+            50,
+            "{path}"
+        );
+    }
+}
+
 #[test]
 fn what_keeps_the_server_from_starting_is_json_too() {
     let place = Place::new();
@@ -481,6 +502,37 @@ fn files_that_were_read_again_are_counted() {
     for result in ["ok", "failed"] {
         let line = format!("partial_sync_reloads_total{{what=\"tokens\",result=\"{result}\"}} 1\n");
         assert!(text.contains(&line), "{text}");
+    }
+}
+
+/// Was red: each time took another thread for good, and with the last of them everybody waited.
+#[test]
+fn a_file_that_does_not_end_is_read_once_however_often_it_is_to_be_read_again() {
+    let place = Place::new();
+    let tokens = place.path("tokens");
+    std::fs::write(&tokens, "sesame\n").unwrap();
+    let (served, mut log) = Log::of(&mut serve(&place, &["--auth-token-file", &tokens]));
+    std::fs::remove_file(&tokens).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&tokens).status();
+    assert!(made.unwrap().success());
+    let threads = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", served.child.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("Threads:"))?;
+        line.trim().parse::<usize>().ok()
+    };
+    let before = threads();
+    for _ in 0..100 {
+        signal("-HUP", served.child.id());
+        let (status, _) = sql(&format!("{}/remote", served.url), "sesame", "select 1");
+        assert_eq!(status, 200);
+    }
+    // Where the system tells.
+    if let (Some(before), Some(now)) = (before, threads()) {
+        assert!(now < before + 30, "{before} threads, then {now}");
+    }
+    for _ in 0..2 {
+        std::fs::write(&tokens, "sesame\nsecond\n").unwrap();
+        log.wait_for("read again: 2 tokens");
     }
 }
 
