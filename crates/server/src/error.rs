@@ -209,6 +209,18 @@ pub enum ServerError {
         /// The server's process, if it can be told.
         process: Option<u32>,
     },
+    /// A server waits for a file that was moved away.
+    #[error(
+        "nothing was restored, because {path} was moved away while it was being served{}, by a server that waits for it to be put back: put \
+         it back or stop that server, and restore then",
+        process.map(|id| format!(" by process {id}")).unwrap_or_default()
+    )]
+    MovedAway {
+        /// The database.
+        path: PathBuf,
+        /// The server's process, if it can be told.
+        process: Option<u32>,
+    },
     /// A restore cannot be completed now, and not be taken back either.
     #[error(
         "the restore of {path} has begun and is completed by the server that serves it, the next one that opens it, or the next \

@@ -204,11 +204,27 @@ fn hand_over(
     process: Option<u32>,
     patience: Duration,
 ) -> Result<Ends, ServerError> {
-    let old = path.metadata().map_err(|e| io("read", path, e))?;
+    let until = Instant::now() + patience;
+    let old = loop {
+        match path.metadata() {
+            Ok(old) => break old,
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(io("read", path, e)),
+        }
+        // A server that finds its file deleted lets go of it.
+        match DatabaseLock::take(path) {
+            Ok(_lock) => return put(path, new),
+            Err(ServerError::InUse { .. }) if Instant::now() < until => std::thread::sleep(LOOK_EVERY),
+            Err(ServerError::InUse { process, .. }) => {
+                let path = path.to_owned();
+                return Err(ServerError::MovedAway { path, process });
+            }
+            Err(error) => return Err(error),
+        }
+    };
     let (staged, claimed) = (waiting(path, &old, STAGED), waiting(path, &old, CLAIMED));
     let ours = FileId::at(new.path()).map_err(|e| io("read", path, e))?;
     let mut new = Some(new);
-    let until = Instant::now() + patience;
     loop {
         if let Some(file) = new.take() {
             // Another restore may wait there.

@@ -397,6 +397,44 @@ fn a_restore_that_fails_does_not_take_effect_later() {
     );
 }
 
+/// Was red: the file could not be read, it said.
+#[test]
+fn a_restore_of_a_served_file_that_is_not_there_says_what_keeps_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let [database, backup, away] = ["a.db", "backup", "away"].map(|name| folder.path().join(name));
+    make(&database, 10);
+    ok(&["backup", text(&database), text(&backup)]);
+    let server = Serving::file(&database);
+    let restore = |more: &[&str]| {
+        let arguments = ["restore", text(&backup), text(&database), "--yes"];
+        run(&[&arguments, more].concat())
+    };
+    std::fs::rename(&database, &away).unwrap();
+    let said = restore(&["--timeout", "300ms"]);
+    assert!(
+        said.code == 1 && said.err.contains("was moved away"),
+        "{}",
+        said.err
+    );
+    assert!(!database.exists());
+    nothing_waits(folder.path());
+    std::fs::rename(&away, &database).unwrap();
+    assert!(
+        sql(&server.url, "", "DELETE FROM t")
+            .1
+            .contains("\"type\":\"ok\"")
+    );
+    // Deleted, it is let go of.
+    std::fs::remove_file(&database).unwrap();
+    let said = restore(&[]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(
+        sql(&server.url, "", "SELECT count(*) FROM t")
+            .1
+            .contains("\"value\":\"10\"")
+    );
+}
+
 /// Was red: changes that had not been pushed were gone.
 #[test]
 fn a_replica_is_not_replaced() {
