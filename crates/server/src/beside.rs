@@ -83,7 +83,7 @@ pub(crate) fn remove_all(path: &Path) -> Result<(), ServerError> {
 }
 
 /// The same, and first its file: where the disk has no room for it to have all of its commits, and nobody else has it open. What this
-/// leaves when it is cut off is no database.
+/// leaves when it is cut off is not a database.
 pub(crate) fn remove_file_first(path: &Path) -> Result<(), ServerError> {
     remove(path)?;
     sync_folder_of(path).map_err(|e| io(path, e))?;
