@@ -41,7 +41,10 @@ pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
     }
     partial_sync_server::limit_sqlite_memory(arguments.sqlite_memory);
     partial_sync_server::give_back_large_blocks();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_keep_alive(partial_sync_server::BLOCKING_THREADS_WAIT)
+        .enable_all()
+        .build()?;
     let served = runtime.block_on(async {
         let listen = address(&arguments.configured, "listen", &arguments.listen)?;
         let files = CredentialFiles::of(&arguments)?;

@@ -445,6 +445,7 @@ impl ServerBuilder {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("partial-sync-server")
+            .thread_keep_alive(crate::BLOCKING_THREADS_WAIT)
             .enable_all()
             .build()
             .map_err(failed)?;
