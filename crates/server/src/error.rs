@@ -296,6 +296,9 @@ pub enum ServerError {
         /// The system's error.
         source: io::Error,
     },
+    /// The address to listen on leads nowhere.
+    #[error("the address to listen on cannot be resolved: {0}; give one such as 127.0.0.1:8080")]
+    Address(#[source] io::Error),
     /// Listening beyond loopback without a token would give the database to everyone.
     #[error(
         "refusing to listen on {0} without authentication: everyone who reaches it could read and write. Give a token \

@@ -3,6 +3,7 @@
 
 use std::{
     convert::Infallible,
+    io,
     net::{SocketAddr, ToSocketAddrs},
     panic::AssertUnwindSafe,
     sync::Arc,
@@ -232,11 +233,7 @@ pub(crate) fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), Server
 }
 
 /// The address that is meant.
-pub(crate) fn resolve(addr: impl ToSocketAddrs) -> Result<SocketAddr, ServerError> {
-    let unusable = |source| ServerError::Listen {
-        addr: SocketAddr::from(([0, 0, 0, 0], 0)),
-        source,
-    };
-    let found = addr.to_socket_addrs().map_err(unusable)?.next();
-    found.ok_or_else(|| unusable(std::io::ErrorKind::AddrNotAvailable.into()))
+pub(crate) fn resolve(addr: impl ToSocketAddrs) -> io::Result<SocketAddr> {
+    let found = addr.to_socket_addrs()?.next();
+    found.ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }

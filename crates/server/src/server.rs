@@ -253,7 +253,7 @@ impl ServerBuilder {
     /// Starts the server on the runtime that this is called in. A single file is opened before this returns, so that a
     /// file that cannot be served is an error here. `addr` like `127.0.0.1:0`: port 0 = any free one.
     pub async fn listen(self, addr: impl ToSocketAddrs) -> Result<ServerHandle, ServerError> {
-        let addr = serve::resolve(addr)?;
+        let addr = serve::resolve(addr).map_err(ServerError::Address)?;
         let Door {
             visitors,
             proxies,
@@ -323,7 +323,8 @@ impl ServerBuilder {
     /// Reads all the files that the settings name, but no database, and checks what [`listen`](Self::listen) checks, without
     /// listening.
     pub fn check(&self, addr: impl ToSocketAddrs) -> Result<(), ServerError> {
-        self.door(serve::resolve(addr)?).map(drop)
+        self.door(serve::resolve(addr).map_err(ServerError::Address)?)
+            .map(drop)
     }
 
     /// Reads the files that say so, and refuses to let everybody in from anywhere.
@@ -439,7 +440,7 @@ impl ServerBuilder {
 
     /// Starts the server on a runtime and a thread of its own, for programs without one.
     pub fn start_blocking(self, addr: impl ToSocketAddrs) -> Result<ServerHandle, ServerError> {
-        let addr = serve::resolve(addr)?;
+        let addr = serve::resolve(addr).map_err(ServerError::Address)?;
         let (started, starting) = std::sync::mpsc::channel();
         let failed = |source| ServerError::Listen { addr, source };
         let runtime = tokio::runtime::Builder::new_multi_thread()

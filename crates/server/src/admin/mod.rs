@@ -65,7 +65,7 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 /// Administration over HTTP: where it listens, and whom it lets in. See [`ServerBuilder::admin`](crate::ServerBuilder::admin).
 #[must_use]
 pub struct Admin {
-    addr: Result<SocketAddr, std::io::ErrorKind>,
+    addr: std::io::Result<SocketAddr>,
     authenticator: Option<Arc<dyn Authenticator>>,
     token_file: Option<PathBuf>,
 }
@@ -75,10 +75,7 @@ impl Admin {
     /// [`Admin::token_file`], also on loopback.
     pub fn listen(addr: impl ToSocketAddrs) -> Self {
         Self {
-            addr: resolve(addr).map_err(|error| match error {
-                ServerError::Listen { source, .. } => source.kind(),
-                _ => std::io::ErrorKind::InvalidInput,
-            }),
+            addr: resolve(addr),
             authenticator: None,
             token_file: None,
         }
@@ -102,12 +99,12 @@ impl Admin {
         if self.authenticator.is_none() && self.token_file.is_none() {
             return Err(ServerError::AdminWithoutToken);
         }
-        let addr = self.addr.map_err(|kind| ServerError::Listen {
-            addr: SocketAddr::from(([0, 0, 0, 0], 0)),
-            source: kind.into(),
+        let addr = self.addr.as_ref().map_err(|error| {
+            let error = std::io::Error::new(error.kind(), error.to_string());
+            ServerError::Address(error)
         })?;
         Ok((
-            addr,
+            *addr,
             Credentials::new(self.authenticator.clone(), self.token_file.clone(), None)?,
         ))
     }

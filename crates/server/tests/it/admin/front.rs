@@ -8,6 +8,24 @@ use serde_json::json;
 use super::support::{Served, administered};
 use crate::{front::raw::Raw, pages::support::TestDb};
 
+/// Was red: it was told as one of 0.0.0.0:0.
+#[tokio::test]
+async fn an_address_that_leads_nowhere_is_told_as_it_is() {
+    let db = TestDb::new();
+    let nowhere = "127.0.0.1:http";
+    let admin = Admin::listen(nowhere).authenticator(StaticToken::new("boss", Access::Full));
+    for refused in [
+        Server::builder(&db.path).listen(nowhere).await,
+        Server::builder(&db.path).admin(admin).listen("127.0.0.1:0").await,
+    ] {
+        let told = refused.err().map(|error| error.to_string()).unwrap();
+        assert!(
+            told.contains("invalid port value") && told.contains("127.0.0.1:8080"),
+            "{told}"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn admin_needs_a_token_of_its_own_also_on_loopback() {
     let db = TestDb::new();
