@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::http::Request;
@@ -31,10 +31,20 @@ async fn v14_of_64_pushers_none_writes_twice_as_often_as_another_and_none_fails(
     // Each waits longer for all others than it may wait for one.
     const WORK: &str = "INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) \
                         SELECT count(*) FROM n";
+    const STEPS: [&str; 3] = ["BEGIN IMMEDIATE", WORK, "COMMIT"];
+    let steps = STEPS.map(|sql| (json!(null), sql));
+    let alone = Server::start().await;
+    alone.execute("CREATE TABLE t(v)").await.unwrap();
+    let began = Instant::now();
+    for _ in 0..4 {
+        alone.batch(&steps).await;
+    }
     let options = HranaOptions {
         concurrent_requests: PUSHERS,
         caller_requests: PUSHERS,
-        busy_timeout: Duration::from_millis(500),
+        // As long as sixteen of them take here and now.
+        busy_timeout: began.elapsed() * 4,
+        statement_timeout: Duration::from_secs(600),
         ..HranaOptions::default()
     };
     let server = Arc::new(Server::with_options(options).await);
@@ -42,15 +52,14 @@ async fn v14_of_64_pushers_none_writes_twice_as_often_as_another_and_none_fails(
     let left = Arc::new(AtomicUsize::new(PUSHERS * 4));
     let tasks: Vec<_> = (0..PUSHERS)
         .map(|_| {
-            let (server, left) = (server.clone(), left.clone());
+            let (server, left, steps) = (server.clone(), left.clone(), steps.clone());
             tokio::spawn(async move {
                 let mut done = 0;
                 while left
                     .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1))
                     .is_ok()
                 {
-                    let steps = ["BEGIN IMMEDIATE", WORK, "COMMIT"];
-                    let given = server.batch(&steps.map(|sql| (json!(null), sql))).await;
+                    let given = server.batch(&steps).await;
                     assert_eq!(given["step_errors"], json!([null, null, null]));
                     done += 1;
                 }
