@@ -486,6 +486,10 @@ fn internal(e: &ServerError) -> Response {
             &e.for_clients(),
         );
     }
+    if e.is_full() {
+        tracing::error!(error = %e, "a request failed");
+        return error(StatusCode::INSUFFICIENT_STORAGE, "DISK_FULL", &e.for_clients());
+    }
     // In the moment in which others remove it, or its page history.
     let is_gone = match e {
         ServerError::Open { source, .. } | ServerError::Sqlite { source, .. } => {
@@ -520,4 +524,42 @@ pub(crate) fn panicked() -> Response {
 
 pub(crate) fn error(status: StatusCode, code: &str, message: &str) -> Response {
     (status, Json(json!({ "code": code, "message": message }))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Was red: 500, or that the database was missing.
+    #[test]
+    fn v8_a_database_that_cannot_be_opened_for_a_full_disk_says_so() {
+        use rusqlite::ffi;
+        let sqlite = |code| rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+        let path = std::path::PathBuf::from("/secret/a.db");
+        let full = [
+            ServerError::Open {
+                path: path.clone(),
+                source: sqlite(ffi::SQLITE_IOERR_SHMSIZE),
+            },
+            ServerError::Sqlite {
+                path: path.clone(),
+                source: sqlite(ffi::SQLITE_FULL),
+            },
+            ServerError::Io {
+                operation: "opened",
+                path,
+                source: std::io::ErrorKind::StorageFull.into(),
+            },
+            HistoryError::Sqlite(sqlite(ffi::SQLITE_FULL)).into(),
+        ];
+        for error in full {
+            let answer = internal(&error);
+            assert_eq!(answer.status(), StatusCode::INSUFFICIENT_STORAGE, "{error}");
+            let told = error.for_clients();
+            assert!(
+                told.contains("full") && told.contains("again") && !told.contains("secret"),
+                "{told}"
+            );
+        }
+    }
 }

@@ -348,19 +348,26 @@ impl ServerError {
         }
     }
 
-    /// Whether a disk has no room for what was to be written.
+    /// Whether there is no room on the disk of the database, or of its page history.
     pub(crate) fn is_full(&self) -> bool {
+        let is_full = |error: &rusqlite::Error| {
+            // The second one is of the index of a WAL, for which SQLite takes room before it uses it.
+            let extended = error.sqlite_error().map(|error| error.extended_code);
+            matches!(
+                extended,
+                Some(rusqlite::ffi::SQLITE_FULL | rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+            )
+        };
         match self {
+            Self::DiskFull { .. } => true,
+            Self::Io { source, .. } | Self::History(HistoryError::Storage(source)) => matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            ),
             Self::Open { source, .. }
             | Self::Sqlite { source, .. }
-            | Self::History(HistoryError::Sqlite(source)) => {
-                source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
-            }
-            Self::Io { source, .. } => {
-                use io::ErrorKind::{QuotaExceeded, StorageFull};
-                matches!(source.kind(), StorageFull | QuotaExceeded)
-            }
-            Self::DiskFull { .. } => true,
+            | Self::History(HistoryError::Sqlite(source)) => is_full(source),
+            Self::History(HistoryError::Source(source)) => source.is_full(),
             _ => false,
         }
     }
@@ -405,7 +412,11 @@ impl ServerError {
             | Self::OneDatabase { .. }
             | Self::DiskFull { .. }
             | Self::Stopping => self.to_string(),
-            error if error.is_full() => "the disk is full: make room on it".to_owned(),
+            full if full.is_full() => {
+                "the disk of the database is full: what was committed is there; make room on the disk of the server, then ask \
+                 again"
+                    .to_owned()
+            }
             Self::History(error) => error.for_clients(),
             _ => SEE_LOG.to_owned(),
         }

@@ -118,4 +118,18 @@ mod tests {
         drop(second);
         assert!(third.is_in_place());
     }
+
+    /// Was red: a server could not start on a full disk.
+    #[test]
+    fn v8_a_lock_that_cannot_be_signed_is_a_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("a.db");
+        std::os::unix::fs::symlink("/dev/full", folder.path().join("a.db-lock")).unwrap();
+        let first = DatabaseLock::take(&database).unwrap();
+        assert!(first.is_in_place());
+        match DatabaseLock::take(&database) {
+            Err(ServerError::InUse { process, .. }) => assert_eq!(process, None),
+            other => panic!("{other:?}"),
+        }
+    }
 }

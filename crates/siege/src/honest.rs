@@ -148,7 +148,8 @@ impl Seen {
     fn is_full(&self, reply: &Reply) -> bool {
         let text = reply.text();
         self.full
-            && (text.contains("HISTORY_UNWRITABLE")
+            && (text.contains("DISK_FULL")
+                || text.contains("HISTORY_UNWRITABLE")
                 || text.contains("SQLITE_FULL")
                 || text.contains("SQLITE_IOERR"))
     }

@@ -118,6 +118,7 @@ async fn run(arguments: Arguments) -> Result<bool> {
             binary: arguments.binary,
             data: data.clone(),
             beside: beside.clone(),
+            options: &[],
         };
         let foe = Foe::new(addr, place, arguments.pid, seed, arguments.strength);
         attack::run(attack::named(name)?, foe).await;
@@ -134,6 +135,7 @@ async fn run(arguments: Arguments) -> Result<bool> {
         binary: std::fs::canonicalize(&arguments.binary)?,
         data: folder.path().join("data"),
         beside: folder.path().to_owned(),
+        options: &[],
     };
     files::make(&place.data, MANY)?;
     println!(
@@ -235,6 +237,8 @@ fn small_disk(place: &Place) -> Result<Option<OnDisk>> {
     };
     let place = Place {
         data: at.join("data"),
+        // Else what the attacker writes fills it for good.
+        options: &["--retain-bytes", "16777216"],
         ..place.clone()
     };
     files::make(&place.data, 1)?;

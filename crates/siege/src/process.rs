@@ -24,6 +24,8 @@ pub(crate) struct Place {
     pub data: PathBuf,
     /// For its tokens and its log.
     pub beside: PathBuf,
+    /// What it is told besides.
+    pub options: &'static [&'static str],
 }
 
 /// A running server.
@@ -77,6 +79,7 @@ impl Place {
             .arg(path)
             .args(["--listen", "127.0.0.1:0", "--auth-token-file"])
             .arg(tokens)
+            .args(self.options)
             .args(options)
             // Where statements sort.
             .env("SQLITE_TMPDIR", &self.beside)

@@ -243,7 +243,7 @@ fn a_replica_is_opened_again_offline_with_its_options() {
     for url in [Some(served.url()), None] {
         let mut builder = replicas
             .builder("a.db")
-            .timeout(std::time::Duration::from_millis(300));
+            .timeout(std::time::Duration::from_secs(3));
         if let Some(url) = url {
             builder = builder.remote(url);
         }

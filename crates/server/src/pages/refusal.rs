@@ -71,6 +71,9 @@ impl From<HistoryError> for Refusal {
         let (status, code) = match &error {
             HistoryError::Unknown(_) => (StatusCode::BAD_REQUEST, REVISION_UNKNOWN),
             HistoryError::Expired(_) | HistoryError::Lost { .. } => (StatusCode::GONE, REVISION_EXPIRED),
+            HistoryError::Source(source) if source.is_full() => {
+                (StatusCode::INSUFFICIENT_STORAGE, "DISK_FULL")
+            }
             _ if error.is_unwritable() => (StatusCode::SERVICE_UNAVAILABLE, "HISTORY_UNWRITABLE"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL"),
         };
