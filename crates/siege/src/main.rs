@@ -81,7 +81,7 @@ struct Arguments {
 /// One round is not longer than this.
 const ROUND: Duration = Duration::from_secs(10);
 /// The disk of which there is too little.
-const SMALL_DISK: u32 = 128;
+const SMALL_DISK: u32 = 384;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
