@@ -46,10 +46,6 @@ pub fn give_back_large_blocks() {
     partial_sync_vfs::sqlite::memory::give_back_large_blocks();
 }
 
-/// How long a thread that blocked for a request waits for the next one before it ends. Each that waits is woken in turn, so that
-/// there are about as many as requests come in that time, not as many as there were at the busiest moment.
-pub const BLOCKING_THREADS_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
-
 /// What is free of the memory that the allocator keeps goes back to the system. For programs, every few seconds.
 pub fn give_back_free_blocks() {
     partial_sync_vfs::sqlite::memory::give_back_free_blocks();
@@ -64,4 +60,4 @@ pub use in_process::InProcess;
 pub use limits::Limits;
 pub use new_file::NewFile;
 pub use restoring::{Restored, restore};
-pub use server::{Server, ServerBuilder, ServerHandle};
+pub use server::{BLOCKING_THREADS_WAIT, Server, ServerBuilder, ServerHandle};

@@ -34,6 +34,10 @@ use crate::{
     turns::Turns,
 };
 
+/// How long a thread that blocked for a request waits for the next one before it ends. Each that waits is woken in turn, so that
+/// there are about as many as requests come in that time, not as many as there were at the busiest moment.
+pub const BLOCKING_THREADS_WAIT: Duration = Duration::from_secs(1);
+
 /// How long interrupting statements and closing the databases may take, after the last answers.
 const LAST_CLOSES: Duration = Duration::from_millis(5500);
 
@@ -446,7 +450,7 @@ impl ServerBuilder {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("partial-sync-server")
-            .thread_keep_alive(crate::BLOCKING_THREADS_WAIT)
+            .thread_keep_alive(BLOCKING_THREADS_WAIT)
             .enable_all()
             .build()
             .map_err(failed)?;
