@@ -106,11 +106,11 @@ pub(crate) async fn serve(
         };
         let acceptor = tls.as_ref().map(|tls| tls.acceptor());
         let (app, watcher) = (Arc::clone(&app), graceful.watcher());
-        let mut cut = uncut.clone();
+        let (mut cut, stopping) = (uncut.clone(), stopping.clone());
         tokio::spawn(async move {
             let activity = &entered.activity;
             let ended = tokio::select! {
-                ended = connection(socket, peer, acceptor, app, Arc::clone(activity), watcher) => ended,
+                ended = connection(socket, peer, acceptor, app, Arc::clone(activity), watcher, stopping) => ended,
                 why = activity.overdue() => Err(why.into()),
                 _ = cut.changed() => Err("the server has stopped".into()),
             };
@@ -160,6 +160,7 @@ async fn connection(
     app: Arc<impl Answers>,
     activity: Arc<Activity>,
     watcher: Watcher,
+    mut stopping: watch::Receiver<bool>,
 ) -> Result<(), BoxError> {
     socket.set_nodelay(true)?;
     let socket = Watched::new(socket, Arc::clone(&activity));
@@ -169,7 +170,14 @@ async fn connection(
     };
     match tls {
         None => http(socket, peer, app, watcher).await,
-        Some(tls) => http(tls.accept(socket).await?, peer, app, watcher).await,
+        Some(tls) => {
+            let io = tokio::select! {
+                accepted = tls.accept(socket) => accepted?,
+                // It has asked nothing yet.
+                _ = stopping.wait_for(|stop| *stop) => return Err("the server stops".into()),
+            };
+            http(io, peer, app, watcher).await
+        }
     }
 }
 

@@ -505,6 +505,27 @@ fn files_that_were_read_again_are_counted() {
     }
 }
 
+/// Was red: the server waited for its request for as long as for answers that are under way.
+#[test]
+fn who_has_not_finished_a_handshake_does_not_keep_the_server_from_stopping() {
+    let place = Place::new();
+    let tls = concat!(env!("CARGO_MANIFEST_DIR"), "/../server/tests/it/pages/tls");
+    let (certificate, key) = (format!("{tls}/certificate.pem"), format!("{tls}/key.pem"));
+    let (served, log) = Log::of(&mut serve(
+        &place,
+        &["--tls-cert", &certificate, "--tls-key", &key],
+    ));
+    let connect = || TcpStream::connect(served.url.trim_start_matches("https://")).unwrap();
+    let silent = connect();
+    // It is accepted when the next one is answered.
+    let mut next = connect();
+    next.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let _ = next.read_to_end(&mut Vec::new());
+    let lines = stopped(served, log);
+    assert!(!lines.iter().any(|line| line.contains("cut off")), "{lines:?}");
+    drop(silent);
+}
+
 /// Was red: each time took another thread for good, and with the last of them everybody waited.
 #[test]
 fn a_file_that_does_not_end_is_read_once_however_often_it_is_to_be_read_again() {
