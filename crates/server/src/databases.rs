@@ -206,9 +206,15 @@ impl Databases {
         let id = FileId::of(&file);
         let is_it = |open: &Arc<Database>| *open.handle().name != *name && open.follower().files().id() == id;
         if let Some(open) = self.opened().into_iter().find(is_it) {
-            let before = Arc::clone(&open.handle().name);
+            let slot = self.slot(&open.handle().name)?;
+            let other = open.handle().path.to_path_buf();
             drop(open);
-            self.slot(&before)?.leave(&self.opener).await?;
+            slot.leave(&self.opener).await?;
+            // As where a file system takes capital letters for small ones.
+            if slot.database.lock().is_some() {
+                let path = path.to_owned();
+                return Err(ServerError::TwoNames { path, other });
+            }
         }
         if file.nlink() < 2 {
             return Ok(());

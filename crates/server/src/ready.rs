@@ -74,9 +74,12 @@ pub(crate) async fn problems(databases: &Databases, reserve: u64) -> Vec<Problem
 fn unopened(error: &ServerError) -> Problem {
     let (code, message) = match error {
         ServerError::Missing { .. } => FILE_MISSING,
-        _ => ("NOT_OPENED", "it cannot be opened; the server's log says why"),
+        // Anyone may ask this, as often as he likes.
+        _ => (
+            "NOT_OPENED",
+            "it cannot be opened: the server's log says why when somebody uses it",
+        ),
     };
-    tracing::error!(%error, "the database cannot be opened");
     Problem {
         database: None,
         code,

@@ -120,6 +120,23 @@ fn a_schema_made_to_reach_out_of_its_database_reaches_nothing() {
     assert!(!std::path::Path::new(&outside).exists());
 }
 
+/// Was red: the server waited for somebody to write to it, and so did a backup that was to replace it.
+#[test]
+fn a_pipe_is_neither_a_database_nor_a_backup() {
+    let place = Place::new();
+    let pipe = place.path("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let said = run(&["serve", &pipe, "--listen", "127.0.0.1:0"]);
+    assert!(
+        said.code == 1 && said.err.contains("it is not a file"),
+        "{}",
+        said.err
+    );
+    let said = run(&["backup", place.remote.to_str().unwrap(), &pipe, "--force"]);
+    assert!(said.code != 0 && said.err.contains("is not a backup"), "{}", said.err);
+}
+
 #[test]
 fn a_file_that_is_not_a_database_is_refused_by_name() {
     let place = Place::new();

@@ -112,6 +112,13 @@ impl SourceFiles {
                 source,
             }
         };
+        if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+            // Opening a pipe would wait for who writes to it.
+            return Err(ServerError::BadPath {
+                path: path.to_owned(),
+                reason: "it is not a file".to_owned(),
+            });
+        }
         let open = |path: &Path| Descriptor::open(path).map_err(io("opened"));
         // Not by SQLite, so that all that is opened can be shown to be of one file. An empty file is an empty database.
         let created = OpenOptions::new()
