@@ -42,9 +42,10 @@ use crate::{
         Visitors, check_content_type, descriptors_allowed, throw_away, until_sent,
     },
     limits::Limits,
+    looks::Looks,
     metrics::{DatabaseGauges, Endpoint, Metrics, Polled, ServerGauges},
     pages::PagesEndpoint,
-    ready::{comparing, problems},
+    ready::{Problem, comparing, problems},
     reload::Reload,
     request_log::{Known, RequestLog},
     serve::Answers,
@@ -54,7 +55,9 @@ use crate::{
 /// Everything that an answer may need.
 pub(crate) struct App {
     /// The databases.
-    pub databases: Databases,
+    pub databases: Arc<Databases>,
+    /// What `/ready` and `/metrics` tell.
+    pub looks: StatusLooks,
     /// Decides who may do what, by files that can be read again.
     pub reload: Arc<Reload>,
     /// Answers SQL.
@@ -79,6 +82,13 @@ pub(crate) struct App {
     pub proxies: Proxies,
     /// Tells the log of each request.
     pub request_log: Option<Arc<RequestLog>>,
+}
+
+/// Looks at all databases.
+#[derive(Default)]
+pub(crate) struct StatusLooks {
+    problems: Looks<Arc<Vec<Problem>>>,
+    metrics: Looks<Bytes>,
 }
 
 impl Answers for App {
@@ -157,10 +167,12 @@ impl App {
 
     /// Names of databases are for those who are known only.
     async fn answer_ready(&self, known: bool) -> Response {
-        let mut problems = problems(&self.databases, self.limits.disk_reserve).await;
-        if !known {
-            problems.iter_mut().for_each(|problem| problem.database = None);
-        }
+        let (databases, reserve) = (Arc::clone(&self.databases), self.limits.disk_reserve);
+        let look = async move { Arc::new(problems(&databases, reserve).await) };
+        let Some(found) = self.looks.problems.take(look).await else {
+            return panicked();
+        };
+        let problems: Vec<_> = found.iter().map(|problem| problem.told(known)).collect();
         let comparing = match known {
             true => comparing(&self.databases),
             false => Vec::new(),
@@ -354,23 +366,34 @@ impl App {
     }
 
     async fn metrics_text(&self) -> Response {
-        let (open, opener) = (self.databases.opened(), Arc::clone(self.databases.opener()));
-        let gauges = tokio::task::spawn_blocking(move || {
-            let gauges = open.iter().map(|db| gauges(db, &opener));
-            gauges.collect::<Vec<_>>()
-        });
-        // A panic there is reported by its thread; the other metrics are told all the same.
-        let gauges = gauges.await.unwrap_or_default();
-        let server = ServerGauges {
-            open_batons: self.sql.open_batons(),
-            connections: self.connections.count(),
-            requests: self.requests.count(),
-            descriptors: system::descriptors(),
-            descriptors_allowed: descriptors_allowed().and_then(|allowed| usize::try_from(allowed).ok()),
-            threads: system::threads(),
+        let (databases, metrics) = (Arc::clone(&self.databases), Arc::clone(&self.metrics));
+        let (sql, connections, requests) = (
+            Arc::clone(&self.sql),
+            Arc::clone(&self.connections),
+            Arc::clone(&self.requests),
+        );
+        let look = async move {
+            let (open, opener) = (databases.opened(), Arc::clone(databases.opener()));
+            let gauges = tokio::task::spawn_blocking(move || {
+                let gauges = open.iter().map(|db| gauges(db, &opener));
+                gauges.collect::<Vec<_>>()
+            });
+            // A panic there is reported by its thread; the other metrics are told all the same.
+            let gauges = gauges.await.unwrap_or_default();
+            let server = ServerGauges {
+                open_batons: sql.open_batons(),
+                connections: connections.count(),
+                requests: requests.count(),
+                descriptors: system::descriptors(),
+                descriptors_allowed: descriptors_allowed().and_then(|allowed| usize::try_from(allowed).ok()),
+                threads: system::threads(),
+            };
+            Bytes::from(metrics.text(&server, &gauges))
         };
-        let text = self.metrics.text(&server, &gauges);
-        ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+        match self.looks.metrics.take(look).await {
+            Some(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+            None => panicked(),
+        }
     }
 }
 

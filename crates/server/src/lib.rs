@@ -21,6 +21,7 @@ pub mod hrana;
 mod in_process;
 mod limits;
 mod lock;
+mod looks;
 mod metrics;
 mod new_file;
 pub mod pages;

@@ -24,6 +24,16 @@ pub(crate) struct Problem {
     pub message: &'static str,
 }
 
+impl Problem {
+    /// Names of databases are for those who are known only.
+    pub(crate) fn told(&self, known: bool) -> Self {
+        Self {
+            database: self.database.clone().filter(|_| known),
+            ..*self
+        }
+    }
+}
+
 /// A database that is served while its pages are compared with its page history.
 #[derive(Debug, Serialize)]
 pub(crate) struct Comparing {

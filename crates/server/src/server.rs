@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::{
     access::{Authenticator, SqlEndpoint},
     admin::{Admin, AdminApp},
-    app::App,
+    app::{App, StatusLooks},
     clock::Clock,
     credentials::Credentials,
     database::{OpenHistory, Opener},
@@ -399,7 +399,8 @@ impl ServerBuilder {
     ) -> App {
         let metrics = reload.metrics();
         App {
-            databases,
+            databases: Arc::new(databases),
+            looks: StatusLooks::default(),
             reload,
             sql: self.sql,
             pages: PagesEndpoint {

@@ -134,7 +134,11 @@ fn a_pipe_is_neither_a_database_nor_a_backup() {
         said.err
     );
     let said = run(&["backup", place.remote.to_str().unwrap(), &pipe, "--force"]);
-    assert!(said.code != 0 && said.err.contains("is not a backup"), "{}", said.err);
+    assert!(
+        said.code != 0 && said.err.contains("is not a backup"),
+        "{}",
+        said.err
+    );
 }
 
 #[test]
