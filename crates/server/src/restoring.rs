@@ -39,6 +39,8 @@ const REPLICA: [&str; 3] = ["-info", "-pages", "-replica-wal"];
 const COPIED_AT_A_TIME: usize = 1 << 20;
 /// How often is looked whether a server has completed it.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Twice what any file system takes for one moment.
+const TIMESTAMP_GRAIN: Duration = Duration::from_millis(20);
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// What became of a restore.
@@ -306,6 +308,8 @@ fn copy(backup: &Path, path: &Path, old: Option<&Metadata>) -> Result<(NewFile, 
     }
     let mut file = File::open(backup).map_err(read)?;
     let meta = file.metadata().map_err(read)?;
+    // What changed less than this ago could change again without another time stamp.
+    std::thread::sleep(TIMESTAMP_GRAIN);
     if old.is_some_and(|old| FileId::of(old) == FileId::of(&meta)) {
         return Err(bad("it is the database itself"));
     }
@@ -358,9 +362,17 @@ fn copy(backup: &Path, path: &Path, old: Option<&Metadata>) -> Result<(NewFile, 
             break;
         }
     }
-    match at == meta.len() {
+    // Longer than it was, or as long and written to: what was copied may be of several states.
+    let now = file.metadata().map_err(read)?;
+    let stamp = |meta: &Metadata| {
+        let modified = (meta.mtime(), meta.mtime_nsec());
+        (meta.len(), modified, (meta.ctime(), meta.ctime_nsec()))
+    };
+    match at == meta.len() && stamp(&now) == stamp(&meta) {
         true => Ok((new, pages)),
-        false => Err(bad("it changed while it was being copied")),
+        false => Err(bad(
+            "it changed while it was being copied: a database that is in use is not a backup, but `partial-sync backup` makes one of it",
+        )),
     }
 }
 

@@ -1,7 +1,11 @@
 //! `restore`: whether a server has the database open or not, and whatever is killed in the middle, what was there or the
 //! backup is there, and replicas are told.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::mpsc::RecvTimeoutError,
+    time::Duration,
+};
 
 use rusqlite::Connection;
 
@@ -395,6 +399,44 @@ fn a_restore_that_fails_does_not_take_effect_later() {
             .1
             .contains("\"value\":\"1\"")
     );
+}
+
+/// Was red: its pages were copied while they changed, and were of no state that ever was.
+#[test]
+fn a_database_that_is_written_to_is_not_restored_as_a_mixture() {
+    let folder = tempfile::tempdir().unwrap();
+    let [source, database] = ["source.db", "a.db"].map(|name| folder.path().join(name));
+    let writer = Connection::open(&source).unwrap();
+    // The first and the last page have the same number, and there are many in between.
+    writer
+        .execute_batch(
+            "PRAGMA synchronous=OFF; CREATE TABLE first(v); INSERT INTO first VALUES (0); CREATE TABLE large(v);
+             WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 50)
+             INSERT INTO large SELECT zeroblob(1000000) FROM n;
+             CREATE TABLE last(v); INSERT INTO last VALUES (0);",
+        )
+        .unwrap();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let writes = std::thread::spawn(move || {
+        // Now and then, so that there is no journal most of the time.
+        while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(Duration::from_millis(3)) {
+            writer
+                .execute_batch("BEGIN; UPDATE first SET v = v + 1; UPDATE last SET v = v + 1; COMMIT")
+                .unwrap();
+        }
+    });
+    for _ in 0..5 {
+        let said = run(&["restore", text(&source), text(&database), "--yes"]);
+        if said.code == 0 {
+            let differ = "SELECT (SELECT v FROM first) - (SELECT v FROM last)";
+            let db = Connection::open(&database).unwrap();
+            let differ: i64 = db.query_row(differ, [], |row| row.get(0)).unwrap();
+            assert_eq!(differ, 0);
+        }
+    }
+    drop(stop);
+    writes.join().unwrap();
+    ok(&["restore", text(&source), text(&database), "--yes"]);
 }
 
 /// Was red: the file could not be read, it said.
