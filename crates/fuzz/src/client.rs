@@ -80,6 +80,7 @@ pub(crate) fn page_stream(data: &[u8]) {
         },
         since: (flags & 2 != 0).then(|| Revision::new("6")).flatten(),
         revision: (flags & 4 != 0).then(|| Revision::new("7")).flatten(),
+        list: flags & 128 != 0,
         page_size: (flags & 8 != 0).then_some(PageSize::DEFAULT),
         ..PagesRequest::default()
     };
@@ -89,7 +90,7 @@ pub(crate) fn page_stream(data: &[u8]) {
             0 => vec![],
             _ => vec![(
                 wire::FEATURES_HEADER.to_owned(),
-                "hydrate, zstd, require".to_owned(),
+                "hydrate, zstd, require, list".to_owned(),
             )],
         },
         chunks: body.chunks(step).map(Bytes::copy_from_slice).collect(),
@@ -136,7 +137,10 @@ fn read_pages(canned: Canned, request: PagesRequest) -> Option<Vec<(u32, Bytes)>
             }
             pages.push((page.id.0, page.data));
         }
-        if request.since.is_none()
+        if let Some(listed) = &header.listed {
+            assert!(request.list && pages.is_empty());
+            assert!(listed.max().is_none_or(|id| id < header.db_size.0));
+        } else if request.since.is_none()
             && let Some(size) = size
         {
             let mut must = match &request.select {

@@ -49,6 +49,7 @@ pub const EXTENDED: &[(&str, Check)] = checks![
     required_pages_come_unchanged,
     pages_the_client_has_are_left_out,
     a_query_brings_the_pages_it_touches_once,
+    the_pages_of_an_answer_are_listed_instead_of_sent,
 ];
 
 /// Runs checks one after the other; prints each name, so that a panic is seen beside it.

@@ -187,8 +187,10 @@ impl MemoryRemote {
             db_size: PageCount(target.count()),
             mode,
             features: state.features,
+            listed: (request.list && state.features.list).then(|| ids.iter().copied().collect()),
         };
         drop(state);
+        let ids = if header.listed.is_some() { vec![] } else { ids };
         let inner = self.inner.clone();
         let pages = ids.into_iter().map(move |id| {
             let data = target.pages[id as usize].clone();

@@ -36,6 +36,8 @@ pub struct PagesRequest {
     pub query: Option<String>,
     /// With `since`: pages to send even if unchanged; honoured with [`Features::require`] only.
     pub require: Option<RoaringBitmap>,
+    /// Name the pages of the answer ([`PagesHeader::listed`]) and send none; for a remote with [`Features::list`].
+    pub list: bool,
     /// The page size when the replica knows it already: a page of another size is an error.
     pub page_size: Option<PageSize>,
     /// Longest silence: from the request to the answer's header, and then between two pieces of it; also how far the
@@ -52,6 +54,8 @@ pub struct Features {
     pub require: bool,
     /// Pages can come compressed.
     pub zstd: bool,
+    /// `list` is honoured.
+    pub list: bool,
 }
 
 /// How the pages of a "what changed" answer are to be understood.
@@ -75,6 +79,8 @@ pub struct PagesHeader {
     pub mode: ApplyMode,
     /// What the remote can do.
     pub features: Features,
+    /// The ids of the pages of this answer, of which none comes; `None`: they come. It may be more than there are.
+    pub listed: Option<RoaringBitmap>,
 }
 
 /// One page of an answer, decompressed; its length is a valid page size and the same for every page of the stream.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use partial_sync_core::{PageCount, Revision};
+use roaring::RoaringBitmap;
 
 use crate::remote::{ApplyMode, Features, PageSelector, PagesRequest};
 
@@ -107,6 +108,9 @@ pub struct PullUpdatesRequest {
     /// Roaring bitmap of pages to send even if unchanged; empty = none.
     #[prost(bytes = "bytes", tag = "9")]
     pub require: Bytes,
+    /// Name the pages in the header instead of sending them.
+    #[prost(bool, tag = "10")]
+    pub list: bool,
 }
 
 impl PullUpdatesRequest {
@@ -129,6 +133,7 @@ impl PullUpdatesRequest {
             server_query_selector: request.query.clone().unwrap_or_default(),
             stream_kind: StreamKind::Pages as i32,
             require: bitmap(&request.require),
+            list: request.list,
         }
     }
 
@@ -150,6 +155,7 @@ impl PullUpdatesRequest {
             have: bitmap(&self.client_pages)?,
             query: (!self.server_query_selector.is_empty()).then(|| self.server_query_selector.clone()),
             require: bitmap(&self.require)?,
+            list: self.list,
             page_size: None,
             deadline: None,
         })
@@ -200,6 +206,9 @@ pub struct PullUpdatesHeader {
     /// What the remote's storage speaks.
     #[prost(enumeration = "WireProtocol", tag = "8")]
     pub protocol: i32,
+    /// Roaring bitmap of the pages that are named instead of sent; empty = they are sent.
+    #[prost(bytes = "bytes", tag = "16")]
+    pub listed: Bytes,
 }
 
 impl PullUpdatesHeader {
@@ -219,7 +228,29 @@ impl PullUpdatesHeader {
                 ApplyMode::ReplaceBase => WireApplyMode::ReplaceBase,
             } as i32,
             protocol: WireProtocol::Pages as i32,
+            listed: Bytes::new(),
         }
+    }
+
+    /// The header of an answer that names these pages, all of the database where that is shorter than a client reads.
+    pub fn listing(mut self, ids: &RoaringBitmap) -> Self {
+        self.listed = encode_bitmap(ids);
+        if self.listed.len() > BITMAP_LIMIT {
+            let mut all = RoaringBitmap::new();
+            all.insert_range(..u32::try_from(self.db_size).unwrap_or(u32::MAX));
+            self.listed = encode_bitmap(&all);
+        }
+        self
+    }
+
+    /// The pages of the database that are named instead of sent.
+    pub fn named(&self) -> Result<Option<RoaringBitmap>, WireError> {
+        if self.listed.is_empty() {
+            return Ok(None);
+        }
+        let mut ids = decode_bitmap(&self.listed)?;
+        ids.remove_range(u32::try_from(self.db_size).unwrap_or(u32::MAX)..);
+        Ok(Some(ids))
     }
 
     /// Checks the header: a revision, a size that a SQLite database can have, exactly one encoding, pages.
@@ -275,6 +306,7 @@ impl Features {
         hydrate: true,
         require: true,
         zstd: true,
+        list: true,
     };
 
     /// Reads the value of the header [`FEATURES_HEADER`]. Unknown words are of a newer remote and are skipped.
@@ -285,18 +317,20 @@ impl Features {
                 "hydrate" => features.hydrate = true,
                 "require" => features.require = true,
                 "zstd" => features.zstd = true,
+                "list" => features.list = true,
                 _ => {}
             }
         }
         features
     }
 
-    /// The value of the header [`FEATURES_HEADER`]: `hydrate, zstd, require`.
+    /// The value of the header [`FEATURES_HEADER`]: `hydrate, zstd, require, list`.
     pub fn to_header(self) -> String {
         let words = [
             (self.hydrate, "hydrate"),
             (self.zstd, "zstd"),
             (self.require, "require"),
+            (self.list, "list"),
         ];
         let said: Vec<_> = words
             .iter()

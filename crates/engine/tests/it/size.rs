@@ -96,6 +96,7 @@ impl Large {
                     require: true,
                     ..Features::default()
                 },
+                listed: None,
             },
             pages: stream::iter(pages).boxed(),
         }

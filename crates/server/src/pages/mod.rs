@@ -26,11 +26,11 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use partial_sync_core::{PageId, PageNo};
 use partial_sync_transport::{
     ApplyMode, Features, PagesRequest,
-    wire::{FEATURES_HEADER, PROTOBUF, PageEncoding, PullUpdatesHeader, PullUpdatesRequest},
+    wire::{FEATURES_HEADER, PROTOBUF, PageEncoding, PullUpdatesHeader, PullUpdatesRequest, encode_frame},
 };
 use partial_sync_vfs::{sqlite::memory, temporary::Quota};
 use prost::Message;
@@ -169,6 +169,10 @@ impl PagesEndpoint {
                 selected -= have;
                 touched -= have;
             }
+            let (mut header, mut selected, mut touched) = (header, selected, touched);
+            if request.list {
+                header = header.listing(&(std::mem::take(&mut selected) | std::mem::take(&mut touched)));
+            }
             reader.check_none_lost(&selected)?;
             reader.check_none_lost(&touched)?;
             stream::Batches::new(reader, &header, encoding, [selected, touched], in_flight)
@@ -188,8 +192,12 @@ impl PagesEndpoint {
         encoding: PageEncoding,
     ) -> Result<Option<Body>, Refusal> {
         let current = reader.current();
-        let most = at_once::most_pages(&current.snapshot, self.in_flight.piece());
-        if request.query.is_some() || encoding != PageEncoding::Raw {
+        let most = match request.list && request.since.is_some() {
+            // None of them is sent, and few changed lately.
+            true => u64::MAX,
+            false => at_once::most_pages(&current.snapshot, self.in_flight.piece()),
+        };
+        if request.query.is_some() || (encoding != PageEncoding::Raw && !request.list) {
             return Ok(None);
         }
         let Some(mut ids) = selection::selected_at_once(reader, revisions, request, most)? else {
@@ -197,6 +205,13 @@ impl PagesEndpoint {
         };
         if let Some(have) = not_wanted(request) {
             ids -= have;
+        }
+        if request.list {
+            let mut bytes = BytesMut::new();
+            encode_frame(&header.clone().listing(&ids), &mut bytes);
+            self.metrics.sent(0, bytes.len() as u64);
+            let held = self.in_flight.hold(bytes.len());
+            return Ok(Some(Body::from(counted(bytes.freeze(), held))));
         }
         let pages: Vec<PageNo> = ids.iter().filter_map(|id| PageId(id).no()).collect();
         let count = pages.len() as u64;

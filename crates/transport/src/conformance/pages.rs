@@ -248,3 +248,60 @@ pub async fn a_query_brings_the_pages_it_touches_once(subject: &dyn Subject) {
     let rest = read(subject.remote(), request).await.expect("hydration works");
     assert!(rest.pages.keys().copied().eq([last]));
 }
+
+/// With [`Features::list`](crate::Features::list), an answer names the pages that it would send otherwise, at the revision that
+/// they would be sent at.
+pub async fn the_pages_of_an_answer_are_listed_instead_of_sent(subject: &dyn Subject) {
+    let remote = subject.remote();
+    let old = read_all(remote).await;
+    if !old.header.features.list {
+        return;
+    }
+    let revision = Some(old.header.revision.clone());
+    let without_news = PagesRequest {
+        since: revision.clone(),
+        ..PagesRequest::default()
+    };
+    subject.change().await;
+    let mut requests = vec![
+        PagesRequest {
+            revision: revision.clone(),
+            ..without_news.clone()
+        },
+        PagesRequest {
+            require: Some([1, 1_000_000].into_iter().collect()),
+            ..without_news.clone()
+        },
+        PagesRequest {
+            select: ids([0, 2]),
+            ..without_news.clone()
+        },
+        without_news,
+        PagesRequest {
+            revision: revision.clone(),
+            select: ids([0, 3, 1_000_000]),
+            have: Some([3].into_iter().collect()),
+            ..PagesRequest::default()
+        },
+    ];
+    if let Some(query) = subject.query() {
+        requests.push(PagesRequest {
+            revision,
+            query: Some(query),
+            ..PagesRequest::default()
+        });
+    }
+    for request in requests {
+        let sent = read(remote, request.clone()).await.expect("the pages come");
+        let list = PagesRequest {
+            list: true,
+            ..request
+        };
+        let listed = read(remote, list.clone()).await.expect("the list comes");
+        assert!(listed.pages.is_empty(), "{list:?}");
+        assert_eq!(listed.header.revision, sent.header.revision, "{list:?}");
+        assert_eq!(listed.header.db_size, sent.header.db_size, "{list:?}");
+        let named = listed.header.listed.expect("it is told");
+        assert!(named.iter().eq(sent.pages.keys().copied()), "{list:?}: {named:?}");
+    }
+}

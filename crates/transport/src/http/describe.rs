@@ -13,7 +13,8 @@ use crate::{
 
 /// `asking https://db.io for 3 pages (ids 4, 5, 9) at revision 12`
 pub(super) fn describe(request: &PagesRequest, url: &RemoteUrl) -> String {
-    let mut text = format!("asking {url} for ");
+    let list = if request.list { "the numbers of " } else { "" };
+    let mut text = format!("asking {url} for {list}");
     text += &match (&request.select, &request.query) {
         (PageSelector::Ids(ids), None) => name_pages(ids),
         (PageSelector::Ids(ids), Some(_)) => format!("{} and those of a query", name_pages(ids)),

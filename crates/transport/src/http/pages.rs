@@ -145,8 +145,12 @@ async fn attempt(
     let mut frames = FrameDecoder::new();
     let end_is_marked = response.end_is_marked;
     let mut body = response.body;
+    let limit = match request.list {
+        true => wire::HEADER_LIMIT + wire::BITMAP_LIMIT,
+        false => wire::HEADER_LIMIT,
+    };
     let frame = loop {
-        match frames.next(wire::HEADER_LIMIT) {
+        match frames.next(limit) {
             Ok(Some(frame)) => break frame,
             Ok(None) => {}
             Err(error) => return Err(no_remote(&error.to_string())),
@@ -162,6 +166,10 @@ async fn attempt(
     };
     let header = PullUpdatesHeader::decode(frame).map_err(|e| no_remote(&e.to_string()))?;
     let (revision, db_size, mode, encoding) = header.check().map_err(|e| no_remote(&e.to_string()))?;
+    let listed = match request.list {
+        true => header.named().map_err(|e| no_remote(&e.to_string()))?,
+        false => None,
+    };
     requester.learn_features(url, features);
     if let Some(asked) = request
         .revision
@@ -189,6 +197,7 @@ async fn attempt(
             db_size,
             mode,
             features,
+            listed,
         },
         encoding,
         frames,
@@ -293,6 +302,7 @@ impl AnswerReader {
 
     fn may_be_sent(&self, id: u32) -> bool {
         match &self.request.select {
+            _ if self.answer.header.listed.is_some() => false,
             PageSelector::Ids(ids) if self.request.since.is_none() && self.request.query.is_none() => {
                 ids.contains(id)
             }
@@ -413,7 +423,7 @@ impl AnswerReader {
 /// Ids that an answer to this request may not leave out. With `since`, unchanged pages are rightly left out; with a
 /// query, only a remote that hydrates promises the selected pages too.
 fn must_answer(request: &PagesRequest, header: &PagesHeader) -> Option<RoaringBitmap> {
-    if request.since.is_some() {
+    if request.since.is_some() || header.listed.is_some() {
         return None;
     }
     let mut must = match &request.select {

@@ -22,6 +22,7 @@ fn a_request_survives_the_wire_with_every_field() {
         have: Some([1, 70_000].into_iter().collect()),
         query: Some("SELECT 1".into()),
         require: Some(RoaringBitmap::new()),
+        list: true,
         page_size: None,
         deadline: None,
     };
@@ -36,6 +37,7 @@ fn a_request_survives_the_wire_with_every_field() {
     assert_eq!(back.have, request.have);
     assert_eq!(back.query, request.query);
     assert_eq!(back.require, request.require);
+    assert!(back.list);
 }
 
 #[test]
@@ -50,10 +52,11 @@ fn the_fields_have_the_numbers_of_the_protocol() {
         server_query_selector: "e".into(),
         stream_kind: 1,
         require: Bytes::from_static(b"f"),
+        list: true,
     };
     assert_eq!(
         wire.encode_to_vec(),
-        b"\x08\x01\x12\x01a\x1a\x01b\x20\x03\x2a\x01c\x32\x01d\x3a\x01e\x40\x01\x4a\x01f"
+        b"\x08\x01\x12\x01a\x1a\x01b\x20\x03\x2a\x01c\x32\x01d\x3a\x01e\x40\x01\x4a\x01f\x50\x01"
     );
     let page = PageData {
         page_id: 0,
@@ -70,6 +73,45 @@ fn the_fields_have_the_numbers_of_the_protocol() {
         header.encode_to_vec(),
         b"\x0a\x019\x10\xac\x02\x1a\x00\x30\x01\x40\x01"
     );
+    let listing = PullUpdatesHeader {
+        listed: Bytes::from_static(b"g"),
+        ..PullUpdatesHeader::default()
+    };
+    assert_eq!(listing.encode_to_vec(), b"\x82\x01\x01g");
+}
+
+#[test]
+fn pages_are_named_in_a_header_within_the_database_and_a_limit() {
+    let header = |pages| {
+        let revision = Revision::new("9").unwrap();
+        PullUpdatesHeader::new(
+            &revision,
+            PageCount(pages),
+            ApplyMode::Incremental,
+            PageEncoding::Raw,
+        )
+    };
+    assert_eq!(
+        header(9).named().unwrap(),
+        None,
+        "it names none and may send some"
+    );
+    let none = header(9).listing(&RoaringBitmap::new());
+    assert_eq!(none.named().unwrap(), Some(RoaringBitmap::new()));
+    let some = header(9).listing(&[3, 8, 9, 70_000].into_iter().collect());
+    assert_eq!(some.named().unwrap(), Some([3, 8].into_iter().collect()));
+    // Every second page of more than a bitmap may hold: all of them, and those fit.
+    let pages = (BITMAP_LIMIT as u32 + 65536) * 8;
+    let many: RoaringBitmap = (0..pages).step_by(2).collect();
+    let listing = header(pages).listing(&many);
+    assert!(listing.listed.len() < 1 << 20, "{} bytes", listing.listed.len());
+    let named = listing.named().unwrap().unwrap();
+    assert_eq!(named.len(), u64::from(pages));
+    let wrong = PullUpdatesHeader {
+        listed: Bytes::from_static(b"no bitmap"),
+        ..header(9)
+    };
+    assert!(matches!(wrong.named(), Err(WireError::Bitmap(_))));
 }
 
 #[test]
@@ -100,7 +142,7 @@ fn a_header_that_contradicts_itself_is_refused() {
 
 #[test]
 fn features_survive_their_header_and_unknown_ones_are_skipped() {
-    assert_eq!(Features::ALL.to_header(), "hydrate, zstd, require");
+    assert_eq!(Features::ALL.to_header(), "hydrate, zstd, require, list");
     assert_eq!(Features::from_header(&Features::ALL.to_header()), Features::ALL);
     assert_eq!(
         Features::from_header("teleport ,zstd"),

@@ -113,6 +113,82 @@ async fn invariant_5_a_stream_cut_at_any_byte_is_a_typed_error_and_never_a_succe
     }
 }
 
+/// What a list of pages may be, and what a client that asked for one, or for none, makes of it.
+#[tokio::test]
+async fn invariant_5_a_list_of_pages_is_whole_and_nothing_else() {
+    let listing = header(3, PageEncoding::Raw).listing(&[1, 2, 3, 9].into_iter().collect());
+    let wrong = PullUpdatesHeader {
+        listed: Bytes::from_static(b"no bitmap"),
+        ..listing.clone()
+    };
+    let page = [(1, page(1, SIZE))];
+    let bodies = [
+        answer(&listing, &[]),
+        answer(&wrong, &[]),
+        answer(&listing, &page),
+        answer(&header(3, PageEncoding::Raw), &page),
+    ];
+    let cut = bodies[0].len();
+    let server = Loopback::scripted(move |n| match bodies.get(n) {
+        Some(body) => reply(200, body.clone()),
+        None => Reply {
+            framing: Framing::Chunked,
+            send: Some(n - bodies.len()),
+            ..reply(200, bodies[0].clone())
+        },
+    })
+    .await;
+    let remote = remote(&server, RetryPolicy::none());
+    let list = || PagesRequest {
+        since: Revision::new("6"),
+        list: true,
+        ..PagesRequest::default()
+    };
+    let good = remote.pages(list()).await.unwrap();
+    assert_eq!(
+        good.header.listed,
+        Some([1, 2].into_iter().collect()),
+        "those that the database has"
+    );
+    assert!(good.pages.try_collect::<Vec<_>>().await.unwrap().is_empty());
+    let error = remote.pages(list()).await.unwrap_err();
+    assert_eq!(error.kind, RemoteErrorKind::Protocol, "{error}");
+    let error = read(&remote, list()).await.unwrap_err();
+    assert_eq!(error.kind, RemoteErrorKind::Protocol, "{error}");
+    assert!(error.message.contains("nobody asked for"), "{error}");
+    // A remote that does not know lists.
+    let other = remote.pages(list()).await.unwrap();
+    assert_eq!(other.header.listed, None);
+    for at in 0..cut {
+        let error = read(&remote, list()).await.expect_err("it was cut");
+        let kinds = [RemoteErrorKind::Unreachable, RemoteErrorKind::Protocol];
+        assert!(kinds.contains(&error.kind), "cut after {at} bytes: {error}");
+    }
+}
+
+/// A list may be longer than the header of pages.
+#[tokio::test]
+async fn a_list_is_as_long_as_a_bitmap_may_be() {
+    let ids = (0..8 << 20).step_by(2).collect();
+    let listing = header(8 << 20, PageEncoding::Raw).listing(&ids);
+    assert!(listing.listed.len() > 2 * wire::HEADER_LIMIT);
+    let body = answer(&listing, &[]);
+    let server = Loopback::scripted(move |_| reply(200, body.clone())).await;
+    let remote = remote(&server, RetryPolicy::none());
+    let list = PagesRequest {
+        since: Revision::new("6"),
+        list: true,
+        ..PagesRequest::default()
+    };
+    assert_eq!(remote.pages(list).await.unwrap().header.listed, Some(ids));
+    let pages = PagesRequest {
+        since: Revision::new("6"),
+        ..PagesRequest::default()
+    };
+    let error = remote.pages(pages).await.unwrap_err();
+    assert_eq!(error.kind, RemoteErrorKind::Protocol, "{error}");
+}
+
 #[tokio::test]
 async fn a_stream_cut_at_any_byte_is_taken_up_again_where_it_broke() {
     let memory = MemoryRemote::new();

@@ -7,7 +7,7 @@ use std::{
 };
 
 use partial_sync_server::Server;
-use partial_sync_transport::PagesRequest;
+use partial_sync_transport::{HttpRemote, PagesRequest, Remote};
 
 use super::support::{Client, TestDb, dump, ids, insert, shell};
 
@@ -57,6 +57,16 @@ async fn changes_while_stopped_are_found(db: &TestDb, url: &str, stop: impl Asyn
     let differ: Vec<u32> = (0..after.size)
         .filter(|id| before.pages.get(id) != after.pages.get(id))
         .collect();
+    // Asked first, so that it is the one to have pages compared, and asked of the file.
+    let list = PagesRequest {
+        since: Some(before.revision.clone()),
+        list: true,
+        ..PagesRequest::default()
+    };
+    let remote = HttpRemote::builder(server.url()).build().unwrap();
+    let listed = remote.pages(list).await.unwrap().header;
+    assert_eq!(listed.revision, after.revision);
+    assert!(listed.listed.unwrap().iter().eq(differ.iter().copied()));
     assert_eq!(client.since(&before.revision).await.unwrap().ids(), differ);
     // Nobody saw what the changed pages were; the others are as they were.
     let same: Vec<u32> = (0..before.size).filter(|id| !differ.contains(id)).collect();

@@ -189,7 +189,7 @@ impl Client {
         }
         assert_eq!(
             answer.headers()["partial-sync-features"],
-            "hydrate, zstd, require"
+            "hydrate, zstd, require, list"
         );
         Ok(pages_of(&answer.bytes().await.unwrap()))
     }

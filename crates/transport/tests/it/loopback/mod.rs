@@ -178,8 +178,11 @@ pub(crate) async fn serve(remote: &MemoryRemote, seen: Seen) -> Reply {
         Ok(answer) => {
             let header = &answer.header;
             let mut body = BytesMut::new();
-            let wire_header =
+            let mut wire_header =
                 wire::PullUpdatesHeader::new(&header.revision, header.db_size, header.mode, encoding);
+            if let Some(ids) = &header.listed {
+                wire_header = wire_header.listing(ids);
+            }
             wire::encode_frame(&wire_header, &mut body);
             let features = header.features.to_header();
             for page in answer.pages.try_collect::<Vec<_>>().await.unwrap() {
