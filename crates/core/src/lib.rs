@@ -18,7 +18,7 @@ mod sync;
 pub mod types;
 pub mod wal;
 
-pub use page_map::{PageMap, Seen};
+pub use page_map::{Arrivals, PageMap, Seen};
 pub use planner::{FetchView, Planner, PlannerConfig};
 pub use saved_map::{PageMapError, Save, SaveTo, SavedPageMap};
 pub use segment::{InvalidSegmentSize, Segment, SegmentSize, segment_of};

@@ -109,6 +109,22 @@ impl Seen<'_> {
     }
 }
 
+/// The pages that become present while it lives; see [`PageMap::note_arrivals`].
+pub struct Arrivals<'m>(&'m PageMap);
+
+impl Arrivals<'_> {
+    /// 0-based ids of those that did so far, whatever became of them since.
+    pub fn ids(&self) -> RoaringBitmap {
+        self.0.shared().arrived.clone().unwrap_or_default()
+    }
+}
+
+impl Drop for Arrivals<'_> {
+    fn drop(&mut self) {
+        self.0.shared().arrived = None;
+    }
+}
+
 /// Where in its file a map was saved last; the numbers are [`crate::saved_map`]'s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
@@ -136,6 +152,8 @@ struct Shared {
     unsaved: RoaringBitmap,
     /// Chunks that were taken for a save that has not succeeded so far.
     in_save: RoaringBitmap,
+    /// Pages that became present since somebody wants to know.
+    arrived: Option<RoaringBitmap>,
     /// What is on disk may not be what was read of it.
     differs: bool,
     /// `None`: the file is to be written as a whole.
@@ -229,6 +247,19 @@ impl PageMap {
         self.leaf(id).is_some_and(|leaf| leaf.has(Slot::of(id)))
     }
 
+    /// Notes which pages become present, until what is returned is dropped. For one at a time.
+    pub fn note_arrivals(&self) -> Arrivals<'_> {
+        self.shared().arrived = Some(RoaringBitmap::new());
+        Arrivals(self)
+    }
+
+    /// Whether the page is here and has been all the time since arrivals are noted. While none are, that is not known of any.
+    pub fn was_here(&self, page: PageNo) -> bool {
+        let shared = self.shared();
+        let came = |arrived: &RoaringBitmap| arrived.contains(page.id().0);
+        self.is_present(page) && !shared.arrived.as_ref().is_none_or(came)
+    }
+
     /// Whether the page is neither here nor retired.
     pub fn is_absent(&self, page: PageNo) -> bool {
         // Both at the same moment: a checkpoint may make the one of the other.
@@ -281,6 +312,9 @@ impl PageMap {
                 true => pages.insert(id),
                 false => pages.remove(id),
             };
+        }
+        if let Some(arrived) = &mut shared.arrived {
+            arrived.insert(id);
         }
         self.present_count.fetch_add(1, Ordering::Relaxed);
         shared.touch(id);
@@ -373,8 +407,7 @@ impl PageMap {
     /// local change, and an older copy of it may be in the WAL. Other marks stay, for they may be a superset but never a subset.
     pub fn truncate(&self, size: PageCount) {
         let shared = &mut *self.shared();
-        let mut cut_off = self.collect(size.0);
-        cut_off.remove_range(..size.0);
+        let cut_off = self.present_from(size);
         for id in &cut_off {
             shared.set_dirty(id);
         }
@@ -390,8 +423,44 @@ impl PageMap {
         self.collect(0)
     }
 
+    /// Those of the pages beyond an end that are here.
+    pub fn present_from(&self, end: PageCount) -> RoaringBitmap {
+        let mut ids = self.collect(end.0);
+        ids.remove_range(..end.0);
+        ids
+    }
+
+    /// All pages that are here if they are at most so many runs of pages that follow each other, and not very many pages. Looks
+    /// not much further than it takes to know.
+    pub fn present_if_few(&self, runs: usize) -> Option<RoaringBitmap> {
+        /// 4 GiB of pages of 4 KiB.
+        const PAGES: u32 = 1 << 20;
+        if self.present_count().0 > PAGES {
+            return None;
+        }
+        let (mut begun, mut last, mut next) = (0, 0, 0);
+        for (first, leaf) in self.leaves(0) {
+            if first != next {
+                last = 0;
+            }
+            for word in &leaf.present {
+                let bits = word.load(Ordering::Acquire);
+                begun += (bits & !(bits << 1 | last)).count_ones() as usize;
+                last = bits >> 63;
+            }
+            if begun > runs {
+                return None;
+            }
+            next = first.wrapping_add(LEAF_PAGES);
+        }
+        Some(self.present())
+    }
+
     /// Those of some pages that are here.
     pub fn present_among(&self, ids: &RoaringBitmap) -> RoaringBitmap {
+        if ids.len() > u64::from(LEAF_PAGES) * 4 {
+            return self.collect(ids.min().unwrap_or_default()) & ids;
+        }
         let pages = ids.iter().filter_map(|id| PageId(id).no());
         pages
             .filter(|page| self.is_present(*page))
@@ -399,30 +468,28 @@ impl PageMap {
             .collect()
     }
 
-    /// Whether every page up to an end is here, or dirty where `or_dirty` says that this is enough; `but` need not be. Looks
-    /// no further than the first that is not, and at nothing when there are too few.
+    /// Whether every page up to an end is here, or dirty where `or_dirty` says that this is enough; `but` need not be.
     pub fn has_all(&self, end: PageCount, but: PageNo, or_dirty: bool) -> bool {
+        self.missing(end, but, or_dirty) == 0
+    }
+
+    /// How many pages up to an end are not here, nor dirty where `or_dirty` says that this is enough, but for `but`. Counts, and
+    /// looks at nothing but dirty pages and those beyond the end.
+    pub fn missing(&self, end: PageCount, but: PageNo, or_dirty: bool) -> u64 {
         let shared = self.shared();
-        let dirty = RoaringBitmap::new();
-        let dirty = if or_dirty { &shared.dirty } else { &dirty };
-        let wanted = u64::from(end.0) - u64::from(end.contains(but));
-        if u64::from(self.present_count().0) + dirty.len() < wanted {
-            return false;
+        let has_but = end.contains(but);
+        let here = u64::from(self.present_count().0) - self.present_from(end).len();
+        let here = here - u64::from(has_but && self.is_present(but));
+        let absent = u64::from(end.0) - u64::from(has_but) - here;
+        if !or_dirty || absent == 0 {
+            return absent;
         }
-        (0..end.0).step_by(64).all(|first| {
-            let mut absent = !self.word(first);
-            if end.0 - first < 64 {
-                absent &= (1 << (end.0 - first)) - 1;
-            }
-            while absent != 0 {
-                let id = first + absent.trailing_zeros();
-                if id != but.id().0 && !dirty.contains(id) {
-                    return false;
-                }
-                absent &= absent - 1;
-            }
-            true
-        })
+        let only_dirty = |id: &u32| {
+            PageId(*id)
+                .no()
+                .is_some_and(|page| page != but && !self.is_present(page))
+        };
+        absent - shared.dirty.range(..end.0).filter(only_dirty).count() as u64
     }
 
     /// The 0-based ids of the dirty pages.

@@ -30,8 +30,8 @@ pub use error::ReadError;
 pub use forks::OpenFile;
 pub use memory::MemoryStorage;
 pub use replica::{
-    HeaderKind, NextBase, OrdinaryMark, PageCounts, Replica, ReplicaConfig, WalMark, header_kind, hidden,
-    hide_file, save_page_map,
+    HeaderKind, NextBase, OrdinaryMark, PageCounts, Replica, ReplicaConfig, Stay, WalMark, header_kind,
+    hidden, hide_file, save_page_map,
 };
 pub use shim::{VFS_NAME, register_vfs};
 pub use source::{Base, Miss, PageSink, PageSource, SourceError};

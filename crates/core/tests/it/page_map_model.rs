@@ -57,6 +57,8 @@ struct Model {
     /// Since when, and for readers of epochs before which.
     retired: BTreeMap<u32, (u32, u32)>,
     dirty: BTreeSet<u32>,
+    /// What became present since the start, at which everything was absent, or since this was last forgotten.
+    arrived: BTreeSet<u32>,
 }
 
 impl Model {
@@ -68,9 +70,11 @@ impl Model {
                 let is_new = !self.present.contains_key(&n);
                 prop_assert_eq!(map.set_present(page(n), Epoch(self.epoch)), is_new);
                 self.present.entry(n).or_insert(self.epoch);
+                self.arrived.extend(is_new.then_some(n));
             }
             Op::Checkpoint(n) => {
-                map.set_present(page(n), Epoch(0));
+                let is_new = map.set_present(page(n), Epoch(0));
+                self.arrived.extend(is_new.then_some(n));
                 self.retired.remove(&n);
                 self.present.entry(n).or_insert(0);
             }
@@ -124,6 +128,8 @@ impl Model {
         prop_assert_eq!(map.is_present(number), self.present.contains_key(&n));
         prop_assert_eq!(map.is_retired(number), self.retired.contains_key(&n));
         prop_assert_eq!(map.is_dirty(number), self.dirty.contains(&n));
+        let was_here = self.present.contains_key(&n) && !self.arrived.contains(&n);
+        prop_assert_eq!(map.was_here(number), was_here);
         // Every reader there is, and the one that begins now.
         for reader in self.readers.iter().copied().chain([self.epoch]) {
             prop_assert_eq!(
@@ -150,12 +156,24 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn invariant_4_the_map_tells_every_reader_what_ordered_sets_tell_it(ops in prop::collection::vec(op(), 0..80)) {
+    fn invariant_4_the_map_tells_every_reader_what_ordered_sets_tell_it(
+        ops in prop::collection::vec(op(), 0..80),
+        noted in any::<prop::sample::Index>(),
+    ) {
         let map = PageMap::new();
         let mut model = Model::default();
-        for op in ops {
+        let noted = noted.index(ops.len() + 1);
+        let later = ops.clone().split_off(noted);
+        for op in ops.into_iter().take(noted) {
             model.run(&map, op)?;
         }
+        prop_assert!(!map.was_here(page(1)), "that is not known of any page");
+        let arrivals = map.note_arrivals();
+        model.arrived.clear();
+        for op in later {
+            model.run(&map, op)?;
+        }
+        prop_assert!(arrivals.ids().iter().eq(model.arrived.iter().map(|n| n - 1)));
         let ids = |pages: &mut dyn Iterator<Item = u32>| pages.map(|n| n - 1).collect::<Vec<_>>();
         prop_assert_eq!(map.present().iter().collect::<Vec<_>>(), ids(&mut model.present.keys().copied()));
         prop_assert_eq!(map.dirty().iter().collect::<Vec<_>>(), ids(&mut model.dirty.iter().copied()));
@@ -166,10 +184,26 @@ proptest! {
         }
         let some = RoaringBitmap::from_iter([0, 3, 4095, 4100, u32::MAX - 1, u32::MAX]);
         prop_assert_eq!(map.present_among(&some), map.present() & some);
+        let mut many = RoaringBitmap::new();
+        many.insert_range(30..70_000);
+        prop_assert_eq!(map.present_among(&many), map.present() & many);
+        for end in [0, 20, 4096, 4100, u32::MAX - 1] {
+            let mut beyond = map.present();
+            beyond.remove_range(..end);
+            prop_assert_eq!(map.present_from(PageCount(end)), beyond);
+        }
+        let begins = |n: &&u32| !model.present.contains_key(&(**n - 1));
+        let runs = model.present.keys().filter(begins).count();
+        prop_assert_eq!(map.present_if_few(runs), Some(map.present()));
+        if runs > 0 {
+            prop_assert_eq!(map.present_if_few(runs - 1), None);
+        }
         for end in [1, 3, 64, 65, 4100] {
             for or_dirty in [false, true] {
                 let here = |n: u32| model.present.contains_key(&n) || (or_dirty && model.dirty.contains(&n)) || n == 3;
                 prop_assert_eq!(map.has_all(PageCount(end), page(3), or_dirty), (1..=end).all(here));
+                let missing = (1..=end).filter(|n| !here(*n)).count();
+                prop_assert_eq!(map.missing(PageCount(end), page(3), or_dirty), missing as u64);
             }
         }
     }

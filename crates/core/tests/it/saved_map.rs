@@ -647,6 +647,9 @@ fn what_100_gb_cost() {
         let present = map.present();
         println!("  all that are present, {}: {:?}", present.len(), begun.elapsed());
         let begun = Instant::now();
+        let few = map.present_if_few(1024).is_some();
+        println!("  whether they are few runs, {few}: {:?}", begun.elapsed());
+        let begun = Instant::now();
         let ids: RoaringBitmap = (n..n + 32).collect();
         println!(
             "  which of 32, {}: {:?}",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use partial_sync_core::{PageCount, PageNo, PageSize, admit::admit, header::Page1};
-use partial_sync_transport::{PageSelector, PagesRequest, Remote, RemoteError, RemoteErrorKind};
+use partial_sync_transport::{Features, PageSelector, PagesRequest, Remote, RemoteError, RemoteErrorKind};
 use partial_sync_vfs::Base;
 use roaring::RoaringBitmap;
 
@@ -44,7 +44,7 @@ pub(crate) struct Fetched {
     pub base: Base,
     /// `None` when the remote's database is empty.
     pub page_size: Option<PageSize>,
-    pub hydrates: bool,
+    pub features: Features,
 }
 
 /// Takes a page; page 1 says "WAL mode" already.
@@ -108,7 +108,7 @@ pub(crate) async fn fetch_initial_into(
         came: RoaringBitmap::new(),
         page_size: None,
         wanted_bytes: None,
-        hydrates: false,
+        features: Features::default(),
     };
     if let Some(resumed) = resumed {
         fetching.came = resumed.present;
@@ -117,7 +117,7 @@ pub(crate) async fn fetch_initial_into(
         return Ok(Fetched {
             base: resumed.base,
             page_size: fetching.page_size,
-            hydrates: fetching.hydrates,
+            features: fetching.features,
         });
     }
     let guess = u64::from(PageSize::DEFAULT.bytes());
@@ -150,7 +150,7 @@ pub(crate) async fn fetch_initial_into(
     Ok(Fetched {
         base,
         page_size: fetching.page_size,
-        hydrates: fetching.hydrates,
+        features: fetching.features,
     })
 }
 
@@ -166,13 +166,13 @@ struct InitialFetch<'a> {
     page_size: Option<PageSize>,
     /// Stop after so many bytes from the file's start, once the page size is known.
     wanted_bytes: Option<u64>,
-    hydrates: bool,
+    features: Features,
 }
 
 impl InitialFetch<'_> {
     async fn run_request(&mut self, remote: &dyn Remote, request: PagesRequest) -> Result<Base> {
         let mut answer = remote.pages(request).await?;
-        self.hydrates = answer.header.features.hydrate;
+        self.features = answer.header.features;
         let base = Base {
             revision: answer.header.revision.clone(),
             size: answer.header.db_size,

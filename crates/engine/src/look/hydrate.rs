@@ -91,7 +91,9 @@ fn saved(session: &Session<'_>, outcome: Result<u32>) -> Result<Hydrated> {
     let saved = save(session);
     let fetched = outcome?;
     saved?;
-    let absent = absent(session, session.replica.base().size).len();
+    let replica = &session.replica;
+    let lock_byte = PageNo::lock_byte(replica.page_size());
+    let absent = replica.map().missing(replica.base().size, lock_byte, true);
     Ok(Hydrated {
         fetched,
         absent: u32::try_from(absent).unwrap_or(u32::MAX),

@@ -6,13 +6,14 @@
 //! then brings: the same [`fetch_initial`](crate::fetch::initial::fetch_initial), into the pull's file.
 
 use std::{
+    io,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use partial_sync_core::{Epoch, PageCount, PageMap, PageNo, PageSize, header::empty_page_1};
-use partial_sync_transport::Remote;
+use partial_sync_transport::{Features, Remote};
 use partial_sync_vfs::{Base, Replica, Storage, StorageFile, hidden, save_page_map};
 use roaring::RoaringBitmap;
 
@@ -33,8 +34,8 @@ pub(crate) struct Bootstrapped {
     pub base: Option<Base>,
     pub page_size: PageSize,
     pub map: PageMap,
-    /// Whether the remote sends along what a statement will touch.
-    pub hydrates: bool,
+    /// What the remote can do.
+    pub features: Features,
 }
 
 /// Pages go to the file, and the page map is saved in a bounded rhythm.
@@ -114,7 +115,7 @@ pub(crate) async fn download(
     let Fetched {
         base,
         page_size,
-        hydrates,
+        features,
     } = fetch_initial_into(remote, wanted, deadline, left, &mut download).await?;
     let page_size = page_size.unwrap_or(PageSize::DEFAULT);
     let Download { file, map, .. } = download;
@@ -123,7 +124,7 @@ pub(crate) async fn download(
         base: Some(base),
         page_size,
         map,
-        hydrates,
+        features,
     })
 }
 
@@ -149,9 +150,13 @@ pub(crate) fn resumable(
         .map_err(|e| Error::storage("open", path, e))?;
     let in_file = file.len().map_err(|e| Error::storage("read", path, e))? / u64::from(page_size.bytes());
     let end = PageCount(u32::try_from(in_file).unwrap_or(u32::MAX).min(info.base_size));
-    // What cannot be read is started over.
-    let Ok(Some(saved)) = Replica::load_map(storage, path, end) else {
-        return Ok(None);
+    let saved = match Replica::load_map(storage, path, end) {
+        Ok(Some(saved)) => saved,
+        // What is damaged is started over; a disk that cannot be read now may be read later.
+        Err(error) if error.kind() != io::ErrorKind::InvalidData => {
+            return Err(Error::storage("read the page map of", path, error));
+        }
+        Ok(None) | Err(_) => return Ok(None),
     };
     if saved.page_size != page_size || saved.db_size.0 != info.base_size {
         return Ok(None);
@@ -173,7 +178,7 @@ pub(crate) fn empty(storage: &Arc<dyn Storage>, path: &Path) -> Result<Bootstrap
         base: None,
         page_size,
         map,
-        hydrates: false,
+        features: Features::default(),
     })
 }
 

@@ -117,7 +117,7 @@ pub(super) fn make_new(
         note(&mut info, base, made.page_size);
         info.last_pull = Some(info::now());
     }
-    info.remote_hydrates = made.hydrates;
+    info.note_features(made.features);
     info.save(&**storage, path)?;
     Ok((info, made.map, None))
 }

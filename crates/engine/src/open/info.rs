@@ -7,6 +7,7 @@ use std::{
 };
 
 use partial_sync_core::{PageCount, Revision};
+use partial_sync_transport::Features;
 use partial_sync_vfs::{Base, OrdinaryMark, Replica, Storage, WalMark, read_whole, write_whole};
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +51,9 @@ pub(crate) struct Info {
     /// Whether the remote said at the bootstrap that it sends along what a statement will touch.
     #[serde(default)]
     pub remote_hydrates: bool,
+    /// Whether the remote said last that it lists what changed.
+    #[serde(default)]
+    pub remote_lists: bool,
     /// The last local change that the remote confirmed.
     pub acknowledged: i64,
     /// No change after this one was ever sent, so that a remote which has one has it from somebody else. Version 0.1 did not
@@ -155,6 +159,7 @@ impl Info {
             segment_size: 0,
             prefetch: false,
             remote_hydrates: false,
+            remote_lists: false,
             acknowledged: 0,
             sent: 0,
             mark: None,
@@ -276,6 +281,12 @@ impl Info {
             revision: revision(text, path)?,
             size: PageCount(self.base_size),
         })
+    }
+
+    /// What an answer says that the remote can do, as far as it is of use to who opens the replica next.
+    pub(crate) fn note_features(&mut self, features: Features) {
+        self.remote_hydrates = features.hydrate;
+        self.remote_lists = features.list;
     }
 
     pub(crate) fn save(&self, storage: &dyn Storage, path: &Path) -> Result<()> {

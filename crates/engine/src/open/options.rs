@@ -79,6 +79,7 @@ pub struct Builder {
     pub(crate) pull_threshold: Option<u64>,
     pub(crate) storage: Option<Arc<dyn Storage>>,
     pub(crate) seed: Option<u64>,
+    pub(crate) longest_question: usize,
     pub(crate) shared_memory: bool,
     pub(crate) cancel: CancelHandle,
 }
@@ -113,6 +114,7 @@ impl Builder {
             pull_threshold: None,
             storage: None,
             seed: None,
+            longest_question: 1024,
             shared_memory: false,
             cancel: CancelHandle::default(),
         }
@@ -234,6 +236,14 @@ impl Builder {
     /// Seed of the random choices (client id, retry jitter); for tests.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
+        self
+    }
+
+    /// How many runs of pages that follow each other a request may name as those that are here; of more, a remote that can is
+    /// asked first which matter. For tests.
+    #[doc(hidden)]
+    pub fn longest_question(mut self, runs: usize) -> Self {
+        self.longest_question = runs;
         self
     }
 

@@ -109,14 +109,16 @@ fn write(session: &Session<'_>, writer: &Conn, next: &Next<'_>, old_size: PageCo
     dirty.insert(0);
     let next_base = NextBase {
         base: next.base.clone(),
-        keep: next.keep(&through_wal),
+        stay: next.stay(),
+        committed: through_wal,
         dirty,
         end: next.size()?,
     };
     let has_log = next.has_log();
     Intent {
         base: next_base.base.clone(),
-        keep: next_base.keep.clone(),
+        stay: next_base.stay.clone(),
+        committed: next_base.committed.clone(),
         cookie,
         has_log,
     }
@@ -151,7 +153,8 @@ impl PagePut {
 /// One that cannot be stored stays absent.
 fn store_rest(session: &Session<'_>, next: &Next<'_>) {
     let stored = || -> Result<()> {
-        let ids = next.staged.ids() - session.replica.map().present();
+        let staged = next.staged.ids();
+        let ids = &staged - session.replica.map().present_among(&staged);
         let pages = ids.iter().filter_map(|id| PageId(id).no());
         let (_, pages, sink) = session.replica.begin_fetch(pages)?;
         for page in pages {

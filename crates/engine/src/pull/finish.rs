@@ -2,7 +2,7 @@
 //! Anyone who pulls, pushes or discards after a pull that could not do it does it first.
 
 use partial_sync_core::PageCount;
-use partial_sync_vfs::{Base, NextBase};
+use partial_sync_vfs::{Base, NextBase, Stay};
 use roaring::RoaringBitmap;
 
 use super::intent;
@@ -42,13 +42,19 @@ pub(super) fn finish(session: &Session<'_>, base: &Base, cookie: u32, has_log: b
 }
 
 /// Moves the base of a replica that is being opened to that of a pull whose commit is there.
-pub(super) fn move_base_at_open(session: &Session<'_>, base: &Base, keep: RoaringBitmap) -> Result<()> {
+pub(super) fn move_base_at_open(
+    session: &Session<'_>,
+    base: &Base,
+    stay: Stay,
+    committed: RoaringBitmap,
+) -> Result<()> {
     // What is dirty on top of the new base is not known exactly: everything that may be, is. A dirty page that the pull did
     // not speak of was written after it, and a checkpoint may have left its only copy in the main file.
     let dirty = session.replica.map().dirty();
     let next = NextBase {
         base: base.clone(),
-        keep: keep | &dirty,
+        stay,
+        committed: committed | &dirty,
         dirty,
         end: PageCount::ZERO,
     };

@@ -2,8 +2,7 @@
 //! would have fetched. From there on it is a pull like any other, of a remote that replaced everything.
 
 use partial_sync_core::{PageId, PageNo, header::Page1};
-use partial_sync_transport::ApplyMode;
-use roaring::RoaringBitmap;
+use partial_sync_vfs::Stay;
 
 use super::staged::{Asked, OPERATION, Staged};
 use crate::{
@@ -29,12 +28,12 @@ pub(crate) fn ask(session: &Session<'_>) -> Result<Option<Asked>> {
     })?;
     session.update_info(|info| {
         info.bootstrap = session.options.partial.as_ref().and_then(|p| p.bootstrap.clone());
-        info.remote_hydrates = fetched.hydrates;
+        info.note_features(fetched.features);
     })?;
     Ok(Some(Asked {
         base: fetched.base,
-        mode: ApplyMode::ReplaceBase,
-        present: RoaringBitmap::new(),
+        stay: Stay::none(),
+        about: None,
         staged,
     }))
 }

@@ -1,16 +1,17 @@
-//! The `-changes` file: what a pull that is about to commit means for the replica. It is small: the new base, the pages
-//! that are valid on top of it, and the schema cookie by which the commit is recognised. The commit itself, with pages and
+//! The `-changes` file: what a pull that is about to commit means for the replica. It is small: the new base, which pages are
+//! what they were on top of it and which the commit has, and the schema cookie by which the commit is recognised. The commit itself, with pages and
 //! change log, is one SQLite transaction.
 //!
 //! After a crash it says all. The database has the cookie: the pull has happened, and the base is to be moved. It has not:
-//! the pull never happened. Either way nothing is fetched and nothing is run again.
+//! the pull never happened. Either way nothing is fetched and nothing is run again. Which pages stay is said of all that may be
+//! here by then: a commit that failed may come back after a crash, and pages of the old base may have come since.
 //!
 //! Format: 8 bytes of magic, the intent in postcard's encoding, its xxh3-64 (8 bytes, little-endian). Written as a whole.
 
 use std::{path::PathBuf, sync::Arc};
 
 use partial_sync_core::PageCount;
-use partial_sync_vfs::{Base, Storage, read_whole, write_whole};
+use partial_sync_vfs::{Base, Stay, Storage, read_whole, write_whole};
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
@@ -24,9 +25,9 @@ use crate::{
     },
 };
 
-const MAGIC: &[u8; 8] = b"PSintent";
-/// Larger than any intent: a bitmap of every page that a database can have takes 512 MiB at worst.
-const LIMIT: u64 = 1 << 30;
+const MAGIC: &[u8; 8] = b"PSpulled";
+/// Larger than any intent: a bitmap of every page that a database can have takes 512 MiB at worst, and there are two.
+const LIMIT: u64 = 5 << 28;
 /// A cookie is this far ahead of the one before, at least: fewer schema changes than that lie between two pulls.
 const STEP: u32 = 1 << 30;
 
@@ -34,8 +35,10 @@ const STEP: u32 = 1 << 30;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Intent {
     pub base: Base,
-    /// 0-based ids of the pages whose newest local copy is valid on top of `base` once the pull has committed.
-    pub keep: RoaringBitmap,
+    /// Which pages stay on top of it.
+    pub stay: Stay,
+    /// 0-based ids of the pages that are in the commit.
+    pub committed: RoaringBitmap,
     /// Schema cookie of the commit.
     pub cookie: u32,
     /// Whether the commit has local changes that were put back.
@@ -48,7 +51,10 @@ struct StoredIntent {
     size: u32,
     cookie: u32,
     has_log: bool,
-    keep: Vec<u8>,
+    /// Whether all but these pages stay, or these only.
+    all_but: bool,
+    these: Vec<u8>,
+    committed: Vec<u8>,
 }
 
 /// A cookie that no connection can have seen before, so that each reads the schema again, and that tells the commit that it
@@ -78,13 +84,20 @@ impl Intent {
         bytes
             .and_then(|bytes| Self::decode(&bytes))
             .map(|stored| {
+                let ids = |bytes: &[u8]| {
+                    RoaringBitmap::deserialize_from(bytes).map_err(|e| Error::storage("read", &path, e))
+                };
+                let these = ids(&stored.these)?;
                 Ok(Self {
                     base: Base {
                         revision: info::revision(&stored.revision, session.replica.name())?,
                         size: PageCount(stored.size),
                     },
-                    keep: RoaringBitmap::deserialize_from(&stored.keep[..])
-                        .map_err(|e| Error::storage("read", &path, e))?,
+                    stay: match stored.all_but {
+                        true => Stay::AllBut(these),
+                        false => Stay::Only(these),
+                    },
+                    committed: ids(&stored.committed)?,
                     cookie: stored.cookie,
                     has_log: stored.has_log,
                 })
@@ -93,16 +106,24 @@ impl Intent {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let mut keep = Vec::with_capacity(self.keep.serialized_size());
-        self.keep
-            .serialize_into(&mut keep)
-            .expect("writing to memory does not fail");
+        let bytes = |ids: &RoaringBitmap| {
+            let mut bytes = Vec::with_capacity(ids.serialized_size());
+            ids.serialize_into(&mut bytes)
+                .expect("writing to memory does not fail");
+            bytes
+        };
+        let (all_but, these) = match &self.stay {
+            Stay::Only(ids) => (false, ids),
+            Stay::AllBut(ids) => (true, ids),
+        };
         let stored = StoredIntent {
             revision: self.base.revision.as_str().to_owned(),
             size: self.base.size.0,
             cookie: self.cookie,
             has_log: self.has_log,
-            keep,
+            all_but,
+            these: bytes(these),
+            committed: bytes(&self.committed),
         };
         let body = postcard::to_stdvec(&stored).expect("strings, numbers and bytes have an encoding");
         let mut bytes = MAGIC.to_vec();

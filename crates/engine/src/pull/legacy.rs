@@ -9,7 +9,7 @@
 use std::path::Path;
 
 use partial_sync_core::{ChangeId, PageCount, header::Page1};
-use partial_sync_vfs::{Base, Storage, StorageFile, sqlite::ValueRef};
+use partial_sync_vfs::{Base, Stay, Storage, StorageFile, sqlite::ValueRef};
 use roaring::RoaringBitmap;
 use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_64;
@@ -64,7 +64,7 @@ pub(super) fn finish_pull(session: &Session<'_>, path: &Path) -> Result<()> {
         revision: info::revision(&legacy.base.revision, session.replica.name())?,
         size: PageCount(legacy.base.size),
     };
-    move_base_at_open(session, &base, legacy.keep)?;
+    move_base_at_open(session, &base, Stay::none(), legacy.keep)?;
     let conn = open_plain(&session.replica, session.options.timeout)?;
     let log = Log::new(&conn);
     if !legacy.log.is_empty() && log.marker(MARKER)? != Some(Value::Integer(legacy.pull)) {

@@ -52,6 +52,7 @@ pub(crate) fn pull(session: &Session<'_>, long_poll: Option<Duration>) -> Result
         let _sync = session.lock_sync(OPERATION)?;
         push::settle(session, OPERATION)?;
     }
+    let arrivals = session.replica.map().note_arrivals();
     let confirmed = || session.confirmed.load(Ordering::Acquire);
     let confirmed_before = confirmed();
     let asked = match ask::ask(session, long_poll, url.as_deref()) {
@@ -66,7 +67,7 @@ pub(crate) fn pull(session: &Session<'_>, long_poll: Option<Duration>) -> Result
         asked
             if push::settle(session, OPERATION)?
                 || (asked.is_some() && confirmed() != confirmed_before)
-                || (long_poll.is_some() && asked.as_ref().is_some_and(|asked| asked.is_late(session))) =>
+                || (long_poll.is_some() && asked.as_ref().is_some_and(|asked| asked.is_late(&arrivals))) =>
         {
             drop(asked);
             ask::ask(session, None, url.as_deref())?

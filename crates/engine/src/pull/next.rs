@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use partial_sync_core::{ChangeId, PageCount, PageId, PageNo};
-use partial_sync_transport::ApplyMode;
-use partial_sync_vfs::{Base, sqlite::Conn};
+use partial_sync_vfs::{Base, Stay, sqlite::Conn};
 use roaring::RoaringBitmap;
 
 use super::{
@@ -46,9 +45,8 @@ struct PutBackProgress<'s> {
 pub(super) struct Next<'s> {
     session: &'s Session<'s>,
     pub(super) base: Base,
-    mode: ApplyMode,
-    /// Pages that were here when the question was asked.
-    present: RoaringBitmap,
+    /// Pages that are what they were in it, unless they were written here.
+    stay: Stay,
     pub(super) staged: Arc<Staged>,
     unchanged: Arc<Unchanged>,
     /// `None`: no local change was seen so far.
@@ -61,8 +59,7 @@ impl<'s> Next<'s> {
         Ok(Self {
             session,
             base: asked.base,
-            mode: asked.mode,
-            present: asked.present,
+            stay: asked.stay,
             staged: Arc::new(asked.staged),
             unchanged: Arc::new(unchanged),
             put_back: None,
@@ -113,7 +110,8 @@ impl<'s> Next<'s> {
             ids.insert(last);
         }
         ids.remove_range(self.base.size.0..);
-        Ok(ids - &self.unchanged.ids - self.staged.ids())
+        let ids = ids - self.staged.ids();
+        Ok(ids.iter().filter(|&id| !self.unchanged.has(PageId(id))).collect())
     }
 
     fn begin_put_back(&self, newest: ChangeId) -> Result<PutBackProgress<'s>> {
@@ -179,7 +177,7 @@ impl<'s> Next<'s> {
     pub(super) fn through_wal(&self, old_size: PageCount) -> Result<RoaringBitmap> {
         let map = self.session.replica.map();
         let (size, staged) = (self.size()?, self.staged.ids());
-        let mut ids = (map.present() & &staged) | map.dirty() | self.written();
+        let mut ids = map.present_among(&staged) | map.dirty() | self.written();
         if let Some(put_back) = self.put_back.as_ref().filter(|p| p.any) {
             ids |= put_back.preview.read() & &staged;
         }
@@ -196,15 +194,11 @@ impl<'s> Next<'s> {
             .collect())
     }
 
-    /// 0-based ids of the pages of which the replica has a valid copy once those of `through_wal` are committed. A page
-    /// beyond the end that the new state has is not, where it was written here or came with the answer: it is not committed.
-    pub(super) fn keep(&self, through_wal: &RoaringBitmap) -> RoaringBitmap {
-        let mut keep = match self.mode {
-            ApplyMode::Incremental => &self.present - self.staged.ids() - self.session.replica.map().dirty(),
-            ApplyMode::ReplaceBase => RoaringBitmap::new(),
-        };
-        keep.remove_range(self.base.size.0..);
-        keep | through_wal
+    /// Which pages stay when the base moves: they are as they were, there and here. A page beyond the end that the new state
+    /// has does not, where it was written here or came with the answer: it is not committed. For the holder of the replica's
+    /// write lock.
+    pub(super) fn stay(&self) -> Stay {
+        self.stay.without(&self.session.replica.map().dirty())
     }
 
     /// Reads pages of the new state.

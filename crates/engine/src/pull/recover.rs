@@ -31,7 +31,7 @@ pub(crate) fn recover(session: &Session<'_>) -> Result<()> {
     if !intent.is_committed(cookie) || noted == Some(intent.cookie) {
         return intent::remove(session);
     }
-    move_base_at_open(session, &intent.base, intent.keep)?;
+    move_base_at_open(session, &intent.base, intent.stay, intent.committed)?;
     let began_since = session.info.lock().log_since == Some(intent.cookie);
     finish(
         session,

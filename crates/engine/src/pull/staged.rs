@@ -4,9 +4,8 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use parking_lot::Mutex;
-use partial_sync_core::{PageId, PageSize, admit::admit};
-use partial_sync_transport::ApplyMode;
-use partial_sync_vfs::{Base, Storage, StorageFile};
+use partial_sync_core::{Arrivals, PageId, PageSize, admit::admit};
+use partial_sync_vfs::{Base, Stay, Storage, StorageFile};
 use roaring::RoaringBitmap;
 
 use crate::{
@@ -24,17 +23,19 @@ pub(super) const OPERATION: &str = "a pull";
 pub(crate) struct Asked {
     /// The new revision.
     pub base: Base,
-    pub mode: ApplyMode,
-    /// Pages that were here when the question was asked (0-based ids): those of them that did not come are unchanged, unless
-    /// everything was replaced.
-    pub present: RoaringBitmap,
+    /// Pages that are in it what they were at the base: those that the question spoke of and that did not come, or all that the
+    /// remote does not list as changed.
+    pub stay: Stay,
+    /// The pages that the question spoke of (0-based ids), where no others can stay.
+    pub about: Option<RoaringBitmap>,
     pub staged: Staged,
 }
 
 impl Asked {
-    /// Whether pages came here that the question did not speak of.
-    pub(super) fn is_late(&self, session: &Session<'_>) -> bool {
-        self.mode == ApplyMode::Incremental && !session.replica.map().present().is_subset(&self.present)
+    /// Whether pages came here that would stay if the question had spoken of them.
+    pub(super) fn is_late(&self, arrivals: &Arrivals<'_>) -> bool {
+        let about = self.about.as_ref();
+        about.is_some_and(|about| !arrivals.ids().is_subset(about))
     }
 }
 

@@ -144,6 +144,37 @@ fn s5_a_first_download_that_was_killed_goes_on_where_it_was() {
     }
 }
 
+/// A disk that could not read the page map for a moment made it begin again at 0.
+#[test]
+fn s5_a_page_map_that_cannot_be_read_now_is_read_later() {
+    let served = Served::new(SMALL);
+    let folder = Replicas::new();
+    let path = folder.path("a.db");
+    let storage = CrashStorage::new(&path);
+    let remote = Arc::new(Faulty::new(served.http()));
+    let connect = || {
+        Database::builder(&path)
+            .storage(Arc::new(storage.clone()))
+            .remote_with(remote.clone())
+            .pull_bytes_threshold(16 * 1024)
+            .connect()
+    };
+    remote.fail_from(5, Fault::Fail(RemoteErrorKind::Unreachable));
+    connect().unwrap_err();
+    remote.heal();
+    let failing = storage.clone();
+    storage.before("sync -pages", move || {
+        let at = failing.operations() + 1;
+        failing.trouble(Some(Trouble::Fail(at, at + 1, std::io::ErrorKind::StorageFull)));
+    });
+    let before = remote.requests();
+    let error = connect().unwrap_err();
+    assert!(matches!(error, partial_sync::Error::Storage { .. }), "{error}");
+    assert_eq!(remote.requests(), before, "nothing was asked");
+    storage.trouble(None);
+    equal(&connect().unwrap(), &served);
+}
+
 #[test]
 fn s5_without_a_url_it_goes_on_with_the_one_it_began_with() {
     let served = Served::new(LARGE);
@@ -259,9 +290,9 @@ fn s5_a_download_that_is_cancelled_leaves_nothing_also_when_it_was_going_on() {
     remote.heal();
     remote.fail_from(3, Fault::Hang);
     let cancel = partial_sync::CancelHandle::new();
+    let before = remote.requests();
     std::thread::scope(|scope| {
         let connecting = scope.spawn(|| open().cancel_handle(cancel.clone()).connect());
-        let before = remote.requests();
         while remote.requests() < before + 3 && !connecting.is_finished() {
             std::thread::yield_now();
         }

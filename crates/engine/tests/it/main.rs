@@ -20,6 +20,7 @@ mod independent_remote;
 mod key_histories;
 mod late_batches;
 mod limits;
+mod lists;
 mod looking;
 mod lost_writes;
 mod main_job;

@@ -10,8 +10,9 @@ use std::{
 };
 
 use crate::support::*;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
+use parking_lot::Mutex;
 use partial_sync::Database;
 use partial_sync_core::{
     PageCount, PageId, PageSize, Revision,
@@ -22,6 +23,7 @@ use partial_sync_transport::{
     ApplyMode, Features, PageSelector, PageStream, PagesHeader, PagesRequest, Remote, RemoteError,
     RemoteErrorKind, RemotePage, TransferStats,
     hrana::{Batch, BatchResult},
+    wire::{PageEncoding, PullUpdatesRequest, encode_frame},
 };
 
 const PAGE: usize = 4096;
@@ -33,6 +35,8 @@ const PAGES: u32 = 25_000_000;
 struct Large {
     revisions: Vec<Vec<u8>>,
     latest: AtomicUsize,
+    /// Bytes of each request for pages.
+    asked: Mutex<Vec<usize>>,
 }
 
 impl Large {
@@ -51,7 +55,13 @@ impl Large {
         Arc::new(Self {
             revisions: revisions.collect(),
             latest: AtomicUsize::new(0),
+            asked: Mutex::default(),
         })
+    }
+
+    /// Bytes of the requests for pages since the last time.
+    fn asked(&self) -> Vec<usize> {
+        std::mem::take(&mut *self.asked.lock())
     }
 
     fn page(&self, revision: usize, id: u32) -> &[u8] {
@@ -67,6 +77,7 @@ impl Large {
             .map_or(self.latest.load(Ordering::SeqCst), number);
         let mut ids = match request.select {
             PageSelector::Ids(ids) => ids,
+            PageSelector::All if request.list => (0..(self.revisions[at].len() / PAGE) as u32).collect(),
             PageSelector::All => panic!("it is too large"),
         };
         if let Some(since) = &request.since {
@@ -78,6 +89,7 @@ impl Large {
                 .collect();
             ids |= request.require.unwrap_or_default();
         }
+        let listed = request.list.then(|| std::mem::take(&mut ids));
         let pages: Vec<_> = ids
             .into_iter()
             .map(|id| {
@@ -94,9 +106,10 @@ impl Large {
                 mode: ApplyMode::Incremental,
                 features: Features {
                     require: true,
+                    list: true,
                     ..Features::default()
                 },
-                listed: None,
+                listed,
             },
             pages: stream::iter(pages).boxed(),
         }
@@ -105,6 +118,10 @@ impl Large {
 
 impl Remote for Large {
     fn pages(&self, request: PagesRequest) -> BoxFuture<'_, Result<PageStream, RemoteError>> {
+        let wire = PullUpdatesRequest::new(&request, PageEncoding::Raw);
+        let mut frame = BytesMut::new();
+        encode_frame(&wire, &mut frame);
+        self.asked.lock().push(frame.len());
         async move { Ok(self.answer(request)) }.boxed()
     }
 
@@ -190,9 +207,11 @@ fn what_a_replica_of_100_gb_costs() {
         let conn = db.connection().unwrap();
         let row = |id: u32| rows(&conn, &format!("select length(v) from t where id = {id}")).unwrap();
         row(2000);
+        remote.asked();
         let begun = Instant::now();
         row(1000);
         timed("a miss took", begun);
+        println!("{which}: requests of {:?} bytes", remote.asked());
         conn.execute("update t set v = 'mine' where id = 1000", ())
             .unwrap();
         let begun = Instant::now();
@@ -202,6 +221,9 @@ fn what_a_replica_of_100_gb_costs() {
         let begun = Instant::now();
         assert!(db.pull().unwrap());
         timed("a pull of one page took", begun);
+        let asked = remote.asked();
+        println!("{which}: requests of {asked:?} bytes");
+        assert!(asked.len() <= 2 && asked.iter().all(|bytes| *bytes < 16 << 10));
         assert_eq!(row(2000), ["Integer(6)"]);
         assert_eq!(row(1000), ["Integer(4)"]);
     }

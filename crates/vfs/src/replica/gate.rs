@@ -9,7 +9,7 @@
 
 use std::{sync::atomic::Ordering, time::Instant};
 
-use partial_sync_core::PageCount;
+use partial_sync_core::{PageCount, PageId};
 use roaring::RoaringBitmap;
 
 use super::{flight::INTERRUPT_POLL, state::Replica};
@@ -20,14 +20,48 @@ use crate::{
     sqlite::context,
 };
 
+/// Pages (0-based ids) of which a copy from before the move of a base, here at any time before it, is right on top of the new
+/// one: they have not changed there, and were not written here.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stay {
+    /// These only: of others it is not known.
+    Only(RoaringBitmap),
+    /// All but these.
+    AllBut(RoaringBitmap),
+}
+
+impl Stay {
+    /// None.
+    pub fn none() -> Self {
+        Self::Only(RoaringBitmap::new())
+    }
+
+    /// Whether a page is one of them.
+    pub fn has(&self, id: PageId) -> bool {
+        match self {
+            Self::Only(ids) => ids.contains(id.0),
+            Self::AllBut(ids) => !ids.contains(id.0),
+        }
+    }
+
+    /// Without these pages.
+    pub fn without(&self, ids: &RoaringBitmap) -> Self {
+        match self {
+            Self::Only(these) => Self::Only(these - ids),
+            Self::AllBut(these) => Self::AllBut(these | ids),
+        }
+    }
+}
+
 /// What a replica is based on once a pull has committed.
 #[derive(Clone, Debug)]
 pub struct NextBase {
     /// The remote state that absent pages belong to.
     pub base: Base,
-    /// Pages (0-based ids) whose newest copy here is right on top of `base`. Others that are present were filled too late to
-    /// be known to be, or were cut off: they become absent.
-    pub keep: RoaringBitmap,
+    /// Which pages stay, where `base` has them. Others that are present become absent, unless they are `committed`.
+    pub stay: Stay,
+    /// Pages (0-based ids) of which the commit has a copy that is right on top of `base`.
+    pub committed: RoaringBitmap,
     /// Pages whose content differs from that of `base`.
     pub dirty: RoaringBitmap,
     /// How many pages the database has, or fewer than that: of those after it, which are not read now, older copies may be in
@@ -100,15 +134,19 @@ impl Replica {
         let _ = self.claim();
         // No page is filled from here on: what leaves is known before the gate closes.
         let _fill = self.fill.lock();
-        let present = self.map.present();
+        let mut leaving = match &next.stay {
+            Stay::Only(ids) => self.map.present() - ids,
+            Stay::AllBut(ids) => self.map.present_among(ids),
+        };
+        leaving |= self.map.present_from(next.base.size);
+        leaving -= &next.committed;
         // What is only in the WAL counts as written here: the next pull must bring it, changed or not.
-        let mut dirty = &next.dirty | (&next.keep - &present);
+        let mut dirty = &next.dirty | (&next.committed - self.map.present_among(&next.committed));
         // Pages beyond the end may have frames in the WAL. When the database grows over them again SQLite would read
         // those: the pull that makes it grow must bring them.
-        let mut cut_off = (&present | self.map.dirty()) - &next.keep;
+        let mut cut_off = &leaving | (self.map.dirty() - &next.committed);
         cut_off.remove_range(..next.end.0);
         dirty |= cut_off;
-        let leaving = present - &next.keep;
         self.wal_index.lock().gate_closed = true;
         let committed = commit();
         let mut index = self.wal_index.lock();

@@ -17,7 +17,7 @@ use std::{
 use partial_sync_core::{Epoch, PageCount, PageMap, PageNo, PageSize, Revision, SegmentSize};
 use shuttle::thread;
 
-use super::{Absent, NextBase, Replica, ReplicaConfig};
+use super::{Absent, NextBase, Replica, ReplicaConfig, Stay};
 use crate::{
     error::ReadError,
     locks::{FIRST_READ_SLOT, HeldSlots},
@@ -344,9 +344,16 @@ fn contents(replica: &Replica) -> Vec<u8> {
 
 /// A pull that moves the replica to a revision of which the pages that are here differ, but for `keep` (numbers).
 fn pull(replica: &Replica, revision: u8, keep: &[u32], succeeds: bool) {
+    let keep = Stay::Only(keep.iter().map(|n| n - 1).collect());
+    pull_but(replica, revision, keep, succeeds);
+}
+
+/// The same, where this is known of the pages of the two revisions.
+fn pull_but(replica: &Replica, revision: u8, stay: Stay, succeeds: bool) {
     let next = NextBase {
         base: base(revision),
-        keep: keep.iter().map(|n| n - 1).collect(),
+        stay,
+        committed: Default::default(),
         dirty: Default::default(),
         end: base(revision).size,
     };
@@ -446,6 +453,27 @@ fn a_fetch_that_a_pull_overtakes_reaches_its_reader_and_nobody_else() {
             reader.join().unwrap();
         }
         check_quiet(&replica, 2);
+    });
+}
+
+/// What changed is known before the pages of some of it come, at the old revision: they are not taken for the new ones.
+#[test]
+fn invariant_4_pages_that_come_while_a_list_is_pulled_are_not_of_the_new_revision() {
+    explore(|| {
+        let (replica, _) = replica(Fetch::Sends);
+        let readers = [
+            spawn_transaction(&replica, 0, &[3]),
+            spawn_transaction(&replica, 1, &[3, 4]),
+        ];
+        let changed = || Stay::AllBut((0..4).collect());
+        pull_but(&replica, 2, changed(), true);
+        let late = spawn_transaction(&replica, 2, &[4]);
+        pull_but(&replica, 3, changed(), true);
+        assert!(["2", "3"].contains(&late.join().unwrap().as_str()));
+        for reader in readers {
+            reader.join().unwrap();
+        }
+        check_quiet(&replica, 3);
     });
 }
 

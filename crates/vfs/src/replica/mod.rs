@@ -36,7 +36,7 @@ mod sink;
 mod state;
 
 pub use durable::{WalMark, save_page_map};
-pub use gate::NextBase;
+pub use gate::{NextBase, Stay};
 pub use hidden::{HeaderKind, OrdinaryMark, header_kind, hidden, hide_file};
 pub(crate) use instance::Instance;
 pub(crate) use main_file::Absent;

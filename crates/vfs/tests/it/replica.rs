@@ -13,8 +13,8 @@ use std::{
 use parking_lot::Mutex;
 use partial_sync_core::{PageCount, PageMap, PageNo, PageSize, Revision, SegmentSize};
 use partial_sync_vfs::{
-    Base, MemoryStorage, Miss, NextBase, OsStorage, PageSink, PageSource, Replica, ReplicaConfig, Storage,
-    VFS_NAME,
+    Base, MemoryStorage, Miss, NextBase, OsStorage, PageSink, PageSource, Replica, ReplicaConfig, Stay,
+    Storage, VFS_NAME,
     crash::{CrashStorage, Survives, Trouble},
     save_page_map,
     sqlite::{Conn, OpenOptions, Step},
@@ -154,6 +154,9 @@ impl Fixture {
         if pages.len() > old.len() {
             send.insert(last);
         }
+        let differ: RoaringBitmap = (0..=last)
+            .filter(|&id| old.get(id as usize) != pages.get(id as usize))
+            .collect();
         let apply = self.open();
         apply.execute_batch("begin immediate").unwrap();
         let mut cookie = apply.prepare_one("pragma schema_version").unwrap();
@@ -177,7 +180,12 @@ impl Fixture {
         drop(put);
         let next = NextBase {
             base: base(index, &pages),
-            keep: (&present | &send) & (0..=last).collect::<RoaringBitmap>(),
+            // In turns: what is known to be the same, and what is known not to be.
+            stay: match index % 2 {
+                0 => Stay::Only(present - &send),
+                _ => Stay::AllBut(differ | &dirty),
+            },
+            committed: send.clone(),
             dirty: RoaringBitmap::new(),
             end: base(index, &pages).size,
         };
