@@ -45,8 +45,9 @@ pub trait PageSink: Send + Sync {
     /// refuses it: then only the readers that wait for it get it.
     fn page(&self, page: PageNo, data: &[u8]) -> Result<(), ReadError>;
 
-    /// The pages that are here (0-based ids), and need not be sent: a walk over all of them.
-    fn present(&self) -> RoaringBitmap;
+    /// Pages that are here (0-based ids), and need not be sent, as far as a few KiB can say: all of them if they are few runs of
+    /// pages, else those around the first that is fetched, and at the start of the file, where the roots of its trees are.
+    fn have(&self) -> RoaringBitmap;
 
     /// Those of some pages that are here.
     fn present_among(&self, ids: &RoaringBitmap) -> RoaringBitmap;

@@ -142,7 +142,7 @@ impl StatementPrefetch {
         let mut missing: RoaringBitmap = asked.clone();
         let request = PagesRequest {
             query: Some(statement.sql.clone()),
-            have: Some(sink.present()),
+            have: Some(sink.have()),
             ..plain.clone()
         };
         let mut answer = match tokio::time::timeout(PATIENCE, remote.pages(request)).await {

@@ -6,6 +6,7 @@
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
+use futures_util::StreamExt;
 use partial_sync_core::{PageCount, PageId, PageNo};
 use partial_sync_transport::{PageSelector, PagesRequest, RemoteError, RemoteErrorKind};
 use partial_sync_vfs::{Base, PageSink, SourceError};
@@ -127,13 +128,25 @@ fn storable(session: &Session<'_>, ids: &RoaringBitmap) -> Vec<PageNo> {
 
 fn everything(session: &Session<'_>, mut progress: impl FnMut(HydrateProgress) + Send) -> Result<u32> {
     let replica = &session.replica;
-    let page_size = replica.page_size();
     let wanted = storable(session, &absent(session, replica.base().size));
     let mut at = HydrateProgress {
         fetched: 0,
         total: u32::try_from(wanted.len()).unwrap_or(u32::MAX),
     };
     progress(at);
+    let fetched = fetch(session, &wanted, |_| {
+        at.fetched += 1;
+        progress(at);
+    })?;
+    rest(session, &replica.base())?;
+    Ok(fetched)
+}
+
+/// Fetches pages in requests of bounded size. Says how many came.
+fn fetch(session: &Session<'_>, wanted: &[PageNo], mut arrived: impl FnMut(PageNo) + Send) -> Result<u32> {
+    let replica = &session.replica;
+    let page_size = replica.page_size();
+    let mut fetched = 0;
     let per_request = (BYTES_PER_REQUEST / u64::from(page_size.bytes())).clamp(1, PAGES_PER_REQUEST);
     for (n, chunk) in wanted.chunks(per_request as usize).enumerate() {
         let (base, pages, sink) = replica.begin_fetch(chunk.iter().copied())?;
@@ -143,9 +156,9 @@ fn everything(session: &Session<'_>, mut progress: impl FnMut(HydrateProgress) +
             continue;
         }
         let request = pinned(&base, &pages, page_size, session.options.timeout);
-        receive(session, request, sink, |_| {
-            at.fetched += 1;
-            progress(at);
+        receive(session, request, sink, |page, _| {
+            fetched += 1;
+            arrived(page);
         })?;
         if let Some(&page) = pages.iter().find(|&&p| replica.map().is_absent(p)) {
             return Err(not_stored(page, replica.name()));
@@ -154,22 +167,22 @@ fn everything(session: &Session<'_>, mut progress: impl FnMut(HydrateProgress) +
             save(session)?;
         }
     }
-    rest(session, &replica.base())?;
-    Ok(at.fetched)
+    Ok(fetched)
 }
 
-/// Runs one request into a sink. Cancelled, the sink is dropped with the future, and anyone who waits for a page is told.
+/// Runs one request into a sink; `arrived` is told of each page, and whether it was here already. Cancelled, the sink is dropped with the future, and anyone who waits for a page is told.
 fn receive(
     session: &Session<'_>,
     request: PagesRequest,
     sink: Box<dyn PageSink>,
-    mut arrived: impl FnMut(PageNo) + Send,
+    mut arrived: impl FnMut(PageNo, bool) + Send,
 ) -> Result<()> {
     session.wait(OPERATION, async move {
         let result = stream(&*session.remote, request, |page, data| {
+            let was_here = session.replica.map().is_present(page);
             sink.page(page, data)
                 .map_err(|e| RemoteError::new(RemoteErrorKind::Protocol, e.to_string()))?;
-            arrived(page);
+            arrived(page, was_here);
             Ok(())
         })
         .await;
@@ -211,26 +224,64 @@ fn touched_by(
     mut progress: impl FnMut(HydrateProgress) + Send,
 ) -> Result<u32> {
     let replica = &session.replica;
+    let mut at = HydrateProgress { fetched: 0, total: 0 };
+    let mut count = || {
+        at.fetched += 1;
+        progress(at);
+    };
+    let have = replica.map().present_if_few(session.options.longest_question);
+    // Where it would take many bytes to say what is here, the remote says what the query touches.
+    if have.is_none()
+        && let Some(touched) = list_touched(session, sql)?
+    {
+        let map = replica.map();
+        let absent = &touched - map.present_among(&touched) - map.dirty();
+        return fetch(session, &storable(session, &absent), |_| count());
+    }
     let (base, _, sink) = replica.begin_fetch([])?;
-    let have = replica.map().present();
     let request = PagesRequest {
         revision: Some(base.revision.clone()),
         // With a query, "all" is all that the query touches.
         select: PageSelector::All,
-        have: Some(have.clone()),
+        have,
         query: Some(sql.to_owned()),
         page_size: Some(replica.page_size()),
         deadline: Some(session.options.timeout),
         ..PagesRequest::default()
     };
-    let mut at = HydrateProgress { fetched: 0, total: 0 };
-    receive(session, request, sink, |page| {
-        if !have.contains(page.id().0) {
-            at.fetched += 1;
-            progress(at);
+    receive(session, request, sink, |_, was_here| {
+        if !was_here {
+            count();
         }
     })?;
     Ok(at.fetched)
+}
+
+/// Which pages (0-based ids) a query touches at the base, where the remote tells.
+fn list_touched(session: &Session<'_>, sql: &str) -> Result<Option<RoaringBitmap>> {
+    let replica = &session.replica;
+    if !session.info.lock().remote_lists {
+        return Ok(None);
+    }
+    let request = PagesRequest {
+        revision: Some(replica.base().revision),
+        query: Some(sql.to_owned()),
+        list: true,
+        page_size: Some(replica.page_size()),
+        deadline: Some(session.options.timeout),
+        ..PagesRequest::default()
+    };
+    session.wait(OPERATION, async {
+        let mut answer = session.remote.pages(request).await?;
+        let touched = answer.header.listed.take();
+        // To its end: an answer that was cut is none.
+        while touched.is_some()
+            && let Some(page) = answer.pages.next().await
+        {
+            page?;
+        }
+        Ok(touched)
+    })
 }
 
 fn not_stored(page: PageNo, path: &Path) -> Error {

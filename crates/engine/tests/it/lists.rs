@@ -16,14 +16,15 @@ use crate::support::*;
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
-use partial_sync::Database;
+use partial_sync::{Database, PartialSync};
 use partial_sync_core::{
     PageCount, PageSize, Revision,
     chunk::{Bits, Chunk},
     saved_map,
 };
 use partial_sync_transport::{
-    Features, HttpRemote, MemoryRemote, PageStream, PagesRequest, Remote, RemoteError, TransferStats,
+    Fault, Faulty, Features, HttpRemote, MemoryRemote, PageStream, PagesRequest, Remote, RemoteError,
+    RemoteErrorKind, TransferStats,
     hrana::{Batch, BatchResult},
 };
 use partial_sync_vfs::crash::{CrashStorage, Survives};
@@ -173,42 +174,119 @@ fn v(db: &Database, id: u32) -> String {
     rows(&conn, &sql).unwrap().remove(0)
 }
 
-/// Half of the pages are here, every second one; 12,000 pages of 512 bytes.
+/// A replica of which half of the pages are here, every second one, of 12,000 pages of 512 bytes.
+struct HereAndThere {
+    served: Served,
+    _replicas: Replicas,
+    remote: Arc<HttpRemote>,
+    between: Arc<Between>,
+    db: Database,
+}
+
+impl HereAndThere {
+    fn new(prefetch: bool) -> Self {
+        let served = Served::new(
+            "pragma page_size = 512; create table t(id integer primary key, v text);
+             with recursive c(x) as (select 1 union all select x + 1 from c where x < 12000)
+             insert into t select x, 'row ' || x || hex(zeroblob(180)) from c",
+        );
+        let replicas = Replicas::new();
+        let remote: Arc<HttpRemote> = Arc::new(HttpRemote::builder(served.url()).build().unwrap());
+        let between = Between::around(remote.clone());
+        let open = || -> Database {
+            let partial = PartialSync {
+                prefetch: Some(prefetch),
+                ..prefix(4096, 4096)
+            };
+            let builder = replicas.builder("a.db").remote_with(between.clone());
+            builder.partial(partial).connect().unwrap()
+        };
+        let db = open();
+        db.hydrate(|_| {}).unwrap();
+        let pages = db.stats().unwrap().pages_total;
+        assert!(pages > 12_000);
+        drop(db);
+        let chunk = |nth| Chunk {
+            first: nth,
+            count: 1,
+            present: Bits::of([0x5555_5555_5555_5555; 64]),
+            dirty: Bits::Empty,
+        };
+        let (map, _) = saved_map::whole(
+            &[chunk(0), chunk(1)],
+            PageSize::new(512).unwrap(),
+            PageCount(pages),
+        );
+        std::fs::write(replicas.path("a.db-pages"), map).unwrap();
+        let db = open();
+        between.requests();
+        assert_eq!(db.stats().unwrap().pages_present, 4096);
+        Self {
+            served,
+            _replicas: replicas,
+            remote,
+            between,
+            db,
+        }
+    }
+}
+
+#[test]
+fn what_a_statement_says_of_pages_here_and_there_is_little() {
+    let of = HereAndThere::new(true);
+    let conn = of.db.connection().unwrap();
+    rows(&conn, "select count(*) from sqlite_schema").unwrap();
+    assert!(of.db.settle(Duration::from_secs(10)));
+    of.between.requests();
+    let sql = "select substr(v, 1, 8) from t where id in (11, 12, 3000, 3001, 9999)";
+    assert_eq!(
+        rows(&conn, sql).unwrap(),
+        stock_rows(&of.served.sqlite(), sql).unwrap()
+    );
+    let requests = of.between.requests();
+    let statement = requests.iter().find(|request| request.query.is_some());
+    let have = statement.and_then(|request| request.have.as_ref()).unwrap();
+    println!("{} pages in {} bytes", have.len(), have.serialized_size());
+    assert!(have.len() > 1000, "of those around it is said which are here");
+    assert!(have.iter().all(|id| id < 8192 && id % 2 == 0 || id > 8191));
+    assert!(have.serialized_size() < 16 << 10);
+    assert_eq!(requests.len(), 1);
+    // What a query is hydrated with is told first, and nothing of what is here.
+    assert!(of.db.settle(Duration::from_secs(10)));
+    of.between.requests();
+    let sql = "select count(*), max(v) from t where id between 2000 and 2400";
+    let before = of.db.stats().unwrap().pages_present;
+    let mut told = 0;
+    let hydrated = of
+        .db
+        .hydrate_query(sql, |progress| told = progress.fetched)
+        .unwrap();
+    assert!(hydrated.fetched > 100 && told == hydrated.fetched);
+    let stats = of.db.stats().unwrap();
+    assert_eq!(stats.pages_present, before + hydrated.fetched);
+    let requests = of.between.requests();
+    assert_eq!(kinds(&requests), ["list of pages", "pages"]);
+    assert!(requests.iter().all(|request| request.have.is_none()));
+    assert_eq!(
+        rows(&conn, sql).unwrap(),
+        stock_rows(&of.served.sqlite(), sql).unwrap()
+    );
+    assert!(of.between.requests().is_empty());
+    let nothing = of.db.hydrate_query(sql, |_| {}).unwrap();
+    assert_eq!(nothing.fetched, 0);
+    assert_eq!(kinds(&of.between.requests()), ["list of pages"]);
+}
+
 #[test]
 fn a_pull_of_pages_here_and_there_is_two_requests_of_few_bytes() {
-    let served = Served::new(
-        "pragma page_size = 512; create table t(id integer primary key, v text);
-         with recursive c(x) as (select 1 union all select x + 1 from c where x < 12000)
-         insert into t select x, 'row ' || x || hex(zeroblob(180)) from c",
-    );
-    let replicas = Replicas::new();
-    let remote: Arc<HttpRemote> = Arc::new(HttpRemote::builder(served.url()).build().unwrap());
-    let between = Between::around(remote.clone());
-    let open = || -> Database {
-        let builder = replicas.builder("a.db").remote_with(between.clone());
-        builder.partial(prefix(4096, 4096)).connect().unwrap()
-    };
-    let db = open();
-    db.hydrate(|_| {}).unwrap();
-    let pages = db.stats().unwrap().pages_total;
-    assert!(pages > 12_000);
-    drop(db);
-    let chunk = |nth| Chunk {
-        first: nth,
-        count: 1,
-        present: Bits::of([0x5555_5555_5555_5555; 64]),
-        dirty: Bits::Empty,
-    };
-    let (map, _) = saved_map::whole(
-        &[chunk(0), chunk(1)],
-        PageSize::new(512).unwrap(),
-        PageCount(pages),
-    );
-    std::fs::write(replicas.path("a.db-pages"), map).unwrap();
-    let db = open();
-    between.requests();
+    let HereAndThere {
+        served,
+        _replicas,
+        remote,
+        between,
+        db,
+    } = HereAndThere::new(false);
     let here = db.stats().unwrap().pages_present;
-    assert_eq!(here, 4096);
     let pull = |sql: &str| {
         served.execute(sql);
         let before = remote.transferred();
@@ -290,6 +368,27 @@ fn a_remote_that_does_not_list_is_asked_what_changed_of_the_pages_here() {
     origin.remote.requests();
     assert!(db.pull().unwrap());
     assert_eq!(kinds(&origin.remote.requests()), ["list", "changed"]);
+    assert_eq!(contents(&db.connection().unwrap()), stock_contents(&origin.conn));
+}
+
+/// As one that compares pages after a kill: it can tell of some pages, and not of all.
+#[test]
+fn a_remote_that_cannot_list_now_is_asked_about_the_pages_that_are_here_if_they_are_not_many() {
+    let origin = Origin::new();
+    let faulty = Arc::new(Faulty::new(origin.remote.clone()));
+    let db = origin
+        .replicas
+        .builder("a.db")
+        .remote_with(faulty.clone())
+        .partial(prefix(4096, 4096))
+        .longest_question(0)
+        .connect()
+        .unwrap();
+    origin.commit("update t set v = 'second'");
+    origin.remote.requests();
+    faulty.fail_nth(1, Fault::Fail(RemoteErrorKind::Failed));
+    assert!(db.pull().unwrap());
+    assert_eq!(kinds(&origin.remote.requests()), ["changed"]);
     assert_eq!(contents(&db.connection().unwrap()), stock_contents(&origin.conn));
 }
 

@@ -14,6 +14,11 @@ use crate::{
 /// Most bytes kept of pages that cannot go to the main file.
 const PRIVATE_BYTES: usize = 32 << 20;
 
+/// Runs of pages that are named as those that are here, at most;
+const HAVE_RUNS: usize = 1024;
+/// and around a page, so many pages.
+const HAVE_AROUND: u32 = 4096;
+
 /// The [`PageSink`] of a replica. Keeps nothing open: an answer that never comes must not hold the files of a replica that was
 /// given back.
 pub(super) struct Landing {
@@ -121,10 +126,19 @@ impl PageSink for Landing {
         Ok(())
     }
 
-    fn present(&self) -> RoaringBitmap {
-        self.replica
-            .upgrade()
-            .map_or_else(RoaringBitmap::new, |replica| replica.map.present())
+    fn have(&self) -> RoaringBitmap {
+        let Some(replica) = self.replica.upgrade() else {
+            return RoaringBitmap::new();
+        };
+        if let Some(few) = replica.map.present_if_few(HAVE_RUNS) {
+            return few;
+        }
+        let mut around = RoaringBitmap::new();
+        for id in self.asked.min().into_iter().chain([0]) {
+            let first = id - id % HAVE_AROUND;
+            around.insert_range(first..=first + (HAVE_AROUND - 1));
+        }
+        replica.map.present_among(&around)
     }
 
     fn present_among(&self, ids: &RoaringBitmap) -> RoaringBitmap {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use partial_sync_core::{PageCount, PageMap, PageNo, PageSize, Revision, SegmentSize};
+use partial_sync_core::{Epoch, PageCount, PageMap, PageNo, PageSize, Revision, SegmentSize};
 use partial_sync_vfs::{
     Base, MemoryStorage, Miss, NextBase, OsStorage, PageSink, PageSource, Replica, ReplicaConfig, Stay,
     Storage, VFS_NAME,
@@ -814,4 +814,27 @@ fn invariant_1_what_a_checkpoint_moved_after_a_killed_save_survives_a_power_fail
     for synchronous in ["off", "normal"] {
         survives_after_a_killed_save(synchronous);
     }
+}
+
+/// Every second page of 100,000 is here: what is said of that is some KiB, and true.
+#[test]
+fn what_a_fetch_says_of_many_pages_here_and_there_is_little() {
+    let fixture = fixture(
+        vec![vec![0; 512]],
+        Arc::new(MemoryStorage::default()),
+        4096,
+        Duration::from_secs(1),
+    );
+    let map = fixture.replica.map();
+    let have = || fixture.replica.begin_fetch([]).unwrap().2.have();
+    for n in (1..2000).step_by(2) {
+        map.set_present(PageNo::new(n).unwrap(), Epoch(0));
+    }
+    assert!(have() == map.present(), "they are few");
+    for n in (2001..100_000).step_by(2) {
+        map.set_present(PageNo::new(n).unwrap(), Epoch(0));
+    }
+    let start = have();
+    assert!(start.iter().eq((0..4096).step_by(2)), "the start of the file");
+    assert!(start.serialized_size() < 8 << 10);
 }
