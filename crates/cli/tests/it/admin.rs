@@ -267,7 +267,7 @@ fn a_server_that_is_killed_while_it_deletes_leaves_the_database_or_nothing() {
 struct FullDisk(std::process::Child);
 
 impl FullDisk {
-    /// Of these calls, and of one file if it is given. `None` = there is no strace here.
+    /// Of these calls, and of one file if it is given. `None` = there is no strace here, or it may not be used.
     fn of(process: u32, calls: &str, file: Option<&Path>) -> Option<Self> {
         let mut command = Command::new("strace");
         command.args(["-f", "-qq", "-o", "/dev/null", "-p", &process.to_string()]);
@@ -280,13 +280,17 @@ impl FullDisk {
         if let Some(file) = file {
             command.arg("-P").arg(file);
         }
-        let this = Self(command.spawn().ok()?);
+        let mut this = Self(command.spawn().ok()?);
         let is_traced = |task: std::fs::DirEntry| {
             let status = std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
             !status.contains("TracerPid:\t0\n")
         };
         let tasks = || std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
         while !tasks().flatten().all(is_traced) {
+            // It may not do that everywhere.
+            if this.0.try_wait().unwrap().is_some() {
+                return None;
+            }
             std::thread::sleep(Duration::from_millis(5));
         }
         Some(this)
