@@ -50,6 +50,9 @@ const STEPS_BETWEEN_CHECKS: i32 = 2000;
 /// The same for a client that may only read, whose memory is looked at too.
 const READER_STEPS_BETWEEN_CHECKS: i32 = 100;
 
+/// Bytes of a log that stay on the disk when it begins anew: much more is there only if readers kept it from that.
+const WAL_KEPT: i64 = 16 << 20;
+
 const NOT_ROWS: &str = "triggers fire in this batch: only a client that may write, and asks for it with \"rows\": true, can \
      have them off";
 const READS_ONLY: &str = "this client may not write: its token, or the database, is for reading only";
@@ -147,6 +150,11 @@ impl SqlConnection {
             .and_then(|()| sqlite.pragma_query_value(None, "schema_version", |_| Ok(())))
             .map_err(failed)?;
         is_in_place()?;
+        if !read_only {
+            sqlite
+                .pragma_update_and_check(None, "journal_size_limit", WAL_KEPT, |_| Ok(()))
+                .map_err(failed)?;
+        }
         if database.listener.makes_durable() {
             sqlite
                 .pragma_update(None, "synchronous", "NORMAL")

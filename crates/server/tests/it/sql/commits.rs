@@ -9,6 +9,7 @@ use partial_sync_server::{
 use serde_json::{Value, json};
 
 use super::server::{Commits, Server};
+use crate::pages::support::{Client, TestDb, dump};
 
 #[tokio::test]
 async fn an_answer_waits_until_the_page_history_has_the_commit() {
@@ -79,6 +80,38 @@ async fn sql_over_http_never_checkpoints() {
         .query_row("SELECT count(*) FROM t", [], |row| row.get(0))
         .unwrap();
     assert_eq!(rows, 2400);
+}
+
+/// Was red: a log that had been large once kept that room on the disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v13_a_log_that_was_large_gives_its_room_back() {
+    let db = TestDb::new();
+    let server = db.serve().await;
+    let client = Client::new(&server.url());
+    let execute = async |sql: &str| {
+        let body = json!({"requests": [{"type": "execute", "stmt": {"sql": sql}}, {"type": "close"}]});
+        let request = client.http.post(format!("{}/v2/pipeline", client.url));
+        let request = request.header("content-type", "application/json");
+        let answer = request.body(body.to_string()).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+    };
+    let wal = || {
+        let path = format!("{}-wal", db.path.display());
+        std::fs::metadata(path).unwrap().len()
+    };
+    execute("CREATE TABLE large(v)").await;
+    execute("INSERT INTO large SELECT zeroblob(1000000) FROM generate_series(1, 40)").await;
+    assert!(wal() > 40_000_000);
+    let shrinks = async {
+        while wal() > 17 << 20 {
+            execute("INSERT INTO large VALUES (1)").await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), shrinks)
+        .await
+        .expect("it stays large");
+    assert_eq!(client.latest().await.whole(), dump(&db.path));
+    server.shutdown().await;
 }
 
 #[tokio::test]
