@@ -42,8 +42,8 @@ async fn v14_of_64_pushers_none_writes_twice_as_often_as_another_and_none_fails(
     let options = HranaOptions {
         concurrent_requests: PUSHERS,
         caller_requests: PUSHERS,
-        // As long as sixteen of them take here and now.
-        busy_timeout: began.elapsed() * 4,
+        // As long as forty of them take here and now.
+        busy_timeout: began.elapsed() * 10,
         statement_timeout: Duration::from_secs(600),
         ..HranaOptions::default()
     };
