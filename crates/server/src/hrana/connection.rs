@@ -50,7 +50,7 @@ const STEPS_BETWEEN_CHECKS: i32 = 2000;
 /// The same for a client that may only read, whose memory is looked at too.
 const READER_STEPS_BETWEEN_CHECKS: i32 = 100;
 
-/// Bytes of a log that stay on the disk when it begins anew: much more is there only if readers kept it from that.
+/// Bytes of a log that stay on the disk when it starts over: much more is there only if readers kept it from that.
 const WAL_KEPT: i64 = 16 << 20;
 
 const NOT_ROWS: &str = "triggers fire in this batch: only a client that may write, and asks for it with \"rows\": true, can \
