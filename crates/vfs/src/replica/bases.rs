@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use partial_sync_core::Epoch;
 
-use crate::{locks::WalIndex, source::Base};
+use crate::source::Base;
 
 /// The current epoch and its base, and those of older epochs that still have readers.
 pub(super) struct Bases {
@@ -29,10 +29,9 @@ impl Bases {
         }
     }
 
-    pub(super) fn move_to(&mut self, base: Base, index: &WalIndex) {
+    pub(super) fn move_to(&mut self, base: Base) {
         let old = std::mem::replace(&mut self.base, base);
         self.older.insert(self.epoch, old);
-        self.older.retain(|&epoch, _| index.has_readers(epoch));
         self.epoch = self.epoch.next();
     }
 }

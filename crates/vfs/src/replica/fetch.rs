@@ -306,7 +306,11 @@ mod tests {
     use roaring::RoaringBitmap;
 
     use super::*;
-    use crate::{MemoryStorage, PageSource, replica::ReplicaConfig, sync::Mutex};
+    use crate::{
+        MemoryStorage, PageSource,
+        replica::{NextBase, ReplicaConfig, Stay},
+        sync::Mutex,
+    };
 
     struct NeverAnswers;
 
@@ -344,6 +348,25 @@ mod tests {
         })
         .unwrap();
         (replica, source)
+    }
+
+    /// They stayed, 32 MiB at most, until a reader of another epoch ended; later ones were not kept for want of room.
+    #[test]
+    fn copies_of_an_epoch_that_nobody_reads_go_when_a_pull_moves_the_base() {
+        let (replica, _) = silent("copies_of_an_epoch");
+        replica.keep_private(replica.epoch(), PageNo::new(10).unwrap(), vec![1; 4096].into());
+        let next = NextBase {
+            base: Base {
+                revision: Revision::new("2").unwrap(),
+                size: PageCount(1000),
+            },
+            stay: Stay::none(),
+            committed: Default::default(),
+            dirty: Default::default(),
+            end: PageCount(1000),
+        };
+        replica.move_base(&next, || Ok::<_, ()>(())).unwrap();
+        assert!(replica.private_pages.lock().is_empty());
     }
 
     /// It wrote to a file whose lock was gone, over what the next owner had put there.

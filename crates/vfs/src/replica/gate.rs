@@ -161,11 +161,13 @@ impl Replica {
     fn move_to(&self, base: &Base, leaving: &RoaringBitmap, dirty: RoaringBitmap, index: &WalIndex) {
         let epoch = {
             let mut bases = self.bases.write();
-            bases.move_to(base.clone(), index);
+            bases.move_to(base.clone());
             bases.epoch
         };
         let older = index.oldest_reader().map(|_| epoch);
         self.map.move_base(older, leaving, dirty);
+        // The epoch that was the current one may have private copies and no reader.
+        self.forget_unread(index);
         self.size
             .fetch_max(base.size.bytes(self.page_size), Ordering::AcqRel);
         self.planner.lock().reset();

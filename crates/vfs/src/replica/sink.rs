@@ -174,7 +174,7 @@ impl Drop for Landing {
 
 impl Replica {
     /// Keeps a page that could not go to the main file for the readers of an epoch, as long as it has any.
-    fn keep_private(&self, epoch: Epoch, page: PageNo, bytes: Arc<[u8]>) {
+    pub(super) fn keep_private(&self, epoch: Epoch, page: PageNo, bytes: Arc<[u8]>) {
         let index = self.wal_index.lock();
         if epoch == self.epoch() || index.has_readers(epoch) {
             let mut private = self.private_pages.lock();
