@@ -23,9 +23,6 @@ use crate::{
     open::session::Session,
 };
 
-/// How often a pull asks what changed when the revision that it was told expires before its pages have come.
-const TRIES: usize = 3;
-
 /// So many pages take 16 KiB to say.
 const SOME_PAGES: u32 = 1 << 13;
 
@@ -126,75 +123,60 @@ impl Question<'_> {
     /// Which pages changed; and then those that are here.
     fn list(&self) -> Result<Listed> {
         let (session, map) = (self.session, self.session.replica.map());
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let request = PagesRequest {
-                list: true,
-                ..self.request()
-            };
-            let answer = session.wait(OPERATION, async { Ok(session.remote.pages(request).await) })?;
-            let mut answer = match answer {
-                Err(error) if error.kind == RemoteErrorKind::RevisionExpired => return Ok(Listed::Expired),
-                // A server that was started after a kill may know of some pages, and of all of them only much later.
-                Err(error)
-                    if error.kind == RemoteErrorKind::Failed && map.present_count().0 <= SOME_PAGES =>
-                {
-                    tracing::info!(%error, "a pull asks about the pages that are here");
-                    return Ok(Listed::NotTold);
-                }
-                answer => answer?,
-            };
-            self.learn(answer.header.features)?;
-            let header = &answer.header;
-            if header.revision == self.old.revision && !self.rebuild {
-                return Ok(Listed::Asked(None));
-            }
-            let base = Base {
-                revision: header.revision.clone(),
-                size: header.db_size,
-            };
-            let Some(mut changed) = header
-                .listed
-                .clone()
-                .filter(|_| header.mode == ApplyMode::Incremental)
-            else {
+        let request = PagesRequest {
+            list: true,
+            ..self.request()
+        };
+        let answer = session.wait(OPERATION, async { Ok(session.remote.pages(request).await) })?;
+        let mut answer = match answer {
+            Err(error) if error.kind == RemoteErrorKind::RevisionExpired => return Ok(Listed::Expired),
+            // A server that was started after a kill may know of some pages, and of all of them only much later.
+            Err(error) if error.kind == RemoteErrorKind::Failed && map.present_count().0 <= SOME_PAGES => {
+                tracing::info!(%error, "a pull asks about the pages that are here");
                 return Ok(Listed::NotTold);
-            };
-            // To its end: an answer that was cut is none.
-            session.wait(OPERATION, async {
-                while let Some(page) = answer.pages.next().await {
-                    page?;
-                }
-                Ok(())
-            })?;
-            // Whatever is here of pages that one of the two does not have was not from there.
-            changed.insert_range(self.old.size.min(base.size).0..base.size.0);
-            // After the answer: a page that comes now and is not among them is what it was.
-            let mut wanted = map.present_among(&changed) | map.dirty();
-            wanted.insert(0);
-            if base.size > self.old.size {
-                // Writing it makes the database longer.
-                wanted.insert(base.size.0.saturating_sub(1));
             }
-            let staged = Staged::begin(session)?;
-            match stage_missing(session, &base, &staged, &wanted) {
-                Err(Error::Remote(error))
-                    if error.kind == RemoteErrorKind::RevisionExpired && tries < TRIES =>
-                {
-                    tracing::info!(%error, "a pull asks again");
-                }
-                staging => {
-                    staging?;
-                    return Ok(Listed::Asked(Some(Asked {
-                        base,
-                        stay: Stay::AllBut(changed),
-                        about: None,
-                        staged,
-                    })));
-                }
-            }
+            answer => answer?,
+        };
+        self.learn(answer.header.features)?;
+        let header = &answer.header;
+        if header.revision == self.old.revision && !self.rebuild {
+            return Ok(Listed::Asked(None));
         }
+        let base = Base {
+            revision: header.revision.clone(),
+            size: header.db_size,
+        };
+        let Some(mut changed) = header
+            .listed
+            .clone()
+            .filter(|_| header.mode == ApplyMode::Incremental)
+        else {
+            return Ok(Listed::NotTold);
+        };
+        // To its end: an answer that was cut is none.
+        session.wait(OPERATION, async {
+            while let Some(page) = answer.pages.next().await {
+                page?;
+            }
+            Ok(())
+        })?;
+        // Whatever is here of pages that one of the two does not have was not from there.
+        changed.insert_range(self.old.size.min(base.size).0..base.size.0);
+        // After the answer: a page that comes now and is not among them is what it was.
+        let mut wanted = map.present_among(&changed) | map.dirty();
+        wanted.insert(0);
+        if base.size > self.old.size {
+            // Writing it makes the database longer.
+            wanted.insert(base.size.0.saturating_sub(1));
+        }
+        let staged = Staged::begin(session)?;
+        stage_missing(session, &base, &staged, &wanted)?;
+        Ok(Listed::Asked(Some(Asked {
+            base,
+            stay: Stay::AllBut(changed),
+            about: None,
+            staged,
+        })))
     }
 
     /// Which of these pages, which are here, changed. `knows`: the remote may be able to tell.

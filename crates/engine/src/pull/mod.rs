@@ -40,6 +40,9 @@ use crate::{
     push,
 };
 
+/// How often a pull asks what changed, when the revision that it was told expires before it has what it needs of it.
+const TRIES: usize = 3;
+
 /// See [`crate::Database::pull`].
 pub(crate) fn pull(session: &Session<'_>, long_poll: Option<Duration>) -> Result<bool> {
     let _pulling = session.lock_pulls(OPERATION)?;
@@ -47,6 +50,21 @@ pub(crate) fn pull(session: &Session<'_>, long_poll: Option<Duration>) -> Result
         let _sync = session.lock_sync(OPERATION)?;
         finish_earlier(session)?;
     }
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match pull_once(session, long_poll.filter(|_| tries == 1)) {
+            // Of the revision that it was going to: the one that the replica is at needs not be kept.
+            Err(error) if error.is_revision_expired() && tries < TRIES => {
+                tracing::info!(%error, "a pull asks again");
+            }
+            pulled => return pulled,
+        }
+    }
+}
+
+/// For the holder of the lock for pulls, when the pull before is finished.
+fn pull_once(session: &Session<'_>, long_poll: Option<Duration>) -> Result<bool> {
     let url = session.checked_url()?;
     if session.info.lock().is_unsettled() {
         let _sync = session.lock_sync(OPERATION)?;

@@ -459,6 +459,38 @@ fn a_revision_that_expires_between_a_list_and_its_pages_is_asked_for_again_and_n
     );
 }
 
+/// And before what local changes are put back on: the pull failed, and said "pull".
+#[test]
+fn a_revision_that_expires_while_local_changes_are_put_back_is_asked_for_again() {
+    let origin = Arc::new(Mutex::new(Origin::new()));
+    let (db, remote) = {
+        let origin = origin.lock();
+        (origin.open(), origin.remote.clone())
+    };
+    let conn = db.connection().unwrap();
+    conn.execute_batch("update t set v = 'mine' where id = 300")
+        .unwrap();
+    // The row moves to a page that is not here.
+    let (told, _) = {
+        let origin = origin.lock();
+        origin.commit("update t set v = hex(zeroblob(1500)) where id between 296 and 304");
+        origin.memory.latest().unwrap()
+    };
+    remote.requests();
+    let theirs = origin.clone();
+    remote.before(3, move || {
+        let origin = theirs.lock();
+        origin.commit("update t set v = 'theirs' where id = 1");
+        origin.memory.expire(&told);
+    });
+    assert!(db.pull().unwrap());
+    let requests = remote.requests();
+    assert_eq!(kinds(&requests[..5]), ["list", "pages", "pages", "list", "pages"]);
+    assert_eq!(v(&db, 300), r#"Text("mine")"#);
+    assert_eq!(v(&db, 1), r#"Text("theirs")"#);
+    assert_eq!(db.stats().unwrap().cdc_operations, 1);
+}
+
 /// Pages of the old revision come after the list, and after its pages: those that changed are not believed to be of the new
 /// one, and the others stay.
 #[test]
