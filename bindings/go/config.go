@@ -88,8 +88,11 @@ type TursoPartialSyncConfig struct {
 	BootstrapStrategyQuery string
 	// SegmentSize is how many bytes around an absent page are fetched with it, rounded down to whole pages. Default: 128 KiB.
 	SegmentSize int
-	// Prefetch fetches along what a query is expected to want next. Default: false.
+	// Prefetch fetches along what a query is expected to want next too. Default: where the remote can, a SELECT that misses a page is
+	// sent along, with its values, and what it touches comes with the answer.
 	Prefetch bool
+	// DisablePrefetch sends no statement: the segment of an absent page comes alone.
+	DisablePrefetch bool
 }
 
 // check holds the options against the engine's table (docs/options.md), merges both spellings, and says what to open.
@@ -154,10 +157,12 @@ func (c *TursoSyncDbConfig) check() (*options, source, error) {
 	if o.clientName == "" {
 		o.clientName = "turso-sync-go"
 	}
-	switch none := (TursoPartialSyncConfig{}); {
-	case documented.Prefetch || published.Prefetch:
+	switch on, off := documented.Prefetch || published.Prefetch, documented.DisablePrefetch || published.DisablePrefetch; {
+	case on && off:
+		m.note(misuse("Prefetch and DisablePrefetch are both true: set one of them"))
+	case on:
 		o.prefetch = 1
-	case *documented != none || *published != none:
+	case off:
 		o.prefetch = -1
 	}
 	if c.LogicalMvccPull {

@@ -45,7 +45,10 @@ export interface PartialSyncOpts {
   bootstrapStrategy?: BootstrapStrategy;
   /** Bytes that are fetched around an absent page, rounded down to whole pages. Default: 128 KiB. */
   segmentSize?: number;
-  /** Whether pages that a query is expected to want next are fetched along. Default: false. */
+  /**
+   * What comes along with an absent page. Not given: its segment and, where the remote can, what the SELECT that misses it touches: the
+   * statement is sent, with its values. True: also what a query is expected to want next. False: its segment alone.
+   */
   prefetch?: boolean;
 }
 

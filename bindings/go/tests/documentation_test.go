@@ -63,6 +63,7 @@ func TestSegmentSize(t *testing.T) {
 		PartialSyncConfig: turso.TursoPartialSyncConfig{
 			BoostrapStrategyPrefix: 128 * 1024, // 128 KiB
 			SegmentSize:            16 * 1024,
+			DisablePrefetch:        true,
 		},
 	})
 	must(t, err)

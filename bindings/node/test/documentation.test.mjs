@@ -79,6 +79,7 @@ test('segment size', async (t) => {
       partialSyncExperimental: {
         bootstrapStrategy: { kind: 'prefix', length: 128 * 1024 }, // 128 KiB
         segmentSize,
+        prefetch: false,
       },
     });
     const before = await db.stats();

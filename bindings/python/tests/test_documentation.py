@@ -58,6 +58,7 @@ def test_segment_size(shared_url: str) -> None:
         partial_sync_opts=turso.sync.PartialSyncOpts(
             bootstrap_strategy=turso.sync.PartialSyncPrefixBootstrap(length=128 * 1024),
             segment_size=16 * 1024,
+            prefetch=False,
         ),
     )
     before = conn.stats()

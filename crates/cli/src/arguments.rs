@@ -344,9 +344,9 @@ pub(crate) struct Partial {
     /// Bytes that are fetched around an absent page; 128k if not given
     #[arg(long, value_name = "N", value_parser = units::bytes)]
     pub segment_size: Option<u64>,
-    /// Fetch along what the query is expected to need next
-    #[arg(long)]
-    pub prefetch: bool,
+    /// Fetch along what the query is expected to need next; `--prefetch=false`: send no statement, fetch segments alone
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub prefetch: Option<bool>,
 }
 
 #[derive(Args, Debug)]

@@ -54,10 +54,10 @@ fn options(partial: &Partial) -> Option<PartialSync> {
         (None, Some(query)) => Some(Bootstrap::query(query)),
         (None, None) => None,
     };
-    let given = bootstrap.is_some() || partial.segment_size.is_some() || partial.prefetch;
-    given.then(|| PartialSync {
+    let given = bootstrap.is_some() || partial.segment_size.is_some() || partial.prefetch.is_some();
+    given.then_some(PartialSync {
         bootstrap,
         segment_size: partial.segment_size,
-        prefetch: partial.prefetch.then_some(true),
+        prefetch: partial.prefetch,
     })
 }

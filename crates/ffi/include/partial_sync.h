@@ -265,8 +265,8 @@ typedef struct PartialSyncConfig {
   const char *bootstrap_query;
   // Bytes to fetch around an absent page, a power of two. 0: 128 KiB, or as the replica was opened before.
   uint64_t segment_size;
-  // Whether to fetch along what a query is expected to want next: 1 yes, -1 no, 0 as the replica was opened before, and
-  // no for a new one.
+  // What comes along with an absent page: 1 also what a query is expected to want next; -1 its segment alone; 0 as the replica was
+  // opened before, and for a new one, where the remote can, what the SELECT touches, which is sent with its values.
   int32_t prefetch;
   // Milliseconds that a statement waits for another connection's lock. 0: 5000; -1: not at all.
   int32_t busy_timeout_ms;

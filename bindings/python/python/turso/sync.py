@@ -100,7 +100,8 @@ class PartialSyncOpts:
     bootstrap_strategy: PartialSyncPrefixBootstrap | PartialSyncQueryBootstrap | None = None
     #: Bytes around an absent page that are fetched with it. Default: 128 KiB.
     segment_size: int | None = None
-    #: Whether pages that a query is expected to want next are fetched along. Default: False.
+    #: What comes along with an absent page. None: its segment and, where the remote can, what the SELECT that misses it
+    #: touches: the statement is sent, with its values. True: also what a query is expected to want next. False: its segment alone.
     prefetch: bool | None = None
 
 

@@ -1,5 +1,5 @@
-//! Absent pages from a remote: one request for each miss, pinned to the reader's revision, streamed into the sink. With
-//! prefetch, and where the remote can, the request names the statement too ([`crate::fetch::statement_prefetch`]).
+//! Absent pages from a remote: one request for each miss, pinned to the reader's revision, streamed into the sink. Unless
+//! prefetch is off, and where the remote can, the request names the statement too ([`crate::fetch::statement_prefetch`]).
 
 use std::{sync::Arc, time::Duration};
 
@@ -37,7 +37,7 @@ pub(crate) struct RemoteSource {
     pub(crate) info: Arc<Mutex<Info>>,
     pub(crate) page_size: PageSize,
     pub(crate) deadline: Duration,
-    /// With prefetch: what a statement will touch comes along, where the remote can tell.
+    /// Unless prefetch is off: what a statement will touch comes along, where the remote can tell.
     pub(crate) prefetch: Option<Arc<StatementPrefetch>>,
     /// Never told anything: what is under way ends when this is dropped, with the replica.
     pub(crate) lives: watch::Sender<()>,
@@ -94,21 +94,23 @@ async fn answer_miss(
         && let Some(statement) = prefetch.statement(miss)
     {
         match prefetch.join(&statement) {
-            Flight::Lead(_until_dropped) => {
+            Flight::Lead(flight) => {
                 if !narrow(&mut request, miss, sink) {
                     return Ok(());
                 }
                 if prefetch
-                    .fetch_with_statement(remote, &request, &statement, sink)
+                    .fetch_with_statement(remote, &request, &statement, &flight, sink)
                     .await?
                 {
                     return Ok(());
                 }
                 break;
             }
-            Flight::Follow(mut end) => {
-                // Ends when the sender is dropped.
-                while end.changed().await.is_ok() {}
+            Flight::Follow(came) => {
+                prefetch.follow(&statement, came, || sink.has(miss.wanted)).await;
+                if sink.has(miss.wanted) {
+                    return Ok(());
+                }
             }
         }
     }

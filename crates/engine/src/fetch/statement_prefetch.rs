@@ -1,9 +1,12 @@
 //! Statement prefetch: a miss carries the SQL that caused it, and a remote that can (`hydrate` in
-//! `partial-sync-features`) runs it at the pinned revision and sends every page that it touches and that is not here. A cold
-//! query then takes one round trip, whatever it looks up.
+//! `partial-sync-features`) sends the page that is waited for, runs the statement at the pinned revision, and sends meanwhile every
+//! page that it touches and that is not here. A cold query then takes one round trip, whatever it looks up.
 //!
-//! Only a SELECT is sent, with its values written out; only while `prefetch` is on. What the remote refuses or is slow with is
+//! Only a SELECT is sent, with its values written out, unless `prefetch` is off. What the remote refuses or is slow with is
 //! fetched as without it, and not asked again. It must never make an answer wrong or a query fail: it only brings pages.
+//!
+//! How much comes along has a limit that grows when the statement needs more: a program that reads the first rows of a large
+//! table pays for little, and one that reads all of it takes few requests.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -25,21 +28,25 @@ use crate::fetch::request::put;
 
 /// How long the remote may think about a statement before the page is asked for without it.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Bytes that come along with the pages asked for, at most.
-const BUDGET: usize = 16 << 20;
+/// How long a miss waits for the next page of an answer that another miss asked for.
+const STALL: Duration = Duration::from_secs(1);
+/// Bytes that come along with the pages asked for, at most, the first time that a statement is sent;
+const BUDGET: usize = 2 << 20;
+/// and so many times more each time that it is sent again.
+const GROWTH: usize = 4;
 /// Longest SQL text that is sent.
 const LONGEST: usize = 64 << 10;
-/// Statements that are remembered as done or refused.
+/// Statements that are remembered as sent.
 const REMEMBERED: usize = 256;
 
 /// What is known about what a remote prefetches.
 pub(crate) struct StatementPrefetch {
     /// Whether the remote can.
     able: AtomicBool,
-    /// Hashes of (statement, revision) that need not be sent again.
-    done: Mutex<VecDeque<u64>>,
-    /// Statements that are being answered; the channel closes at the end.
-    in_flight: Mutex<HashMap<u64, watch::Receiver<()>>>,
+    /// Hashes of (statement, revision) that were sent, and what may come along the next time; `None`: there is none.
+    sent: Mutex<VecDeque<(u64, Option<usize>)>>,
+    /// Statements that are being answered: how many pages came; the channel closes at the end.
+    in_flight: Mutex<HashMap<u64, watch::Receiver<usize>>>,
 }
 
 /// What a miss has to do with the request that names its statement.
@@ -47,14 +54,14 @@ pub(crate) enum Flight<'h> {
     /// Send the statement.
     Lead(FlightGuard<'h>),
     /// The same statement is being answered already; what this miss wants may be among it.
-    Follow(watch::Receiver<()>),
+    Follow(watch::Receiver<usize>),
 }
 
 /// The request that names a statement; it ends when this is dropped.
 pub(crate) struct FlightGuard<'h> {
     prefetch: &'h StatementPrefetch,
     key: u64,
-    _end: watch::Sender<()>,
+    came: watch::Sender<usize>,
 }
 
 impl Drop for FlightGuard<'_> {
@@ -67,13 +74,14 @@ impl Drop for FlightGuard<'_> {
 pub(crate) struct PrefetchedStatement {
     sql: String,
     key: u64,
+    budget: usize,
 }
 
 impl StatementPrefetch {
     pub(crate) fn new(able: bool) -> Self {
         Self {
             able: AtomicBool::new(able),
-            done: Mutex::default(),
+            sent: Mutex::default(),
             in_flight: Mutex::default(),
         }
     }
@@ -99,9 +107,11 @@ impl StatementPrefetch {
         let mut hasher = DefaultHasher::new();
         (sql, miss.base.revision.as_str()).hash(&mut hasher);
         let key = hasher.finish();
-        (!self.done.lock().contains(&key)).then(|| PrefetchedStatement {
+        let sent = self.sent.lock().iter().find(|sent| sent.0 == key).copied();
+        Some(PrefetchedStatement {
             sql: sql.clone(),
             key,
+            budget: sent.map_or(Some(BUDGET), |sent| sent.1)?,
         })
     }
 
@@ -111,21 +121,39 @@ impl StatementPrefetch {
         if let Some(end) = in_flight.get(&statement.key) {
             return Flight::Follow(end.clone());
         }
-        let (sender, receiver) = watch::channel(());
+        let (came, receiver) = watch::channel(0);
         in_flight.insert(statement.key, receiver);
         Flight::Lead(FlightGuard {
             prefetch: self,
             key: statement.key,
-            _end: sender,
+            came,
         })
     }
 
-    fn remember(&self, key: u64) {
-        let mut done = self.done.lock();
-        if done.len() >= REMEMBERED {
-            done.pop_front();
+    /// Waits for the answer to a statement, for as long as pages come and `is_here` is false.
+    pub(crate) async fn follow(
+        &self,
+        statement: &PrefetchedStatement,
+        mut came: watch::Receiver<usize>,
+        is_here: impl Fn() -> bool,
+    ) {
+        while !is_here() {
+            match tokio::time::timeout(STALL, came.changed()).await {
+                Ok(Ok(())) => {}
+                // It is dropped at the end.
+                Ok(Err(_)) => return,
+                Err(_) => return self.remember(statement, None),
+            }
         }
-        done.push_back(key);
+    }
+
+    fn remember(&self, statement: &PrefetchedStatement, next: Option<usize>) {
+        let mut sent = self.sent.lock();
+        sent.retain(|sent| sent.0 != statement.key);
+        if sent.len() >= REMEMBERED {
+            sent.pop_front();
+        }
+        sent.push_back((statement.key, next));
     }
 
     /// Asks for the pages of `plain` and for what the statement touches. True when every page of `plain` came.
@@ -134,6 +162,7 @@ impl StatementPrefetch {
         remote: &dyn Remote,
         plain: &PagesRequest,
         statement: &PrefetchedStatement,
+        flight: &FlightGuard<'_>,
         sink: &dyn PageSink,
     ) -> Result<bool, RemoteError> {
         let PageSelector::Ids(asked) = &plain.select else {
@@ -152,7 +181,7 @@ impl StatementPrefetch {
                 return Err(error);
             }
             Ok(Err(_)) | Err(_) => {
-                self.remember(statement.key);
+                self.remember(statement, None);
                 return Ok(false);
             }
         };
@@ -163,19 +192,21 @@ impl StatementPrefetch {
                 Ok(page) => page,
                 // Cut off: what was asked for and has not come is asked for alone; what would have come along can wait.
                 Err(_) => {
-                    self.remember(statement.key);
+                    self.remember(statement, None);
                     return Ok(missing.is_empty());
                 }
             };
             put(sink, &page)?;
+            flight.came.send_modify(|pages| *pages += 1);
             if !missing.remove(page.id.0) {
                 extra += page.data.len();
             }
-            if extra > BUDGET && missing.is_empty() {
+            if extra > statement.budget && missing.is_empty() {
+                self.remember(statement, Some(statement.budget.saturating_mul(GROWTH)));
                 return Ok(true);
             }
         }
-        self.remember(statement.key);
+        self.remember(statement, None);
         Ok(missing.is_empty())
     }
 }

@@ -93,7 +93,7 @@ fn join(open: &OpenReplica, options: &Builder, given: Option<Arc<dyn Remote>>) -
     if partial.segment_size.is_some_and(|s| s != info.segment_size) {
         return otherwise("segment size");
     }
-    if partial.prefetch.is_some_and(|p| p != info.prefetch) {
+    if partial.prefetch.is_some() && partial.prefetch != info.prefetch {
         return otherwise("choice of prefetch");
     }
     if options.encryption.is_some() && options.encryption != open.encryption {

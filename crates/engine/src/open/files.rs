@@ -132,7 +132,7 @@ fn open_existing(
     } = options.partial.clone().unwrap_or_default();
     let wanted = (
         segment_size.unwrap_or(info.segment_size),
-        prefetch.unwrap_or(info.prefetch),
+        prefetch.or(info.prefetch),
     );
     if wanted != (info.segment_size, info.prefetch) {
         (info.segment_size, info.prefetch) = wanted;

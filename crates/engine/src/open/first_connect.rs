@@ -16,7 +16,7 @@ use crate::{
         options::Builder,
         side_files::{all_but_info, files_of_pages},
     },
-    options::{PREFETCH, SEGMENT_SIZE},
+    options::SEGMENT_SIZE,
     runtime::Moment,
 };
 
@@ -58,7 +58,7 @@ pub(super) fn make_new(
     let partial = options.partial.clone().unwrap_or_default();
     info.bootstrap = partial.bootstrap;
     info.segment_size = (partial.segment_size).unwrap_or(SEGMENT_SIZE.default_number());
-    info.prefetch = partial.prefetch.unwrap_or(PREFETCH.default_flag());
+    info.prefetch = partial.prefetch;
     let made = loop {
         // What an earlier replica of this name left must not be taken for this one's: the page map before the info file
         // that speaks of another revision.

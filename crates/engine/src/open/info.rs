@@ -47,7 +47,8 @@ pub(crate) struct Info {
     /// How it was bootstrapped; `None` = everything.
     pub bootstrap: Option<Bootstrap>,
     pub segment_size: u64,
-    pub prefetch: bool,
+    /// [`PartialSync::prefetch`](super::options::PartialSync::prefetch). Version 0.1 did not know that it may be `None`.
+    pub prefetch: Option<bool>,
     /// Whether the remote said at the bootstrap that it sends along what a statement will touch.
     #[serde(default)]
     pub remote_hydrates: bool,
@@ -157,7 +158,7 @@ impl Info {
             base_size: 0,
             bootstrap: None,
             segment_size: 0,
-            prefetch: false,
+            prefetch: None,
             remote_hydrates: false,
             remote_lists: false,
             acknowledged: 0,

@@ -54,7 +54,8 @@ pub struct PartialSync {
     pub bootstrap: Option<Bootstrap>,
     /// How many bytes around an absent page are fetched with it. Default: 128 KiB.
     pub segment_size: Option<u64>,
-    /// Whether pages that a query is expected to want next are fetched along. Default: no.
+    /// `None`, the default: where the remote can, a SELECT that misses a page is sent along, its values included, and the pages that
+    /// it touches come with the answer. `true`: pages that a query is expected to want next are fetched too. `false`: only segments.
     pub prefetch: Option<bool>,
 }
 

@@ -138,7 +138,7 @@ impl OpenReplica {
             PageSize::new(info.page_size).map_err(|e| Error::not_a_replica(&path, e.to_string()))?;
         let base = info.base(&path)?;
         let (segment, prefetch) = (SegmentSize::new(info.segment_size)?, info.prefetch);
-        let hydrates = prefetch.then_some(info.remote_hydrates);
+        let hydrates = (prefetch != Some(false)).then_some(info.remote_hydrates);
         let highest_used_id = info.highest_used_id.max(info.acknowledged);
         let info = Arc::new(Mutex::new(info));
         let source = Arc::new(RemoteSource {
@@ -157,7 +157,7 @@ impl OpenReplica {
             map,
             source,
             segment,
-            prefetch,
+            prefetch: prefetch == Some(true),
             wait: options.timeout,
             temporary: false,
         })?;

@@ -98,11 +98,13 @@ options! {
         go: &["PartialSyncConfig.SegmentSize", "PartialSyncExperimental.SegmentSize"], c: &["segment_size"],
         rust: &["PartialSync.segment_size"], program: &["--segment-size"],
     }
-    /// Whether pages that a query is expected to want next are fetched along.
+    /// What comes along with an absent page. Not given: its segment and, where the remote can, what the SELECT that misses it touches:
+    /// the statement is sent, with its values. True: pages that a query is expected to want next too. False: its segment alone.
     PREFETCH = "prefetch" {
-        takes: Takes::Flag, default: Default::Flag(false),
+        takes: Takes::Flag, default: Default::Words("what the SELECT touches"),
         node: &["partialSyncExperimental.prefetch"], python: &["PartialSyncOpts.prefetch"],
-        go: &["PartialSyncConfig.Prefetch", "PartialSyncExperimental.Prefetch"], c: &["prefetch"],
+        go: &["PartialSyncConfig.Prefetch", "PartialSyncExperimental.Prefetch",
+            "PartialSyncConfig.DisablePrefetch", "PartialSyncExperimental.DisablePrefetch"], c: &["prefetch"],
         rust: &["PartialSync.prefetch"], program: &["--prefetch"],
     }
     /// Whether the first connect fetches from the remote. If not, the replica begins empty, and the first pull fills it.

@@ -9,10 +9,9 @@ use crate::support::*;
 use partial_sync::{Database, PartialSync};
 use partial_sync_server::{
     Server,
-    pages::{QueryError, QueryLimits, QueryRunner, RevisionReader},
+    pages::{QueryError, QueryLimits, QueryRunner, RevisionReader, Touched},
 };
 use partial_sync_transport::{Counting, HttpRemote};
-use roaring::RoaringBitmap;
 
 const ROWS: &str = "create table t(id integer primary key, k text, pad blob);
     with recursive c(x) as (select 1 union all select x + 1 from c where x < 20000)
@@ -22,8 +21,12 @@ const ROWS: &str = "create table t(id integer primary key, k text, pad blob);
     insert into other select id, (id * 31) % 20000 + 1 from t where id % 50 = 0;";
 
 fn open(replicas: &Replicas, name: &str, remote: &Arc<Counting>) -> Database {
+    open_with(replicas, name, remote, None)
+}
+
+fn open_with(replicas: &Replicas, name: &str, remote: &Arc<Counting>, prefetch: Option<bool>) -> Database {
     let partial = PartialSync {
-        prefetch: Some(true),
+        prefetch,
         ..prefix(64 * 1024, 16 * 1024)
     };
     replicas
@@ -70,6 +73,71 @@ fn a_cold_query_takes_one_request_whatever_it_looks_up() {
         );
         assert_eq!(remote.requests(), 1, "{sql}: asked again for what is here");
     }
+}
+
+#[test]
+fn with_prefetch_false_no_statement_leaves_and_each_absent_segment_is_a_request() {
+    let served = Served::new(ROWS);
+    let replicas = Replicas::new();
+    let sql = "select id from t where k = 'key 004000'";
+    for (prefetch, requests) in [(Some(false), 2), (None, 1), (Some(true), 1)] {
+        let remote = served.counting();
+        let db = open_with(&replicas, &format!("{prefetch:?}.db"), &remote, prefetch);
+        let conn = db.connection().unwrap();
+        rows(&conn, "select count(*) from sqlite_schema").unwrap();
+        remote.clear();
+        rows(&conn, sql).unwrap();
+        assert!(db.settle(Duration::from_secs(10)));
+        let asked = remote.page_requests();
+        assert_eq!(asked.len(), requests, "{prefetch:?}");
+        let sent = asked.iter().any(|request| request.query.is_some());
+        assert_eq!(sent, prefetch != Some(false));
+        drop((conn, db));
+        // It keeps what it was made with.
+        let db = replicas
+            .builder(&format!("{prefetch:?}.db"))
+            .remote_with(remote.clone())
+            .connect()
+            .unwrap();
+        remote.clear();
+        rows(&db.connection().unwrap(), "select pad from t where id = 15000").unwrap();
+        let sent = remote
+            .page_requests()
+            .iter()
+            .any(|request| request.query.is_some());
+        assert_eq!(sent, prefetch != Some(false));
+    }
+}
+
+/// 16 MiB came along, whatever was read.
+#[test]
+fn who_reads_the_first_rows_of_a_large_table_pays_for_little_and_who_reads_all_needs_few_requests() {
+    let served = Served::new(ROWS);
+    let replicas = Replicas::new();
+    let remote = served.counting();
+    let db = open(&replicas, "a.db", &remote);
+    let conn = db.connection().unwrap();
+    rows(&conn, "select count(*) from sqlite_schema").unwrap();
+    remote.clear();
+    let sql = "select id, pad from t";
+    let mut statement = conn.prepare(sql).unwrap();
+    let mut first = statement.query(()).unwrap();
+    for _ in 0..10 {
+        first.next().unwrap().unwrap();
+    }
+    assert!(db.settle(Duration::from_secs(10)));
+    let delivered = remote.ids_delivered().len();
+    println!("{delivered} pages for 10 rows");
+    assert!((512..=600).contains(&delivered), "{delivered} pages");
+    drop(first);
+    drop(statement);
+    assert_eq!(
+        rows(&conn, "select count(id), sum(length(pad)) from t not indexed").unwrap(),
+        ["Integer(20000)|Integer(6000000)"]
+    );
+    println!("{} requests", remote.requests());
+    assert!(remote.requests() <= 3, "{}", remote.requests());
+    assert!(remote.ids_delivered_twice().is_empty());
 }
 
 #[test]
@@ -131,7 +199,7 @@ fn two_threads_with_the_same_cold_query_share_one_request() {
 struct Slow(Mutex<mpsc::Receiver<()>>);
 
 impl QueryRunner for Slow {
-    fn touched(&self, _: &RevisionReader, _: &str, _: &QueryLimits) -> Result<RoaringBitmap, QueryError> {
+    fn run(&self, _: &RevisionReader, _: &str, _: &QueryLimits, _: &Arc<Touched>) -> Result<(), QueryError> {
         let _ = self.0.lock().unwrap().recv_timeout(Duration::from_secs(60));
         Err(QueryError::NotASelect)
     }

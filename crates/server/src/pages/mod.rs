@@ -14,6 +14,7 @@ mod refusal;
 mod selection;
 mod sqlite_query;
 mod stream;
+mod touched;
 mod turns;
 
 use std::{
@@ -29,7 +30,7 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use partial_sync_core::{PageId, PageNo};
 use partial_sync_transport::{
-    ApplyMode, Features, PagesRequest,
+    ApplyMode, Features, PageSelector, PagesRequest,
     wire::{FEATURES_HEADER, PROTOBUF, PageEncoding, PullUpdatesHeader, PullUpdatesRequest, encode_frame},
 };
 use partial_sync_vfs::{sqlite::memory, temporary::Quota};
@@ -52,7 +53,12 @@ pub use reader::RevisionReader;
 pub use refusal::Refusal;
 use selection::Revisions;
 pub use sqlite_query::SnapshotQueries;
+pub use touched::Touched;
+use touched::{Coming, Running};
 pub use turns::ReadTurns;
+
+/// How long a statement of which the pages come along waits for its turn.
+const ALONG: Duration = Duration::from_secs(2);
 
 /// What the endpoint needs besides the database.
 #[derive(Clone)]
@@ -80,8 +86,8 @@ pub struct PagesEndpoint {
 }
 
 impl PagesEndpoint {
-    async fn query_turn(&self, caller: CallerId) -> Result<Turn, Refusal> {
-        let turn = self.query_turns.take(caller, self.query_limits.time).await;
+    async fn query_turn(&self, caller: CallerId, patience: Duration) -> Result<Turn, Refusal> {
+        let turn = self.query_turns.take(caller, patience).await;
         turn.map_err(|none| {
             let whose = match none {
                 NoTurn::Caller(most) => {
@@ -150,36 +156,81 @@ impl PagesEndpoint {
         if let Some(body) = self.at_once(&reader, &revisions, &request, &header, encoding)? {
             return Ok(respond(body, polls));
         }
-        let (queries, limits) = (Arc::clone(&self.queries), self.query_limits);
-        let (temporary, in_flight) = (self.temporary.clone(), self.in_flight.clone());
-        let turn = match request.query {
-            Some(_) => Some(self.query_turn(caller.id).await?),
+        let (sql, coming) = match comes_along(&request) {
+            true => (None, request.query.clone()),
+            false => (request.query.clone(), None),
+        };
+        let turn = match sql {
+            Some(_) => Some(self.query_turn(caller.id, self.query_limits.time).await?),
             None => None,
         };
+        let (queries, in_flight, first) = (self.clone(), self.in_flight.clone(), reader.clone());
+        let touched = Arc::new(Touched::default());
+        let notes = coming.as_ref().map(|_| Arc::clone(&touched));
         let batches = self.read_turns.run(move || -> Result<_, Refusal> {
-            let mut selected = selection::selected(&reader, &revisions, &request)?;
-            let mut touched = RoaringBitmap::new();
-            if let Some(sql) = &request.query {
-                let (_counted, _guest) = (temporary.enter(), memory::as_guest());
-                touched = queries.touched(&reader, sql, &limits)?;
-                touched -= &selected;
+            let mut selected = selection::selected(&first, &revisions, &request)?;
+            let mut along = RoaringBitmap::new();
+            if let Some(sql) = &sql {
+                let touched = Arc::default();
+                queries.run_query(&first, sql, &touched)?;
+                along = touched.all() - &selected;
             }
             drop(turn);
-            if let Some(have) = not_wanted(&request) {
-                selected -= have;
-                touched -= have;
-            }
-            let (mut header, mut selected, mut touched) = (header, selected, touched);
+            let have = not_wanted(&request).cloned().unwrap_or_default();
+            selected -= &have;
+            along -= &have;
+            let coming = notes.map(|touched| Coming::new(touched, &selected | have));
+            let mut header = header;
             if request.list {
-                header = header.listing(&(std::mem::take(&mut selected) | std::mem::take(&mut touched)));
+                header = header.listing(&(std::mem::take(&mut selected) | std::mem::take(&mut along)));
             }
-            reader.check_none_lost(&selected)?;
-            reader.check_none_lost(&touched)?;
-            stream::Batches::new(reader, &header, encoding, [selected, touched], in_flight)
+            first.check_none_lost(&selected)?;
+            first.check_none_lost(&along)?;
+            stream::Batches::new(first, &header, encoding, [selected, along], coming, in_flight)
         });
         let batches = batches.await??;
+        if let Some(sql) = coming {
+            tokio::spawn(
+                self.clone()
+                    .run_meanwhile(reader, caller.id, sql, Running(touched)),
+            );
+        }
         let body = batches.into_body(self.read_turns.clone(), Arc::clone(&self.metrics));
         Ok(respond(body, polls))
+    }
+
+    /// Notes which pages a query touches. Blocks.
+    fn run_query(
+        &self,
+        reader: &RevisionReader,
+        sql: &str,
+        touched: &Arc<Touched>,
+    ) -> Result<(), QueryError> {
+        let (_counted, _guest) = (self.temporary.enter(), memory::as_guest());
+        self.queries.run(reader, sql, &self.query_limits, touched)
+    }
+
+    /// The same while its pages are sent. Where it fails, or has no turn soon, fewer pages come along.
+    async fn run_meanwhile(self, reader: RevisionReader, caller: CallerId, sql: String, running: Running) {
+        let patience = self.query_limits.time.min(ALONG);
+        let turn = tokio::select! {
+            turn = self.query_turn(caller, patience) => turn,
+            () = running.0.stopped() => return,
+        };
+        let ran = match turn {
+            Err(refusal) => Err(refusal),
+            Ok(turn) => {
+                let read_turns = self.read_turns.clone();
+                let ran = read_turns.run(move || {
+                    let (_turn, running) = (turn, running);
+                    self.run_query(&reader, &sql, &running.0)
+                });
+                ran.await.map_err(Refusal::from).and_then(|ran| Ok(ran?))
+            }
+        };
+        if let Err(refusal) = ran {
+            tracing::debug!(?refusal, "what a statement touches does not come along");
+        }
     }
 
     /// The whole answer, if it can be had without waiting.
@@ -241,6 +292,12 @@ impl PagesEndpoint {
         // In one piece: it is small, and each piece is a call of the system.
         Ok(Some(Body::from(counted(bytes, held))))
     }
+}
+
+/// Whether pages are selected that the client waits for, and what the query touches only comes along: it is sent while the query
+/// runs.
+fn comes_along(request: &PagesRequest) -> bool {
+    matches!(request.select, PageSelector::Ids(_)) && request.since.is_none() && !request.list
 }
 
 /// Pages that the client has, where it has not said since which revision.

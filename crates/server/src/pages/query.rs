@@ -1,10 +1,8 @@
 //! Query selectors: which pages a statement touches. [`SnapshotQueries`](super::SnapshotQueries) runs them; a server can be given another [`QueryRunner`].
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use roaring::RoaringBitmap;
-
-use super::reader::RevisionReader;
+use super::{reader::RevisionReader, touched::Touched};
 use crate::error::HistoryError;
 
 /// How much a query selector may cost.
@@ -73,11 +71,13 @@ pub enum QueryError {
 
 /// Runs a statement on a read-only view of one revision and notes which pages it reads.
 pub trait QueryRunner: Send + Sync {
-    /// The ids of the pages that `sql` touches at the reader's revision. Blocks for at most the time allowed.
-    fn touched(
+    /// Notes the pages that `sql` touches at the reader's revision, when it touches them. Blocks for at most the time allowed, and
+    /// ends soon after nobody wants to know any more.
+    fn run(
         &self,
         pages: &RevisionReader,
         sql: &str,
         limits: &QueryLimits,
-    ) -> Result<RoaringBitmap, QueryError>;
+        touched: &Arc<Touched>,
+    ) -> Result<(), QueryError>;
 }

@@ -26,7 +26,6 @@ use partial_sync_vfs::{
     sqlite::{Conn, InterruptHandle, OpenOptions, Step, Stmt, linear, memory},
     temporary,
 };
-use roaring::RoaringBitmap;
 use rusqlite::{
     hooks::{AuthAction, AuthContext, Authorization},
     limits::Limit,
@@ -36,6 +35,7 @@ use tokio::task::AbortHandle;
 use super::{
     query::{QueryError, QueryLimits, QueryRunner},
     reader::RevisionReader,
+    touched::Touched,
 };
 
 /// SQLite's virtual machine looks at the clock and at its memory every so many instructions.
@@ -46,16 +46,17 @@ const LOOK_EVERY: i32 = 100;
 pub struct SnapshotQueries;
 
 impl QueryRunner for SnapshotQueries {
-    fn touched(
+    fn run(
         &self,
         pages: &RevisionReader,
         sql: &str,
         limits: &QueryLimits,
-    ) -> Result<RoaringBitmap, QueryError> {
+        touched: &Arc<Touched>,
+    ) -> Result<(), QueryError> {
         let watch = Arc::new(Watch {
             deadline: Instant::now() + limits.time,
             most: limits.pages,
-            touched: Mutex::default(),
+            touched: Arc::clone(touched),
             failure: Mutex::default(),
         });
         let ran = run(pages, sql, limits, &watch);
@@ -65,7 +66,7 @@ impl QueryRunner for SnapshotQueries {
             (None, Err(_)) if temporary::take_refusal() => Err(QueryError::Temporary),
             (None, Err(_)) if Instant::now() >= watch.deadline => Err(QueryError::TooSlow(limits.time)),
             (None, Err(error)) => Err(error),
-            (None, Ok(())) => Ok(std::mem::take(&mut *watch.touched.lock())),
+            (None, Ok(())) => Ok(()),
         }
     }
 }
@@ -74,7 +75,7 @@ impl QueryRunner for SnapshotQueries {
 struct Watch {
     deadline: Instant,
     most: u64,
-    touched: Mutex<RoaringBitmap>,
+    touched: Arc<Touched>,
     failure: Mutex<Option<QueryError>>,
 }
 
@@ -84,7 +85,7 @@ impl Watch {
         if starves {
             self.failure.lock().get_or_insert(QueryError::Memory(most));
         }
-        starves || Instant::now() >= self.deadline
+        starves || self.touched.is_stopped() || Instant::now() >= self.deadline
     }
 }
 
@@ -128,22 +129,24 @@ fn run(
     .map_err(internal)?;
     let conn = open(&replica, limits, watch)?;
     // Some instructions do not look at the clock, but ask whether they are interrupted.
-    let _alarm = Alarm::set(watch.deadline, conn.interrupt_handle());
+    let _alarm = Alarm::set(watch, conn.interrupt_handle());
     let mut stmt = prepare(&conn, sql)?;
     while stmt.step().map_err(sql_error)? == Step::Row {}
     Ok(())
 }
 
-/// Interrupts a query at its deadline, unless it is dropped before.
+/// Interrupts a query at its deadline, or when nobody wants to know its pages any more, unless it is dropped before.
 struct Alarm(Option<AbortHandle>);
 
 impl Alarm {
     /// Without a runtime there is nobody to do it.
-    fn set(at: Instant, query: InterruptHandle) -> Self {
+    fn set(watch: &Watch, query: InterruptHandle) -> Self {
         let runtime = tokio::runtime::Handle::try_current().ok();
+        let (at, touched) = (watch.deadline, Arc::clone(&watch.touched));
         Self(runtime.map(|runtime| {
             let alarm = runtime.spawn(async move {
-                tokio::time::sleep_until(at.into()).await;
+                // Either says so.
+                let _ = tokio::time::timeout_at(at.into(), touched.stopped()).await;
                 query.interrupt();
             });
             alarm.abort_handle()
@@ -236,12 +239,7 @@ impl Touching {
         if Instant::now() >= self.watch.deadline {
             return Err(QueryError::Sql("out of time".into()));
         }
-        let count = {
-            let mut touched = self.watch.touched.lock();
-            touched.insert(page.id().0);
-            touched.len()
-        };
-        if count > self.watch.most {
+        if self.watch.touched.note(page) > self.watch.most {
             return Err(QueryError::TooMany(self.watch.most));
         }
         let data = self.reader.read(&[page])?;

@@ -14,6 +14,7 @@ use super::{
     in_flight::{Held, InFlight},
     reader::RevisionReader,
     refusal::Refusal,
+    touched::Coming,
     turns::ReadTurns,
 };
 use crate::{
@@ -30,11 +31,20 @@ const LEVEL: i32 = 1;
 pub(super) struct Batches {
     reader: RevisionReader,
     zstd: Option<zstd::bulk::Compressor<'static>>,
-    pages: Peekable<Box<dyn Iterator<Item = PageNo> + Send>>,
+    pages: Pages,
     ready: Option<PageBatch>,
+    /// After them, what a query that runs meanwhile touches.
+    coming: Option<Coming>,
     in_flight: InFlight,
     /// Of the batch that is being taken: who sends it may have copied it.
     taken: Option<Arc<Held>>,
+}
+
+type Pages = Peekable<Box<dyn Iterator<Item = PageNo> + Send>>;
+
+fn pages_of(ids: impl Iterator<Item = u32> + Send + 'static) -> Pages {
+    let pages: Box<dyn Iterator<Item = PageNo> + Send> = Box::new(ids.filter_map(|id| PageId(id).no()));
+    pages.peekable()
 }
 
 struct PageBatch {
@@ -49,6 +59,7 @@ impl Batches {
         header: &PullUpdatesHeader,
         encoding: PageEncoding,
         ids: [RoaringBitmap; 2],
+        coming: Option<Coming>,
         in_flight: InFlight,
     ) -> Result<Self, Refusal> {
         let zstd = match encoding {
@@ -57,13 +68,12 @@ impl Batches {
                 Some(zstd::bulk::Compressor::new(LEVEL).map_err(|e| HistoryError::Damaged(e.to_string()))?)
             }
         };
-        let pages = ids.into_iter().flatten().filter_map(|id| PageId(id).no());
-        let pages: Box<dyn Iterator<Item = PageNo> + Send> = Box::new(pages);
         let mut this = Self {
             reader,
             zstd,
-            pages: pages.peekable(),
+            pages: pages_of(ids.into_iter().flatten()),
             ready: None,
+            coming,
             in_flight,
             taken: None,
         };
@@ -74,7 +84,7 @@ impl Batches {
         Ok(this)
     }
 
-    /// Reads and encodes a batch; an empty one is the end.
+    /// Reads and encodes a batch.
     fn read(&mut self, mut bytes: BytesMut) -> Result<PageBatch, HistoryError> {
         let at_a_time = self.in_flight.piece().min(BATCH) / self.reader.page_size().as_usize();
         let pages: Vec<PageNo> = self.pages.by_ref().take(at_a_time.max(1)).collect();
@@ -103,9 +113,21 @@ impl Batches {
         })
     }
 
+    /// Whether there are more pages to read; waits for a query that touches some.
+    async fn has_more(&mut self) -> bool {
+        if self.pages.peek().is_none()
+            && let Some(coming) = &mut self.coming
+            && let Some(ids) = coming.next().await
+        {
+            self.pages = pages_of(ids.into_iter());
+        }
+        self.pages.peek().is_some()
+    }
+
     /// The body: as one piece if the first batch is all of it, else as a stream.
     pub(super) fn into_body(mut self, turns: ReadTurns, metrics: Arc<Metrics>) -> Body {
-        match self.ready.take_if(|_| self.pages.peek().is_none()) {
+        let is_whole = self.coming.is_none() && self.pages.peek().is_none();
+        match self.ready.take_if(|_| is_whole) {
             Some(whole) => {
                 metrics.sent(whole.pages, whole.bytes.len() as u64);
                 in_pieces(whole.bytes)
@@ -125,6 +147,7 @@ impl Batches {
             async move {
                 let batch = match this.ready.take() {
                     Some(batch) => batch,
+                    None if !this.has_more().await => return Ok(None),
                     None => {
                         let read = turns.run(move || {
                             let batch = this.read(BytesMut::new());
@@ -138,9 +161,6 @@ impl Batches {
                         })?
                     }
                 };
-                if batch.bytes.is_empty() {
-                    return Ok(None);
-                }
                 metrics.sent(batch.pages, batch.bytes.len() as u64);
                 Ok(Some((batch.bytes, this)))
             }

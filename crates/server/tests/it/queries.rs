@@ -1,10 +1,19 @@
 //! Query selectors over real HTTP: the pages that a SELECT touches, at any revision, and nothing but a SELECT.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, mpsc},
+    time::Duration,
+};
 
-use futures_util::TryStreamExt;
-use partial_sync_server::{Server, ServerHandle, pages::QueryLimits};
-use partial_sync_transport::{HttpRemote, PagesRequest, Remote, RemoteError, RemoteErrorKind};
+use futures_util::{StreamExt, TryStreamExt};
+use partial_sync_core::PageNo;
+use partial_sync_server::{
+    Server, ServerBuilder, ServerHandle,
+    pages::{QueryError, QueryLimits, QueryRunner, RevisionReader, Touched},
+};
+use partial_sync_transport::{
+    HttpRemote, PageSelector, PageStream, PagesRequest, Remote, RemoteError, RemoteErrorKind,
+};
 use roaring::RoaringBitmap;
 
 struct Served {
@@ -14,6 +23,10 @@ struct Served {
 }
 
 fn served(limits: QueryLimits) -> Served {
+    served_by(|server| server.query_limits(limits))
+}
+
+fn served_by(options: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Served {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("remote.db");
     let conn = rusqlite::Connection::open(&file).unwrap();
@@ -26,8 +39,7 @@ fn served(limits: QueryLimits) -> Served {
     )
     .unwrap();
     drop(conn);
-    let server = Server::builder(&file)
-        .query_limits(limits)
+    let server = options(Server::builder(&file))
         .start_blocking("127.0.0.1:0")
         .unwrap();
     let remote = HttpRemote::builder(server.url()).build().unwrap();
@@ -216,4 +228,160 @@ fn v5_a_query_has_a_budget_of_temporary_space() {
     assert!(error.message.contains("more temporary space"), "{error}");
     served.query(&sort(10_000)).unwrap();
     served.server.shutdown_blocking();
+}
+
+/// A request for page 1, with a statement of which the pages come along.
+fn along(sql: &str) -> PagesRequest {
+    PagesRequest {
+        select: PageSelector::Ids((0..1).collect()),
+        query: Some(sql.into()),
+        have: Some((20..30).collect()),
+        ..PagesRequest::default()
+    }
+}
+
+async fn next(answer: &mut PageStream) -> Option<u32> {
+    answer.pages.next().await.map(|page| page.unwrap().id.0)
+}
+
+/// Touches the pages that the test says, until it says no more or nobody wants to know.
+struct Told {
+    pages: Mutex<mpsc::Receiver<u32>>,
+    ended: Mutex<mpsc::Sender<bool>>,
+}
+
+impl QueryRunner for Told {
+    fn run(
+        &self,
+        _: &RevisionReader,
+        _: &str,
+        _: &QueryLimits,
+        touched: &Arc<Touched>,
+    ) -> Result<(), QueryError> {
+        let pages = self.pages.lock().unwrap();
+        while !touched.is_stopped() {
+            match pages.recv_timeout(Duration::from_millis(1)) {
+                Ok(page) => drop(touched.note(PageNo::new(page).unwrap())),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.ended.lock().unwrap().send(touched.is_stopped()).unwrap();
+        Ok(())
+    }
+}
+
+fn told() -> (Served, mpsc::Sender<u32>, mpsc::Receiver<bool>) {
+    let (say, pages) = mpsc::channel();
+    let (ended, ends) = mpsc::channel();
+    let runner = Told {
+        pages: Mutex::new(pages),
+        ended: Mutex::new(ended),
+    };
+    (served_by(|server| server.queries(runner)), say, ends)
+}
+
+/// Every page waited for the end of the statement.
+#[test]
+fn pages_that_are_waited_for_come_before_a_statement_ends_and_others_when_it_touches_them() {
+    let (served, say, ends) = told();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut answer = served.remote.pages(along("select 1")).await.unwrap();
+        assert_eq!(next(&mut answer).await, Some(0));
+        say.send(1).unwrap();
+        say.send(26).unwrap();
+        say.send(11).unwrap();
+        say.send(11).unwrap();
+        assert_eq!(
+            next(&mut answer).await,
+            Some(10),
+            "page 1 came, and id 25 is here"
+        );
+        say.send(9).unwrap();
+        assert_eq!(next(&mut answer).await, Some(8));
+        assert!(ends.try_recv().is_err(), "it runs");
+        drop(say);
+        assert_eq!(next(&mut answer).await, None);
+        assert!(!ends.recv().unwrap(), "it was not stopped");
+    });
+    served.server.shutdown_blocking();
+}
+
+#[test]
+fn a_statement_whose_client_goes_away_is_stopped() {
+    let (served, say, ends) = told();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut answer = served.remote.pages(along("select 1")).await.unwrap();
+        say.send(9).unwrap();
+        assert_eq!(next(&mut answer).await, Some(0));
+        assert_eq!(next(&mut answer).await, Some(8));
+    });
+    drop(runtime);
+    assert!(
+        ends.recv_timeout(Duration::from_secs(60)).unwrap(),
+        "it was stopped"
+    );
+    served.server.shutdown_blocking();
+}
+
+/// The same of SQLite, which looks at nothing but its own work: the only turn is free again.
+#[test]
+fn a_statement_without_an_end_whose_client_goes_away_gives_its_turn_back() {
+    let served = served(QueryLimits {
+        time: Duration::from_secs(60),
+        at_once: 1,
+        ..QueryLimits::default()
+    });
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for endless in [
+        "with recursive c(x) as (select 1 union all select x + 1 from c) select count(*) from c, t",
+        "select instr(group_concat(k), 'no') from t, (with recursive c(x) as (select 1 union all select x + 1 from c) select x from c)",
+    ] {
+        runtime.block_on(async {
+            let mut answer = served.remote.pages(along(endless)).await.unwrap();
+            while next(&mut answer).await != Some(0) {}
+            // It has its turn when another page comes.
+            next(&mut answer).await.unwrap();
+        });
+        served.query("select k from t where id = 12345").unwrap();
+    }
+    drop(runtime);
+    served.server.shutdown_blocking();
+}
+
+/// What a client waits for does not depend on its statement, and one that is refused brings nothing else.
+#[test]
+fn a_statement_that_is_refused_or_finds_no_turn_leaves_the_pages_that_are_waited_for() {
+    let served = served(QueryLimits {
+        pages: 4,
+        ..QueryLimits::default()
+    });
+    let only: RoaringBitmap = (0..1).collect();
+    for sql in ["delete from t", "select no such thing", "select * from nowhere"] {
+        assert_eq!(served.ask(along(sql)).unwrap().1, only, "{sql}");
+    }
+    let (_, some) = served.ask(along("select max(pad) from t")).unwrap();
+    assert!((1..=5).contains(&some.len()), "{some:?}");
+    served.server.shutdown_blocking();
+    let busy = served_by(|server| {
+        server.query_limits(QueryLimits {
+            at_once: 1,
+            ..QueryLimits::default()
+        })
+    });
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let endless = "with recursive c(x) as (select 1 union all select x + 1 from c) select count(*) from c, t";
+    let held = runtime.block_on(async {
+        let mut answer = busy.remote.pages(along(endless)).await.unwrap();
+        next(&mut answer).await.unwrap();
+        next(&mut answer).await.unwrap();
+        answer
+    });
+    let (_, asked) = busy.ask(along("select k from t where id = 12345")).unwrap();
+    assert_eq!(asked, only);
+    drop(held);
+    drop(runtime);
+    busy.server.shutdown_blocking();
 }

@@ -96,20 +96,21 @@ impl PageSink for Landing {
                 }
             })
         })?;
+        let came_along = is_new && !self.asked.contains(page.id().0);
         if filled && replica.prefetch.load(Ordering::Relaxed) {
             if Planner::is_interesting(page, &data) {
                 replica.planner.lock().observe_page(page, &data);
             }
-            if is_new && !self.asked.contains(page.id().0) {
-                if replica.extra.lock().insert(page.id().0) {
-                    replica.fetched_extra.fetch_add(1, Ordering::Relaxed);
-                }
-                // Somebody else's fetch may be waiting for what came along with this one.
-                let waiting = replica.flights.lock().get(&(self.epoch, page)).cloned();
-                if let Some(waiting) = waiting {
-                    drop(waiting.state.lock());
-                    waiting.arrived.notify_all();
-                }
+            if came_along && replica.extra.lock().insert(page.id().0) {
+                replica.fetched_extra.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        if came_along {
+            // Somebody else's fetch may be waiting for it.
+            let waiting = replica.flights.lock().get(&(self.epoch, page)).cloned();
+            if let Some(waiting) = waiting {
+                drop(waiting.state.lock());
+                waiting.arrived.notify_all();
             }
         }
         if !filled {

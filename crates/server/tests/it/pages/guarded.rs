@@ -7,7 +7,7 @@ use std::{
 
 use partial_sync_server::{
     Limits, Server,
-    pages::{QueryError, QueryLimits, QueryRunner, RevisionReader},
+    pages::{QueryError, QueryLimits, QueryRunner, RevisionReader, Touched},
 };
 use partial_sync_transport::{PagesRequest, hrana};
 use tokio::io::AsyncReadExt;
@@ -162,16 +162,18 @@ async fn selectors_at_once(limits: QueryLimits) -> usize {
     }
     struct Holding(Arc<Held>);
     impl QueryRunner for Holding {
-        fn touched(
+        fn run(
             &self,
             _: &RevisionReader,
             _: &str,
             _: &QueryLimits,
-        ) -> Result<roaring::RoaringBitmap, QueryError> {
+            touched: &Arc<Touched>,
+        ) -> Result<(), QueryError> {
             let mut running = self.0.running.lock().unwrap();
             running.0 += 1;
             let _released = self.0.changed.wait_while(running, |(_, released)| !*released);
-            Ok((0..1).collect())
+            touched.note(partial_sync_core::PageNo::FIRST);
+            Ok(())
         }
     }
     let held = Arc::new(Held::default());
