@@ -22,13 +22,14 @@ use axum::{
     Json,
     body::Body,
     http::{
-        HeaderMap, Method, Request, StatusCode, Uri,
+        HeaderMap, HeaderName, Method, Request, StatusCode, Uri,
         header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER, WWW_AUTHENTICATE},
         request::Parts,
     },
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use partial_sync_transport::wire::FEATURES_HEADER;
 use serde_json::json;
 
 use crate::{
@@ -38,13 +39,13 @@ use crate::{
     error::{HistoryError, ServerError},
     follow::FollowerState,
     front::{
-        BadBody, Bodies, Connections, From, Kicks, Peer, Proxies, Refused, Requests, TooMany, UnderWay,
-        Visitors, check_content_type, descriptors_allowed, throw_away, until_sent,
+        BadBody, Bodies, Coding, Connections, From, Kicks, Peer, Proxies, Refused, Requests, TooMany,
+        UnderWay, Visitors, check_content_type, descriptors_allowed, throw_away, until_sent,
     },
     limits::Limits,
     looks::Looks,
     metrics::{DatabaseGauges, Endpoint, Metrics, Polled, ServerGauges},
-    pages::PagesEndpoint,
+    pages::{FEATURES, PagesEndpoint},
     ready::{Problem, comparing, problems},
     reload::Reload,
     request_log::{Known, RequestLog},
@@ -204,7 +205,17 @@ impl App {
             }
         };
         let limit = self.body_limit(endpoint, caller.access);
-        let body = match self.bodies.read(caller.id, limit, &mut body).await {
+        let Some(coding) = Coding::of(&parts.headers) else {
+            return turn_away(
+                (
+                    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                    "UNSUPPORTED_ENCODING",
+                    "the request's Content-Encoding is not known here: send the body as it is, or as one zstd frame",
+                ),
+                body,
+            );
+        };
+        let body = match self.bodies.read(caller.id, limit, coding, &mut body).await {
             Ok(read) => read,
             Err(bad) => {
                 throw_away(body);
@@ -339,9 +350,11 @@ impl App {
         };
         parts.uri = uri;
         let handle = database.handle().clone();
-        self.sql
-            .answer(handle, caller, Request::from_parts(parts, body))
-            .await
+        let request = Request::from_parts(parts, body);
+        let mut answer = self.sql.answer(handle, caller, request).await;
+        let headers = answer.headers_mut();
+        headers.insert(HeaderName::from_static(FEATURES_HEADER), FEATURES.clone());
+        answer
     }
 
     /// The database's name and the path after it.
@@ -487,6 +500,11 @@ pub(crate) fn bad_body(bad: &BadBody) -> Response {
             StatusCode::BAD_REQUEST,
             "BAD_REQUEST",
             "the request's body did not arrive whole",
+        ),
+        BadBody::Unreadable => error(
+            StatusCode::BAD_REQUEST,
+            "BAD_REQUEST",
+            "the request's body is not one zstd frame, whole, with a window of at most 1 MiB: send it so, or without Content-Encoding",
         ),
         BadBody::Late => error(
             StatusCode::REQUEST_TIMEOUT,

@@ -56,6 +56,8 @@ pub struct Features {
     pub zstd: bool,
     /// `list` is honoured.
     pub list: bool,
+    /// Bodies of requests can come compressed.
+    pub zstd_bodies: bool,
 }
 
 /// How the pages of a "what changed" answer are to be understood.

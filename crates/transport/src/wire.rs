@@ -27,6 +27,10 @@ pub const PIPELINE: &str = "v2/pipeline";
 pub const PROTOBUF: &str = "application/protobuf";
 /// Answer header that lists [`Features`], separated by commas.
 pub const FEATURES_HEADER: &str = "partial-sync-features";
+/// The `Content-Encoding` of a compressed body: one zstd frame. For a remote with [`Features::zstd_bodies`].
+pub const ZSTD_CODING: &str = "zstd";
+/// The window that such a frame has at most, as a power of two: what a receiver keeps for each body.
+pub const BODY_WINDOW_LOG: u32 = 20;
 /// Request header with the key of a database that is encrypted on the remote.
 pub const ENCRYPTION_KEY_HEADER: &str = "x-turso-encryption-key";
 /// Request header with the cipher of a database that is encrypted on the remote.
@@ -307,6 +311,7 @@ impl Features {
         require: true,
         zstd: true,
         list: true,
+        zstd_bodies: true,
     };
 
     /// Reads the value of the header [`FEATURES_HEADER`]. Unknown words are of a newer remote and are skipped.
@@ -318,19 +323,21 @@ impl Features {
                 "require" => features.require = true,
                 "zstd" => features.zstd = true,
                 "list" => features.list = true,
+                "zstd-bodies" => features.zstd_bodies = true,
                 _ => {}
             }
         }
         features
     }
 
-    /// The value of the header [`FEATURES_HEADER`]: `hydrate, zstd, require, list`.
+    /// The value of the header [`FEATURES_HEADER`]: `hydrate, zstd, require, list, zstd-bodies`.
     pub fn to_header(self) -> String {
         let words = [
             (self.hydrate, "hydrate"),
             (self.zstd, "zstd"),
             (self.require, "require"),
             (self.list, "list"),
+            (self.zstd_bodies, "zstd-bodies"),
         ];
         let said: Vec<_> = words
             .iter()

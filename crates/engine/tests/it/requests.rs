@@ -346,3 +346,38 @@ fn invariant_9_a_pull_downloads_no_page_that_is_absent() {
         );
     }
 }
+
+/// Was red: the bodies went as they are, which is 1.67 MB.
+#[test]
+fn a_push_of_5_000_rows_sends_at_most_300_000_bytes() {
+    let served = Served::new("create table t(id integer primary key, k integer, body text)");
+    let http = served.http();
+    let db = Database::builder(":memory:")
+        .remote_with(http.clone())
+        .connect()
+        .unwrap();
+    let conn = db.connection().unwrap();
+    let mut random = fastrand::Rng::with_seed(seed());
+    for transaction in 0..50 {
+        conn.execute_batch("begin").unwrap();
+        for row in 0..100 {
+            let (id, k, word) = (transaction * 100 + row, random.u32(..), random.u32(..1000));
+            conn.execute(
+                "insert into t values (?, ?, 'a message of some length with word ' || ? || ' in it')",
+                (id, i64::from(k), word),
+            )
+            .unwrap();
+        }
+        conn.execute_batch("commit").unwrap();
+    }
+    let before = http.transferred();
+    db.push().unwrap();
+    let after = http.transferred();
+    let (requests, bytes) = (
+        after.requests - before.requests,
+        after.bytes_sent - before.bytes_sent,
+    );
+    assert_eq!(number(&served, "select count(*) from t"), 5000);
+    assert!(requests <= 6, "{requests} requests");
+    assert!(bytes <= 300_000, "{bytes} bytes in {requests} requests");
+}

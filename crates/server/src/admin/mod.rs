@@ -47,7 +47,8 @@ use crate::{
     credentials::Credentials,
     error::ServerError,
     front::{
-        Bodies, Connections, Peer, Proxies, Requests, Visitors, check_content_type, throw_away, until_sent,
+        Bodies, Coding, Connections, Peer, Proxies, Requests, Visitors, check_content_type, throw_away,
+        until_sent,
     },
     limits::Limits,
     reload::Reload,
@@ -182,7 +183,11 @@ impl AdminApp {
                 return *refused;
             }
         };
-        let body = match self.bodies.read(caller.id, BODY, &mut body).await {
+        let body = match self
+            .bodies
+            .read(caller.id, BODY, Coding::Identity, &mut body)
+            .await
+        {
             Ok(read) => read,
             Err(bad) => {
                 throw_away(body);

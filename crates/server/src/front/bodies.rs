@@ -19,7 +19,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::pieces::counted;
+use super::{coding::Coding, pieces::counted};
 use crate::{access::CallerId, limits::Limits};
 
 /// The largest body that does not count: as many as there may be requests take less than the budget of small ones.
@@ -55,6 +55,8 @@ pub(crate) enum BadBody {
     TooLarge(usize),
     /// It broke off.
     Broken,
+    /// It is not in the coding that it is said to be in, or ended within it.
+    Unreadable,
     /// It took too long.
     Late,
     /// There was no room for it in time.
@@ -79,11 +81,12 @@ impl Bodies {
         }
     }
 
-    /// Reads a body of at most `limit` bytes.
+    /// Reads a body of at most `limit` bytes, those that it has without its coding: they are what counts, while they are made.
     pub(crate) async fn read(
         &self,
         caller: CallerId,
         limit: usize,
+        coding: Coding,
         body: &mut Body,
     ) -> Result<Bytes, BadBody> {
         let hint = body.size_hint();
@@ -91,9 +94,10 @@ impl Bodies {
         if length > limit {
             return Err(BadBody::TooLarge(limit));
         }
-        let room = match hint.exact() {
-            Some(_) => length,
-            None => length.max(SMALL),
+        let room = match (hint.exact(), coding) {
+            (Some(_), Coding::Identity) => length,
+            // Of which the window of a decoder is a part.
+            _ => length.max(SMALL),
         };
         let mut held = Held::default();
         if room > TINY && !self.has_room(&mut held, caller, room) {
@@ -102,7 +106,7 @@ impl Bodies {
                 .await
                 .map_err(|_| BadBody::NoRoom)?;
         }
-        let bytes = self.arrive(caller, limit, body, &mut held).await?;
+        let bytes = self.arrive(caller, limit, coding, body, &mut held).await?;
         held.small.shrink(bytes.len());
         Ok(counted(bytes, held))
     }
@@ -111,11 +115,13 @@ impl Bodies {
         &self,
         caller: CallerId,
         limit: usize,
+        coding: Coding,
         body: &mut Body,
         held: &mut Held,
     ) -> Result<Bytes, BadBody> {
         let length = usize::try_from(body.size_hint().lower()).unwrap_or(0);
         let (mut first, mut whole, mut size) = (Bytes::new(), BytesMut::new(), 0);
+        let mut decoder = coding.decoder();
         let mut left = self.time;
         loop {
             let waits = Instant::now();
@@ -129,22 +135,30 @@ impl Bodies {
             };
             let earned = Duration::from_secs_f64(piece.len() as f64 / SLOWEST);
             left = (left.saturating_sub(waits.elapsed()) + earned).min(self.time);
-            size += piece.len();
-            if size > limit {
-                return Err(BadBody::TooLarge(limit));
+            let mut pieces = decoder.decode(piece);
+            while let Some(piece) = pieces.next().map_err(|_| BadBody::Unreadable)? {
+                size += piece.len();
+                if size > limit {
+                    return Err(BadBody::TooLarge(limit));
+                }
+                if size > SMALL && !self.outgrow(held, caller, size).await {
+                    return Err(BadBody::NoRoom);
+                }
+                if first.is_empty() {
+                    first = piece;
+                    continue;
+                }
+                if whole.is_empty() {
+                    whole.reserve(length.max(size));
+                    whole.extend_from_slice(&first);
+                }
+                whole.extend_from_slice(&piece);
+                // A little can become much, which no other request is to wait for.
+                tokio::task::consume_budget().await;
             }
-            if size > SMALL && !self.outgrow(held, caller, size).await {
-                return Err(BadBody::NoRoom);
-            }
-            if first.is_empty() {
-                first = piece;
-                continue;
-            }
-            if whole.is_empty() {
-                whole.reserve(length.max(size));
-                whole.extend_from_slice(&first);
-            }
-            whole.extend_from_slice(&piece);
+        }
+        if !decoder.is_at_end() {
+            return Err(BadBody::Unreadable);
         }
         // Most bodies are one piece, and are not copied.
         Ok(if whole.is_empty() { first } else { whole.freeze() })
@@ -288,6 +302,7 @@ pub(crate) fn throw_away(body: Body) {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
+    use partial_sync_transport::wire::BODY_WINDOW_LOG;
 
     use super::*;
 
@@ -303,7 +318,7 @@ mod tests {
     fn read(bodies: &Bodies, caller: CallerId, size: usize) -> Option<Bytes> {
         let mut body = Body::from(vec![1; size]);
         let bytes = bodies
-            .read(caller, usize::MAX, &mut body)
+            .read(caller, usize::MAX, Coding::Identity, &mut body)
             .now_or_never()?
             .unwrap();
         assert_eq!(bytes.len(), size);
@@ -345,6 +360,49 @@ mod tests {
         read(&bodies, b, 2 * MIB).unwrap();
     }
 
+    /// A compressed body counts as what it stands for.
+    #[tokio::test]
+    async fn v2_a_compressed_body_counts_with_the_bytes_that_it_stands_for() {
+        let bodies = bodies();
+        let [a, b] = ["a", "b"].map(CallerId::of_token);
+        let pack_with = |window, size| {
+            let mut packer = zstd::bulk::Compressor::new(3).unwrap();
+            packer.window_log(window).unwrap();
+            packer.compress(&vec![0; size]).unwrap()
+        };
+        let pack = |size| pack_with(BODY_WINDOW_LOG, size);
+        let packed = pack(7 * MIB);
+        assert!(packed.len() < TINY);
+        let read_packed = async |caller, limit, packed: &[u8]| {
+            let mut body = Body::from(packed.to_vec());
+            bodies.read(caller, limit, Coding::Zstd, &mut body).await
+        };
+        let held = read_packed(a, 8 * MIB, &packed).await.unwrap();
+        assert_eq!(held.len(), 7 * MIB);
+        assert!(read(&bodies, b, 2 * MIB).is_none(), "there is one MiB left");
+        drop(held);
+        read(&bodies, b, 2 * MIB).unwrap();
+        let refused = read_packed(a, 7 * MIB - 1, &packed).await;
+        assert!(matches!(refused, Err(BadBody::TooLarge(_))), "{refused:?}");
+        let wide = pack_with(BODY_WINDOW_LOG + 1, 4 * MIB);
+        let short = pack(TINY);
+        let two = [short.clone(), short.clone()].concat();
+        for wrong in [&short[..short.len() - 1], &[][..], &two, b"{}", &wide] {
+            let refused = read_packed(a, 8 * MIB, wrong).await;
+            assert!(matches!(refused, Err(BadBody::Unreadable)), "{refused:?}");
+        }
+        // In pieces of one byte, and of nothing.
+        for size in [0, 1, SMALL, SMALL + 1, 3 * super::super::PIECE] {
+            let bytes = pack(size);
+            let one = bytes
+                .into_iter()
+                .map(|byte| Ok::<_, std::io::Error>(Bytes::from(vec![byte])));
+            let mut body = Body::from_stream(futures_util::stream::iter(one));
+            let read = bodies.read(a, 8 * MIB, Coding::Zstd, &mut body).await.unwrap();
+            assert_eq!(read.len(), size);
+        }
+    }
+
     #[tokio::test]
     async fn v2_small_bodies_do_not_wait_for_large_ones() {
         let bodies = bodies();
@@ -370,7 +428,7 @@ mod tests {
         assert_eq!(held.len(), 2, "that is all of it");
         let refused = (0..2 * WAITING).map(|_| {
             bodies
-                .read(callers[2], MIB, &mut Body::from(vec![0; MIB]))
+                .read(callers[2], MIB, Coding::Identity, &mut Body::from(vec![0; MIB]))
                 .now_or_never()
         });
         assert!(
@@ -390,7 +448,11 @@ mod tests {
         let held = read(&bodies, caller, MIB).unwrap();
         let mut waiting = Vec::new();
         let refused = loop {
-            let mut read = Box::pin(async { bodies.read(caller, MIB, &mut Body::from(vec![0; MIB])).await });
+            let mut read = Box::pin(async {
+                bodies
+                    .read(caller, MIB, Coding::Identity, &mut Body::from(vec![0; MIB]))
+                    .await
+            });
             match (&mut read).now_or_never() {
                 None => waiting.push(read),
                 Some(refused) => break refused,
@@ -407,23 +469,34 @@ mod tests {
         let bodies = bodies();
         let caller = CallerId::of_token("a");
         let whole = || pieces([MIB; 8], Duration::ZERO);
-        let bytes = bodies.read(caller, 8 * MIB, &mut whole()).await.unwrap();
+        let bytes = bodies
+            .read(caller, 8 * MIB, Coding::Identity, &mut whole())
+            .await
+            .unwrap();
         assert_eq!(bytes.len(), 8 * MIB);
-        let waits = bodies.read(caller, 8 * MIB, &mut whole()).await;
+        let waits = bodies.read(caller, 8 * MIB, Coding::Identity, &mut whole()).await;
         assert!(matches!(waits, Err(BadBody::NoRoom)), "{waits:?}");
         drop(bytes);
-        let refused = bodies.read(caller, 8 * MIB - 1, &mut whole()).await;
+        let refused = bodies
+            .read(caller, 8 * MIB - 1, Coding::Identity, &mut whole())
+            .await;
         assert!(matches!(refused, Err(BadBody::TooLarge(_))), "{refused:?}");
         // A small one keeps no more than it turned out to have.
         let mut small = pieces([1000, 24], Duration::ZERO);
-        let small = bodies.read(caller, MIB, &mut small).await.unwrap();
+        let small = bodies
+            .read(caller, MIB, Coding::Identity, &mut small)
+            .await
+            .unwrap();
         assert!(
             read(&bodies, caller, MIB).is_none(),
             "it has a quarter of two MiB"
         );
         assert!(read(&bodies, caller, MIB / 2 - 1024).is_some());
         drop(small);
-        bodies.read(caller, 8 * MIB, &mut whole()).await.unwrap();
+        bodies
+            .read(caller, 8 * MIB, Coding::Identity, &mut whole())
+            .await
+            .unwrap();
     }
 
     /// Was red: each waited for what the other one had, until both had taken too long.
@@ -439,7 +512,7 @@ mod tests {
         // They take turns, and fit into a quarter of the budget one at a time.
         let read = async |n: u64| {
             let mut body = pieces([MIB; 7], Duration::from_millis(100 + n));
-            let bytes = bodies.read(caller, 32 * MIB, &mut body).await?;
+            let bytes = bodies.read(caller, 32 * MIB, Coding::Identity, &mut body).await?;
             Ok::<_, BadBody>(bytes.len())
         };
         let both = tokio::join!(read(0), read(1));
@@ -454,14 +527,18 @@ mod tests {
         let caller = CallerId::of_token("a");
         let mut slow = pieces([16 << 10; 100], Duration::from_millis(990));
         assert_eq!(
-            bodies.read(caller, 8 * MIB, &mut slow).await.unwrap().len(),
+            bodies
+                .read(caller, 8 * MIB, Coding::Identity, &mut slow)
+                .await
+                .unwrap()
+                .len(),
             100 * (16 << 10)
         );
         for mut late in [
             pieces([1; 100], Duration::from_secs(2)),
             pieces([16 << 10; 2], Duration::from_secs(61)),
         ] {
-            let late = bodies.read(caller, 8 * MIB, &mut late).await;
+            let late = bodies.read(caller, 8 * MIB, Coding::Identity, &mut late).await;
             assert!(matches!(late, Err(BadBody::Late)), "{late:?}");
         }
     }

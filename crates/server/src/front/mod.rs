@@ -7,6 +7,7 @@
 //! | `requests.rs` | requests under way, in all and for one caller |
 //! | `kicks.rs` | requests for pages, so that an administrator can end them |
 //! | `bodies.rs` | bodies of requests, within a budget of bytes |
+//! | `coding.rs` | bodies that come compressed |
 //! | `pieces.rs` | answers that are in memory whole, and count until they are sent |
 //! | `proxies.rs` | which proxies are believed when they say for whom they ask |
 //! | `through.rs` | bodies of answers that are watched while they are sent |
@@ -17,6 +18,7 @@
 
 mod activity;
 mod bodies;
+mod coding;
 mod connections;
 mod descriptors;
 mod kicks;
@@ -30,6 +32,7 @@ use axum::{body::HttpBody as _, response::Response};
 
 pub(crate) use activity::{Activity, Peer, Watched};
 pub(crate) use bodies::{BadBody, Bodies, throw_away};
+pub(crate) use coding::Coding;
 pub(crate) use connections::Connections;
 pub(crate) use descriptors::allowed as descriptors_allowed;
 pub use descriptors::raise_descriptor_limit;

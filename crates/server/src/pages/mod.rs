@@ -306,7 +306,7 @@ fn not_wanted(request: &PagesRequest) -> Option<&RoaringBitmap> {
 }
 
 /// What this server can do, as its answers say it.
-static FEATURES: LazyLock<HeaderValue> = LazyLock::new(|| {
+pub(crate) static FEATURES: LazyLock<HeaderValue> = LazyLock::new(|| {
     let features = Features::ALL.to_header();
     HeaderValue::try_from(features).expect("names of features are letters and commas")
 });

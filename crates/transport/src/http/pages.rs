@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{
     describe::{concluded, describe, explained, name_pages, shortened, timed_out},
     pace::Pace,
-    requester::Requester,
+    requester::{RequestBody, Requester},
     status::{self, Refusal},
 };
 use crate::{
@@ -116,7 +116,7 @@ async fn attempt(
         ),
     };
     let response = requester
-        .send(url, wire::PULL_UPDATES, wire::PROTOBUF, body.into())
+        .send(url, wire::PULL_UPDATES, wire::PROTOBUF, RequestBody::plain(body))
         .await
         .map_err(broken)?;
     if response.status != 200 {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
@@ -86,10 +86,9 @@ async fn run(
         baton: None,
         requests: &requests[..if understands_close { 2 } else { 1 }],
     };
-    let body = Bytes::from(
-        serde_json::to_vec(&pipeline)
-            .map_err(|e| RemoteError::with_source(RemoteErrorKind::Client, format!("{what}: {e}"), e))?,
-    );
+    let body = serde_json::to_vec(&pipeline)
+        .map_err(|e| RemoteError::with_source(RemoteErrorKind::Client, format!("{what}: {e}"), e))?;
+    let body = requester.body_for(url, body);
     let sent = timeout(silence, async {
         loop {
             *attempts += 1;
@@ -108,7 +107,10 @@ async fn run(
                     requester.received(received);
                     return Err(refusal.error);
                 }
-                Ok(response) => return Ok(response),
+                Ok(response) => {
+                    requester.learn_bodies(url, &response);
+                    return Ok(response);
+                }
             }
         }
     });

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     remote::{Features, RemoteError},
     url::RemoteUrl,
+    wire,
 };
 
 /// What a remote's clones share, and how one request is sent.
@@ -40,6 +41,48 @@ pub(super) struct Requester {
     pub(super) bytes_received: AtomicU64,
 }
 
+/// Bodies below this are sent as they are: a request has as much in its head.
+const WORTH_COMPRESSING: usize = 1 << 10;
+/// The level at which bodies are compressed.
+const LEVEL: i32 = 3;
+
+/// A request's body as it goes over the wire.
+#[derive(Clone)]
+pub(super) struct RequestBody {
+    bytes: Bytes,
+    encoding: Option<&'static str>,
+}
+
+impl RequestBody {
+    /// As it is.
+    pub(super) fn plain(bytes: impl Into<Bytes>) -> Self {
+        Self {
+            bytes: bytes.into(),
+            encoding: None,
+        }
+    }
+
+    /// One zstd frame, where that is smaller.
+    fn packed(bytes: Vec<u8>) -> Self {
+        if bytes.len() >= WORTH_COMPRESSING
+            && let Ok(packed) = pack(&bytes)
+            && packed.len() < bytes.len()
+        {
+            return Self {
+                bytes: packed.into(),
+                encoding: Some(wire::ZSTD_CODING),
+            };
+        }
+        Self::plain(bytes)
+    }
+}
+
+fn pack(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut packer = zstd::bulk::Compressor::new(LEVEL)?;
+    packer.window_log(wire::BODY_WINDOW_LOG)?;
+    packer.compress(bytes)
+}
+
 impl fmt::Debug for Requester {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpRequester")
@@ -56,7 +99,7 @@ impl Requester {
         url: &RemoteUrl,
         path: &str,
         media_type: &str,
-        body: Bytes,
+        body: RequestBody,
     ) -> Result<HttpResponse, RemoteError> {
         let mut headers = vec![
             ("content-type".to_owned(), media_type.to_owned()),
@@ -65,6 +108,10 @@ impl Requester {
                 concat!("partial-sync/", env!("CARGO_PKG_VERSION")).to_owned(),
             ),
         ];
+        if let Some(encoding) = body.encoding {
+            headers.push(("content-encoding".to_owned(), encoding.to_owned()));
+        }
+        let body = body.bytes;
         if let Some(token) = self.token.ask(url).await? {
             headers.push(("authorization".to_owned(), format!("Bearer {token}")));
         }
@@ -99,6 +146,24 @@ impl Requester {
             Some((of, features)) if *of == url.to_string() => *features,
             _ => Features::default(),
         }
+    }
+
+    /// A body for the remote at this url: compressed where it said that it takes that.
+    pub(super) fn body_for(&self, url: &RemoteUrl, bytes: Vec<u8>) -> RequestBody {
+        match self.compression && self.known_features(url).zstd_bodies {
+            true => RequestBody::packed(bytes),
+            false => RequestBody::plain(bytes),
+        }
+    }
+
+    /// What an answer to SQL says of bodies. Of the rest only answers with pages tell: release 0.1 says nothing here.
+    pub(super) fn learn_bodies(&self, url: &RemoteUrl, answer: &HttpResponse) {
+        let said = answer.header(wire::FEATURES_HEADER).map(Features::from_header);
+        let known = said.unwrap_or(Features {
+            zstd_bodies: false,
+            ..self.known_features(url)
+        });
+        self.learn_features(url, known);
     }
 
     pub(super) fn learn_features(&self, url: &RemoteUrl, features: Features) {

@@ -541,6 +541,66 @@ async fn only_a_remote_with_features_is_told_to_close_since_others_refuse_what_i
 }
 
 #[tokio::test]
+async fn a_batch_is_compressed_for_a_remote_that_said_it_takes_that_and_where_it_is_smaller() {
+    let answer = r#"{"results":[{"type":"ok","response":{"type":"batch","result":{"step_results":[],"step_errors":[]}}}]}"#;
+    let says = vec![("partial-sync-features", "hydrate, zstd-bodies")];
+    let without = || Act::Answer(200, vec![], answer.into());
+    let with = || Act::Answer(200, says.clone(), answer.into());
+    let large = || {
+        let mut batch = one_step();
+        batch.steps.resize(100, batch.steps[0].clone());
+        batch
+    };
+    let coding = |network: &Network| {
+        let seen = network.seen.lock();
+        let request = seen.last().unwrap();
+        let coding = header(request, "content-encoding").map(str::to_owned);
+        let body = match coding.is_some() {
+            true => zstd::stream::decode_all(&request.body[..]).unwrap(),
+            false => request.body.to_vec(),
+        };
+        let sent: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        (
+            coding,
+            sent["requests"][0]["batch"]["steps"].as_array().unwrap().len(),
+            sent["requests"].get(1).is_some(),
+        )
+    };
+    let packed = |steps| (Some("zstd".to_owned()), steps, true);
+    // It says so in its answers to SQL and to questions for pages, and is another one from its fourth answer on.
+    let pages = Act::Answer(200, says.clone(), empty_database());
+    let (network, builder) = over([with(), with(), with(), without(), without(), pages, with()]);
+    let remote = builder.build().unwrap();
+    for (batch, expected) in [
+        (large(), (None, 100, false)),
+        (large(), packed(100)),
+        (one_step(), (None, 1, true)),
+        (large(), packed(100)),
+        (large(), (None, 100, true)),
+    ] {
+        remote.execute(batch, None).await.unwrap();
+        assert_eq!(coding(&network), expected);
+    }
+    ask(&remote).await.unwrap();
+    let before = remote.transferred().bytes_sent;
+    remote.execute(large(), None).await.unwrap();
+    assert_eq!(coding(&network), packed(100));
+    let sent = network.seen.lock().last().unwrap().body.len() as u64;
+    assert_eq!(
+        remote.transferred().bytes_sent - before,
+        sent,
+        "what goes over the wire is counted"
+    );
+
+    let (network, builder) = over([with(), with()]);
+    let remote = builder.compression(false).build().unwrap();
+    for closes in [false, true] {
+        remote.execute(large(), None).await.unwrap();
+        assert_eq!(coding(&network), (None, 100, closes));
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_answer_to_sql_is_a_typed_error() {
     let answer = |body: &'static str| Act::Answer(200, vec![], Bytes::from_static(body.as_bytes()));
     let cases = [

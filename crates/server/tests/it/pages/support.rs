@@ -189,7 +189,7 @@ impl Client {
         }
         assert_eq!(
             answer.headers()["partial-sync-features"],
-            "hydrate, zstd, require, list"
+            "hydrate, zstd, require, list, zstd-bodies"
         );
         Ok(pages_of(&answer.bytes().await.unwrap()))
     }
