@@ -75,22 +75,28 @@ enum Contender {
 #[derive(Clone, Copy, Debug)]
 enum Sync {
     Everything,
-    Partial { segment: u64, prefetch: bool },
+    Partial { segment: u64, prefetch: Option<bool> },
 }
 
-const SMALL: Sync = Sync::Partial {
-    segment: 16 << 10,
-    prefetch: true,
-};
+/// What counts when nothing is said of segments and prefetch.
 const DEFAULT: Sync = Sync::Partial {
     segment: 128 << 10,
-    prefetch: false,
+    prefetch: None,
+};
+const SMALL: Sync = Sync::Partial {
+    segment: 16 << 10,
+    prefetch: Some(true),
+};
+const SEGMENTS: Sync = Sync::Partial {
+    segment: 128 << 10,
+    prefetch: Some(false),
 };
 
 /// In the order of the table; the first one is what the others are compared with.
-const CONTENDERS: [Contender; 7] = [
-    Contender::Replica(SMALL),
+const CONTENDERS: [Contender; 8] = [
     Contender::Replica(DEFAULT),
+    Contender::Replica(SMALL),
+    Contender::Replica(SEGMENTS),
     Contender::Pyturso(SMALL),
     Contender::Pyturso(DEFAULT),
     Contender::Replica(Sync::Everything),
@@ -103,11 +109,12 @@ impl Contender {
         let how = |sync| match sync {
             Sync::Everything => "everything first".to_owned(),
             Sync::Partial { segment, prefetch } => {
-                format!(
-                    "{} KiB segments{}",
-                    segment >> 10,
-                    if prefetch { ", prefetch" } else { "" }
-                )
+                let how = match prefetch {
+                    None => ", by default",
+                    Some(true) => ", prefetch",
+                    Some(false) => ", `prefetch` false",
+                };
+                format!("{} KiB segments{how}", segment >> 10)
             }
         };
         match self {
@@ -288,7 +295,7 @@ fn ask_replica(path: &Path, url: &str, sync: Sync, sql: &str) -> Result<Run> {
         builder = builder.partial(PartialSync {
             bootstrap: Some(Bootstrap::prefix(PREFIX)),
             segment_size: Some(segment),
-            prefetch: Some(prefetch),
+            prefetch,
         });
     }
     let start = Instant::now();
@@ -320,7 +327,8 @@ fn ask_pyturso(python: &Path, path: &Path, url: &str, sync: Sync, sql: &str) -> 
         command.args([
             PREFIX.to_string(),
             segment.to_string(),
-            u8::from(prefetch).to_string(),
+            // It knows no other default.
+            u8::from(prefetch == Some(true)).to_string(),
         ]);
     }
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
