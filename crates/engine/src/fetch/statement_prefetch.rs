@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a miss waits for the next page of an answer that another miss asked for.
 const STALL: Duration = Duration::from_secs(1);
 /// Bytes that come along with the pages asked for, at most, the first time that a statement is sent;
-const BUDGET: usize = 2 << 20;
+const BUDGET: usize = 4 << 20;
 /// and so many times more each time that it is sent again.
 const GROWTH: usize = 4;
 /// Longest SQL text that is sent.
