@@ -1,4 +1,4 @@
-//! Statement hydration over real HTTP: with prefetch a cold query takes one request, and nothing depends on it.
+//! Statement hydration over real HTTP: a cold query takes one request unless `prefetch` is false, and nothing depends on it.
 
 use std::{
     sync::{Arc, Mutex, mpsc},

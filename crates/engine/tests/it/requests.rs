@@ -347,7 +347,7 @@ fn invariant_9_a_pull_downloads_no_page_that_is_absent() {
     }
 }
 
-/// Was red: the bodies went as they are, which is 1.67 MB.
+/// The bodies went as they are.
 #[test]
 fn a_push_of_5_000_rows_sends_at_most_300_000_bytes() {
     let served = Served::new("create table t(id integer primary key, k integer, body text)");
