@@ -412,6 +412,8 @@ func TestATokenFunctionThatFailsInTheMiddleOfRowsIsTheirError(t *testing.T) {
 	token := &turning{}
 	config := prefix(serve(t, messages), inFolder(t, "app.db"))
 	config.RemoteAuthTokenFunction = token.ask
+	// Else the other rows may be here before the next token is asked for.
+	config.PartialSyncConfig.DisablePrefetch = true
 	_, conn := replica(t, config)
 	conn.SetMaxOpenConns(1)
 	tx, err := conn.Begin()
