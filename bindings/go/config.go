@@ -61,7 +61,7 @@ type TursoSyncDbConfig struct {
 	// with [ErrTursoInterrupt] then. Default: no limit but that of the context. It goes before _query_timeout in Path.
 	QueryTimeoutMs int
 	// PushOperationsThreshold is the number of changes in one push request, at most; a transaction is never split. Default:
-	// 1000.
+	// 10000.
 	PushOperationsThreshold int
 	// PullBytesThreshold makes the bootstrap of everything ask for about this many bytes at a time. Default: one request.
 	PullBytesThreshold int

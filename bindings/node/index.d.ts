@@ -136,7 +136,7 @@ export interface DatabaseOpts {
   /** Logs to standard error. The first database of a process decides. Default: no log. */
   tracing?: TracingLevel;
   transform?: Transform;
-  /** Most changes in one push request; a local transaction is never split. Default: 1000. */
+  /** Most changes in one push request; a local transaction is never split. Default: 10000. */
   pushOperationsThreshold?: number;
   /** A full bootstrap is fetched in requests of about this many bytes. Default: one request. */
   pullBytesThreshold?: number;

@@ -274,7 +274,7 @@ typedef struct PartialSyncConfig {
   uint64_t timeout_ms;
   // Milliseconds that a pull lets the remote wait for a change. 0: not at all.
   uint64_t long_poll_ms;
-  // Most changes in one push request; a transaction is never split. 0: 1000.
+  // Most changes in one push request; a transaction is never split. 0: 10000.
   uint64_t push_operations_threshold;
   // Bootstraps everything in requests of about this many bytes. 0: in one.
   uint64_t pull_bytes_threshold;

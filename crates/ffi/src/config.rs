@@ -65,7 +65,7 @@ pub struct PartialSyncConfig {
     pub timeout_ms: u64,
     /// Milliseconds that a pull lets the remote wait for a change. 0: not at all.
     pub long_poll_ms: u64,
-    /// Most changes in one push request; a transaction is never split. 0: 1000.
+    /// Most changes in one push request; a transaction is never split. 0: 10000.
     pub push_operations_threshold: u64,
     /// Bootstraps everything in requests of about this many bytes. 0: in one.
     pub pull_bytes_threshold: u64,

@@ -5,15 +5,15 @@
 //! 1. with [`Mode::Rows`], a check that the remote has switched triggers and foreign-key actions off, as the batch asks
 //! 2. `BEGIN IMMEDIATE`; with [`Mode::Enforced`], foreign keys are deferred to the `COMMIT`
 //! 3. `CREATE TABLE IF NOT EXISTS turso_sync_last_change_id ..`
-//! 4. a check that the remote is where the batch continues from. A request that was given up on may still be on its way;
-//!    without this, it and its repetition could both land
+//! 4. a check that the remote is where the batch continues from, which may not have been asked before. A request that was
+//!    given up on may still be on its way; without this, it and its repetition could both land
 //! 5. the changes
 //! 6. where rows got other keys than here ([`keys`](super::keys)), if any did
 //! 7. this client's row, with the last change id of the batch
 //! 8. `COMMIT`
 //!
 //! and `ROLLBACK` if a transaction was begun but not committed; it may fail because SQLite has rolled back already, and
-//! nothing depends on it. The question of [`position::ask`] can go before all that in the same request.
+//! nothing depends on it.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -71,8 +71,6 @@ pub struct PushOptions<'a> {
     pub noted: Option<ChangeId>,
     /// The application's callback.
     pub transform: Option<&'a TransformFn>,
-    /// Ask for the remote's position first, in the same request; [`PushPlan::position`] reads the answer.
-    pub ask_position: bool,
 }
 
 impl fmt::Debug for PushOptions<'_> {
@@ -85,7 +83,6 @@ impl fmt::Debug for PushOptions<'_> {
             .field("mode", &self.mode)
             .field("keys", &self.keys)
             .field("noted", &self.noted)
-            .field("ask_position", &self.ask_position)
             .finish_non_exhaustive()
     }
 }
@@ -126,9 +123,6 @@ pub(super) fn assemble<'a>(
     };
     let integer = |value| hrana::Value::Integer { value };
     let mut steps = Steps::default();
-    if options.ask_position {
-        steps.always(Purpose::Ask, position::ask(options.client_id, None).stmt);
-    }
     let begin = match options.mode {
         Mode::Rows | Mode::Enforced => {
             steps.always(Purpose::Rows, silent(position::ROWS, vec![]));
@@ -141,10 +135,10 @@ pub(super) fn assemble<'a>(
         steps.then(Purpose::Defer, silent("PRAGMA defer_foreign_keys = ON", vec![]));
     }
     steps.then(Purpose::CreateTable, silent(position::CREATE, vec![]));
-    let expected = |number: Option<i64>| number.map_or(hrana::Value::Null, integer);
-    let after = [options.after.change_id.map(|id| id.0), options.after.pull_gen];
-    let args = std::iter::once(client()).chain(after.map(expected)).collect();
-    steps.then(Purpose::Expect, silent(position::EXPECT, args));
+    steps.then(
+        Purpose::Expect,
+        position::expect(options.client_id, options.after),
+    );
     for (change, statements) in chosen {
         for statement in statements {
             let args = statement

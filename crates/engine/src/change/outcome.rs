@@ -6,9 +6,8 @@ use partial_sync_transport::hrana::{self, Batch, BatchResult, Step, Stmt};
 use super::{
     Change, is_advice, keys,
     migration::Migration,
-    position::{self, PositionError, RemotePosition},
     refused::{PushRefused, subject},
-    sql::{ROW_GONE, is_duplicate_column, is_row_gone},
+    sql::{ROW_GONE, is_duplicate_column, is_made_to_fail},
 };
 
 /// What each step of a batch was for.
@@ -27,7 +26,6 @@ pub struct PushPlan<'a> {
 
 #[derive(Clone, Debug)]
 pub(super) enum Purpose<'a> {
-    Ask,
     Rows,
     Begin,
     Defer,
@@ -140,9 +138,6 @@ impl PushPlan<'_> {
     pub fn outcome(&self, result: &BatchResult) -> PushOutcome {
         let succeeded = |i: usize| result.step_results.get(i).is_some_and(Option::is_some);
         for (i, purpose) in self.steps.iter().enumerate() {
-            if matches!(purpose, Purpose::Ask) {
-                continue;
-            }
             if let Some(error) = result.step_errors.get(i).and_then(Option::as_ref) {
                 return self.failed(purpose, error);
             }
@@ -151,14 +146,6 @@ impl PushPlan<'_> {
             }
         }
         PushOutcome::Unclear
-    }
-
-    /// Where the remote was before the batch, when [`PushOptions::ask_position`](super::batch::PushOptions::ask_position) was set.
-    pub fn position(&self, result: &BatchResult) -> Result<RemotePosition, PositionError> {
-        match self.steps.first() {
-            Some(Purpose::Ask) => position::read(result, 0),
-            _ => Err(PositionError::Unreadable("it was not asked".to_owned())),
-        }
     }
 
     fn failed(&self, purpose: &Purpose<'_>, error: &hrana::Error) -> PushOutcome {
@@ -177,7 +164,7 @@ impl PushPlan<'_> {
                 ..
             } => {
                 let (table, key) = subject(change);
-                let message = match *must_find && is_row_gone(&error.message) {
+                let message = match *must_find && is_made_to_fail(&error.message) {
                     true => ROW_GONE.to_owned(),
                     false => error.message.clone(),
                 };
@@ -210,12 +197,9 @@ impl PushPlan<'_> {
                     code: error.best_code().map(str::to_owned),
                 }));
             }
-            Purpose::Expect if error.message.to_ascii_lowercase().contains("constraint") => {
-                return PushOutcome::Moved;
-            }
+            Purpose::Expect if is_made_to_fail(&error.message) => return PushOutcome::Moved,
             // ROLLBACK is looked at only when nothing before it failed and COMMIT did not succeed.
             Purpose::Rollback => return PushOutcome::Unclear,
-            Purpose::Ask => "the question for the position",
             Purpose::Rows => "switching triggers and foreign-key actions off",
             Purpose::Keys => "noting the keys of new rows",
             Purpose::Begin => "BEGIN IMMEDIATE",

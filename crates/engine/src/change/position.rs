@@ -7,17 +7,12 @@
 use partial_sync_core::ChangeId;
 use partial_sync_transport::hrana::{Batch, BatchResult, Condition, Step, Stmt, Value};
 
-use super::keys::Keys;
+use super::{keys::Keys, sql::FAIL};
 
 /// The tables, and what is written to that of the keys that rows got on the remote; see [`super::keys`].
 pub(super) use partial_sync_transport::bookkeeping::{
     CREATE_KEYS, CREATE_LAST_CHANGE_ID as CREATE, FORGET_KEYS, NOTE_KEY,
 };
-
-/// Fails with a uniqueness violation when the client's row says something else than expected; changes nothing otherwise.
-pub(super) const EXPECT: &str = "INSERT INTO turso_sync_last_change_id (client_id, pull_gen, change_id) \
-     SELECT client_id, pull_gen, change_id FROM turso_sync_last_change_id \
-     WHERE client_id = ? AND (change_id IS NOT ? OR pull_gen IS NOT ?)";
 
 /// Makes the client's row another one than any batch that is still on its way expects, and leaves the change id alone.
 /// Until that moves on, the number only goes up, so no two fences are alike.
@@ -113,14 +108,39 @@ pub enum PositionError {
     Unreadable(String),
 }
 
-/// The step that asks for the client's row. It can run alone or before anything else in a batch.
-pub fn ask(client_id: &str, condition: Option<Condition>) -> Step {
+/// The step that asks for the client's row.
+pub fn ask(client_id: &str) -> Step {
     let args = vec![Value::Text {
         value: client_id.to_owned(),
     }];
     let mut stmt = Stmt::new(ASK, args);
     stmt.want_rows = Some(true);
-    Step { condition, stmt }
+    Step {
+        condition: None,
+        stmt,
+    }
+}
+
+/// Fails, as [`is_made_to_fail`](super::sql::is_made_to_fail) tells, unless the remote is at `position`. A row that is gone
+/// is as wrong as one that says something else: the remote was restored from a backup, or is another one.
+pub(super) fn expect(client_id: &str, position: RemotePosition) -> Stmt {
+    let (rows, which) = match position == RemotePosition::default() {
+        true => (0, ""),
+        false => (1, " AND pull_gen IS ? AND change_id IS ?"),
+    };
+    let sql = format!(
+        "SELECT CASE count(*) WHEN {rows} THEN 0 ELSE {FAIL} END FROM turso_sync_last_change_id WHERE client_id = ?{which}"
+    );
+    let client = Value::Text {
+        value: client_id.to_owned(),
+    };
+    let integer = |number: Option<i64>| number.map_or(Value::Null, |value| Value::Integer { value });
+    let row = [position.pull_gen, position.change_id.map(|id| id.0)].map(integer);
+    let args = std::iter::once(client).chain(row.into_iter().take(2 * rows));
+    Stmt {
+        want_rows: Some(false),
+        ..Stmt::new(sql, args.collect())
+    }
 }
 
 /// The step that asks whether the remote takes rows as they came out; it succeeds then, in a batch with
@@ -215,7 +235,7 @@ pub fn fence(client_id: &str) -> Batch {
     let client = Value::Text {
         value: client_id.to_owned(),
     };
-    let mut steps = vec![ask(client_id, None)];
+    let mut steps = vec![ask(client_id)];
     let after = |step| Some(Condition::Ok { step });
     // The question may fail, where there is no such table yet.
     steps.push(quiet("BEGIN IMMEDIATE", vec![], None));

@@ -41,12 +41,13 @@ pub fn is_duplicate_column(message: &str) -> bool {
     message.to_ascii_lowercase().contains("duplicate column name")
 }
 
-/// Evaluated when the row that a statement must find is not there. SQL has no other way to fail in an expression that
-/// every SQLite understands.
-const FAIL: &str = "abs(-9223372036854775808)";
+/// Evaluated where a statement is to fail: when the row that it must find is not there, or the remote is somewhere else than
+/// expected. SQL has no other way to fail in an expression that every SQLite understands.
+pub(super) const FAIL: &str = "abs(-9223372036854775808)";
 
-/// Whether a message says that a statement with [`SqlStatement::must_find`] did not find its row.
-pub fn is_row_gone(message: &str) -> bool {
+/// Whether a message says that a statement failed by what it was given to fail with; one with [`SqlStatement::must_find`] did
+/// not find its row then.
+pub fn is_made_to_fail(message: &str) -> bool {
     message.to_ascii_lowercase().contains("integer overflow")
 }
 

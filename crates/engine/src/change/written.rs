@@ -13,7 +13,7 @@ pub struct SqlStatement {
     pub args: Vec<Value>,
     /// It adds a column. When it fails because the column is there already (see [`is_duplicate_column`](super::sql::is_duplicate_column)), it is done.
     pub skip_if_duplicate_column: bool,
-    /// It changes a row without a key, and fails when that is not there; see [`is_row_gone`](super::sql::is_row_gone).
+    /// It changes a row without a key, and fails when that is not there; see [`is_made_to_fail`](super::sql::is_made_to_fail).
     pub must_find: bool,
 }
 

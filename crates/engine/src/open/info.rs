@@ -64,6 +64,9 @@ pub(crate) struct Info {
     /// With which [`Mark`] they were sent, those of the last push. Version 0.1 had none.
     #[serde(default)]
     pub mark: Option<i64>,
+    /// The mark that the remote's row of this replica has beside `acknowledged`, where no keys are noted there; `None`: not known.
+    #[serde(default)]
+    pub landed: Option<i64>,
     /// A batch with changes up to `sent` may still land: what became of it is not known.
     #[serde(default)]
     pub in_doubt: bool,
@@ -164,6 +167,7 @@ impl Info {
             acknowledged: 0,
             sent: 0,
             mark: None,
+            landed: None,
             in_doubt: false,
             highest_used_id: 0,
             rebuild: false,
@@ -253,6 +257,7 @@ impl Info {
         self.in_doubt = false;
         // It may be as it was before the last push.
         self.mark = None;
+        self.landed = None;
     }
 
     /// Changes up to `newest`, which is the newest of all, are about to be sent with this mark. Nothing that was sent with

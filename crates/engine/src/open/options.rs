@@ -216,7 +216,7 @@ impl Builder {
         self
     }
 
-    /// Most changes in one push request; a local transaction is never split. Default: 1000.
+    /// Most changes in one push request; a local transaction is never split. Default: 10000.
     pub fn push_operations_threshold(mut self, changes: usize) -> Self {
         self.push_threshold = Some(changes);
         self

@@ -151,7 +151,7 @@ options! {
     }
     /// Most changes in one push request; a transaction is never split.
     PUSH_OPERATIONS_THRESHOLD = "push_operations_threshold" {
-        takes: Takes::Whole { least: 1, most: ENDLESS, unit: "changes" }, default: Default::Number(1000),
+        takes: Takes::Whole { least: 1, most: ENDLESS, unit: "changes" }, default: Default::Number(10_000),
         node: &["pushOperationsThreshold"], python: &["push_operations_threshold"], go: &["PushOperationsThreshold"],
         c: &["push_operations_threshold"], rust: &["push_operations_threshold"],
     }

@@ -81,7 +81,10 @@ fn write(session: &Session<'_>, writer: &Conn, next: &Next<'_>, old_size: PageCo
         // Before the log forgets them: their ids are not given again.
         session.update_info_if(
             |info| info.acknowledged < position.0,
-            |info| info.acknowledged = position.0,
+            |info| {
+                info.acknowledged = position.0;
+                info.landed = None;
+            },
         )?;
     }
     let through_wal = next.through_wal(old_size)?;

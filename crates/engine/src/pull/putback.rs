@@ -15,7 +15,7 @@ use crate::{
         migration::Migration,
         position::{ASK_KEYS, RemotePosition},
         push::{is_key_taken, subject},
-        sql::{ROW_GONE, SqlStatement, is_duplicate_column, is_row_gone, quoted},
+        sql::{ROW_GONE, SqlStatement, is_duplicate_column, is_made_to_fail, quoted},
         transform::{Entries, TransformFn, statements},
     },
     error::{Error, Result},
@@ -169,7 +169,7 @@ impl<'a> PutBack<'a> {
                 // A page that could not be had is not a conflict; it is what it is.
                 Err(e) if e.source.is_some() || !is_refusal(e.code) => return Err(e.into()),
                 Err(e) if is_key_taken(change, &e.message) => return Ok(Some(e.message)),
-                Err(e) if statement.must_find && is_row_gone(&e.message) => {
+                Err(e) if statement.must_find && is_made_to_fail(&e.message) => {
                     return Err(conflict(change, ROW_GONE.into()));
                 }
                 Err(e) if is_made(&self.conn, change, &e.message)? => {}

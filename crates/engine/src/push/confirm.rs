@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use partial_sync_core::ChangeId;
 
 use crate::{
-    change::position::{RemotePosition, resume_after},
+    change::position::{Mark, RemotePosition, resume_after},
     error::Result,
     log::Log,
     open::{info::now, session::Session},
@@ -14,7 +14,7 @@ use crate::{
 /// Removes from the log what the remote has.
 pub(super) fn take_out(session: &Session<'_>, log: &Log, position: RemotePosition) -> Result<()> {
     resume_after(position, acknowledged(session), session.sent(log.last()?))?;
-    position.change_id.map_or(Ok(()), |id| confirm(session, id))
+    position.change_id.map_or(Ok(()), |id| confirm(session, id, None))
 }
 
 /// The last change that the remote is known to have.
@@ -22,11 +22,12 @@ pub(super) fn acknowledged(session: &Session<'_>) -> Option<ChangeId> {
     Some(ChangeId(session.info.lock().acknowledged)).filter(|id| id.0 > 0)
 }
 
-/// The remote has every change up to `id`.
-pub(super) fn confirm(session: &Session<'_>, id: ChangeId) -> Result<()> {
+/// The remote has every change up to `id`, and its row says `landed` beside that if it is known to say nothing else.
+pub(super) fn confirm(session: &Session<'_>, id: ChangeId, landed: Option<Mark>) -> Result<()> {
     if session.info.lock().acknowledged < id.0 {
         session.update_info(|info| {
             info.acknowledged = id.0;
+            info.landed = landed.map(Mark::get);
             info.last_push = Some(now());
         })?;
     }

@@ -19,7 +19,7 @@ use self::{
     confirm::confirm,
     error::{may_not_write, unclear},
     keys::{find_keys, follow_keys},
-    remote_state::{RemoteState, ask_remote},
+    remote_state::{RemoteState, ask_remote, believe},
     request::{OPERATION, execute},
 };
 use crate::{
@@ -53,7 +53,10 @@ pub(crate) fn push(session: &Session<'_>) -> Result<()> {
     let url = session.checked_url()?;
     // So that what has landed was sent with the mark that is noted here.
     settle(session, OPERATION)?;
-    let mut remote = ask_remote(session, &log, url.as_ref(), false)?;
+    let mut remote = match believe(session, url.as_ref()) {
+        Some(remote) => remote,
+        None => ask_remote(session, &log, url.as_ref(), false)?,
+    };
     let pushed = send(session, &log, until, url.as_ref(), &mut remote);
     if !remote.in_doubt {
         // Where that cannot be noted, the next push or pull settles what is settled.
@@ -111,7 +114,6 @@ fn send(
             keys: &remote.keys,
             noted: remote.noted,
             transform: session.options.transform.as_deref(),
-            ask_position: false,
         };
         let Some(PushBatch { batch, plan }) =
             build(transactions, &options).map_err(|e| Error::Unsendable {
@@ -144,8 +146,8 @@ fn send(
         attempts += 1;
         let outcome = plan.outcome(&sent);
         remote.in_doubt = match outcome {
-            PushOutcome::Committed => false,
-            PushOutcome::Unclear => true,
+            // It is settled when that is noted.
+            PushOutcome::Committed | PushOutcome::Unclear => true,
             _ => in_doubt,
         };
         match outcome {
@@ -158,7 +160,8 @@ fn send(
                     pull_gen: Some(mark.get()),
                     change_id: Some(plan.last),
                 };
-                confirm(session, plan.last)?;
+                confirm(session, plan.last, remote.keys.is_empty().then_some(mark))?;
+                remote.in_doubt = false;
                 if plan.last >= until {
                     return Ok(());
                 }
@@ -183,11 +186,7 @@ fn send(
                 }
             }
             PushOutcome::Refused(refused) => return Err(Error::PushRefused(refused)),
-            outcome
-                if attempts < ATTEMPTS
-                    && (outcome.is_busy()
-                        || matches!(outcome, PushOutcome::Moved | PushOutcome::Unclear)) =>
-            {
+            outcome if asks_again(&outcome, remote, attempts) => {
                 *remote = ask_remote(session, log, url, remote.in_doubt)?;
             }
             outcome if outcome.is_read_only() => return Err(may_not_write()),
@@ -204,6 +203,14 @@ fn send(
             }
         }
     }
+}
+
+/// Whether the remote is to be asked how far it is, and the batch to be sent once more.
+fn asks_again(outcome: &PushOutcome, remote: &RemoteState, attempts: usize) -> bool {
+    let was_wrong = !remote.asked && matches!(outcome, PushOutcome::Failed { .. });
+    was_wrong
+        || attempts < ATTEMPTS
+            && (outcome.is_busy() || matches!(outcome, PushOutcome::Moved | PushOutcome::Unclear))
 }
 
 /// Whether a request failed so that nothing of it was run.

@@ -1,4 +1,8 @@
 //! What a push knows of the remote: how far it is, which rows have other keys there, and whether something may still land.
+//!
+//! Most pushes know it from the one before, or from never having sent anything, and need no request to ask. That is a belief
+//! only: each batch is checked there against the position that it continues from, and one that meets anything unexpected
+//! makes the push ask.
 
 use partial_sync_core::ChangeId;
 use partial_sync_transport::hrana::Batch;
@@ -33,6 +37,33 @@ pub(super) struct RemoteState {
     pub(super) rows: bool,
     /// Whether a batch that was sent may still land.
     pub(super) in_doubt: bool,
+    /// It has said so in this push.
+    pub(super) asked: bool,
+}
+
+/// What is known without a request; `None` when that is too little. For a push that has nothing unsettled behind it.
+///
+/// Only of a remote of ours, which lists what changed: of those each takes rows as they came out. Keys that were noted there
+/// are not known here, and after a push that noted some the position counts as unknown.
+pub(super) fn believe(session: &Session<'_>, url: Option<&String>) -> Option<RemoteState> {
+    let info = session.info.lock();
+    let after = match (info.landed, info.sent) {
+        (Some(landed), _) => RemotePosition {
+            pull_gen: Some(landed),
+            change_id: Some(ChangeId(info.acknowledged)),
+        },
+        (None, 0) => RemotePosition::default(),
+        (None, _) => return None,
+    };
+    let is_known = info.remote_lists && !info.moved && url == Some(&info.remote_url);
+    is_known.then(|| RemoteState {
+        after,
+        keys: Keys::default(),
+        noted: None,
+        rows: true,
+        in_doubt: false,
+        asked: false,
+    })
 }
 
 /// Asks the remote how far it is, and removes from the log what it has. `in_doubt`: a batch was sent that may still land; if
@@ -48,11 +79,7 @@ pub(super) fn ask_remote(
         (info.client_id.clone(), info.pulls)
     };
     let batch = Batch {
-        steps: vec![
-            ask(&client_id, None),
-            ask_keys(&client_id, pulls as i64),
-            ask_rows(),
-        ],
+        steps: vec![ask(&client_id), ask_keys(&client_id, pulls as i64), ask_rows()],
         rows: true,
         ..Batch::default()
     };
@@ -79,6 +106,7 @@ pub(super) fn ask_remote(
         keys,
         rows,
         in_doubt: in_doubt && position.change_id <= acknowledged,
+        asked: true,
     })
 }
 

@@ -38,6 +38,9 @@ pub(crate) fn settle(session: &Session<'_>, operation: &'static str) -> Result<b
         Err(_) | Ok(Err(Error::Position(_))) => {}
         Ok(taken) => taken?,
     }
-    session.update_info(|info| info.in_doubt = false)?;
+    session.update_info(|info| {
+        info.in_doubt = false;
+        info.landed = None;
+    })?;
     Ok(true)
 }

@@ -29,9 +29,9 @@ fn goes_on(pulled_first: bool) {
     let conn = db.connection().unwrap();
     conn.execute("insert into t values (1, 'a')", ()).unwrap();
     conn.execute("insert into t values (2, 'b')", ()).unwrap();
-    // The question how far the remote is, the batch, the question again.
-    faulty.fail_nth(2, Fault::LoseAnswer);
-    faulty.fail_nth(3, Fault::Fail(RemoteErrorKind::Unreachable));
+    // The batch, then the question how far the remote is.
+    faulty.fail_nth(1, Fault::LoseAnswer);
+    faulty.fail_nth(2, Fault::Fail(RemoteErrorKind::Unreachable));
     db.push().unwrap_err();
     faulty.heal();
     assert!(!db.discard_change(ChangeId(2)).unwrap());
@@ -285,8 +285,8 @@ fn s6_a_transaction_that_landed_unheard_is_not_given_up_in_part() {
         let conn = db.connection().unwrap();
         conn.execute_batch("begin; insert into t values ('a'); insert into t values ('b'); commit")
             .unwrap();
-        faulty.fail_nth(2, Fault::LoseAnswer);
-        faulty.fail_nth(3, Fault::Fail(RemoteErrorKind::Unreachable));
+        faulty.fail_nth(1, Fault::LoseAnswer);
+        faulty.fail_nth(2, Fault::Fail(RemoteErrorKind::Unreachable));
         db.push().unwrap_err();
         faulty.heal();
         let last = db.local_changes(ChangeId(0), 10).unwrap().pop().unwrap().id;

@@ -62,10 +62,10 @@ fn invariant_1_ids_of_changes_that_a_pull_finds_on_the_remote_are_not_given_agai
             conn.execute(&format!("insert into t values ({id}, 'first')"), ())
                 .unwrap();
         }
-        // The question how far the remote is, then the batch.
-        faulty.fail_nth(2, Fault::LoseAnswer);
+        // The batch, then the question how far the remote is.
+        faulty.fail_nth(1, Fault::LoseAnswer);
         faulty.fail_nth(
-            3,
+            2,
             Fault::Fail(partial_sync_transport::RemoteErrorKind::Unreachable),
         );
         db.push().unwrap_err();

@@ -27,6 +27,7 @@ mod main_job;
 mod moved_index_entries;
 mod moved_keys;
 mod old_versions;
+mod one_request;
 mod other_programs;
 mod pull;
 mod pull_meets;

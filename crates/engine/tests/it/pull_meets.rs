@@ -343,7 +343,7 @@ fn h7_a_push_after_a_pull_that_could_not_finish_applies_noted_keys_once() {
         .unwrap();
     served.execute("insert into p values (1, 'theirs')");
     faulty.fail_from(
-        5,
+        4,
         partial_sync_transport::Fault::Fail(partial_sync_transport::RemoteErrorKind::Unreachable),
     );
     eprintln!("{:?}", db.push().unwrap_err());

@@ -224,8 +224,7 @@ fn invariant_2_a_pull_after_a_lost_answer_does_not_put_back_what_landed() {
     let conn = a.connection().unwrap();
     conn.execute_batch("insert into t values (1), (1); insert into t values (2);")
         .unwrap();
-    // The position is asked for first, then the batch is sent.
-    remote.fail_nth(2, Fault::LoseAnswer);
+    remote.fail_nth(1, Fault::LoseAnswer);
     assert!(a.push().is_err());
     conn.execute("insert into t values (3)", ()).unwrap();
     assert!(a.pull().unwrap());

@@ -33,7 +33,6 @@ fn options<'a>() -> PushOptions<'a> {
         keys: no_keys(),
         noted: None,
         transform: None,
-        ask_position: false,
     }
 }
 
@@ -69,7 +68,7 @@ fn rows_of(remote: &Connection) -> i64 {
 }
 
 fn position_of(remote: &Connection) -> RemotePosition {
-    let steps = vec![position::ask("client", None)];
+    let steps = vec![position::ask("client")];
     position::read(
         &execute(
             remote,
@@ -209,25 +208,53 @@ fn a_column_that_is_there_already_is_skipped_when_the_batch_is_built_again() {
 }
 
 #[test]
-fn the_position_can_be_asked_in_the_request_of_the_first_batch() {
-    let local = transactions(&["INSERT INTO t VALUES (1, 'a', 1)"]);
-    let remote = database(SCHEMA);
-    let asking = PushOptions {
-        ask_position: true,
-        ..options()
+fn a_batch_lands_only_where_it_continues_from() {
+    const AT_1: &str = "INSERT INTO turso_sync_last_change_id VALUES ('client', 50331648, 1)";
+    const FENCED: &str = "INSERT INTO turso_sync_last_change_id VALUES ('client', 1, NULL)";
+    const OTHERS: &str = "INSERT INTO turso_sync_last_change_id VALUES ('another', 50331648, 1)";
+    let local = transactions(&["INSERT INTO t VALUES (2, 'a', 1)"]);
+    let fenced = RemotePosition {
+        pull_gen: Some(1),
+        change_id: None,
     };
-    let push = batch(&local, &asking);
-    let result = execute(&remote, &push.batch);
-    assert_eq!(push.plan.position(&result), Ok(RemotePosition::default()));
-    assert_eq!(push.plan.outcome(&result), PushOutcome::Committed);
-    // Asked again, the batch does not land a second time and the answer says why.
-    let result = execute(&remote, &push.batch);
-    assert_eq!(push.plan.position(&result), Ok(at(1)));
-    assert_eq!(push.plan.outcome(&result), PushOutcome::Moved);
-    assert_eq!(
-        batch(&local, &options()).plan.position(&result),
-        Err(PositionError::Unreadable("it was not asked".into()))
-    );
+    let other_mark = RemotePosition {
+        pull_gen: Some(MARK.get() + 1),
+        ..at(1)
+    };
+    // What the remote says of this client, where the batch continues from, whether it lands.
+    for (there, from, lands) in [
+        ("", RemotePosition::default(), true),
+        (OTHERS, RemotePosition::default(), true),
+        (AT_1, at(1), true),
+        (FENCED, fenced, true),
+        ("", at(1), false),
+        ("", fenced, false),
+        (OTHERS, at(1), false),
+        (AT_1, RemotePosition::default(), false),
+        (AT_1, at(2), false),
+        (AT_1, other_mark, false),
+        (AT_1, fenced, false),
+        (FENCED, RemotePosition::default(), false),
+        (FENCED, at(1), false),
+    ] {
+        let remote = database(SCHEMA);
+        if !there.is_empty() {
+            remote.execute_batch(position::CREATE).unwrap();
+            remote.execute_batch(there).unwrap();
+        }
+        let options = PushOptions {
+            after: from,
+            ..options()
+        };
+        let outcome = send(&remote, &batch(&local, &options));
+        let expected = if lands {
+            PushOutcome::Committed
+        } else {
+            PushOutcome::Moved
+        };
+        assert_eq!(outcome, expected, "{there:?} from {from:?}");
+        assert_eq!(rows_of(&remote), i64::from(lands), "{there:?} from {from:?}");
+    }
 }
 
 #[test]
@@ -479,7 +506,7 @@ fn a_position_is_gone_on_from_or_is_an_error_that_says_who_was_restored() {
 fn a_position_that_cannot_be_read_is_an_error() {
     let remote = database("CREATE TABLE turso_sync_last_change_id (client_id, pull_gen, change_id)");
     let ask = Batch {
-        steps: vec![position::ask("client", None)],
+        steps: vec![position::ask("client")],
         ..Batch::default()
     };
     let nothing = Ok(RemotePosition::default());
