@@ -28,7 +28,7 @@ pub struct Miss {
     pub base: Base,
     /// The epoch of that state.
     pub epoch: Epoch,
-    /// The SQL text, with its values, of the statement that is running, when it is known.
+    /// The SQL text, with its values, of the statement that is running, when it is known and not long.
     pub statement: Option<String>,
 }
 

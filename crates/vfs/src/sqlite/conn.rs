@@ -19,7 +19,7 @@ use libsqlite3_sys as ffi;
 use parking_lot::Mutex;
 
 use super::{
-    context,
+    context::{self, Running},
     error::{Error, Result, codes},
     limits::Limits,
     preupdate::{HookSlot, PreUpdateHook},
@@ -78,7 +78,7 @@ impl Drop for Inner {
         // SAFETY: `db` is live until `rusqlite` is dropped, which happens here, once, and last. The hook goes first, so
         // that closing cannot call it.
         unsafe {
-            let _entered = context::enter(self.db, ptr::null_mut(), &self.limits.deadline);
+            let _entered = context::enter(self.db, Running::NOTHING, &self.limits.deadline);
             self.hook.replace(self.db, None);
             ManuallyDrop::drop(&mut self.rusqlite);
         }
@@ -114,7 +114,7 @@ impl Conn {
         let _ = context::take_last_error();
         // A SQL function may open a connection of its own: what is opened here is attached by no statement.
         // SAFETY: the frame names nothing.
-        let _entered = unsafe { context::enter(ptr::null_mut(), ptr::null_mut(), ptr::null()) };
+        let _entered = unsafe { context::enter(ptr::null_mut(), Running::NOTHING, ptr::null()) };
         let turns = Turns::of(path.as_ref());
         let connection = match &options.vfs {
             Some(vfs) => rusqlite::Connection::open_with_flags_and_vfs(path, flags, vfs.as_str())?,
@@ -144,7 +144,7 @@ impl Conn {
         let _held = self.hold();
         let mut connection = self.0.rusqlite.lock();
         // SAFETY: `self` keeps the connection alive past the guard.
-        let _entered = unsafe { context::enter(self.0.db, ptr::null_mut(), &self.limits().deadline) };
+        let _entered = unsafe { context::enter(self.0.db, Running::NOTHING, &self.limits().deadline) };
         let done = work(&mut connection);
         self.limits().end_to_wait();
         Ok(done?)
@@ -311,7 +311,7 @@ impl Conn {
         // SAFETY: `db` is live while `self` is; the name is NUL-terminated, and SQLite writes to no null pointer.
         let call =
             || unsafe { ffi::sqlite3_wal_checkpoint_v2(self.0.db, c"main".as_ptr(), mode, frames, moved) };
-        match self.call(ptr::null_mut(), call) {
+        match self.call(Running::NOTHING, call) {
             Ok(_) => Ok(true),
             Err(e) if e.code == codes::BUSY => Ok(false),
             Err(e) => Err(e),
@@ -346,13 +346,14 @@ impl Conn {
         &self.0.limits
     }
 
-    /// The one way to make a call that answers with a result code: inside a frame of `context` that names `stmt` (or null),
+    /// The one way to make a call that answers with a result code: inside a frame of `context` that says what runs,
     /// and under the connection's mutex until what it failed with has been read. Between the two another thread's call on
     /// this connection would replace the error, and free its text while it is being copied.
     ///
     /// `call` gives the result code of its last call into SQLite; pointers in it must be live.
-    pub(super) fn call(&self, stmt: *mut ffi::sqlite3_stmt, call: impl FnOnce() -> c_int) -> Result<c_int> {
+    pub(super) fn call(&self, running: Running, call: impl FnOnce() -> c_int) -> Result<c_int> {
         let _held = self.hold();
+        let stmt = running.stmt;
         let in_transaction = !self.is_autocommit();
         // SAFETY: null, or the caller's live statement. One without columns may be a BEGIN.
         let may_write = !stmt.is_null()
@@ -362,7 +363,7 @@ impl Conn {
         }
         let (rc, interrupted) = {
             // SAFETY: `self` keeps the connection alive past the frame; the caller's statement is.
-            let _entered = unsafe { context::enter(self.0.db, stmt, &self.limits().deadline) };
+            let _entered = unsafe { context::enter(self.0.db, running, &self.limits().deadline) };
             let rc = call();
             (rc, rc & 0xff == codes::BUSY && context::is_interrupted())
         };

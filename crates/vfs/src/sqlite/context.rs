@@ -25,18 +25,36 @@ use super::deadline::Deadline;
 /// The error a VFS leaves behind for the SQL caller.
 pub type SharedError = Arc<dyn Error + Send + Sync>;
 
+/// Bytes of the text and the values of a statement that is written out, at most.
+pub(super) const LONGEST_STATEMENT: usize = 64 << 10;
+
+/// What a call into SQLite runs.
+#[derive(Clone, Copy)]
+pub(super) struct Running {
+    pub(super) stmt: *mut ffi::sqlite3_stmt,
+    /// Of its text and of the values that are bound to it.
+    pub(super) bytes: usize,
+}
+
+impl Running {
+    /// It prepares or closes something: there is no statement that could be named.
+    pub(super) const NOTHING: Self = Self {
+        stmt: ptr::null_mut(),
+        bytes: 0,
+    };
+}
+
 #[derive(Clone, Copy)]
 struct Frame {
     db: *mut ffi::sqlite3,
-    /// Null while preparing or closing: there is no statement that could be named.
-    stmt: *mut ffi::sqlite3_stmt,
+    running: Running,
     /// Until when the connection runs; null when `db` is.
     deadline: *const Deadline,
 }
 
 const IDLE: Frame = Frame {
     db: ptr::null_mut(),
-    stmt: ptr::null_mut(),
+    running: Running::NOTHING,
     deadline: ptr::null(),
 };
 
@@ -68,18 +86,17 @@ impl Drop for Entered {
     }
 }
 
-/// Says that this thread now runs `stmt` (null: prepares, or closes something) on `db`, until the guard is dropped.
+/// Says what this thread now runs on `db`, until the guard is dropped.
 ///
 /// # Safety
 /// All pointers must stay valid until the guard is dropped, and the guard must not outlive the call it describes.
-pub(super) unsafe fn enter(
-    db: *mut ffi::sqlite3,
-    stmt: *mut ffi::sqlite3_stmt,
-    deadline: *const Deadline,
-) -> Entered {
-    let outer = FRAME
-        .try_with(|frame| frame.replace(Frame { db, stmt, deadline }))
-        .unwrap_or(IDLE);
+pub(super) unsafe fn enter(db: *mut ffi::sqlite3, running: Running, deadline: *const Deadline) -> Entered {
+    let entered = Frame {
+        db,
+        running,
+        deadline,
+    };
+    let outer = FRAME.try_with(|frame| frame.replace(entered)).unwrap_or(IDLE);
     if outer.db.is_null() {
         // What an earlier call left behind and nobody took is not this call's error.
         let _ = take_last_error();
@@ -88,21 +105,22 @@ pub(super) unsafe fn enter(
 }
 
 /// The SQL, with its bound values written out, of the statement that this thread is executing; `None` while it is
-/// preparing one, and when it is executing nothing. Costs a pass over the SQL text: ask only when the answer is needed.
+/// preparing one, when it is executing nothing, and where text and values are long: values of many megabytes take seconds and
+/// twice their memory to write out. Costs a pass over the SQL text: ask only when the answer is needed.
 pub fn current_statement_sql() -> Option<String> {
-    let frame = FRAME.try_with(Cell::get).ok()?;
-    if frame.stmt.is_null() {
+    let running = FRAME.try_with(Cell::get).ok()?.running;
+    if running.stmt.is_null() || running.bytes > LONGEST_STATEMENT {
         return None;
     }
     // SAFETY: `enter` promises that the statement outlives its frame, and the frame is the innermost call of this very
     // thread, which therefore holds the (recursive) connection mutex that sqlite3_expanded_sql takes.
-    unsafe { expanded_sql(frame.stmt) }
+    unsafe { expanded_sql(running.stmt) }
 }
 
 /// Whether this thread is in the middle of a statement: a database file that is opened now is attached by it.
 pub(crate) fn runs_statement() -> bool {
     FRAME
-        .try_with(|frame| !frame.get().stmt.is_null())
+        .try_with(|frame| !frame.get().running.stmt.is_null())
         .unwrap_or(false)
 }
 

@@ -15,7 +15,7 @@ use rusqlite::types::ValueRef;
 
 use super::{
     conn::Conn,
-    context,
+    context::{self, Running},
     error::{Error, Result, codes},
 };
 
@@ -36,6 +36,10 @@ pub struct Stmt {
     on_row: bool,
     /// Whether it was stepped since the last reset, so that there is something to reset.
     stepped: bool,
+    /// Of the text, and of the values that are bound.
+    bytes: usize,
+    /// Bytes of the value of each parameter, as far as values that have any were bound.
+    bound: Vec<usize>,
     /// Reading a value may convert it in place: not `Sync`.
     not_sync: PhantomData<std::cell::Cell<()>>,
 }
@@ -76,7 +80,7 @@ impl Drop for Stmt {
         // SAFETY: `raw` is ours and live, and `conn` keeps the connection alive; finalizing can finish a transaction and so
         // do I/O, hence the frame.
         unsafe {
-            let _entered = context::enter(self.conn.raw(), ptr::null_mut(), &self.conn.limits().deadline);
+            let _entered = context::enter(self.conn.raw(), Running::NOTHING, &self.conn.limits().deadline);
             ffi::sqlite3_finalize(self.raw);
         }
     }
@@ -102,7 +106,7 @@ impl Stmt {
         };
         let (mut raw, mut tail) = (ptr::null_mut(), ptr::null());
         let start: *const c_char = sql.as_ptr().cast();
-        conn.call(ptr::null_mut(), || {
+        conn.call(Running::NOTHING, || {
             // SAFETY: `sql` is `len` readable bytes; `raw` and `tail` are out parameters; the connection is live.
             unsafe { ffi::sqlite3_prepare_v3(conn.raw(), start, len, flags, &mut raw, &mut tail) }
         })?;
@@ -120,6 +124,8 @@ impl Stmt {
             conn: conn.clone(),
             on_row: false,
             stepped: false,
+            bytes: consumed,
+            bound: Vec::new(),
             not_sync: PhantomData,
         });
         Ok((stmt, consumed))
@@ -162,7 +168,33 @@ impl Stmt {
                 ),
             }
         };
-        self.conn.call(self.raw, bind).map(drop)
+        self.conn.call(self.running(), bind)?;
+        self.note_bound(
+            index - 1,
+            match value {
+                ValueRef::Text(v) | ValueRef::Blob(v) => v.len(),
+                _ => 0,
+            },
+        );
+        Ok(())
+    }
+
+    fn note_bound(&mut self, nth: usize, bytes: usize) {
+        if nth >= self.bound.len() {
+            if bytes == 0 {
+                return;
+            }
+            self.bound.resize(nth + 1, 0);
+        }
+        let before = std::mem::replace(&mut self.bound[nth], bytes);
+        self.bytes = self.bytes - before + bytes;
+    }
+
+    fn running(&self) -> Running {
+        Running {
+            stmt: self.raw,
+            bytes: self.bytes,
+        }
     }
 
     /// Binds the parameter called `name`, with its prefix (`:a`, `@a`, `$a`, `?7`).
@@ -180,7 +212,7 @@ impl Stmt {
     pub fn step(&mut self) -> Result<Step> {
         self.on_row = false;
         self.stepped = true;
-        let rc = self.conn.call(self.raw, || {
+        let rc = self.conn.call(self.running(), || {
             // SAFETY: statement and connection are live.
             unsafe { ffi::sqlite3_step(self.raw) }
         });
@@ -213,13 +245,14 @@ impl Stmt {
         }
         // SAFETY: statement and connection are live.
         let reset = || unsafe { ffi::sqlite3_reset(self.raw) };
-        self.conn.call(self.raw, reset).map(drop)
+        self.conn.call(self.running(), reset).map(drop)
     }
 
     /// Makes every parameter NULL.
     pub fn clear_bindings(&mut self) {
         // SAFETY: the statement is live.
         unsafe { ffi::sqlite3_clear_bindings(self.raw) };
+        self.bytes -= self.bound.drain(..).sum::<usize>();
     }
 
     /// Number of columns of the result; 0 for a statement that gives none.

@@ -158,6 +158,53 @@ fn the_context_names_the_innermost_statement_and_is_restored() {
     assert!(!context::is_executing() && !context::is_interrupted());
 }
 
+/// Each page that a statement misses had its values written out, megabytes of hexadecimal digits for a blob.
+#[test]
+fn a_statement_of_many_bytes_is_not_written_out() {
+    let conn = memory();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = seen.clone();
+    conn.with_rusqlite(|c| {
+        let flags = rusqlite::functions::FunctionFlags::SQLITE_UTF8;
+        c.create_scalar_function("ask", 2, flags, move |_| {
+            let sql = context::current_statement_sql();
+            log.lock()
+                .unwrap()
+                .push((sql.map(|sql| sql.len()), context::runs_statement()));
+            Ok(1)
+        })
+    })
+    .unwrap();
+    let long = vec![b'a'; context::LONGEST_STATEMENT];
+    let mut stmt = conn.prepare_one("SELECT ask(?1, ?2)").unwrap();
+    let mut ask = |one, other| {
+        stmt.bind(1, one).unwrap();
+        stmt.bind(2, other).unwrap();
+        stmt.execute().unwrap();
+        seen.lock().unwrap().pop().unwrap()
+    };
+    let (short, null) = (ValueRef::Text(b"short"), ValueRef::Null);
+    let half = long.len() / 2;
+    assert_eq!(ask(short, null), (Some(25), true));
+    assert_eq!(ask(ValueRef::Blob(&long), null), (None, true));
+    assert_eq!(ask(null, ValueRef::Text(&long)), (None, true));
+    // Together they are too long, one of them is not.
+    assert_eq!(
+        ask(ValueRef::Blob(&long[..half]), ValueRef::Text(&long[..half])),
+        (None, true)
+    );
+    assert!(ask(ValueRef::Text(&long[..half]), short).0.is_some());
+    assert_eq!(ask(short, null), (Some(25), true));
+    assert!(ask(ValueRef::Integer(7), null).0.is_some());
+    stmt.bind(1, ValueRef::Blob(&long)).unwrap();
+    stmt.clear_bindings();
+    stmt.execute().unwrap();
+    assert_eq!(seen.lock().unwrap().pop().unwrap(), (Some(22), true));
+    let text = format!("SELECT ask(1, '{}')", str::from_utf8(&long).unwrap());
+    conn.execute_batch(&text).unwrap();
+    assert_eq!(seen.lock().unwrap().pop().unwrap(), (None, true));
+}
+
 #[test]
 fn an_interrupt_is_seen_from_inside_and_breaks_the_statement() {
     let conn = memory();
