@@ -369,6 +369,33 @@ mod tests {
         assert!(replica.private_pages.lock().is_empty());
     }
 
+    /// Nobody waits with a fetch for a page that came along. All that a long statement touches was kept until its answer had
+    /// ended when a pull moved the base meanwhile, or the disk was full.
+    #[test]
+    fn pages_that_came_along_and_cannot_be_stored_are_not_kept_with_the_fetch() {
+        let (replica, _) = silent("pages_that_came_along");
+        let asked = [10, 11].map(|n| PageNo::new(n).unwrap());
+        let flight = Arc::new(Flight::default());
+        let sink = Landing::of(replica.me.clone(), flight.clone(), replica.epoch(), &asked);
+        let next = NextBase {
+            base: Base {
+                revision: Revision::new("2").unwrap(),
+                size: PageCount(1000),
+            },
+            stay: Stay::none(),
+            committed: Default::default(),
+            dirty: Default::default(),
+            end: PageCount(1000),
+        };
+        replica.move_base(&next, || Ok::<_, ()>(())).unwrap();
+        for page in (1..100).filter_map(PageNo::new) {
+            sink.page(page, &vec![1; 4096]).unwrap();
+        }
+        let mut kept: Vec<PageNo> = flight.state.lock().private.keys().copied().collect();
+        kept.sort();
+        assert_eq!(kept, asked);
+    }
+
     /// It wrote to a file whose lock was gone, over what the next owner had put there.
     #[test]
     fn invariant_12_a_page_that_comes_late_is_not_written_to_a_replica_that_was_closed() {

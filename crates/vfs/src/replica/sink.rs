@@ -114,10 +114,11 @@ impl PageSink for Landing {
             }
         }
         if !filled {
-            let mut state = self.flight.state.lock();
             let bytes: Arc<[u8]> = (&*data).into();
-            state.private.insert(page, bytes.clone());
-            drop(state);
+            // Who waits with this flight waits for a page that it was to bring.
+            if self.asked.contains(page.id().0) {
+                self.flight.state.lock().private.insert(page, bytes.clone());
+            }
             replica.keep_private(self.epoch, page, bytes);
         } else {
             // Anyone who looked at the map before the page was set present waits by now.
