@@ -61,7 +61,7 @@ fn ask_what_changed(
         let info = session.info.lock();
         (info.rebuild, info.remote_lists)
     };
-    let question = Question {
+    let mut question = Question {
         session,
         old,
         long_poll: long_poll.filter(|_| !rebuild),
@@ -72,14 +72,16 @@ fn ask_what_changed(
     let present = match map.present_if_few(session.options.longest_question) {
         Some(few) => few,
         None if moved || !lists => map.present(),
-        None => match question.list()? {
-            Listed::Asked(asked) => return Ok(asked),
-            Listed::Expired => {
-                since = None;
-                map.present()
+        None => {
+            match question.list()? {
+                Listed::Asked(asked) => return Ok(asked),
+                Listed::Expired => since = None,
+                Listed::NotTold => {}
             }
-            Listed::NotTold => map.present(),
-        },
+            // The list has waited.
+            question.long_poll = None;
+            map.present()
+        }
     };
     question.among(present, since.is_some(), moved)
 }

@@ -23,8 +23,8 @@ use partial_sync_core::{
     saved_map,
 };
 use partial_sync_transport::{
-    Fault, Faulty, Features, HttpRemote, MemoryRemote, PageStream, PagesRequest, Remote, RemoteError,
-    RemoteErrorKind, TransferStats,
+    ApplyMode, Fault, Faulty, Features, HttpRemote, MemoryRemote, PageStream, PagesHeader, PagesRequest,
+    Remote, RemoteError, RemoteErrorKind, TransferStats,
     hrana::{Batch, BatchResult},
 };
 use partial_sync_vfs::crash::{CrashStorage, Survives};
@@ -369,6 +369,40 @@ fn a_remote_that_does_not_list_is_asked_what_changed_of_the_pages_here() {
     assert!(db.pull().unwrap());
     assert_eq!(kinds(&origin.remote.requests()), ["list", "changed"]);
     assert_eq!(contents(&db.connection().unwrap()), stock_contents(&origin.conn));
+}
+
+/// It was waited for twice: in the list, and again in the question that followed.
+#[test]
+fn a_remote_that_cannot_list_has_been_waited_for() {
+    for fails in [true, false] {
+        let origin = Origin::new();
+        let faulty = Arc::new(Faulty::new(Arc::new(origin.memory.clone())));
+        let remote = Between::around(faulty.clone());
+        let db = origin
+            .replicas
+            .builder("a.db")
+            .remote_with(remote.clone())
+            .partial(prefix(4096, 4096))
+            .longest_question(0)
+            .connect()
+            .unwrap();
+        origin.commit("update t set v = 'second'");
+        remote.requests();
+        match fails {
+            true => faulty.fail_nth(1, Fault::Fail(RemoteErrorKind::Failed)),
+            false => origin.memory.set_features(Features {
+                list: false,
+                ..Features::ALL
+            }),
+        }
+        let wait = Duration::from_secs(5);
+        assert!(db.pull_waiting(wait).unwrap());
+        let requests = remote.requests();
+        assert_eq!(kinds(&requests[..2]), ["list", "changed"]);
+        let waits = requests.iter().map(|request| request.long_poll);
+        assert_eq!(waits.flatten().collect::<Vec<_>>(), [wait]);
+        assert_eq!(contents(&db.connection().unwrap()), stock_contents(&origin.conn));
+    }
 }
 
 /// As one that compares pages after a kill: it can tell of some pages, and not of all.
@@ -750,4 +784,202 @@ fn random_pulls(seed: u64, question: usize) {
         &format!("seed {seed}"),
     );
     assert_eq!(rows(&conn, "pragma integrity_check").unwrap(), ["Text(\"ok\")"]);
+}
+
+type Change = Box<dyn Fn(&mut PagesHeader) + Send + Sync>;
+
+/// Says other things of what changed than is so.
+struct Says {
+    inner: MemoryRemote,
+    change: Mutex<Change>,
+}
+
+impl std::fmt::Debug for Says {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Says")
+    }
+}
+
+impl Remote for Says {
+    fn pages(&self, request: PagesRequest) -> BoxFuture<'_, Result<PageStream, RemoteError>> {
+        async move {
+            let list = request.list;
+            let mut answer = self.inner.pages(request).await?;
+            if list {
+                (self.change.lock())(&mut answer.header);
+            }
+            Ok(answer)
+        }
+        .boxed()
+    }
+
+    fn execute(
+        &self,
+        batch: Batch,
+        deadline: Option<Duration>,
+    ) -> BoxFuture<'_, Result<BatchResult, RemoteError>> {
+        self.inner.execute(batch, deadline)
+    }
+
+    fn url(&self) -> String {
+        self.inner.url()
+    }
+
+    fn transferred(&self) -> TransferStats {
+        self.inner.transferred()
+    }
+}
+
+/// More than changed, more than there is, every number there is, and not since the base.
+#[test]
+fn invariant_4_a_list_may_name_more_than_changed_and_more_than_there_is() {
+    let changes: [Change; 4] = [
+        Box::new(|header| {
+            let end = header.db_size.0;
+            header.listed.as_mut().unwrap().insert_range(end..end + 100);
+        }),
+        Box::new(|header| {
+            header.listed.as_mut().unwrap().insert_range(0..=u32::MAX);
+        }),
+        Box::new(|header| {
+            header.listed.as_mut().unwrap().insert(u32::MAX);
+        }),
+        Box::new(|header| header.mode = ApplyMode::ReplaceBase),
+    ];
+    for (nth, change) in changes.into_iter().enumerate() {
+        let origin = Origin::new();
+        let says = Arc::new(Says {
+            inner: origin.memory.clone(),
+            change: Mutex::new(change),
+        });
+        let path = origin.replicas.path("a.db");
+        let storage = CrashStorage::new(&path);
+        let open = |storage: &CrashStorage, path: &Path| {
+            Database::builder(path)
+                .storage(Arc::new(storage.clone()))
+                .remote_with(says.clone())
+                .partial(prefix(4096, 4096))
+                .longest_question(0)
+                .connect()
+                .unwrap()
+        };
+        let db = open(&storage, &path);
+        v(&db, 300);
+        let conn = db.connection().unwrap();
+        conn.execute("insert into t values (6000, 'mine')", ()).unwrap();
+        for (round, script) in [
+            "update t set v = 'second' where id in (300, 500)",
+            "insert into t select id + 1000, v from t where id < 200",
+            "delete from t where id > 300; vacuum",
+            "insert into t select id + 3000, v from t",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            origin.commit(script);
+            assert!(db.pull().unwrap(), "{nth}, {round}");
+            v(&db, 299);
+        }
+        origin.commit("update t set v = 'last' where id in (1, 299)");
+        // It has committed, and only its intent says so.
+        let stop = storage.clone();
+        storage.before("write -pages", move || stop.stop_now());
+        db.pull().unwrap_err();
+        let again = origin.replicas.path("again.db");
+        let db = open(&storage.after_crash(Survives::Synced, &again), &again);
+        assert_eq!(v(&db, 299), "Text(\"last\")");
+        assert_eq!(v(&db, 6000), "Text(\"mine\")");
+        let conn = db.connection().unwrap();
+        conn.execute("delete from t where id = 6000", ()).unwrap();
+        assert_eq!(contents(&conn), stock_contents(&origin.conn), "{nth}");
+    }
+}
+
+/// Before the list, and between the list and its pages.
+#[test]
+fn a_pull_by_a_list_that_is_cancelled_has_not_happened_and_the_next_one_does() {
+    let served = Served::new(ROWS);
+    for nth in [1, 2] {
+        let replicas = Replicas::new();
+        let remote = Between::around(served.http());
+        let db = replicas
+            .builder("a.db")
+            .remote_with(remote.clone())
+            .partial(prefix(4096, 4096))
+            .longest_question(0)
+            .connect()
+            .unwrap();
+        let conn = db.connection().unwrap();
+        let mine = format!("update t set v = 'mine {nth}' where id = 300");
+        conn.execute_batch(&mine).unwrap();
+        let theirs = v(&db, 20);
+        // The row that was written moves to a page that is not here.
+        served.execute(&format!(
+            "update t set v = {nth} || hex(zeroblob(1000 + {nth})) where id between 296 and 304 or id = 20"
+        ));
+        remote.requests();
+        let cancel = db.cancel_handle().unwrap();
+        remote.before(nth, move || cancel.cancel());
+        let error = db.pull().unwrap_err();
+        assert!(
+            matches!(error, partial_sync::Error::Interrupted { .. }),
+            "{nth}: {error}"
+        );
+        remote.requests();
+        assert_eq!(v(&db, 20), theirs);
+        assert_eq!(v(&db, 300), format!("Text(\"mine {nth}\")"));
+        conn.execute_batch("insert into t(v) values ('more of mine')")
+            .unwrap();
+        assert!(db.pull().unwrap());
+        assert_ne!(v(&db, 20), theirs);
+        assert_eq!(v(&db, 300), format!("Text(\"mine {nth}\")"));
+        db.push().unwrap();
+        db.pull().unwrap();
+        assert_eq!(contents(&conn), stock_contents(&served.sqlite()), "{nth}");
+        drop((conn, db));
+        assert!(
+            replicas
+                .files()
+                .iter()
+                .all(|file| !file.contains("staged") && !file.contains("preview")),
+            "{:?}",
+            replicas.files()
+        );
+    }
+}
+
+/// The server's revisions in between are not asked for: what was cut off and grew again is another page.
+#[test]
+fn a_database_that_shrinks_and_grows_between_two_pulls_is_pulled_by_a_list() {
+    let served = Served::new(ROWS);
+    let replicas = Replicas::new();
+    let remote = Between::around(served.http());
+    let db = replicas
+        .builder("a.db")
+        .remote_with(remote.clone())
+        .partial(prefix(4096, 4096))
+        .longest_question(0)
+        .connect()
+        .unwrap();
+    db.hydrate(|_| {}).unwrap();
+    let conn = db.connection().unwrap();
+    for (round, last) in [500, 900, 300, 600].into_iter().enumerate() {
+        if round % 2 == 1 {
+            conn.execute("insert into t(v) values (hex(zeroblob(9000)))", ())
+                .unwrap();
+        }
+        served.execute("delete from t where id > 100; vacuum");
+        served.execute("create table if not exists u(x); insert into u values (hex(zeroblob(5000)))");
+        served.execute(&format!(
+            "with recursive c(x) as (select 101 union all select x + 1 from c where x < {last})
+             insert into t select x, '{round} ' || x || hex(zeroblob(500)) from c"
+        ));
+        remote.requests();
+        assert!(db.pull().unwrap());
+        assert_eq!(kinds(&remote.requests())[0], "list");
+        assert_eq!(rows(&conn, "pragma integrity_check").unwrap(), ["Text(\"ok\")"]);
+        db.push().unwrap();
+        db.pull().unwrap();
+        assert_eq!(contents(&conn), stock_contents(&served.sqlite()), "{round}");
+    }
 }
