@@ -107,9 +107,13 @@ async fn answer_miss(
                 break;
             }
             Flight::Follow(came) => {
-                prefetch.follow(&statement, came, || sink.has(miss.wanted)).await;
+                let is_here = || sink.has(miss.wanted);
+                let has_ended = prefetch.follow(&statement, came, deadline, is_here).await;
                 if sink.has(miss.wanted) {
                     return Ok(());
+                }
+                if !has_ended {
+                    break;
                 }
             }
         }

@@ -22,14 +22,17 @@ use partial_sync_transport::{
 };
 use partial_sync_vfs::{Miss, PageSink};
 use roaring::RoaringBitmap;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::fetch::request::put;
 
-/// How long the remote may think about a statement before the page is asked for without it.
+/// How long the remote may think about a statement before the page is asked for without it; of all waits here, a query has time
+/// left for that.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long a miss waits for the next page of an answer that another miss asked for.
+/// How long a miss waits for the next page of an answer that another miss asked for;
 const STALL: Duration = Duration::from_secs(1);
+/// and for its own page, while others come: it may not be among them, and what it waits for is bounded.
+const FOLLOWED: Duration = Duration::from_secs(3);
 /// Bytes that come along with the pages asked for, at most, the first time that a statement is sent;
 const BUDGET: usize = 4 << 20;
 /// and so many times more each time that it is sent again.
@@ -130,21 +133,32 @@ impl StatementPrefetch {
         })
     }
 
-    /// Waits for the answer to a statement, for as long as pages come and `is_here` is false.
+    /// Waits for the answer to a statement, for as long as pages come, but not for ever, and `is_here` is false. False when it
+    /// may still be answered, without what this miss wants.
     pub(crate) async fn follow(
         &self,
         statement: &PrefetchedStatement,
         mut came: watch::Receiver<usize>,
+        deadline: Duration,
         is_here: impl Fn() -> bool,
-    ) {
+    ) -> bool {
+        let until = Instant::now() + FOLLOWED.min(deadline / 4);
         while !is_here() {
-            match tokio::time::timeout(STALL, came.changed()).await {
-                Ok(Ok(())) => {}
+            let stalls = Instant::now() + STALL;
+            match tokio::time::timeout_at(stalls.min(until), came.changed()).await {
+                Ok(Ok(())) if Instant::now() < until => {}
                 // It is dropped at the end.
-                Ok(Err(_)) => return,
-                Err(_) => return self.remember(statement, None),
+                Ok(Err(_)) => return true,
+                Ok(Ok(())) => return false,
+                Err(_) => {
+                    if stalls <= until {
+                        self.remember(statement, None);
+                    }
+                    return false;
+                }
             }
         }
+        true
     }
 
     fn remember(&self, statement: &PrefetchedStatement, next: Option<usize>) {
@@ -174,7 +188,10 @@ impl StatementPrefetch {
             have: Some(sink.have()),
             ..plain.clone()
         };
-        let mut answer = match tokio::time::timeout(PATIENCE, remote.pages(request)).await {
+        let patience = plain
+            .deadline
+            .map_or(PATIENCE, |deadline| PATIENCE.min(deadline / 2));
+        let mut answer = match tokio::time::timeout(patience, remote.pages(request)).await {
             Ok(Ok(answer)) => answer,
             // Refused, or too busy for statements: the page alone may still be had. Anything else would fail for it too.
             Ok(Err(error)) if !matches!(error.kind, RemoteErrorKind::Refused | RemoteErrorKind::Failed) => {
@@ -201,9 +218,14 @@ impl StatementPrefetch {
             if !missing.remove(page.id.0) {
                 extra += page.data.len();
             }
-            if extra > statement.budget && missing.is_empty() {
-                self.remember(statement, Some(statement.budget.saturating_mul(GROWTH)));
-                return Ok(true);
+            if extra > statement.budget {
+                // What is asked for comes first.
+                let all_came = missing.is_empty();
+                self.remember(
+                    statement,
+                    all_came.then(|| statement.budget.saturating_mul(GROWTH)),
+                );
+                return Ok(all_came);
             }
         }
         self.remember(statement, None);
@@ -218,7 +240,52 @@ fn is_select(sql: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_select;
+    use partial_sync_core::{Epoch, PageCount, PageNo, Revision};
+    use partial_sync_vfs::{Base, Miss};
+
+    use super::*;
+
+    /// It waited for as long as others came, whatever its own deadline, and its query failed.
+    #[tokio::test(start_paused = true)]
+    async fn a_miss_that_is_not_among_what_its_statement_touches_does_not_wait_for_all_of_that() {
+        for (deadline, most) in [(30_000, FOLLOWED), (1000, Duration::from_millis(250))] {
+            let prefetch = StatementPrefetch::new(true);
+            let page = PageNo::new(7).unwrap();
+            let miss = Miss {
+                wanted: page,
+                pages: vec![page],
+                base: Base {
+                    revision: Revision::new("1").unwrap(),
+                    size: PageCount(100),
+                },
+                epoch: Epoch(0),
+                statement: Some("select 1".into()),
+            };
+            let statement = prefetch.statement(&miss).unwrap();
+            let Flight::Lead(flight) = prefetch.join(&statement) else {
+                panic!("nobody leads");
+            };
+            let Flight::Follow(came) = prefetch.join(&statement) else {
+                panic!("two lead");
+            };
+            let began = Instant::now();
+            let pages_come = async {
+                loop {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    flight.came.send_modify(|pages| *pages += 1);
+                }
+            };
+            let deadline = Duration::from_millis(deadline);
+            tokio::select! {
+                () = pages_come => {}
+                () = tokio::time::sleep(deadline) => panic!("its query has failed"),
+                has_ended = prefetch.follow(&statement, came, deadline, || false) => assert!(!has_ended),
+            }
+            assert!(began.elapsed() <= most + Duration::from_millis(100));
+            // It is on its way all the same.
+            assert!(prefetch.statement(&miss).is_some());
+        }
+    }
 
     #[test]
     fn only_queries_are_sent() {

@@ -1,17 +1,27 @@
 //! Statement hydration over real HTTP: a cold query takes one request unless `prefetch` is false, and nothing depends on it.
 
 use std::{
-    sync::{Arc, Mutex, mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     time::Duration,
 };
 
 use crate::support::*;
+use futures_util::{FutureExt, StreamExt, future::BoxFuture};
 use partial_sync::{Database, PartialSync};
+use partial_sync_core::PageId;
 use partial_sync_server::{
     Server,
-    pages::{QueryError, QueryLimits, QueryRunner, RevisionReader, Touched},
+    pages::{QueryError, QueryLimits, QueryRunner, RevisionReader, SnapshotQueries, Touched},
 };
-use partial_sync_transport::{Counting, HttpRemote};
+use partial_sync_transport::{
+    Counting, HttpRemote, PageSelector, PageStream, PagesRequest, Remote, RemoteError, TransferStats,
+    hrana::{Batch, BatchResult},
+};
+use rusqlite::{functions::FunctionFlags, types::Value};
 
 const ROWS: &str = "create table t(id integer primary key, k text, pad blob);
     with recursive c(x) as (select 1 union all select x + 1 from c where x < 20000)
@@ -229,4 +239,278 @@ fn invariant_10_a_remote_that_thinks_too_long_about_a_statement_is_asked_for_the
     drop(release);
     drop((conn, db));
     server.shutdown_blocking();
+}
+
+/// Functions and databases that only this connection has, pragmas, and values of many megabytes.
+#[test]
+fn what_only_a_connection_knows_is_answered_as_by_sqlite() {
+    let served = Served::new(ROWS);
+    let replicas = Replicas::new();
+    let remote = served.counting();
+    let db = open(&replicas, "a.db", &remote);
+    let conn = db.connection().unwrap();
+    conn.create_scalar_function("twice", 1, FunctionFlags::default(), |context| {
+        Ok(context.get::<i64>(0)? * 2)
+    })
+    .unwrap();
+    let beside = replicas.path("beside.db");
+    stock(&beside)
+        .execute_batch("create table t(id integer primary key, k text); insert into t values (17, 'beside')")
+        .unwrap();
+    conn.execute_batch(&format!("attach '{}' as beside", beside.display()))
+        .unwrap();
+    let stock_sqlite = |sql: &str| stock_rows(&served.sqlite(), sql).unwrap();
+    for (sql, plain) in [
+        (
+            "select k from t where id = twice(4000)",
+            "select k from t where id = 8000",
+        ),
+        (
+            "select t.k, b.k from t join beside.t b on t.id = b.id",
+            "select k, 'beside' from t where id = 17",
+        ),
+        (
+            "select name, k from pragma_table_info('other'), t where t.id = 11000 + cid order by cid",
+            "select name, k from pragma_table_info('other'), t where t.id = 11000 + cid order by cid",
+        ),
+    ] {
+        assert_eq!(rows(&conn, sql).unwrap(), stock_sqlite(plain), "{sql}");
+    }
+    assert!(db.settle(Duration::from_secs(10)));
+    remote.clear();
+    let mut statement = conn
+        .prepare("select k from t where id = 19000 and length(?1) > 0")
+        .unwrap();
+    let blob = Value::Blob(vec![7; 16 << 20]);
+    let mut found = statement.query([blob]).unwrap();
+    let k: String = found.next().unwrap().unwrap().get(0).unwrap();
+    assert_eq!(
+        format!("Text({k:?})"),
+        stock_sqlite("select k from t where id = 19000")[0]
+    );
+    let asked = remote.page_requests();
+    assert!(!asked.is_empty());
+    assert!(asked.iter().all(|request| request.query.is_none()));
+}
+
+/// Runs queries as the server does, each when the test lets it.
+struct Held(Mutex<mpsc::Receiver<()>>, Arc<Mutex<Vec<String>>>);
+
+impl QueryRunner for Held {
+    fn run(
+        &self,
+        pages: &RevisionReader,
+        sql: &str,
+        limits: &QueryLimits,
+        touched: &Arc<Touched>,
+    ) -> Result<(), QueryError> {
+        self.1.lock().unwrap().push(sql.to_owned());
+        let _ = self.0.lock().unwrap().recv_timeout(Duration::from_secs(60));
+        SnapshotQueries.run(pages, sql, limits, touched)
+    }
+}
+
+/// Its pages come when a pull has moved the base, and are those of an older state. A reader that began before finds its own
+/// pages, and sends no statement for them.
+#[test]
+fn invariant_4_a_statement_that_is_answered_across_a_pull_changes_nothing() {
+    let made = Served::new(ROWS);
+    let (release, wait) = mpsc::channel();
+    let runs = Arc::new(Mutex::new(vec![]));
+    let copy = made.folder.path().join("held.db");
+    made.execute(&format!("vacuum into '{}'", copy.display()));
+    let server = Server::builder(&copy)
+        .queries(Held(Mutex::new(wait), runs.clone()))
+        .start_blocking("127.0.0.1:0")
+        .unwrap();
+    let replicas = Replicas::new();
+    let remote = Arc::new(Counting::new(Arc::new(
+        HttpRemote::builder(server.url()).build().unwrap(),
+    )));
+    let db = open(&replicas, "a.db", &remote);
+    let (conn, reader) = (db.connection().unwrap(), db.connection().unwrap());
+    reader
+        .execute_batch("begin; select count(*) from sqlite_schema")
+        .unwrap();
+    rows(&reader, "select k from t where id = 1").unwrap();
+    let before = stock(&copy);
+    before.execute_batch("begin").unwrap();
+    let sum = "select count(*), sum(length(pad)), max(k), min(k) from t where id % 2 = 0 or k > 'key 01'";
+    let old = stock_rows(&before, sum).unwrap();
+    // It reads a row, of the first pages that it waits for, and the statement is still to run.
+    let sql = "select id, pad, k from t order by id desc";
+    let mut statement = conn.prepare(sql).unwrap();
+    let mut some = statement.query(()).unwrap();
+    some.next().unwrap().unwrap();
+    until("the statement runs", || {
+        runs.lock().unwrap().iter().any(|run| run == sql)
+    });
+    drop(some);
+    drop(statement);
+    stock(&copy)
+        .execute_batch("update t set pad = zeroblob(301), k = 'new ' || k where id % 3 = 0")
+        .unwrap();
+    assert!(db.pull().unwrap());
+    drop(release);
+    assert!(db.settle(Duration::from_secs(30)));
+    remote.clear();
+    assert_eq!(rows(&reader, sum).unwrap(), old);
+    assert!(!remote.page_requests().is_empty());
+    assert!(
+        remote
+            .page_requests()
+            .iter()
+            .all(|request| request.query.is_none())
+    );
+    assert_eq!(rows(&conn, sum).unwrap(), stock_rows(&stock(&copy), sum).unwrap());
+    assert_eq!(rows(&reader, sum).unwrap(), old);
+    assert_eq!(contents(&conn), stock_contents(&stock(&copy)));
+    drop((before, reader, conn, db));
+    server.shutdown_blocking();
+}
+
+/// Connections that miss the same pages with statements of their own, while rows change and pulls bring them.
+#[test]
+fn statements_that_miss_the_same_pages_are_answered_each_for_itself() {
+    let served = Served::new(ROWS);
+    let replicas = Replicas::new();
+    let remote = served.counting();
+    let db = open(&replicas, "a.db", &remote);
+    for round in 0..6 {
+        served.execute(&format!(
+            "update t set pad = zeroblob(200 + {round}), k = k || {round} where id % 7 < 5"
+        ));
+        assert!(db.pull().unwrap());
+        let of = |n: u32| format!("select {n}, count(*), sum(length(pad)), max(k) from t where id >= {n}");
+        let expected: Vec<_> = (0..6)
+            .map(|n| stock_rows(&served.sqlite(), &of(n)).unwrap())
+            .collect();
+        std::thread::scope(|scope| {
+            for (n, expected) in (0..6).zip(&expected) {
+                let conn = db.connection().unwrap();
+                scope.spawn(move || assert_eq!(&rows(&conn, &of(n)).unwrap(), expected));
+            }
+        });
+        assert!(db.settle(Duration::from_secs(30)));
+    }
+}
+
+/// A server that goes away in the middle cuts what comes along, and nothing else.
+#[test]
+fn a_server_that_stops_while_a_statement_runs_is_asked_again_when_it_is_back() {
+    let mut served = Served::new(ROWS);
+    let replicas = Replicas::new();
+    let remote = served.counting();
+    let db = open(&replicas, "a.db", &remote);
+    let conn = db.connection().unwrap();
+    let endless = "select t.id, pad from t, (with recursive c(x) as (select 1 union all select x + 1 from c) select x from c)";
+    let mut statement = conn.prepare(endless).unwrap();
+    let mut some = statement.query(()).unwrap();
+    some.next().unwrap().unwrap();
+    served.stop();
+    drop(some);
+    drop(statement);
+    served.start();
+    assert!(db.settle(Duration::from_secs(30)));
+    let sql = "select count(*), sum(length(pad)), max(k) from t";
+    assert_eq!(
+        rows(&conn, sql).unwrap(),
+        stock_rows(&served.sqlite(), sql).unwrap()
+    );
+    assert_eq!(contents(&conn), stock_contents(&served.sqlite()));
+}
+
+/// What a remote does with a request that names a statement.
+#[derive(Clone, Copy, PartialEq)]
+enum Odd {
+    /// Never answers it.
+    Silent,
+    /// Sends everything but the pages that are asked for.
+    Other,
+}
+
+struct OddRemote(Arc<dyn Remote>, Odd, Arc<AtomicUsize>);
+
+impl std::fmt::Debug for OddRemote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OddRemote")
+    }
+}
+
+impl Remote for OddRemote {
+    fn pages(&self, request: PagesRequest) -> BoxFuture<'_, Result<PageStream, RemoteError>> {
+        async move {
+            if request.query.is_none() {
+                return self.0.pages(request).await;
+            }
+            if self.1 == Odd::Silent {
+                return std::future::pending().await;
+            }
+            let PageSelector::Ids(asked) = request.select.clone() else {
+                return self.0.pages(request).await;
+            };
+            let all = PagesRequest {
+                select: PageSelector::All,
+                query: None,
+                have: None,
+                ..request
+            };
+            let answer = self.0.pages(all).await?;
+            let sent = self.2.clone();
+            let pages = answer.pages.filter(move |page| {
+                let other = page
+                    .as_ref()
+                    .is_ok_and(|page| page.id != PageId(0) && !asked.contains(page.id.0));
+                sent.fetch_add(usize::from(other), Ordering::SeqCst);
+                std::future::ready(other)
+            });
+            Ok(PageStream {
+                header: answer.header,
+                pages: pages.boxed(),
+            })
+        }
+        .boxed()
+    }
+
+    fn execute(
+        &self,
+        batch: Batch,
+        deadline: Option<Duration>,
+    ) -> BoxFuture<'_, Result<BatchResult, RemoteError>> {
+        self.0.execute(batch, deadline)
+    }
+
+    fn url(&self) -> String {
+        self.0.url()
+    }
+
+    fn transferred(&self) -> TransferStats {
+        self.0.transferred()
+    }
+}
+
+/// It took all that a query may wait for a page, and the query failed; or a whole database came that nobody had asked for.
+#[test]
+fn invariant_10_a_remote_that_is_odd_about_statements_is_asked_for_the_page_alone() {
+    let served = Served::new(ROWS);
+    let replicas = Replicas::new();
+    let sql = "select k from t where id = 15000";
+    for odd in [Odd::Silent, Odd::Other] {
+        let sent = Arc::new(AtomicUsize::new(0));
+        let db = replicas
+            .builder(&format!("{}.db", odd as u8))
+            .remote_with(Arc::new(OddRemote(served.http(), odd, sent.clone())))
+            .partial(prefix(64 * 1024, 16 * 1024))
+            .timeout(Duration::from_millis(1500))
+            .connect()
+            .unwrap();
+        let conn = db.connection().unwrap();
+        assert_eq!(
+            rows(&conn, sql).unwrap(),
+            stock_rows(&served.sqlite(), sql).unwrap()
+        );
+        assert!(db.settle(Duration::from_secs(10)));
+        let sent = sent.load(Ordering::SeqCst);
+        assert!(sent < 1200, "{sent} pages");
+    }
 }
