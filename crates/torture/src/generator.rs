@@ -152,7 +152,8 @@ fn replica(r: &mut Rng, page_size: u32, subjects: Subjects) -> ReplicaSpec {
     ReplicaSpec {
         first,
         segment: page * [1, 1, 2, 8][r.usize(..4)],
-        prefetch: r.u8(..3) == 0,
+        prefetch: [None, Some(true), Some(false)][r.usize(..3)],
+        lists: r.bool(),
         real_files: subjects.real,
         threshold: [1000, 1000, 2, 5][r.usize(..4)],
     }

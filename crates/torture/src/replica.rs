@@ -99,12 +99,16 @@ impl Replica {
             .busy_timeout(Duration::from_millis(1))
             .push_operations_threshold(self.spec.threshold)
             .bootstrap_if_empty(self.spec.first != First::Nothing);
+        let builder = match self.spec.lists {
+            true => builder.longest_question(0),
+            false => builder,
+        };
         match self.spec.first {
             First::Whole => builder,
             _ => builder.partial(PartialSync {
                 bootstrap: first,
                 segment_size: Some(self.spec.segment),
-                prefetch: Some(self.spec.prefetch),
+                prefetch: self.spec.prefetch,
             }),
         }
     }

@@ -11,8 +11,10 @@ pub struct ReplicaSpec {
     pub first: First,
     /// Bytes of a segment.
     pub segment: u64,
-    /// Whether queries fetch ahead.
-    pub prefetch: bool,
+    /// Whether queries fetch ahead; `None` = as without the option.
+    pub prefetch: Option<bool>,
+    /// Whether every pull asks for a list of what changed.
+    pub lists: bool,
     /// Whether its files are real ones, which several handles of the process share, and not on a disk that can crash.
     pub real_files: bool,
     /// Most changes in a push request.

@@ -13,9 +13,10 @@ impl fmt::Display for ReplicaSpec {
         let on = |on| if on { "yes" } else { "no" };
         write!(
             f,
-            "replica segment={} prefetch={} real={} threshold={} ",
+            "replica segment={} prefetch={} lists={} real={} threshold={} ",
             self.segment,
-            on(self.prefetch),
+            self.prefetch.map_or("default", on),
+            on(self.lists),
             on(self.real_files),
             self.threshold
         )?;
@@ -208,7 +209,8 @@ fn replica(w: &mut Words<'_>) -> Result<ReplicaSpec, String> {
     let mut spec = ReplicaSpec {
         first: First::Whole,
         segment: 0,
-        prefetch: false,
+        prefetch: None,
+        lists: false,
         real_files: false,
         threshold: 1000,
     };
@@ -217,7 +219,8 @@ fn replica(w: &mut Words<'_>) -> Result<ReplicaSpec, String> {
         match word.split_once('=') {
             Some(("segment", n)) => spec.segment = n.parse().map_err(|_| "segment is a number")?,
             Some(("threshold", n)) => spec.threshold = n.parse().map_err(|_| "threshold is a number")?,
-            Some(("prefetch", on)) => spec.prefetch = on == "yes",
+            Some(("prefetch", on)) => spec.prefetch = (on != "default").then_some(on == "yes"),
+            Some(("lists", on)) => spec.lists = on == "yes",
             Some(("real", on)) => spec.real_files = on == "yes",
             _ => {
                 spec.first = match word {
