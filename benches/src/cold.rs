@@ -368,7 +368,7 @@ fn ask_pyturso(python: &Path, path: &Path, url: &str, sync: Sync, sql: &str) -> 
     })
 }
 
-fn pyturso_version(python: &Path) -> Option<String> {
+pub(crate) fn pyturso_version(python: &Path) -> Option<String> {
     let script = "import importlib.metadata, turso.sync; print(importlib.metadata.version('pyturso'))";
     let output = Command::new(python).args(["-c", script]).output().ok()?;
     let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();

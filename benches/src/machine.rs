@@ -6,6 +6,15 @@ use crate::{options::Options, result::Result};
 
 /// Prints the facts as a Markdown list.
 pub(crate) fn print(options: &Options) -> Result<()> {
+    for fact in facts(options)? {
+        println!("- {fact}");
+    }
+    println!();
+    Ok(())
+}
+
+/// The facts, a line each.
+pub(crate) fn facts(options: &Options) -> Result<Vec<String>> {
     fs::create_dir_all(&options.dir)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let profile = if cfg!(debug_assertions) {
@@ -13,17 +22,17 @@ pub(crate) fn print(options: &Options) -> Result<()> {
     } else {
         "release"
     };
-    println!("- commit {} ({profile})", commit());
-    println!(
-        "- {cores} cores, {}; load average at the start {}; {}",
-        processor(),
-        first_words("/proc/loadavg", 3),
-        first_words("/proc/sys/kernel/osrelease", 1),
-    );
-    println!("- SQLite {}, the same build on both sides", rusqlite::version());
-    println!("- databases on {}", file_system(&options.dir.canonicalize()?));
-    println!();
-    Ok(())
+    Ok(vec![
+        format!("commit {} ({profile})", commit()),
+        format!(
+            "{cores} cores, {}; load average at the start {}; {}",
+            processor(),
+            first_words("/proc/loadavg", 3),
+            first_words("/proc/sys/kernel/osrelease", 1),
+        ),
+        format!("SQLite {}, the same build on both sides", rusqlite::version()),
+        format!("databases on {}", file_system(&options.dir.canonicalize()?)),
+    ])
 }
 
 fn commit() -> String {

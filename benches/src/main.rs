@@ -4,22 +4,26 @@
 //! cold` compares a first query over a far-away line with another client and with downloading the file; `scripts/bench
 //! bindings` compares rows in Node, Python and Go with the engine and with other packages; `scripts/bench pull` measures
 //! what readers and writers wait during a pull that has much to put back, and opening after a crash in it; `scripts/bench
-//! server` compares what the server spends on a request with nginx. Each comparison happens within
-//! one run, in turns. Nothing here is a test: a missed target is printed, never an exit status.
+//! server` compares what the server spends on a request with nginx; `scripts/bench size` measures whether costs grow with
+//! the database. Each comparison happens within one run, in turns. Nothing here is a test: a missed target is printed, never
+//! an exit status.
 #![forbid(unsafe_code)]
 
 mod bindings;
 mod cold;
 mod data;
 mod far;
+mod json;
 mod local;
 mod machine;
+mod memory;
 mod opening;
 mod options;
 mod pull;
 mod result;
 mod samples;
 mod server;
+mod size;
 
 use options::Options;
 use result::Result;
@@ -32,6 +36,9 @@ fn main() -> Result<()> {
     if words.next_if(|word| word == server::CHILD).is_some() {
         return server::child(words);
     }
+    if words.next_if(|word| word == size::CHILD).is_some() {
+        return size::child(words);
+    }
     let options = Options::parse(words)?;
     if options.list {
         println!("local: {}", local::CASES.join(", "));
@@ -39,9 +46,11 @@ fn main() -> Result<()> {
         println!("bindings: {}", bindings::cases().join(", "));
         println!("pull:  waits and memory of a pull, opening after a crash; with --changes N");
         println!("server: {}", server::CASES.join(", "));
+        println!("size:   {}", size::cases().join(", "));
         return Ok(());
     }
     machine::print(&options)?;
+    json::begin(&options)?;
     if options.local {
         local::run(&options)?;
     }
@@ -57,6 +66,9 @@ fn main() -> Result<()> {
     }
     if options.server {
         server::run(&options)?;
+    }
+    if options.size {
+        size::run(&options)?;
     }
     Ok(())
 }

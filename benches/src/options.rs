@@ -5,20 +5,23 @@ use std::{path::PathBuf, time::Duration};
 use crate::result::Result;
 
 const USAGE: &str =
-    "usage: scripts/bench [local] [cold] [bindings] [pull] [server] [--list] [--only TEXT] [--rounds N] [--dir FOLDER]
-    [--rtt MILLISECONDS] [--mbit MEGABITS] [--python PROGRAM] [--changes N]
+    "usage: scripts/bench [local] [cold] [bindings] [pull] [server] [size] [--list] [--only TEXT] [--rounds N] [--dir FOLDER]
+    [--rtt MILLISECONDS] [--mbit MEGABITS] [--python PROGRAM] [--changes N] [--json FILE] [--plot FILE]
 
   local    a replica that has every page, against stock SQLite on a copy of its file
   cold     a first query over a far-away line, against other ways to get its answer
   bindings rows in Node, Python and Go, against the engine and other packages
   pull     what readers and writers wait during a pull that has much to put back, and opening after a crash in it
   server   what the server spends on a request, against nginx sending the same bytes; long polls; writers
+  size     what opening, a miss, a pull and a checkpoint cost, with databases of 10 MB to 100 GB (sparse files)
   --only   the cases whose name contains this
   --rounds how often each case is measured (odd; default 7 local, 3 cold, 5 bindings)
   --dir    where databases are made; its file system is what is measured (default: the target folder)
   --rtt    round trip of the line in `cold` (default 20); --mbit: its width, 0 = no limit (default 100)
   --python a Python that has pyturso (default: that of tests/interop)
   --changes how many changes `pull` puts back (default 1000000)
+  --json   a file for the numbers of the groups that give them (size)
+  --plot   a file for the curves of `size`, as SVG
   --staged where the bindings are, built in release mode (set by scripts/bench)";
 
 /// What to run.
@@ -34,6 +37,12 @@ pub(crate) struct Options {
     pub pull: bool,
     /// Run the server's cases.
     pub server: bool,
+    /// Run the cases of databases of many sizes.
+    pub size: bool,
+    /// Where the numbers are written.
+    pub json: Option<PathBuf>,
+    /// Where the curves of `size` are drawn.
+    pub plot: Option<PathBuf>,
     /// How many changes it puts back.
     pub changes: u64,
     /// Name the cases and do nothing.
@@ -63,6 +72,9 @@ impl Options {
             bindings: false,
             pull: false,
             server: false,
+            size: false,
+            json: None,
+            plot: None,
             changes: 1_000_000,
             list: false,
             only: None,
@@ -86,6 +98,9 @@ impl Options {
                 "bindings" => options.bindings = true,
                 "pull" => options.pull = true,
                 "server" => options.server = true,
+                "size" => options.size = true,
+                "--json" => options.json = Some(value()?.into()),
+                "--plot" => options.plot = Some(value()?.into()),
                 "--changes" => options.changes = value()?.parse()?,
                 "--list" => options.list = true,
                 "--help" | "-h" => {
@@ -111,6 +126,7 @@ impl Options {
             options.bindings,
             options.pull,
             options.server,
+            options.size,
             options.list,
         ];
         if !named.contains(&true) {

@@ -10,7 +10,7 @@ use std::{
 use partial_sync::{Connection, Database};
 use partial_sync_server::Server;
 
-use crate::{options::Options, result::Result, samples::at};
+use crate::{memory, options::Options, result::Result, samples::at};
 
 /// How long reads are measured while nothing happens.
 const QUIET: Duration = Duration::from_secs(3);
@@ -44,7 +44,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         done.store(true, Ordering::Release);
         Ok(())
     })?;
-    let idle_memory = reset_peak();
+    let idle_memory = memory::forget_peak();
     let began = Instant::now();
     let mut took = Duration::ZERO;
     let busy = Waits::of(&db, |done| {
@@ -54,7 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         assert!(pulled?, "the remote had news");
         Ok(())
     })?;
-    let peak = peak_memory();
+    let peak = memory::peak();
     println!(
         "\n### pull: {changes} unpushed changes put back in {:.1} s\n",
         took.as_secs_f64()
@@ -134,20 +134,4 @@ impl Took {
             at(&self.0, 1.0)
         );
     }
-}
-
-/// Forgets the peak so far (Linux) and gives the memory in use, in KiB.
-fn reset_peak() -> Option<u64> {
-    std::fs::write("/proc/self/clear_refs", "5").ok()?;
-    status("VmRSS:")
-}
-
-fn peak_memory() -> Option<u64> {
-    status("VmHWM:")
-}
-
-fn status(field: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with(field))?;
-    line.split_whitespace().nth(1)?.parse().ok()
 }

@@ -20,9 +20,14 @@ impl Samples {
         }
     }
 
+    /// The least and the most.
+    pub(crate) fn range(&self) -> Option<(f64, f64)> {
+        Some((*self.0.first()?, *self.0.last()?))
+    }
+
     /// `median (least-most)` with this many digits after the decimal point.
     pub(crate) fn shown(&self, digits: usize) -> String {
-        let (Some(least), Some(most)) = (self.0.first(), self.0.last()) else {
+        let Some((least, most)) = self.range() else {
             return "-".into();
         };
         if self.0.len() == 1 {

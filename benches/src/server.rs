@@ -174,13 +174,15 @@ fn revision(answer: Vec<u8>) -> Result<Revision> {
 }
 
 /// This project's server.
-struct Ours {
+pub(crate) struct Ours {
     process: Child,
-    addr: String,
+    /// Where it listens.
+    pub(crate) addr: String,
 }
 
 impl Ours {
-    fn start(file: &Path) -> Result<Self> {
+    /// Serves a file from a process of its own.
+    pub(crate) fn start(file: &Path) -> Result<Self> {
         let mut process = Command::new(std::env::current_exe()?)
             .arg(CHILD)
             .arg(file)
