@@ -232,9 +232,11 @@ fn touched_by(
     let have = replica.map().present_if_few(session.options.longest_question);
     // Where it would take many bytes to say what is here, the remote says what the query touches.
     if have.is_none()
-        && let Some(touched) = list_touched(session, sql)?
+        && let Some(mut touched) = list_touched(session, sql)?
     {
         let map = replica.map();
+        // It may name every number that there is.
+        touched.remove_range(replica.base().size.0..);
         let absent = &touched - map.present_among(&touched) - map.dirty();
         return fetch(session, &storable(session, &absent), |_| count());
     }

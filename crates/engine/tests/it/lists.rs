@@ -895,6 +895,31 @@ fn invariant_4_a_list_may_name_more_than_changed_and_more_than_there_is() {
     }
 }
 
+/// It is a matter of bytes: a list of all numbers takes a few on the wire.
+#[test]
+fn a_list_of_what_a_query_touches_may_name_more_than_there_is() {
+    let origin = Origin::new();
+    origin.memory.on_query(|_, _| Ok((0..1).collect()));
+    let says = Says {
+        inner: origin.memory.clone(),
+        change: Mutex::new(Box::new(|header| {
+            header.listed.as_mut().unwrap().insert_range(0..=u32::MAX);
+        })),
+    };
+    let db = origin
+        .replicas
+        .builder("a.db")
+        .remote_with(Arc::new(says))
+        .partial(prefix(4096, 4096))
+        .longest_question(0)
+        .connect()
+        .unwrap();
+    let before = db.stats().unwrap();
+    let hydrated = db.hydrate_query("select * from t", |_| {}).unwrap();
+    assert_eq!(hydrated.fetched, before.pages_total - before.pages_present);
+    assert_eq!(contents(&db.connection().unwrap()), stock_contents(&origin.conn));
+}
+
 /// Before the list, and between the list and its pages.
 #[test]
 fn a_pull_by_a_list_that_is_cancelled_has_not_happened_and_the_next_one_does() {
