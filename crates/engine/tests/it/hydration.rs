@@ -369,6 +369,46 @@ fn invariant_4_a_statement_that_is_answered_across_a_pull_changes_nothing() {
     server.shutdown_blocking();
 }
 
+/// A time limit ends a query that waits for what its statement is to bring, and nothing is left of that.
+#[test]
+fn a_query_whose_time_is_over_while_its_statement_is_answered_is_interrupted_and_can_be_asked_again() {
+    let made = Served::new(ROWS);
+    let (release, wait) = mpsc::channel();
+    let copy = made.folder.path().join("held.db");
+    made.execute(&format!("vacuum into '{}'", copy.display()));
+    let server = Server::builder(&copy)
+        .queries(Held(Mutex::new(wait), Arc::default()))
+        .start_blocking("127.0.0.1:0")
+        .unwrap();
+    let replicas = Replicas::new();
+    let remote: Arc<dyn Remote> = Arc::new(HttpRemote::builder(server.url()).build().unwrap());
+    let remote = Arc::new(Counting::new(remote));
+    let db = open(&replicas, "a.db", &remote);
+    let conn = db.connection().unwrap();
+    let sql = "select count(*), sum(length(pad)), max(k) from t where id % 3 = 1";
+    let error = conn
+        .within(Some(Duration::from_millis(300)), || rows(&conn, sql))
+        .unwrap_err();
+    assert!(error.is_interrupted(), "{error}");
+    // The statement of the query that is gone is still held.
+    let other = db.connection().unwrap();
+    let row = "select k from t where id = 19999";
+    assert_eq!(
+        rows(&other, row).unwrap(),
+        stock_rows(&stock(&copy), row).unwrap()
+    );
+    // Nor does it keep a replica open that is closed.
+    drop((conn, other));
+    db.close().unwrap();
+    let db = open(&replicas, "a.db", &remote);
+    let conn = db.connection().unwrap();
+    drop(release);
+    assert_eq!(rows(&conn, sql).unwrap(), stock_rows(&stock(&copy), sql).unwrap());
+    assert_eq!(contents(&conn), stock_contents(&stock(&copy)));
+    drop((conn, db));
+    server.shutdown_blocking();
+}
+
 /// Connections that miss the same pages with statements of their own, while rows change and pulls bring them.
 #[test]
 fn statements_that_miss_the_same_pages_are_answered_each_for_itself() {
