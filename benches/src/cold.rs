@@ -21,7 +21,8 @@ use crate::{
     samples::Samples,
 };
 
-const PREFIX: u64 = 128 << 10;
+/// Bytes of the bootstrap.
+pub(crate) const PREFIX: u64 = 128 << 10;
 /// A contender that takes longer is stopped and shown as such.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// A contender that takes longer is measured once.
@@ -155,7 +156,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             bytes_per_second: options.bytes_per_second,
         },
         server: Server::builder(&remote).start_blocking("127.0.0.1:0")?,
-        plain: serve_plainly(&remote)?,
+        plain: serve_plainly(std::fs::read(&remote)?)?,
         remote,
         folder,
     };
@@ -319,6 +320,27 @@ fn ask_replica(path: &Path, url: &str, sync: Sync, sql: &str) -> Result<Run> {
     })
 }
 
+/// Asks through a new replica of pyturso: of everything, or a partial one with or without prefetch.
+pub(crate) fn ask_pyturso_for(
+    python: &Path,
+    path: &Path,
+    url: &str,
+    prefetch: Option<bool>,
+    sql: &str,
+) -> Result<()> {
+    let sync = match prefetch {
+        None => Sync::Everything,
+        Some(_) => Sync::Partial {
+            segment: 128 << 10,
+            prefetch,
+        },
+    };
+    match ask_pyturso(python, path, url, sync, sql)?.answer {
+        Some(_) => Ok(()),
+        None => Err("pyturso did not answer in time".into()),
+    }
+}
+
 /// Runs the client in a process of its own, which measures itself: starting Python is not counted.
 fn ask_pyturso(python: &Path, path: &Path, url: &str, sync: Sync, sql: &str) -> Result<Run> {
     let mut command = Command::new(python);
@@ -368,6 +390,7 @@ fn ask_pyturso(python: &Path, path: &Path, url: &str, sync: Sync, sql: &str) -> 
     })
 }
 
+/// Which pyturso this Python has.
 pub(crate) fn pyturso_version(python: &Path) -> Option<String> {
     let script = "import importlib.metadata, turso.sync; print(importlib.metadata.version('pyturso'))";
     let output = Command::new(python).args(["-c", script]).output().ok()?;
@@ -397,11 +420,10 @@ fn shown(value: Value) -> String {
     }
 }
 
-/// Sends the file to anyone who connects, for as long as the process lives.
-fn serve_plainly(file: &Path) -> Result<SocketAddr> {
+/// Sends these bytes to anyone who connects, for as long as the process lives.
+pub(crate) fn serve_plainly(bytes: Vec<u8>) -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
-    let bytes = std::fs::read(file)?;
     std::thread::spawn(move || {
         for mut client in listener.incoming().flatten() {
             // A client that went away early is its own affair.

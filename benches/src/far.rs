@@ -50,6 +50,20 @@ pub(crate) struct Traffic {
     pub requests: u64,
     /// Bytes towards the client, HTTP heads included.
     pub received: u64,
+    /// Bytes from the client, HTTP heads included.
+    pub sent: u64,
+}
+
+impl Traffic {
+    /// What went over it after `before`.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            connections: self.connections - before.connections,
+            requests: self.requests - before.requests,
+            received: self.received - before.received,
+            sent: self.sent - before.sent,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +71,7 @@ struct Counters {
     connections: AtomicU64,
     requests: AtomicU64,
     received: AtomicU64,
+    sent: AtomicU64,
 }
 
 /// A line to a server; it is cut when this is dropped.
@@ -96,6 +111,7 @@ impl FarAway {
             connections: self.counters.connections.load(Ordering::Relaxed),
             requests: self.counters.requests.load(Ordering::Relaxed),
             received: self.counters.received.load(Ordering::Relaxed),
+            sent: self.counters.sent.load(Ordering::Relaxed),
         }
     }
 }
@@ -150,6 +166,7 @@ async fn accept(listener: TcpListener, target: SocketAddr, line: Line, counters:
             up.clone(),
             move |bytes| {
                 asked.requests.fetch_add(heads.count(bytes), Ordering::Relaxed);
+                asked.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             },
         ));
         tokio::spawn(carry(

@@ -5,11 +5,13 @@
 //! bindings` compares rows in Node, Python and Go with the engine and with other packages; `scripts/bench pull` measures
 //! what readers and writers wait during a pull that has much to put back, and opening after a crash in it; `scripts/bench
 //! server` compares what the server spends on a request with nginx; `scripts/bench size` measures whether costs grow with
-//! the database. Each comparison happens within one run, in turns. Nothing here is a test: a missed target is printed, never
-//! an exit status.
+//! the database; `scripts/bench wire` compares what a download, a scan and pushes send with the same bytes compressed at once;
+//! `scripts/bench bulk` compares many rows at once with stock SQLite. Each comparison happens within one run, in turns.
+//! Nothing here is a test: a missed target is printed, never an exit status.
 #![forbid(unsafe_code)]
 
 mod bindings;
+mod bulk;
 mod cold;
 mod data;
 mod far;
@@ -24,6 +26,7 @@ mod result;
 mod samples;
 mod server;
 mod size;
+mod wire;
 
 use options::Options;
 use result::Result;
@@ -45,6 +48,8 @@ fn main() -> Result<()> {
         println!("cold:  {}", cold::cases().join(", "));
         println!("bindings: {}", bindings::cases().join(", "));
         println!("pull:  waits and memory of a pull, opening after a crash; with --changes N");
+        println!("wire:  {}", wire::CASES.join(", "));
+        println!("bulk:  {}", bulk::cases().join(", "));
         println!("server: {}", server::CASES.join(", "));
         println!("size:   {}", size::cases().join(", "));
         return Ok(());
@@ -63,6 +68,12 @@ fn main() -> Result<()> {
     if options.pull {
         pull::run(&options)?;
         opening::run(&options)?;
+    }
+    if options.wire {
+        wire::run(&options)?;
+    }
+    if options.bulk {
+        bulk::run(&options)?;
     }
     if options.server {
         server::run(&options)?;

@@ -5,8 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use crate::result::Result;
 
 const USAGE: &str =
-    "usage: scripts/bench [local] [cold] [bindings] [pull] [server] [size] [--list] [--only TEXT] [--rounds N] [--dir FOLDER]
-    [--rtt MILLISECONDS] [--mbit MEGABITS] [--python PROGRAM] [--changes N] [--json FILE] [--plot FILE]
+    "usage: scripts/bench [local] [cold] [bindings] [pull] [server] [size] [wire] [bulk] [--list] [--only TEXT] [--rounds N]
+    [--dir FOLDER] [--rtt MILLISECONDS] [--mbit MEGABITS] [--python PROGRAM] [--changes N] [--json FILE] [--plot FILE]
 
   local    a replica that has every page, against stock SQLite on a copy of its file
   cold     a first query over a far-away line, against other ways to get its answer
@@ -14,6 +14,8 @@ const USAGE: &str =
   pull     what readers and writers wait during a pull that has much to put back, and opening after a crash in it
   server   what the server spends on a request, against nginx sending the same bytes; long polls; writers
   size     what opening, a miss, a pull and a checkpoint cost, with databases of 10 MB to 100 GB (sparse files)
+  wire     what a download, a scan and pushes send and take, against the same bytes compressed at once, and pyturso
+  bulk     many rows at once when everything is here, against stock SQLite, and pyturso against Python's sqlite3
   --only   the cases whose name contains this
   --rounds how often each case is measured (odd; default 7 local, 3 cold, 5 bindings)
   --dir    where databases are made; its file system is what is measured (default: the target folder)
@@ -43,7 +45,11 @@ pub(crate) struct Options {
     pub json: Option<PathBuf>,
     /// Where the curves of `size` are drawn.
     pub plot: Option<PathBuf>,
-    /// How many changes it puts back.
+    /// Run the cases of the wire.
+    pub wire: bool,
+    /// Run the cases of many rows.
+    pub bulk: bool,
+    /// How many changes a pull puts back.
     pub changes: u64,
     /// Name the cases and do nothing.
     pub list: bool,
@@ -75,6 +81,8 @@ impl Options {
             size: false,
             json: None,
             plot: None,
+            wire: false,
+            bulk: false,
             changes: 1_000_000,
             list: false,
             only: None,
@@ -101,6 +109,8 @@ impl Options {
                 "size" => options.size = true,
                 "--json" => options.json = Some(value()?.into()),
                 "--plot" => options.plot = Some(value()?.into()),
+                "wire" => options.wire = true,
+                "bulk" => options.bulk = true,
                 "--changes" => options.changes = value()?.parse()?,
                 "--list" => options.list = true,
                 "--help" | "-h" => {
@@ -127,6 +137,8 @@ impl Options {
             options.pull,
             options.server,
             options.size,
+            options.wire,
+            options.bulk,
             options.list,
         ];
         if !named.contains(&true) {
