@@ -10,6 +10,7 @@ use std::{
     net::IpAddr,
     path::PathBuf,
     sync::{Arc, LazyLock},
+    time::Duration,
 };
 
 use axum::{
@@ -124,6 +125,13 @@ pub trait CommitListener: Send + Sync {
     /// Bytes of commits in the WAL, if not all of them are in the database too. Does not block.
     fn wal_bytes(&self) -> u64 {
         0
+    }
+
+    /// To be awaited before a transaction begins: while there are more than `most` such bytes, none does, for so long at most. Short
+    /// reads that overlap would else keep the WAL from ever being emptied, however soon each of them ends.
+    fn room(&self, most: u64, patience: Duration) -> BoxFuture<'static, ()> {
+        let _ = (most, patience);
+        Box::pin(std::future::ready(()))
     }
 
     /// Whether the path still leads to the database that is being served. A connection that was opened by the path is to

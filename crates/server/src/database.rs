@@ -443,6 +443,11 @@ impl CommitListener for Listener {
         self.0.files().wal_bytes()
     }
 
+    fn room(&self, most: u64, patience: Duration) -> BoxFuture<'static, ()> {
+        let follower = Arc::clone(&self.0);
+        Box::pin(async move { follower.wait_for_room(most, patience).await })
+    }
+
     fn is_in_place(&self) -> bool {
         is_good(&self.0)
     }

@@ -30,6 +30,8 @@ use crate::{
 const CHECKPOINT_FRAMES: u32 = 1000;
 /// Frames of the WAL from which writers are made to wait for that, or it would grow for ever under a busy writer.
 const INSISTENT_FRAMES: u32 = 8000;
+/// How often is looked whether the WAL has been emptied.
+const LOOK_FOR_ROOM: Duration = Duration::from_millis(10);
 /// Without commits for so long, the WAL is moved too, so that others can reset it while this server holds a snapshot.
 const QUIET: Duration = Duration::from_millis(250);
 /// A file that changed less than this ago could change again without a new time stamp.
@@ -87,6 +89,9 @@ pub struct Follower {
     /// Steps that were begun, and the number of the last one that was done.
     begun: AtomicU64,
     done: AtomicU64,
+    /// Bytes that were in the WAL when waiting for room in it was in vain; 0: it was not.
+    no_room_at: AtomicU64,
+    making_room: tokio::sync::Mutex<()>,
     last_commit: Mutex<Instant>,
     /// As the history has it, or as it had it a moment ago.
     comparing: Mutex<Option<Comparison>>,
@@ -151,6 +156,8 @@ impl Follower {
             failing: Mutex::default(),
             begun: AtomicU64::new(0),
             done: AtomicU64::new(0),
+            no_room_at: AtomicU64::new(0),
+            making_room: tokio::sync::Mutex::default(),
             last_commit: Mutex::new(Instant::now()),
             comparing: Mutex::new(comparing),
             comparer: tokio::sync::Mutex::default(),
@@ -271,6 +278,41 @@ impl Follower {
         .await
     }
 
+    /// Waits until at most so many bytes of commits are in the WAL and not in the main file; so long at most. Where that was in vain,
+    /// because of somebody whom this server cannot end, it waits again when there are twice as many.
+    pub async fn wait_for_room(self: &Arc<Self>, most: u64, patience: Duration) {
+        let bytes = self.files.wal_bytes();
+        if bytes <= most.max(self.no_room_at.load(SeqCst).saturating_mul(2)) {
+            if bytes <= most {
+                self.no_room_at.store(0, SeqCst);
+            }
+            return;
+        }
+        let until = Instant::now() + patience;
+        while self.files.wal_bytes() > most {
+            // One of those who wait does it.
+            if let Ok(_turn) = self.making_room.try_lock() {
+                let emptied = self.blocking(|this| {
+                    this.renew()?;
+                    this.files.checkpoint()?;
+                    this.step()
+                });
+                if let Err(error) = emptied.await {
+                    tracing::debug!(%error, "the WAL is not emptied");
+                }
+            }
+            if Instant::now() >= until {
+                self.no_room_at.store(bytes, SeqCst);
+                tracing::warn!(
+                    bytes,
+                    "the WAL cannot be emptied: another program reads what was before it"
+                );
+                return;
+            }
+            tokio::time::sleep(LOOK_FOR_ROOM).await;
+        }
+    }
+
     /// How far the comparison of the pages with the history is; `None` = they have all been compared. What is read from the
     /// history after this knows at least as much.
     pub fn comparing(&self) -> Option<Comparison> {
@@ -347,6 +389,26 @@ impl Follower {
         let current = self.step_from(self.current())?;
         self.done.store(number, SeqCst);
         Ok(current)
+    }
+
+    /// Takes the last snapshot again. Where many read, SQLite has one share the mark of an older one in the WAL, and what comes after
+    /// that mark stays there for as long as anybody shares it.
+    fn renew(&self) -> Result<(), ServerError> {
+        let before = self.step()?;
+        let next = Snapshot::take(&self.files, Some(&before.snapshot))?;
+        if next.header() == before.snapshot.header() {
+            let again = Arc::new(Current {
+                seq: before.seq,
+                generation: before.generation,
+                snapshot: Arc::new(next),
+            });
+            // It is the same revision: nobody has waited for it.
+            self.current.send_if_modified(|current| {
+                *current = again;
+                false
+            });
+        }
+        Ok(())
     }
 
     fn step_from(&self, before: Arc<Current>) -> Result<Arc<Current>, ServerError> {

@@ -25,7 +25,7 @@ use super::{
     error::{code, error, not_durable, replaced},
     running::{Cancel, CancelOnDrop, Running},
     stream::{Bounds, Stream},
-    streams::{Lease, Owner, Streams, Unavailable, Waiting},
+    streams::{LOOK_AT_READERS, Lease, Owner, Streams, Unavailable, Waiting},
     wire::{self, BodyKind, Encoding, Format, Limits, Outline},
 };
 use crate::access::{Access, Caller, CallerId, DatabaseHandle};
@@ -35,6 +35,8 @@ const READ_IN_PLACE: usize = 64 << 10;
 
 /// How often is looked whether a statement runs longer than it may: it looks itself, but not inside of one instruction.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
+/// How long a new transaction waits for the WAL to be emptied, once the reads that were in the way have been ended.
+const ROOM: Duration = Duration::from_secs(1);
 
 /// Answers one request. Until it runs, a client that goes away leaves nothing of it behind.
 pub(super) async fn answer(
@@ -54,7 +56,22 @@ pub(super) async fn answer(
         let (body, outline) = outline(&streams, request.into_body(), format).await?;
         let asks = (outline.baton.as_deref(), outline.statements.may_write);
         let cancel = Arc::new(Cancel::default());
+        let room = || {
+            let options = streams.options();
+            let patience = options.read_grace + LOOK_AT_READERS + WATCH_EVERY + ROOM;
+            database.listener.room(options.wal_bytes, patience)
+        };
+        if outline.baton.is_none() {
+            room().await;
+        }
         let lease = streams.lease(&owner, caller.id, asks, &cancel).await?;
+        if lease
+            .waiting
+            .as_ref()
+            .is_some_and(|waiting| waiting.open.is_none())
+        {
+            room().await;
+        }
         let _gone = CancelOnDrop(cancel.clone());
         let run = Run {
             caller: caller.id,

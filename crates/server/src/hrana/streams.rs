@@ -50,7 +50,7 @@ const BODIES_READ_AT_ONCE: usize = 4;
 const LAST_CLOSES: Duration = Duration::from_secs(1);
 
 /// How often is looked whether a transaction that waits keeps the log from being emptied.
-const LOOK_AT_READERS: Duration = Duration::from_millis(250);
+pub(super) const LOOK_AT_READERS: Duration = Duration::from_millis(250);
 
 /// Bytes of the texts that are stored in all streams that wait.
 const TEXTS: usize = 16 << 20;

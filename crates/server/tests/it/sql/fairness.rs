@@ -1,9 +1,14 @@
 //! Who waits for whom: writers for their turn, one-shot requests for nobody's idle transaction.
 
 use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicU64, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     time::{Duration, Instant},
 };
@@ -211,15 +216,19 @@ struct Served {
     url: String,
     client: reqwest::Client,
     _handle: partial_sync_server::ServerHandle,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Served {
     async fn start() -> Self {
+        Self::with_grace(Duration::ZERO).await
+    }
+
+    async fn with_grace(read_grace: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let hrana = Hrana::new(HranaOptions {
             wal_bytes: 1 << 20,
-            read_grace: Duration::ZERO,
+            read_grace,
             baton_idle: Duration::from_secs(3600),
             transaction_timeout: Duration::from_secs(3600),
             statement_timeout: Duration::from_secs(3600),
@@ -234,7 +243,7 @@ impl Served {
             url: format!("{}/v2/pipeline", handle.url()),
             client: reqwest::Client::new(),
             _handle: handle,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -283,6 +292,75 @@ async fn v13_a_transaction_that_keeps_the_wal_from_being_emptied_is_ended_and_it
     let (_, answer) = server.send(idle["baton"].as_str(), last).await;
     outcome(&answer["results"][0]).expect("a transaction that has not read yet holds nothing");
     assert_eq!(server.hrana.open_batons(), 0);
+}
+
+/// Was red: 723 MB. No read was old enough to be ended, and there always was one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v13_short_reads_that_overlap_all_the_time_do_not_keep_the_wal_from_being_emptied() {
+    let server = Arc::new(Served::with_grace(Duration::from_secs(60)).await);
+    server
+        .send(None, json!([execute("CREATE TABLE t(v)"), {"type": "close"}]))
+        .await;
+    let reads = Arc::new(AtomicU64::new(0));
+    let readers: Vec<_> = (0..12)
+        .map(|n| {
+            let (server, reads) = (Arc::clone(&server), Arc::clone(&reads));
+            tokio::spawn(async move {
+                let begin = json!([execute("BEGIN"), execute("SELECT count(*) FROM t")]);
+                let end = json!([execute("SELECT count(*) FROM t"), execute("COMMIT"), {"type": "close"}]);
+                loop {
+                    let (_, opened) = server.send(None, begin.clone()).await;
+                    tokio::time::sleep(Duration::from_millis(20 + 5 * n)).await;
+                    let (_, ended) = server.send(opened["baton"].as_str(), end.clone()).await;
+                    outcome(&ended["results"][1]).expect("a short read is not ended");
+                    reads.fetch_add(1, SeqCst);
+                }
+            })
+        })
+        .collect();
+    let wal = server.folder.path().join("served.db-wal");
+    let mut most = 0;
+    for _ in 0..400 {
+        server.write().await;
+        most = most.max(std::fs::metadata(&wal).map_or(0, |wal| wal.len()));
+    }
+    readers.iter().for_each(tokio::task::JoinHandle::abort);
+    assert!(reads.load(SeqCst) > 100, "{reads:?} reads");
+    assert!(
+        most < 8 << 20,
+        "{most} bytes in the WAL of 26 MB that were written"
+    );
+}
+
+/// Another program's read cannot be ended: the others do not wait for it again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v13_a_read_of_another_program_that_pins_the_wal_is_waited_for_as_often_as_the_wal_doubles() {
+    let server = Served::start().await;
+    server
+        .send(None, json!([execute("CREATE TABLE t(v)"), {"type": "close"}]))
+        .await;
+    server.write().await;
+    let mut sqlite = Command::new("sqlite3")
+        .arg(server.folder.path().join("served.db"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(sqlite.stdout.take().unwrap()).lines();
+    let mut input = sqlite.stdin.take().unwrap();
+    input.write_all(b"BEGIN;\nSELECT count(*) FROM t;\n").unwrap();
+    assert_eq!(said.next().unwrap().unwrap(), "1");
+    // From 1 MiB to 6.5 MiB it doubles twice or three times. A wait before each write would take three minutes.
+    let writes = async {
+        for _ in 0..100 {
+            server.write().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), writes)
+        .await
+        .expect("few of the writes wait");
+    drop(input);
+    sqlite.wait().unwrap();
 }
 
 /// The same for a statement that runs; what follows it in its request must not run outside of its transaction.
