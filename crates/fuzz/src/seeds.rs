@@ -10,20 +10,20 @@ use partial_sync_core::{ChangeId, PageCount, PageMap, PageSize, Revision, saved_
 use partial_sync_transport::{
     ApplyMode, PageSelector, PagesRequest,
     hrana::{self, Batch, Condition, NamedArg, Step, Stmt},
-    wire::{self, PageData, PageEncoding, PullUpdatesHeader, PullUpdatesRequest},
+    wire::{self, PageEncoding, PullUpdatesHeader, PullUpdatesRequest},
 };
 use prost::Message;
 use roaring::RoaringBitmap;
 
+const ENCODINGS: [PageEncoding; 3] = [PageEncoding::Raw, PageEncoding::Zstd, PageEncoding::ZstdBlocks];
+
 /// The seeds of a target.
 pub fn of(target: &str) -> Vec<Vec<u8>> {
     match target {
-        "wire_frames" => [PageEncoding::Raw, PageEncoding::Zstd]
-            .map(|e| after(&[9], answer(e)))
-            .to_vec(),
+        "wire_frames" => ENCODINGS.map(|e| after(&[9], answer(e))).to_vec(),
         "wire_request" => requests(),
         "bitmap" => bitmaps(),
-        "page_stream" => [PageEncoding::Raw, PageEncoding::Zstd]
+        "page_stream" => ENCODINGS
             .into_iter()
             .flat_map(|e| [32, 33, 34, 49, 36].map(|flags| after(&[flags, 40, 3], answer(e))))
             .chain([after(
@@ -160,21 +160,10 @@ fn answer(encoding: PageEncoding) -> Vec<u8> {
     let header = PullUpdatesHeader::new(&revision, PageCount(3), ApplyMode::Incremental, encoding);
     let mut body = BytesMut::new();
     wire::encode_frame(&header, &mut body);
-    for page_id in 0..3 {
-        let page = page(512);
-        let encoded_page = match encoding {
-            PageEncoding::Raw => page,
-            PageEncoding::Zstd => zstd(&page),
-        };
-        let encoded_page = Bytes::from(encoded_page);
-        wire::encode_frame(
-            &PageData {
-                page_id,
-                encoded_page,
-            },
-            &mut body,
-        );
-    }
+    let pages: Vec<_> = (0..3).map(|id| (id, Bytes::from(page(512)))).collect();
+    wire::Packer::new(encoding)
+        .pack(&pages, &mut body)
+        .expect("memory");
     body.to_vec()
 }
 
@@ -202,7 +191,7 @@ fn requests() -> Vec<Vec<u8>> {
         },
     ]
     .iter()
-    .zip([PageEncoding::Raw, PageEncoding::Zstd].into_iter().cycle())
+    .zip(ENCODINGS.into_iter().cycle())
     .map(|(request, encoding)| PullUpdatesRequest::new(request, encoding).encode_to_vec())
     .collect()
 }

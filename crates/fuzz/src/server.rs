@@ -22,10 +22,7 @@ use partial_sync_server::{
 use partial_sync_transport::{
     HttpClient,
     http::HttpRequest,
-    wire::{
-        FrameDecoder, HEADER_LIMIT, PAGE_LIMIT, PROTOBUF, PageData, PageEncoding, PullUpdatesHeader,
-        PullUpdatesRequest,
-    },
+    wire::{FrameDecoder, HEADER_LIMIT, PROTOBUF, PullUpdatesHeader, PullUpdatesRequest, Unpacker},
 };
 use prost::Message;
 use tempfile::TempDir;
@@ -99,17 +96,13 @@ fn read(answer: &[u8]) -> (Revision, PageCount) {
     let header = PullUpdatesHeader::decode(header).expect("a header");
     let (revision, size, _, encoding) = header.check().expect("a good header");
     let mut seen = roaring::RoaringBitmap::new();
-    while let Some(frame) = frames.next(PAGE_LIMIT).expect("good frames") {
-        let page = PageData::decode(frame).expect("a page");
-        assert!(page.page_id < u64::from(size.0));
-        assert!(seen.insert(page.page_id as u32), "a page was sent twice");
-        let len = match encoding {
-            PageEncoding::Raw => page.encoded_page.len(),
-            PageEncoding::Zstd => zstd::bulk::decompress(&page.encoded_page, 65536)
-                .expect("zstd")
-                .len(),
-        };
-        assert_eq!(len, 512);
+    let mut unpacker = Unpacker::default();
+    while let Some(frame) = frames.next(Unpacker::limit(encoding)).expect("good frames") {
+        for (id, page) in unpacker.unpack(frame, encoding).expect("pages") {
+            assert!(id < u64::from(size.0));
+            assert!(seen.insert(id as u32), "a page was sent twice");
+            assert_eq!(page.len(), 512);
+        }
     }
     assert!(frames.is_at_boundary());
     (revision, size)

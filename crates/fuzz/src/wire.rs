@@ -4,7 +4,10 @@ use bytes::BytesMut;
 use partial_sync_transport::{
     ApplyMode,
     hrana::{Batch, BatchResult, Condition, Value},
-    wire::{self, FrameDecoder, HEADER_LIMIT, PAGE_LIMIT, PageData, PullUpdatesHeader, PullUpdatesRequest},
+    wire::{
+        self, FrameDecoder, HEADER_LIMIT, PAGE_LIMIT, PageData, PageEncoding, PullUpdatesHeader,
+        PullUpdatesRequest, Unpacker,
+    },
 };
 use prost::Message;
 
@@ -26,7 +29,13 @@ pub(crate) fn frames(data: &[u8]) {
             if let Ok(header) = PullUpdatesHeader::decode(frame.clone()) {
                 check_header(&header);
             }
-        } else if let Ok(page) = PageData::decode(frame.clone()) {
+        } else {
+            // Whatever it is, it is pages or an error.
+            for encoding in [PageEncoding::Zstd, PageEncoding::ZstdBlocks] {
+                let _ = Unpacker::default().unpack(frame.clone(), encoding);
+            }
+        }
+        if let (1.., Ok(page)) = (n, PageData::decode(frame.clone())) {
             let read = PageData::decode(page.encode_to_vec().as_slice());
             assert_eq!(read, Ok(page.clone()));
             wire::encode_frame(&page, &mut again);

@@ -58,6 +58,8 @@ pub struct Features {
     pub list: bool,
     /// Bodies of requests can come compressed.
     pub zstd_bodies: bool,
+    /// Pages can come compressed, many together.
+    pub zstd_blocks: bool,
 }
 
 /// How the pages of a "what changed" answer are to be understood.

@@ -6,6 +6,7 @@
 mod bitmap;
 mod error;
 mod framing;
+mod pages;
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::remote::{ApplyMode, Features, PageSelector, PagesRequest};
 pub use bitmap::{BITMAP_LIMIT, decode_bitmap, encode_bitmap};
 pub use error::WireError;
 pub use framing::{FrameDecoder, HEADER_LIMIT, PAGE_LIMIT, encode_frame, encode_page_head};
+pub use pages::{BLOCK, BLOCK_LIMIT, Packer, PageBlock, Unpacker};
 
 /// Path of the pages endpoint, appended to the remote's base url.
 pub const PULL_UPDATES: &str = "pull-updates";
@@ -48,6 +50,9 @@ pub enum PageEncoding {
     Raw = 0,
     /// One zstd frame a page.
     Zstd = 1,
+    /// One zstd frame for many pages: [`PageBlock`]. It is asked for beside one of the others, which a remote that does not
+    /// know it answers with.
+    ZstdBlocks = 1001,
 }
 
 /// What a stream holds.
@@ -115,6 +120,9 @@ pub struct PullUpdatesRequest {
     /// Name the pages in the header instead of sending them.
     #[prost(bool, tag = "10")]
     pub list: bool,
+    /// Pages may come as [`PageBlock`]s. Every remote is told; most do not know it.
+    #[prost(bool, tag = "1001")]
+    pub takes_blocks: bool,
 }
 
 impl PullUpdatesRequest {
@@ -123,7 +131,12 @@ impl PullUpdatesRequest {
         let text = |r: &Option<Revision>| r.as_ref().map(|r| r.as_str().to_owned()).unwrap_or_default();
         let bitmap = |b: &Option<_>| b.as_ref().map(encode_bitmap).unwrap_or_default();
         Self {
-            encoding: encoding as i32,
+            encoding: match encoding {
+                // What every remote understands.
+                PageEncoding::ZstdBlocks => PageEncoding::Raw as i32,
+                encoding => encoding as i32,
+            },
+            takes_blocks: encoding == PageEncoding::ZstdBlocks,
             server_revision: text(&request.revision),
             client_revision: text(&request.since),
             long_poll_timeout_ms: request
@@ -167,7 +180,11 @@ impl PullUpdatesRequest {
 
     /// The encoding asked for; an unknown one is read as [`PageEncoding::Raw`], which every client understands.
     pub fn page_encoding(&self) -> PageEncoding {
-        PageEncoding::try_from(self.encoding).unwrap_or(PageEncoding::Raw)
+        match (self.takes_blocks, PageEncoding::try_from(self.encoding)) {
+            (true, _) => PageEncoding::ZstdBlocks,
+            (false, Ok(PageEncoding::Zstd)) => PageEncoding::Zstd,
+            (false, _) => PageEncoding::Raw,
+        }
     }
 }
 
@@ -213,6 +230,9 @@ pub struct PullUpdatesHeader {
     /// Roaring bitmap of the pages that are named instead of sent; empty = they are sent.
     #[prost(bytes = "bytes", tag = "16")]
     pub listed: Bytes,
+    /// With `zstd_encoding`: pages come as [`PageBlock`]s.
+    #[prost(bool, tag = "1001")]
+    pub blocks: bool,
 }
 
 impl PullUpdatesHeader {
@@ -222,7 +242,8 @@ impl PullUpdatesHeader {
             server_revision: revision.as_str().to_owned(),
             db_size: u64::from(db_size.0),
             raw_encoding: (encoding == PageEncoding::Raw).then_some(RawEncoding {}),
-            zstd_encoding: (encoding == PageEncoding::Zstd).then(|| ZstdEncoding {
+            blocks: encoding == PageEncoding::ZstdBlocks,
+            zstd_encoding: (encoding != PageEncoding::Raw).then(|| ZstdEncoding {
                 level: 1,
                 pages_dict: Vec::new(),
             }),
@@ -267,8 +288,14 @@ impl PullUpdatesHeader {
             .map(PageCount)
             .ok_or(WireError::BadHeader("its database is larger than SQLite allows"))?;
         let encoding = match (&self.raw_encoding, &self.zstd_encoding) {
+            (Some(_), None) if self.blocks => {
+                return Err(WireError::BadHeader("it has blocks of pages as they are"));
+            }
             (Some(_), None) => PageEncoding::Raw,
-            (None, Some(zstd)) if zstd.pages_dict.is_empty() => PageEncoding::Zstd,
+            (None, Some(zstd)) if zstd.pages_dict.is_empty() => match self.blocks {
+                true => PageEncoding::ZstdBlocks,
+                false => PageEncoding::Zstd,
+            },
             (None, Some(_)) => return Err(WireError::Unsupported("pages compressed with a dictionary")),
             (None, None) => return Err(WireError::BadHeader("it names no page encoding")),
             (Some(_), Some(_)) => return Err(WireError::BadHeader("it names two page encodings")),
@@ -312,6 +339,7 @@ impl Features {
         zstd: true,
         list: true,
         zstd_bodies: true,
+        zstd_blocks: true,
     };
 
     /// Reads the value of the header [`FEATURES_HEADER`]. Unknown words are of a newer remote and are skipped.
@@ -324,13 +352,14 @@ impl Features {
                 "zstd" => features.zstd = true,
                 "list" => features.list = true,
                 "zstd-bodies" => features.zstd_bodies = true,
+                "zstd-blocks" => features.zstd_blocks = true,
                 _ => {}
             }
         }
         features
     }
 
-    /// The value of the header [`FEATURES_HEADER`]: `hydrate, zstd, require, list, zstd-bodies`.
+    /// The value of the header [`FEATURES_HEADER`]: `hydrate, zstd, require, list, zstd-bodies, zstd-blocks`.
     pub fn to_header(self) -> String {
         let words = [
             (self.hydrate, "hydrate"),
@@ -338,6 +367,7 @@ impl Features {
             (self.require, "require"),
             (self.list, "list"),
             (self.zstd_bodies, "zstd-bodies"),
+            (self.zstd_blocks, "zstd-blocks"),
         ];
         let said: Vec<_> = words
             .iter()

@@ -7,7 +7,7 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, stream};
 use partial_sync_core::{PageId, PageNo};
-use partial_sync_transport::wire::{PageData, PageEncoding, PullUpdatesHeader, encode_frame};
+use partial_sync_transport::wire::{BLOCK, Packer, PageEncoding, PullUpdatesHeader, encode_frame};
 use roaring::RoaringBitmap;
 
 use super::{
@@ -23,14 +23,15 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Bytes of pages read at a time, at most.
+/// Bytes of pages read at a time, at most; [`BLOCK`] where they are sent in blocks, after the first.
 const BATCH: usize = 128 << 10;
-const LEVEL: i32 = 1;
 
 /// An answer under way.
 pub(super) struct Batches {
     reader: RevisionReader,
-    zstd: Option<zstd::bulk::Compressor<'static>>,
+    packer: Packer,
+    /// Bytes of pages of the next batch, at most.
+    batch: usize,
     pages: Pages,
     ready: Option<PageBatch>,
     /// After them, what a query that runs meanwhile touches.
@@ -62,15 +63,10 @@ impl Batches {
         coming: Option<Coming>,
         in_flight: InFlight,
     ) -> Result<Self, Refusal> {
-        let zstd = match encoding {
-            PageEncoding::Raw => None,
-            PageEncoding::Zstd => {
-                Some(zstd::bulk::Compressor::new(LEVEL).map_err(|e| HistoryError::Damaged(e.to_string()))?)
-            }
-        };
         let mut this = Self {
             reader,
-            zstd,
+            packer: Packer::new(encoding),
+            batch: BATCH,
             pages: pages_of(ids.into_iter().flatten()),
             ready: None,
             coming,
@@ -80,31 +76,22 @@ impl Batches {
         let mut bytes = BytesMut::new();
         encode_frame(header, &mut bytes);
         let first = this.read(bytes)?;
+        if encoding == PageEncoding::ZstdBlocks {
+            this.batch = BLOCK;
+        }
         this.ready = Some(first);
         Ok(this)
     }
 
     /// Reads and encodes a batch.
     fn read(&mut self, mut bytes: BytesMut) -> Result<PageBatch, HistoryError> {
-        let at_a_time = self.in_flight.piece().min(BATCH) / self.reader.page_size().as_usize();
+        let at_a_time = self.in_flight.piece().min(self.batch) / self.reader.page_size().as_usize();
         let pages: Vec<PageNo> = self.pages.by_ref().take(at_a_time.max(1)).collect();
-        for (page, data) in pages.iter().zip(self.reader.read(&pages)?) {
-            let encoded_page = match &mut self.zstd {
-                None => data,
-                Some(zstd) => zstd
-                    .compress(&data)
-                    .map_err(|e| HistoryError::Damaged(e.to_string()))?
-                    .into(),
-            };
-            let page_id = u64::from(page.id().0);
-            encode_frame(
-                &PageData {
-                    page_id,
-                    encoded_page,
-                },
-                &mut bytes,
-            );
-        }
+        let ids = pages.iter().map(|page| u64::from(page.id().0));
+        let read: Vec<_> = ids.zip(self.reader.read(&pages)?).collect();
+        self.packer
+            .pack(&read, &mut bytes)
+            .map_err(|e| HistoryError::Damaged(e.to_string()))?;
         let held = Arc::new(self.in_flight.hold(bytes.len()));
         self.taken = Some(Arc::clone(&held));
         Ok(PageBatch {

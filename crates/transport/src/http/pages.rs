@@ -3,7 +3,7 @@
 //! A stream that ends without an error was complete and kept every rule of the protocol. What breaks on the way is asked
 //! for again at the same revision where it is known what is still missing; a rule that is broken is never forgiven.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{
@@ -27,11 +27,8 @@ use crate::{
         RemotePage,
     },
     url::RemoteUrl,
-    wire::{self, FrameDecoder, PageData, PageEncoding, PullUpdatesHeader, PullUpdatesRequest},
+    wire::{self, FrameDecoder, PageEncoding, PullUpdatesHeader, PullUpdatesRequest, Unpacker},
 };
-
-/// The largest page, so the most that a compressed one may grow to.
-const LARGEST_PAGE: usize = 65536;
 
 /// Asks, and resolves when the header has arrived.
 pub(super) async fn open_stream(
@@ -97,9 +94,12 @@ async fn attempt(
     request: &PagesRequest,
     what: &str,
 ) -> Result<OpenAnswer, Refusal> {
-    let encoding = match requester.compression && requester.known_features(url).zstd {
-        true => PageEncoding::Zstd,
+    let known = requester.known_features(url);
+    let encoding = match requester.compression {
         false => PageEncoding::Raw,
+        // It knows no blocks.
+        true if known.zstd && !known.zstd_blocks => PageEncoding::Zstd,
+        true => PageEncoding::ZstdBlocks,
     };
     let body = PullUpdatesRequest::new(request, encoding).encode_to_vec();
     let broken = |error: RemoteError| Refusal {
@@ -216,7 +216,9 @@ struct AnswerReader {
     must: Option<RoaringBitmap>,
     seen: RoaringBitmap,
     page_size: Option<PageSize>,
-    zstd: Option<zstd::bulk::Decompressor<'static>>,
+    unpacker: Unpacker,
+    /// Pages of a message that came, for the next ones who ask.
+    unpacked: VecDeque<(u64, Bytes)>,
     /// Times the stream broke since the last page.
     breaks: u32,
     started: Instant,
@@ -235,7 +237,8 @@ impl AnswerReader {
             request,
             answer,
             seen: RoaringBitmap::new(),
-            zstd: None,
+            unpacker: Unpacker::default(),
+            unpacked: VecDeque::new(),
             breaks: 0,
             started: Instant::now(),
             complete: false,
@@ -243,12 +246,21 @@ impl AnswerReader {
     }
 
     async fn next(&mut self) -> Result<Option<RemotePage>, RemoteError> {
-        while !self.complete {
-            match self.answer.frames.next(wire::PAGE_LIMIT) {
+        loop {
+            if let Some((id, data)) = self.unpacked.pop_front() {
+                let page = self.accept(id, data)?;
+                self.breaks = 0;
+                return Ok(Some(page));
+            }
+            if self.complete {
+                return Ok(None);
+            }
+            let encoding = self.answer.encoding;
+            match self.answer.frames.next(Unpacker::limit(encoding)) {
                 Ok(Some(frame)) => {
-                    let page = self.accept(frame)?;
-                    self.breaks = 0;
-                    return Ok(Some(page));
+                    let pages = self.unpacker.unpack(frame, encoding);
+                    self.unpacked = pages.map_err(|e| self.wrong(&e.to_string()))?.into();
+                    continue;
                 }
                 Ok(None) => {}
                 Err(error) => return Err(self.wrong(&error.to_string())),
@@ -268,20 +280,17 @@ impl AnswerReader {
                 None => return Err(self.pace.used_up(&self.answer.what)),
             }
         }
-        Ok(None)
     }
 
-    /// Checks one message and takes the page out of it.
-    fn accept(&mut self, frame: Bytes) -> Result<RemotePage, RemoteError> {
-        let page = PageData::decode(frame).map_err(|e| self.wrong(&e.to_string()))?;
+    /// Checks one page.
+    fn accept(&mut self, page_id: u64, data: Bytes) -> Result<RemotePage, RemoteError> {
         let db_size = self.answer.header.db_size;
-        let id = u32::try_from(page.page_id)
+        let id = u32::try_from(page_id)
             .ok()
             .filter(|id| *id < db_size.0)
             .ok_or_else(|| {
                 self.wrong(&format!(
-                    "it holds page id {}, and the database has {db_size} pages",
-                    page.page_id
+                    "it holds page id {page_id}, and the database has {db_size} pages"
                 ))
             })?;
         if !self.may_be_sent(id) {
@@ -290,12 +299,6 @@ impl AnswerReader {
         if !self.seen.insert(id) {
             return Err(self.wrong(&format!("it holds page id {id} twice")));
         }
-        let data = match self.answer.encoding {
-            PageEncoding::Raw => page.encoded_page,
-            PageEncoding::Zstd => self
-                .decompress(&page.encoded_page)
-                .map_err(|e| self.wrong(&format!("page id {id} cannot be decompressed: {e}")))?,
-        };
         self.check_size(id, &data)?;
         Ok(RemotePage { id: PageId(id), data })
     }
@@ -308,14 +311,6 @@ impl AnswerReader {
             }
             _ => true,
         }
-    }
-
-    fn decompress(&mut self, frame: &[u8]) -> std::io::Result<Bytes> {
-        let zstd = match &mut self.zstd {
-            Some(zstd) => zstd,
-            empty => empty.insert(zstd::bulk::Decompressor::new()?),
-        };
-        zstd.decompress(frame, LARGEST_PAGE).map(Bytes::from)
     }
 
     fn check_size(&mut self, id: u32, data: &[u8]) -> Result<(), RemoteError> {

@@ -21,6 +21,17 @@ pub enum WireError {
     /// A header that contradicts itself or the protocol.
     #[error("the answer's header is wrong: {0}")]
     BadHeader(&'static str),
+    /// A page that is not what its encoding says.
+    #[error("page id {id} cannot be decompressed: {why}")]
+    Page {
+        /// The page, or the first of its block.
+        id: u64,
+        /// What zstd says.
+        why: String,
+    },
+    /// A block of pages that is none.
+    #[error("a block of pages is wrong: {0}")]
+    BadBlock(&'static str),
     /// Not a bitmap, or too large a one.
     #[error("a page bitmap cannot be read: {0}")]
     Bitmap(String),

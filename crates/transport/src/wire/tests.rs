@@ -53,10 +53,11 @@ fn the_fields_have_the_numbers_of_the_protocol() {
         stream_kind: 1,
         require: Bytes::from_static(b"f"),
         list: true,
+        takes_blocks: true,
     };
     assert_eq!(
         wire.encode_to_vec(),
-        b"\x08\x01\x12\x01a\x1a\x01b\x20\x03\x2a\x01c\x32\x01d\x3a\x01e\x40\x01\x4a\x01f\x50\x01"
+        b"\x08\x01\x12\x01a\x1a\x01b\x20\x03\x2a\x01c\x32\x01d\x3a\x01e\x40\x01\x4a\x01f\x50\x01\xc8\x3e\x01"
     );
     let page = PageData {
         page_id: 0,
@@ -78,6 +79,16 @@ fn the_fields_have_the_numbers_of_the_protocol() {
         ..PullUpdatesHeader::default()
     };
     assert_eq!(listing.encode_to_vec(), b"\x82\x01\x01g");
+    let blocks = PullUpdatesHeader {
+        blocks: true,
+        ..PullUpdatesHeader::default()
+    };
+    assert_eq!(blocks.encode_to_vec(), b"\xc8\x3e\x01");
+    let block = PageBlock {
+        page_ids: vec![0, 300],
+        pages: Bytes::from_static(b"p"),
+    };
+    assert_eq!(block.encode_to_vec(), b"\x0a\x03\x00\xac\x02\x12\x01p");
 }
 
 #[test]
@@ -123,11 +134,21 @@ fn a_header_that_contradicts_itself_is_refused() {
         PageEncoding::Zstd,
     );
     assert_eq!(good.check().unwrap().3, PageEncoding::Zstd);
-    let broken: [fn(&mut PullUpdatesHeader); 8] = [
+    let blocks = PullUpdatesHeader {
+        blocks: true,
+        ..good.clone()
+    };
+    assert_eq!(blocks.check().unwrap().3, PageEncoding::ZstdBlocks);
+    let broken: [fn(&mut PullUpdatesHeader); 9] = [
         |h| h.server_revision.clear(),
         |h| h.db_size = u64::from(u32::MAX),
         |h| h.zstd_encoding = None,
         |h| h.raw_encoding = Some(RawEncoding {}),
+        |h| {
+            h.raw_encoding = Some(RawEncoding {});
+            h.zstd_encoding = None;
+            h.blocks = true;
+        },
         |h| h.zstd_encoding.as_mut().unwrap().pages_dict.push(1),
         |h| h.stream_kind = 1,
         |h| h.protocol = 2,
@@ -144,7 +165,7 @@ fn a_header_that_contradicts_itself_is_refused() {
 fn features_survive_their_header_and_unknown_ones_are_skipped() {
     assert_eq!(
         Features::ALL.to_header(),
-        "hydrate, zstd, require, list, zstd-bodies"
+        "hydrate, zstd, require, list, zstd-bodies, zstd-blocks"
     );
     assert_eq!(Features::from_header(&Features::ALL.to_header()), Features::ALL);
     assert_eq!(

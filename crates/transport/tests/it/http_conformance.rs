@@ -23,7 +23,8 @@ impl Subject for OverHttp {
     }
 }
 
-async fn encodings_asked(memory: &MemoryRemote) -> Vec<PageEncoding> {
+/// What is asked for, as a remote reads it that knows of blocks, and as any other.
+async fn encodings_asked(memory: &MemoryRemote) -> Vec<(PageEncoding, i32)> {
     let server = crate::loopback::over(memory).await;
     let subject = OverHttp {
         http: HttpRemote::builder(format!("{}/db/app", server.url))
@@ -45,16 +46,30 @@ async fn encodings_asked(memory: &MemoryRemote) -> Vec<PageEncoding> {
     );
     let pages = seen.into_iter().filter(|r| r.path.ends_with("pull-updates"));
     pages
-        .map(|r| PullUpdatesRequest::decode(r.body).unwrap().page_encoding())
+        .map(|r| {
+            let request = PullUpdatesRequest::decode(r.body).unwrap();
+            (request.page_encoding(), request.encoding)
+        })
         .collect()
 }
 
 #[tokio::test]
-async fn a_remote_over_http_does_what_every_remote_must_and_compresses_once_it_is_known_to_understand() {
+async fn a_remote_over_http_does_what_every_remote_must_and_compresses_from_the_first_request_on() {
     let memory = crate::sqlite::database();
     let asked = encodings_asked(&memory.remote).await;
-    assert_eq!(asked[0], PageEncoding::Raw);
-    assert!(asked[1..].iter().all(|e| *e == PageEncoding::Zstd));
+    assert!(asked.iter().all(|asked| *asked == (PageEncoding::ZstdBlocks, 0)));
+}
+
+#[tokio::test]
+async fn a_remote_that_compresses_single_pages_is_asked_for_those_once_that_is_known() {
+    let memory = crate::sqlite::database();
+    memory.remote.set_features(Features {
+        zstd_blocks: false,
+        ..Features::ALL
+    });
+    let asked = encodings_asked(&memory.remote).await;
+    assert_eq!(asked[0], (PageEncoding::ZstdBlocks, 0));
+    assert!(asked[1..].iter().all(|asked| *asked == (PageEncoding::Zstd, 1)));
 }
 
 #[tokio::test]
@@ -62,7 +77,7 @@ async fn a_remote_without_features_is_never_asked_for_compressed_pages() {
     let memory = crate::sqlite::database();
     memory.remote.set_features(Features::default());
     let asked = encodings_asked(&memory.remote).await;
-    assert!(asked.iter().all(|e| *e == PageEncoding::Raw));
+    assert!(asked.iter().all(|asked| *asked == (PageEncoding::ZstdBlocks, 0)));
 }
 
 #[tokio::test]

@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::loopback::{Framing, Loopback, Reply, reply};
+use crate::loopback::{Framing, Loopback, Reply, Seen, reply};
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
 use partial_sync_core::{PageCount, PageSize, Revision};
 use partial_sync_transport::{
-    ApplyMode, HttpRemote, MemoryRemote, PageSelector, PagesRequest, Remote, RemoteError, RemoteErrorKind,
-    RemotePage, RetryPolicy,
+    ApplyMode, Features, HttpRemote, MemoryRemote, PageSelector, PagesRequest, Remote, RemoteError,
+    RemoteErrorKind, RemotePage, RetryPolicy,
     wire::{self, PageData, PageEncoding, PullUpdatesHeader, PullUpdatesRequest},
 };
 use prost::Message;
@@ -38,6 +38,21 @@ fn answer(header: &PullUpdatesHeader, pages: &[(u64, Bytes)]) -> Bytes {
             encoded_page: encoded_page.clone(),
         };
         wire::encode_frame(&page, &mut body);
+    }
+    body.into()
+}
+
+/// An answer whose pages come in these blocks.
+fn blocks(db_size: u32, blocks: &[&[(u64, Bytes)]]) -> Bytes {
+    let mut body = BytesMut::new();
+    wire::encode_frame(&header(db_size, PageEncoding::ZstdBlocks), &mut body);
+    for pages in blocks {
+        let bytes: Vec<&[u8]> = pages.iter().map(|(_, page)| &page[..]).collect();
+        let block = wire::PageBlock {
+            page_ids: pages.iter().map(|(id, _)| *id).collect(),
+            pages: zstd::bulk::compress(&bytes.concat(), 1).unwrap().into(),
+        };
+        wire::encode_frame(&block, &mut body);
     }
     body.into()
 }
@@ -192,6 +207,7 @@ async fn a_list_is_as_long_as_a_bitmap_may_be() {
 #[tokio::test]
 async fn a_stream_cut_at_any_byte_is_taken_up_again_where_it_broke() {
     let memory = MemoryRemote::new();
+    memory.set_features(Features::default());
     memory.push_revision(vec![page(0, SIZE), page(1, SIZE), page(2, SIZE)]);
     let whole = crate::loopback::serve(&memory, crate::loopback::Seen::default())
         .await
@@ -377,6 +393,44 @@ async fn invariant_5_every_rule_of_the_protocol_is_checked() {
             ids(&[1]),
             answer(&header(4, PageEncoding::Zstd), &[(1, zipped(&vec![0; 1 << 24]))]),
         ),
+        (
+            "a block of pages is wrong: it has no pages",
+            ids(&[1]),
+            blocks(4, &[&[(1, page(1, SIZE))], &[]]),
+        ),
+        (
+            "not of one size",
+            ids(&[1, 2]),
+            blocks(4, &[&[(1, page(1, 1000)), (2, page(2, 1001))]]),
+        ),
+        (
+            "page id 3, which nobody asked for",
+            ids(&[1]),
+            blocks(4, &[&[(1, page(1, SIZE)), (3, page(3, SIZE))]]),
+        ),
+        (
+            "page id 9, and the database has 4",
+            PagesRequest::default(),
+            blocks(4, &[&[(9, page(9, SIZE))]]),
+        ),
+        (
+            "page id 1 twice",
+            ids(&[1, 2]),
+            blocks(
+                4,
+                &[&[(1, page(1, SIZE)), (2, page(2, SIZE)), (1, page(1, SIZE))]],
+            ),
+        ),
+        (
+            "512 bytes where 4096",
+            sized(4096),
+            blocks(4, &[&[(1, page(1, 512))]]),
+        ),
+        (
+            "ends without page id 2",
+            ids(&[1, 2]),
+            blocks(4, &[&[(1, page(1, SIZE))]]),
+        ),
         ("was announced", ids(&[1]), too_long.into()),
         (
             "is not a partial sync remote",
@@ -520,5 +574,40 @@ async fn invariant_5_a_cut_answer_to_what_changed_is_never_taken_for_a_short_one
         let server = Loopback::scripted(move |_| cut.clone()).await;
         let error = read(&remote(&server, RetryPolicy::none()), request.clone()).await;
         error.expect_err(&format!("{framing:?}"));
+    }
+}
+
+#[tokio::test]
+async fn blocks_of_pages_that_are_cut_anywhere_are_taken_up_again() {
+    let pages: Vec<(u64, Bytes)> = (0..9).map(|id| (u64::from(id), page(id, SIZE))).collect();
+    let whole = blocks(9, &[&pages[..1], &pages[1..5], &pages[5..]]);
+    // Every place between the header and the end, with some steps.
+    for cut in (whole.len() / 4..whole.len()).step_by(7) {
+        let (first, rest) = (whole.clone(), pages.clone());
+        let answers = move |n, request: Seen| {
+            if n == 0 {
+                return Reply {
+                    send: Some(cut),
+                    ..reply(200, first.clone())
+                };
+            }
+            let asked = PullUpdatesRequest::decode(request.body).unwrap();
+            let PageSelector::Ids(ids) = asked.to_request().unwrap().select else {
+                panic!("everything was asked for again")
+            };
+            let left = rest.iter().filter(|(id, _)| ids.contains(*id as u32));
+            reply(200, blocks(9, &[&left.cloned().collect::<Vec<_>>()]))
+        };
+        let answers = Arc::new(answers);
+        let server = Loopback::start(Arc::new(move |n, request| {
+            Box::pin(std::future::ready(answers(n, request)))
+        }))
+        .await;
+        let got = read(&remote(&server, at_once(3)), PagesRequest::default()).await;
+        let got: Vec<_> = got.unwrap().into_iter().map(|page| page.data).collect();
+        assert_eq!(
+            got,
+            pages.iter().map(|(_, page)| page.clone()).collect::<Vec<_>>()
+        );
     }
 }

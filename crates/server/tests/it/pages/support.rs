@@ -12,8 +12,7 @@ use partial_sync_server::{Server, ServerHandle};
 use partial_sync_transport::{
     PageSelector, PagesRequest,
     wire::{
-        FrameDecoder, HEADER_LIMIT, PAGE_LIMIT, PROTOBUF, PageData, PageEncoding, PullUpdatesHeader,
-        PullUpdatesRequest,
+        FrameDecoder, HEADER_LIMIT, PROTOBUF, PageEncoding, PullUpdatesHeader, PullUpdatesRequest, Unpacker,
     },
 };
 use prost::Message;
@@ -189,7 +188,7 @@ impl Client {
         }
         assert_eq!(
             answer.headers()["partial-sync-features"],
-            "hydrate, zstd, require, list, zstd-bodies"
+            "hydrate, zstd, require, list, zstd-bodies, zstd-blocks"
         );
         Ok(pages_of(&answer.bytes().await.unwrap()))
     }
@@ -234,15 +233,13 @@ pub(crate) fn pages_of(body: &[u8]) -> Answer {
     let header = frames.next(HEADER_LIMIT).unwrap().unwrap();
     let (revision, size, _, encoding) = PullUpdatesHeader::decode(header).unwrap().check().unwrap();
     let (mut pages, mut order) = (BTreeMap::new(), Vec::new());
-    while let Some(frame) = frames.next(PAGE_LIMIT).unwrap() {
-        let page = PageData::decode(frame).unwrap();
-        let data = match encoding {
-            PageEncoding::Raw => page.encoded_page,
-            PageEncoding::Zstd => zstd::bulk::decompress(&page.encoded_page, 65536).unwrap().into(),
-        };
-        let id = u32::try_from(page.page_id).unwrap();
-        assert!(pages.insert(id, data).is_none(), "page id {id} came twice");
-        order.push(id);
+    let mut unpacker = Unpacker::default();
+    while let Some(frame) = frames.next(Unpacker::limit(encoding)).unwrap() {
+        for (id, data) in unpacker.unpack(frame, encoding).unwrap() {
+            let id = u32::try_from(id).unwrap();
+            assert!(pages.insert(id, data).is_none(), "page id {id} came twice");
+            order.push(id);
+        }
     }
     assert!(frames.is_at_boundary(), "the stream was cut");
     Answer {

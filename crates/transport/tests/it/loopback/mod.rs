@@ -173,10 +173,13 @@ pub(crate) async fn serve(remote: &MemoryRemote, seen: Seen) -> Reply {
         return reply(200, body.to_string());
     }
     let request = wire::PullUpdatesRequest::decode(seen.body).unwrap();
-    let encoding = request.page_encoding();
     match remote.pages(request.to_request().unwrap()).await {
         Ok(answer) => {
             let header = &answer.header;
+            let encoding = match request.page_encoding() {
+                wire::PageEncoding::ZstdBlocks if !header.features.zstd_blocks => wire::PageEncoding::Raw,
+                encoding => encoding,
+            };
             let mut body = BytesMut::new();
             let mut wire_header =
                 wire::PullUpdatesHeader::new(&header.revision, header.db_size, header.mode, encoding);
@@ -185,20 +188,9 @@ pub(crate) async fn serve(remote: &MemoryRemote, seen: Seen) -> Reply {
             }
             wire::encode_frame(&wire_header, &mut body);
             let features = header.features.to_header();
-            for page in answer.pages.try_collect::<Vec<_>>().await.unwrap() {
-                let encoded_page = match encoding {
-                    wire::PageEncoding::Raw => page.data,
-                    wire::PageEncoding::Zstd => zstd::bulk::compress(&page.data, 1).unwrap().into(),
-                };
-                let page_id = u64::from(page.id.0);
-                wire::encode_frame(
-                    &wire::PageData {
-                        page_id,
-                        encoded_page,
-                    },
-                    &mut body,
-                );
-            }
+            let pages = answer.pages.map_ok(|page| (u64::from(page.id.0), page.data));
+            let pages: Vec<_> = pages.try_collect().await.unwrap();
+            wire::Packer::new(encoding).pack(&pages, &mut body).unwrap();
             let mut ok = reply(200, body);
             ok.headers.push((wire::FEATURES_HEADER, features));
             ok.headers.push(("content-type", wire::PROTOBUF.to_owned()));
