@@ -19,7 +19,7 @@ use crate::remote::{ApplyMode, Features, PageSelector, PagesRequest};
 pub use bitmap::{BITMAP_LIMIT, decode_bitmap, encode_bitmap};
 pub use error::WireError;
 pub use framing::{FrameDecoder, HEADER_LIMIT, PAGE_LIMIT, encode_frame, encode_page_head};
-pub use pages::{BLOCK, BLOCK_LIMIT, Packer, PageBlock, Unpacker};
+pub use pages::{BLOCK, BLOCK_LIMIT, Packer, PageBlock, PageData, PageEncoding, Unpacker};
 
 /// Path of the pages endpoint, appended to the remote's base url.
 pub const PULL_UPDATES: &str = "pull-updates";
@@ -41,19 +41,6 @@ pub const ENCRYPTION_CIPHER_HEADER: &str = "x-turso-encryption-cipher";
 pub const REVISION_EXPIRED: &str = "REVISION_EXPIRED";
 /// `code` in the JSON body of a 400: the remote never made that revision.
 pub const REVISION_UNKNOWN: &str = "REVISION_UNKNOWN";
-
-/// How pages come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
-#[repr(i32)]
-pub enum PageEncoding {
-    /// As they are.
-    Raw = 0,
-    /// One zstd frame a page.
-    Zstd = 1,
-    /// One zstd frame for many pages: [`PageBlock`]. It is asked for beside one of the others, which a remote that does not
-    /// know it answers with.
-    ZstdBlocks = 1001,
-}
 
 /// What a stream holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
@@ -318,17 +305,6 @@ impl PullUpdatesHeader {
         };
         Ok((revision, db_size, mode, encoding))
     }
-}
-
-/// One page of an answer.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct PageData {
-    /// 0-based id.
-    #[prost(uint64, tag = "1")]
-    pub page_id: u64,
-    /// The page, or one zstd frame that holds it.
-    #[prost(bytes = "bytes", tag = "2")]
-    pub encoded_page: Bytes,
 }
 
 impl Features {

@@ -8,7 +8,6 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    PageData, PageEncoding,
     error::WireError,
     framing::{PAGE_LIMIT, encode_frame},
 };
@@ -25,6 +24,30 @@ const LARGEST_PAGE: usize = 65536;
 const GROWTH: usize = 4;
 const PAGE_LEVEL: i32 = 1;
 const BLOCK_LEVEL: i32 = 3;
+
+/// How pages come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum PageEncoding {
+    /// As they are.
+    Raw = 0,
+    /// One zstd frame a page.
+    Zstd = 1,
+    /// One zstd frame for many pages: [`PageBlock`]. It is asked for beside one of the others, which a remote that does not
+    /// know it answers with.
+    ZstdBlocks = 1001,
+}
+
+/// One page of an answer.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PageData {
+    /// 0-based id.
+    #[prost(uint64, tag = "1")]
+    pub page_id: u64,
+    /// The page, or one zstd frame that holds it.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub encoded_page: Bytes,
+}
 
 /// Pages of an answer, all of one size, as one zstd frame.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -139,7 +162,7 @@ impl Unpacker {
                 if size == 0 || size * ids.len() != pages.len() {
                     return Err(WireError::BadBlock("its pages are not of one size"));
                 }
-                // Each by itself: whoever keeps one keeps no other.
+                // Each by itself: to keep one is not to keep all.
                 let pages = pages.chunks(size).map(Bytes::copy_from_slice);
                 Ok(ids.into_iter().zip(pages).collect())
             }
