@@ -56,22 +56,13 @@ pub(super) async fn answer(
         let (body, outline) = outline(&streams, request.into_body(), format).await?;
         let asks = (outline.baton.as_deref(), outline.statements.may_write);
         let cancel = Arc::new(Cancel::default());
-        let room = || {
+        // Who is in a transaction is waited for, and needs a turn to end it: who waits has none.
+        if !asks.0.is_some_and(|baton| streams.is_open(baton)) {
             let options = streams.options();
             let patience = options.read_grace + LOOK_AT_READERS + WATCH_EVERY + ROOM;
-            database.listener.room(options.wal_bytes, patience)
-        };
-        if outline.baton.is_none() {
-            room().await;
+            database.listener.room(options.wal_bytes, patience).await;
         }
         let lease = streams.lease(&owner, caller.id, asks, &cancel).await?;
-        if lease
-            .waiting
-            .as_ref()
-            .is_some_and(|waiting| waiting.open.is_none())
-        {
-            room().await;
-        }
         let _gone = CancelOnDrop(cancel.clone());
         let run = Run {
             caller: caller.id,

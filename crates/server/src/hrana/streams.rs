@@ -209,7 +209,7 @@ impl Streams {
     }
 
     /// Whether a transaction waits under a baton.
-    fn is_open(&self, token: &str) -> bool {
+    pub(super) fn is_open(&self, token: &str) -> bool {
         let parked = self.parked.lock();
         parked.get(token).is_some_and(|p| p.stream.open.is_some())
     }

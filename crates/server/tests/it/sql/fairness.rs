@@ -225,18 +225,29 @@ impl Served {
     }
 
     async fn with_grace(read_grace: Duration) -> Self {
+        Self::with(HranaOptions {
+            read_grace,
+            ..HranaOptions::default()
+        })
+        .await
+    }
+
+    async fn with(options: HranaOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let hrana = Hrana::new(HranaOptions {
             wal_bytes: 1 << 20,
-            read_grace,
             baton_idle: Duration::from_secs(3600),
             transaction_timeout: Duration::from_secs(3600),
             statement_timeout: Duration::from_secs(3600),
             request_timeout: Duration::from_secs(3600),
-            ..HranaOptions::default()
+            ..options
         });
-        let builder = partial_sync_server::Server::builder(folder.path().join("served.db"));
-        let handle = builder.sql(hrana.clone()).listen("127.0.0.1:0").await.unwrap();
+        let tokens = [("writer", Access::Full), ("reader", Access::ReadOnly)];
+        let tokens = tokens.map(|(token, access)| Box::new(StaticToken::new(token, access)) as Box<_>);
+        let builder = partial_sync_server::Server::builder(folder.path().join("served.db"))
+            .authenticator(AnyOf(tokens.into()))
+            .sql(hrana.clone());
+        let handle = builder.listen("127.0.0.1:0").await.unwrap();
         let _ = rustls::crypto::ring::default_provider().install_default();
         Self {
             hrana,
@@ -248,10 +259,15 @@ impl Served {
     }
 
     async fn send(&self, baton: Option<&str>, requests: Value) -> (u16, Value) {
+        self.send_as("writer", baton, requests).await
+    }
+
+    async fn send_as(&self, token: &str, baton: Option<&str>, requests: Value) -> (u16, Value) {
         let body = json!({"baton": baton, "requests": requests}).to_string();
         let request = self
             .client
             .post(&self.url)
+            .bearer_auth(token)
             .header("content-type", "application/json");
         let response = request.body(body).send().await.unwrap();
         let status = response.status().as_u16();
@@ -330,6 +346,48 @@ async fn v13_short_reads_that_overlap_all_the_time_do_not_keep_the_wal_from_bein
         most < 8 << 20,
         "{most} bytes in the WAL of 26 MB that were written"
     );
+}
+
+/// Was red: a stream between two transactions had the turn that a read needed to end, for which it waited.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v13_who_waits_for_room_in_the_wal_has_no_turn_that_others_need_to_make_it() {
+    let server = Arc::new(
+        Served::with(HranaOptions {
+            read_grace: Duration::from_secs(3600),
+            concurrent_requests: 1,
+            caller_requests: 1,
+            ..HranaOptions::default()
+        })
+        .await,
+    );
+    let close = json!([execute("CREATE TABLE t(v)"), {"type": "close"}]);
+    server.send(None, close).await;
+    let (_, between) = server.send_as("reader", None, json!([execute("SELECT 1")])).await;
+    let begin = json!([execute("BEGIN"), execute("SELECT count(*) FROM t")]);
+    let (_, open) = server.send_as("reader", None, begin).await;
+    let mut batons = server.hrana.watch_batons();
+    assert_eq!(*batons.borrow_and_update(), 2);
+    let wal = server.folder.path().join("served.db-wal");
+    while std::fs::metadata(&wal).unwrap().len() <= (1 << 20) + 32 {
+        server.write().await;
+    }
+    let next = {
+        let (server, between) = (Arc::clone(&server), between["baton"].as_str().unwrap().to_owned());
+        let next = json!([execute("SELECT count(*) > 10 FROM t"), {"type": "close"}]);
+        tokio::spawn(async move { server.send_as("reader", Some(&between), next).await })
+    };
+    // Until it has taken its stream; it does not before there is room.
+    let _ = tokio::time::timeout(Duration::from_secs(1), batons.changed()).await;
+    let end = json!([execute("COMMIT"), {"type": "close"}]);
+    let ended = server.send_as("reader", open["baton"].as_str(), end);
+    let (status, ended) = tokio::time::timeout(Duration::from_secs(60), ended)
+        .await
+        .expect("it is not kept from ending");
+    assert_eq!(status, 200);
+    outcome(&ended["results"][0]).unwrap();
+    let (status, next) = next.await.unwrap();
+    assert_eq!(status, 200);
+    outcome(&next["results"][0]).unwrap();
 }
 
 /// Another program's read cannot be ended: the others do not wait for it again and again.
