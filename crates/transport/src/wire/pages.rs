@@ -18,6 +18,8 @@ pub const BLOCK: usize = 512 << 10;
 pub const BLOCK_LIMIT: usize = BLOCK + BLOCK / 64 + BLOCK_IDS;
 /// The most bytes that the ids of a block take.
 const BLOCK_IDS: usize = 16 << 10;
+/// The smallest page: of smaller ones, a block could have a great many.
+const SMALLEST_PAGE: usize = 512;
 /// The largest page.
 const LARGEST_PAGE: usize = 65536;
 /// Each block has so many times the bytes of the one before, at most.
@@ -159,7 +161,7 @@ impl Unpacker {
                 let pages = self.decompress(&block.pages, BLOCK.max(LARGEST_PAGE));
                 let pages = pages.map_err(|why| WireError::Page { id: first, why })?;
                 let size = pages.len() / ids.len();
-                if size == 0 || size * ids.len() != pages.len() {
+                if size < SMALLEST_PAGE || size * ids.len() != pages.len() {
                     return Err(WireError::BadBlock("its pages are not of one size"));
                 }
                 // Each by itself: to keep one is not to keep all.
@@ -263,6 +265,7 @@ mod tests {
             (vec![], zipped(4096), "no pages"),
             (vec![1, 2, 3], zipped(4096), "not of one size"),
             (vec![1, 2], zipped(0), "not of one size"),
+            (vec![7; BLOCK], zipped(BLOCK), "not of one size"),
             (
                 vec![7],
                 Bytes::from_static(b"no frame"),
