@@ -90,7 +90,7 @@ pub(crate) fn page_stream(data: &[u8]) {
             0 => vec![],
             _ => vec![(
                 wire::FEATURES_HEADER.to_owned(),
-                "hydrate, zstd, require, list, zstd-bodies, zstd-blocks".to_owned(),
+                "hydrate, zstd, require, list, zstd-bodies, zstd-blocks, writes".to_owned(),
             )],
         },
         chunks: body.chunks(step).map(Bytes::copy_from_slice).collect(),

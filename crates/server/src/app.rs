@@ -45,7 +45,7 @@ use crate::{
     limits::Limits,
     looks::Looks,
     metrics::{DatabaseGauges, Endpoint, Metrics, Polled, ServerGauges},
-    pages::{FEATURES, PagesEndpoint},
+    pages::{PagesEndpoint, features},
     ready::{Problem, comparing, problems},
     reload::Reload,
     request_log::{Known, RequestLog},
@@ -351,9 +351,10 @@ impl App {
         parts.uri = uri;
         let handle = database.handle().clone();
         let request = Request::from_parts(parts, body);
+        let features = features(database.follower(), caller.access);
         let mut answer = self.sql.answer(handle, caller, request).await;
         let headers = answer.headers_mut();
-        headers.insert(HeaderName::from_static(FEATURES_HEADER), FEATURES.clone());
+        headers.insert(HeaderName::from_static(FEATURES_HEADER), features);
         answer
     }
 

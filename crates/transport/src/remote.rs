@@ -60,6 +60,8 @@ pub struct Features {
     pub zstd_bodies: bool,
     /// Pages can come compressed, many together.
     pub zstd_blocks: bool,
+    /// It takes changes from who asks, as rows as they came out too.
+    pub writes: bool,
 }
 
 /// How the pages of a "what changed" answer are to be understood.

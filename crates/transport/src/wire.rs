@@ -316,6 +316,7 @@ impl Features {
         list: true,
         zstd_bodies: true,
         zstd_blocks: true,
+        writes: true,
     };
 
     /// Reads the value of the header [`FEATURES_HEADER`]. Unknown words are of a newer remote and are skipped.
@@ -329,13 +330,14 @@ impl Features {
                 "list" => features.list = true,
                 "zstd-bodies" => features.zstd_bodies = true,
                 "zstd-blocks" => features.zstd_blocks = true,
+                "writes" => features.writes = true,
                 _ => {}
             }
         }
         features
     }
 
-    /// The value of the header [`FEATURES_HEADER`]: `hydrate, zstd, require, list, zstd-bodies, zstd-blocks`.
+    /// The value of the header [`FEATURES_HEADER`]: `hydrate, zstd, require, list, zstd-bodies, zstd-blocks, writes`.
     pub fn to_header(self) -> String {
         let words = [
             (self.hydrate, "hydrate"),
@@ -344,6 +346,7 @@ impl Features {
             (self.list, "list"),
             (self.zstd_bodies, "zstd-bodies"),
             (self.zstd_blocks, "zstd-blocks"),
+            (self.writes, "writes"),
         ];
         let said: Vec<_> = words
             .iter()

@@ -55,6 +55,9 @@ pub(crate) struct Info {
     /// Whether the remote said last that it lists what changed.
     #[serde(default)]
     pub remote_lists: bool,
+    /// Whether the remote said last that it takes changes from this replica.
+    #[serde(default)]
+    pub remote_takes_changes: bool,
     /// The last local change that the remote confirmed.
     pub acknowledged: i64,
     /// No change after this one was ever sent, so that a remote which has one has it from somebody else. Version 0.1 did not
@@ -164,6 +167,7 @@ impl Info {
             prefetch: None,
             remote_hydrates: false,
             remote_lists: false,
+            remote_takes_changes: false,
             acknowledged: 0,
             sent: 0,
             mark: None,
@@ -293,6 +297,7 @@ impl Info {
     pub(crate) fn note_features(&mut self, features: Features) {
         self.remote_hydrates = features.hydrate;
         self.remote_lists = features.list;
+        self.remote_takes_changes = features.writes;
     }
 
     pub(crate) fn save(&self, storage: &dyn Storage, path: &Path) -> Result<()> {

@@ -117,7 +117,7 @@ impl Question<'_> {
 
     fn learn(&self, features: Features) -> Result<()> {
         self.session.update_info_if(
-            |info| info.remote_lists != features.list,
+            |info| (info.remote_lists, info.remote_takes_changes) != (features.list, features.writes),
             |info| info.note_features(features),
         )
     }

@@ -121,7 +121,11 @@ fn send(
                 message: e.to_string(),
             })?
         else {
-            return Ok(());
+            // What an earlier push could not take out of the log is all that is there.
+            return remote
+                .after
+                .change_id
+                .map_or(Ok(()), |id| confirm(session, id, None));
         };
         // A change that the remote has must not vanish here in a power failure, and commits need not have been synced:
         // those of this batch are by now, whatever was committed before it was read.

@@ -43,8 +43,9 @@ pub(super) struct RemoteState {
 
 /// What is known without a request; `None` when that is too little. For a push that has nothing unsettled behind it.
 ///
-/// Only of a remote of ours, which lists what changed: of those each takes rows as they came out. Keys that were noted there
-/// are not known here, and after a push that noted some the position counts as unknown.
+/// Only of a remote that has said that it takes changes: of ours, then, which takes rows as they came out, and with a token that may
+/// write, since what became of a batch without an answer could be settled with no other. Keys that were noted there are not known
+/// here, and after a push that noted some the position counts as unknown.
 pub(super) fn believe(session: &Session<'_>, url: Option<&String>) -> Option<RemoteState> {
     let info = session.info.lock();
     let after = match (info.landed, info.sent) {
@@ -55,7 +56,7 @@ pub(super) fn believe(session: &Session<'_>, url: Option<&String>) -> Option<Rem
         (None, 0) => RemotePosition::default(),
         (None, _) => return None,
     };
-    let is_known = info.remote_lists && !info.moved && url == Some(&info.remote_url);
+    let is_known = info.remote_takes_changes && !info.moved && url == Some(&info.remote_url);
     is_known.then(|| RemoteState {
         after,
         keys: Keys::default(),

@@ -261,3 +261,68 @@ fn a_server_in_its_place_that_takes_no_rows_is_asked_and_gets_the_changes_as_it_
     assert_eq!(push(&db, &http), 3, "a batch, the question, the batch");
     assert_eq!(there(&s), texts(&["base", "rows", "no rows"]));
 }
+
+/// Somebody was writing when that was confirmed.
+#[test]
+fn what_is_pushed_and_could_not_leave_the_log_leaves_it_with_the_next_push() {
+    for reopened in [false, true] {
+        let s = Served::new(T);
+        let r = Replicas::new();
+        let http = s.http();
+        let open = || {
+            let builder = r.builder("a.db").remote_with(http.clone());
+            let db = builder
+                .partial(prefix(4096, 4096))
+                .timeout(Duration::from_secs(1))
+                .connect()
+                .unwrap();
+            let conn = db.connection().unwrap();
+            (db, conn)
+        };
+        let (mut db, mut conn) = open();
+        insert(&conn, "a");
+        conn.execute_batch("begin immediate").unwrap();
+        assert_eq!(push(&db, &http), 1);
+        conn.execute_batch("rollback").unwrap();
+        assert_eq!(db.stats().unwrap().cdc_operations, 1);
+        if reopened {
+            drop((conn, db));
+            (db, conn) = open();
+        }
+        assert_eq!(push(&db, &http), 0, "it is known there");
+        assert_eq!(db.stats().unwrap().cdc_operations, 0);
+        insert(&conn, "b");
+        assert_eq!(push(&db, &http), 1);
+        assert_eq!(there(&s), texts(&["base", "a", "b"]));
+    }
+}
+
+/// What such a one sends lands nowhere, and it could not settle what became of it.
+#[test]
+fn a_push_that_gets_no_answer_and_may_not_write_is_in_no_pulls_way() {
+    use partial_sync_server::{Server, access::Access, auth::StaticToken};
+    let mut s = Served::new(T);
+    s.stop();
+    let server = Server::builder(&s.file)
+        .authenticator(StaticToken::new("reader", Access::ReadOnly))
+        .start_blocking("127.0.0.1:0")
+        .unwrap();
+    let http = partial_sync_transport::HttpRemote::builder(format!("http://{}", server.addr()))
+        .auth_token("reader")
+        .build()
+        .unwrap();
+    let slow = crate::late_batches::Slow::new(Arc::new(http));
+    let r = Replicas::new();
+    let db = r.builder("a.db").remote_with(slow.clone()).connect().unwrap();
+    let conn = db.connection().unwrap();
+    insert(&conn, "mine");
+    slow.lose_answers(true);
+    db.push().unwrap_err();
+    slow.lose_answers(false);
+    s.execute("insert into t values (50, 'theirs')");
+    assert!(db.pull().unwrap());
+    assert_eq!(
+        rows(&conn, "select v from t order by v").unwrap(),
+        texts(&["base", "mine", "theirs"])
+    );
+}

@@ -39,7 +39,7 @@ use roaring::RoaringBitmap;
 use tokio::sync::watch;
 
 use crate::{
-    access::{Caller, CallerId},
+    access::{Access, Caller, CallerId},
     follow::Follower,
     front::{UnderWay, counted},
     metrics::{Metrics, Polled},
@@ -146,6 +146,7 @@ impl PagesEndpoint {
         let revisions = revisions.await?;
         drop((polling, waiting));
         selection::compared(follower, &revisions, &request, self.longest_poll, &self.stopping).await?;
+        let features = features(follower, caller.access);
         let reader = RevisionReader::new(Arc::clone(follower), revisions.at);
         let header = PullUpdatesHeader::new(
             &revisions.revision,
@@ -154,7 +155,7 @@ impl PagesEndpoint {
             encoding,
         );
         if let Some(body) = self.at_once(&reader, &revisions, &request, &header, encoding)? {
-            return Ok(respond(body, polls));
+            return Ok(respond(body, features, polls));
         }
         let (sql, coming) = match comes_along(&request) {
             true => (None, request.query.clone()),
@@ -196,7 +197,7 @@ impl PagesEndpoint {
             );
         }
         let body = batches.into_body(self.read_turns.clone(), Arc::clone(&self.metrics));
-        Ok(respond(body, polls))
+        Ok(respond(body, features, polls))
     }
 
     /// Notes which pages a query touches. Blocks.
@@ -305,16 +306,25 @@ fn not_wanted(request: &PagesRequest) -> Option<&RoaringBitmap> {
     request.have.as_ref().filter(|_| request.since.is_none())
 }
 
-/// What this server can do, as its answers say it.
-pub(crate) static FEATURES: LazyLock<HeaderValue> = LazyLock::new(|| {
-    let features = Features::ALL.to_header();
-    HeaderValue::try_from(features).expect("names of features are letters and commas")
-});
+/// What this server can do for somebody, as its answers say it.
+pub(crate) fn features(database: &Follower, access: Access) -> HeaderValue {
+    static ALL: LazyLock<[HeaderValue; 2]> = LazyLock::new(|| {
+        [false, true].map(|writes| {
+            let features = Features {
+                writes,
+                ..Features::ALL
+            };
+            HeaderValue::try_from(features.to_header()).expect("names of features are letters and commas")
+        })
+    });
+    let writes = access == Access::Full && !database.files().read_only();
+    ALL[usize::from(writes)].clone()
+}
 
-fn respond(body: Body, polled: bool) -> Response {
+fn respond(body: Body, features: HeaderValue, polled: bool) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(PROTOBUF)),
-        (HeaderName::from_static(FEATURES_HEADER), FEATURES.clone()),
+        (HeaderName::from_static(FEATURES_HEADER), features),
     ];
     let mut answer = (StatusCode::OK, headers, body).into_response();
     if polled {

@@ -165,7 +165,7 @@ fn a_header_that_contradicts_itself_is_refused() {
 fn features_survive_their_header_and_unknown_ones_are_skipped() {
     assert_eq!(
         Features::ALL.to_header(),
-        "hydrate, zstd, require, list, zstd-bodies, zstd-blocks"
+        "hydrate, zstd, require, list, zstd-bodies, zstd-blocks, writes"
     );
     assert_eq!(Features::from_header(&Features::ALL.to_header()), Features::ALL);
     assert_eq!(

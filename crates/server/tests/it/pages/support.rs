@@ -188,7 +188,7 @@ impl Client {
         }
         assert_eq!(
             answer.headers()["partial-sync-features"],
-            "hydrate, zstd, require, list, zstd-bodies, zstd-blocks"
+            "hydrate, zstd, require, list, zstd-bodies, zstd-blocks, writes"
         );
         Ok(pages_of(&answer.bytes().await.unwrap()))
     }
