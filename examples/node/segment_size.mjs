@@ -11,6 +11,7 @@ for (const segmentSize of [16 * 1024, 128 * 1024]) {
     partialSyncExperimental: {
       bootstrapStrategy: { kind: 'prefix', length: 128 * 1024 }, // 128 KiB
       segmentSize,
+      prefetch: false, // segments alone, without what else the statement will read
     },
   });
   const before = await db.stats();

@@ -15,6 +15,7 @@ for segment_size in (16 * 1024, 128 * 1024):
         partial_sync_opts=turso.sync.PartialSyncOpts(
             bootstrap_strategy=turso.sync.PartialSyncPrefixBootstrap(length=128 * 1024),
             segment_size=segment_size,
+            prefetch=False,  # segments alone, without what else the statement will read
         ),
     )
     (total,) = conn.execute(

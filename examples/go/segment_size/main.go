@@ -21,6 +21,7 @@ func main() {
 		PartialSyncConfig: turso.TursoPartialSyncConfig{
 			BoostrapStrategyPrefix: 128 * 1024, // 128 KiB
 			SegmentSize:            16 * 1024,
+			DisablePrefetch:        true, // segments alone, without what else the statement will read
 		},
 	})
 	if err != nil {
