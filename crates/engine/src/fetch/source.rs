@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use partial_sync_core::PageSize;
 use partial_sync_transport::{PageSelector, PagesRequest, Remote, RemoteError, RemoteErrorKind};
 use partial_sync_vfs::{Miss, PageSink, PageSource, SourceError};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     error::PageFetchError,
@@ -89,6 +89,7 @@ async fn answer_miss(
     page_size: PageSize,
     deadline: Duration,
 ) -> Result<(), RemoteError> {
+    let began = Instant::now();
     let mut request = pinned(&miss.base, &miss.pages, page_size, deadline);
     while let Some(prefetch) = prefetch.filter(|_| sink.fills())
         && let Some(statement) = prefetch.statement(miss)
@@ -121,6 +122,8 @@ async fn answer_miss(
     if !narrow(&mut request, miss, sink) {
         return Ok(());
     }
+    // Who waits does so no longer for the statement's sake, and is to hear why no page comes.
+    request.deadline = Some(deadline.saturating_sub(began.elapsed()));
     let mut answer = remote.pages(request).await?;
     if let Some(prefetch) = prefetch {
         prefetch.learn(answer.header.features);

@@ -469,7 +469,8 @@ enum Odd {
     Other,
 }
 
-struct OddRemote(Arc<dyn Remote>, Odd, Arc<AtomicUsize>);
+/// With how many pages nobody asked for were sent, and the least time that a request for pages alone was given, in milliseconds.
+struct OddRemote(Arc<dyn Remote>, Odd, Arc<AtomicUsize>, Arc<AtomicUsize>);
 
 impl std::fmt::Debug for OddRemote {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -481,6 +482,8 @@ impl Remote for OddRemote {
     fn pages(&self, request: PagesRequest) -> BoxFuture<'_, Result<PageStream, RemoteError>> {
         async move {
             if request.query.is_none() {
+                let given = request.deadline.unwrap().as_millis() as usize;
+                self.3.fetch_min(given, Ordering::SeqCst);
                 return self.0.pages(request).await;
             }
             if self.1 == Odd::Silent {
@@ -536,10 +539,14 @@ fn invariant_10_a_remote_that_is_odd_about_statements_is_asked_for_the_page_alon
     let replicas = Replicas::new();
     let sql = "select k from t where id = 15000";
     for odd in [Odd::Silent, Odd::Other] {
-        let sent = Arc::new(AtomicUsize::new(0));
+        let (sent, given) = (
+            Arc::new(AtomicUsize::new(0)),
+            Arc::new(AtomicUsize::new(usize::MAX)),
+        );
+        let remote = OddRemote(served.http(), odd, sent.clone(), given.clone());
         let db = replicas
             .builder(&format!("{}.db", odd as u8))
-            .remote_with(Arc::new(OddRemote(served.http(), odd, sent.clone())))
+            .remote_with(Arc::new(remote))
             .partial(prefix(64 * 1024, 16 * 1024))
             .timeout(Duration::from_millis(1500))
             .connect()
@@ -552,5 +559,10 @@ fn invariant_10_a_remote_that_is_odd_about_statements_is_asked_for_the_page_alon
         assert!(db.settle(Duration::from_secs(10)));
         let sent = sent.load(Ordering::SeqCst);
         assert!(sent < 1200, "{sent} pages");
+        let given = given.load(Ordering::SeqCst);
+        assert!(
+            odd != Odd::Silent || given <= 750,
+            "{given} ms: who waits would not hear why it fails"
+        );
     }
 }
