@@ -308,7 +308,7 @@ fn a_folder_that_cannot_be_written_is_served_and_what_does_not_work_in_it_is_tol
             .unwrap();
     }
     let owner = std::fs::metadata(&folder).unwrap().uid();
-    let serve = || {
+    let serve = |more: &[&str]| {
         let mut command = match owner {
             // Who may do everything is not refused anything.
             0 => {
@@ -324,7 +324,7 @@ fn a_folder_that_cannot_be_written_is_served_and_what_does_not_work_in_it_is_tol
             _ => program(),
         };
         command.args(["serve", folder.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
-        Serving::spawn(&mut command)
+        Serving::spawn(command.args(more))
     };
     let ready = |served: &Serving| {
         let mut socket = std::net::TcpStream::connect(served.url.trim_start_matches("http://")).unwrap();
@@ -342,7 +342,7 @@ fn a_folder_that_cannot_be_written_is_served_and_what_does_not_work_in_it_is_tol
             set(&folder.join(name), mode);
         }
         set(&folder, 0o555);
-        let served = serve();
+        let served = serve(&[]);
         let url = |name: &str| format!("{}/{name}", served.url);
         let (status, said) = sql(&url("delete"), "", "select x from t");
         assert!(
@@ -376,4 +376,21 @@ fn a_folder_that_cannot_be_written_is_served_and_what_does_not_work_in_it_is_tol
         );
         set(&folder, 0o755);
     }
+
+    // The server cannot empty the WAL that a program which may write has: it waits for that, and follows.
+    let writer = rusqlite::Connection::open(folder.join("wal.db")).unwrap();
+    let grow = "PRAGMA wal_autocheckpoint = 0; INSERT INTO t VALUES (zeroblob(200000))";
+    writer.execute_batch(grow).unwrap();
+    for name in ["wal.db", "wal.db-wal", "wal.db-shm"] {
+        set(&folder.join(name), 0o444);
+    }
+    set(&folder, 0o555);
+    let config = place.path().join("server.toml");
+    std::fs::write(&config, "[sql]\nwal-bytes = 65536\n").unwrap();
+    let served = serve(&["--config", config.to_str().unwrap()]);
+    let (status, said) = sql(&format!("{}/wal", served.url), "", "select count(*) from t");
+    assert!(status == 200 && said.contains("\"value\":\"2\""), "{said}");
+    let told = ready(&served);
+    assert!(told.starts_with("HTTP/1.1 200 "), "{told}");
+    set(&folder, 0o755);
 }

@@ -294,12 +294,17 @@ impl Follower {
             if let Ok(_turn) = self.making_room.try_lock() {
                 let emptied = self.blocking(|this| {
                     this.renew()?;
-                    this.files.checkpoint()?;
+                    if !this.files.read_only() {
+                        this.files.checkpoint()?;
+                    }
                     this.step()
                 });
                 if let Err(error) = emptied.await {
                     tracing::debug!(%error, "the WAL is not emptied");
                 }
+            }
+            if self.check_open().is_err() {
+                return;
             }
             if Instant::now() >= until {
                 self.no_room_at.store(bytes, SeqCst);

@@ -17,8 +17,11 @@ use axum::http::Request;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use partial_sync_server::{
+    Clock,
     access::{Access, Caller, CallerId, SqlEndpoint as _},
     auth::{AnyOf, StaticToken},
+    follow::{Follower, SourceFiles},
+    history::SqliteHistory,
     hrana::{Hrana, HranaOptions},
 };
 use serde_json::{Value, json};
@@ -453,4 +456,33 @@ async fn v13_a_statement_that_keeps_the_wal_from_being_emptied_is_ended_and_noth
         answer["results"][0]["response"]["result"]["rows"][0][0]["value"],
         "1"
     );
+}
+
+/// Was red: it waited as long as another program's read might have been in the way, for a file that nobody could read any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v13_who_waits_for_room_in_the_wal_waits_no_longer_than_there_is_a_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("followed.db");
+    let [writer, reader] = [(); 2].map(|()| rusqlite::Connection::open(&path).unwrap());
+    writer
+        .query_row("PRAGMA journal_mode = wal", [], |_| Ok(()))
+        .unwrap();
+    writer.execute_batch("CREATE TABLE t(v)").unwrap();
+    reader.execute_batch("BEGIN").unwrap();
+    reader
+        .query_row("SELECT count(*) FROM t", [], |_| Ok(()))
+        .unwrap();
+    writer.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+    let files = SourceFiles::open(&path).unwrap();
+    let history = Arc::new(SqliteHistory::in_memory().unwrap());
+    let follower = Arc::new(Follower::open(files, history, Clock::default()).unwrap());
+    let waits = {
+        let follower = Arc::clone(&follower);
+        tokio::spawn(async move { follower.wait_for_room(0, Duration::from_secs(3600)).await })
+    };
+    follower.end().await;
+    tokio::time::timeout(Duration::from_secs(60), waits)
+        .await
+        .expect("there is nothing to wait for")
+        .unwrap();
 }
