@@ -310,7 +310,7 @@ impl Follower {
                 self.no_room_at.store(bytes, SeqCst);
                 tracing::warn!(
                     bytes,
-                    "the WAL cannot be emptied: another program reads what was before it"
+                    "the WAL was not emptied in time: somebody, probably another program, still reads what was before it"
                 );
                 return;
             }

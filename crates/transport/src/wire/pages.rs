@@ -1,7 +1,7 @@
 //! The pages of an answer, in each encoding: [`Packer`] writes messages of them, [`Unpacker`] reads them.
 //!
-//! One zstd frame for each page takes 1.1 to 1.3 times the bytes of the whole compressed at once, because nothing is learnt from
-//! the page before. Blocks of many pages come to 1.02 times. A block is a frame of its own, so that no state is kept for an answer
+//! One zstd frame for each page takes more bytes than the whole compressed at once, because nothing is learnt from the page before;
+//! blocks of many pages take nearly the same (`scripts/bench wire`). A block is a frame of its own, so that no state is kept for an answer
 //! that is slow, by neither side, and a stream that was cut can be taken up at any page. The first blocks are small: what is
 //! waited for is not held back by what comes along.
 

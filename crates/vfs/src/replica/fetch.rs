@@ -350,11 +350,8 @@ mod tests {
         (replica, source)
     }
 
-    /// They stayed, 32 MiB at most, until a reader of another epoch ended; later ones were not kept for want of room.
-    #[test]
-    fn copies_of_an_epoch_that_nobody_reads_go_when_a_pull_moves_the_base() {
-        let (replica, _) = silent("copies_of_an_epoch");
-        replica.keep_private(replica.epoch(), PageNo::new(10).unwrap(), vec![1; 4096].into());
+    /// A pull moves the base, and no page stays.
+    fn move_on(replica: &Replica) {
         let next = NextBase {
             base: Base {
                 revision: Revision::new("2").unwrap(),
@@ -366,6 +363,14 @@ mod tests {
             end: PageCount(1000),
         };
         replica.move_base(&next, || Ok::<_, ()>(())).unwrap();
+    }
+
+    /// They stayed, 32 MiB at most, until a reader of another epoch ended; later ones were not kept for want of room.
+    #[test]
+    fn copies_of_an_epoch_that_nobody_reads_go_when_a_pull_moves_the_base() {
+        let (replica, _) = silent("copies_of_an_epoch");
+        replica.keep_private(replica.epoch(), PageNo::new(10).unwrap(), vec![1; 4096].into());
+        move_on(&replica);
         assert!(replica.private_pages.lock().is_empty());
     }
 
@@ -377,17 +382,7 @@ mod tests {
         let asked = [10, 11].map(|n| PageNo::new(n).unwrap());
         let flight = Arc::new(Flight::default());
         let sink = Landing::of(replica.me.clone(), flight.clone(), replica.epoch(), &asked);
-        let next = NextBase {
-            base: Base {
-                revision: Revision::new("2").unwrap(),
-                size: PageCount(1000),
-            },
-            stay: Stay::none(),
-            committed: Default::default(),
-            dirty: Default::default(),
-            end: PageCount(1000),
-        };
-        replica.move_base(&next, || Ok::<_, ()>(())).unwrap();
+        move_on(&replica);
         for page in (1..100).filter_map(PageNo::new) {
             sink.page(page, &vec![1; 4096]).unwrap();
         }
