@@ -35,7 +35,7 @@ pub(super) async fn second(foe: Foe) {
     }
 }
 
-/// What a second server gave that it must not give.
+/// What a second server gave that it must not give while the first one runs.
 async fn start_second(foe: &Foe, path: &std::path::Path) -> Result<Option<String>> {
     let mut process = foe.place.command(path, &[])?.stderr(Stdio::null()).spawn()?;
     let mut line = String::new();
@@ -53,10 +53,19 @@ async fn start_second(foe: &Foe, path: &std::path::Path) -> Result<Option<String
                 reply.map(|reply| format!("a second server answered {}", reply.start()))
             }
         };
+        // A server that is being stopped listens no more before it lets go of a database: who comes after it is no second one.
+        if given.is_some() && !first_listens(foe).await {
+            given = None;
+        }
         process.kill()?;
     }
     process.wait()?;
     Ok(given)
+}
+
+async fn first_listens(foe: &Foe) -> bool {
+    let ask = Ask::get(HONEST, "/health");
+    Client::new(foe.addr, None).send(&ask).await.is_ok()
 }
 
 /// Row 10.
