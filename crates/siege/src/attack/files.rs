@@ -53,7 +53,7 @@ async fn start_second(foe: &Foe, path: &std::path::Path) -> Result<Option<String
                 reply.map(|reply| format!("a second server answered {}", reply.start()))
             }
         };
-        // A server that is being stopped listens no more before it lets go of a database: who comes after it is no second one.
+        // A server that is being stopped listens no more before it lets go of a database: who comes after it is not a second one.
         if given.is_some() && !first_listens(foe).await {
             given = None;
         }
