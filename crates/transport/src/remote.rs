@@ -1,6 +1,6 @@
 //! The [`Remote`] trait: the two things a replica asks of a remote, pages and SQL, and what can go wrong.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroU64, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
@@ -34,6 +34,9 @@ pub struct PagesRequest {
     pub have: Option<RoaringBitmap>,
     /// SQL whose touched pages are to be sent.
     pub query: Option<String>,
+    /// With `query` and selected ids: pages that come along because the query touches them, at most; those in `have` are not
+    /// counted. A remote that does not know it sends all of them.
+    pub most_along: Option<NonZeroU64>,
     /// With `since`: pages to send even if unchanged; honoured with [`Features::require`] only.
     pub require: Option<RoaringBitmap>,
     /// Name the pages of the answer ([`PagesHeader::listed`]) and send none; for a remote with [`Features::list`].

@@ -8,7 +8,7 @@ mod error;
 mod framing;
 mod pages;
 
-use std::time::Duration;
+use std::{num::NonZeroU64, time::Duration};
 
 use bytes::Bytes;
 use partial_sync_core::{PageCount, Revision};
@@ -110,6 +110,9 @@ pub struct PullUpdatesRequest {
     /// Pages may come as [`PageBlock`]s. Every remote is told; most do not know it.
     #[prost(bool, tag = "1001")]
     pub takes_blocks: bool,
+    /// Pages that come along for the query, at most; 0 = not said. Every remote is told; most do not know it.
+    #[prost(uint64, tag = "1002")]
+    pub most_along: u64,
 }
 
 impl PullUpdatesRequest {
@@ -124,6 +127,7 @@ impl PullUpdatesRequest {
                 encoding => encoding as i32,
             },
             takes_blocks: encoding == PageEncoding::ZstdBlocks,
+            most_along: request.most_along.map_or(0, NonZeroU64::get),
             server_revision: text(&request.revision),
             client_revision: text(&request.since),
             long_poll_timeout_ms: request
@@ -160,6 +164,7 @@ impl PullUpdatesRequest {
             query: (!self.server_query_selector.is_empty()).then(|| self.server_query_selector.clone()),
             require: bitmap(&self.require)?,
             list: self.list,
+            most_along: NonZeroU64::new(self.most_along),
             page_size: None,
             deadline: None,
         })

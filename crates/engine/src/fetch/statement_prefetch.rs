@@ -6,17 +6,20 @@
 //! fetched as without it, and not asked again. It must never make an answer wrong or a query fail: it only brings pages.
 //!
 //! How much comes along has a limit that grows when the statement needs more: a program that reads the first rows of a large
-//! table pays for little, and one that reads all of it takes few requests.
+//! table pays for little, and one that reads all of it takes few requests. The remote is told the limit and ends its answer there.
+//! One that does not know of it is left in the middle, and what is on its way by then is lost and asked for again.
 
 use std::{
     collections::{HashMap, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
+    num::NonZeroU64,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use futures_util::StreamExt;
 use parking_lot::Mutex;
+use partial_sync_core::PageSize;
 use partial_sync_transport::{
     Features, PageSelector, PagesRequest, Remote, RemoteError, RemoteErrorKind, tokens::first,
 };
@@ -183,9 +186,13 @@ impl StatementPrefetch {
             return Ok(false);
         };
         let mut missing: RoaringBitmap = asked.clone();
+        let pages = |bytes: usize, page: PageSize| (bytes / page.as_usize()) as u64;
         let request = PagesRequest {
             query: Some(statement.sql.clone()),
             have: Some(sink.have()),
+            most_along: plain
+                .page_size
+                .and_then(|page| NonZeroU64::new(pages(statement.budget, page))),
             ..plain.clone()
         };
         let patience = plain
@@ -219,17 +226,18 @@ impl StatementPrefetch {
                 extra += page.data.len();
             }
             if extra > statement.budget {
-                // What is asked for comes first.
-                let all_came = missing.is_empty();
-                self.remember(
-                    statement,
-                    all_came.then(|| statement.budget.saturating_mul(GROWTH)),
-                );
-                return Ok(all_came);
+                // A remote that was not told how much, or does not know of that. What is on its way is lost.
+                break;
             }
         }
-        self.remember(statement, None);
-        Ok(missing.is_empty())
+        // What is asked for comes first: without it, the remote is odd.
+        let all_came = missing.is_empty();
+        let has_more = all_came && extra >= statement.budget;
+        self.remember(
+            statement,
+            has_more.then(|| statement.budget.saturating_mul(GROWTH)),
+        );
+        Ok(all_came)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Statement hydration over real HTTP: a cold query takes one request unless `prefetch` is false, and nothing depends on it.
 
 use std::{
+    num::NonZeroU64,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -10,6 +11,7 @@ use std::{
 };
 
 use crate::support::*;
+use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
 use partial_sync::{Database, PartialSync};
 use partial_sync_core::PageId;
@@ -20,6 +22,7 @@ use partial_sync_server::{
 use partial_sync_transport::{
     Counting, HttpRemote, PageSelector, PageStream, PagesRequest, Remote, RemoteError, TransferStats,
     hrana::{Batch, BatchResult},
+    wire::{Packer, PageEncoding},
 };
 use rusqlite::{functions::FunctionFlags, types::Value};
 
@@ -147,6 +150,170 @@ fn who_reads_the_first_rows_of_a_large_table_pays_for_little_and_who_reads_all_n
     );
     println!("{} requests", remote.requests());
     assert!(remote.requests() <= 3, "{}", remote.requests());
+    assert!(remote.ids_delivered_twice().is_empty());
+}
+
+/// About 26 MiB of texts, more than the first two answers to a scan bring.
+const TEXTS: &str = "create table t(id integer primary key, k integer, body text);
+    with recursive c(x) as (select 1 union all select x + 1 from c where x < 60000)
+    insert into t select x, x * 7919 % 60013, printf('%d a message of %d words, the %d. of its kind, ', x, x % 97, x / 7) || hex(randomblob(150)) from c;
+    create index tk on t(k);";
+
+/// The pages of a tree as one answer would have them.
+fn packed(served: &Served, tree: &str) -> usize {
+    let sqlite = served.sqlite();
+    let sql = "select pgno - 1, data from sqlite_dbpage where pgno in (select pageno from dbstat where name = ?) order by 1";
+    let mut select = sqlite.prepare(sql).unwrap();
+    let pages = select.query_map([tree], |row| {
+        Ok((row.get::<_, i64>(0)? as u64, row.get::<_, Vec<u8>>(1)?.into()))
+    });
+    let pages: Vec<(u64, Bytes)> = pages.unwrap().map(Result::unwrap).collect();
+    let mut packed = BytesMut::new();
+    let mut packer = Packer::new(PageEncoding::ZstdBlocks);
+    packer.pack(&pages, &mut packed).unwrap();
+    packed.len()
+}
+
+/// Was red, by what was on its way when the client left an answer that it had enough of: a block at least, and over a long line
+/// half of the table.
+#[test]
+fn a_cold_scan_takes_three_requests_and_no_byte_that_is_sent_is_lost() {
+    let served = Served::new(TEXTS);
+    let replicas = Replicas::new();
+    for (name, prefetch, sql) in [
+        (
+            "a.db",
+            None,
+            "select count(*), sum(length(body)) from t not indexed",
+        ),
+        (
+            "b.db",
+            Some(true),
+            "select count(*), max(body) from (select * from t order by id desc)",
+        ),
+    ] {
+        let http = served.http();
+        let remote = Arc::new(Counting::new(http.clone()));
+        let db = open_with(&replicas, name, &remote, prefetch);
+        let conn = db.connection().unwrap();
+        rows(&conn, "select count(*) from sqlite_schema").unwrap();
+        assert!(db.settle(Duration::from_secs(10)));
+        remote.clear();
+        let (before, received) = (served.sent(), http.transferred().bytes_received);
+        let expected = stock_rows(&served.sqlite(), sql).unwrap();
+        assert_eq!(rows(&conn, sql).unwrap(), expected);
+        assert!(db.settle(Duration::from_secs(60)));
+        let sent = served.sent();
+        let (pages, bytes) = (sent.0 - before.0, sent.1 - before.1);
+        let at_once = packed(&served, "t");
+        println!(
+            "{} requests, {pages} pages, {bytes} bytes; {at_once} at once",
+            remote.requests()
+        );
+        assert!(remote.requests() <= 3, "{} requests", remote.requests());
+        assert_eq!(pages, remote.ids_delivered().len() as u64);
+        assert!(remote.ids_delivered_twice().is_empty());
+        assert_eq!(bytes, http.transferred().bytes_received - received);
+        assert!(
+            bytes as f64 <= 1.05 * at_once as f64,
+            "{bytes} bytes, {at_once} at once"
+        );
+    }
+}
+
+/// How many pages may come along, of the requests that name a statement.
+fn told(remote: &Counting) -> Vec<Option<u64>> {
+    let requests = remote.page_requests();
+    let named = requests.iter().filter(|request| request.query.is_some());
+    named
+        .map(|request| request.most_along.map(NonZeroU64::get))
+        .collect()
+}
+
+/// What came along before the pull says nothing of what the statement needs after it.
+#[test]
+fn a_statement_whose_answer_ended_at_its_limit_is_sent_again_after_a_pull() {
+    let served = Served::new(TEXTS);
+    let replicas = Replicas::new();
+    let remote = served.counting();
+    let db = open(&replicas, "a.db", &remote);
+    let conn = db.connection().unwrap();
+    rows(&conn, "select count(*) from sqlite_schema").unwrap();
+    assert!(db.settle(Duration::from_secs(10)));
+    remote.clear();
+    let sql = "select id, k, body from t";
+    let mut statement = conn.prepare(sql).unwrap();
+    let mut some = statement.query(()).unwrap();
+    some.next().unwrap().unwrap();
+    assert!(db.settle(Duration::from_secs(10)));
+    assert_eq!(told(&remote), [Some(1024)]);
+    drop(some);
+    drop(statement);
+    served.execute("update t set body = 'another ' || body where id % 3 = 0");
+    assert!(db.pull().unwrap());
+    remote.clear();
+    assert_eq!(
+        rows(&conn, sql).unwrap(),
+        stock_rows(&served.sqlite(), sql).unwrap()
+    );
+    assert_eq!(told(&remote), [Some(1024), Some(4096)]);
+    assert_eq!(contents(&conn), stock_contents(&served.sqlite()));
+}
+
+/// A remote that is told nothing of how much may come along, as one that does not know of it.
+#[derive(Debug)]
+struct Older(Arc<dyn Remote>);
+
+impl Remote for Older {
+    fn pages(&self, request: PagesRequest) -> BoxFuture<'_, Result<PageStream, RemoteError>> {
+        self.0.pages(PagesRequest {
+            most_along: None,
+            ..request
+        })
+    }
+
+    fn execute(
+        &self,
+        batch: Batch,
+        deadline: Option<Duration>,
+    ) -> BoxFuture<'_, Result<BatchResult, RemoteError>> {
+        self.0.execute(batch, deadline)
+    }
+
+    fn url(&self) -> String {
+        self.0.url()
+    }
+
+    fn transferred(&self) -> TransferStats {
+        self.0.transferred()
+    }
+}
+
+#[test]
+fn a_remote_that_knows_no_limit_is_left_when_enough_came_along() {
+    let served = Served::new(TEXTS);
+    let replicas = Replicas::new();
+    let remote = Arc::new(Counting::new(Arc::new(Older(served.http()))));
+    let db = open(&replicas, "a.db", &remote);
+    let conn = db.connection().unwrap();
+    rows(&conn, "select count(*) from sqlite_schema").unwrap();
+    assert!(db.settle(Duration::from_secs(10)));
+    remote.clear();
+    let mut statement = conn.prepare("select id, body from t").unwrap();
+    let mut some = statement.query(()).unwrap();
+    some.next().unwrap().unwrap();
+    assert!(db.settle(Duration::from_secs(10)));
+    let delivered = remote.ids_delivered().len();
+    assert!((1024..=1100).contains(&delivered), "{delivered} pages");
+    drop(some);
+    drop(statement);
+    remote.clear();
+    let sql = "select count(*), sum(length(body)) from t not indexed";
+    assert_eq!(
+        rows(&conn, sql).unwrap(),
+        stock_rows(&served.sqlite(), sql).unwrap()
+    );
+    assert!(remote.requests() <= 3, "{} requests", remote.requests());
     assert!(remote.ids_delivered_twice().is_empty());
 }
 

@@ -166,9 +166,8 @@ impl PagesEndpoint {
             None => None,
         };
         let (queries, in_flight, first) = (self.clone(), self.in_flight.clone(), reader.clone());
-        let touched = Arc::new(Touched::default());
-        let notes = coming.as_ref().map(|_| Arc::clone(&touched));
-        let batches = self.read_turns.run(move || -> Result<_, Refusal> {
+        let comes_along = coming.is_some();
+        let begun = self.read_turns.run(move || -> Result<_, Refusal> {
             let mut selected = selection::selected(&first, &revisions, &request)?;
             let mut along = RoaringBitmap::new();
             if let Some(sql) = &sql {
@@ -180,17 +179,21 @@ impl PagesEndpoint {
             let have = not_wanted(&request).cloned().unwrap_or_default();
             selected -= &have;
             along -= &have;
-            let coming = notes.map(|touched| Coming::new(touched, &selected | have));
+            let touched = Touched::but(&selected | have, request.most_along);
+            let touched = comes_along.then(|| Arc::new(touched));
+            let coming = touched.clone().map(Coming);
             let mut header = header;
             if request.list {
                 header = header.listing(&(std::mem::take(&mut selected) | std::mem::take(&mut along)));
             }
             first.check_none_lost(&selected)?;
             first.check_none_lost(&along)?;
-            stream::Batches::new(first, &header, encoding, [selected, along], coming, in_flight)
+            let ids = [selected, along];
+            let batches = stream::Batches::new(first, &header, encoding, ids, coming, in_flight)?;
+            Ok((batches, touched))
         });
-        let batches = batches.await??;
-        if let Some(sql) = coming {
+        let (batches, touched) = begun.await??;
+        if let (Some(sql), Some(touched)) = (coming, touched) {
             tokio::spawn(
                 self.clone()
                     .run_meanwhile(reader, caller.id, sql, Running(touched)),

@@ -1,8 +1,14 @@
 //! The pages that a query touches, told while it runs: by the thread that runs it, to the answer that sends them.
+//!
+//! A client may say how many it takes. They are the first that the query touches; then it ends, and so does the answer. Were it for
+//! the client to leave an answer that it has enough of, what is on its way by then would be sent for nothing.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
+use std::{
+    num::NonZeroU64,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use parking_lot::Mutex;
@@ -11,29 +17,60 @@ use roaring::RoaringBitmap;
 use tokio::sync::Notify;
 
 /// See the module. For a [`QueryRunner`](super::QueryRunner), which notes them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Touched {
     pages: Mutex<Pages>,
+    /// Ids of pages that need not be told.
+    but: RoaringBitmap,
     news: Notify,
     is_stopped: AtomicBool,
     stop: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pages {
     all: RoaringBitmap,
     /// Those that were not taken.
     new: RoaringBitmap,
+    /// How many more are to be told.
+    wanted: u64,
     is_over: bool,
 }
 
+impl Default for Touched {
+    fn default() -> Self {
+        Self::but(RoaringBitmap::new(), None)
+    }
+}
+
 impl Touched {
+    /// All but these ids are to be told, and no more than so many; `None` = however many there are.
+    pub(super) fn but(ids: RoaringBitmap, most: Option<NonZeroU64>) -> Self {
+        Self {
+            pages: Mutex::new(Pages {
+                all: RoaringBitmap::new(),
+                new: RoaringBitmap::new(),
+                wanted: most.map_or(u64::MAX, NonZeroU64::get),
+                is_over: false,
+            }),
+            but: ids,
+            news: Notify::new(),
+            is_stopped: AtomicBool::new(false),
+            stop: Notify::new(),
+        }
+    }
+
     /// The query touches a page. Returns how many it has touched.
     pub fn note(&self, page: PageNo) -> u64 {
+        let id = page.id().0;
         let mut pages = self.pages.lock();
-        if pages.all.insert(page.id().0) {
-            pages.new.insert(page.id().0);
+        if pages.all.insert(id) && !self.but.contains(id) && pages.wanted > 0 {
+            pages.new.insert(id);
+            pages.wanted -= 1;
             self.news.notify_one();
+            if pages.wanted == 0 {
+                self.stop();
+            }
         }
         pages.all.len()
     }
@@ -41,6 +78,11 @@ impl Touched {
     /// Whether nobody wants to know any more: the query may end.
     pub fn is_stopped(&self) -> bool {
         self.is_stopped.load(Relaxed)
+    }
+
+    fn stop(&self) {
+        self.is_stopped.store(true, Relaxed);
+        self.stop.notify_one();
     }
 
     /// Waits until nobody wants to know any more; for one.
@@ -67,23 +109,16 @@ impl Drop for Running {
 }
 
 /// What sends the pages; when it goes, the query need not run any more.
-pub(super) struct Coming {
-    touched: Arc<Touched>,
-    /// Ids of pages that need not be sent.
-    but: RoaringBitmap,
-}
+pub(super) struct Coming(pub(super) Arc<Touched>);
 
 impl Coming {
-    pub(super) fn new(touched: Arc<Touched>, but: RoaringBitmap) -> Self {
-        Self { touched, but }
-    }
-
-    /// Waits for the ids of the next pages; `None` = the query has ended.
+    /// Waits for the ids of the next pages; `None` = the query has ended, or there are to be no more.
     pub(super) async fn next(&mut self) -> Option<RoaringBitmap> {
         loop {
             let (new, is_over) = {
-                let mut pages = self.touched.pages.lock();
-                (std::mem::take(&mut pages.new) - &self.but, pages.is_over)
+                let mut pages = self.0.pages.lock();
+                let new = std::mem::take(&mut pages.new);
+                (new, pages.is_over || pages.wanted == 0)
             };
             if !new.is_empty() {
                 return Some(new);
@@ -91,14 +126,13 @@ impl Coming {
             if is_over {
                 return None;
             }
-            self.touched.news.notified().await;
+            self.0.news.notified().await;
         }
     }
 }
 
 impl Drop for Coming {
     fn drop(&mut self) {
-        self.touched.is_stopped.store(true, Relaxed);
-        self.touched.stop.notify_one();
+        self.0.stop();
     }
 }

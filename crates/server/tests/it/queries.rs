@@ -1,6 +1,7 @@
 //! Query selectors over real HTTP: the pages that a SELECT touches, at any revision, and nothing but a SELECT.
 
 use std::{
+    num::NonZeroU64,
     sync::{Arc, Mutex, mpsc},
     time::Duration,
 };
@@ -310,19 +311,85 @@ fn pages_that_are_waited_for_come_before_a_statement_ends_and_others_when_it_tou
 
 #[test]
 fn a_statement_whose_client_goes_away_is_stopped() {
+    for most in [0, 2, u64::MAX] {
+        let (served, say, ends) = told();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let request = PagesRequest {
+                most_along: NonZeroU64::new(most),
+                ..along("select 1")
+            };
+            let mut answer = served.remote.pages(request).await.unwrap();
+            say.send(9).unwrap();
+            assert_eq!(next(&mut answer).await, Some(0));
+            assert_eq!(next(&mut answer).await, Some(8));
+            assert!(ends.try_recv().is_err(), "it runs");
+        });
+        drop(runtime);
+        assert!(
+            ends.recv_timeout(Duration::from_secs(60)).unwrap(),
+            "it was stopped"
+        );
+        served.server.shutdown_blocking();
+    }
+}
+
+/// The client left the answer, and what was on its way was lost.
+#[test]
+fn an_answer_ends_with_the_last_page_that_the_client_takes_and_so_does_its_statement() {
     let (served, say, ends) = told();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let mut answer = served.remote.pages(along("select 1")).await.unwrap();
-        say.send(9).unwrap();
+        let request = PagesRequest {
+            most_along: NonZeroU64::new(3),
+            ..along("select 1")
+        };
+        let mut answer = served.remote.pages(request).await.unwrap();
         assert_eq!(next(&mut answer).await, Some(0));
-        assert_eq!(next(&mut answer).await, Some(8));
+        // Page 1 is asked for and 26 is here: neither is counted, nor is one that is touched twice.
+        for page in [1, 26, 11, 11, 9] {
+            say.send(page).unwrap();
+        }
+        let mut came = vec![next(&mut answer).await, next(&mut answer).await];
+        came.sort();
+        assert_eq!(came, [Some(8), Some(10)]);
+        assert!(ends.try_recv().is_err(), "there is one more");
+        say.send(600).unwrap();
+        assert_eq!(next(&mut answer).await, Some(599));
+        assert_eq!(next(&mut answer).await, None);
+        assert!(ends.recv().unwrap(), "it was stopped");
     });
-    drop(runtime);
-    assert!(
-        ends.recv_timeout(Duration::from_secs(60)).unwrap(),
-        "it was stopped"
-    );
+    drop(say);
+    served.server.shutdown_blocking();
+}
+
+/// Those that it touches first, whichever numbers they have, and none beside.
+#[test]
+fn the_pages_that_a_statement_touches_first_come_along() {
+    let served = served(QueryLimits::default());
+    for order in ["", "order by id desc"] {
+        let sql = format!("select id, pad from t {order}");
+        let ask = |most| {
+            let request = PagesRequest {
+                most_along: NonZeroU64::new(most),
+                have: None,
+                ..along(&sql)
+            };
+            served.ask(request).unwrap().1
+        };
+        let all = ask(0);
+        assert!(all.len() > 900, "{}", all.len());
+        assert_eq!(ask(u64::MAX), all);
+        assert_eq!(ask(all.len() - 1), all);
+        let (few, some) = (ask(1), ask(60));
+        assert_eq!((few.len(), some.len()), (2, 61));
+        let first = format!("select id, pad from t {order} limit 700");
+        let touched = served.query(&first).unwrap();
+        assert!(
+            touched.len() < 60 && touched.is_subset(&some),
+            "{touched:?} {some:?}"
+        );
+    }
     served.server.shutdown_blocking();
 }
 

@@ -21,6 +21,7 @@ fn a_request_survives_the_wire_with_every_field() {
         select: PageSelector::Ids((4..8).collect()),
         have: Some([1, 70_000].into_iter().collect()),
         query: Some("SELECT 1".into()),
+        most_along: NonZeroU64::new(u64::MAX),
         require: Some(RoaringBitmap::new()),
         list: true,
         page_size: None,
@@ -38,6 +39,7 @@ fn a_request_survives_the_wire_with_every_field() {
     assert_eq!(back.query, request.query);
     assert_eq!(back.require, request.require);
     assert!(back.list);
+    assert_eq!(back.most_along, request.most_along);
 }
 
 #[test]
@@ -54,10 +56,11 @@ fn the_fields_have_the_numbers_of_the_protocol() {
         require: Bytes::from_static(b"f"),
         list: true,
         takes_blocks: true,
+        most_along: 300,
     };
     assert_eq!(
         wire.encode_to_vec(),
-        b"\x08\x01\x12\x01a\x1a\x01b\x20\x03\x2a\x01c\x32\x01d\x3a\x01e\x40\x01\x4a\x01f\x50\x01\xc8\x3e\x01"
+        b"\x08\x01\x12\x01a\x1a\x01b\x20\x03\x2a\x01c\x32\x01d\x3a\x01e\x40\x01\x4a\x01f\x50\x01\xc8\x3e\x01\xd0\x3e\xac\x02"
     );
     let page = PageData {
         page_id: 0,

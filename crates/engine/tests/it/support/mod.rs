@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -82,6 +84,25 @@ impl Served {
     /// A remote that counts.
     pub(crate) fn counting(&self) -> Arc<Counting> {
         Arc::new(Counting::new(self.http()))
+    }
+
+    /// Pages that the server has sent since it was started, and the bytes of them and of what was around them.
+    pub(crate) fn sent(&self) -> (u64, u64) {
+        let mut server = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        server
+            .write_all(b"GET /metrics HTTP/1.0\r\nhost: 127.0.0.1\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        server.read_to_string(&mut answer).unwrap();
+        let number = |name: &str| {
+            let line = answer.lines().find(|line| line.starts_with(name));
+            line.and_then(|line| line.split(' ').nth(1)?.parse().ok())
+                .unwrap()
+        };
+        (
+            number("partial_sync_pages_sent_total "),
+            number("partial_sync_page_bytes_sent_total "),
+        )
     }
 
     pub(crate) fn http(&self) -> Arc<dyn Remote> {
