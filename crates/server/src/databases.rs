@@ -8,7 +8,6 @@ mod making;
 use std::{
     collections::HashMap,
     fs::File,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -197,42 +196,26 @@ impl Databases {
         opening.await.map_err(|_| ServerError::Stopping)?
     }
 
-    /// Fails if a file of the folder has another name there too: SQLite would give it a WAL for each. One that had another name, and is
-    /// open by that, is let go of.
+    /// Lets go of a file of the folder that had another name, and is open by that. Fails if it has that one still: SQLite would give it a
+    /// WAL for each.
     async fn check_name(&self, name: &str, path: &Path) -> Result<(), ServerError> {
-        let (Root::Folder(folder), Ok(file)) = (&self.root, path.symlink_metadata()) else {
+        let (Root::Folder(_), Ok(file)) = (&self.root, path.symlink_metadata()) else {
             return Ok(());
         };
         let id = FileId::of(&file);
         let is_it = |open: &Arc<Database>| *open.handle().name != *name && open.follower().files().id() == id;
-        if let Some(open) = self.opened().into_iter().find(is_it) {
-            let slot = self.slot(&open.handle().name)?;
-            let other = open.handle().path.to_path_buf();
-            drop(open);
-            slot.leave(&self.opener).await?;
-            // As where a file system takes capital letters for small ones.
-            if slot.database.lock().is_some() {
-                let path = path.to_owned();
-                return Err(ServerError::TwoNames { path, other });
-            }
-        }
-        if file.nlink() < 2 {
+        let Some(open) = self.opened().into_iter().find(is_it) else {
             return Ok(());
-        }
-        let (folder, name, path) = (folder.clone(), format!("{name}.db"), path.to_owned());
-        let other = move || {
-            let mut entries = std::fs::read_dir(folder).ok()?.flatten();
-            entries.find_map(|entry| {
-                let is_it = entry.path().extension().is_some_and(|ending| ending == "db")
-                    && entry.file_name() != *name
-                    && entry.metadata().is_ok_and(|found| FileId::of(&found) == id);
-                is_it.then(|| entry.path())
-            })
         };
-        let other = tokio::task::spawn_blocking(other).await;
-        match other.map_err(|_| ServerError::Stopping)? {
-            Some(other) => Err(ServerError::TwoNames { path, other }),
-            None => Ok(()),
+        let slot = self.slot(&open.handle().name)?;
+        drop(open);
+        slot.leave(&self.opener).await?;
+        // As where a file system takes capital letters for small ones.
+        match slot.database.lock().is_some() {
+            true => Err(ServerError::TwoNames {
+                path: path.to_owned(),
+            }),
+            false => Ok(()),
         }
     }
 

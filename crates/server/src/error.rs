@@ -146,16 +146,14 @@ pub enum ServerError {
         /// The database.
         path: PathBuf,
     },
-    /// A file has two names in the folder that is served.
+    /// A file has more than one name.
     #[error(
-        "{path} is the same file as {other}, and a database has one name only, since what is beside it belongs to the name: remove \
-         one of the two, or make it a copy"
+        "{path} has another name too, and a database has one only, since what is beside it belongs to the name: remove the other, or make \
+         it a copy. `find FOLDER -samefile {path}` finds hard links; in a folder that takes capital letters for small ones, it may be that"
     )]
     TwoNames {
         /// The name that was asked for.
         path: PathBuf,
-        /// The other one.
-        other: PathBuf,
     },
     /// Another database cannot be open: the process may have too few descriptors for it.
     #[error(
@@ -401,8 +399,7 @@ impl ServerError {
                     .to_owned()
             }
             Self::TwoNames { .. } => {
-                "the database's file has another name in the folder of the server too, and is served when it has one only; the server's \
-                 log says which names"
+                "the database's file has another name too, and is served when it has one only; the server's log says how to find it"
                     .to_owned()
             }
             Self::NoSuchPage { .. }

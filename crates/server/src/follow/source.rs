@@ -128,8 +128,14 @@ impl SourceFiles {
             .open(path);
         drop(created);
         let main = open(path)?;
-        let id = main.file().metadata().map(|meta| FileId::of(&meta));
-        let id = id.map_err(io("read"))?;
+        let meta = main.file().metadata().map_err(io("read"))?;
+        let id = FileId::of(&meta);
+        if meta.nlink() > 1 {
+            // SQLite would give it a WAL for each of its names, in whatever folders they are, and who serves it a lock and a history.
+            return Err(ServerError::TwoNames {
+                path: path.to_owned(),
+            });
+        }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut resident = Connection::open_with_flags(path, flags)
             .or_else(|_| Connection::open_with_flags(path, read_flags()))

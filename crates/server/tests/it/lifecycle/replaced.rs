@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use partial_sync_server::{HistoryError, Server, ServerHandle, history::SqliteHistory};
+use partial_sync_server::{HistoryError, Server, ServerError, ServerHandle, history::SqliteHistory};
 use partial_sync_transport::PagesRequest;
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -356,11 +356,60 @@ async fn v10_a_file_with_two_names_in_a_folder_is_not_served() {
             );
         }
     }
-    // One that is elsewhere, as of a backup made of links, does no harm.
-    std::fs::rename(folder.path().join("b.db"), folder.path().join("b.bak")).unwrap();
+    std::fs::remove_file(folder.path().join("b.db")).unwrap();
     let done = run(&server, "a", "INSERT INTO t(v) VALUES (1)").await;
     assert_eq!(done["results"][0]["type"], "ok", "{done}");
     server.shutdown().await;
+}
+
+/// Was red: two servers wrote one file through two WALs, of which each was beside a name of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v10_a_file_with_two_names_in_two_folders_is_not_served_by_two_servers() {
+    let (folder, first) = folder_of(&["a.db"]).await;
+    let done = run(&first, "a", "INSERT INTO t(v) VALUES (1)").await;
+    assert_eq!(done["results"][0]["type"], "ok", "{done}");
+    let (elsewhere, second) = folder_of(&[]).await;
+    let (path, link) = (folder.path().join("a.db"), elsewhere.path().join("b.db"));
+    std::fs::hard_link(&path, &link).unwrap();
+    // By a server of the folder, and by one of the file, which does not start.
+    let refused = run(&second, "b", "INSERT INTO t(v) VALUES (2)").await;
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.contains("another name"), "{refused}");
+    let refused = Server::builder(&link).listen("127.0.0.1:0").await.unwrap_err();
+    assert!(matches!(refused, ServerError::TwoNames { .. }), "{refused}");
+    assert!(refused.to_string().contains("-samefile"), "{refused}");
+    assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 1);
+    // A symbolic link leads to the same name.
+    let symbolic = elsewhere.path().join("c.db");
+    std::os::unix::fs::symlink(&path, &symbolic).unwrap();
+    std::fs::remove_file(&link).unwrap();
+    let refused = Server::builder(&symbolic)
+        .listen("127.0.0.1:0")
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, ServerError::InUse { .. }), "{refused}");
+    // What is moved to the path, or restored, has one name.
+    std::fs::hard_link(&path, &link).unwrap();
+    let other = beside(&path, ".new");
+    make(&other, 3);
+    std::fs::rename(&other, &path).unwrap();
+    let counted = run(&first, "a", "SELECT count(*) FROM t").await;
+    assert_eq!(
+        counted["results"][0]["response"]["result"]["rows"][0][0]["value"],
+        "3"
+    );
+    // And so has the file that was there, with all that was committed in it.
+    let counted = run(&second, "b", "SELECT count(*) FROM t").await;
+    assert_eq!(
+        counted["results"][0]["response"]["result"]["rows"][0][0]["value"],
+        "1"
+    );
+    for server in [first, second] {
+        server.shutdown().await;
+    }
+    for file in [path, link] {
+        assert_eq!(shell(&file, "PRAGMA integrity_check"), "ok");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
