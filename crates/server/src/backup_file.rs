@@ -4,10 +4,12 @@
 //! notes that, and the one that puts a file into WAL mode is one: a backup that anybody has written to, or that came to be a database, has
 //! the mark no more. What happens to a backup that only was read leaves it one.
 
-use std::{fs::File, io::Read as _, path::Path};
+use std::{os::unix::fs::FileExt as _, path::Path};
 
 use partial_sync_core::header::{HEADER_LEN, Page1, RESERVED_AT, WAL_MODE, WRITER, set_versions};
 use partial_sync_vfs::side_file_path;
+
+use crate::descriptors::Descriptor;
 
 const MARK: [u8; 4] = *b"bkup";
 const ROLLBACK_MODE: [u8; 2] = [1, 1];
@@ -52,10 +54,10 @@ pub fn is_backup(path: &Path) -> std::io::Result<bool> {
     if !path.metadata()?.is_file() {
         return Ok(false);
     }
-    let mut header = Vec::new();
-    File::open(path)?
-        .take(HEADER_LEN as u64)
-        .read_to_end(&mut header)?;
+    let mut header = [0; HEADER_LEN];
+    // This process may have it open through SQLite.
+    let length = Descriptor::open(path)?.file().read_at(&mut header, 0)?;
+    let header = &header[..length];
     let is_used = IN_USE.iter().any(|suffix| side_file_path(path, suffix).exists());
     Ok(!is_used && (header.is_empty() || header.get(WRITER) == Some(&MARK[..])))
 }

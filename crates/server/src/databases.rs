@@ -22,9 +22,10 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
     database::{Database, OpenHistory, Opener},
+    descriptors::close_unused_descriptors,
     error::ServerError,
     file_id::FileId,
-    follow::{close_unused_descriptors, may_be_database},
+    follow::may_be_database,
     front::descriptors_allowed,
     history::SqliteHistory,
 };

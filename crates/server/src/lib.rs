@@ -12,6 +12,7 @@ mod clock;
 mod credentials;
 mod database;
 mod databases;
+mod descriptors;
 mod error;
 mod file_id;
 pub mod follow;

@@ -13,7 +13,7 @@ use std::{
 
 use tempfile::TempPath;
 
-use crate::file_id::FileId;
+use crate::{descriptors::Descriptor, file_id::FileId};
 
 const PREFIX: &str = ".partial-sync-";
 const SUFFIX: &str = ".tmp";
@@ -90,7 +90,8 @@ impl NewFile {
             }
             Err(e) => return Err(e.error),
         }
-        drop(file);
+        // A server of this process may have opened it by now.
+        drop(Descriptor::of(file));
         sync_folder_of(target)?;
         Ok(None)
     }

@@ -13,9 +13,9 @@
 //! is not an old file yet, the new one gets its name at once, after what may have been left of another one is gone.
 
 use std::{
-    fs::{File, Metadata},
-    io::{ErrorKind, Read},
-    os::unix::fs::MetadataExt,
+    fs::Metadata,
+    io::ErrorKind,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -27,6 +27,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::{
     backup_file::unseal,
     beside::{CLAIMED, STAGED, remove_used, waiting},
+    descriptors::{Descriptor, close_unused_descriptors},
     error::ServerError,
     file_id::FileId,
     follow::as_immutable,
@@ -82,10 +83,12 @@ pub fn restore(backup: &Path, database: &Path, patience: Duration) -> Result<Res
     let (new, pages) = copy(backup, &path, old.as_ref())?;
     check(new.path(), backup)?;
     let ends = match DatabaseLock::take(&path) {
-        Ok(_lock) => put(&path, new)?,
-        Err(ServerError::InUse { process, .. }) => hand_over(&path, new, process, patience)?,
-        Err(error) => return Err(error),
+        Ok(_lock) => put(&path, new),
+        Err(ServerError::InUse { process, .. }) => hand_over(&path, new, process, patience),
+        Err(error) => Err(error),
     };
+    close_unused_descriptors();
+    let ends = ends?;
     Ok(Restored {
         pages,
         served: ends == Ends::Served,
@@ -306,7 +309,9 @@ fn copy(backup: &Path, path: &Path, old: Option<&Metadata>) -> Result<(NewFile, 
     if !backup.metadata().map_err(read)?.is_file() {
         return Err(bad("it is not a file"));
     }
-    let mut file = File::open(backup).map_err(read)?;
+    // This process may have it open through SQLite.
+    let file = Descriptor::open(backup).map_err(read)?;
+    let file = file.file();
     let meta = file.metadata().map_err(read)?;
     // What changed less than this ago could change again without another time stamp.
     std::thread::sleep(TIMESTAMP_GRAIN);
@@ -325,7 +330,7 @@ fn copy(backup: &Path, path: &Path, old: Option<&Metadata>) -> Result<(NewFile, 
         }
     }
     let mut header = [0; HEADER_LEN];
-    let has_header = file.read_exact(&mut header).is_ok() && header.starts_with(MAGIC);
+    let has_header = file.read_exact_at(&mut header, 0).is_ok() && header.starts_with(MAGIC);
     let page_size = match (has_header, stated_page_size(&header)) {
         (true, Some(Ok(size))) => u64::from(size.bytes()),
         _ => return Err(bad("it is not a SQLite database")),
@@ -350,7 +355,9 @@ fn copy(backup: &Path, path: &Path, old: Option<&Metadata>) -> Result<(NewFile, 
     buffer[..HEADER_LEN].copy_from_slice(&header);
     let (mut at, mut have) = (0, HEADER_LEN);
     loop {
-        let n = file.read(&mut buffer[have..]).map_err(read)?;
+        let n = file
+            .read_at(&mut buffer[have..], at + have as u64)
+            .map_err(read)?;
         have += n;
         if n == 0 || have == buffer.len() {
             new.write_at(&buffer[..have], at)

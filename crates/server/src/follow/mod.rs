@@ -3,14 +3,12 @@
 //!
 //! Never writes a page of the database and never blocks a reader or a writer of it for longer than SQLite itself does.
 
-mod descriptors;
 mod follower;
 mod frames;
 mod header;
 mod snapshot;
 mod source;
 
-pub(crate) use descriptors::close_unused as close_unused_descriptors;
 pub use follower::{Current, Follower, FollowerState};
 pub use header::WalIndexHeader;
 pub use snapshot::Snapshot;

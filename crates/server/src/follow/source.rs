@@ -28,8 +28,8 @@ use partial_sync_core::{
 use partial_sync_vfs::side_file_path;
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
-use super::{descriptors::Descriptor, header::WalIndexHeader};
-use crate::{beside::set_aside, error::ServerError, file_id::FileId};
+use super::header::WalIndexHeader;
+use crate::{beside::set_aside, descriptors::Descriptor, error::ServerError, file_id::FileId};
 
 /// Bytes of a frame of the WAL before its page.
 const FRAME_HEADER: u64 = 24;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use partial_sync_server::{ServerError, restore};
+use partial_sync_server::{ServerError, backup_file::is_backup, restore};
 use serde_json::Value;
 
 use super::{
@@ -110,4 +110,30 @@ async fn a_restore_that_no_server_takes_over_changes_nothing() {
     let done = restore(&backup, &path, Duration::from_secs(60)).unwrap();
     assert!(!done.served);
     assert_eq!(shell(&path, "SELECT count(*) FROM t"), "1");
+}
+
+/// Was red: the file that was looked at lost all locks that this process had on it, and others wrote what was being read.
+#[test]
+fn what_is_restored_from_or_looked_at_keeps_the_locks_that_this_process_has_on_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, backup) = (folder.path().join("a.db"), folder.path().join("backup"));
+    shell(&backup, "CREATE TABLE t(x); INSERT INTO t VALUES (1)");
+    let reader = rusqlite::Connection::open(&backup).unwrap();
+    reader.execute_batch("BEGIN; SELECT * FROM t").unwrap();
+    let others_may_write = || {
+        let mut other = std::process::Command::new("sqlite3");
+        let said = other.arg(&backup).arg("UPDATE t SET x = 2").output().unwrap();
+        said.status.success()
+    };
+    assert!(!others_may_write());
+    assert!(!is_backup(&backup).unwrap());
+    assert!(!others_may_write());
+    // Twice: what was read before is read from its start.
+    for _ in 0..2 {
+        restore(&backup, &path, Duration::ZERO).unwrap();
+        assert_eq!(shell(&path, "SELECT x FROM t"), "1");
+        assert!(!others_may_write());
+    }
+    drop(reader);
+    assert!(others_may_write());
 }

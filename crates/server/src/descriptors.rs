@@ -1,9 +1,9 @@
-//! Read-only descriptors of a database's files that are never closed at a dangerous moment.
+//! Descriptors for reading a database's files that are never closed at a dangerous moment.
 //!
 //! SQLite's locks are POSIX locks: when a process closes *any* descriptor of a file, *all* its locks on that file are
 //! gone, those of unrelated SQLite connections too (<https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_>).
 //! So a descriptor that is done with is parked, and taken again when the same file is opened again; it is closed only
-//! when the file has no name any more, or by [`close_unused`] when nobody else has the file open.
+//! when the file has no name any more, or by [`close_unused_descriptors`] when nobody else has the file open.
 
 use std::{collections::HashMap, fs::File, io, os::unix::fs::MetadataExt, path::Path};
 
@@ -15,11 +15,11 @@ static PARKED: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
 /// A descriptor for positional reads. Parked when dropped.
 #[derive(Debug)]
-pub(super) struct Descriptor(Option<File>);
+pub(crate) struct Descriptor(Option<File>);
 
 impl Descriptor {
     /// Opens a file for reading, or takes its parked descriptor.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let wanted = FileId::at(path)?;
         let mut parked = PARKED.lock();
         let found = parked
@@ -31,8 +31,13 @@ impl Descriptor {
         }
     }
 
+    /// Takes over one that was opened otherwise.
+    pub(crate) fn of(file: File) -> Self {
+        Self(Some(file))
+    }
+
     /// The file.
-    pub(super) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         self.0.as_ref().expect("the file is taken out in drop only")
     }
 }
@@ -47,7 +52,7 @@ impl Drop for Descriptor {
 
 /// Closes the parked descriptors of files that this process has not open otherwise: nobody here has locks on them that
 /// could be lost. Looks at every descriptor of the process.
-pub(crate) fn close_unused() {
+pub(crate) fn close_unused_descriptors() {
     let mut parked = PARKED.lock();
     if parked.is_empty() {
         return;
@@ -86,13 +91,13 @@ mod tests {
         std::fs::write(&path, "x").unwrap();
         let other = File::open(&path).unwrap();
         drop(Descriptor::open(&path).unwrap());
-        close_unused();
+        close_unused_descriptors();
         assert!(
             is_parked(&path),
             "closing it would take the locks of the other away"
         );
         drop(other);
-        close_unused();
+        close_unused_descriptors();
         if cfg!(target_os = "linux") {
             assert!(!is_parked(&path));
         }
