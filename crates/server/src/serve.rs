@@ -120,6 +120,7 @@ pub(crate) async fn serve(
         });
     }
     drop((listener, uncut));
+    app.connections().stop();
     let Some(graceful) = Arc::into_inner(graceful) else {
         return;
     };

@@ -6,6 +6,7 @@
 //! | idle: no request is under way | [`Limits::idle_time`], or until it has to make room |
 //! | waiting for its client to take what was written | [`Limits::stall_time`] |
 //! | answering | whatever the answer takes; while it waits for its client or for a commit, until it has to make room |
+//! | without a request under way when the server stops | [`LAST_MOMENT`], of HTTP/2 [`SLOW`], after that or its last answer |
 //!
 //! One clock for all of them. hyper's own begins when it knows which HTTP is spoken, which a client may never say, and
 //! knows nothing of writes.
@@ -100,6 +101,8 @@ struct State {
     multiplexed: bool,
     /// It has sent a request that was let in.
     known: bool,
+    /// Since when the server stops.
+    stopping: Option<Instant>,
     /// It has to make room for another, as soon as no request is under way or the server waits for its client,
     evicted: bool,
     /// or from then on whatever is.
@@ -141,6 +144,7 @@ impl Activity {
                 asked: false,
                 multiplexed: false,
                 known: false,
+                stopping: None,
                 evicted: false,
                 cut: None,
             }),
@@ -199,6 +203,13 @@ impl Activity {
     pub(super) fn close(&self) {
         self.state.lock().evicted = true;
         self.polls_have_to_go.notify_waiters();
+        self.has_to_go.notify_one();
+    }
+
+    /// The server stops: it has to go when no request is under way, also if half of one is, or if its client does not say that it has seen
+    /// the end.
+    pub(super) fn stop(&self) {
+        self.state.lock().stopping = Some(Instant::now());
         self.has_to_go.notify_one();
     }
 
@@ -269,6 +280,14 @@ impl Activity {
         }
         if !state.answers.is_empty() {
             return None;
+        }
+        if let Some(stopping) = state.stopping {
+            // The last piece of an answer may still wait for the client's leave, of HTTP/2.
+            let end = match state.multiplexed {
+                true => stopping.max(state.moved) + SLOW,
+                false => stopping.max(state.idle_since) + LAST_MOMENT,
+            };
+            return Some((end, "the server stops"));
         }
         let head_since = match state.asked {
             false => Some(state.idle_since),

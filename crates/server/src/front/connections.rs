@@ -107,6 +107,12 @@ impl Connections {
         from.for_each(|(_, activity)| activity.close());
     }
 
+    /// The server stops: those that have no request under way are closed soon, whatever their clients do.
+    pub(crate) fn stop(&self) {
+        let open = self.open.lock();
+        open.by_number.values().for_each(|(_, activity)| activity.stop());
+    }
+
     /// Closes the one that has been idle for longest: the process has no descriptors left.
     pub(crate) fn make_room(&self) {
         self.open.lock().evict(|_, _| true);

@@ -93,6 +93,23 @@ impl Raw {
         (status, json["code"].as_str().unwrap().to_owned())
     }
 
+    /// Waits until the server has said this; `false` = it closes the connection before.
+    pub(crate) async fn until(&mut self, wanted: &[u8]) -> bool {
+        let mut said = Vec::new();
+        let found = async {
+            while !said.ends_with(wanted) {
+                match self.0.read_u8().await {
+                    Ok(byte) => said.push(byte),
+                    Err(_) => return false,
+                }
+            }
+            true
+        };
+        tokio::time::timeout(FOR_EVER, found)
+            .await
+            .expect("it is not said")
+    }
+
     /// Waits until the server closes the connection. How many bytes it still says.
     pub(crate) async fn ends(&mut self) -> usize {
         self.rest().await.len()
