@@ -282,10 +282,11 @@ impl Follower {
     /// because of somebody whom this server cannot end, it waits again when there are twice as many.
     pub async fn wait_for_room(self: &Arc<Self>, most: u64, patience: Duration) {
         let bytes = self.files.wal_bytes();
+        if (1..self.no_room_at.load(SeqCst)).contains(&bytes) {
+            // It was emptied since.
+            self.no_room_at.store(0, SeqCst);
+        }
         if bytes <= most.max(self.no_room_at.load(SeqCst).saturating_mul(2)) {
-            if bytes <= most {
-                self.no_room_at.store(0, SeqCst);
-            }
             return;
         }
         let until = Instant::now() + patience;
@@ -307,7 +308,8 @@ impl Follower {
                 return;
             }
             if Instant::now() >= until {
-                self.no_room_at.store(bytes, SeqCst);
+                let bytes = self.files.wal_bytes().max(bytes);
+                self.no_room_at.fetch_max(bytes, SeqCst);
                 tracing::warn!(
                     bytes,
                     "the WAL was not emptied in time: somebody, probably another program, still reads what was before it"

@@ -37,6 +37,9 @@ const READ_IN_PLACE: usize = 64 << 10;
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 /// How long a new transaction waits for the WAL to be emptied, once the reads that were in the way have been ended.
 const ROOM: Duration = Duration::from_secs(1);
+/// Those that may write do not wait until there is so many times as much: old reads are ended before, and no others begin, so that those
+/// who read make no push wait.
+const ROOM_TO_WRITE: u64 = 2;
 
 /// Answers one request. Until it runs, a client that goes away leaves nothing of it behind.
 pub(super) async fn answer(
@@ -60,7 +63,10 @@ pub(super) async fn answer(
         if !asks.0.is_some_and(|baton| streams.is_open(baton)) {
             let options = streams.options();
             let patience = options.read_grace + LOOK_AT_READERS + WATCH_EVERY + ROOM;
-            database.listener.room(options.wal_bytes, patience).await;
+            let may_write = caller.access == Access::Full && asks.1;
+            let times = if may_write { ROOM_TO_WRITE } else { 1 };
+            let most = options.wal_bytes.saturating_mul(times);
+            database.listener.room(most, patience).await;
         }
         let lease = streams.lease(&owner, caller.id, asks, &cancel).await?;
         let _gone = CancelOnDrop(cancel.clone());

@@ -393,6 +393,29 @@ async fn v13_who_waits_for_room_in_the_wal_has_no_turn_that_others_need_to_make_
     outcome(&next["results"][0]).unwrap();
 }
 
+/// Was red: every transaction waited until the reads were old enough to be ended, as often as so much had been written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v13_who_writes_does_not_wait_until_reads_that_pin_the_wal_are_old_enough_to_be_ended() {
+    let server = Served::with_grace(Duration::from_secs(3600)).await;
+    let close = json!([execute("CREATE TABLE t(v)"), {"type": "close"}]);
+    server.send(None, close).await;
+    let begin = json!([execute("BEGIN"), execute("SELECT count(*) FROM t")]);
+    let (_, open) = server.send_as("reader", None, begin).await;
+    let wal = server.folder.path().join("served.db-wal");
+    let writes = async {
+        while std::fs::metadata(&wal).unwrap().len() < 3 << 19 {
+            server.write().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), writes)
+        .await
+        .expect("none of the writes waits");
+    // And the read has not been ended.
+    let end = json!([execute("SELECT count(*) FROM t"), execute("COMMIT"), {"type": "close"}]);
+    let (_, ended) = server.send_as("reader", open["baton"].as_str(), end).await;
+    outcome(&ended["results"][0]).unwrap();
+}
+
 /// Another program's read cannot be ended: the others do not wait for it again and again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn v13_a_read_of_another_program_that_pins_the_wal_is_waited_for_as_often_as_the_wal_doubles() {
