@@ -16,9 +16,9 @@ pub(crate) enum CliError {
     /// A key or tokens could not be used.
     #[error(transparent)]
     Credential(#[from] partial_sync_server::auth::CredentialError),
-    /// The same, with the setting that they come from as it was written.
+    /// What the server does not take, with the setting that it comes from as it was written.
     #[error("{0}: {1}")]
-    InSetting(String, #[source] partial_sync_server::auth::CredentialError),
+    InSetting(String, #[source] partial_sync_server::ServerError),
     /// An address that leads nowhere.
     #[error(
         "{setting}: {address:?} is not an address of this machine: {source}; write one like 127.0.0.1:8080 or [::1]:8080"

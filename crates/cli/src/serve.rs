@@ -3,7 +3,7 @@
 use std::{
     io::Write,
     net::{SocketAddr, ToSocketAddrs},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
         .build()?;
     let served = runtime.block_on(async {
         let listen = address(&arguments.configured, "listen", &arguments.listen)?;
-        let files = CredentialFiles::of(&arguments)?;
+        let settings = Settings::of(&arguments)?;
         let config = arguments.configured.file.clone();
         let is_open = arguments.allow_unauthenticated;
         // Before anybody can know that there is something to stop.
@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
         let mut server = builder(arguments)?
             .listen(listen)
             .await
-            .map_err(|error| files.told(error))?;
+            .map_err(|error| settings.told(error))?;
         if is_open && !server.addr().ip().is_loopback() {
             tracing::warn!(
                 "everybody who reaches {} can read and write the database; see --auth-token",
@@ -166,13 +166,11 @@ impl Serve {
 /// Checks all that can be checked without touching a database or a port.
 fn check(arguments: Serve) -> Result<(), CliError> {
     let listen = address(&arguments.configured, "listen", &arguments.listen)?;
-    let (files, effective) = (
-        CredentialFiles::of(&arguments)?,
-        arguments.configured.effective.clone(),
-    );
+    let settings = Settings::of(&arguments)?;
+    let effective = arguments.configured.effective.clone();
     builder(arguments)?
         .check(listen)
-        .map_err(|error| files.told(error))?;
+        .map_err(|error| settings.told(error))?;
     write!(std::io::stdout(), "{effective}")?;
     Ok(())
 }
@@ -190,44 +188,68 @@ fn address(configured: &Configured, key: &str, address: &str) -> Result<SocketAd
     })
 }
 
-/// The files that say whom the server lets in, with the settings that name them as they were written.
-struct CredentialFiles(Vec<(PathBuf, String)>);
+/// What errors of the server begin with: the setting that they are about, as it was written.
+struct Settings {
+    configured: Configured,
+    /// The files that the server reads.
+    files: Vec<(PathBuf, String)>,
+}
 
-impl CredentialFiles {
+impl Settings {
     fn of(arguments: &Serve) -> Result<Self, CliError> {
         let given = [
-            ("auth-token-file", &arguments.auth_token_file, secret::TOKEN_FILE),
-            ("auth-jwt-key", &arguments.auth_jwt_key, secret::JWT_KEY_FILE),
+            (
+                "auth-token-file",
+                &arguments.auth_token_file,
+                Some(secret::TOKEN_FILE),
+            ),
+            (
+                "auth-jwt-key",
+                &arguments.auth_jwt_key,
+                Some(secret::JWT_KEY_FILE),
+            ),
             (
                 "admin-token-file",
                 &arguments.admin_token_file,
-                secret::ADMIN_TOKEN_FILE,
+                Some(secret::ADMIN_TOKEN_FILE),
             ),
+            ("tls-cert", &arguments.tls_cert, None),
+            ("tls-key", &arguments.tls_key, None),
         ];
         let mut files = Vec::new();
         for (key, path, variable) in given {
-            match path {
-                Some(path) => files.push((path.clone(), arguments.configured.written(key))),
-                None => {
+            match (path, variable) {
+                (Some(path), _) => files.push((path.clone(), arguments.configured.written(key))),
+                (None, Some(variable)) => {
                     let path = secret::variable(variable)?;
                     files.extend(path.map(|path| (path.into(), variable.to_owned())));
                 }
+                (None, None) => {}
             }
         }
-        Ok(Self(files))
+        Ok(Self {
+            configured: arguments.configured.clone(),
+            files,
+        })
     }
 
     fn told(&self, error: ServerError) -> CliError {
-        let ServerError::Credentials(error) = error else {
-            return error.into();
+        let of_file = |file: &Path| {
+            let found = self.files.iter().find(|(path, _)| file.starts_with(path));
+            found.map(|(_, setting)| setting.clone())
         };
-        let file = error.file();
-        let found = self
-            .0
-            .iter()
-            .find(|(path, _)| file.is_some_and(|file| file.starts_with(path)));
-        match found {
-            Some((_, setting)) => CliError::InSetting(setting.clone(), error),
+        let of_key = |key| Some(self.configured.written(key));
+        let setting = match &error {
+            ServerError::Credentials(error) => error.file().and_then(of_file),
+            ServerError::Tls { path, .. } => of_file(path),
+            ServerError::BadOrigin(_) => of_key("cors-origin"),
+            ServerError::BadProxy(_) => of_key("trusted-proxy"),
+            ServerError::Unauthenticated(_) => of_key("listen"),
+            ServerError::AdminWithoutToken => of_key("admin-listen"),
+            _ => None,
+        };
+        match setting {
+            Some(setting) => CliError::InSetting(setting, error),
             None => error.into(),
         }
     }
@@ -263,7 +285,7 @@ fn let_in(
     if let Some(keys) = keys {
         let keys = Jwt::from_key_file(keys.as_bytes());
         ways.push(Box::new(keys.map_err(|source| {
-            CliError::InSetting(secret::JWT_KEY.to_owned(), source)
+            CliError::InSetting(secret::JWT_KEY.to_owned(), source.into())
         })?));
     }
     if !ways.is_empty() {

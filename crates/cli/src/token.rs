@@ -85,7 +85,7 @@ fn create(arguments: TokenCreate) -> Result<(), CliError> {
     let key = match (&arguments.key, secret::variable(secret::SIGNING_KEY)) {
         (Some(path), _) => SigningKey::read(path)?,
         (None, Ok(Some(contents))) => SigningKey::from_key_file(contents.as_bytes())
-            .map_err(|source| CliError::InSetting(secret::SIGNING_KEY.to_owned(), source))?,
+            .map_err(|source| CliError::InSetting(secret::SIGNING_KEY.to_owned(), source.into()))?,
         (None, Ok(None)) => return Err(CliError::NoSigningKey),
         (None, Err(error)) => return Err(error),
     };

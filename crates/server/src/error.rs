@@ -316,8 +316,13 @@ pub enum ServerError {
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Reload(Vec<ServerError>),
     /// The certificate or key cannot be used.
-    #[error("the TLS certificate or key cannot be used: {0}")]
-    Tls(String),
+    #[error("the TLS certificate or key cannot be used: {path}: {reason}")]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// A worker thread is gone.
     #[error("the server is stopping")]
     Stopping,

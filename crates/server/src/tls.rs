@@ -47,7 +47,10 @@ impl Tls {
 }
 
 fn config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, ServerError> {
-    let bad = |path: &Path, e: &dyn std::fmt::Display| ServerError::Tls(format!("{}: {e}", path.display()));
+    let bad = |path: &Path, e: &dyn std::fmt::Display| ServerError::Tls {
+        path: path.to_owned(),
+        reason: e.to_string(),
+    };
     let chain = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|e| bad(certificate, &e))?;
@@ -58,7 +61,7 @@ fn config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, ServerErr
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|e| ServerError::Tls(e.to_string()))?
+        .map_err(|e| bad(certificate, &e))?
         .with_no_client_auth()
         .with_single_cert(chain, private)
         .map_err(|e| bad(key, &e))?;

@@ -389,6 +389,54 @@ fn a_bad_address_or_file_is_told_with_the_setting_as_it_was_written() {
             "error: PARTIAL_SYNC_ADMIN_TOKEN must have one token".to_owned(),
         ),
         (
+            "trusted-proxy = [\"a.proxy\"]",
+            &[],
+            &[],
+            format!(
+                "error: {}\"a.proxy\" is not the address",
+                in_file("trusted-proxy")
+            ),
+        ),
+        (
+            "",
+            &["--trusted-proxy", "a.proxy"],
+            &[],
+            "error: --trusted-proxy: \"a.proxy\" is not the address".to_owned(),
+        ),
+        (
+            "",
+            &[],
+            &[("PARTIAL_SYNC_TRUSTED_PROXY", "10.0.0.1,a.proxy")],
+            "error: PARTIAL_SYNC_TRUSTED_PROXY: \"a.proxy\" is not the address".to_owned(),
+        ),
+        (
+            "cors-origin = [\"x\"]",
+            &[],
+            &[],
+            format!("error: {}\"x\" is not an origin", in_file("cors-origin")),
+        ),
+        (
+            "tls-cert = \"missing\"\ntls-key = \"k.pem\"",
+            &[],
+            &[],
+            format!(
+                "error: {}the TLS certificate or key cannot be used: {missing}: ",
+                in_file("tls-cert")
+            ),
+        ),
+        (
+            "listen = \"0.0.0.0:80\"",
+            &[],
+            &[],
+            format!("error: {}refusing to listen on 0.0.0.0:80", in_file("listen")),
+        ),
+        (
+            "admin-listen = \"127.0.0.1:0\"",
+            &[],
+            &[],
+            format!("error: {}administration needs a token", in_file("admin-listen")),
+        ),
+        (
             "auth-token = \"two words\"",
             &[],
             &[],

@@ -285,7 +285,7 @@ async fn pages_come_over_tls() {
     server.shutdown().await;
     let wrong = Server::builder(&db.path).tls(format!("{folder}/key.pem"), format!("{folder}/key.pem"));
     let refused = wrong.listen("127.0.0.1:0").await.unwrap_err();
-    assert!(matches!(refused, ServerError::Tls(_)), "{refused}");
+    assert!(matches!(refused, ServerError::Tls { .. }), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
