@@ -20,7 +20,7 @@ pub struct HranaOptions {
     pub request_timeout: Duration,
     /// Bytes of JSON in one answer, roughly.
     pub answer_bytes: usize,
-    /// The same for all answers together that are being collected or sent; for a client that may only read, half of it.
+    /// The same for all answers together that are being collected or sent; for clients that may only read, two thirds of it.
     pub all_answer_bytes: usize,
     /// Bytes of one value or row that SQLite may build.
     pub value_bytes: usize,
