@@ -42,6 +42,9 @@ fn main() -> Result<()> {
     if words.next_if(|word| word == size::CHILD).is_some() {
         return size::child(words);
     }
+    if words.next_if(|word| word == bulk::CHILD).is_some() {
+        return bulk::child(words);
+    }
     let options = Options::parse(words)?;
     if options.list {
         println!("local: {}", local::CASES.join(", "));

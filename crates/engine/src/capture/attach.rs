@@ -12,7 +12,7 @@ use crate::{
 
 /// Refuses an ATTACH that is about to run if its file would be opened by another VFS.
 pub(super) fn check(conn: &Conn, stmt: &Stmt) -> Result<()> {
-    let sql = stmt.expanded_sql().unwrap_or_else(|| stmt.sql());
+    let sql = stmt.expanded_sql().unwrap_or_else(|| stmt.sql().into_owned());
     let Some(file) = file_of(conn, &sql)? else {
         return Ok(());
     };

@@ -5,14 +5,17 @@
 
 use std::collections::HashMap;
 
-use partial_sync_vfs::sqlite::{Conn, Result, Step};
+use partial_sync_vfs::sqlite::{self, Conn, Step};
 
 use super::{
     classify::internal,
-    hook::{self, Nested},
+    hook::{self, Nested, Seen},
     schema::{Known, SchemaCache},
 };
-use crate::change::{RowOp, Table, Value, sql::quoted};
+use crate::{
+    change::{RowOp, Table, Value, sql::quoted},
+    error::Result,
+};
 
 /// What identifies a row in its table, and how it was first and is last known.
 struct RowHistory<'n> {
@@ -22,29 +25,33 @@ struct RowHistory<'n> {
 }
 
 /// Whether what the hook saw is there. Where that cannot be told, it is not.
-pub(super) fn left_behind(conn: &Conn, nested: &[Nested]) -> Result<bool> {
-    internal(|| {
-        // Asked while nothing was recorded yet: what the recorder knows of the schema may be old.
-        let mut schema = SchemaCache::default();
-        let mut tables: HashMap<&str, Vec<&Nested>> = HashMap::new();
-        for change in nested {
-            tables.entry(&change.table).or_default().push(change);
-        }
-        for (name, changes) in tables {
-            let Known::Ordinary(table) = schema.table(conn, name)? else {
-                continue;
-            };
-            let Some(key) = key_columns(&table) else { continue };
-            for row in rows(&table, &changes) {
-                let differs = row.first.is_some() != row.last.is_some()
-                    || row.first.zip(row.last).is_some_and(|(a, b)| !same(&table, a, b));
-                if differs {
-                    return is_as_last_seen(conn, &table, &key, &row);
-                }
+pub(super) fn left_behind(conn: &Conn, seen: &mut Seen) -> Result<bool> {
+    let nested = seen.decode()?;
+    seen.rewind();
+    Ok(internal(|| is_left_behind(conn, &nested))?)
+}
+
+fn is_left_behind(conn: &Conn, nested: &[Nested]) -> sqlite::Result<bool> {
+    // Asked while nothing was recorded yet: what the recorder knows of the schema may be old.
+    let mut schema = SchemaCache::default();
+    let mut tables: HashMap<&str, Vec<&Nested>> = HashMap::new();
+    for change in nested {
+        tables.entry(&change.table).or_default().push(change);
+    }
+    for (name, changes) in tables {
+        let Known::Ordinary(table) = schema.table(conn, name)? else {
+            continue;
+        };
+        let Some(key) = key_columns(&table) else { continue };
+        for row in rows(&table, &changes) {
+            let differs = row.first.is_some() != row.last.is_some()
+                || row.first.zip(row.last).is_some_and(|(a, b)| !same(&table, a, b));
+            if differs {
+                return is_as_last_seen(conn, &table, &key, &row);
             }
         }
-        Ok(false)
-    })
+    }
+    Ok(false)
 }
 
 /// SQL of what identifies a row: a name of its rowid, or its primary key.
@@ -103,7 +110,7 @@ fn rows<'n>(table: &Table, changes: &[&'n Nested]) -> Vec<RowHistory<'n>> {
     rows
 }
 
-fn is_as_last_seen(conn: &Conn, table: &Table, key: &[String], row: &RowHistory<'_>) -> Result<bool> {
+fn is_as_last_seen(conn: &Conn, table: &Table, key: &[String], row: &RowHistory<'_>) -> sqlite::Result<bool> {
     let columns: Vec<String> = table.columns.iter().map(|c| quoted(&c.name)).collect();
     let terms: Vec<String> = key.iter().map(|c| format!("{c} COLLATE BINARY IS ?")).collect();
     let mut select = conn.prepare_one(&format!(
@@ -118,7 +125,7 @@ fn is_as_last_seen(conn: &Conn, table: &Table, key: &[String], row: &RowHistory<
     if select.step()? != Step::Row {
         return Ok(row.last.is_none());
     }
-    let image: Result<Vec<Value>> = (0..columns.len()).map(|i| Ok(select.value(i)?.into())).collect();
+    let image: sqlite::Result<Vec<Value>> = (0..columns.len()).map(|i| Ok(select.value(i)?.into())).collect();
     let image = image?;
     Ok(row.last.is_some_and(|last| same(table, last, &image)))
 }

@@ -4,6 +4,8 @@
 //! written down or bound as a value; it is given when its column is left out, is NULL, or is computed: then nobody can
 //! tell by looking, and a key that is taken for a given one overwrites no row of another client.
 
+use std::cell::RefCell;
+
 use super::arguments::Arguments;
 use crate::change::{
     StatementChange, Table, Value,
@@ -68,29 +70,55 @@ pub(crate) fn overrides_conflicts(tokens: &[Token<'_>]) -> bool {
     (0..tokens.len()).any(|i| replaces(i) || resolves(i))
 }
 
-/// Whether SQLite gave, or may have given, a key to a row that this statement itself inserts into `table`, whose key is
-/// column `key`.
-pub(crate) fn by_statement(tokens: &[Token<'_>], table: &Table, key: usize, arguments: &Arguments) -> bool {
+/// Who gives a key to the rows that a statement itself inserts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Giver {
+    /// The statement writes it down.
+    Statement,
+    /// SQLite, or perhaps.
+    Sqlite,
+    /// Whoever binds these parameters, each by its text and its number; SQLite, when one of them is NULL.
+    Parameters(Vec<(String, usize)>),
+}
+
+impl Giver {
+    /// Whether SQLite gave, or may have given, a key, when the statement ran with these values.
+    pub(crate) fn is_sqlite(&self, arguments: &Arguments) -> bool {
+        let is_null =
+            |(text, number): &(String, usize)| arguments.value(text, *number).is_none_or(Value::is_null);
+        match self {
+            Self::Statement => false,
+            Self::Sqlite => true,
+            Self::Parameters(parameters) => parameters.iter().any(is_null),
+        }
+    }
+}
+
+/// Who gives a key to the rows that this statement itself inserts into `table`, whose key is column `key`.
+pub(crate) fn by_statement(tokens: &[Token<'_>], table: &Table, key: usize) -> Giver {
     let Some(start) = find_insert(tokens) else {
-        return true;
+        return Giver::Sqlite;
     };
     let numbers = parameters(tokens);
+    let bound = RefCell::new(Vec::new());
     let seen = |item: &[(usize, Token<'_>)]| match item {
         [(_, null)] if null.is("NULL") => Seen::Null,
         [(i, token)] if token.kind == TokenKind::Parameter => {
-            let number = numbers
-                .iter()
-                .find(|(at, _)| at == i)
-                .map_or(0, |(_, number)| *number);
-            match arguments.value(token.text, number) {
-                None | Some(Value::Null) => Seen::Null,
-                Some(_) => Seen::Value,
-            }
+            let number = numbers.iter().find(|(at, _)| at == i);
+            let number = number.map_or(0, |(_, number)| *number);
+            bound.borrow_mut().push((token.text.to_owned(), number));
+            Seen::Value
         }
         item if is_literal(item) => Seen::Value,
         _ => Seen::Computed,
     };
-    rows(tokens, start, table, key, &seen).is_none_or(|rows| rows.iter().any(|seen| *seen != Seen::Value))
+    let given = rows(tokens, start, table, key, &seen)
+        .is_none_or(|rows| rows.iter().any(|seen| *seen != Seen::Value));
+    match (given, bound.into_inner()) {
+        (true, _) => Giver::Sqlite,
+        (false, bound) if bound.is_empty() => Giver::Statement,
+        (false, bound) => Giver::Parameters(bound),
+    }
 }
 
 /// Whether the `INSERT`s of a trigger's program into `table` leave its key to SQLite. What the program computes for it,
@@ -569,7 +597,7 @@ mod tests {
             positional: values.to_vec(),
             named: vec![],
         };
-        by_statement(&tokens(sql), &table(), 1, &arguments)
+        by_statement(&tokens(sql), &table(), 1).is_sqlite(&arguments)
     }
 
     #[test]

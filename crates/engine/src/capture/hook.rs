@@ -1,17 +1,20 @@
 //! The preupdate hook of a capturing connection: copies rows, decides nothing.
 //!
 //! It runs in the middle of a statement and must not use the connection. What it cannot read makes the statement fail
-//! when it has ended, rather than a change go unrecorded.
+//! when it has ended, rather than a change go unrecorded. A row is kept as the bytes that the log will have of it, beyond some
+//! megabytes in a temporary file, so that a statement that changes millions of rows needs no memory for each.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use parking_lot::Mutex;
-use partial_sync_vfs::sqlite::{self, PreUpdate, PreUpdateHook, RowChange, codes};
+use partial_sync_vfs::sqlite::{self, PreUpdate, PreUpdateHook, RowChange, ValueRef, codes};
+use serde::Deserialize;
 
 use crate::{
-    change::{RowOp, Table, Value},
+    change::{RowOp, Table, Value, row_bytes},
     error::Error,
     log::OWN_PREFIX,
+    sql::records::Records,
 };
 
 /// SQLite's table of the counters of AUTOINCREMENT. The hook hears of it only when a statement names it.
@@ -26,42 +29,127 @@ pub(super) struct Nested {
     pub rowids: (i64, i64),
 }
 
-/// What the hook has seen of the statement that runs.
-#[derive(Default)]
-pub(super) struct Buffer {
-    rows: Vec<Nested>,
-    /// Set while the hook runs, so that a panic in it is noticed, and for good when it fails.
-    broken: Option<sqlite::Error>,
-    /// The last table name: most statements change one table.
-    last: Option<Arc<str>>,
+/// The same as bytes.
+pub(super) struct SeenRow<'s> {
+    /// In [`Seen::known`].
+    pub table: usize,
+    depth: u32,
+    rowids: (i64, i64),
+    /// A [`RowOp`], as postcard writes it.
+    pub op: &'s [u8],
 }
 
-impl Buffer {
-    /// A statement begins.
-    pub(super) fn start(&mut self) {
-        self.rows.clear();
-        self.broken = None;
+/// The rows that a statement changed, in the order in which it changed them.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// The tables that they are in, and some that the statements before wrote to.
+    known: Vec<SeenTable>,
+    /// A trigger or a foreign-key action changed one of them.
+    pub deep: bool,
+    /// There is text in them that is not Unicode.
+    pub raw_text: bool,
+    rows: Records,
+}
+
+/// A table with rows that a statement changed.
+pub(super) struct SeenTable {
+    pub name: Arc<str>,
+    /// How many columns a row has.
+    pub columns: usize,
+    /// The statement itself changed one of its rows.
+    pub own: bool,
+    /// There are rows of it.
+    used: bool,
+}
+
+/// Tables whose names are kept for the next statement.
+const KNOWN: usize = 16;
+
+impl Seen {
+    pub(super) fn is_empty(&self) -> bool {
+        self.tables().next().is_none()
     }
 
-    /// The statement has ended.
-    pub(super) fn finish(&mut self) -> Result<Vec<Nested>, Error> {
-        let rows = std::mem::take(&mut self.rows);
-        match self.broken.take() {
-            Some(reason) => {
-                let what = "this change cannot be recorded and was rolled back";
-                let message = match &reason.source {
-                    Some(_) => what.to_owned(),
-                    None => format!("{what}: {reason}"),
-                };
-                // A page that could not be had is told as such: the same statement may work later.
-                Err(sqlite::Error {
-                    source: reason.source,
-                    ..sqlite::Error::new(codes::ABORT, message)
-                }
-                .into())
-            }
-            None => Ok(rows),
+    /// The tables that the rows are in.
+    pub(super) fn tables(&self) -> impl Iterator<Item = &SeenTable> {
+        self.known.iter().filter(|table| table.used)
+    }
+
+    /// What `of` gives for each table, by the number of the table; `None` also for those without rows.
+    pub(super) fn by_table<T>(&self, of: impl Fn(&SeenTable) -> Option<T>) -> Vec<Option<T>> {
+        let used = |table: &SeenTable| table.used.then(|| of(table)).flatten();
+        self.known.iter().map(used).collect()
+    }
+
+    /// The next row; `None` at the end.
+    pub(super) fn next(&mut self) -> Result<Option<SeenRow<'_>>, Error> {
+        let failed = |error| Error::storage("read changed rows back from", &std::env::temp_dir(), error);
+        let Some(bytes) = self.rows.next().map_err(failed)? else {
+            return Ok(None);
+        };
+        #[derive(Deserialize)]
+        struct Head(u32, u32, i64, i64);
+        let (Head(table, depth, old, new), op) = postcard::take_from_bytes(bytes)
+            .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error)))?;
+        Ok(Some(SeenRow {
+            table: table as usize,
+            depth,
+            rowids: (old, new),
+            op,
+        }))
+    }
+
+    /// The first row is the next one.
+    pub(super) fn rewind(&mut self) {
+        self.rows.rewind();
+    }
+
+    /// All rows, in memory.
+    pub(super) fn decode(&mut self) -> Result<Vec<Nested>, Error> {
+        self.rewind();
+        let names: Vec<Arc<str>> = self.known.iter().map(|table| table.name.clone()).collect();
+        let mut all = Vec::new();
+        while let Some(row) = self.next()? {
+            let op = postcard::from_bytes(row.op).map_err(|error| {
+                sqlite::Error::new(
+                    codes::INTERNAL,
+                    format!("a row that was seen cannot be read: {error}"),
+                )
+            })?;
+            all.push(Nested {
+                table: names[row.table].clone(),
+                op,
+                depth: row.depth,
+                rowids: row.rowids,
+            });
         }
+        Ok(all)
+    }
+
+    /// The number of a table, whose rows have as many columns as those before.
+    fn table(&mut self, name: &[u8], columns: usize, depth: u32) -> sqlite::Result<usize> {
+        let known = self.known.iter().position(|table| table.name.as_bytes() == name);
+        let number = match known {
+            Some(known) => known,
+            None => {
+                let name = std::str::from_utf8(name)
+                    .map_err(|_| sqlite::Error::new(codes::MISUSE, "the table's name is not UTF-8"))?;
+                self.known.push(SeenTable {
+                    name: name.into(),
+                    columns,
+                    own: false,
+                    used: false,
+                });
+                self.known.len() - 1
+            }
+        };
+        let table = &mut self.known[number];
+        if table.used && table.columns != columns {
+            return Err(changed_columns(&table.name));
+        }
+        (table.used, table.columns) = (true, columns);
+        table.own |= depth == 0;
+        Ok(number)
     }
 
     fn see(&mut self, change: &PreUpdate<'_>) -> sqlite::Result<()> {
@@ -76,40 +164,88 @@ impl Buffer {
                 "incremental blob writes are not supported",
             ));
         }
-        let table = match &self.last {
-            Some(last) if last.as_bytes() == name => last.clone(),
-            _ => {
-                let name = std::str::from_utf8(name)
-                    .map_err(|_| sqlite::Error::new(codes::MISUSE, "the table's name is not UTF-8"))?;
-                self.last.insert(name.into()).clone()
+        let (columns, depth) = (change.column_count(), change.depth());
+        let table = self.table(name, columns, depth)?;
+        self.deep |= depth > 0;
+        let raw_text = &mut self.raw_text;
+        self.rows.push(|bytes| {
+            row_bytes::add_number(bytes, table as u64);
+            row_bytes::add_number(bytes, depth.into());
+            row_bytes::add_signed(bytes, change.old_rowid());
+            row_bytes::add_signed(bytes, change.new_rowid());
+            let (number, before, after) = match change.op() {
+                RowChange::Insert => (row_bytes::INSERT, false, true),
+                RowChange::Update => (row_bytes::UPDATE, true, true),
+                RowChange::Delete => (row_bytes::DELETE, true, false),
+            };
+            bytes.push(number);
+            if before {
+                *raw_text |= row_bytes::add_image(bytes, columns, |column| stored(change.before(column)))?;
             }
-        };
-        let image = |get: &dyn Fn(usize) -> sqlite::Result<Value>| {
-            (0..change.column_count())
-                .map(|column| match get(column) {
-                    // Virtual generated columns are not stored.
-                    Err(e) if e.code == codes::RANGE => Ok(Value::Null),
-                    value => value,
-                })
-                .collect::<sqlite::Result<Vec<Value>>>()
-        };
-        let before = || image(&|column| Ok(Value::from(change.before(column)?)));
-        let after = || image(&|column| Ok(Value::from(change.after(column)?)));
-        let op = match change.op() {
-            RowChange::Insert => RowOp::Insert { after: after()? },
-            RowChange::Update => RowOp::Update {
-                before: before()?,
-                after: after()?,
-            },
-            RowChange::Delete => RowOp::Delete { before: before()? },
-        };
-        self.rows.push(Nested {
-            table,
-            op,
-            depth: change.depth(),
-            rowids: (change.old_rowid(), change.new_rowid()),
-        });
-        Ok(())
+            if after {
+                *raw_text |= row_bytes::add_image(bytes, columns, |column| stored(change.after(column)))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn clear(&mut self) {
+        self.known.truncate(KNOWN);
+        for table in &mut self.known {
+            (table.used, table.own) = (false, false);
+        }
+        self.rows.clear();
+        (self.deep, self.raw_text) = (false, false);
+    }
+}
+
+/// Virtual generated columns are not stored.
+fn stored(value: sqlite::Result<ValueRef<'_>>) -> sqlite::Result<ValueRef<'_>> {
+    match value {
+        Err(error) if error.code == codes::RANGE => Ok(ValueRef::Null),
+        value => value,
+    }
+}
+
+/// What the hook has seen of the statement that runs.
+#[derive(Default)]
+pub(super) struct Buffer {
+    seen: Seen,
+    /// Set while the hook runs, so that a panic in it is noticed, and for good when it fails.
+    broken: Option<sqlite::Error>,
+}
+
+impl Buffer {
+    /// A statement begins.
+    pub(super) fn start(&mut self) {
+        self.seen.clear();
+        self.broken = None;
+    }
+
+    /// The statement has ended.
+    pub(super) fn finish(&mut self) -> Result<Seen, Error> {
+        let seen = std::mem::take(&mut self.seen);
+        match self.broken.take() {
+            Some(reason) => {
+                let what = "this change cannot be recorded and was rolled back";
+                let message = match &reason.source {
+                    Some(_) => what.to_owned(),
+                    None => format!("{what}: {reason}"),
+                };
+                // A page that could not be had is told as such: the same statement may work later.
+                Err(sqlite::Error {
+                    source: reason.source,
+                    ..sqlite::Error::new(codes::ABORT, message)
+                }
+                .into())
+            }
+            None => Ok(seen),
+        }
+    }
+
+    /// Has its memory back for the next statement.
+    pub(super) fn reuse(&mut self, seen: Seen) {
+        self.seen = seen;
     }
 }
 
@@ -127,7 +263,7 @@ pub(super) fn hook(buffer: Arc<Mutex<Buffer>>) -> PreUpdateHook {
             codes::INTERNAL,
             "the recorder panicked; please report this",
         ));
-        buffer.broken = buffer.see(&change).err();
+        buffer.broken = buffer.seen.see(&change).err();
     })
 }
 
@@ -135,8 +271,7 @@ pub(super) fn hook(buffer: Arc<Mutex<Buffer>>) -> PreUpdateHook {
 pub(super) fn fit(table: &Table, op: &mut RowOp) -> Result<(), Error> {
     for image in op.images_mut() {
         if image.len() != table.columns.len() {
-            let message = format!("table {} changed its columns while it was written to", table.name);
-            return Err(sqlite::Error::new(codes::SCHEMA, message).into());
+            return Err(changed_columns(&table.name).into());
         }
         for (value, column) in image.iter_mut().zip(&table.columns) {
             if column.generated {
@@ -145,4 +280,9 @@ pub(super) fn fit(table: &Table, op: &mut RowOp) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+fn changed_columns(table: &str) -> sqlite::Error {
+    let message = format!("table {table} changed its columns while it was written to");
+    sqlite::Error::new(codes::SCHEMA, message)
 }

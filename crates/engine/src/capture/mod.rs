@@ -14,11 +14,13 @@
 
 mod arguments;
 mod attach;
+mod by_plan;
 pub(crate) mod cause;
 pub(crate) mod classify;
 mod failed;
 pub(crate) mod given;
 mod hook;
+mod plan;
 pub(crate) mod pragma;
 mod record;
 mod recorder;

@@ -1,8 +1,8 @@
-//! Turns what the hook saw, or a statement's text, into changes that wait to be written.
+//! Turns what the hook saw, or a statement's text, into changes that wait to be written. Most statements need less of it, and
+//! are recorded by their plan (`by_plan.rs`).
 
 use std::{collections::HashSet, sync::Arc};
 
-use partial_sync_core::ChangeId;
 use partial_sync_vfs::sqlite::{self, Step, Stmt, ValueRef};
 
 use super::{
@@ -10,17 +10,14 @@ use super::{
     cause::Nesting,
     classify::{Ddl, Target, internal},
     given,
-    hook::{self, Nested, SEQUENCE},
+    hook::{self, Nested, SEQUENCE, Seen},
     run::{RecordedStatement, Recording, lost_transaction},
     schema::Known,
     units::{UnitChange, Units},
     virtual_rows::VirtualRows,
-    writer::{CHUNK_BYTES, size},
 };
 use crate::{
-    change::{
-        Cause, Change, ChangeKind, RowOp, StatementChange, StatementKind, Table, Value, tokens::tokens,
-    },
+    change::{Cause, ChangeKind, RowOp, StatementChange, StatementKind, Table, Value, tokens::tokens},
     error::{Error, Result},
 };
 
@@ -28,12 +25,11 @@ impl Recording<'_> {
     pub(super) fn record_write(
         &mut self,
         stmt: &Stmt,
-        nested: Vec<Nested>,
+        seen: &mut Seen,
         targets: &[Target],
         arguments: &Arguments,
         failed: bool,
     ) -> Result<()> {
-        self.look_at_log()?;
         let mut base = 0;
         for target in targets.iter().filter(|t| t.main && t.trigger.is_none()) {
             if matches!(self.known(&target.table)?, Known::View) {
@@ -54,14 +50,15 @@ impl Recording<'_> {
             base,
             failed,
         };
-        self.record_rows(nested, nesting, Some(&statement), None)?;
+        let virtual_rows = self.virtual_targets(&statement)?;
+        self.record_rows(seen, nesting, virtual_rows, Some(&statement), None)?;
         Ok(())
     }
 
     pub(super) fn record_ddl(
         &mut self,
         stmt: &Stmt,
-        nested: Vec<Nested>,
+        seen: &mut Seen,
         ddl: &Ddl,
         before: Option<i64>,
     ) -> Result<()> {
@@ -78,7 +75,8 @@ impl Recording<'_> {
         let mut rows = 0;
         if ddl.kind == StatementKind::DropTable {
             // Foreign keys act on the children of the dropped table's rows; the rows themselves go with the statement.
-            rows = self.record_rows(nested, Nesting::of_a_dropped_table(), None, Some(&ddl.name))?;
+            let nesting = Nesting::of_a_dropped_table();
+            rows = self.record_rows(seen, nesting, VirtualRows::default(), None, Some(&ddl.name))?;
         }
         let mut kind = ddl.kind.clone();
         let sql = match (&kind, after) {
@@ -96,7 +94,7 @@ impl Recording<'_> {
             named: Vec::new(),
             kind,
         };
-        self.wait(ChangeKind::Statement(change), rows);
+        self.wait(ChangeKind::Statement(change), rows)?;
         if ddl.as_select {
             self.record_contents(&ddl.name)?;
         }
@@ -132,10 +130,7 @@ impl Recording<'_> {
                 op,
                 cause: Cause::Statement,
             };
-            self.wait(kind, 0);
-            if self.state.waiting_bytes > CHUNK_BYTES {
-                self.flush()?;
-            }
+            self.wait(kind, 0)?;
         }
         Ok(())
     }
@@ -143,21 +138,18 @@ impl Recording<'_> {
     /// Turns what the hook saw into changes. How many those are.
     fn record_rows(
         &mut self,
-        nested: Vec<Nested>,
+        seen: &mut Seen,
         mut nesting: Nesting,
+        mut virtual_rows: VirtualRows,
         statement: Option<&RecordedStatement<'_>>,
         except: Option<&str>,
     ) -> Result<u32> {
-        let mut virtual_rows = VirtualRows::default();
-        if let Some(statement) = statement {
-            virtual_rows = self.virtual_targets(statement)?;
-        }
-        if nested.is_empty() && virtual_rows.is_empty() {
+        if seen.is_empty() && virtual_rows.is_empty() {
             return Ok(0);
         }
-        self.look_at_log()?;
-        let mut units = self.units(statement, &nested)?;
-        let deep = nested.iter().any(|n| n.depth > 0);
+        let nested = seen.decode()?;
+        let mut units = self.units(statement, seen)?;
+        let deep = seen.deep;
         let enforced = deep && self.foreign_keys_enforced()?;
         let mut changes = Vec::with_capacity(nested.len());
         for nested in nested {
@@ -172,7 +164,7 @@ impl Recording<'_> {
                 }
                 _ => continue,
             };
-            let unit = units.next(depth, &op);
+            let unit = units.next(depth, matches!(op, RowOp::Delete { .. }));
             hook::fit(&table, &mut op)?;
             self.check_text(&table, &op)?;
             let cause = if deep {
@@ -217,30 +209,26 @@ impl Recording<'_> {
         }
         let mut count = 0;
         for (kind, back) in units.finish(changes) {
-            self.wait(kind, back);
+            self.wait(kind, back)?;
             count += 1;
         }
         Ok(count)
     }
 
     /// How the changes of a statement will be told apart.
-    fn units(&mut self, statement: Option<&RecordedStatement<'_>>, nested: &[Nested]) -> Result<Units> {
+    fn units(&mut self, statement: Option<&RecordedStatement<'_>>, seen: &Seen) -> Result<Units> {
         let Some(statement) = statement.filter(|s| s.base == 0) else {
             return Ok(Units::whole());
         };
-        let own: HashSet<&str> = nested
-            .iter()
-            .filter(|n| n.depth == 0)
-            .map(|n| &*n.table)
-            .collect();
         for trigger in statement.triggers() {
             let sql = internal(|| self.state.schema.trigger(self.conn, trigger))?;
             let tokens = tokens(&sql);
-            if own.iter().any(|table| given::fires_before(&tokens, table)) {
+            let mut own = seen.tables().filter(|table| table.own);
+            if own.any(|table| given::fires_before(&tokens, &table.name)) {
                 return Ok(Units::whole());
             }
         }
-        Ok(Units::of_statement(&tokens(statement.sql)))
+        Ok(Units::of_statement(!given::is_delete(&tokens(statement.sql))))
     }
 
     /// Marks a change of a row that has perhaps another key on a remote whose triggers fire.
@@ -272,25 +260,34 @@ impl Recording<'_> {
         op: &mut RowOp,
         cause: Cause,
     ) -> Result<()> {
-        let (RowOp::Insert { after }, Some(statement)) = (&mut *op, statement) else {
-            return Ok(());
-        };
-        let key = match table.is_virtual {
-            true => Some(0),
-            false => internal(|| self.state.schema.indexes(self.conn, table))?.rowid_key,
-        };
-        let Some(key) = key else { return Ok(()) };
-        let given = if cause == Cause::Statement && statement.inserts_itself(&table.name) {
-            given::by_statement(&tokens(statement.sql), table, key, statement.arguments)
-        } else {
-            self.given_by_triggers(statement, table, key)?
-        };
-        if given {
+        if let (RowOp::Insert { after }, Some(statement)) = (&mut *op, statement)
+            && self.is_key_given(statement, table, cause)?
+        {
             *op = RowOp::Add {
                 after: std::mem::take(after),
             };
         }
         Ok(())
+    }
+
+    /// Whether SQLite gave new rows of this table their key.
+    fn is_key_given(
+        &mut self,
+        statement: &RecordedStatement<'_>,
+        table: &Arc<Table>,
+        cause: Cause,
+    ) -> Result<bool> {
+        let key = match table.is_virtual {
+            true => Some(0),
+            false => internal(|| self.state.schema.indexes(self.conn, table))?.rowid_key,
+        };
+        let Some(key) = key else { return Ok(false) };
+        if cause == Cause::Statement && statement.inserts_itself(&table.name) {
+            let giver = given::by_statement(&tokens(statement.sql), table, key);
+            Ok(giver.is_sqlite(statement.arguments))
+        } else {
+            self.given_by_triggers(statement, table, key)
+        }
     }
 
     fn given_by_triggers(
@@ -417,17 +414,6 @@ impl Recording<'_> {
 
     pub(super) fn is_temporary(&mut self, trigger: &str) -> sqlite::Result<bool> {
         Ok(self.temp_triggers()?.contains(&trigger.to_ascii_lowercase()))
-    }
-
-    fn wait(&mut self, kind: ChangeKind, back: u32) {
-        self.state.waiting_bytes += size(&kind);
-        // The id is given when the change is written: what is rolled back before that uses none.
-        self.state.waiting.push(Change {
-            id: ChangeId(0),
-            time: (self.shared.options.clock)(),
-            back,
-            kind,
-        });
     }
 
     /// What tells whether the statement changed anything: the pragma that it sets, or the schema cookie.

@@ -8,6 +8,7 @@ use super::{
     arguments::Arguments,
     classify::{self, Ddl, Target, WriteOp, internal},
     failed,
+    hook::Seen,
     state::{RecorderState, Shared},
 };
 use crate::{
@@ -72,7 +73,6 @@ impl Recording<'_> {
     /// Forgets what is not in the log yet, and what was known of the log: part of it may have been rolled back.
     pub(super) fn forget_waiting(&mut self) {
         self.state.waiting.clear();
-        self.state.waiting_bytes = 0;
         self.state.next_id = None;
     }
 
@@ -102,8 +102,8 @@ impl Recording<'_> {
         let outcome = Kept::drain(stmt);
         let recompiled = classify::finish().into_targets();
         let changed = self.conn.changes();
-        let nested = self.shared.buffer.lock().finish();
-        let nothing_seen = nested.as_ref().map_or(true, Vec::is_empty);
+        let mut seen = self.shared.buffer.lock().finish();
+        let nothing_seen = seen.as_ref().map_or(true, Seen::is_empty);
         if self.conn.is_autocommit() {
             // The transaction is gone: OR ROLLBACK, a full disk, an interrupt.
             return outcome.and_then(|_| Err(lost_transaction()));
@@ -113,14 +113,14 @@ impl Recording<'_> {
             // Only FAIL fails and leaves changes; SQLite answers 0 for a statement that it has undone.
             Err(Error::Sqlite(e)) if e.code() == codes::CONSTRAINT && ddl.is_none() && !nothing_seen => {
                 changed > 0
-                    || nested
-                        .as_ref()
-                        .is_ok_and(|nested| failed::left_behind(self.conn, nested).unwrap_or(false))
+                    || seen
+                        .as_mut()
+                        .is_ok_and(|seen| failed::left_behind(self.conn, seen).unwrap_or(false))
             }
             Err(_) => false,
         };
-        let recorded = match nested {
-            Ok(nested) if kept && ddl.is_none() => {
+        let recorded = match &mut seen {
+            Ok(seen) if kept && ddl.is_none() => {
                 let all: Vec<Target>;
                 let targets = if recompiled.is_empty() {
                     targets
@@ -128,15 +128,22 @@ impl Recording<'_> {
                     all = targets.iter().cloned().chain(recompiled).collect();
                     &all
                 };
-                self.record_write(stmt, nested, targets, arguments, outcome.is_err())
+                match self.record_by_plan(stmt, seen, targets, arguments) {
+                    Ok(true) => Ok(()),
+                    Ok(false) => self.record_write(stmt, seen, targets, arguments, outcome.is_err()),
+                    Err(error) => Err(error),
+                }
             }
-            Ok(nested) if kept => match ddl {
-                Some(ddl) => self.record_ddl(stmt, nested, ddl, before),
+            Ok(seen) if kept => match ddl {
+                Some(ddl) => self.record_ddl(stmt, seen, ddl, before),
                 None => Ok(()),
             },
-            Ok(_) => Ok(()),
-            Err(broken) => Err(broken),
+            _ => Ok(()),
         };
+        let recorded = seen.and_then(|seen| {
+            self.shared.buffer.lock().reuse(seen);
+            recorded
+        });
         if let Err(error) = recorded {
             // What cannot be recorded must not commit.
             self.undo_transaction();
@@ -155,7 +162,7 @@ impl Recording<'_> {
         let finished = if ours && kept {
             self.flush()
                 .and_then(|()| Ok(internal(|| self.state.commit.execute())?))
-        } else if self.state.waiting_bytes > WAITING_BYTES {
+        } else if self.state.waiting.bytes() > WAITING_BYTES {
             self.flush()
         } else {
             Ok(())

@@ -9,6 +9,7 @@ use partial_sync_vfs::sqlite::{Conn, Result, Step, Stmt, ValueRef};
 
 use super::{
     given,
+    plan::Plans,
     virtual_tables::{self, Part, VirtualTable},
 };
 use crate::change::{Column, Table, tokens::tokens};
@@ -64,6 +65,8 @@ pub(crate) struct SchemaCache {
     unique: HashMap<Box<str>, Arc<[Vec<usize>]>>,
     triggers: HashMap<Box<str>, Arc<str>>,
     trigger_keys: HashMap<Box<str>, bool>,
+    /// Of statements, by their text.
+    pub(super) plans: Plans,
     kind: Option<Stmt>,
     columns: Option<Stmt>,
     keys: Option<Stmt>,
@@ -102,6 +105,7 @@ impl SchemaCache {
         self.unique.clear();
         self.triggers.clear();
         self.trigger_keys.clear();
+        self.plans.clear();
     }
 
     /// What the indexes of a table say of it.

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use partial_sync_vfs::sqlite::{Conn, Stmt};
 
 use super::{classify::internal, hook::Buffer, schema::SchemaCache};
-use crate::{change::Change, error::Result};
+use crate::{change::codec::Encoder, error::Result};
 
 /// What a capturing connection shares with the rest of the replica.
 #[derive(Clone)]
@@ -60,8 +60,10 @@ pub(super) struct RecorderState {
     pub compiled: i32,
     pub schema: SchemaCache,
     pub temp_triggers: Option<Stmt>,
-    pub waiting: Vec<Change>,
-    pub waiting_bytes: usize,
+    /// Changes that wait to be written, as the chunk that they will be.
+    pub waiting: Encoder,
+    /// When the first of them was made.
+    pub waiting_since: i64,
     /// The id that the next change gets; `None` until the write lock is held and the log was looked at.
     pub next_id: Option<i64>,
     /// First change id of the transaction, once it has one.
@@ -80,8 +82,8 @@ impl RecorderState {
             compiled: 0,
             schema: SchemaCache::default(),
             temp_triggers: None,
-            waiting: Vec::new(),
-            waiting_bytes: 0,
+            waiting: Encoder::default(),
+            waiting_since: 0,
             next_id: None,
             txn: None,
         })

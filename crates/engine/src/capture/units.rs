@@ -7,8 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::given;
-use crate::change::{ChangeKind, RowOp, tokens::Token};
+use crate::change::ChangeKind;
 
 /// A change, and the unit that it is in.
 pub(crate) struct UnitChange {
@@ -40,24 +39,25 @@ impl Units {
         }
     }
 
-    /// The units of a statement on tables with these tokens, no trigger of which runs before its row.
-    pub(crate) fn of_statement(tokens: &[Token<'_>]) -> Self {
+    /// The units of a statement on tables no trigger of which runs before its row; whether it `displaces` rows that it does not
+    /// delete for their own sake.
+    pub(crate) fn of_statement(displaces: bool) -> Self {
         Self {
             whole: false,
-            displaces: !given::is_delete(tokens),
+            displaces,
             ..Self::whole()
         }
     }
 
-    /// The unit of the next row.
-    pub(crate) fn next(&mut self, depth: u32, op: &RowOp) -> usize {
+    /// The unit of the next row, which is deleted or not.
+    pub(crate) fn next(&mut self, depth: u32, is_delete: bool) -> usize {
         if self.whole || depth > 0 {
             return self.current;
         }
         if !self.open {
             self.current += 1;
         }
-        self.open = self.displaces && matches!(op, RowOp::Delete { .. });
+        self.open = self.displaces && is_delete;
         self.current
     }
 

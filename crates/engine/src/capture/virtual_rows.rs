@@ -78,7 +78,7 @@ impl VirtualRows {
         match (&table.kind, part) {
             (Kind::Content(rows), Part::Content) => {
                 let unit = match direct {
-                    true => units.next(0, &op),
+                    true => units.next(0, matches!(op, RowOp::Delete { .. })),
                     false => units.inner(false),
                 };
                 content_row(rows, op, cause, unit, changes);
@@ -217,7 +217,7 @@ impl Recording<'_> {
             Kind::Content(_) | Kind::Spatial(..) if !command => Ok(How::Rows(Cause::Statement)),
             Kind::External { columns, .. } if !command => {
                 let of = described(&table.name, columns);
-                let chosen = !given::by_statement(&tokens, &of, 0, statement.arguments);
+                let chosen = !given::by_statement(&tokens, &of, 0).is_sqlite(statement.arguments);
                 Ok(match plain && chosen {
                     true => How::Text,
                     false => How::Rows(Cause::Statement),
@@ -228,7 +228,7 @@ impl Recording<'_> {
             _ if command => refuse("a command must be one row of values; the transaction was rolled back"),
             Kind::Contentless if plain => {
                 let of = described(&table.name, &[]);
-                match given::by_statement(&tokens, &of, 0, statement.arguments) {
+                match given::by_statement(&tokens, &of, 0).is_sqlite(statement.arguments) {
                     false => Ok(How::Text),
                     true => refuse(
                         "the table keeps no content, so a new row needs its rowid; the transaction was rolled back",

@@ -1,6 +1,6 @@
 //! Writes waiting changes to the log table, inside the transaction that made them and unseen by the user.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 use partial_sync_core::ChangeId;
 use partial_sync_vfs::sqlite::{self, ValueRef};
@@ -8,13 +8,13 @@ use rusqlite::config::DbConfig;
 
 use super::{classify::internal, run::Recording};
 use crate::{
-    change::{Change, ChangeKind, Mode, Value, codec},
+    change::{Cause, Change, ChangeKind, Mode, Table, codec::Head},
     error::Result,
     log,
 };
 
 /// A chunk of the log is closed when the changes in it hold this many bytes.
-pub(super) const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK_BYTES: usize = 1 << 20;
 
 impl Recording<'_> {
     /// Makes sure, with the write lock held, that the log exists, that the next id is known, and that what is known of
@@ -61,13 +61,13 @@ impl Recording<'_> {
 
     /// Writes what waits to the log, hidden from `changes()`, `total_changes()` and `last_insert_rowid()`.
     pub(super) fn flush(&mut self) -> Result<()> {
-        if self.state.waiting.is_empty() {
+        if self.state.waiting.count() == 0 {
             return Ok(());
         }
         let counters = &self.shared.counters;
         let (seen, rowid) = (counters.changes(self.conn), self.conn.last_insert_rowid());
         let before = self.conn.total_changes();
-        let written = internal(|| self.write_waiting());
+        let written = internal(|| self.write_chunk());
         self.conn.set_last_insert_rowid(rowid);
         let after = self.conn.total_changes();
         counters.hidden.fetch_add(after - before, Ordering::Relaxed);
@@ -79,33 +79,6 @@ impl Recording<'_> {
         written
     }
 
-    fn write_waiting(&mut self) -> Result<()> {
-        self.look_at_log()?;
-        let mut waiting = std::mem::take(&mut self.state.waiting);
-        let mut written = 0;
-        let mut outcome = Ok(());
-        while written < waiting.len() && outcome.is_ok() {
-            let mut bytes = 0;
-            let count = waiting[written..]
-                .iter()
-                .take_while(|change| {
-                    let more = bytes < CHUNK_BYTES;
-                    bytes += size(&change.kind);
-                    more
-                })
-                .count();
-            outcome = self.write_chunk(&mut waiting[written..written + count]);
-            if outcome.is_ok() {
-                written += count;
-            }
-        }
-        // After a failure the rest waits on, in case the transaction is still there to be committed.
-        waiting.drain(..written);
-        self.state.waiting_bytes = waiting.iter().map(|change| size(&change.kind)).sum();
-        self.state.waiting = waiting;
-        outcome
-    }
-
     /// Whether foreign keys are enforced cannot change within a transaction.
     fn mode(&self) -> Result<Mode> {
         let enforced = DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY;
@@ -115,20 +88,18 @@ impl Recording<'_> {
         })
     }
 
-    fn write_chunk(&mut self, changes: &mut [Change]) -> Result<()> {
-        let first = self.look_at_log()?;
-        let mut next = first;
-        for change in &mut *changes {
-            change.id = ChangeId(next);
-            next += 1;
-        }
+    /// After a failure what waits waits on, in case the transaction is still there to be committed.
+    fn write_chunk(&mut self) -> Result<()> {
+        let next = self.look_at_log()?;
+        let waiting = &self.state.waiting;
+        let first = next - waiting.count() as i64;
         let chunk = log::Chunk {
             first: ChangeId(first),
             last: ChangeId(next - 1),
             txn: ChangeId(*self.state.txn.get_or_insert(first)),
-            time: changes.first().map_or(0, |change| change.time),
-            count: changes.len() as u64,
-            body: codec::encode_in(self.mode()?, changes).map_err(log::LogError::from)?,
+            time: self.state.waiting_since,
+            count: waiting.count(),
+            body: waiting.chunk(self.mode()?).map_err(log::LogError::from)?,
         };
         let insert = match &mut self.state.insert {
             Some(insert) => insert,
@@ -138,27 +109,55 @@ impl Recording<'_> {
         let inserted = insert.execute();
         insert.clear_bindings();
         inserted?;
-        self.state.next_id = Some(next);
+        self.state.waiting.clear();
         Ok(())
     }
-}
 
-/// How much memory and log a change takes, about.
-pub(super) fn size(kind: &ChangeKind) -> usize {
-    let values = |values: &[Value]| values.iter().map(Value::size).sum::<usize>();
-    16 + match kind {
-        ChangeKind::Row { op, .. } => {
-            let (before, after) = op.images();
-            before.into_iter().chain(after).map(|row| values(row)).sum()
+    /// Adds a change to those that wait.
+    pub(super) fn wait(&mut self, kind: ChangeKind, back: u32) -> Result<()> {
+        let Head { id, time, back } = self.head((self.now(), back))?;
+        let change = Change { id, time, back, kind };
+        self.state.waiting.add(&change).map_err(log::LogError::from)?;
+        self.waits()
+    }
+
+    /// Adds the change of a row whose operation is in bytes, made at this time, so far behind the first of its unit.
+    pub(super) fn wait_row(
+        &mut self,
+        table: &Arc<Table>,
+        number: u8,
+        op: &[u8],
+        cause: Cause,
+        when: (i64, u32),
+    ) -> Result<()> {
+        let head = self.head(when)?;
+        self.state.waiting.add_row(head, table, number, op, cause);
+        self.waits()
+    }
+
+    /// In seconds since 1970.
+    pub(super) fn now(&self) -> i64 {
+        (self.shared.options.clock)()
+    }
+
+    fn head(&mut self, (time, back): (i64, u32)) -> Result<Head> {
+        let id = self.look_at_log()?;
+        if self.state.waiting.count() == 0 {
+            self.state.waiting_since = time;
         }
-        ChangeKind::Statement(statement) => {
-            statement.sql.len()
-                + values(&statement.args)
-                + statement
-                    .named
-                    .iter()
-                    .map(|(name, value)| name.len() + value.size())
-                    .sum::<usize>()
+        Ok(Head {
+            id: ChangeId(id),
+            time,
+            back,
+        })
+    }
+
+    /// One change more waits: what is rolled back before it is written has used no number, for the next one is asked for again.
+    fn waits(&mut self) -> Result<()> {
+        self.state.next_id = self.state.next_id.map(|next| next + 1);
+        match self.state.waiting.bytes() < CHUNK_BYTES {
+            true => Ok(()),
+            false => self.flush(),
         }
     }
 }

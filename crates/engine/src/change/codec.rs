@@ -11,7 +11,7 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 use partial_sync_core::ChangeId;
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, Change, ChangeKind, Column, Mode, RowOp, StatementChange, Table};
+use super::{Cause, Change, ChangeKind, Column, Mode, RowOp, StatementChange, Table, row_bytes};
 
 /// It is raised when the meaning of the bytes after it changes.
 const VERSION: u8 = 3;
@@ -38,16 +38,16 @@ fn damaged(what: impl Into<String>) -> CodecError {
     CodecError::Damaged(what.into())
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct EncodedChunk<'a> {
-    mode: Mode,
+    _mode: Mode,
     tables: Vec<Cow<'a, Table>>,
     changes: Vec<Entry<'a>>,
 }
 
 #[derive(Deserialize)]
 struct SecondChunk<'a> {
-    mode: Mode,
+    _mode: Mode,
     tables: Vec<Cow<'a, Table>>,
     changes: Vec<OldEntry<'a>>,
 }
@@ -125,44 +125,111 @@ pub fn encode(changes: &[Change]) -> Result<Vec<u8>, CodecError> {
 
 /// As [`encode`], for changes that are to be run in this mode.
 pub fn encode_in(mode: Mode, changes: &[Change]) -> Result<Vec<u8>, CodecError> {
-    let mut tables = Vec::new();
-    let mut index_of: HashMap<&Table, u32> = HashMap::new();
-    // Changes to one table usually share its descriptor and follow each other: remember the last one by address.
-    let mut last: Option<(*const Table, u32)> = None;
-    let mut entries = Vec::with_capacity(changes.len());
+    let mut encoder = Encoder::default();
     for change in changes {
+        encoder.add(change)?;
+    }
+    encoder.chunk(mode)
+}
+
+/// A chunk that grows change by change.
+#[derive(Default)]
+pub(crate) struct Encoder {
+    tables: Vec<Arc<Table>>,
+    index_of: HashMap<Arc<Table>, u32>,
+    /// Changes to one table usually share its descriptor and follow each other: the last one.
+    last: u32,
+    count: u64,
+    entries: Vec<u8>,
+}
+
+impl Encoder {
+    /// Bytes of the changes in it.
+    pub(crate) fn bytes(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// How many changes are in it.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Adds a change.
+    pub(crate) fn add(&mut self, change: &Change) -> Result<(), CodecError> {
         let kind = match &change.kind {
-            ChangeKind::Row { table, op, cause } => {
-                let address = Arc::as_ptr(table);
-                let index = match last {
-                    Some((seen, index)) if seen == address => index,
-                    _ => *index_of.entry(table).or_insert_with(|| {
-                        tables.push(Cow::Borrowed(&**table));
-                        tables.len() as u32 - 1
-                    }),
-                };
-                last = Some((address, index));
-                EntryKind::Row {
-                    table: index,
-                    op: Cow::Borrowed(op),
-                    cause: *cause,
-                }
-            }
+            ChangeKind::Row { table, op, cause } => EntryKind::Row {
+                table: self.index(table),
+                op: Cow::Borrowed(op),
+                cause: *cause,
+            },
             ChangeKind::Statement(statement) => EntryKind::Statement(Cow::Borrowed(statement)),
         };
-        entries.push(Entry {
+        let entry = Entry {
             id: change.id.0,
             time: change.time,
             back: change.back,
             kind,
-        });
+        };
+        let more = postcard::to_stdvec(&entry).map_err(|e| damaged(e.to_string()))?;
+        self.entries.extend_from_slice(&more);
+        self.count += 1;
+        Ok(())
     }
-    let chunk = EncodedChunk {
-        mode,
-        tables,
-        changes: entries,
-    };
-    postcard::to_extend(&chunk, vec![VERSION]).map_err(|e| damaged(e.to_string()))
+
+    /// Adds the change of a row whose operation is in bytes already ([`super::row_bytes`]), with this `number` of it.
+    pub(crate) fn add_row(&mut self, head: Head, table: &Arc<Table>, number: u8, op: &[u8], cause: Cause) {
+        let table = self.index(table);
+        let bytes = &mut self.entries;
+        row_bytes::add_signed(bytes, head.id.0);
+        row_bytes::add_signed(bytes, head.time);
+        row_bytes::add_number(bytes, head.back.into());
+        // `EntryKind::Row`
+        bytes.push(0);
+        row_bytes::add_number(bytes, table.into());
+        bytes.push(number);
+        bytes.extend_from_slice(&op[1..]);
+        bytes.push(cause as u8);
+        self.count += 1;
+    }
+
+    fn index(&mut self, table: &Arc<Table>) -> u32 {
+        let is_last = |last: &Arc<Table>| Arc::ptr_eq(last, table);
+        if !self.tables.get(self.last as usize).is_some_and(is_last) {
+            let next = self.tables.len() as u32;
+            self.last = *self.index_of.entry(table.clone()).or_insert(next);
+            if self.last == next {
+                self.tables.push(table.clone());
+            }
+        }
+        self.last
+    }
+
+    /// The changes as [`decode`] takes them.
+    pub(crate) fn chunk(&self, mode: Mode) -> Result<Vec<u8>, CodecError> {
+        let tables: Vec<&Table> = self.tables.iter().map(|table| &**table).collect();
+        let mut chunk = Vec::with_capacity(self.entries.len() + 1024);
+        chunk.push(VERSION);
+        let mut chunk =
+            postcard::to_extend(&(mode, tables, self.count), chunk).map_err(|e| damaged(e.to_string()))?;
+        chunk.extend_from_slice(&self.entries);
+        Ok(chunk)
+    }
+
+    /// Empties it, and keeps its memory.
+    pub(crate) fn clear(&mut self) {
+        self.tables.clear();
+        self.index_of.clear();
+        self.entries.clear();
+        self.count = 0;
+    }
+}
+
+/// What a change has besides what it changed.
+#[derive(Clone, Copy)]
+pub(crate) struct Head {
+    pub id: ChangeId,
+    pub time: i64,
+    pub back: u32,
 }
 
 /// The changes that [`encode`] was given. Every image has as many values as its table has columns.
@@ -173,7 +240,7 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Change>, CodecError> {
         Some((&SECOND, rest)) => {
             let second: SecondChunk<'_> = whole(rest)?;
             EncodedChunk {
-                mode: second.mode,
+                _mode: second._mode,
                 tables: second.tables,
                 changes: second.changes.into_iter().map(Entry::from).collect(),
             }
@@ -189,7 +256,7 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Change>, CodecError> {
                 })
             };
             EncodedChunk {
-                mode: Mode::Triggers,
+                _mode: Mode::Triggers,
                 tables: first.tables.into_iter().map(table).collect(),
                 changes: first.changes.into_iter().map(Entry::from).collect(),
             }

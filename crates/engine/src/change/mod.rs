@@ -13,6 +13,7 @@ mod outcome;
 pub mod position;
 pub mod push;
 pub(crate) mod refused;
+pub(crate) mod row_bytes;
 pub mod sql;
 mod statement;
 pub mod transform;

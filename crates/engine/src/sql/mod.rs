@@ -4,6 +4,7 @@
 pub(crate) mod connection;
 mod functions;
 pub(crate) mod kept;
+pub(crate) mod records;
 pub(crate) mod shared_connection;
 pub(crate) mod statement;
 pub(crate) mod transaction;

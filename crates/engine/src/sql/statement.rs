@@ -228,7 +228,7 @@ impl Statement {
 
     /// The SQL text.
     pub fn sql(&self) -> String {
-        self.stmt.sql()
+        self.stmt.sql().into_owned()
     }
 
     /// The SQL text with bound values in place of the parameters.

@@ -368,7 +368,8 @@ impl Conn {
             (rc, rc & 0xff == codes::BUSY && context::is_interrupted())
         };
         self.limits().end_to_wait();
-        if may_write && self.is_autocommit() {
+        let has_ended = (may_write || in_transaction) && self.is_autocommit();
+        if may_write && has_ended {
             self.limits().after_write();
         }
         if self.0.hook.take_panic() {
@@ -380,7 +381,7 @@ impl Conn {
         if matches!(rc, ffi::SQLITE_OK | ffi::SQLITE_ROW | ffi::SQLITE_DONE) {
             // `PRAGMA table_list` and the like look at every virtual table and pass over one that cannot be read, but the
             // transaction is rolled back all the same.
-            return match in_transaction && self.is_autocommit() {
+            return match in_transaction && has_ended {
                 true => context::take_last_error().map_or(Ok(rc), |source| {
                     Err(Error {
                         source: Some(source),
@@ -400,6 +401,17 @@ impl Conn {
             }
             _ => error,
         })
+    }
+
+    /// A call into SQLite that runs nothing: it reads no page and waits for nobody, and needs none of what [`call`](Self::call)
+    /// does around it.
+    pub(super) fn call_at_rest(&self, call: impl FnOnce() -> c_int) -> Result<()> {
+        let _held = self.hold();
+        match call() {
+            ffi::SQLITE_OK => Ok(()),
+            // SAFETY: the connection is live, and its mutex is held since before the call.
+            rc => Err(unsafe { Error::last(self.0.db, rc) }),
+        }
     }
 
     fn interrupted(&self, when: &str) -> Error {

@@ -60,6 +60,7 @@ pub struct PreUpdate<'a> {
     table: &'a CStr,
     old_rowid: i64,
     new_rowid: i64,
+    columns: usize,
     in_hook: PhantomData<&'a ()>,
 }
 
@@ -104,8 +105,7 @@ impl PreUpdate<'_> {
 
     /// Number of columns of the table, generated ones included.
     pub fn column_count(&self) -> usize {
-        // SAFETY: as in `depth`.
-        unsafe { ffi::sqlite3_preupdate_count(self.db).max(0) as usize }
+        self.columns
     }
 
     /// Value of a column (from 0, in table order) before the change; an error for inserts.
@@ -123,7 +123,7 @@ impl PreUpdate<'_> {
         column: usize,
         get: unsafe extern "C" fn(*mut ffi::sqlite3, c_int, *mut *mut ffi::sqlite3_value) -> c_int,
     ) -> Result<ValueRef<'_>> {
-        if column >= self.column_count() {
+        if column >= self.columns {
             return Err(Error::new(codes::RANGE, format!("there is no column {column}")));
         }
         let mut value = ptr::null_mut();
@@ -135,7 +135,8 @@ impl PreUpdate<'_> {
             return Err(unsafe { Error::last(self.db, rc) });
         }
         // SAFETY: SQLite keeps the value until the hook returns, which `&self` does not outlive. It is read as the type
-        // that it has; text is converted to UTF-8 at most once, before its pointer is taken.
+        // that it has; text is converted to UTF-8 at most once, before its pointer is taken. Text that is UTF-8 is read as bytes:
+        // as text SQLite would copy it, for a NUL at its end.
         unsafe {
             let bytes = |p: *const u8| {
                 let n = ffi::sqlite3_value_bytes(value).max(0) as usize;
@@ -148,6 +149,9 @@ impl PreUpdate<'_> {
             Ok(match ffi::sqlite3_value_type(value) {
                 ffi::SQLITE_INTEGER => ValueRef::Integer(ffi::sqlite3_value_int64(value)),
                 ffi::SQLITE_FLOAT => ValueRef::Real(ffi::sqlite3_value_double(value)),
+                ffi::SQLITE_TEXT if ffi::sqlite3_value_encoding(value) == ffi::SQLITE_UTF8 => {
+                    ValueRef::Text(bytes(ffi::sqlite3_value_blob(value).cast()))
+                }
                 ffi::SQLITE_TEXT => ValueRef::Text(bytes(ffi::sqlite3_value_text(value))),
                 ffi::SQLITE_BLOB => ValueRef::Blob(bytes(ffi::sqlite3_value_blob(value).cast())),
                 _ => ValueRef::Null,
@@ -225,6 +229,8 @@ unsafe extern "C" fn trampoline(
         };
         // SAFETY: SQLite passes NUL-terminated names that live until the hook returns.
         let (db_name, table) = unsafe { (CStr::from_ptr(db_name), CStr::from_ptr(table)) };
+        // SAFETY: inside the hook.
+        let columns = unsafe { ffi::sqlite3_preupdate_count(db).max(0) as usize };
         let change = PreUpdate {
             db,
             op,
@@ -232,6 +238,7 @@ unsafe extern "C" fn trampoline(
             table,
             old_rowid,
             new_rowid,
+            columns,
             in_hook: PhantomData,
         };
         // A hook that changes rows would come back here; that is a bug of the hook, and is treated as its panic.

@@ -4,6 +4,7 @@
 //! behaviour. Column values are borrowed from SQLite and end with the next call that changes the statement.
 
 use std::{
+    borrow::Cow,
     ffi::{CStr, CString, c_char, c_int},
     fmt,
     marker::PhantomData,
@@ -168,7 +169,7 @@ impl Stmt {
                 ),
             }
         };
-        self.conn.call(self.running(), bind)?;
+        self.conn.call_at_rest(bind)?;
         self.note_bound(
             index - 1,
             match value {
@@ -354,9 +355,19 @@ impl Stmt {
     }
 
     /// The SQL text this was prepared from.
-    pub fn sql(&self) -> String {
-        // SAFETY: the statement is live; the text is copied.
-        unsafe { self.text(ffi::sqlite3_sql(self.raw)) }.unwrap_or_default()
+    pub fn sql(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.sql_bytes())
+    }
+
+    /// The same as bytes; they were UTF-8 when they were prepared.
+    pub fn sql_bytes(&self) -> &[u8] {
+        // SAFETY: the statement is live.
+        let text = unsafe { ffi::sqlite3_sql(self.raw) };
+        if text.is_null() {
+            return &[];
+        }
+        // SAFETY: SQLite keeps the text, which ends with NUL, until it compiles it again, which needs `&mut self`.
+        unsafe { CStr::from_ptr(text) }.to_bytes()
     }
 
     /// The SQL text with bound values in place of the parameters; `None` when that would be longer than SQLite allows.

@@ -2,6 +2,7 @@
 
 mod counters;
 mod guard;
+mod plan;
 mod replay;
 mod rows;
 mod schema;

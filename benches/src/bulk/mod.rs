@@ -1,116 +1,31 @@
 //! Many rows at once, when everything is here: inserts and updates that are recorded, reads, and what a large update takes of
 //! memory. A replica is compared with stock SQLite on a file of its own; pyturso with Python's `sqlite3`, in a process each.
+//! Instructions are counted as well (`counts.rs`): they are the same on a machine that has other things to do.
+
+mod counts;
+mod work;
 
 use std::{path::Path, process::Command, time::Instant};
 
-use partial_sync::Database;
 use partial_sync_server::Server;
+
+use work::{FRESH, MAKE, SIZES, WORK, replica, sides, stock};
+
+pub(crate) use counts::{CHILD, child};
 
 use crate::{cold::pyturso_version, json, memory, options::Options, result::Result, samples::Samples};
 
-const ROWS: i64 = 200_000;
 /// Rows of the update that is measured in memory.
 const MANY: i64 = 1_000_000;
-const LOOKUPS: i64 = 50_000;
-const SCANS: i64 = 5;
 const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/bulk.py");
 
-/// What is timed, and what the ratio to stock SQLite should not be above.
-const WORK: [(&str, f64); 6] = [
-    ("bulk insert of 200,000 rows", 1.4),
-    ("UPDATE of 200,000 rows in one statement", 2.0),
-    ("50,000 point reads", 0.5),
-    ("50,000 point reads in one transaction", 1.05),
-    ("5 scans", 1.2),
-    ("fetching 200,000 rows", 0.9),
-];
 const MEMORY: &str = "memory of an UPDATE of 1,000,000 rows";
 
 /// The cases.
 pub(crate) fn cases() -> Vec<&'static str> {
-    WORK.iter().map(|(name, _)| *name).chain([MEMORY]).collect()
+    let names = WORK.iter().map(|(name, _)| *name);
+    names.chain([counts::CASE, MEMORY]).collect()
 }
-
-/// The same statements on either side; a check value comes out of each.
-macro_rules! work {
-    ($module:ident, $connection:ty) => {
-        mod $module {
-            use crate::{
-                bulk::{LOOKUPS, ROWS, SCANS},
-                result::Result,
-            };
-
-            /// Does part `which` of `WORK`.
-            pub(super) fn run(conn: &$connection, which: usize) -> Result<i64> {
-                match which {
-                    0 => insert(conn),
-                    1 => {
-                        conn.execute_batch("UPDATE bulk SET k = k + 1")?;
-                        Ok(ROWS)
-                    }
-                    2 => points(conn),
-                    3 => {
-                        conn.execute_batch("BEGIN")?;
-                        let sum = points(conn)?;
-                        conn.execute_batch("COMMIT")?;
-                        Ok(sum)
-                    }
-                    4 => {
-                        let mut select = conn.prepare("SELECT sum(length(body)) FROM bulk")?;
-                        let mut sum = 0;
-                        for _ in 0..SCANS {
-                            let length: i64 = select.query_row((), |row| row.get(0))?;
-                            sum += length;
-                        }
-                        Ok(sum)
-                    }
-                    _ => fetch(conn),
-                }
-            }
-
-            fn insert(conn: &$connection) -> Result<i64> {
-                conn.execute_batch("BEGIN")?;
-                let mut insert = conn.prepare("INSERT INTO bulk VALUES (?, ?, ?)")?;
-                for id in 1..=ROWS {
-                    insert.execute((
-                        id,
-                        id * 7,
-                        "a text of an ordinary length, as a message or a note has it",
-                    ))?;
-                }
-                conn.execute_batch("COMMIT")?;
-                Ok(ROWS)
-            }
-
-            fn points(conn: &$connection) -> Result<i64> {
-                let mut select = conn.prepare("SELECT id + length(body) FROM bulk WHERE id = ?")?;
-                let mut sum = 0;
-                for i in 0..LOOKUPS {
-                    let found: i64 = select.query_row((i * 7919 % ROWS + 1,), |row| row.get(0))?;
-                    sum += found;
-                }
-                Ok(sum)
-            }
-
-            fn fetch(conn: &$connection) -> Result<i64> {
-                let mut select = conn.prepare("SELECT id, k, body FROM bulk")?;
-                let mut rows = select.query(())?;
-                let mut sum = 0;
-                while let Some(row) = rows.next()? {
-                    let (id, body): (i64, String) = (row.get(0)?, row.get(2)?);
-                    sum += id + body.len() as i64;
-                }
-                Ok(sum)
-            }
-        }
-    };
-}
-
-work!(stock, rusqlite::Connection);
-work!(replica, partial_sync::Connection);
-
-const MAKE: &str = "CREATE TABLE bulk(id INTEGER PRIMARY KEY, k INTEGER, body TEXT)";
-const FRESH: &str = "DELETE FROM bulk";
 
 /// Runs the cases that are wanted and prints a table.
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -148,30 +63,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     println!();
     json::add(options, "bulk", numbers.into())?;
+    if options.wants(counts::CASE) {
+        counts::run(options, folder.path())?;
+    }
     match options.wants(MEMORY) {
         true => memory(folder.path()),
         false => Ok(()),
     }
-}
-
-/// A replica with every page, of a remote that has no rows yet, and a stock database; both with the same settings.
-fn sides(folder: &Path, name: &str) -> Result<(rusqlite::Connection, Database, partial_sync::Connection)> {
-    const SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL";
-    let remote = folder.join(format!("{name}-remote.db"));
-    let own = folder.join(format!("{name}-stock.db"));
-    for file in [&remote, &own] {
-        rusqlite::Connection::open(file)?.execute_batch(MAKE)?;
-    }
-    let server = Server::builder(&remote).start_blocking("127.0.0.1:0")?;
-    let database = Database::builder(folder.join(format!("{name}-replica.db")))
-        .remote(server.url())
-        .connect()?;
-    server.shutdown_blocking();
-    let replica = database.connection()?;
-    replica.execute_batch(SETTINGS)?;
-    let stock = rusqlite::Connection::open(own)?;
-    stock.execute_batch(SETTINGS)?;
-    Ok((stock, database, replica))
 }
 
 /// Times of SQLite, of the replica, and their ratios; in turns within each round.
@@ -188,8 +86,8 @@ fn measure(options: &Options, folder: &Path) -> Result<Vec<Option<[Samples; 3]>>
                 let side = (turn + round) % 2;
                 let start = Instant::now();
                 checks[side] = match side {
-                    0 => stock::run(&stock, i)?,
-                    _ => replica::run(&replica, i)?,
+                    0 => stock::run(&stock, i, SIZES)?,
+                    _ => replica::run(&replica, i, SIZES)?,
                 };
                 took[side] = start.elapsed().as_secs_f64() * 1000.0;
             }
