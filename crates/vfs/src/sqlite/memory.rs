@@ -14,11 +14,11 @@ use std::{
 use rusqlite::ffi;
 
 /// SQLite takes at most so many bytes of memory from here on: what would need more fails with `SQLITE_NOMEM`. From an eighth of
-/// it on page caches do not grow, and guests get nothing large when three eighths of it are taken (see [`as_guest`]; only if this is
+/// it on page caches do not grow, and guests get nothing large when five sixteenths of it are taken (see [`as_guest`]; only if this is
 /// called before anything else is done with SQLite).
 pub fn set_limit(bytes: u64) {
     meter();
-    GUESTS_END_AT.store(usize::try_from(bytes / 8 * 3).unwrap_or(usize::MAX), Relaxed);
+    GUESTS_END_AT.store(usize::try_from(bytes / 16 * 5).unwrap_or(usize::MAX), Relaxed);
     let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
     // SAFETY: both may be called at any time, from any thread.
     unsafe {
@@ -212,13 +212,13 @@ mod guests {
             })
         };
         let guest = as_guest();
-        assert!(!large(20 << 20).unwrap());
-        let refused = large(30 << 20).unwrap_err();
+        assert!(!large(16 << 20).unwrap());
+        let refused = large(24 << 20).unwrap_err();
         assert_eq!(
             refused.sqlite_error_code(),
             Some(rusqlite::ErrorCode::OutOfMemory)
         );
-        assert!(!large(20 << 20).unwrap(), "what it had is free again");
+        assert!(!large(16 << 20).unwrap(), "what it had is free again");
         sqlite
             .execute_batch("CREATE TABLE t(v); INSERT INTO t VALUES (1)")
             .unwrap();
