@@ -76,6 +76,10 @@ impl Drop for InProcess {
 }
 
 impl HttpClient for InProcess {
+    fn keeps_codings(&self) -> bool {
+        true
+    }
+
     fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, RemoteError>> {
         let app = Arc::clone(&self.app);
         async move {

@@ -193,6 +193,10 @@ fn broken(what: &str) -> RemoteError {
 }
 
 impl HttpClient for Line {
+    fn keeps_codings(&self) -> bool {
+        true
+    }
+
     fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, RemoteError>> {
         let inner = self.0.clone();
         async move {

@@ -4,6 +4,7 @@
 //! a small multiple of the bytes that really arrived, and nothing panics whatever they are.
 
 mod bitmap;
+mod body;
 mod error;
 mod framing;
 mod pages;
@@ -17,6 +18,7 @@ use roaring::RoaringBitmap;
 use crate::remote::{ApplyMode, Features, PageSelector, PagesRequest};
 
 pub use bitmap::{BITMAP_LIMIT, decode_bitmap, encode_bitmap};
+pub use body::{BODY_WINDOW_LOG, BodyDecoder, WORTH_PACKING, pack_body};
 pub use error::WireError;
 pub use framing::{FrameDecoder, HEADER_LIMIT, PAGE_LIMIT, encode_frame, encode_page_head};
 pub use pages::{BLOCK, BLOCK_LIMIT, Packer, PageBlock, PageData, PageEncoding, Unpacker};
@@ -29,10 +31,9 @@ pub const PIPELINE: &str = "v2/pipeline";
 pub const PROTOBUF: &str = "application/protobuf";
 /// Answer header that lists [`Features`], separated by commas.
 pub const FEATURES_HEADER: &str = "partial-sync-features";
-/// The `Content-Encoding` of a compressed body: one zstd frame. For a remote with [`Features::zstd_bodies`].
+/// The `Content-Encoding` of a compressed body: one zstd frame. Of a request, for a remote with [`Features::zstd_bodies`]; of an
+/// answer, for a client whose `Accept-Encoding` has it.
 pub const ZSTD_CODING: &str = "zstd";
-/// The window that such a frame has at most, as a power of two: what a receiver keeps for each body.
-pub const BODY_WINDOW_LOG: u32 = 20;
 /// Request header with the key of a database that is encrypted on the remote.
 pub const ENCRYPTION_KEY_HEADER: &str = "x-turso-encryption-key";
 /// Request header with the cipher of a database that is encrypted on the remote.

@@ -135,8 +135,8 @@ impl Bodies {
             };
             let earned = Duration::from_secs_f64(piece.len() as f64 / SLOWEST);
             left = (left.saturating_sub(waits.elapsed()) + earned).min(self.time);
-            let mut pieces = decoder.decode(piece);
-            while let Some(piece) = pieces.next().map_err(|_| BadBody::Unreadable)? {
+            decoder.push(piece);
+            while let Some(piece) = decoder.next_piece().map_err(|_| BadBody::Unreadable)? {
                 size += piece.len();
                 if size > limit {
                     return Err(BadBody::TooLarge(limit));

@@ -1,16 +1,11 @@
-//! The coding of a request's body: as it is, or one zstd frame (`Content-Encoding: zstd`).
-//!
-//! A decoder hands over a little at a time, so that who takes it counts each piece before there is another one: a few bytes can
-//! stand for gigabytes. Its window has a bound of its own, since a frame could ask for any.
+//! The coding of bodies: as they are, or one zstd frame. A request's is in its `Content-Encoding`; which ones its answer may have, in
+//! its `Accept-Encoding`.
 
-use std::io;
-
-use axum::http::{HeaderMap, header::CONTENT_ENCODING};
-use bytes::Bytes;
-use partial_sync_transport::wire::{BODY_WINDOW_LOG, ZSTD_CODING};
-use zstd::stream::raw::{DParameter, Decoder as Zstd, Operation as _};
-
-use super::pieces::PIECE;
+use axum::http::{
+    HeaderMap,
+    header::{ACCEPT_ENCODING, CONTENT_ENCODING},
+};
+use partial_sync_transport::wire::{BodyDecoder, ZSTD_CODING};
 
 /// How a body comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,81 +31,62 @@ impl Coding {
         }
     }
 
-    pub(super) fn decoder(self) -> Decoder {
-        Decoder {
-            coding: self,
-            frame: None,
-            ended: false,
-        }
+    /// What undoes it.
+    pub(super) fn decoder(self) -> BodyDecoder {
+        BodyDecoder::new(self == Self::Zstd)
     }
 }
 
-/// Undoes a coding.
-pub(super) struct Decoder {
-    coding: Coding,
-    /// Made when the first byte is here.
-    frame: Option<Zstd<'static>>,
-    /// The frame's last byte has come.
-    ended: bool,
+/// Whether an answer may be one zstd frame. It has to be named: others know what they have said.
+pub(crate) fn takes_zstd(headers: &HeaderMap) -> bool {
+    let lists = headers.get_all(ACCEPT_ENCODING).iter();
+    let texts = lists.filter_map(|list| list.to_str().ok());
+    texts.flat_map(|list| list.split(',')).any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let is_zstd = parts
+            .next()
+            .is_some_and(|name| name.eq_ignore_ascii_case(ZSTD_CODING));
+        is_zstd && !parts.any(is_refused)
+    })
 }
 
-impl Decoder {
-    /// What this piece of the body stands for; to be taken until nothing is left.
-    pub(super) fn decode(&mut self, piece: Bytes) -> Decoded<'_> {
-        Decoded {
-            decoder: self,
-            left: piece,
-            is_full: false,
-        }
-    }
-
-    /// Whether a body may end here.
-    pub(super) fn is_at_end(&self) -> bool {
-        self.coding == Coding::Identity || self.ended
-    }
+/// `q=0`, `q=0.000`, or no weight at all.
+fn is_refused(parameter: &str) -> bool {
+    let named = parameter.split_once('=');
+    let weight = named.filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
+    weight.is_some_and(|(_, weight)| !weight.trim().parse::<f32>().is_ok_and(|weight| weight > 0.0))
 }
 
-pub(super) struct Decoded<'a> {
-    decoder: &'a mut Decoder,
-    left: Bytes,
-    /// The last piece was as large as one may be, so that there may be more without more of the body.
-    is_full: bool,
-}
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
 
-impl Decoded<'_> {
-    /// At most [`PIECE`] bytes more where they were compressed.
-    pub(super) fn next(&mut self) -> io::Result<Option<Bytes>> {
-        if self.decoder.coding == Coding::Identity {
-            return Ok(Some(std::mem::take(&mut self.left)).filter(|piece| !piece.is_empty()));
+    use super::*;
+
+    #[test]
+    fn an_answer_is_compressed_for_who_says_so_only() {
+        for (said, takes) in [
+            (&[][..], false),
+            (&["zstd"], true),
+            (&["gzip, deflate, br, ZSTD"], true),
+            (&["gzip", "zstd ;q=0.5"], true),
+            (&["zstd;q=1"], true),
+            (&["*"], false),
+            (&["gzip;q=0,identity"], false),
+            (&["zstd;q=0"], false),
+            (&["zstd; Q = 0.000, gzip"], false),
+            (&["zstd;q=-1", "zstd;q=NaN", "zstd;q="], false),
+            (&["zstdx, x-zstd"], false),
+            (&["\u{ff}zstd", ",,;=,"], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in said {
+                headers.append(
+                    ACCEPT_ENCODING,
+                    HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+                );
+            }
+            assert_eq!(takes_zstd(&headers), takes, "{said:?}");
         }
-        while !self.left.is_empty() || self.is_full {
-            if self.decoder.ended {
-                return match self.left.is_empty() {
-                    true => Ok(None),
-                    false => Err(io::Error::other("bytes after the end of the frame")),
-                };
-            }
-            let frame = match &mut self.decoder.frame {
-                Some(frame) => frame,
-                none => {
-                    let mut frame = Zstd::new()?;
-                    frame.set_parameter(DParameter::WindowLogMax(BODY_WINDOW_LOG))?;
-                    none.insert(frame)
-                }
-            };
-            let mut piece = vec![0; PIECE];
-            let status = frame.run_on_buffers(&self.left, &mut piece)?;
-            let _ = self.left.split_to(status.bytes_read);
-            self.is_full = status.bytes_written == PIECE;
-            self.decoder.ended = status.remaining == 0;
-            if status.bytes_written > 0 {
-                piece.truncate(status.bytes_written);
-                return Ok(Some(piece.into()));
-            }
-            if status.bytes_read == 0 {
-                return Ok(None);
-            }
-        }
-        Ok(None)
     }
 }

@@ -32,7 +32,7 @@ use axum::{body::HttpBody as _, response::Response};
 
 pub(crate) use activity::{Activity, Peer, Watched};
 pub(crate) use bodies::{BadBody, Bodies, throw_away};
-pub(crate) use coding::Coding;
+pub(crate) use coding::{Coding, takes_zstd};
 pub(crate) use connections::Connections;
 pub(crate) use descriptors::allowed as descriptors_allowed;
 pub use descriptors::raise_descriptor_limit;

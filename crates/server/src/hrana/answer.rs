@@ -15,7 +15,7 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use partial_sync_transport::hrana;
+use partial_sync_transport::{hrana, wire::ZSTD_CODING};
 use partial_sync_vfs::sqlite::memory;
 use serde::Serialize;
 use tokio::{task::spawn_blocking, time};
@@ -28,7 +28,10 @@ use super::{
     streams::{LOOK_AT_READERS, Lease, Owner, Streams, Unavailable, Waiting},
     wire::{self, BodyKind, Encoding, Format, Limits, Outline},
 };
-use crate::access::{Access, Caller, CallerId, DatabaseHandle};
+use crate::{
+    access::{Access, Caller, CallerId, DatabaseHandle},
+    front::takes_zstd,
+};
 
 /// A body above this is read on a blocking thread.
 const READ_IN_PLACE: usize = 64 << 10;
@@ -56,6 +59,7 @@ pub(super) async fn answer(
             path: database.path.clone(),
             access: caller.access,
         };
+        let takes_zstd = takes_zstd(request.headers());
         let (body, outline) = outline(&streams, request.into_body(), format).await?;
         let asks = (outline.baton.as_deref(), outline.statements.may_write);
         let cancel = Arc::new(Cancel::default());
@@ -76,6 +80,7 @@ pub(super) async fn answer(
             database,
             owner,
             cancel,
+            takes_zstd,
         };
         let ran = tokio::spawn(run.run(lease, body, format)).await;
         ran.unwrap_or_else(|cause| {
@@ -239,11 +244,15 @@ struct Run {
     owner: Owner,
     caller: CallerId,
     cancel: Arc<Cancel>,
+    /// The client takes a compressed answer.
+    takes_zstd: bool,
 }
 
 /// What a blocking thread hands back.
 struct Done {
     body: Vec<u8>,
+    /// The body is one zstd frame.
+    is_packed: bool,
     held: Held,
     parked: Option<(String, Waiting)>,
     committed: bool,
@@ -288,11 +297,14 @@ impl Run {
             streams.park(token, owner, caller, listener, waiting);
         }
         drop(done.running);
-        Ok(answer_of(
-            StatusCode::OK,
-            format.content_type(),
-            budget::body(done.body, done.held),
-        ))
+        let body = budget::body(done.body, done.held);
+        let mut answer = answer_of(StatusCode::OK, format.content_type(), body);
+        let headers = answer.headers_mut();
+        headers.insert(header::VARY, HeaderValue::from_name(header::ACCEPT_ENCODING));
+        if done.is_packed {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(ZSTD_CODING));
+        }
+        Ok(answer)
     }
 
     /// Blocks.
@@ -379,9 +391,12 @@ impl Run {
             tracing::error!(%cause, "an answer of the SQL endpoint cannot be written as JSON");
             Refused::internal()
         })?;
+        let mut held = bounds.budget.into_held();
+        let packed = self.takes_zstd.then(|| held.pack(&body)).flatten();
         Ok(Done {
-            body,
-            held: bounds.budget.into_held(),
+            is_packed: packed.is_some(),
+            body: packed.unwrap_or(body),
+            held,
             parked,
             committed,
             running,

@@ -7,13 +7,21 @@ use std::sync::{
 };
 
 use axum::body::Body;
-use partial_sync_transport::hrana;
+use partial_sync_transport::{
+    hrana,
+    wire::{WORTH_PACKING, pack_body},
+};
 
 use super::error::{code, error};
 use crate::{
     access::Access,
     front::{PIECE, counted, in_pieces},
 };
+
+/// What zstd takes to pack an answer, besides the bytes before and after: at most so much,
+const PACKING: usize = 3 << 19;
+/// and of a small answer so many times its bytes, and this.
+const PACKING_SMALL: (usize, usize) = (20, 64 << 10);
 
 /// The budget of all answers of a server, in bytes of JSON, roughly.
 pub(super) struct AnswerBytes {
@@ -40,17 +48,9 @@ pub(super) struct Held {
 
 impl Held {
     fn grow(&mut self, bytes: usize) -> Result<(), hrana::Error> {
-        let fits = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.most);
-        match self
-            .of
-            .used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
-        {
-            Ok(_) => {
-                self.bytes += bytes;
-                Ok(())
-            }
-            Err(_) => Err(error(
+        match self.grows_within(self.most, bytes) {
+            true => Ok(()),
+            false => Err(error(
                 code::SERVER_BUSY,
                 format!(
                     "the answers under way take the {} bytes that they may take together: try again later, or read in \
@@ -59,6 +59,40 @@ impl Held {
                 ),
             )),
         }
+    }
+
+    /// Grows if all answers together then take no more than `most`.
+    fn grows_within(&mut self, most: usize, bytes: usize) -> bool {
+        let fits = |used: usize| used.checked_add(bytes).filter(|used| *used <= most);
+        let used = &self.of.used;
+        let fits = used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
+            .is_ok();
+        if fits {
+            self.bytes += bytes;
+        }
+        fits
+    }
+
+    fn shrink_to(&mut self, bytes: usize) {
+        let less = self.bytes.saturating_sub(bytes);
+        self.of.used.fetch_sub(less, Ordering::Relaxed);
+        self.bytes -= less;
+    }
+
+    /// The answer as one zstd frame, and then no more is held than that has. `None` if it is hardly smaller, or if making it would
+    /// take of the half of the budget that is for answers alone.
+    pub(super) fn pack(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let before = self.bytes;
+        let most = bytes.len() - bytes.len() / 8;
+        let tables = bytes.len().saturating_mul(PACKING_SMALL.0) + PACKING_SMALL.1;
+        let takes = most + tables.min(PACKING);
+        if bytes.len() < WORTH_PACKING || !self.grows_within(self.most / 2, takes) {
+            return None;
+        }
+        let packed = pack_body(bytes, most);
+        self.shrink_to(packed.as_ref().map_or(before, Vec::len));
+        packed
     }
 }
 
@@ -210,6 +244,40 @@ mod tests {
         drop(pieces);
         assert!(all.used.load(Ordering::Relaxed) > 0, "{last:?} is not sent yet");
         drop(last);
+        assert_eq!(all.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn v2_an_answer_is_packed_where_there_is_room_and_counts_as_what_it_becomes() {
+        let whole = 2 * (PACKING + 8 * PIECE);
+        let all = AnswerBytes::new(whole);
+        let answer = |bytes: usize| {
+            let mut budget = Budget::new(whole, all.clone(), Access::Full);
+            budget.take(bytes).unwrap();
+            budget.into_held()
+        };
+        let bytes = vec![7; 4 * PIECE];
+        let mut held = answer(bytes.len());
+        let packed = held.pack(&bytes).unwrap();
+        assert!(packed.len() < 100);
+        assert_eq!(all.used.load(Ordering::Relaxed), packed.len());
+        drop(held);
+        // What zstd cannot make much smaller goes as it is, as does what is small, and nothing else is held for it.
+        let mut random = fastrand::Rng::with_seed(1);
+        let noise: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(4 * PIECE).collect();
+        for bytes in [&noise[..], &bytes[..WORTH_PACKING - 1], &[]] {
+            let mut held = answer(bytes.len());
+            let before = all.used.load(Ordering::Relaxed);
+            assert!(held.pack(bytes).is_none());
+            assert_eq!(all.used.load(Ordering::Relaxed), before);
+        }
+        // Half of the budget is for answers as they are.
+        let others = answer(6 * PIECE);
+        let mut held = answer(bytes.len());
+        assert!(held.pack(&bytes).is_none());
+        drop(others);
+        assert!(held.pack(&bytes).is_some());
+        drop(held);
         assert_eq!(all.used.load(Ordering::Relaxed), 0);
     }
 

@@ -86,6 +86,12 @@ pub trait HttpClient: Send + Sync + fmt::Debug {
     /// [`RemoteErrorKind::Unreachable`] when the connection failed. Dropping the future cancels the request.
     fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, RemoteError>>;
 
+    /// Whether bodies of answers are handed over as they came. One that undoes a `Content-Encoding`, as `fetch` does, is not asked
+    /// for compressed answers: nobody could tell what is undone.
+    fn keeps_codings(&self) -> bool {
+        false
+    }
+
     /// Whether this error of [`send`](Self::send) proves that nothing of the request left this machine's hands, so that
     /// sending it again cannot do its work twice. When in doubt: `false`.
     fn was_never_sent(&self, error: &RemoteError) -> bool {
@@ -227,6 +233,11 @@ impl HttpClient for ReqwestClient {
             })
         }
         .boxed()
+    }
+
+    /// No coding of reqwest is built in.
+    fn keeps_codings(&self) -> bool {
+        true
     }
 
     fn was_never_sent(&self, error: &RemoteError) -> bool {

@@ -27,7 +27,7 @@ use crate::{
         RemotePage,
     },
     url::RemoteUrl,
-    wire::{self, FrameDecoder, PageEncoding, PullUpdatesHeader, PullUpdatesRequest, Unpacker},
+    wire::{self, BodyDecoder, FrameDecoder, PageEncoding, PullUpdatesHeader, PullUpdatesRequest, Unpacker},
 };
 
 /// Asks, and resolves when the header has arrived.
@@ -120,7 +120,7 @@ async fn attempt(
         .await
         .map_err(broken)?;
     if response.status != 200 {
-        let (refusal, received) = status::refusal(response, what).await;
+        let (refusal, received) = status::refusal(response, BodyDecoder::new(false), what).await;
         requester.received(received);
         return Err(refusal);
     }

@@ -103,7 +103,8 @@ async fn run(
                 }
                 Err(error) => return Err(explained(error, what)),
                 Ok(response) if response.status != 200 => {
-                    let (refusal, received) = status::refusal(response, what).await;
+                    let decoder = requester.decoder_of(&response);
+                    let (refusal, received) = status::refusal(response, decoder, what).await;
                     requester.received(received);
                     return Err(refusal.error);
                 }
@@ -115,6 +116,11 @@ async fn run(
         }
     });
     let mut response = sent.await.map_err(|_| timed_out(what, silence))??;
+    let mut decoder = requester.decoder_of(&response);
+    let unreadable = |why: &str| {
+        let why = format!("{what}: the answer is wrong: it is not one zstd frame, whole: {why}");
+        RemoteError::new(RemoteErrorKind::Protocol, why)
+    };
     let mut answer = BytesMut::new();
     let mut pace = Pace::new(silence);
     loop {
@@ -125,19 +131,25 @@ async fn run(
             Some(Some(Ok(chunk))) => {
                 requester.received(chunk.len());
                 pace.came(chunk.len());
-                if answer.len() + chunk.len() > requester.sql_answer_limit {
-                    return Err(RemoteError::new(
-                        RemoteErrorKind::Refused,
-                        format!(
-                            "{what}: the answer is longer than {} bytes. Ask for fewer rows at a time, or raise the \
-                             limit",
-                            requester.sql_answer_limit
-                        ),
-                    ));
+                decoder.push(chunk);
+                while let Some(piece) = decoder.next_piece().map_err(|e| unreadable(&e.to_string()))? {
+                    if answer.len() + piece.len() > requester.sql_answer_limit {
+                        return Err(RemoteError::new(
+                            RemoteErrorKind::Refused,
+                            format!(
+                                "{what}: the answer is longer than {} bytes. Ask for fewer rows at a time, or raise the \
+                                 limit",
+                                requester.sql_answer_limit
+                            ),
+                        ));
+                    }
+                    answer.extend_from_slice(&piece);
                 }
-                answer.extend_from_slice(&chunk);
             }
         }
+    }
+    if !decoder.is_at_end() {
+        return Err(unreadable("it ends in the middle"));
     }
     read(&answer, batch.steps.len(), what)
 }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     remote::{Features, RemoteError},
     url::RemoteUrl,
-    wire,
+    wire::{self, BodyDecoder},
 };
 
 /// What a remote's clones share, and how one request is sent.
@@ -41,11 +41,6 @@ pub(super) struct Requester {
     pub(super) bytes_received: AtomicU64,
 }
 
-/// Bodies below this are sent as they are: a request has as much in its head.
-const WORTH_COMPRESSING: usize = 1 << 10;
-/// The level at which bodies are compressed.
-const LEVEL: i32 = 3;
-
 /// A request's body as it goes over the wire.
 #[derive(Clone)]
 pub(super) struct RequestBody {
@@ -64,9 +59,8 @@ impl RequestBody {
 
     /// One zstd frame, where that is smaller.
     fn packed(bytes: Vec<u8>) -> Self {
-        if bytes.len() >= WORTH_COMPRESSING
-            && let Ok(packed) = pack(&bytes)
-            && packed.len() < bytes.len()
+        if bytes.len() >= wire::WORTH_PACKING
+            && let Some(packed) = wire::pack_body(&bytes, bytes.len() - 1)
         {
             return Self {
                 bytes: packed.into(),
@@ -75,12 +69,6 @@ impl RequestBody {
         }
         Self::plain(bytes)
     }
-}
-
-fn pack(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut packer = zstd::bulk::Compressor::new(LEVEL)?;
-    packer.window_log(wire::BODY_WINDOW_LOG)?;
-    packer.compress(bytes)
 }
 
 impl fmt::Debug for Requester {
@@ -93,6 +81,18 @@ impl fmt::Debug for Requester {
 }
 
 impl Requester {
+    /// Whether answers to SQL are asked for compressed.
+    fn takes_packed(&self) -> bool {
+        self.compression && self.client.keeps_codings()
+    }
+
+    /// Reads the body of an answer to SQL.
+    pub(super) fn decoder_of(&self, answer: &HttpResponse) -> BodyDecoder {
+        let coding = answer.header("content-encoding").map(str::trim);
+        let is_packed = coding.is_some_and(|coding| coding.eq_ignore_ascii_case(wire::ZSTD_CODING));
+        BodyDecoder::new(is_packed && self.takes_packed())
+    }
+
     /// Sends one request, once. The token is asked for here, so each attempt has a fresh one.
     pub(super) async fn send(
         &self,
@@ -108,6 +108,9 @@ impl Requester {
                 concat!("partial-sync/", env!("CARGO_PKG_VERSION")).to_owned(),
             ),
         ];
+        if path == wire::PIPELINE && self.takes_packed() {
+            headers.push(("accept-encoding".to_owned(), wire::ZSTD_CODING.to_owned()));
+        }
         if let Some(encoding) = body.encoding {
             headers.push(("content-encoding".to_owned(), encoding.to_owned()));
         }

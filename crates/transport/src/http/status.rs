@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::client::HttpResponse;
 use crate::{
     remote::{RemoteError, RemoteErrorKind},
-    wire::{REVISION_EXPIRED, REVISION_UNKNOWN},
+    wire::{BodyDecoder, REVISION_EXPIRED, REVISION_UNKNOWN},
 };
 
 /// Most of an error body that is read.
@@ -32,15 +32,23 @@ struct Body {
 }
 
 /// Reads what there is of the body and turns the answer into an error. `what` names the request.
-pub(super) async fn refusal(mut response: HttpResponse, what: &str) -> (Refusal, usize) {
+pub(super) async fn refusal(
+    mut response: HttpResponse,
+    mut decoder: BodyDecoder,
+    what: &str,
+) -> (Refusal, usize) {
     let mut body = Vec::new();
     let mut received = 0;
-    while let Some(Ok(chunk)) = response.body.next().await {
+    while body.len() < BODY_LIMIT
+        && let Some(Ok(chunk)) = response.body.next().await
+    {
         received += chunk.len();
-        let room = BODY_LIMIT - body.len();
-        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        if body.len() == BODY_LIMIT {
-            break;
+        decoder.push(chunk);
+        while body.len() < BODY_LIMIT
+            && let Ok(Some(piece)) = decoder.next_piece()
+        {
+            let room = BODY_LIMIT - body.len();
+            body.extend_from_slice(&piece[..piece.len().min(room)]);
         }
     }
     (classify(&response, &body, what), received)

@@ -45,6 +45,7 @@ struct Network {
     acts: Mutex<VecDeque<Act>>,
     seen: Mutex<Vec<HttpRequest>>,
     dropped: Arc<AtomicUsize>,
+    undoes_codings: bool,
 }
 
 impl std::fmt::Debug for Network {
@@ -143,6 +144,10 @@ impl HttpClient for Network {
 
     fn was_never_sent(&self, error: &RemoteError) -> bool {
         error.message.contains("refused")
+    }
+
+    fn keeps_codings(&self) -> bool {
+        !self.undoes_codings
     }
 }
 
@@ -538,6 +543,184 @@ async fn only_a_remote_with_features_is_told_to_close_since_others_refuse_what_i
         assert_eq!(sent["requests"].get(1).is_some(), closes);
         assert!(!closes || sent["requests"][1] == serde_json::json!({"type": "close"}));
     }
+}
+
+/// An answer to a batch of one step, with a text of so many bytes.
+fn text_of(bytes: usize) -> String {
+    let text = "a".repeat(bytes);
+    format!(
+        r#"{{"results":[{{"type":"ok","response":{{"type":"batch","result":{{"step_results":[{{"rows":[[{{"type":"text","value":"{text}"}}]]}}],"step_errors":[null]}}}}}}]}}"#
+    )
+}
+
+fn in_zstd(status: u16, body: impl Into<Bytes>) -> Act {
+    Act::Answer(status, vec![("content-encoding", "zstd")], body.into())
+}
+
+#[tokio::test]
+async fn an_answer_to_sql_may_come_compressed_where_that_can_be_undone_here_and_nowhere_else() {
+    let text = text_of(100_000);
+    let packed = wire::pack_body(text.as_bytes(), text.len()).unwrap();
+    let plain = || Act::Answer(200, vec![("content-encoding", "identity")], text.clone().into());
+    let asked = |network: &Network| {
+        let seen = network.seen.lock();
+        header(seen.last().unwrap(), "accept-encoding").map(str::to_owned)
+    };
+    let (network, builder) = over([in_zstd(200, packed.clone()), plain(), good()]);
+    let remote = builder.build().unwrap();
+    for length in [packed.len(), text.len()] {
+        let before = remote.transferred().bytes_received;
+        let result = remote.execute(one_step(), None).await.unwrap();
+        let value = "a".repeat(100_000);
+        let rows = &result.step_results[0].as_ref().unwrap().rows;
+        assert_eq!(rows, &[[Value::Text { value }]]);
+        let received = remote.transferred().bytes_received - before;
+        assert_eq!(received, length as u64, "bytes are those of the wire");
+        assert_eq!(asked(&network).as_deref(), Some("zstd"));
+    }
+    ask(&remote).await.unwrap();
+    assert_eq!(asked(&network), None, "pages have an encoding of their own");
+    // What a client undoes by itself may still be said to be there.
+    let undone = || in_zstd(200, text.clone());
+    for without in ["a client that undoes it", "no compression"] {
+        let (network, builder) = over([undone()]);
+        let builder = match without {
+            "no compression" => builder.compression(false),
+            _ => builder.client(Arc::new(Network {
+                acts: Mutex::new([undone()].into()),
+                undoes_codings: true,
+                ..Network::default()
+            })),
+        };
+        let remote = builder.build().unwrap();
+        remote.execute(one_step(), None).await.unwrap();
+        let seen = network.seen.lock();
+        assert!(
+            seen.iter()
+                .all(|request| header(request, "accept-encoding").is_none()),
+            "{without}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_stands_for_more_than_a_client_takes_is_refused() {
+    const LIMIT: usize = 1 << 20;
+    let frame = |text: &str| wire::pack_body(text.as_bytes(), text.len()).unwrap();
+    let around = text_of(0).len();
+    // A gigabyte, in some ten thousand bytes.
+    let bomb = {
+        let mut zeros = std::io::Read::take(std::io::repeat(0), 1 << 30);
+        let mut frame = zstd::stream::Encoder::new(Vec::new(), 3).unwrap();
+        frame.window_log(wire::BODY_WINDOW_LOG).unwrap();
+        std::io::copy(&mut zeros, &mut frame).unwrap();
+        frame.finish().unwrap()
+    };
+    assert!(bomb.len() < LIMIT);
+    for (body, is_taken) in [
+        (frame(&text_of(LIMIT - around)), true),
+        (frame(&text_of(LIMIT - around + 1)), false),
+        (bomb, false),
+    ] {
+        let (_, builder) = over([in_zstd(200, body)]);
+        let remote = builder.sql_answer_limit(LIMIT).build().unwrap();
+        match remote.execute(one_step(), None).await {
+            Ok(_) => assert!(is_taken),
+            Err(error) => {
+                assert!(!is_taken, "{error}");
+                assert_eq!(error.kind, RemoteErrorKind::Refused);
+                assert!(error.message.contains("longer than 1048576 bytes"), "{error}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_compressed_answer_that_is_cut_or_is_none_is_a_typed_error() {
+    let text = text_of(3000);
+    let packed = wire::pack_body(text.as_bytes(), text.len()).unwrap();
+    let wide = {
+        let mut packer = zstd::bulk::Compressor::new(3).unwrap();
+        packer.window_log(wire::BODY_WINDOW_LOG + 1).unwrap();
+        // What is said to be shorter needs no such window.
+        packer.compress(text_of(4 << 20).as_bytes()).unwrap()
+    };
+    let mut wrong: Vec<Vec<u8>> = (0..packed.len()).map(|end| packed[..end].to_vec()).collect();
+    wrong.extend([
+        [&packed[..], &packed].concat(),
+        [&packed[..], b"{"].concat(),
+        text.into_bytes(),
+        wide,
+    ]);
+    for body in wrong {
+        let (_, builder) = over([in_zstd(200, body)]);
+        let error = builder
+            .build()
+            .unwrap()
+            .execute(one_step(), None)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind, RemoteErrorKind::Protocol, "{error}");
+        assert!(error.message.contains("not one zstd frame, whole"), "{error}");
+    }
+    // Why something is refused is read too, and no more of it than of any other.
+    let why = format!(r#"{{"code":"NO","message":"not today{}"}}"#, " ".repeat(2000));
+    let long = "b".repeat(1 << 20);
+    for (why, says) in [(why, "not today"), (long, "bbb")] {
+        let packed = wire::pack_body(why.as_bytes(), why.len()).unwrap();
+        let (_, builder) = over([in_zstd(400, packed)]);
+        let error = builder
+            .build()
+            .unwrap()
+            .execute(one_step(), None)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind, RemoteErrorKind::Refused);
+        assert!(
+            error.message.contains(says) && error.message.len() < 5000,
+            "{error}"
+        );
+    }
+}
+
+/// `store_sql` would need a stream that lives from one request to the next.
+#[test]
+fn a_statement_that_a_batch_repeats_takes_few_bytes_compressed() {
+    const STEPS: i64 = 2000;
+    let mut random = fastrand::Rng::with_seed(7);
+    let sql = "INSERT OR ABORT INTO \"messages\"(\"id\", \"room\", \"sender\", \"body\") VALUES (?, ?, ?, ?) \
+               ON CONFLICT(\"id\") DO UPDATE SET \"room\" = excluded.\"room\", \"sender\" = excluded.\"sender\", \
+               \"body\" = excluded.\"body\"";
+    let mut batch = Batch::default();
+    for id in 0..STEPS {
+        let text = |value| Value::Text { value };
+        let args = vec![
+            Value::Integer { value: id },
+            Value::Integer {
+                value: random.i64(0..100),
+            },
+            text(format!("somebody {}", random.u32(0..1000))),
+            text(format!("a message of {} words", random.u64(..))),
+        ];
+        batch.steps.push(Step {
+            condition: None,
+            stmt: Stmt::new(sql, args),
+        });
+    }
+    let packed = |batch: &Batch| {
+        let json = serde_json::to_vec(batch).unwrap();
+        (json.len(), wire::pack_body(&json, json.len()).unwrap().len())
+    };
+    let repeated = packed(&batch);
+    for step in &mut batch.steps {
+        step.stmt.sql = None;
+        step.stmt.sql_id = Some(1);
+    }
+    let stored = packed(&batch);
+    println!("{repeated:?} bytes, {stored:?} with a stored text");
+    let more = (repeated.1 - stored.1) as f64 / STEPS as f64;
+    println!("{more:.2} bytes more for each of {} bytes of text", sql.len());
+    assert!(more <= 2.0, "{more:.2} bytes");
 }
 
 #[tokio::test]

@@ -71,6 +71,12 @@ async fn v17_a_page_of_another_origin_is_refused_unless_it_is_allowed() {
     let answer = post(&server, &[allowed, ("content-type", "application/json")]).await;
     assert_eq!(answer.status(), 200);
     assert_eq!(answer.headers()["access-control-allow-origin"], allowed.1);
+    let varies = answer.headers().get_all("vary").iter();
+    let varies: Vec<_> = varies.map(|names| names.to_str().unwrap()).collect();
+    assert!(
+        varies.join(",").contains("accept-encoding") && varies.join(",").contains("origin"),
+        "{varies:?}"
+    );
     // A page sees what it did wrong.
     let refused = post(&server, &[allowed, ("content-type", "text/plain")]).await;
     assert_eq!(refused.status(), 415);

@@ -8,6 +8,7 @@ mod commits;
 mod execute;
 mod fairness;
 mod limits;
+mod packed;
 mod protobuf;
 mod refusals;
 mod rows;
