@@ -41,6 +41,10 @@ impl fmt::Debug for Canned {
 }
 
 impl HttpClient for Canned {
+    fn keeps_codings(&self) -> bool {
+        true
+    }
+
     fn send(&self, _request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, RemoteError>> {
         let chunks: Vec<_> = self.chunks.iter().cloned().map(Ok).collect();
         let response = HttpResponse {
@@ -199,7 +203,7 @@ pub(crate) fn zstd_page(data: &[u8]) {
     }
 }
 
-/// The answer to a batch has a place for every step, or is an error.
+/// The answer to a batch has a place for every step, or is an error; it may come as a zstd frame, whatever that stands for.
 pub(crate) fn hrana_answer(data: &[u8]) {
     let mut input = Input(data);
     let flags = input.byte();
@@ -207,7 +211,10 @@ pub(crate) fn hrana_answer(data: &[u8]) {
     let body = input.rest();
     let canned = Canned {
         status: if flags & 128 != 0 { 400 } else { 200 },
-        headers: vec![],
+        headers: match flags & 64 {
+            0 => vec![],
+            _ => vec![("content-encoding".to_owned(), wire::ZSTD_CODING.to_owned())],
+        },
         chunks: body.chunks(97).map(Bytes::copy_from_slice).collect(),
         end_is_marked: true,
     };

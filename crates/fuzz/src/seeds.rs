@@ -32,7 +32,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
             )])
             .collect(),
         "zstd_page" => [512, 4096, 1000].map(|len| zstd(&page(len))).to_vec(),
-        "hrana_answer" => texts(&[
+        "hrana_answer" => plain_and_packed(texts(&[
             (
                 1,
                 r#"{"baton":null,"base_url":null,"results":[{"type":"ok","response":{"type":"batch","result":{"step_results":[{"cols":[{"name":"a","decltype":"TEXT"}],"rows":[[{"type":"text","value":"x"},{"type":"integer","value":"7"},{"type":"null"},{"type":"float","value":1.5},{"type":"blob","base64":"AAE"}]],"affected_row_count":1,"last_insert_rowid":"7"}],"step_errors":[null]}}},{"type":"ok","response":{"type":"close"}}]}"#,
@@ -46,7 +46,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
                 r#"{"results":[{"type":"error","error":{"message":"refused","code":null}}]}"#,
             ),
             (129, r#"{"code":"BAD_REQUEST","message":"no"}"#),
-        ]),
+        ])),
         "hrana_values" => hrana_values(),
         "pull_endpoint" => requests()
             .into_iter()
@@ -143,6 +143,16 @@ fn after(head: &[u8], body: impl AsRef<[u8]>) -> Vec<u8> {
 
 fn texts(texts: &[(u8, &str)]) -> Vec<Vec<u8>> {
     texts.iter().map(|(flags, text)| after(&[*flags], text)).collect()
+}
+
+/// After flags of which one says that the rest is a zstd frame.
+fn plain_and_packed(plain: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    const PACKED: u8 = 64;
+    let packed: Vec<_> = plain
+        .iter()
+        .map(|seed| after(&[seed[0] | PACKED], zstd(&seed[1..])))
+        .collect();
+    [plain, packed].concat()
 }
 
 fn page(len: usize) -> Vec<u8> {
