@@ -53,12 +53,15 @@ impl Recording<'_> {
         if !seen.tables().all(|table| plan.table(table).is_some()) {
             return Ok(false);
         }
-        let tables = seen.by_table(|table| plan.table(table));
+        let tables = seen.by_table(|table| {
+            let planned = plan.table(table)?;
+            Some((planned, planned.giver.is_sqlite(arguments)))
+        });
         let mut units = Units::of_statement(plan.displaces);
         let (mut unit, mut back) = (None, 0u32);
         let time = self.now();
         while let Some(row) = seen.next()? {
-            let planned = tables[row.table].ok_or_else(lost_transaction)?;
+            let (planned, adds) = tables[row.table].ok_or_else(lost_transaction)?;
             let op = row.op[0];
             let next = units.next(0, op == row_bytes::DELETE);
             back = match unit == Some(next) {
@@ -67,7 +70,7 @@ impl Recording<'_> {
             };
             unit = Some(next);
             let (op, cause) = match op {
-                row_bytes::INSERT if planned.giver.is_sqlite(arguments) => (row_bytes::ADD, Cause::Statement),
+                row_bytes::INSERT if adds => (row_bytes::ADD, Cause::Statement),
                 row_bytes::INSERT => (op, Cause::Statement),
                 _ => (op, planned.cause),
             };

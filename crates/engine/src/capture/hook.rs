@@ -243,8 +243,9 @@ impl Buffer {
         }
     }
 
-    /// Has its memory back for the next statement.
-    pub(super) fn reuse(&mut self, seen: Seen) {
+    /// Has a little of its memory back for the next statement; nothing else of what was seen stays, in memory or on the disk.
+    pub(super) fn reuse(&mut self, mut seen: Seen) {
+        seen.clear();
         self.seen = seen;
     }
 }
@@ -285,4 +286,25 @@ pub(super) fn fit(table: &Table, op: &mut RowOp) -> Result<(), Error> {
 fn changed_columns(table: &str) -> sqlite::Error {
     let message = format!("table {table} changed its columns while it was written to");
     sqlite::Error::new(codes::SCHEMA, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Was red: the temporary file of a large statement stayed on the disk until its connection ran another one.
+    #[test]
+    fn what_was_seen_is_gone_when_it_is_recorded() {
+        let mut seen = Seen::default();
+        seen.table(b"t", 1, 0).unwrap();
+        let large = |bytes: &mut Vec<u8>| -> sqlite::Result<()> {
+            bytes.resize(bytes.len() + crate::sql::records::MEMORY + 1, 0);
+            Ok(())
+        };
+        seen.rows.push(large).unwrap();
+        assert!(seen.rows.has_file());
+        let mut buffer = Buffer::default();
+        buffer.reuse(seen);
+        assert!(buffer.seen.is_empty() && !buffer.seen.rows.has_file());
+    }
 }

@@ -132,6 +132,9 @@ pub fn encode_in(mode: Mode, changes: &[Change]) -> Result<Vec<u8>, CodecError> 
     encoder.chunk(mode)
 }
 
+/// What of an emptied [`Encoder`]'s memory is kept.
+const REUSED: usize = 2 << 20;
+
 /// A chunk that grows change by change.
 #[derive(Default)]
 pub(crate) struct Encoder {
@@ -215,11 +218,12 @@ impl Encoder {
         Ok(chunk)
     }
 
-    /// Empties it, and keeps its memory.
+    /// Empties it, and keeps its memory, but for that of a large value.
     pub(crate) fn clear(&mut self) {
         self.tables.clear();
         self.index_of.clear();
         self.entries.clear();
+        self.entries.shrink_to(REUSED);
         self.count = 0;
     }
 }
@@ -368,5 +372,41 @@ pub(super) mod bytes {
             }
         }
         d.deserialize_byte_buf(Bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::Value;
+
+    /// Was red: every connection kept as much memory as the largest row took that it had ever recorded.
+    #[test]
+    fn an_emptied_encoder_does_not_keep_the_memory_of_a_large_value() {
+        let table = Arc::new(Table {
+            name: "t".into(),
+            columns: vec![],
+            without_rowid: false,
+            is_virtual: false,
+        });
+        let op = RowOp::Insert {
+            after: vec![Value::Blob(vec![0; 4 * REUSED])],
+        };
+        let kind = ChangeKind::Row {
+            table,
+            op,
+            cause: Cause::Statement,
+        };
+        let change = Change {
+            id: ChangeId(1),
+            time: 0,
+            back: 0,
+            kind,
+        };
+        let mut encoder = Encoder::default();
+        encoder.add(&change).unwrap();
+        assert!(encoder.entries.capacity() > 4 * REUSED);
+        encoder.clear();
+        assert!(encoder.entries.capacity() <= REUSED);
     }
 }

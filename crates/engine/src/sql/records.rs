@@ -134,6 +134,12 @@ impl Records {
         Ok(Some(&rest[..length]))
     }
 
+    /// Whether some are in a file.
+    #[cfg(test)]
+    pub(crate) fn has_file(&self) -> bool {
+        matches!(self.overflow, Overflow::File { .. } | Overflow::Full(Some(_)))
+    }
+
     /// Forgets them, and keeps a little memory for others.
     pub(crate) fn clear(&mut self) {
         self.buffer.clear();
