@@ -1,7 +1,7 @@
 //! What a statement is going to do, as SQLite's authorizer tells while it is compiled, and what a replica must refuse.
 //!
 //! The authorizer is called on the thread that prepares (or re-prepares) a statement. What it is told is collected per
-//! thread between [`start`] and [`finish`]; refusals apply always, except inside [`internal`], where the project runs
+//! thread in [`observe`]; refusals apply always, except inside [`internal`], where the project runs
 //! its own statements. This module only classifies: it never runs anything.
 
 use std::cell::{Cell, RefCell};
@@ -112,16 +112,19 @@ pub(crate) fn without_writing_main<T>(step: impl FnOnce() -> T) -> Option<T> {
     (recompiled != Recompiled::Refused).then_some(done)
 }
 
-/// Starts collecting on this thread.
-pub(crate) fn start() {
-    OBSERVED.with(|observed| *observed.borrow_mut() = Some(Observed::default()));
-}
-
-/// Ends collecting and gives what was observed.
-pub(crate) fn finish() -> Observed {
-    OBSERVED
-        .with(|observed| observed.borrow_mut().take())
-        .unwrap_or_default()
+/// Does `work` on this thread, and gives what was observed meanwhile; not what a function of SQL that runs in it has observed
+/// for itself.
+pub(crate) fn observe<T>(work: impl FnOnce() -> T) -> (T, Observed) {
+    struct Restore(Option<Observed>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            OBSERVED.with(|observed| *observed.borrow_mut() = self.0.take());
+        }
+    }
+    let _restore = Restore(OBSERVED.with(|observed| observed.borrow_mut().replace(Observed::default())));
+    let done = work();
+    let observed = OBSERVED.with(|observed| observed.borrow_mut().take());
+    (done, observed.unwrap_or_default())
 }
 
 /// Runs `work` as the project's own: nothing is collected, nothing is refused.

@@ -87,9 +87,7 @@ impl Capture {
         if let Some(refusal) = classify::refuse_vacuum(sql) {
             return Err(refusal.into());
         }
-        classify::start();
-        let prepared = conn.prepare(sql, persistent);
-        let observed = classify::finish();
+        let (prepared, observed) = classify::observe(|| conn.prepare(sql, persistent));
         let (stmt, tail) = match (prepared, observed.refusal.clone()) {
             (Err(_), Some(refusal)) => return Err(refusal.into()),
             (prepared, _) => prepared?,
@@ -112,7 +110,7 @@ impl Capture {
         &self,
         conn: &Conn,
         stmt: &mut Stmt,
-        class: &StatementClass,
+        class: &mut StatementClass,
         arguments: &Arguments,
     ) -> Result<Kept> {
         // The connection is held, so only a function that a recorded statement calls finds it locked.
@@ -142,7 +140,7 @@ impl Capture {
             }
             StatementClass::Attach => attach::check(conn, stmt).and_then(|()| Kept::drain(stmt)),
             StatementClass::Write(targets) => run.write(stmt, targets, None, arguments),
-            StatementClass::Ddl(ddl) => run.write(stmt, &[], Some(ddl), arguments),
+            StatementClass::Ddl(ddl) => run.write(stmt, &mut Vec::new(), Some(ddl), arguments),
         };
         if conn.is_autocommit() {
             run.forget();

@@ -79,7 +79,7 @@ impl Recording<'_> {
     pub(super) fn write(
         &mut self,
         stmt: &mut Stmt,
-        targets: &[Target],
+        targets: &mut Vec<Target>,
         ddl: Option<&Ddl>,
         arguments: &Arguments,
     ) -> Result<Kept> {
@@ -88,7 +88,8 @@ impl Recording<'_> {
             internal(|| self.state.begin.execute())?;
         }
         // So that nothing is left of a statement of which it is not known whether SQLite undid it.
-        let guarded = !ours && targets.iter().any(|t| t.trigger.is_some());
+        let has_triggers = |targets: &[Target]| targets.iter().any(|t| t.trigger.is_some());
+        let guarded = !ours && has_triggers(targets);
         if guarded {
             self.batch("SAVEPOINT partial_sync_statement")?;
         }
@@ -98,9 +99,12 @@ impl Recording<'_> {
             _ => None,
         };
         self.shared.buffer.lock().start();
-        classify::start();
-        let outcome = Kept::drain(stmt);
-        let recompiled = classify::finish().into_targets();
+        let compiled = stmt.reprepares();
+        let (outcome, observed) = classify::observe(|| Kept::drain(stmt));
+        if compiled != stmt.reprepares() {
+            // What it writes now, and when it is run again: triggers may have come, or gone.
+            *targets = observed.into_targets();
+        }
         let changed = self.conn.changes();
         let mut seen = self.shared.buffer.lock().finish();
         let nothing_seen = seen.as_ref().map_or(true, Seen::is_empty);
@@ -119,21 +123,17 @@ impl Recording<'_> {
             }
             Err(_) => false,
         };
+        if !kept && !ours && !guarded && !nothing_seen && has_triggers(targets) {
+            // They were not known of when the statement began.
+            self.undo_transaction();
+            return outcome;
+        }
         let recorded = match &mut seen {
-            Ok(seen) if kept && ddl.is_none() => {
-                let all: Vec<Target>;
-                let targets = if recompiled.is_empty() {
-                    targets
-                } else {
-                    all = targets.iter().cloned().chain(recompiled).collect();
-                    &all
-                };
-                match self.record_by_plan(stmt, seen, targets, arguments) {
-                    Ok(true) => Ok(()),
-                    Ok(false) => self.record_write(stmt, seen, targets, arguments, outcome.is_err()),
-                    Err(error) => Err(error),
-                }
-            }
+            Ok(seen) if kept && ddl.is_none() => match self.record_by_plan(stmt, seen, targets, arguments) {
+                Ok(true) => Ok(()),
+                Ok(false) => self.record_write(stmt, seen, targets, arguments, outcome.is_err()),
+                Err(error) => Err(error),
+            },
             Ok(seen) if kept => match ddl {
                 Some(ddl) => self.record_ddl(stmt, seen, ddl, before),
                 None => Ok(()),

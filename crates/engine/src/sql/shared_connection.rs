@@ -97,7 +97,7 @@ impl SharedConnection {
     pub(crate) fn run(
         &self,
         stmt: &mut Stmt,
-        class: &StatementClass,
+        class: &mut StatementClass,
         arguments: Option<&Arguments>,
     ) -> Result<Ran> {
         let Self {
@@ -128,7 +128,7 @@ impl SharedConnection {
         }
         let undone = ["ROLLBACK TO", "RELEASE"].iter().try_for_each(|what| {
             match self.prepare(&format!("{what} \"{savepoint}\""), false)?.0 {
-                Some((mut stmt, class)) => self.run(&mut stmt, &class, None).map(drop),
+                Some((mut stmt, mut class)) => self.run(&mut stmt, &mut class, None).map(drop),
                 None => Ok(()),
             }
         });
@@ -145,7 +145,7 @@ impl SharedConnection {
     fn run_admitted(
         &self,
         stmt: &mut Stmt,
-        class: &StatementClass,
+        class: &mut StatementClass,
         arguments: Option<&Arguments>,
     ) -> Result<Ran> {
         match &self.capture {

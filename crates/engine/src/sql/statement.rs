@@ -43,8 +43,7 @@ impl fmt::Debug for Statement {
 
 impl Statement {
     pub(crate) fn new(connection: Arc<SharedConnection>, stmt: Stmt, class: StatementClass) -> Self {
-        let keeps = matches!(&class, StatementClass::Write(targets) if targets.iter().any(|t| t.main && t.trigger.is_none()))
-            && stmt.parameter_count() > 0;
+        let keeps = matches!(class, StatementClass::Write(_)) && stmt.parameter_count() > 0;
         Self {
             arguments: keeps.then(|| Arguments::of(&stmt)),
             stmt,
