@@ -24,34 +24,39 @@ struct RowHistory<'n> {
     last: Option<&'n [Value]>,
 }
 
-/// Whether what the hook saw is there. Where that cannot be told, it is not.
-pub(super) fn left_behind(conn: &Conn, seen: &mut Seen) -> Result<bool> {
+/// Whether what the hook saw is there; `None` where that cannot be told.
+pub(super) fn left_behind(conn: &Conn, seen: &mut Seen) -> Result<Option<bool>> {
     let nested = seen.decode()?;
     seen.rewind();
     Ok(internal(|| is_left_behind(conn, &nested))?)
 }
 
-fn is_left_behind(conn: &Conn, nested: &[Nested]) -> sqlite::Result<bool> {
+fn is_left_behind(conn: &Conn, nested: &[Nested]) -> sqlite::Result<Option<bool>> {
     // Asked while nothing was recorded yet: what the recorder knows of the schema may be old.
     let mut schema = SchemaCache::default();
     let mut tables: HashMap<&str, Vec<&Nested>> = HashMap::new();
     for change in nested {
         tables.entry(&change.table).or_default().push(change);
     }
+    let mut told = Some(false);
     for (name, changes) in tables {
         let Known::Ordinary(table) = schema.table(conn, name)? else {
+            told = None;
             continue;
         };
-        let Some(key) = key_columns(&table) else { continue };
+        let Some(key) = key_columns(&table) else {
+            told = None;
+            continue;
+        };
         for row in rows(&table, &changes) {
             let differs = row.first.is_some() != row.last.is_some()
                 || row.first.zip(row.last).is_some_and(|(a, b)| !same(&table, a, b));
             if differs {
-                return is_as_last_seen(conn, &table, &key, &row);
+                return is_as_last_seen(conn, &table, &key, &row).map(Some);
             }
         }
     }
-    Ok(false)
+    Ok(told)
 }
 
 /// SQL of what identifies a row: a name of its rowid, or its primary key.

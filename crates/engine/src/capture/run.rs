@@ -112,19 +112,21 @@ impl Recording<'_> {
             // The transaction is gone: OR ROLLBACK, a full disk, an interrupt.
             return outcome.and_then(|_| Err(lost_transaction()));
         }
-        let kept = match &outcome {
-            Ok(_) => true,
+        let left = match &outcome {
+            Ok(_) => Some(true),
             // Only FAIL fails and leaves changes; SQLite answers 0 for a statement that it has undone.
             Err(Error::Sqlite(e)) if e.code() == codes::CONSTRAINT && ddl.is_none() && !nothing_seen => {
-                changed > 0
-                    || seen
-                        .as_mut()
-                        .is_ok_and(|seen| failed::left_behind(self.conn, seen).unwrap_or(false))
+                match &mut seen {
+                    Ok(_) if changed > 0 => Some(true),
+                    Ok(seen) => failed::left_behind(self.conn, seen).unwrap_or(None),
+                    Err(_) => None,
+                }
             }
-            Err(_) => false,
+            Err(_) => Some(false),
         };
-        if !kept && !ours && !guarded && !nothing_seen && has_triggers(targets) {
-            // They were not known of when the statement began.
+        let kept = left == Some(true);
+        if left.is_none() && !ours && !guarded && has_triggers(targets) {
+            // There were none when the statement began.
             self.undo_transaction();
             return outcome;
         }

@@ -136,3 +136,20 @@ fn invariant_1_what_a_trigger_made_later_did_before_it_failed_is_not_kept_unreco
             .is_empty()
     );
 }
+
+#[test]
+fn a_failure_after_a_trigger_made_later_that_sqlite_has_undone_leaves_the_transaction() {
+    let db = TestDb::new("CREATE TABLE t(a UNIQUE); CREATE TABLE u(a)");
+    let connection = db.connection();
+    let mut insert = connection.prepare("INSERT INTO t VALUES (2), (1)").unwrap();
+    connection
+        .execute_batch(
+            "CREATE TEMP TRIGGER r AFTER INSERT ON main.t BEGIN INSERT INTO u VALUES (new.a); END;
+             BEGIN; INSERT INTO t VALUES (1)",
+        )
+        .unwrap();
+    assert!(insert.execute(()).unwrap_err().to_string().contains("UNIQUE"));
+    connection.execute_batch("COMMIT").unwrap();
+    assert_eq!(db.take(), ["+t(1)", "+u(1)"]);
+    assert_eq!(connection.query::<(i64,)>("SELECT a FROM u", ()).unwrap(), [(1,)]);
+}
