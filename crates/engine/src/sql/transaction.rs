@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use partial_sync_vfs::sqlite::{self, Conn, Stmt, codes};
+use partial_sync_vfs::sqlite::{self, Conn, Stmt, TxnState, codes};
 
 use crate::{
     change::tokens::{TokenKind, tokens},
@@ -163,7 +163,7 @@ impl Transactions {
             return self.end_lost(control).map(|()| Admitted::Done);
         }
         let in_transaction = !conn.is_autocommit() && !self.is_left();
-        if in_transaction && control == Some(&Control::Begin) {
+        if in_transaction && control == Some(&Control::Begin) && conn.txn_state() == TxnState::None {
             // A BEGIN IMMEDIATE would take the write lock first, and SQLite, where nothing was read on the connection yet, the
             // database for an empty one: ROLLBACK TO the savepoint that began the transaction would make it that.
             let message = "cannot start a transaction within a transaction";
