@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use partial_sync_vfs::sqlite::{self, Conn, Stmt, TxnState, codes};
+use partial_sync_vfs::sqlite::{self, Conn, Stmt, codes};
 
 use crate::{
     change::tokens::{TokenKind, tokens},
@@ -29,17 +29,10 @@ pub(crate) enum Control {
 impl Control {
     /// What this statement does to transactions, if that is what it is for.
     pub(crate) fn of(stmt: &Stmt) -> Option<Self> {
-        if stmt.column_count() > 0 || stmt.is_explain() {
+        if !stmt.readonly() || stmt.column_count() > 0 || stmt.is_explain() {
             return None;
         }
         let sql = stmt.sql();
-        // Of these SQLite calls BEGIN IMMEDIATE and BEGIN EXCLUSIVE no readers. A letter tells most of the others apart.
-        let letter = sql.trim_start().bytes().next();
-        if !stmt.readonly()
-            && letter.is_some_and(|letter| letter.is_ascii_alphabetic() && letter | 0x20 != b'b')
-        {
-            return None;
-        }
         let mut tokens = tokens(&sql);
         tokens.retain(|token| token.kind != TokenKind::Semicolon);
         let first = tokens.first()?;
@@ -162,15 +155,8 @@ impl Transactions {
         if self.is_lost() && !stmt.is_busy() {
             return self.end_lost(control).map(|()| Admitted::Done);
         }
-        let in_transaction = !conn.is_autocommit() && !self.is_left();
-        if in_transaction && control == Some(&Control::Begin) && conn.txn_state() == TxnState::None {
-            // A BEGIN IMMEDIATE would take the write lock first, and SQLite, where nothing was read on the connection yet, the
-            // database for an empty one: ROLLBACK TO the savepoint that began the transaction would make it that.
-            let message = "cannot start a transaction within a transaction";
-            return Err(sqlite::Error::new(codes::ERROR, message).into());
-        }
         Ok(Admitted::Run(Before {
-            in_transaction,
+            in_transaction: !conn.is_autocommit() && !self.is_left(),
             ended: self.ended.load(Ordering::Relaxed),
         }))
     }

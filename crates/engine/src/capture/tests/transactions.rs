@@ -485,22 +485,3 @@ fn execute_counts_the_rows_of_its_statement_alone() {
     .collect();
     assert_eq!(counts, [2, 0, 1, 0, 0]);
 }
-
-/// Was red: SQLite emptied the database, on a connection that had read nothing before, and nothing of that was recorded.
-#[test]
-fn invariant_1_a_begin_within_a_savepoint_does_not_empty_the_database() {
-    for begin in ["BEGIN", "BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"] {
-        let db = TestDb::new("CREATE TABLE t(a); INSERT INTO t VALUES (1)");
-        let connection = db.connection();
-        connection.execute_batch("SAVEPOINT s").unwrap();
-        let refused = connection.execute_batch(begin).unwrap_err().to_string();
-        assert_eq!(refused, "cannot start a transaction within a transaction");
-        connection.execute_batch("ROLLBACK TO s; RELEASE s").unwrap();
-        assert_eq!(
-            connection.query::<(i64,)>("SELECT a FROM t", ()).unwrap(),
-            [(1,)],
-            "{begin}"
-        );
-        assert!(db.take().is_empty());
-    }
-}
