@@ -7,6 +7,15 @@ use super::work::{FRESH, Sizes, WORK, replica, sides, stock};
 use crate::{json, options::Options, result::Result};
 
 pub(super) const CASE: &str = "instructions for a row";
+/// The parts of `WORK`, for one row each.
+const PARTS: [&str; WORK.len()] = [
+    "insert",
+    "update",
+    "point read",
+    "point read in a transaction",
+    "scan",
+    "fetch",
+];
 /// The first word of the process that is counted.
 pub(crate) const CHILD: &str = "--count";
 const SIZES: Sizes = Sizes {
@@ -24,24 +33,14 @@ pub(super) fn run(options: &Options, folder: &Path) -> Result<()> {
     println!("| instructions for each row | SQLite | replica | ratio |");
     println!("|---|---|---|---|");
     let mut numbers = serde_json::Map::new();
-    for (i, (name, _)) in WORK.iter().enumerate() {
+    for (i, name) in PARTS.into_iter().enumerate() {
         let stock = count(folder, "stock", i)?;
         let replica = count(folder, "replica", i)?;
-        let name = [
-            "insert",
-            "update",
-            "point read",
-            "point read in a transaction",
-            "scan",
-            "fetch",
-        ]
-        .get(i)
-        .unwrap_or(name);
         println!(
             "| {name} | {stock} | {replica} | {:.2} |",
             replica as f64 / stock as f64
         );
-        numbers.insert((*name).to_owned(), serde_json::json!([stock, replica]));
+        numbers.insert(name.to_owned(), serde_json::json!([stock, replica]));
     }
     println!();
     json::add(options, "instructions", numbers.into())
