@@ -29,10 +29,17 @@ pub(crate) enum Control {
 impl Control {
     /// What this statement does to transactions, if that is what it is for.
     pub(crate) fn of(stmt: &Stmt) -> Option<Self> {
-        if !stmt.readonly() || stmt.column_count() > 0 || stmt.is_explain() {
+        if stmt.column_count() > 0 || stmt.is_explain() {
             return None;
         }
         let sql = stmt.sql();
+        // Of these SQLite calls BEGIN IMMEDIATE and BEGIN EXCLUSIVE no readers. A letter tells most of the others apart.
+        let letter = sql.trim_start().bytes().next();
+        if !stmt.readonly()
+            && letter.is_some_and(|letter| letter.is_ascii_alphabetic() && letter | 0x20 != b'b')
+        {
+            return None;
+        }
         let mut tokens = tokens(&sql);
         tokens.retain(|token| token.kind != TokenKind::Semicolon);
         let first = tokens.first()?;
@@ -155,8 +162,15 @@ impl Transactions {
         if self.is_lost() && !stmt.is_busy() {
             return self.end_lost(control).map(|()| Admitted::Done);
         }
+        let in_transaction = !conn.is_autocommit() && !self.is_left();
+        if in_transaction && control == Some(&Control::Begin) && !stmt.readonly() {
+            // It fails, but takes the write lock first. Where the connection has read nothing before, SQLite then takes the
+            // database for one that was empty when the transaction began, and ROLLBACK TO the savepoint that began it would make
+            // it that.
+            conn.execute_batch("PRAGMA main.schema_version")?;
+        }
         Ok(Admitted::Run(Before {
-            in_transaction: !conn.is_autocommit() && !self.is_left(),
+            in_transaction,
             ended: self.ended.load(Ordering::Relaxed),
         }))
     }

@@ -485,3 +485,51 @@ fn execute_counts_the_rows_of_its_statement_alone() {
     .collect();
     assert_eq!(counts, [2, 0, 1, 0, 0]);
 }
+
+/// Was red: SQLite emptied the database, on a connection that had read nothing before, and nothing of that was recorded.
+#[test]
+fn invariant_1_a_begin_within_a_savepoint_does_not_empty_the_database() {
+    for begin in [
+        "BEGIN",
+        "BEGIN IMMEDIATE",
+        "begin exclusive",
+        "/* now */ BEGIN IMMEDIATE",
+    ] {
+        let db = TestDb::new("CREATE TABLE t(a); INSERT INTO t VALUES (1)");
+        let connection = db.connection();
+        connection.execute_batch("SAVEPOINT s").unwrap();
+        let refused = connection.execute_batch(begin).unwrap_err().to_string();
+        assert_eq!(refused, "cannot start a transaction within a transaction");
+        connection.execute_batch("ROLLBACK TO s; RELEASE s").unwrap();
+        assert_eq!(
+            connection.query::<(i64,)>("SELECT a FROM t", ()).unwrap(),
+            [(1,)],
+            "{begin}"
+        );
+        assert!(db.take().is_empty());
+    }
+}
+
+/// A BEGIN IMMEDIATE within a savepoint fails for the same reason as in stock SQLite where another connection writes.
+#[test]
+fn a_begin_within_a_savepoint_waits_for_the_lock_as_sqlite_does() {
+    let db = TestDb::new("CREATE TABLE t(a)");
+    let (connection, other) = (db.connection(), db.plain());
+    connection
+        .execute_batch("PRAGMA busy_timeout = 0; SAVEPOINT s")
+        .unwrap();
+    other
+        .execute_batch("PRAGMA busy_timeout = 0; BEGIN IMMEDIATE")
+        .unwrap();
+    let refused = connection
+        .execute_batch("BEGIN IMMEDIATE")
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("locked"), "{refused}");
+    other.execute_batch("COMMIT").unwrap();
+    connection.execute_batch("BEGIN IMMEDIATE").unwrap_err();
+    let refused = other.execute_batch("BEGIN IMMEDIATE").unwrap_err().to_string();
+    assert!(refused.contains("locked"), "{refused}");
+    connection.execute_batch("ROLLBACK").unwrap();
+    other.execute_batch("BEGIN IMMEDIATE; COMMIT").unwrap();
+}
