@@ -19,7 +19,7 @@ use crate::{cold::pyturso_version, json, memory, options::Options, result::Resul
 const MANY: i64 = 1_000_000;
 const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/bulk.py");
 
-const MEMORY: &str = "memory of an UPDATE of 1,000,000 rows";
+const MEMORY: &str = "memory in MB of a statement on 1,000,000 rows";
 
 /// The cases.
 pub(crate) fn cases() -> Vec<&'static str> {
@@ -138,26 +138,55 @@ fn python(options: &Options, folder: &Path) -> Result<Vec<Samples>> {
     Ok(ratios.collect())
 }
 
-/// What an update of many rows takes of memory, above what is in use before it.
+/// What statements that change many rows take of memory, above what is in use before them.
 fn memory(folder: &Path) -> Result<()> {
     let (stock, _database, replica) = sides(folder, "memory")?;
-    let fill = format!(
-        "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < {MANY}) \
-         INSERT INTO bulk SELECT x, x, 'small' FROM c"
-    );
+    let rows = format!("WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < {MANY})");
+    let fill = format!("{rows} INSERT INTO bulk SELECT x, x, 'small' FROM c");
     const UPDATE: &str = "UPDATE bulk SET k = k + 1";
-    let megabytes = |before: Option<u64>| match (before, memory::peak()) {
-        (Some(before), Some(peak)) => format!("{}", peak.saturating_sub(before) / 1024),
-        _ => "not known here".to_owned(),
+    let failing = format!("{rows} INSERT INTO once SELECT min(x, {MANY} - 1) FROM c");
+    // What is made before, the statement, and whether it fails.
+    let cases = [
+        ("an UPDATE", fill.as_str(), UPDATE, false),
+        (
+            "an UPDATE whose trigger writes a row for each",
+            "CREATE TABLE noted(k); \
+             CREATE TRIGGER notes AFTER UPDATE ON bulk BEGIN INSERT INTO noted VALUES (new.k); END",
+            UPDATE,
+            false,
+        ),
+        (
+            "an UPDATE beside a generated column",
+            "DROP TRIGGER notes; ALTER TABLE bulk ADD COLUMN twice AS (2 * k)",
+            UPDATE,
+            false,
+        ),
+        (
+            "an INSERT that fails at its last row",
+            "CREATE TABLE once(k UNIQUE)",
+            failing.as_str(),
+            true,
+        ),
+    ];
+    println!("| {MEMORY} | SQLite | replica (at most 64 wanted) |");
+    println!("|---|---|---|");
+    let peak_of = |run: &dyn Fn() -> bool, fails: bool| -> Result<String> {
+        let before = memory::forget_peak();
+        if run() != fails {
+            return Err("a statement did not do what it is measured for".into());
+        }
+        Ok(match (before, memory::peak()) {
+            (Some(before), Some(peak)) => (peak.saturating_sub(before) / 1024).to_string(),
+            _ => "not known here".to_owned(),
+        })
     };
-    stock.execute_batch(&fill)?;
-    let before = memory::forget_peak();
-    stock.execute_batch(UPDATE)?;
-    let stock = megabytes(before);
-    replica.execute_batch(&fill)?;
-    let before = memory::forget_peak();
-    replica.execute_batch(UPDATE)?;
-    let replica = megabytes(before);
-    println!("{MEMORY}: {stock} MB with SQLite, {replica} MB with a replica (at most 64 wanted)\n");
+    for (name, before, statement, fails) in cases {
+        stock.execute_batch(before)?;
+        let with_sqlite = peak_of(&|| stock.execute_batch(statement).is_err(), fails)?;
+        replica.execute_batch(before)?;
+        let with_replica = peak_of(&|| replica.execute_batch(statement).is_err(), fails)?;
+        println!("| {name} | {with_sqlite} | {with_replica} |");
+    }
+    println!();
     Ok(())
 }

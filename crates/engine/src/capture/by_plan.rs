@@ -12,7 +12,7 @@ use super::{
     plan::{Plan, PlannedTable},
     run::{Recording, lost_transaction},
     schema::Known,
-    units::Units,
+    units::{Back, Units},
 };
 use crate::{
     change::{Cause, row_bytes, tokens::tokens},
@@ -58,23 +58,18 @@ impl Recording<'_> {
             Some((planned, planned.giver.is_sqlite(arguments)))
         });
         let mut units = Units::of_statement(plan.displaces);
-        let (mut unit, mut back) = (None, 0u32);
+        let mut back = Back::default();
         let time = self.now();
         while let Some(row) = seen.next()? {
             let (planned, adds) = tables[row.table].ok_or_else(lost_transaction)?;
             let op = row.op[0];
-            let next = units.next(0, op == row_bytes::DELETE);
-            back = match unit == Some(next) {
-                true => back.saturating_add(1),
-                false => 0,
-            };
-            unit = Some(next);
+            let unit = units.next(0, op == row_bytes::DELETE);
             let (op, cause) = match op {
                 row_bytes::INSERT if adds => (row_bytes::ADD, Cause::Statement),
                 row_bytes::INSERT => (op, Cause::Statement),
                 _ => (op, planned.cause),
             };
-            self.wait_row(&planned.table, op, row.op, cause, (time, back))?;
+            self.wait_row(&planned.table, op, row.op, cause, (time, back.of(unit)))?;
         }
         Ok(true)
     }

@@ -14,7 +14,7 @@ use super::{
 use crate::change::{Cause, RowOp, Table, Value};
 
 /// What is known about the nesting of one statement.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Nesting {
     /// 1 for a statement on a view: what its INSTEAD OF trigger does is what the statement does.
     pub base: u32,
@@ -27,6 +27,7 @@ pub(crate) struct Nesting {
     above: Vec<Option<Above>>,
 }
 
+#[derive(Clone)]
 struct Above {
     table: Arc<Table>,
     op: RowOp,

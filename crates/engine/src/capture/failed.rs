@@ -1,9 +1,12 @@
 //! What a statement that failed has left: everything it did before (`OR FAIL`, `RAISE(FAIL)`) or nothing.
 //!
 //! SQLite tells by `changes()` as long as the statement itself had changed a row; of what only triggers did, it tells
-//! nothing. Then one of the rows that they changed is looked at: it is as the hook last saw it, or it is not.
+//! nothing. Then one of the last rows that changed is looked at: it is as the hook last saw it, or it is not.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
 
 use partial_sync_vfs::sqlite::{self, Conn, Step};
 
@@ -17,46 +20,103 @@ use crate::{
     error::Result,
 };
 
-/// What identifies a row in its table, and how it was first and is last known.
-struct RowHistory<'n> {
-    key: Vec<Value>,
-    first: Option<&'n [Value]>,
-    last: Option<&'n [Value]>,
+/// How many of the rows that changed last are looked at.
+const LAST: usize = 64;
+
+/// A row as it was, or is; `None` where there is none.
+type Image<'n> = Option<&'n [Value]>;
+
+/// What identifies a row: its table, and its key there.
+type RowKey = (Arc<str>, Vec<Value>);
+
+/// How a row was first and is last known.
+#[derive(Default)]
+struct RowHistory {
+    first: Option<Vec<Value>>,
+    last: Option<Vec<Value>>,
+}
+
+/// A table with rows that changed.
+struct Looked {
+    table: Arc<Table>,
+    key: Vec<String>,
+}
+
+/// The tables in which rows can be found again, by their names as the hook has them.
+#[derive(Default)]
+struct Tables {
+    // Asked while nothing was recorded yet: what the recorder knows of the schema may be old.
+    schema: SchemaCache,
+    known: HashMap<Arc<str>, Option<Looked>>,
 }
 
 /// Whether what the hook saw is there; `None` where that cannot be told.
 pub(super) fn left_behind(conn: &Conn, seen: &mut Seen) -> Result<Option<bool>> {
-    let nested = seen.decode()?;
+    let mut tables = Tables::default();
+    let (mut last, mut all) = (VecDeque::new(), true);
     seen.rewind();
-    Ok(internal(|| is_left_behind(conn, &nested))?)
-}
-
-fn is_left_behind(conn: &Conn, nested: &[Nested]) -> sqlite::Result<Option<bool>> {
-    // Asked while nothing was recorded yet: what the recorder knows of the schema may be old.
-    let mut schema = SchemaCache::default();
-    let mut tables: HashMap<&str, Vec<&Nested>> = HashMap::new();
-    for change in nested {
-        tables.entry(&change.table).or_default().push(change);
-    }
-    let mut told = Some(false);
-    for (name, changes) in tables {
-        let Known::Ordinary(table) = schema.table(conn, name)? else {
-            told = None;
+    while let Some(row) = seen.next_nested()? {
+        let Some(looked) = internal(|| tables.get(conn, &row.table))? else {
+            all = false;
             continue;
         };
-        let Some(key) = key_columns(&table) else {
-            told = None;
-            continue;
-        };
-        for row in rows(&table, &changes) {
-            let differs = row.first.is_some() != row.last.is_some()
-                || row.first.zip(row.last).is_some_and(|(a, b)| !same(&table, a, b));
-            if differs {
-                return is_as_last_seen(conn, &table, &key, &row).map(Some);
+        for (key, ..) in images(&looked.table, &row) {
+            if last.len() == LAST {
+                last.pop_front();
+                all = false;
             }
+            last.push_back((row.table.clone(), key));
         }
     }
-    Ok(told)
+    let mut rows: HashMap<RowKey, RowHistory> = HashMap::new();
+    let keys: HashSet<RowKey> = last.iter().cloned().collect();
+    seen.rewind();
+    while let Some(row) = seen.next_nested()? {
+        let Some(looked) = internal(|| tables.get(conn, &row.table))? else {
+            continue;
+        };
+        for (key, was, is) in images(&looked.table, &row) {
+            let of = (row.table.clone(), key);
+            if !keys.contains(&of) {
+                continue;
+            }
+            let history = rows.entry(of).or_insert_with(|| RowHistory {
+                first: was.map(<[Value]>::to_vec),
+                last: None,
+            });
+            history.last = is.map(<[Value]>::to_vec);
+        }
+    }
+    seen.rewind();
+    for (name, key) in &last {
+        let (Some(looked), Some(row)) = (
+            internal(|| tables.get(conn, name))?,
+            rows.get(&(name.clone(), key.clone())),
+        ) else {
+            continue;
+        };
+        let differs = match (&row.first, &row.last) {
+            (Some(first), Some(last)) => !same(&looked.table, first, last),
+            (first, last) => first.is_some() != last.is_some(),
+        };
+        if differs {
+            return Ok(Some(internal(|| is_as_last_seen(conn, looked, key, row))?));
+        }
+    }
+    Ok(all.then_some(false))
+}
+
+impl Tables {
+    fn get(&mut self, conn: &Conn, name: &Arc<str>) -> sqlite::Result<Option<&Looked>> {
+        if !self.known.contains_key(name) {
+            let looked = match self.schema.table(conn, name)? {
+                Known::Ordinary(table) => key_columns(&table).map(|key| Looked { table, key }),
+                _ => None,
+            };
+            self.known.insert(name.clone(), looked);
+        }
+        Ok(self.known.get(name).and_then(Option::as_ref))
+    }
 }
 
 /// SQL of what identifies a row: a name of its rowid, or its primary key.
@@ -72,8 +132,8 @@ fn key_columns(table: &Table) -> Option<Vec<String>> {
         .map(|name| vec![name.to_owned()])
 }
 
-/// What became of each row, in the order in which they were first touched.
-fn rows<'n>(table: &Table, changes: &[&'n Nested]) -> Vec<RowHistory<'n>> {
+/// The key of each row that a change is about, and what the row was and is.
+fn images<'n>(table: &Table, change: &'n Nested) -> Vec<(Vec<Value>, Image<'n>, Image<'n>)> {
     let key = |rowid: i64, image: &[Value]| match table.without_rowid {
         true => table
             .key()
@@ -82,49 +142,35 @@ fn rows<'n>(table: &Table, changes: &[&'n Nested]) -> Vec<RowHistory<'n>> {
             .collect(),
         false => vec![Value::Integer(rowid)],
     };
-    let mut rows: Vec<RowHistory<'n>> = Vec::new();
-    let mut places: HashMap<Vec<Value>, usize> = HashMap::new();
-    let mut note = |key: Vec<Value>, was: Option<&'n [Value]>, is: Option<&'n [Value]>| {
-        let place = *places.entry(key.clone()).or_insert_with(|| {
-            rows.push(RowHistory {
-                key,
-                first: was,
-                last: None,
-            });
-            rows.len() - 1
-        });
-        rows[place].last = is;
-    };
-    for change in changes {
-        let (old, new) = change.rowids;
-        match &change.op {
-            RowOp::Insert { after } | RowOp::Add { after } => note(key(new, after), None, Some(after)),
-            RowOp::Delete { before } => note(key(old, before), Some(before), None),
-            RowOp::Update { before, after } => {
-                let (from, to) = (key(old, before), key(new, after));
-                match from == to {
-                    true => note(from, Some(before), Some(after)),
-                    false => {
-                        note(from, Some(before), None);
-                        note(to, None, Some(after));
-                    }
-                }
+    let (old, new) = change.rowids;
+    match &change.op {
+        RowOp::Insert { after } | RowOp::Add { after } => vec![(key(new, after), None, Some(&after[..]))],
+        RowOp::Delete { before } => vec![(key(old, before), Some(&before[..]), None)],
+        RowOp::Update { before, after } => {
+            let (from, to) = (key(old, before), key(new, after));
+            match from == to {
+                true => vec![(from, Some(&before[..]), Some(&after[..]))],
+                false => vec![(from, Some(&before[..]), None), (to, None, Some(&after[..]))],
             }
         }
     }
-    rows
 }
 
-fn is_as_last_seen(conn: &Conn, table: &Table, key: &[String], row: &RowHistory<'_>) -> sqlite::Result<bool> {
+fn is_as_last_seen(conn: &Conn, looked: &Looked, key: &[Value], row: &RowHistory) -> sqlite::Result<bool> {
+    let table = &looked.table;
     let columns: Vec<String> = table.columns.iter().map(|c| quoted(&c.name)).collect();
-    let terms: Vec<String> = key.iter().map(|c| format!("{c} COLLATE BINARY IS ?")).collect();
+    let terms: Vec<String> = looked
+        .key
+        .iter()
+        .map(|c| format!("{c} COLLATE BINARY IS ?"))
+        .collect();
     let mut select = conn.prepare_one(&format!(
         "SELECT {} FROM main.{} WHERE {}",
         columns.join(", "),
         quoted(&table.name),
         terms.join(" AND ")
     ))?;
-    for (index, value) in row.key.iter().enumerate() {
+    for (index, value) in key.iter().enumerate() {
         select.bind(index + 1, value.into())?;
     }
     if select.step()? != Step::Row {
@@ -132,7 +178,7 @@ fn is_as_last_seen(conn: &Conn, table: &Table, key: &[String], row: &RowHistory<
     }
     let image: sqlite::Result<Vec<Value>> = (0..columns.len()).map(|i| Ok(select.value(i)?.into())).collect();
     let image = image?;
-    Ok(row.last.is_some_and(|last| same(table, last, &image)))
+    Ok(row.last.as_ref().is_some_and(|last| same(table, last, &image)))
 }
 
 /// Whether two images are the same, as far as they are recorded.

@@ -104,26 +104,24 @@ impl Seen {
         self.rows.rewind();
     }
 
-    /// All rows, in memory.
-    pub(super) fn decode(&mut self) -> Result<Vec<Nested>, Error> {
-        self.rewind();
-        let names: Vec<Arc<str>> = self.known.iter().map(|table| table.name.clone()).collect();
-        let mut all = Vec::new();
-        while let Some(row) = self.next()? {
-            let op = postcard::from_bytes(row.op).map_err(|error| {
-                sqlite::Error::new(
-                    codes::INTERNAL,
-                    format!("a row that was seen cannot be read: {error}"),
-                )
-            })?;
-            all.push(Nested {
-                table: names[row.table].clone(),
-                op,
-                depth: row.depth,
-                rowids: row.rowids,
-            });
-        }
-        Ok(all)
+    /// The next row, taken apart; `None` at the end.
+    pub(super) fn next_nested(&mut self) -> Result<Option<Nested>, Error> {
+        let Some(row) = self.next()? else {
+            return Ok(None);
+        };
+        let op = postcard::from_bytes(row.op).map_err(|error| {
+            sqlite::Error::new(
+                codes::INTERNAL,
+                format!("a row that was seen cannot be read: {error}"),
+            )
+        })?;
+        let (table, depth, rowids) = (row.table, row.depth, row.rowids);
+        Ok(Some(Nested {
+            table: self.known[table].name.clone(),
+            op,
+            depth,
+            rowids,
+        }))
     }
 
     /// The number of a table, whose rows have as many columns as those before.

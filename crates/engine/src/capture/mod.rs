@@ -25,6 +25,8 @@ pub(crate) mod pragma;
 mod record;
 mod recorder;
 mod refusal;
+mod repeatable;
+mod rows;
 mod run;
 pub(crate) mod schema;
 mod state;

@@ -1,7 +1,7 @@
-//! Turns what the hook saw, or a statement's text, into changes that wait to be written. Most statements need less of it, and
-//! are recorded by their plan (`by_plan.rs`).
+//! Records a statement whatever it does: as the rows that it changed (`rows.rs`), or as its text. Most statements need less of it,
+//! and are recorded by their plan (`by_plan.rs`).
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
 use partial_sync_vfs::sqlite::{self, Step, Stmt, ValueRef};
 
@@ -9,16 +9,14 @@ use super::{
     arguments::Arguments,
     cause::Nesting,
     classify::{Ddl, Target, internal},
-    given,
-    hook::{self, Nested, SEQUENCE, Seen},
-    run::{RecordedStatement, Recording, lost_transaction},
+    hook::Seen,
+    run::{KeysGiven, RecordedStatement, Recording, lost_transaction},
     schema::Known,
-    units::{UnitChange, Units},
     virtual_rows::VirtualRows,
 };
 use crate::{
-    change::{Cause, ChangeKind, RowOp, StatementChange, StatementKind, Table, Value, tokens::tokens},
-    error::{Error, Result},
+    change::{Cause, ChangeKind, RowOp, StatementChange, StatementKind, Value},
+    error::Result,
 };
 
 impl Recording<'_> {
@@ -49,6 +47,7 @@ impl Recording<'_> {
             arguments,
             base,
             failed,
+            keys: KeysGiven::default(),
         };
         let virtual_rows = self.virtual_targets(&statement)?;
         self.record_rows(seen, nesting, virtual_rows, Some(&statement), None)?;
@@ -135,264 +134,11 @@ impl Recording<'_> {
         Ok(())
     }
 
-    /// Turns what the hook saw into changes. How many those are.
-    fn record_rows(
-        &mut self,
-        seen: &mut Seen,
-        mut nesting: Nesting,
-        mut virtual_rows: VirtualRows,
-        statement: Option<&RecordedStatement<'_>>,
-        except: Option<&str>,
-    ) -> Result<u32> {
-        if seen.is_empty() && virtual_rows.is_empty() {
-            return Ok(0);
-        }
-        let nested = seen.decode()?;
-        let mut units = self.units(statement, seen)?;
-        let deep = seen.deep;
-        let enforced = deep && self.foreign_keys_enforced()?;
-        let mut changes = Vec::with_capacity(nested.len());
-        for nested in nested {
-            let Nested {
-                table, mut op, depth, ..
-            } = nested;
-            let table = match self.known(&table)? {
-                Known::Ordinary(table) => table,
-                Known::Shadow(table, part) if statement.is_some() => {
-                    virtual_rows.see(&table, part, op, &mut units, &mut changes);
-                    continue;
-                }
-                _ => continue,
-            };
-            let unit = units.next(depth, matches!(op, RowOp::Delete { .. }));
-            hook::fit(&table, &mut op)?;
-            self.check_text(&table, &op)?;
-            let cause = if deep {
-                let keys = match enforced {
-                    true => internal(|| self.state.schema.foreign_keys(self.conn, &table))?,
-                    false => [].into(),
-                };
-                nesting.cause(&table, &op, depth, &keys)
-            } else {
-                Cause::Statement
-            };
-            if table.name == SEQUENCE {
-                // DROP TABLE deletes its row, there as here, and so do the triggers of a remote.
-                if except.is_none() && cause == Cause::Statement {
-                    changes.extend(sequence(op).map(|kind| UnitChange { kind, unit }));
-                }
-                continue;
-            }
-            if except.is_some_and(|except| except.eq_ignore_ascii_case(&table.name)) {
-                continue;
-            }
-            virtual_rows.content(&table, &op);
-            self.who_chose(statement, &table, &mut op, cause)?;
-            let kind = ChangeKind::Row { table, op, cause };
-            changes.push(UnitChange { kind, unit });
-        }
-        if let Some(statement) = statement {
-            self.finish_virtual_rows(statement, virtual_rows, &mut units, &mut changes)?;
-            if !self.is_repeatable(statement, &changes, deep)? {
-                for change in &mut changes {
-                    match &mut change.kind {
-                        ChangeKind::Row { cause, .. } if *cause == Cause::Trigger => {
-                            *cause = Cause::Unrepeatable;
-                        }
-                        _ => {}
-                    }
-                }
-            }
-        }
-        for change in &mut changes {
-            self.say_by_values(&mut change.kind)?;
-        }
-        let mut count = 0;
-        for (kind, back) in units.finish(changes) {
-            self.wait(kind, back)?;
-            count += 1;
-        }
-        Ok(count)
-    }
-
-    /// How the changes of a statement will be told apart.
-    fn units(&mut self, statement: Option<&RecordedStatement<'_>>, seen: &Seen) -> Result<Units> {
-        let Some(statement) = statement.filter(|s| s.base == 0) else {
-            return Ok(Units::whole());
-        };
-        for trigger in statement.triggers() {
-            let sql = internal(|| self.state.schema.trigger(self.conn, trigger))?;
-            let tokens = tokens(&sql);
-            let mut own = seen.tables().filter(|table| table.own);
-            if own.any(|table| given::fires_before(&tokens, &table.name)) {
-                return Ok(Units::whole());
-            }
-        }
-        Ok(Units::of_statement(!given::is_delete(&tokens(statement.sql))))
-    }
-
-    /// Marks a change of a row that has perhaps another key on a remote whose triggers fire.
-    fn say_by_values(&mut self, change: &mut ChangeKind) -> Result<()> {
-        let ChangeKind::Row {
-            table,
-            op: RowOp::Update { .. } | RowOp::Delete { .. },
-            cause,
-        } = change
-        else {
-            return Ok(());
-        };
-        let by_values = match cause {
-            Cause::Statement => Cause::StatementByValues,
-            Cause::ForeignKey => Cause::ForeignKeyByValues,
-            _ => return Ok(()),
-        };
-        if !table.is_virtual && internal(|| self.state.schema.has_keys_of_triggers(self.conn, table))? {
-            *cause = by_values;
-        }
-        Ok(())
-    }
-
-    /// Notes of a new row whether SQLite gave its key.
-    pub(super) fn who_chose(
-        &mut self,
-        statement: Option<&RecordedStatement<'_>>,
-        table: &Arc<Table>,
-        op: &mut RowOp,
-        cause: Cause,
-    ) -> Result<()> {
-        if let (RowOp::Insert { after }, Some(statement)) = (&mut *op, statement)
-            && self.is_key_given(statement, table, cause)?
-        {
-            *op = RowOp::Add {
-                after: std::mem::take(after),
-            };
-        }
-        Ok(())
-    }
-
-    /// Whether SQLite gave new rows of this table their key.
-    fn is_key_given(
-        &mut self,
-        statement: &RecordedStatement<'_>,
-        table: &Arc<Table>,
-        cause: Cause,
-    ) -> Result<bool> {
-        let key = match table.is_virtual {
-            true => Some(0),
-            false => internal(|| self.state.schema.indexes(self.conn, table))?.rowid_key,
-        };
-        let Some(key) = key else { return Ok(false) };
-        if cause == Cause::Statement && statement.inserts_itself(&table.name) {
-            let giver = given::by_statement(&tokens(statement.sql), table, key);
-            Ok(giver.is_sqlite(statement.arguments))
-        } else {
-            self.given_by_triggers(statement, table, key)
-        }
-    }
-
-    fn given_by_triggers(
-        &mut self,
-        statement: &RecordedStatement<'_>,
-        table: &Table,
-        key: usize,
-    ) -> Result<bool> {
-        let mut any = None;
-        for trigger in statement.triggers() {
-            let sql = internal(|| self.state.schema.trigger(self.conn, trigger))?;
-            any = any.max(given::by_trigger(&tokens(&sql), table, key));
-        }
-        // An upsert of a trigger, a statement that could not be found: rather no row overwritten.
-        Ok(any.unwrap_or(true))
-    }
-
-    /// Whether a remote that is sent the statement's own rows, and whose triggers fire for them, comes to the same.
-    fn is_repeatable(
-        &mut self,
-        statement: &RecordedStatement<'_>,
-        changes: &[UnitChange],
-        deep: bool,
-    ) -> Result<bool> {
-        let rows = |wanted: Cause| {
-            changes.iter().filter_map(move |change| match &change.kind {
-                ChangeKind::Row { table, op, cause } if *cause == wanted => Some((table, op)),
-                _ => None,
-            })
-        };
-        if !deep || rows(Cause::Trigger).next().is_none() {
-            return Ok(true);
-        }
-        if statement.failed {
-            // A trigger may have run for the row that failed, which is not there.
-            return Ok(false);
-        }
-        let tokens_ = tokens(statement.sql);
-        let inserts = given::is_insert(&tokens_);
-        let mut unchanged = false;
-        let mut triggers = Vec::new();
-        for trigger in statement.triggers() {
-            triggers.push(internal(|| self.state.schema.trigger(self.conn, trigger))?);
-        }
-        let triggers: Vec<_> = triggers.iter().map(|sql| tokens(sql)).collect();
-        let fires = |event, table: &Table| triggers.iter().any(|t| given::fires(t, event, &table.name));
-        for (table, op) in rows(Cause::Statement) {
-            if let RowOp::Update { before, after } = op {
-                let set = |name: &str| statement.updates(&table.name, name);
-                let same = |i: usize| before[i] == after[i] && set(&table.columns[i].name);
-                unchanged |= (0..table.columns.len()).any(same);
-                if (inserts && fires("INSERT", table)) || (before == after && fires("UPDATE", table)) {
-                    return Ok(false);
-                }
-            }
-        }
-        if rows(Cause::Statement).next().is_none() {
-            return Ok(false);
-        }
-        let mut overrides = given::overrides_conflicts(&tokens_);
-        if overrides {
-            overrides = false;
-            for (table, op) in rows(Cause::Trigger) {
-                let indexes = internal(|| self.state.schema.indexes(self.conn, table))?;
-                let keyed = indexes.rowid_key.is_some() && !matches!(op, RowOp::Add { .. });
-                overrides |= !matches!(op, RowOp::Delete { .. }) && (indexes.unique || keyed);
-            }
-        }
-        if overrides || self.pragma("recursive_triggers")? == 1 {
-            return Ok(false);
-        }
-        for tokens in &triggers {
-            let pair = |a: &str, b: &str| tokens.windows(2).any(|t| t[0].is(a) && t[1].is(b));
-            let ignores = tokens.windows(3).any(|t| t[0].is("RAISE") && t[2].is("IGNORE"));
-            if ignores || (unchanged && pair("UPDATE", "OF")) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Text that is not Unicode has no SQL in a database whose text is UTF-16.
-    fn check_text(&mut self, table: &Table, op: &RowOp) -> Result<()> {
-        let (before, after) = op.images();
-        let raw = |value: &Value| matches!(value, Value::RawText(_));
-        if !before.into_iter().chain(after).flatten().any(raw) {
-            return Ok(());
-        }
-        let mut stmt = internal(|| self.conn.prepare_one("PRAGMA main.encoding"))?;
-        stmt.step()?;
-        match stmt.value(0)? {
-            ValueRef::Text(b"UTF-8") => Ok(()),
-            _ => Err(Error::Unsupported {
-                what: format!("text that is not Unicode in table {}", table.name),
-                why: "the database keeps its text as UTF-16, and such text cannot be sent; the transaction was rolled \
-                      back. Store a blob instead",
-            }),
-        }
-    }
-
     pub(super) fn known(&mut self, name: &str) -> Result<Known> {
         Ok(internal(|| self.state.schema.table(self.conn, name))?)
     }
 
-    fn foreign_keys_enforced(&self) -> Result<bool> {
+    pub(super) fn foreign_keys_enforced(&self) -> Result<bool> {
         Ok(self.pragma("foreign_keys")? == 1)
     }
 
@@ -425,7 +171,7 @@ impl Recording<'_> {
     }
 
     /// A pragma of `main` that is a number.
-    fn pragma(&self, name: &str) -> Result<i64> {
+    pub(super) fn pragma(&self, name: &str) -> Result<i64> {
         let mut stmt = internal(|| self.conn.prepare_one(&format!("PRAGMA main.{name}")))?;
         stmt.step()?;
         Ok(match stmt.value(0)? {
@@ -433,25 +179,6 @@ impl Recording<'_> {
             _ => 0,
         })
     }
-}
-
-/// A counter of an AUTOINCREMENT table was written.
-fn sequence(op: RowOp) -> impl Iterator<Item = ChangeKind> {
-    let (gone, now) = match op {
-        RowOp::Insert { after } | RowOp::Add { after } => (None, Some(after)),
-        RowOp::Update { before, after } if before[0] == after[0] => (None, Some(after)),
-        RowOp::Update { mut before, after } => (before.drain(..1).next(), Some(after)),
-        RowOp::Delete { mut before } => (before.drain(..1).next(), None),
-    };
-    let args = gone.map(|name| vec![name]).into_iter().chain(now);
-    args.map(|args| {
-        ChangeKind::Statement(StatementChange {
-            sql: String::new(),
-            args,
-            named: Vec::new(),
-            kind: StatementKind::Sequence,
-        })
-    })
 }
 
 /// The statement's text as it is recorded: without what surrounded it in a script.

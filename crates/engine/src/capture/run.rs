@@ -1,6 +1,10 @@
 //! Runs one statement so that what it changes and the record of it commit or vanish together.
 
-use std::{collections::HashSet, sync::atomic::Ordering};
+use std::{
+    cell::RefCell,
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+};
 
 use partial_sync_vfs::sqlite::{self, Conn, Stmt, TxnState, codes};
 
@@ -12,6 +16,7 @@ use super::{
     state::{RecorderState, Shared},
 };
 use crate::{
+    change::Table,
     error::{Error, Result},
     sql::kept::Kept,
 };
@@ -20,7 +25,6 @@ use crate::{
 const WAITING_BYTES: usize = 64 << 10;
 
 /// The statement whose rows are recorded.
-#[derive(Clone, Copy)]
 pub(super) struct RecordedStatement<'s> {
     pub sql: &'s str,
     pub targets: &'s [Target],
@@ -29,6 +33,24 @@ pub(super) struct RecordedStatement<'s> {
     pub base: u32,
     /// It failed, and what it did before stays.
     pub failed: bool,
+    pub keys: KeysGiven,
+}
+
+/// Of which tables it is known whether SQLite gave the rows that a statement added their keys. It is the same for all of them.
+#[derive(Default)]
+pub(super) struct KeysGiven(RefCell<Vec<(Arc<Table>, bool, bool)>>);
+
+impl KeysGiven {
+    /// Of the rows that the statement `itself` added, or others.
+    pub(super) fn get(&self, table: &Arc<Table>, itself: bool) -> Option<bool> {
+        let known = self.0.borrow();
+        let is_it = |(of, by_itself, _): &&(_, bool, _)| Arc::ptr_eq(of, table) && *by_itself == itself;
+        known.iter().find(is_it).map(|(_, _, given)| *given)
+    }
+
+    pub(super) fn note(&self, table: &Arc<Table>, itself: bool, given: bool) {
+        self.0.borrow_mut().push((table.clone(), itself, given));
+    }
 }
 
 impl RecordedStatement<'_> {

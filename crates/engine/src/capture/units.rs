@@ -10,12 +10,14 @@ use std::collections::HashMap;
 use crate::change::ChangeKind;
 
 /// A change, and the unit that it is in.
+#[derive(Clone)]
 pub(crate) struct UnitChange {
     pub kind: ChangeKind,
     pub unit: usize,
 }
 
 /// The units of one statement, found in the order of its changes.
+#[derive(Clone)]
 pub(crate) struct Units {
     whole: bool,
     /// Rows deleted by the statement itself make way for others.
@@ -93,5 +95,24 @@ impl Units {
             // Nobody has the memory for more.
             (change.kind, u32::try_from(i - first).unwrap_or(u32::MAX))
         })
+    }
+}
+
+/// How far before each change the first of its unit is, where no units turn out to be one and they come in their order.
+#[derive(Default)]
+pub(crate) struct Back {
+    unit: Option<usize>,
+    back: u32,
+}
+
+impl Back {
+    /// Of the next change, which is in this unit.
+    pub(crate) fn of(&mut self, unit: usize) -> u32 {
+        self.back = match self.unit == Some(unit) {
+            true => self.back.saturating_add(1),
+            false => 0,
+        };
+        self.unit = Some(unit);
+        self.back
     }
 }

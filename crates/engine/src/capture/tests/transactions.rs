@@ -163,8 +163,15 @@ fn what_only_triggers_did_before_a_failure_is_kept_and_recorded_as_sqlite_keeps_
         "REPLACE INTO three VALUES (1)",
         "DELETE FROM three WHERE x < 3; INSERT INTO three VALUES (1), (2)",
         "SELECT 1",
+        // More rows than are looked at.
+        "INSERT INTO three MANY",
+        "INSERT INTO three MANY; UPDATE one SET n = n",
+        "DELETE FROM three WHERE x < 3; INSERT INTO three MANY; DELETE FROM three WHERE x > 999; INSERT INTO three VALUES (1), (2)",
     ];
+    const MANY: &str = "SELECT 1000 + 10 * a.value + b.value FROM json_each('[0,1,2,3,4,5,6,7,8,9]') a, \
+                        json_each('[0,1,2,3,4,5,6,7,8,9]') b";
     for effect in effects {
+        let effect = &effect.replace("MANY", MANY);
         for (how, or) in [
             ("FAIL", ""),
             ("ABORT", ""),
