@@ -1,13 +1,14 @@
 //! An owned connection that can be shared between threads.
 //!
-//! A [`Conn`] is opened in SQLite's serialized mode (`SQLITE_OPEN_FULLMUTEX`), which is what makes sharing it sound. The
-//! `rusqlite::Connection` inside is not shareable, so it stays behind a lock and is lent out for set-up work only
-//! (functions, authorizer, modules); statements go through [`Stmt`](super::Stmt).
+//! A [`Conn`] has one recursive lock, which every call into SQLite takes that is more than reading a field: that is what makes
+//! sharing it sound. SQLite's own serialized mode would do the same with a lock that costs several times more, taken by each of its
+//! functions again; so the connection is opened without (`SQLITE_OPEN_NOMUTEX`). The `rusqlite::Connection` inside is not
+//! shareable and is lent out for set-up work only (functions, authorizer, modules); statements go through
+//! [`Stmt`](super::Stmt).
 
 use std::{
     ffi::c_int,
     fmt,
-    marker::PhantomData,
     mem::ManuallyDrop,
     path::Path,
     ptr,
@@ -16,7 +17,7 @@ use std::{
 };
 
 use libsqlite3_sys as ffi;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, ReentrantMutex, ReentrantMutexGuard};
 
 use super::{
     context::{self, Running},
@@ -53,22 +54,24 @@ impl Default for OpenOptions {
 /// The longest value, in bytes, where a thread must not wait and its steps are counted.
 const LONGEST_IN_HASTE: i32 = 1 << 20;
 
-/// A SQLite connection in serialized mode. Clones are the same connection; it closes when the last clone and the last
+/// A SQLite connection that threads may share. Clones are the same connection; it closes when the last clone and the last
 /// statement are gone.
 #[derive(Clone)]
 pub struct Conn(Arc<Inner>);
 
 struct Inner {
     db: *mut ffi::sqlite3,
+    /// Held in every call into SQLite; the exceptions say why they are none.
+    lock: ReentrantMutex<()>,
     hook: HookSlot,
     limits: Arc<Limits>,
     /// Dropped by hand, so that closing, which can checkpoint, happens inside a frame of `context`.
     rusqlite: ManuallyDrop<Mutex<rusqlite::Connection>>,
 }
 
-// SAFETY: the connection was opened with SQLITE_OPEN_FULLMUTEX in a build with SQLITE_THREADSAFE=1 (`open` checks it), so
-// every sqlite3_* call on `db` from any thread is serialized by SQLite itself. `hook` is `Sync`. The rusqlite connection
-// is only lent out under its lock.
+// SAFETY: `db` is used by one thread at a time, the one that holds `lock`, in a build of SQLite whose connections may move between
+// threads (`open` checks it). Without the lock it is only interrupted, or asked whether it is, which any thread may do. `hook` is
+// `Sync`. The rusqlite connection is only lent out under its lock.
 unsafe impl Send for Inner {}
 // SAFETY: as above.
 unsafe impl Sync for Inner {}
@@ -102,7 +105,7 @@ impl Conn {
                 "this SQLite was built without threads (SQLITE_THREADSAFE=0)",
             ));
         }
-        let mut flags = F::SQLITE_OPEN_FULL_MUTEX | F::SQLITE_OPEN_EXRESCODE;
+        let mut flags = F::SQLITE_OPEN_NO_MUTEX | F::SQLITE_OPEN_EXRESCODE;
         flags |= if options.read_only {
             F::SQLITE_OPEN_READ_ONLY
         } else {
@@ -127,6 +130,7 @@ impl Conn {
         let db = unsafe { connection.handle() };
         Ok(Self(Arc::new(Inner {
             db,
+            lock: ReentrantMutex::new(()),
             hook: HookSlot::default(),
             limits,
             rusqlite: ManuallyDrop::new(Mutex::new(connection)),
@@ -139,8 +143,8 @@ impl Conn {
         &self,
         work: impl FnOnce(&mut rusqlite::Connection) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        // The mutex first, always: rusqlite reads the connection's error text after a call, and anyone who holds the mutex
-        // may come here.
+        // The connection's lock first, always: rusqlite reads the connection's error text after a call, and anyone who holds the
+        // lock may come here.
         let _held = self.hold();
         let mut connection = self.0.rusqlite.lock();
         // SAFETY: `self` keeps the connection alive past the guard.
@@ -152,31 +156,36 @@ impl Conn {
 
     /// Rows that the last finished INSERT, UPDATE or DELETE changed itself.
     pub fn changes(&self) -> u64 {
-        // SAFETY: `db` is live while `self` is.
+        let _held = self.hold();
+        // SAFETY: `db` is live while `self` is, and held.
         unsafe { ffi::sqlite3_changes64(self.0.db) as u64 }
     }
 
     /// Rows changed since the connection was opened, trigger and foreign-key effects included.
     pub fn total_changes(&self) -> u64 {
-        // SAFETY: `db` is live while `self` is.
+        let _held = self.hold();
+        // SAFETY: `db` is live while `self` is, and held.
         unsafe { ffi::sqlite3_total_changes64(self.0.db) as u64 }
     }
 
     /// Rowid of the last row inserted into a table with rowids.
     pub fn last_insert_rowid(&self) -> i64 {
-        // SAFETY: `db` is live while `self` is.
+        let _held = self.hold();
+        // SAFETY: `db` is live while `self` is, and held.
         unsafe { ffi::sqlite3_last_insert_rowid(self.0.db) }
     }
 
     /// Makes [`last_insert_rowid`](Self::last_insert_rowid) answer `rowid`, to hide inserts that the user did not make.
     pub fn set_last_insert_rowid(&self, rowid: i64) {
-        // SAFETY: `db` is live while `self` is.
+        let _held = self.hold();
+        // SAFETY: `db` is live while `self` is, and held.
         unsafe { ffi::sqlite3_set_last_insert_rowid(self.0.db, rowid) }
     }
 
     /// True outside of explicit transactions.
     pub fn is_autocommit(&self) -> bool {
-        // SAFETY: `db` is live while `self` is.
+        let _held = self.hold();
+        // SAFETY: `db` is live while `self` is, and held.
         unsafe { ffi::sqlite3_get_autocommit(self.0.db) != 0 }
     }
 
@@ -219,7 +228,7 @@ impl Conn {
 
     /// Sets the most bytes of a value, and gives what it was. The caller holds the connection.
     fn limit_length(&self, bytes: i32) -> i32 {
-        // SAFETY: `db` is live while `self` is, and its mutex is held.
+        // SAFETY: `db` is live while `self` is, and held.
         unsafe { ffi::sqlite3_limit(self.0.db, ffi::SQLITE_LIMIT_LENGTH, bytes) }
     }
 
@@ -230,15 +239,9 @@ impl Conn {
         self.with_rusqlite(|conn| Limits::watch(&self.0.limits, conn))
     }
 
-    /// Keeps other threads off this connection until the guard is dropped. Calls on this thread continue, and are cheaper: each
-    /// finds the connection's mutex taken by itself.
+    /// Keeps other threads off this connection until the guard is dropped. Calls on this thread continue.
     pub fn hold(&self) -> Held<'_> {
-        // SAFETY: `db` is live while `self` is, and its mutex is a recursive one; the guard leaves it on this very thread.
-        unsafe { ffi::sqlite3_mutex_enter(ffi::sqlite3_db_mutex(self.0.db)) };
-        Held {
-            conn: self,
-            this_thread: PhantomData,
-        }
+        Held(self.0.lock.lock())
     }
 
     /// Makes whatever runs on this connection now fail with [`codes::INTERRUPT`].
@@ -263,7 +266,7 @@ impl Conn {
     ///
     /// The hook must not use the connection. A panic in it is caught, interrupts the statement, and makes the step fail.
     pub fn set_preupdate_hook(&self, hook: Option<PreUpdateHook>) {
-        // So that the hook's own lock is never taken before the mutex: a hook that runs has them the other way round.
+        // So that the hook's own lock is never taken before the connection's: a hook that runs has them the other way round.
         let _held = self.hold();
         // SAFETY: `db` is live, and `Inner::drop` removes the hook before the connection is closed.
         unsafe { self.0.hook.replace(self.0.db, hook) }
@@ -274,7 +277,8 @@ impl Conn {
     /// before it writes it, or that reads pages which are here. It asks the network for nothing. A commit of it that fails
     /// leaves nothing in the WAL.
     pub fn never_fetch(&self) -> Result<()> {
-        // SAFETY: `db` is live while `self` is, the name is NUL-terminated, and this file control takes no argument.
+        let _held = self.hold();
+        // SAFETY: `db` is live while `self` is, and held; the name is NUL-terminated, and this file control takes no argument.
         let rc = unsafe {
             ffi::sqlite3_file_control(
                 self.0.db,
@@ -320,7 +324,8 @@ impl Conn {
 
     /// What the connection holds of `main` right now.
     pub fn txn_state(&self) -> TxnState {
-        // SAFETY: `db` is live while `self` is; the name is NUL-terminated.
+        let _held = self.hold();
+        // SAFETY: `db` is live while `self` is, and held; the name is NUL-terminated.
         match unsafe { ffi::sqlite3_txn_state(self.0.db, c"main".as_ptr()) } {
             ffi::SQLITE_TXN_WRITE => TxnState::Write,
             ffi::SQLITE_TXN_READ => TxnState::Read,
@@ -347,14 +352,16 @@ impl Conn {
     }
 
     /// The one way to make a call that answers with a result code: inside a frame of `context` that says what runs,
-    /// and under the connection's mutex until what it failed with has been read. Between the two another thread's call on
+    /// and with the connection held until what it failed with has been read. Between the two another thread's call on
     /// this connection would replace the error, and free its text while it is being copied.
     ///
     /// `call` gives the result code of its last call into SQLite; pointers in it must be live.
     pub(super) fn call(&self, running: Running, call: impl FnOnce() -> c_int) -> Result<c_int> {
         let _held = self.hold();
         let stmt = running.stmt;
-        let in_transaction = !self.is_autocommit();
+        // SAFETY: `db` is live while `self` is, and held.
+        let is_in_transaction = || unsafe { ffi::sqlite3_get_autocommit(self.0.db) == 0 };
+        let in_transaction = is_in_transaction();
         // SAFETY: null, or the caller's live statement. One without columns may be a BEGIN.
         let may_write = !stmt.is_null()
             && unsafe { ffi::sqlite3_stmt_readonly(stmt) == 0 || ffi::sqlite3_column_count(stmt) == 0 };
@@ -368,7 +375,7 @@ impl Conn {
             (rc, rc & 0xff == codes::BUSY && context::is_interrupted())
         };
         self.limits().end_to_wait();
-        let has_ended = (may_write || in_transaction) && self.is_autocommit();
+        let has_ended = (may_write || in_transaction) && !is_in_transaction();
         if may_write && has_ended {
             self.limits().after_write();
         }
@@ -391,7 +398,7 @@ impl Conn {
                 false => Ok(rc),
             };
         }
-        // SAFETY: the connection is live, and its mutex is held by `_held` since before the call.
+        // SAFETY: the connection is live, and held since before the call.
         let error = unsafe { Error::last(self.0.db, rc) };
         Err(match rc & 0xff {
             // The wait for a lock was what the interrupt ended.
@@ -409,7 +416,7 @@ impl Conn {
         let _held = self.hold();
         match call() {
             ffi::SQLITE_OK => Ok(()),
-            // SAFETY: the connection is live, and its mutex is held since before the call.
+            // SAFETY: the connection is live, and held since before the call.
             rc => Err(unsafe { Error::last(self.0.db, rc) }),
         }
     }
@@ -425,24 +432,8 @@ impl Conn {
 
 /// See [`Conn::hold`].
 #[must_use = "other threads are kept off until it is dropped"]
-pub struct Held<'c> {
-    conn: &'c Conn,
-    /// The mutex is left by the thread that entered it.
-    this_thread: PhantomData<*const ()>,
-}
-
-impl fmt::Debug for Held<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Held").field(self.conn).finish()
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        // SAFETY: `Conn::hold` entered it on this thread, which the guard has not left.
-        unsafe { ffi::sqlite3_mutex_leave(ffi::sqlite3_db_mutex(self.conn.0.db)) };
-    }
-}
+#[derive(Debug)]
+pub struct Held<'c>(#[allow(dead_code)] ReentrantMutexGuard<'c, ()>);
 
 /// Whether a connection is inside a transaction on `main`, as SQLite sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -72,14 +72,15 @@ impl Conn {
     }
 }
 
-// SAFETY: SQLite in serialized mode lets a statement be used from any thread; only its borrowed values forbid use from
-// two at once, which `!Sync` and `&mut self` rule out.
+// SAFETY: what a statement shares with others of its connection is used by who holds the connection; what is its own alone, by who
+// has the statement, which `!Sync` and `&mut self` keep to one thread at a time.
 unsafe impl Send for Stmt {}
 
 impl Drop for Stmt {
     fn drop(&mut self) {
-        // SAFETY: `raw` is ours and live, and `conn` keeps the connection alive; finalizing can finish a transaction and so
-        // do I/O, hence the frame.
+        let _held = self.conn.hold();
+        // SAFETY: `raw` is ours and live, and `conn` keeps the connection alive and is held; finalizing can finish a
+        // transaction and so do I/O, hence the frame.
         unsafe {
             let _entered = context::enter(self.conn.raw(), Running::NOTHING, &self.conn.limits().deadline);
             ffi::sqlite3_finalize(self.raw);
@@ -251,7 +252,8 @@ impl Stmt {
 
     /// Makes every parameter NULL.
     pub fn clear_bindings(&mut self) {
-        // SAFETY: the statement is live.
+        let _held = self.conn.hold();
+        // SAFETY: the statement is live, and its connection held.
         unsafe { ffi::sqlite3_clear_bindings(self.raw) };
         self.bytes -= self.bound.drain(..).sum::<usize>();
     }
@@ -265,6 +267,7 @@ impl Stmt {
     /// Name of a column (from 0).
     pub fn column_name(&self, column: usize) -> Result<String> {
         let i = self.column_index(column)?;
+        let _held = self.conn.hold();
         // SAFETY: the index was checked; the text is copied before anything can change it.
         unsafe { self.text(ffi::sqlite3_column_name(self.raw, i)) }
             .ok_or_else(|| Error::new(codes::NOMEM, "out of memory"))
@@ -273,6 +276,7 @@ impl Stmt {
     /// Declared type of the table column behind a result column; `None` for expressions.
     pub fn column_decltype(&self, column: usize) -> Result<Option<String>> {
         let i = self.column_index(column)?;
+        let _held = self.conn.hold();
         // SAFETY: the index was checked; the text is copied before anything can change it.
         Ok(unsafe { self.text(ffi::sqlite3_column_decltype(self.raw, i)) })
     }
@@ -283,14 +287,11 @@ impl Stmt {
         if !self.on_row {
             return Err(Error::new(codes::MISUSE, "the statement is not on a row"));
         }
+        // The first reading of a text or a blob may allocate from the connection.
+        let _held = self.conn.hold();
         // SAFETY: the index was checked and there is a row. Each value is read as the type that it has; the pointers stay
         // valid until the statement is stepped, reset or finalized, all of which need `&mut self`, or until the value is
         // converted to another type, which nothing here does twice.
-        //
-        // Every sqlite3_column_* call takes the connection's mutex, which in a scan costs more than reading the value. So it
-        // is taken once to find the value. Its type, its number and its length are plain fields of this statement's own row,
-        // which other threads that use the connection never touch; `!Sync` keeps them from this statement. Text and blobs,
-        // whose first reading may allocate from the connection, are read under the mutex before their length is asked.
         unsafe {
             let value = ffi::sqlite3_column_value(self.raw, i);
             let bytes = |p: *const u8| {
@@ -372,7 +373,8 @@ impl Stmt {
 
     /// The SQL text with bound values in place of the parameters; `None` when that would be longer than SQLite allows.
     pub fn expanded_sql(&self) -> Option<String> {
-        // SAFETY: the statement is live.
+        let _held = self.conn.hold();
+        // SAFETY: the statement is live, and its connection held.
         unsafe { context::expanded_sql(self.raw) }
     }
 
