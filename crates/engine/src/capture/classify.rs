@@ -435,7 +435,8 @@ fn refuse(context: &AuthContext<'_>) -> Option<Refusal> {
     {
         return Some(own(table_name));
     }
-    if !is_main(context) {
+    let is_of_the_process = matches!(context.action, AuthAction::Pragma { pragma_name, .. } if pragma::is_of_the_process(pragma_name));
+    if !is_main(context) && !is_of_the_process {
         return None;
     }
     let (name, on) = match context.action {

@@ -1,7 +1,8 @@
 //! What setting a pragma means on a replica, for every pragma of SQLite: a test compares the table here with the list of
 //! the library that is linked. A pragma that SQLite does not know does nothing, there as here.
 //!
-//! Reading a pragma is always plain, and so is setting one of an attached or temporary database.
+//! Reading a pragma is always plain, and so is setting one of an attached or temporary database, unless it is
+//! [of the process](is_of_the_process).
 
 use super::refusal::Refusal;
 
@@ -60,7 +61,13 @@ pub(crate) const PRAGMAS: &[(&str, Setting)] = &[
     ("full_column_names", Plain),
     ("fullfsync", Plain),
     ("function_list", Plain),
-    ("hard_heap_limit", Plain),
+    (
+        "hard_heap_limit",
+        Refused(
+            &["0"],
+            "SQLite crashes where it has no memory in the middle of a write that is recorded; limit the process instead",
+        ),
+    ),
     ("ignore_check_constraints", Plain),
     (
         "incremental_vacuum",
@@ -141,6 +148,11 @@ fn setting(name: &str) -> Setting {
 /// Whether setting it is a change of the database that others are to have too.
 pub(crate) fn is_recorded(name: &str) -> bool {
     setting(name) == Recorded
+}
+
+/// Whether it is refused whatever database it names, because it acts on all of them.
+pub(crate) fn is_of_the_process(name: &str) -> bool {
+    name.eq_ignore_ascii_case("hard_heap_limit")
 }
 
 /// Why a pragma of `main` is refused with this value.

@@ -268,7 +268,7 @@ impl Conn {
     pub fn set_preupdate_hook(&self, hook: Option<PreUpdateHook>) {
         // So that the hook's own lock is never taken before the connection's: a hook that runs has them the other way round.
         let _held = self.hold();
-        // SAFETY: `db` is live, and `Inner::drop` removes the hook before the connection is closed.
+        // SAFETY: `db` is live and held, and `Inner::drop` removes the hook before the connection is closed.
         unsafe { self.0.hook.replace(self.0.db, hook) }
     }
 

@@ -138,22 +138,20 @@ impl PreUpdate<'_> {
         // that it has; text is converted to UTF-8 at most once, before its pointer is taken. Text that is UTF-8 is read as bytes:
         // as text SQLite would copy it, for a NUL at its end.
         unsafe {
-            let bytes = |p: *const u8| {
-                let n = ffi::sqlite3_value_bytes(value).max(0) as usize;
-                if p.is_null() || n == 0 {
-                    &[][..]
-                } else {
-                    slice::from_raw_parts(p, n)
-                }
+            let bytes = |p: *const u8| match ffi::sqlite3_value_bytes(value) {
+                n if n <= 0 => Ok(&[][..]),
+                // Zeros are written out when they are read, and there may be no memory for that.
+                _ if p.is_null() => Err(Error::new(codes::NOMEM, "out of memory")),
+                n => Ok(slice::from_raw_parts(p, n as usize)),
             };
             Ok(match ffi::sqlite3_value_type(value) {
                 ffi::SQLITE_INTEGER => ValueRef::Integer(ffi::sqlite3_value_int64(value)),
                 ffi::SQLITE_FLOAT => ValueRef::Real(ffi::sqlite3_value_double(value)),
                 ffi::SQLITE_TEXT if ffi::sqlite3_value_encoding(value) == ffi::SQLITE_UTF8 => {
-                    ValueRef::Text(bytes(ffi::sqlite3_value_blob(value).cast()))
+                    ValueRef::Text(bytes(ffi::sqlite3_value_blob(value).cast())?)
                 }
-                ffi::SQLITE_TEXT => ValueRef::Text(bytes(ffi::sqlite3_value_text(value))),
-                ffi::SQLITE_BLOB => ValueRef::Blob(bytes(ffi::sqlite3_value_blob(value).cast())),
+                ffi::SQLITE_TEXT => ValueRef::Text(bytes(ffi::sqlite3_value_text(value))?),
+                ffi::SQLITE_BLOB => ValueRef::Blob(bytes(ffi::sqlite3_value_blob(value).cast())?),
                 _ => ValueRef::Null,
             })
         }
@@ -180,7 +178,8 @@ impl HookSlot {
     /// Installs or removes the hook.
     ///
     /// # Safety
-    /// `db` must be live, and the hook must be removed (by passing `None`) before `db` is closed or `self` dropped.
+    /// `db` must be live, and held by the caller or nobody else's; the hook must be removed (by passing `None`) before `db` is
+    /// closed or `self` dropped.
     pub(super) unsafe fn replace(&self, db: *mut ffi::sqlite3, callback: Option<PreUpdateHook>) {
         let new = callback.map(|callback| {
             Arc::new(InstalledHook {
@@ -193,9 +192,8 @@ impl HookSlot {
             Some(new) => (Some(trampoline), Arc::as_ptr(new) as *mut c_void),
             None => (None, ptr::null_mut()),
         };
-        // SAFETY: the pointer stays valid while `current` holds the Arc. SQLite takes the connection's mutex here, so no
-        // other thread is inside the old hook when this returns, and the old Arc can go; on this thread, inside the old
-        // hook, `trampoline` holds a second count.
+        // SAFETY: the pointer stays valid while `current` holds the Arc. No other thread is inside the old hook, by the caller's
+        // promise, so the old Arc can go; on this thread, inside the old hook, `trampoline` holds a second count.
         unsafe { ffi::sqlite3_preupdate_hook(db, function, argument) };
         *current = new;
     }

@@ -319,7 +319,8 @@ fn l_every_pragma_of_sqlite_is_decided_for() {
             "journal_mode" => "DELETE",
             "locking_mode" => "EXCLUSIVE",
             "temp_store_directory" => "''",
-            "hard_heap_limit" | "soft_heap_limit" => "0",
+            "hard_heap_limit" => "1000000000000",
+            "soft_heap_limit" => "0",
             "index_info" | "index_list" | "index_xinfo" | "table_info" | "table_list" | "table_xinfo"
             | "foreign_key_list" | "foreign_key_check" => "t",
             _ => "1",
@@ -356,4 +357,25 @@ fn l_every_pragma_of_sqlite_is_decided_for() {
         }
     }
     assert_eq!(db.take(), [] as [&str; 0]);
+}
+
+/// Was red: SQLite crashed in the hook when a value did not fit the memory that the pragma leaves it.
+#[test]
+fn the_pragma_that_limits_memory_is_refused_and_says_what_to_do() {
+    let db = TestDb::new("CREATE TABLE t(a)");
+    let connection = db.connection();
+    for sql in [
+        "PRAGMA hard_heap_limit = 20000000",
+        "PRAGMA main.hard_heap_limit(20000000)",
+        "PRAGMA temp.hard_heap_limit = 20000000",
+    ] {
+        let refused = connection.execute_batch(sql).unwrap_err().to_string();
+        assert!(refused.contains("limit the process instead"), "{sql}: {refused}");
+    }
+    connection.execute_batch("PRAGMA hard_heap_limit = 0").unwrap();
+    let limit: Vec<(i64,)> = connection.query("PRAGMA hard_heap_limit", ()).unwrap();
+    assert_eq!(limit, [(0,)]);
+    connection
+        .execute_batch("INSERT INTO t VALUES (zeroblob(30000000))")
+        .unwrap();
 }
