@@ -273,6 +273,15 @@ impl PageMap {
         self.shared().retired.values().any(|pages| pages.contains(id))
     }
 
+    /// The 0-based ids of the pages that are retired.
+    pub fn retired(&self) -> RoaringBitmap {
+        let mut ids = RoaringBitmap::new();
+        for pages in self.shared().retired.values() {
+            ids |= pages;
+        }
+        ids
+    }
+
     /// Whether any page is retired.
     pub fn has_retired(&self) -> bool {
         !self.shared().retired.is_empty()

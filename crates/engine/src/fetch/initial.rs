@@ -12,7 +12,7 @@ use roaring::RoaringBitmap;
 
 use crate::{
     error::{Error, Result},
-    fetch::request::pinned,
+    fetch::request::pinned_ids,
     open::options::{Bootstrap, Builder},
 };
 
@@ -246,23 +246,27 @@ impl InitialFetch<'_> {
                 ),
             )));
         };
-        let pages = |bytes| usize::try_from(bytes / u64::from(page_size.bytes())).unwrap_or(usize::MAX);
+        let pages = |bytes| u32::try_from(bytes / u64::from(page_size.bytes())).unwrap_or(u32::MAX);
         let (last, chunk) = match wanted {
-            InitialPages::Everything { chunk } => (base.size.0, chunk.map_or(usize::MAX, pages)),
-            InitialPages::Partial(Some(Bootstrap::Prefix { length })) => (
-                u32::try_from(pages(*length))
-                    .unwrap_or(u32::MAX)
-                    .clamp(1, base.size.0),
-                usize::MAX,
-            ),
-            InitialPages::Partial(_) => (1, usize::MAX),
+            InitialPages::Everything { chunk } => (base.size.0, chunk.map_or(u32::MAX, pages)),
+            InitialPages::Partial(Some(Bootstrap::Prefix { length })) => {
+                (pages(*length).clamp(1, base.size.0), u32::MAX)
+            }
+            InitialPages::Partial(_) => (1, u32::MAX),
         };
-        let missing: Vec<PageNo> = PageCount(last)
-            .iter()
-            .filter(|&p| !self.came.contains(p.id().0) && !p.is_lock_byte_page(page_size))
-            .collect();
-        for pages in missing.chunks(chunk.max(1)) {
-            self.run_request(remote, pinned(base, pages, page_size, deadline))
+        // As runs: there are as many as the remote says, whether it has them or not.
+        let mut missing = RoaringBitmap::new();
+        missing.insert_range(..last);
+        missing -= &self.came;
+        missing.remove(PageNo::lock_byte(page_size).id().0);
+        while !missing.is_empty() {
+            let mut ids = std::mem::take(&mut missing);
+            if let Some(next) = ids.select(chunk.max(1)) {
+                missing = ids.clone();
+                missing.remove_range(..next);
+                ids.remove_range(next..);
+            }
+            self.run_request(remote, pinned_ids(base, ids, page_size, deadline))
                 .await?;
         }
         if !self.came.contains(0) {

@@ -17,9 +17,20 @@ pub(crate) fn put(sink: &dyn PageSink, page: &RemotePage) -> Result<(), RemoteEr
 
 /// A request for exactly these pages at a base.
 pub(crate) fn pinned(base: &Base, pages: &[PageNo], page_size: PageSize, deadline: Duration) -> PagesRequest {
+    let ids = pages.iter().map(|page| page.id().0).collect();
+    pinned_ids(base, ids, page_size, deadline)
+}
+
+/// The same for pages by their 0-based ids.
+pub(crate) fn pinned_ids(
+    base: &Base,
+    ids: RoaringBitmap,
+    page_size: PageSize,
+    deadline: Duration,
+) -> PagesRequest {
     PagesRequest {
         revision: Some(base.revision.clone()),
-        select: PageSelector::Ids(pages.iter().map(|p| p.id().0).collect::<RoaringBitmap>()),
+        select: PageSelector::Ids(ids),
         page_size: Some(page_size),
         deadline: Some(deadline),
         ..PagesRequest::default()

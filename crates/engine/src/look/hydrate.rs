@@ -120,15 +120,14 @@ fn absent(session: &Session<'_>, size: PageCount) -> RoaringBitmap {
 }
 
 /// Takes out the pages whose bytes in the file are those of an older state that somebody still reads.
-fn storable(session: &Session<'_>, ids: &RoaringBitmap) -> Vec<PageNo> {
-    let map = session.replica.map();
-    let pages = ids.iter().filter_map(|id| PageId(id).no());
-    pages.filter(|page| !map.is_retired(*page)).collect()
+fn storable(session: &Session<'_>, mut ids: RoaringBitmap) -> RoaringBitmap {
+    ids -= session.replica.map().retired();
+    ids
 }
 
 fn everything(session: &Session<'_>, mut progress: impl FnMut(HydrateProgress) + Send) -> Result<u32> {
     let replica = &session.replica;
-    let wanted = storable(session, &absent(session, replica.base().size));
+    let wanted = storable(session, absent(session, replica.base().size));
     let mut at = HydrateProgress {
         fetched: 0,
         total: u32::try_from(wanted.len()).unwrap_or(u32::MAX),
@@ -143,13 +142,22 @@ fn everything(session: &Session<'_>, mut progress: impl FnMut(HydrateProgress) +
 }
 
 /// Fetches pages in requests of bounded size. Says how many came.
-fn fetch(session: &Session<'_>, wanted: &[PageNo], mut arrived: impl FnMut(PageNo) + Send) -> Result<u32> {
+fn fetch(
+    session: &Session<'_>,
+    wanted: &RoaringBitmap,
+    mut arrived: impl FnMut(PageNo) + Send,
+) -> Result<u32> {
     let replica = &session.replica;
     let page_size = replica.page_size();
     let mut fetched = 0;
     let per_request = (BYTES_PER_REQUEST / u64::from(page_size.bytes())).clamp(1, PAGES_PER_REQUEST);
-    for (n, chunk) in wanted.chunks(per_request as usize).enumerate() {
-        let (base, pages, sink) = replica.begin_fetch(chunk.iter().copied())?;
+    // A request at a time: there are as many as the remote says, whether it has them or not.
+    let mut wanted = wanted.iter().filter_map(|id| PageId(id).no()).peekable();
+    for n in 0_usize.. {
+        if wanted.peek().is_none() {
+            break;
+        }
+        let (base, pages, sink) = replica.begin_fetch(wanted.by_ref().take(per_request as usize))?;
         if pages.is_empty() {
             // Queries fetched these, or are about to.
             sink.finish(Ok(()));
@@ -202,14 +210,14 @@ fn rest(session: &Session<'_>, base: &Base) -> Result<()> {
     let mut written = map.dirty() - map.present();
     written.remove_range(base.size.0..);
     left |= written;
-    let left = storable(session, &left);
+    let left = storable(session, left);
     if left.is_empty() {
         return Ok(());
     }
     let conn = open_plain(&session.replica, session.options.timeout)?;
     let _broken_by_cancel = session.interrupts(&conn);
     let mut reader = DbpageReader::new(&conn)?;
-    for page in left {
+    for page in left.iter().filter_map(|id| PageId(id).no()) {
         reader.read(page)?;
         if map.is_absent(page) && !map.is_dirty(page) {
             return Err(not_stored(page, session.replica.name()));
@@ -238,7 +246,7 @@ fn touched_by(
         // It may name every number that there is.
         touched.remove_range(replica.base().size.0..);
         let absent = &touched - map.present_among(&touched) - map.dirty();
-        return fetch(session, &storable(session, &absent), |_| count());
+        return fetch(session, &storable(session, absent), |_| count());
     }
     let (base, _, sink) = replica.begin_fetch([])?;
     let request = PagesRequest {

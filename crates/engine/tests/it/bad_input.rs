@@ -10,13 +10,17 @@ use std::{
 };
 
 use crate::support::*;
+use futures_util::{FutureExt, future::BoxFuture};
 use partial_sync::{Bootstrap, Builder, Database, Error, PartialSync, options::OptionError};
 use partial_sync_core::{
     PageCount,
     chunk::{Bits, Chunk},
 };
 use partial_sync_server::Server;
-use partial_sync_transport::{Fault, Faulty, RemoteErrorKind, RemotePage};
+use partial_sync_transport::{
+    Fault, Faulty, PageStream, PagesRequest, Remote, RemoteError, RemoteErrorKind, RemotePage, TransferStats,
+    hrana::{Batch, BatchResult},
+};
 
 const SMALL: &str = "create table t(id integer primary key, v text);
     with recursive c(x) as (select 1 union all select x + 1 from c where x < 300)
@@ -665,4 +669,66 @@ fn a_revision_that_the_remote_does_not_keep_is_typed_at_a_miss() {
         faulty.heal();
         assert_eq!(rows(&conn, "select count(*) from t").unwrap(), ["Integer(300)"]);
     }
+}
+
+/// Says that its database has a billion pages.
+#[derive(Debug)]
+struct Boasting(Faulty);
+
+impl Remote for Boasting {
+    fn pages(&self, request: PagesRequest) -> BoxFuture<'_, Result<PageStream, RemoteError>> {
+        async move {
+            let mut answer = self.0.pages(request).await?;
+            answer.header.db_size = PageCount(1 << 30);
+            Ok(answer)
+        }
+        .boxed()
+    }
+
+    fn execute(
+        &self,
+        batch: Batch,
+        deadline: Option<Duration>,
+    ) -> BoxFuture<'_, Result<BatchResult, RemoteError>> {
+        self.0.execute(batch, deadline)
+    }
+
+    fn url(&self) -> String {
+        self.0.url()
+    }
+
+    fn transferred(&self) -> TransferStats {
+        self.0.transferred()
+    }
+}
+
+/// Was red: the numbers of all pages that were still to come took 4 GiB. They are few runs.
+#[test]
+fn invariant_11_a_remote_that_claims_a_billion_pages_costs_no_memory_for_each() {
+    let served = Served::new(SMALL);
+    let replicas = Replicas::new();
+    let before = peak();
+    let boasting = || Arc::new(Boasting(Faulty::new(served.http())));
+    let remote = boasting();
+    remote.0.fail_from(2, Fault::Fail(RemoteErrorKind::Unreachable));
+    let first = replicas.builder("all.db").remote_with(remote.clone());
+    let error = first.pull_bytes_threshold(16 * 1024).connect().unwrap_err();
+    assert_eq!(kind(&error), RemoteErrorKind::Unreachable);
+    assert_eq!(remote.0.requests(), 2);
+    let remote = boasting();
+    let partial = replicas.builder("part.db").remote_with(remote.clone());
+    let db = partial.partial(prefix(4096, 4096)).connect().unwrap();
+    remote.0.fail_from(1, Fault::Fail(RemoteErrorKind::Unreachable));
+    let error = db.hydrate(|_| {}).unwrap_err();
+    assert_eq!(kind(&error), RemoteErrorKind::Unreachable);
+    if let (Some(before), Some(after)) = (before, peak()) {
+        assert!(after < before + (2 << 30), "{before} bytes, then {after}");
+    }
+}
+
+/// The most memory that this process has had, where the system tells.
+fn peak() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }

@@ -8,7 +8,7 @@ use roaring::RoaringBitmap;
 use super::{flight::Flight, hidden::hidden, state::Replica};
 use crate::{
     error::ReadError,
-    source::{PageSink, SourceError},
+    source::{Base, PageSink, SourceError},
 };
 
 /// Most bytes kept of pages that cannot go to the main file.
@@ -71,6 +71,11 @@ impl PageSink for Landing {
         let Some(data) = admit(page, data, replica.page_size)? else {
             return Ok(());
         };
+        let is_beyond = |base: &Base| !base.size.contains(page);
+        if replica.bases.read().of(self.epoch).is_some_and(is_beyond) {
+            // Whatever the remote says of its size: file and map would become as long as it likes.
+            return Ok(());
+        }
         let hidden = (page == PageNo::FIRST).then(|| hidden(&data));
         let stored = hidden.as_deref().unwrap_or(&data);
         let mut is_new = false;

@@ -838,3 +838,22 @@ fn what_a_fetch_says_of_many_pages_here_and_there_is_little() {
     assert!(start.iter().eq((0..4096).step_by(2)), "the start of the file");
     assert!(start.serialized_size() < 8 << 10);
 }
+
+/// Was red: beside what a query touches a remote may send anything, and each page took 64 KiB of a replica in memory, wherever it was.
+#[test]
+fn invariant_11_pages_that_the_base_has_not_are_not_stored() {
+    let fixture = fixture(
+        vec![vec![0; 512]; 3],
+        Arc::new(MemoryStorage::default()),
+        4096,
+        Duration::from_secs(1),
+    );
+    let (_, _, sink) = fixture.replica.begin_fetch([]).unwrap();
+    for n in [3, 4, 1 << 20, u32::MAX] {
+        sink.page(PageNo::new(n).unwrap(), &[7; 512]).unwrap();
+    }
+    sink.finish(Ok(()));
+    assert!(fixture.replica.map().present().iter().eq([2]));
+    let file = fixture.storage.open(fixture.replica.name(), false).unwrap();
+    assert_eq!(file.len().unwrap(), 3 * 512);
+}
