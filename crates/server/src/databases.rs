@@ -260,8 +260,7 @@ impl Databases {
                 }
             })
             .await;
-        // It fails only if the runtime is going down.
-        let _ = tokio::task::spawn_blocking(close_unused_descriptors).await;
+        close_unused().await;
     }
 
     /// Closes databases that nobody uses, the one that was asked for longest ago first, until no more are open than these.
@@ -356,7 +355,11 @@ impl Slot {
         if self.served.load(Relaxed) && !std::fs::metadata(&path).is_ok_and(|meta| may_be_database(&meta)) {
             return Err(ServerError::Missing { path });
         }
-        let database = Database::open(opener, name, path).await?;
+        let opened = Database::open(opener, name, path).await;
+        if opened.is_err() {
+            close_unused().await;
+        }
+        let database = opened?;
         self.served.store(true, Relaxed);
         *self.database.lock() = Some(Arc::clone(&database));
         if opener.watched {
@@ -381,10 +384,16 @@ impl Slot {
         let Some(old) = old else { return };
         match old.retire(&*opener.sql).await {
             Ok(true) => drop(self.database.lock().take()),
-            Ok(false) => {}
+            // It stays, for it may come back.
+            Ok(false) => return,
             // Whoever asks next tries again.
-            Err(error) => tracing::error!(database = %old.handle().name, %error, "cannot be let go of"),
+            Err(error) => {
+                tracing::error!(database = %old.handle().name, %error, "cannot be let go of");
+                return;
+            }
         }
+        drop(old);
+        close_unused().await;
     }
 
     /// Lets go of a database whose file has another name now.
@@ -394,6 +403,8 @@ impl Slot {
         if let Some(old) = old {
             old.leave(&*opener.sql).await?;
             self.database.lock().take();
+            drop(old);
+            close_unused().await;
         }
         Ok(())
     }
@@ -414,10 +425,15 @@ impl Slot {
             Some(database) => database.close(&*opener.sql).await,
             None => return false,
         }
-        // It fails only if the runtime is going down.
-        let _ = tokio::task::spawn_blocking(close_unused_descriptors).await;
+        close_unused().await;
         true
     }
+}
+
+/// Closes what files that are open no more have left.
+async fn close_unused() {
+    // It fails only if the runtime is going down.
+    let _ = tokio::task::spawn_blocking(close_unused_descriptors).await;
 }
 
 fn most_in_use() -> usize {

@@ -57,19 +57,21 @@ pub(crate) fn close_unused_descriptors() {
     if parked.is_empty() {
         return;
     }
-    let mut open: HashMap<FileId, usize> = HashMap::new();
+    // Of each file, how many more there are than are parked.
+    let mut others: HashMap<FileId, isize> = HashMap::new();
     let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") else {
         return;
     };
     for descriptor in descriptors.flatten() {
         if let Ok(id) = FileId::at(&descriptor.path()) {
-            *open.entry(id).or_default() += 1;
+            *others.entry(id).or_default() += 1;
         }
     }
-    parked.retain(|file| {
-        file.metadata()
-            .is_ok_and(|meta| open.get(&FileId::of(&meta)).is_none_or(|n| *n > 1))
-    });
+    let id_of = |file: &File| file.metadata().ok().map(|meta| FileId::of(&meta));
+    for id in parked.iter().filter_map(id_of) {
+        *others.entry(id).or_default() -= 1;
+    }
+    parked.retain(|file| id_of(file).is_some_and(|id| others.get(&id).is_none_or(|n| *n != 0)));
 }
 
 #[cfg(test)]
@@ -96,6 +98,25 @@ mod tests {
             is_parked(&path),
             "closing it would take the locks of the other away"
         );
+        drop(other);
+        close_unused_descriptors();
+        if cfg!(target_os = "linux") {
+            assert!(!is_parked(&path));
+        }
+    }
+
+    /// Was red: each of them kept the other one, for as long as the file had a name.
+    #[test]
+    fn v11_two_descriptors_of_a_file_that_nobody_else_has_open_are_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, "x").unwrap();
+        let two = [(); 2].map(|()| Descriptor::open(&path).unwrap());
+        close_unused_descriptors();
+        drop(two);
+        let other = File::open(&path).unwrap();
+        close_unused_descriptors();
+        assert!(is_parked(&path), "the locks of the other");
         drop(other);
         close_unused_descriptors();
         if cfg!(target_os = "linux") {

@@ -177,6 +177,47 @@ async fn v11_ten_thousand_databases_of_which_two_hundred_are_in_use() {
     assert_eq!(open_files(folder.path()), (0, 0));
 }
 
+/// Was red: each left a descriptor, until another database was closed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn v11_databases_that_cannot_be_opened_and_those_that_are_replaced_leave_no_descriptors() {
+    let folder = folder(40);
+    let elsewhere = tempfile::tempdir().unwrap();
+    for i in 0..20 {
+        std::fs::hard_link(path(folder.path(), i), path(elsewhere.path(), i)).unwrap();
+    }
+    for i in 20..30 {
+        std::fs::write(path(folder.path(), i), [7; 4096]).unwrap();
+    }
+    let server = Server::builder(folder.path())
+        .listen("127.0.0.1:0")
+        .await
+        .unwrap();
+    for i in 0..30 {
+        let refused = client(&server, i).ask(PagesRequest::default()).await;
+        assert!(refused.is_err(), "{i}: {refused:?}");
+    }
+    assert_eq!(open_files(folder.path()), (0, 0));
+    for i in 30..40 {
+        client(&server, i).latest().await;
+        std::fs::rename(path(folder.path(), i), path(elsewhere.path(), i)).unwrap();
+        std::fs::copy(path(elsewhere.path(), 0), path(folder.path(), i)).unwrap();
+    }
+    // Each is found to be another file, and is let go of.
+    let gone = async {
+        while open_files(folder.path()).0 + open_files(elsewhere.path()).0 > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let gone = tokio::time::timeout(Duration::from_secs(20), gone).await;
+    assert!(
+        gone.is_ok(),
+        "{:?} {:?}",
+        open_files(folder.path()),
+        open_files(elsewhere.path())
+    );
+    server.shutdown().await;
+}
+
 const CHILD: &str = "PARTIAL_SYNC_TEST_SERVE_FOLDER";
 
 /// A process that serves a folder with so many descriptors, and its url.
