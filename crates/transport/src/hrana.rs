@@ -6,12 +6,14 @@
 //! What is read is read field by field, in the order it comes. What serde makes for a tagged enum first keeps everything in it,
 //! at up to 35 times the size of the JSON.
 
-mod read;
+pub(crate) mod read;
 
 use serde::{Deserialize, Serialize};
 
 /// As many parameters as SQLite lets a statement have.
 pub const MOST_ARGUMENTS: usize = 32_766;
+/// As many columns as SQLite lets a result have.
+const MOST_COLUMNS: usize = 32_767;
 
 /// A SQL value on the wire.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -155,10 +157,10 @@ pub struct Col {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StmtResult {
     /// The columns.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "read::columns")]
     pub cols: Vec<Col>,
     /// The rows.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "read::rows")]
     pub rows: Vec<Vec<Value>>,
     /// Rows inserted, updated or deleted.
     #[serde(default)]
@@ -170,7 +172,12 @@ pub struct StmtResult {
 
 /// A rowid, which existing servers give as a text, a number or null.
 pub mod optional_integer_as_string {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+    use std::fmt;
+
+    use serde::{
+        Deserializer, Serialize, Serializer,
+        de::{Error, Visitor},
+    };
 
     /// As a text.
     pub fn serialize<S: Serializer>(value: &Option<i64>, s: S) -> Result<S::Ok, S::Error> {
@@ -179,17 +186,31 @@ pub mod optional_integer_as_string {
 
     /// As any of them.
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<i64>, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Either {
-            Text(String),
-            Number(i64),
+        struct Rowid;
+        impl Visitor<'_> for Rowid {
+            type Value = Option<i64>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a rowid, as a text or a number, or null")
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(None)
+            }
+
+            fn visit_i64<E>(self, rowid: i64) -> Result<Self::Value, E> {
+                Ok(Some(rowid))
+            }
+
+            fn visit_u64<E: Error>(self, rowid: u64) -> Result<Self::Value, E> {
+                i64::try_from(rowid).map(Some).map_err(E::custom)
+            }
+
+            fn visit_str<E: Error>(self, rowid: &str) -> Result<Self::Value, E> {
+                rowid.parse().map(Some).map_err(E::custom)
+            }
         }
-        match Option::<Either>::deserialize(d)? {
-            None => Ok(None),
-            Some(Either::Number(n)) => Ok(Some(n)),
-            Some(Either::Text(t)) => t.parse().map(Some).map_err(D::Error::custom),
-        }
+        d.deserialize_any(Rowid)
     }
 }
 

@@ -10,10 +10,11 @@ use base64::{
 };
 use serde::{
     Deserialize, Deserializer, Serializer,
-    de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    de::{DeserializeOwned, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
+use serde_json::value::RawValue;
 
-use super::{Condition, MOST_ARGUMENTS, Value};
+use super::{Col, Condition, MOST_ARGUMENTS, MOST_COLUMNS, Value};
 
 pub(super) fn integer_as_string<S: Serializer>(value: &i64, s: S) -> Result<S::Ok, S::Error> {
     s.collect_str(value)
@@ -192,25 +193,80 @@ impl TryFrom<ConditionParts> for Condition {
 
 /// Reads the arguments of a statement, and no more than a statement can have.
 pub(super) fn arguments<'de, T: Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<Vec<T>, D::Error> {
-    struct Arguments<T>(PhantomData<T>);
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for Arguments<T> {
-        type Value = Vec<T>;
+    let what = "a statement takes at most 32766 arguments";
+    d.deserialize_seq(List::new(MOST_ARGUMENTS, what))
+}
+
+/// Reads the columns of a result.
+pub(super) fn columns<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Col>, D::Error> {
+    let what = "a result has at most 32767 columns";
+    d.deserialize_seq(List::new(MOST_COLUMNS, what))
+}
+
+/// Reads the rows of a result. One without a value is none, and would take many times its bytes.
+pub(super) fn rows<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Vec<Value>>, D::Error> {
+    struct Rows;
+    impl<'de> Visitor<'de> for Rows {
+        type Value = Vec<Vec<Value>>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a list of arguments")
+            f.write_str("a list of rows")
         }
 
-        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
-            let mut arguments = Vec::new();
-            while let Some(argument) = list.next_element()? {
-                if arguments.len() == MOST_ARGUMENTS {
-                    let most = format!("a statement takes at most {MOST_ARGUMENTS} arguments");
-                    return Err(A::Error::custom(most));
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut rows = Vec::new();
+            while let Some(mut row) = list.next_element::<Vec<Value>>()? {
+                row.shrink_to_fit();
+                if !row.is_empty() {
+                    rows.push(row);
                 }
-                arguments.push(argument);
             }
-            Ok(arguments)
+            Ok(rows)
         }
     }
-    d.deserialize_seq(Arguments(PhantomData))
+    d.deserialize_seq(Rows)
+}
+
+/// Reads a list of at most so many; `what` says that there are more.
+pub(crate) fn read_list<T: DeserializeOwned>(
+    json: &RawValue,
+    most: usize,
+    what: &str,
+) -> serde_json::Result<Vec<T>> {
+    serde_json::Deserializer::from_str(json.get()).deserialize_seq(List::new(most, what))
+}
+
+struct List<'w, T> {
+    most: usize,
+    what: &'w str,
+    of: PhantomData<T>,
+}
+
+impl<'w, T> List<'w, T> {
+    fn new(most: usize, what: &'w str) -> Self {
+        Self {
+            most,
+            what,
+            of: PhantomData,
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for List<'_, T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+        let mut read = Vec::new();
+        while let Some(one) = list.next_element()? {
+            if read.len() == self.most {
+                return Err(A::Error::custom(self.what));
+            }
+            read.push(one);
+        }
+        Ok(read)
+    }
 }

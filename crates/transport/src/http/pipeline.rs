@@ -3,11 +3,15 @@
 //! A remote of this project is told to close the connection after the batch; others may refuse a request that is not
 //! a batch, and let it expire. It never retries after a byte may have left: only the caller knows whether running the batch twice is safe.
 
-use std::time::Duration;
+use std::{borrow::Cow, fmt, time::Duration};
 
 use bytes::BytesMut;
 use futures_util::StreamExt;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout};
 
 use super::{
@@ -17,7 +21,7 @@ use super::{
     status,
 };
 use crate::{
-    hrana::{self, Batch, BatchResult, Value},
+    hrana::{self, Batch, BatchResult, Value, read::read_list},
     remote::{Features, RemoteError, RemoteErrorKind},
     wire,
 };
@@ -35,26 +39,54 @@ enum Request<'a> {
     Close,
 }
 
+/// What is read of an answer, field by field: what serde makes of a tagged enum first keeps everything in it, at up to 35 times the
+/// size of the JSON.
 #[derive(Deserialize)]
-struct PipelineAnswer {
-    results: Vec<Outcome>,
+struct PipelineAnswer<'a> {
+    #[serde(borrow, deserialize_with = "first")]
+    results: Option<Outcome<'a>>,
 }
 
 #[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
-enum Outcome {
-    Ok { response: Response },
-    Error { error: hrana::Error },
+struct Outcome<'a> {
+    #[serde(borrow)]
+    response: Option<Response<'a>>,
+    error: Option<hrana::Error>,
 }
 
 #[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
-enum Response {
-    Batch {
-        result: BatchResult,
-    },
-    #[serde(other)]
-    Other,
+struct Response<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Results<'a> {
+    #[serde(borrow)]
+    step_results: &'a RawValue,
+    #[serde(borrow)]
+    step_errors: &'a RawValue,
+}
+
+/// The first of a list; nobody wants the others.
+fn first<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Outcome<'de>>, D::Error> {
+    struct First;
+    impl<'de> Visitor<'de> for First {
+        type Value = Option<Outcome<'de>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of results")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let first = list.next_element()?;
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(first)
+        }
+    }
+    d.deserialize_seq(First)
 }
 
 pub(super) async fn execute(
@@ -162,26 +194,33 @@ fn read(body: &[u8], steps: usize, what: &str) -> Result<BatchResult, RemoteErro
             format!("{what}: the answer is wrong: {why}"),
         )
     };
-    let answer: PipelineAnswer = serde_json::from_slice(body).map_err(|e| protocol(e.to_string()))?;
-    match answer.results.into_iter().next() {
-        Some(Outcome::Ok {
-            response: Response::Batch { mut result },
-        }) => {
-            if result.step_results.len() > steps || result.step_errors.len() > steps {
-                return Err(protocol(format!("it has results for more than {steps} steps")));
-            }
-            // A remote may leave out the steps at the end that did not run.
-            result.step_results.resize(steps, None);
-            result.step_errors.resize(steps, None);
-            Ok(result)
-        }
-        Some(Outcome::Error { error }) => Err(RemoteError::new(
+    let wrong = |e: serde_json::Error| protocol(e.to_string());
+    let answer: PipelineAnswer<'_> = serde_json::from_slice(body).map_err(wrong)?;
+    let outcome = answer
+        .results
+        .ok_or_else(|| protocol("it has no results".to_owned()))?;
+    if let Some(error) = outcome.error {
+        return Err(RemoteError::new(
             RemoteErrorKind::Refused,
             format!("{what}: {}", status::printable(&error.message)),
-        )),
-        Some(Outcome::Ok { .. }) => Err(protocol("it is not an answer to a batch".to_owned())),
-        None => Err(protocol("it has no results".to_owned())),
+        ));
     }
+    let response = outcome
+        .response
+        .ok_or_else(|| protocol("it is neither a response nor an error".to_owned()))?;
+    let Some(result) = response.result.filter(|_| response.kind == "batch") else {
+        return Err(protocol("it is not an answer to a batch".to_owned()));
+    };
+    let result: Results<'_> = serde_json::from_str(result.get()).map_err(wrong)?;
+    let more = format!("it has results for more than {steps} steps");
+    let mut result = BatchResult {
+        step_results: read_list(result.step_results, steps, &more).map_err(wrong)?,
+        step_errors: read_list(result.step_errors, steps, &more).map_err(wrong)?,
+    };
+    // A remote may leave out the steps at the end that did not run.
+    result.step_results.resize(steps, None);
+    result.step_errors.resize(steps, None);
+    Ok(result)
 }
 
 /// JSON would turn a NaN or an infinity into null in silence.

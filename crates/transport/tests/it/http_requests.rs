@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use crate::loopback::{Loopback, Reply, reply};
+use crate::{
+    allocated::most_of,
+    loopback::{Loopback, Reply, reply},
+};
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use parking_lot::Mutex;
@@ -632,6 +635,55 @@ async fn an_answer_that_stands_for_more_than_a_client_takes_is_refused() {
                 assert!(error.message.contains("longer than 1048576 bytes"), "{error}");
             }
         }
+    }
+}
+
+/// Was red: it took 16 to 48 times of what a few KiB stand for.
+#[tokio::test]
+async fn invariant_11_an_answer_to_sql_takes_no_more_memory_than_a_few_times_its_length() {
+    const LIMIT: usize = 1 << 20;
+    let batch = |results: &str, errors: &str| {
+        format!(
+            r#"{{"results":[{{"type":"ok","response":{{"type":"batch","result":{{"step_results":[{results}],"step_errors":[{errors}]}}}}}}]}}"#
+        )
+    };
+    let rows = |row: &str| batch(&format!(r#"{{"cols":[{{"name":"a"}}],"rows":[{row}]}}"#), "null");
+    // Where the list is whose elements are repeated.
+    for (around, element) in [
+        (r#"{"results":[{"type":"ok","response":[*]}]}"#.to_owned(), "0"),
+        (
+            r#"{"results":[{"type":"ok","response":{"type":"batch","more":[*]}}]}"#.to_owned(),
+            "0",
+        ),
+        (
+            r#"{"results":[{"type":"ok","response":{"type":"batch","result":[*]}}]}"#.to_owned(),
+            "[]",
+        ),
+        (
+            r#"{"results":[{"type":"error","error":{"message":"no"}},*]}"#.to_owned(),
+            r#"{"type":"ok"}"#,
+        ),
+        (batch("*", "null"), "null"),
+        (batch("*", "null"), "{}"),
+        (batch("null", "*"), "null"),
+        (batch(r#"{"last_insert_rowid":[*]}"#, "null"), "0"),
+        (batch(r#"{"cols":[*]}"#, "null"), "{}"),
+        (rows("*"), "[]"),
+        (rows("*"), r#"[{"type":"null"}]"#),
+        (rows("[*]"), r#"{"type":"null"}"#),
+    ] {
+        let count = (LIMIT - around.len()) / (element.len() + 1);
+        let list = vec![element; count].join(",");
+        let packed = wire::pack_body(around.replace('*', &list).as_bytes(), LIMIT).unwrap();
+        drop(list);
+        assert!(packed.len() < 64 << 10, "{}", packed.len());
+        let (_, builder) = over([in_zstd(200, packed)]);
+        let remote = builder.sql_answer_limit(LIMIT).build().unwrap();
+        let most = most_of(async {
+            let _ = remote.execute(one_step(), None).await;
+        });
+        let most = most.await;
+        assert!((LIMIT..4 * LIMIT).contains(&most), "{around} {element}: {most}");
     }
 }
 
