@@ -18,7 +18,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -183,6 +183,7 @@ impl HttpRemoteBuilder {
                     None => fastrand::Rng::new(),
                 }),
                 known: Mutex::new(None),
+                coding_refused: AtomicBool::new(false),
                 requests: AtomicU64::new(0),
                 bytes_sent: AtomicU64::new(0),
                 bytes_received: AtomicU64::new(0),

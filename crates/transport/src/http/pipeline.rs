@@ -1,11 +1,12 @@
 //! `POST /v2/pipeline` from the client's side: one batch, sent once.
 //!
 //! A remote of this project is told to close the connection after the batch; others may refuse a request that is not
-//! a batch, and let it expire. It never retries after a byte may have left: only the caller knows whether running the batch twice is safe.
+//! a batch, and let it expire. It never retries after a byte may have left, unless the body's coding is refused: only the caller knows
+//! whether running the batch twice is safe.
 
-use std::{borrow::Cow, fmt, time::Duration};
+use std::{borrow::Cow, fmt, sync::atomic::Ordering::Relaxed, time::Duration};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -17,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use super::{
     describe::{concluded, explained, timed_out},
     pace::Pace,
-    requester::Requester,
+    requester::{RequestBody, Requester},
     status,
 };
 use crate::{
@@ -25,6 +26,9 @@ use crate::{
     remote::{Features, RemoteError, RemoteErrorKind},
     wire,
 };
+
+/// The status of a body in a coding that is not taken.
+const UNSUPPORTED_MEDIA_TYPE: u16 = 415;
 
 #[derive(Serialize)]
 struct Pipeline<'a> {
@@ -120,7 +124,8 @@ async fn run(
     };
     let body = serde_json::to_vec(&pipeline)
         .map_err(|e| RemoteError::with_source(RemoteErrorKind::Client, format!("{what}: {e}"), e))?;
-    let body = requester.body_for(url, body);
+    let plain = Bytes::from(body);
+    let mut body = requester.body_for(url, plain.clone());
     let sent = timeout(silence, async {
         loop {
             *attempts += 1;
@@ -134,6 +139,11 @@ async fn run(
                     tokio::time::sleep(requester.pause(*attempts, None)).await;
                 }
                 Err(error) => return Err(explained(error, what)),
+                // Nothing of it was run: what it says could not be read.
+                Ok(response) if response.status == UNSUPPORTED_MEDIA_TYPE && body.is_packed() => {
+                    requester.coding_refused.store(true, Relaxed);
+                    body = RequestBody::plain(plain.clone());
+                }
                 Ok(response) if response.status != 200 => {
                     let decoder = requester.decoder_of(&response);
                     let (refusal, received) = status::refusal(response, decoder, what).await;

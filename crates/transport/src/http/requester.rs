@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -36,6 +36,8 @@ pub(super) struct Requester {
     pub(super) random: Mutex<fastrand::Rng>,
     /// What the remote at this url said last that it can do.
     pub(super) known: Mutex<Option<(String, Features)>>,
+    /// Somebody on the way lets no body with a coding through, whatever the remote says.
+    pub(super) coding_refused: AtomicBool,
     pub(super) requests: AtomicU64,
     pub(super) bytes_sent: AtomicU64,
     pub(super) bytes_received: AtomicU64,
@@ -58,7 +60,7 @@ impl RequestBody {
     }
 
     /// One zstd frame, where that is smaller.
-    fn packed(bytes: Vec<u8>) -> Self {
+    fn packed(bytes: Bytes) -> Self {
         if bytes.len() >= wire::WORTH_PACKING
             && let Some(packed) = wire::pack_body(&bytes, bytes.len() - 1)
         {
@@ -68,6 +70,11 @@ impl RequestBody {
             };
         }
         Self::plain(bytes)
+    }
+
+    /// Whether it has a coding.
+    pub(super) fn is_packed(&self) -> bool {
+        self.encoding.is_some()
     }
 }
 
@@ -152,8 +159,9 @@ impl Requester {
     }
 
     /// A body for the remote at this url: compressed where it said that it takes that.
-    pub(super) fn body_for(&self, url: &RemoteUrl, bytes: Vec<u8>) -> RequestBody {
-        match self.compression && self.known_features(url).zstd_bodies {
+    pub(super) fn body_for(&self, url: &RemoteUrl, bytes: Bytes) -> RequestBody {
+        let is_taken = self.known_features(url).zstd_bodies && !self.coding_refused.load(Relaxed);
+        match self.compression && is_taken {
             true => RequestBody::packed(bytes),
             false => RequestBody::plain(bytes),
         }

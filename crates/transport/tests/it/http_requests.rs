@@ -827,6 +827,19 @@ async fn a_batch_is_compressed_for_a_remote_that_said_it_takes_that_and_where_it
         "what goes over the wire is counted"
     );
 
+    // Was red: who stands on the way takes no coding, and no large batch came through, ever. It is sent as it is, and so are the next.
+    let refused = || status(415);
+    let (network, builder) = over([with(), refused(), with(), with(), refused()]);
+    let remote = builder.build().unwrap();
+    for expected in [(None, 100, false), (None, 100, true), (None, 100, true)] {
+        remote.execute(large(), None).await.unwrap();
+        assert_eq!(coding(&network), expected);
+    }
+    assert_eq!(network.seen.lock().len(), 4);
+    // Whatever it means for what has none.
+    let error = remote.execute(large(), None).await.unwrap_err();
+    assert_eq!(error.kind, RemoteErrorKind::Refused);
+
     let (network, builder) = over([with(), with()]);
     let remote = builder.compression(false).build().unwrap();
     for closes in [false, true] {
