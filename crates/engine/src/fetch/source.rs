@@ -117,6 +117,7 @@ async fn answer_miss(
                     break;
                 }
             }
+            Flight::Alone => break,
         }
     }
     if !narrow(&mut request, miss, sink) {

@@ -51,8 +51,8 @@ pub(crate) struct StatementPrefetch {
     able: AtomicBool,
     /// Hashes of (statement, revision) that were sent, and what may come along the next time; `None`: there is none.
     sent: Mutex<VecDeque<(u64, Option<usize>)>>,
-    /// Statements that are being answered: how many pages came; the channel closes at the end.
-    in_flight: Mutex<HashMap<u64, watch::Receiver<usize>>>,
+    /// Statements that are being answered: how many pages came; the channel closes at the end. `None`: nobody waits for it.
+    in_flight: Mutex<HashMap<u64, Option<watch::Receiver<usize>>>>,
 }
 
 /// What a miss has to do with the request that names its statement.
@@ -61,6 +61,8 @@ pub(crate) enum Flight<'h> {
     Lead(FlightGuard<'h>),
     /// The same statement is being answered already; what this miss wants may be among it.
     Follow(watch::Receiver<usize>),
+    /// It is, and another miss has waited for it in vain: what it touches comes in another order there.
+    Alone,
 }
 
 /// The request that names a statement; it ends when this is dropped.
@@ -125,10 +127,10 @@ impl StatementPrefetch {
     pub(crate) fn join(&self, statement: &PrefetchedStatement) -> Flight<'_> {
         let mut in_flight = self.in_flight.lock();
         if let Some(end) = in_flight.get(&statement.key) {
-            return Flight::Follow(end.clone());
+            return end.clone().map_or(Flight::Alone, Flight::Follow);
         }
         let (came, receiver) = watch::channel(0);
-        in_flight.insert(statement.key, receiver);
+        in_flight.insert(statement.key, Some(receiver));
         Flight::Lead(FlightGuard {
             prefetch: self,
             key: statement.key,
@@ -152,10 +154,13 @@ impl StatementPrefetch {
                 Ok(Ok(())) if Instant::now() < until => {}
                 // It is dropped at the end.
                 Ok(Err(_)) => return true,
-                Ok(Ok(())) => return false,
-                Err(_) => {
-                    if stalls <= until {
-                        self.remember(statement, None);
+                Err(_) if stalls <= until => {
+                    self.remember(statement, None);
+                    return false;
+                }
+                Ok(Ok(())) | Err(_) => {
+                    if let Some(end) = self.in_flight.lock().get_mut(&statement.key) {
+                        *end = None;
                     }
                     return false;
                 }
@@ -253,7 +258,8 @@ mod tests {
 
     use super::*;
 
-    /// It waited for as long as others came, whatever its own deadline, and its query failed.
+    /// It waited for as long as others came, whatever its own deadline, and its query failed; then three seconds, and so did each of
+    /// the next ones.
     #[tokio::test(start_paused = true)]
     async fn a_miss_that_is_not_among_what_its_statement_touches_does_not_wait_for_all_of_that() {
         for (deadline, most) in [(30_000, FOLLOWED), (1000, Duration::from_millis(250))] {
@@ -290,8 +296,11 @@ mod tests {
                 has_ended = prefetch.follow(&statement, came, deadline, || false) => assert!(!has_ended),
             }
             assert!(began.elapsed() <= most + Duration::from_millis(100));
-            // It is on its way all the same.
-            assert!(prefetch.statement(&miss).is_some());
+            // It is on its way all the same, and no other miss waits for it in vain.
+            let again = prefetch.statement(&miss).unwrap();
+            assert!(matches!(prefetch.join(&again), Flight::Alone));
+            drop(flight);
+            assert!(matches!(prefetch.join(&again), Flight::Lead(_)));
         }
     }
 
