@@ -38,6 +38,8 @@ pub const ZSTD_CODING: &str = "zstd";
 pub const ENCRYPTION_KEY_HEADER: &str = "x-turso-encryption-key";
 /// Request header with the cipher of a database that is encrypted on the remote.
 pub const ENCRYPTION_CIPHER_HEADER: &str = "x-turso-encryption-cipher";
+/// The longest revision in bytes: a replica keeps it, in six times as many at worst.
+pub const REVISION_LIMIT: usize = 16 << 10;
 /// `code` in the JSON body of a 410: the revision is no longer kept.
 pub const REVISION_EXPIRED: &str = "REVISION_EXPIRED";
 /// `code` in the JSON body of a 400: the remote never made that revision.
@@ -271,10 +273,13 @@ impl PullUpdatesHeader {
         Ok(Some(ids))
     }
 
-    /// Checks the header: a revision, a size that a SQLite database can have, exactly one encoding, pages.
+    /// Checks the header: a revision of at most [`REVISION_LIMIT`], a size that a SQLite database can have, exactly one encoding, pages.
     pub fn check(&self) -> Result<(Revision, PageCount, ApplyMode, PageEncoding), WireError> {
         let revision =
             Revision::new(&self.server_revision).ok_or(WireError::BadHeader("it names no revision"))?;
+        if self.server_revision.len() > REVISION_LIMIT {
+            return Err(WireError::BadHeader("its revision is longer than 16 KiB"));
+        }
         let db_size = u32::try_from(self.db_size)
             .ok()
             .filter(|n| *n < u32::MAX)

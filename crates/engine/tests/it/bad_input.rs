@@ -10,16 +10,19 @@ use std::{
 };
 
 use crate::support::*;
+use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, future::BoxFuture};
 use partial_sync::{Bootstrap, Builder, Database, Error, PartialSync, options::OptionError};
 use partial_sync_core::{
-    PageCount,
+    PageCount, Revision,
     chunk::{Bits, Chunk},
 };
 use partial_sync_server::Server;
 use partial_sync_transport::{
-    Fault, Faulty, PageStream, PagesRequest, Remote, RemoteError, RemoteErrorKind, RemotePage, TransferStats,
+    ApplyMode, Fault, Faulty, PageStream, PagesRequest, Remote, RemoteError, RemoteErrorKind, RemotePage,
+    TransferStats,
     hrana::{Batch, BatchResult},
+    wire::{Packer, PageEncoding, PullUpdatesHeader, encode_frame},
 };
 
 const SMALL: &str = "create table t(id integer primary key, v text);
@@ -668,6 +671,60 @@ fn a_revision_that_the_remote_does_not_keep_is_typed_at_a_miss() {
         );
         faulty.heal();
         assert_eq!(rows(&conn, "select count(*) from t").unwrap(), ["Integer(300)"]);
+    }
+}
+
+/// A remote whose database is this file, and its revision this text.
+fn remote_at(revision: String, database: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let mut body = BytesMut::new();
+    let pages: Vec<_> = (0..)
+        .zip(database.chunks(4096).map(Bytes::copy_from_slice))
+        .collect();
+    let revision = Revision::new(revision).unwrap();
+    let (size, mode) = (PageCount(pages.len() as u32), ApplyMode::Incremental);
+    let header = PullUpdatesHeader::new(&revision, size, mode, PageEncoding::Raw);
+    encode_frame(&header, &mut body);
+    Packer::new(PageEncoding::Raw).pack(&pages, &mut body).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 65536]);
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/protobuf\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                body.len()
+            );
+            let _ = stream
+                .write_all(head.as_bytes())
+                .and_then(|()| stream.write_all(&body));
+        }
+    });
+    url
+}
+
+/// Was red: it was noted in a file that was too long to be read again, and nobody could open the replica any more, whatever was in it.
+#[test]
+fn invariant_1_a_revision_that_is_too_long_to_be_kept_is_refused() {
+    let served = Served::new("create table t(v)");
+    let database = std::fs::read(&served.file).unwrap();
+    let replicas = Replicas::new();
+    // A control character takes six bytes in the info file.
+    for (length, is_kept) in [(16 << 10, true), ((16 << 10) + 1, false), (200_000, false)] {
+        let url = remote_at("\u{1}".repeat(length), database.clone());
+        let name = format!("{length}.db");
+        let open = || replicas.builder(&name).remote(url.clone());
+        if is_kept {
+            for _ in 0..2 {
+                let db = open().connect().unwrap();
+                let conn = db.connection().unwrap();
+                conn.execute("insert into t values (1)", ()).unwrap();
+            }
+        } else {
+            let error = refused(&replicas, open());
+            assert_eq!(kind(&error), RemoteErrorKind::Protocol);
+            says(&error, &["revision is longer"]);
+        }
     }
 }
 
