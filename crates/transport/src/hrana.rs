@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 pub const MOST_ARGUMENTS: usize = 32_766;
 /// As many columns as SQLite lets a result have.
 const MOST_COLUMNS: usize = 32_767;
+/// The longest text of an error, in bytes.
+const LONGEST_MESSAGE: usize = 4 << 10;
 
 /// A SQL value on the wire.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -217,7 +219,8 @@ pub mod optional_integer_as_string {
 /// An error of a statement, with SQLite's text.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Error {
-    /// The text: `no such table: t`.
+    /// The text: `no such table: t`. Of somebody else's, so much as an error may show.
+    #[serde(deserialize_with = "read::message")]
     pub message: String,
     /// SQLite's primary code, `SQLITE_CONSTRAINT`, or one of the server's.
     #[serde(default)]

@@ -14,7 +14,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{Col, Condition, MOST_ARGUMENTS, MOST_COLUMNS, Value};
+use super::{Col, Condition, LONGEST_MESSAGE, MOST_ARGUMENTS, MOST_COLUMNS, Value};
 
 pub(super) fn integer_as_string<S: Serializer>(value: &i64, s: S) -> Result<S::Ok, S::Error> {
     s.collect_str(value)
@@ -225,6 +225,16 @@ pub(super) fn rows<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Vec<Value>>, D
         }
     }
     d.deserialize_seq(Rows)
+}
+
+/// Reads the text of an error, and cuts it.
+pub(super) fn message<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+    let mut text = String::deserialize(d)?;
+    if text.len() > LONGEST_MESSAGE {
+        text.truncate(text.floor_char_boundary(LONGEST_MESSAGE));
+        text.shrink_to_fit();
+    }
+    Ok(text)
 }
 
 /// Reads a list of at most so many; `what` says that there are more.

@@ -687,6 +687,28 @@ async fn invariant_11_an_answer_to_sql_takes_no_more_memory_than_a_few_times_its
     }
 }
 
+/// Was red: it was in the error whole, 64 MiB of it, wherever that was shown or logged.
+#[tokio::test]
+async fn what_a_remote_says_of_sql_that_failed_is_cut() {
+    let says = "é".repeat(1 << 20);
+    let answer = |outcome: &str| Act::Answer(200, vec![], format!(r#"{{"results":[{outcome}]}}"#).into());
+    let error = format!(r#"{{"message":"no:{says}","code":"SQLITE_ERROR"}}"#);
+    let whole = answer(&format!(r#"{{"type":"error","error":{error}}}"#));
+    let step = answer(&format!(
+        r#"{{"type":"ok","response":{{"type":"batch","result":{{"step_results":[null],"step_errors":[{error}]}}}}}}"#
+    ));
+    let (_, builder) = over([whole, step]);
+    let remote = builder.build().unwrap();
+    let error = remote.execute(one_step(), None).await.unwrap_err();
+    assert!(error.message.contains("no:éé") && error.message.len() < 5000);
+    let result = remote.execute(one_step(), None).await.unwrap();
+    let error = result.step_errors[0].as_ref().unwrap();
+    assert!(error.message.starts_with("no:éé"));
+    // Another byte would be half a letter.
+    assert_eq!(error.message.len(), 4095);
+    assert_eq!(error.best_code(), Some("SQLITE_ERROR"));
+}
+
 #[tokio::test]
 async fn a_compressed_answer_that_is_cut_or_is_none_is_a_typed_error() {
     let text = text_of(3000);
