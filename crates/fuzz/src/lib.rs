@@ -10,6 +10,7 @@ mod access;
 mod client;
 mod files;
 mod input;
+mod ltx;
 mod pages;
 pub mod seeds;
 mod server;
@@ -36,6 +37,7 @@ pub const TARGETS: &[Target] = &[
     ("saved_page_map", files::saved_page_map),
     ("info_file", files::info_file),
     ("replica_files", files::replica_files),
+    ("ltx_file", ltx::ltx_file),
     ("change_codec", sql::change_codec),
     ("sql_tokens", sql::tokens),
     ("statement", sql::statement),

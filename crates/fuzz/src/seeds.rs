@@ -6,7 +6,8 @@ use bytes::{Bytes, BytesMut};
 use partial_sync::change::{
     Cause, Change, ChangeKind, Column, RowOp, StatementChange, StatementKind, Table, Value, codec,
 };
-use partial_sync_core::{ChangeId, PageCount, PageMap, PageSize, Revision, saved_map};
+use partial_sync_core::{ChangeId, PageCount, PageMap, PageNo, PageSize, Revision, saved_map};
+use partial_sync_ltx::{Checksum, Header, PreApply, TxId, TxRange, Writer};
 use partial_sync_transport::{
     ApplyMode, PageSelector, PagesRequest,
     hrana::{self, Batch, Condition, NamedArg, Step, Stmt},
@@ -48,6 +49,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
             (129, r#"{"code":"BAD_REQUEST","message":"no"}"#),
         ])),
         "hrana_values" => hrana_values(),
+        "ltx_file" => ltx_files(),
         "pull_endpoint" => requests()
             .into_iter()
             .flat_map(|body| [0, 1, 2, 3].map(|pinned| after(&[pinned], body.clone())))
@@ -446,6 +448,50 @@ const FORBIDDEN: &[&str] = &[
     "UPDATE sqlite_dbpage SET data = zeroblob(512) WHERE pgno = 1",
     "SELECT * FROM pragma_database_list; DETACH main; PRAGMA locking_mode = exclusive",
 ];
+
+/// A snapshot, deltas with and without checksums of the database, one without pages, one of the largest pages, and two whose
+/// frames do not say their size.
+fn ltx_files() -> Vec<Vec<u8>> {
+    let file = |page_size, ids: (u64, u64), pre_apply, pages: &[u32], after| {
+        let ids = TxId::new(ids.0).zip(TxId::new(ids.1));
+        let header = Header {
+            page_size: PageSize::new(page_size).expect("a page size"),
+            commit: PageCount(3),
+            ids: ids
+                .and_then(|(min, max)| TxRange::new(min, max))
+                .expect("a range"),
+            timestamp: 1_700_000_000_000,
+            pre_apply,
+            wal: None,
+            node: 1,
+        };
+        let mut writer = Writer::new(Vec::new(), header).expect("a good header");
+        for page in pages {
+            let mut bytes = page_bytes(page_size as usize, *page as u8);
+            bytes[..4].copy_from_slice(&page.to_be_bytes());
+            writer
+                .page(PageNo::new(*page).expect("a page"), &bytes)
+                .expect("pages in order");
+        }
+        writer.finish(after).expect("a good file").0
+    };
+    let sum = Checksum::of_page(PageNo::FIRST, b"a page");
+    vec![
+        file(512, (1, 2), PreApply::Nothing, &[1, 2, 3], None),
+        file(512, (3, 3), PreApply::Untracked, &[2], None),
+        file(1024, (3, 9), PreApply::Of(sum), &[1, 3], Some(sum)),
+        file(4096, (4, 4), PreApply::Untracked, &[], None),
+        file(65536, (5, 5), PreApply::Untracked, &[3], None),
+        include_bytes!("../../ltx/tests/fixtures/legacy_before.ltx").to_vec(),
+        include_bytes!("../../ltx/tests/fixtures/legacy_after.ltx").to_vec(),
+    ]
+}
+
+fn page_bytes(len: usize, salt: u8) -> Vec<u8> {
+    (0..len)
+        .map(|n| if n % 64 < 8 { n as u8 ^ salt } else { 0 })
+        .collect()
+}
 
 #[cfg(test)]
 mod tests {
