@@ -31,7 +31,8 @@ pub struct PageIndex {
 
 impl PageIndex {
     /// How many bytes at the end of a file [`parse_tail`](Self::parse_tail) needs, at most: `end` are the file's last bytes, at
-    /// least 24 of them, and `file_len` is how many it has in all, as the store that keeps it says.
+    /// least 24 of them, and `file_len` is how many it has in all, as the store that keeps it says. It may be nearly all of the file:
+    /// who asks for it has a limit of their own.
     ///
     /// # Errors
     /// [`LtxError`] if `end` says an index that does not fit into the file.
@@ -49,7 +50,7 @@ impl PageIndex {
             let why = "its length does not fit into the file";
             return Err(LtxError::Index { at, why });
         }
-        Ok(length + (LENGTH_LEN + TRAILER_LEN) as u64)
+        Ok(length + (frame::END.len() + LENGTH_LEN + TRAILER_LEN) as u64)
     }
 
     /// The index and the trailer of a file of `file_len` bytes, of which `header` and its last bytes `tail` are known;
@@ -68,8 +69,13 @@ impl PageIndex {
             let (at, part) = (file_len, "the page index");
             return Err(LtxError::Cut { at, part });
         };
-        let begin = file_len - needed;
-        let mut input = Input::new(tail, begin);
+        let frames_end = file_len - needed;
+        let mut input = Input::new(tail, frames_end);
+        if input.array("the end of the frames")? != frame::END {
+            let (at, why) = (frames_end, "what ends the frames is not before it");
+            return Err(LtxError::Index { at, why });
+        }
+        let begin = input.at();
         let mut order = Order::of(header);
         let mut index = Self::default();
         loop {
@@ -90,8 +96,13 @@ impl PageIndex {
             index.push(entry.page, entry.size);
         }
         order.end(input.at())?;
-        if index.end() + frame::END.len() as u64 != begin {
+        if index.end() != frames_end {
             let (at, why) = (begin, "it does not begin where the frames end");
+            return Err(LtxError::Index { at, why });
+        }
+        // What is behind the entries is the end of the file, and not something that looks like it.
+        if input.at() + ((LENGTH_LEN + TRAILER_LEN) as u64) != file_len {
+            let (at, why) = (input.at(), "it ends before its length says");
             return Err(LtxError::Index { at, why });
         }
         read_length(&mut input, begin)?;

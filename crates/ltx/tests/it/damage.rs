@@ -133,7 +133,7 @@ fn an_index_whose_length_does_not_fit_is_refused_before_it_is_asked_for() {
         PageIndex::tail_len(len, &end)
     };
     let most = len - 100 - 6 - 24;
-    assert_eq!(stated(most).unwrap(), most + 24);
+    assert_eq!(stated(most).unwrap(), most + 30);
     for wrong in [0, most + 1, len, u64::MAX] {
         assert!(matches!(stated(wrong), Err(LtxError::Index { .. })), "{wrong}");
     }
@@ -151,6 +151,34 @@ fn an_index_whose_length_does_not_fit_is_refused_before_it_is_asked_for() {
             )
             .is_err()
         );
+    }
+}
+
+#[test]
+fn an_index_that_ends_before_its_length_says_is_refused() {
+    // A whole end of a file, and behind it another trailer, whose length takes in all that came before.
+    let mut file = small().swap_remove(1);
+    let index_at = file.len() as u64 - PageIndex::tail_len(file.len() as u64, &file).unwrap() + 6;
+    let length = file.len() as u64 - index_at;
+    file.extend(length.to_be_bytes());
+    file.extend([0; 8]);
+    file.extend((1_u64 << 63).to_be_bytes());
+    let at = index_at + length - 24;
+    assert!(matches!(read(&file), Err(LtxError::Continues { .. })));
+    assert!(matches!(read_by_ranges(&file), Err(LtxError::Index { at: found, .. }) if found == at));
+}
+
+#[test]
+fn what_ends_the_frames_is_looked_at_by_ranges_too() {
+    let file = small().swap_remove(1);
+    let end = file.len() - PageIndex::tail_len(file.len() as u64, &file).unwrap() as usize;
+    assert_eq!(file[end..end + 6], [0; 6]);
+    for at in end..end + 6 {
+        let mut damaged = file.clone();
+        damaged[at] = 1;
+        assert!(read(&damaged).is_err());
+        let wrong = read_by_ranges(&damaged);
+        assert!(matches!(wrong, Err(LtxError::Index { at, .. }) if at == end as u64));
     }
 }
 
