@@ -32,7 +32,7 @@ use crate::{
     wire,
 };
 
-pub use client::{HttpClient, HttpRequest, HttpResponse, ReqwestClient};
+pub use client::{HttpClient, HttpRequest, HttpResponse, ReqwestClient, http_client_builder};
 use requester::Requester;
 pub use retry::RetryPolicy;
 pub use source::{AuthToken, ReplaceableToken, TokenFunction, UrlFunction, UrlSource};

@@ -123,36 +123,44 @@ impl ReqwestClient {
 
     /// A client that trusts these PEM certificates too; each text may hold several.
     pub fn with_root_certificates(pems: &[Vec<u8>]) -> Result<Self, RemoteError> {
-        let mut extra = Vec::new();
-        for pem in pems {
-            let before = extra.len();
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                extra.push(certificate.map_err(|e| bad_certificate(&e.to_string()))?);
-            }
-            if extra.len() == before {
-                return Err(bad_certificate("it holds no `BEGIN CERTIFICATE` block"));
-            }
-        }
-        let (tls, no_tls) = tls_config(extra)?;
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .redirect(reqwest::redirect::Policy::none())
-            .tcp_nodelay(true)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_keepalive(DEAD_PEER / 2)
-            .http2_keep_alive_interval(DEAD_PEER / 2)
-            .http2_keep_alive_timeout(DEAD_PEER / 2)
-            .pool_idle_timeout(POOL_IDLE)
-            .build()
-            .map_err(|e| {
-                RemoteError::with_source(
-                    RemoteErrorKind::Client,
-                    format!("the HTTP client cannot be set up: {}", chain(&e)),
-                    e,
-                )
-            })?;
+        let (builder, no_tls) = http_client_builder(pems)?;
+        let client = builder.build().map_err(|e| {
+            RemoteError::with_source(
+                RemoteErrorKind::Client,
+                format!("the HTTP client cannot be set up: {}", chain(&e)),
+                e,
+            )
+        })?;
         Ok(Self { client, no_tls })
     }
+}
+
+/// How every HTTP client of this project is set up: TLS by rustls with ring and the platform's certificate verifier, which trusts these
+/// PEM certificates too; no redirects; peers that are gone are noticed. Also why https cannot be used here, if it cannot.
+pub fn http_client_builder(
+    pems: &[Vec<u8>],
+) -> Result<(reqwest::ClientBuilder, Option<String>), RemoteError> {
+    let mut extra = Vec::new();
+    for pem in pems {
+        let before = extra.len();
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            extra.push(certificate.map_err(|e| bad_certificate(&e.to_string()))?);
+        }
+        if extra.len() == before {
+            return Err(bad_certificate("it holds no `BEGIN CERTIFICATE` block"));
+        }
+    }
+    let (tls, no_tls) = tls_config(extra)?;
+    let builder = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .redirect(reqwest::redirect::Policy::none())
+        .tcp_nodelay(true)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_keepalive(DEAD_PEER / 2)
+        .http2_keep_alive_interval(DEAD_PEER / 2)
+        .http2_keep_alive_timeout(DEAD_PEER / 2)
+        .pool_idle_timeout(POOL_IDLE);
+    Ok((builder, no_tls))
 }
 
 fn bad_certificate(why: &str) -> RemoteError {
