@@ -16,6 +16,11 @@ pub struct Contents {
 }
 
 impl Contents {
+    /// Where the frames end: what is there and behind it is all that [`PageIndex::parse_tail`] needs.
+    pub fn tail_at(&self) -> u64 {
+        self.index.end()
+    }
+
     /// Where a database is to which the file was applied.
     pub fn position(&self) -> Position {
         Position {

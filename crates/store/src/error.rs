@@ -1,0 +1,135 @@
+//! Why something could not be done with a bucket, and what to do about it.
+
+use object_store::Error as ObjectError;
+use partial_sync_ltx::{LtxError, TxId};
+
+/// An error of this crate. `store` is the url of the database's place, without secrets.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// A url that names no place for a database.
+    #[error("{url:?} cannot be used as the place of a database: {why}")]
+    Url {
+        /// As given, without secrets.
+        url: String,
+        /// What is wrong, and what it should look like.
+        why: String,
+    },
+    /// A request was not answered as it should.
+    #[error("{store}: {what} failed: {source}")]
+    Request {
+        /// Where.
+        store: String,
+        /// What was asked for.
+        what: String,
+        /// What the store said.
+        source: ObjectError,
+    },
+    /// An object that should be there is not.
+    #[error("{store}: {what} is not there; it was removed, or another program writes into this place")]
+    Missing {
+        /// Where.
+        store: String,
+        /// The object.
+        what: String,
+    },
+    /// Conditional writes do not hold, so that two writers would destroy each other's transactions.
+    #[error(
+        "{store} cannot keep a database: {what}. Use a store with conditional writes (If-None-Match and If-Match of PUT), and \
+         switch them on where they are an option"
+    )]
+    Unsafe {
+        /// Where.
+        store: String,
+        /// What did not hold.
+        what: &'static str,
+    },
+    /// `head.json` is not what this crate writes.
+    #[error(
+        "{store}: partial-sync/head.json is wrong: {why}. Restore it from a backup or a version of the object"
+    )]
+    Head {
+        /// Where.
+        store: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// `head.json` was written by a newer version.
+    #[error("{store}: partial-sync/head.json has format {format}, this version knows 1: use a newer version")]
+    NewerHead {
+        /// Where.
+        store: String,
+        /// Its format.
+        format: u64,
+    },
+    /// A file of the log is damaged or is not what its name says.
+    #[error("{store}: {what}: {source}")]
+    File {
+        /// Where.
+        store: String,
+        /// The file.
+        what: String,
+        /// What is wrong with it.
+        source: LtxError,
+    },
+    /// There is no database.
+    #[error("{store}: there is no database of partial-sync here; begin one")]
+    NoDatabase {
+        /// Where.
+        store: String,
+    },
+    /// There is something already where a database should begin.
+    #[error(
+        "{store}: {what} is here already. Choose an empty place, or say that what is here is to be taken over"
+    )]
+    NotEmpty {
+        /// Where.
+        store: String,
+        /// What is there.
+        what: String,
+    },
+    /// The database belongs to another writer.
+    #[error(
+        "{store}: the database is written by another server{}. Stop that one, and say that the database is to be taken over",
+        url.as_ref().map_or_else(String::new, |url| format!(", {url}"))
+    )]
+    Foreign {
+        /// Where.
+        store: String,
+        /// The other's url, if it told one.
+        url: Option<String>,
+    },
+    /// Another writer has taken the database over. What this one wrote since is not in the log.
+    #[error("{store}: another server has taken the database over, this one must not write to it any more")]
+    Fenced {
+        /// Where.
+        store: String,
+    },
+    /// It is not known whether a transaction is in the log.
+    #[error("{store}: transaction {id} may be committed or not: {source}. Settle it before the next one")]
+    Unsettled {
+        /// Where.
+        store: String,
+        /// The transaction.
+        id: TxId,
+        /// Why it is not known.
+        source: Box<StoreError>,
+    },
+    /// An earlier transaction is not settled yet.
+    #[error("{store}: transaction {id} is not settled yet")]
+    NotSettled {
+        /// Where.
+        store: String,
+        /// The transaction.
+        id: TxId,
+    },
+    /// There are no more ids.
+    #[error("{store}: the transaction ids are used up")]
+    IdsUsedUp {
+        /// Where.
+        store: String,
+    },
+    /// What reads the database for a snapshot failed.
+    #[error("the database cannot be read for a snapshot: {0}")]
+    Source(#[source] Box<dyn std::error::Error + Send + Sync>),
+}

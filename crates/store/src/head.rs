@@ -1,0 +1,336 @@
+//! `partial-sync/head.json`: who may write to the log, where level 0 begins, and which files of the other levels there are.
+//!
+//! It is changed by compare-and-swap only, never for a commit. Fields that are not known are kept as they are; a change that older
+//! versions must not write over gets another `format`.
+
+use std::time::Duration;
+
+use partial_sync_core::PageSize;
+use partial_sync_ltx::{TxId, TxRange};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    error::StoreError,
+    layout::{FileName, Level},
+};
+
+/// The format that is written and read.
+const FORMAT: u64 = 1;
+
+/// The head of a database.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Head {
+    /// Always 1.
+    format: u64,
+    /// A random number of this version of the head: tells whether it is the one that was written.
+    #[serde(with = "crate::hex")]
+    pub(crate) edit: u64,
+    /// Names the history: another one begins with a branch and with a restore in place.
+    pub lineage: String,
+    /// Counts the writers.
+    pub epoch: u64,
+    /// The writer: what the files that it writes have as their node.
+    #[serde(with = "crate::hex")]
+    pub node: u64,
+    /// Where it takes SQL, for those who only read from the bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writer: Option<String>,
+    /// Bytes of a page of the database.
+    pub page_size: u32,
+    /// How long a transaction's own file is kept after it was written, at least.
+    pub retention_ms: u64,
+    /// Files of level 0 are those after this transaction. What is there up to it counts for nothing. `None` until the first
+    /// snapshot is there.
+    #[serde(with = "crate::hex_id")]
+    pub l0_floor: Option<TxId>,
+    /// The files of levels 1 to 9.
+    pub files: Vec<HeadFile>,
+    /// Revisions that must stay readable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pins: Vec<Pin>,
+    /// What a newer version of this crate has put here.
+    #[serde(flatten)]
+    other: Map<String, Value>,
+}
+
+/// A file of levels 1 to 9.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeadFile {
+    /// Its level.
+    pub level: u8,
+    /// Its first transaction.
+    #[serde(with = "crate::hex_id")]
+    min: Option<TxId>,
+    /// Its last transaction.
+    #[serde(with = "crate::hex_id")]
+    max: Option<TxId>,
+    /// Bytes.
+    pub size: u64,
+    /// Where its last frame ends: from there on a reader needs it first.
+    pub tail_at: u64,
+    #[serde(flatten)]
+    other: Map<String, Value>,
+}
+
+/// A revision that something else stands on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pin {
+    /// The last transaction of it.
+    #[serde(with = "crate::hex_id")]
+    pub(crate) id: Option<TxId>,
+    /// Who needs it.
+    pub name: String,
+    #[serde(flatten)]
+    other: Map<String, Value>,
+}
+
+impl HeadFile {
+    /// A file.
+    pub(crate) fn new(name: FileName, size: u64, tail_at: u64) -> Self {
+        Self {
+            level: name.level.get(),
+            min: Some(name.ids.min()),
+            max: Some(name.ids.max()),
+            size,
+            tail_at,
+            other: Map::new(),
+        }
+    }
+
+    /// Which file it is; of a head that was read there is always one.
+    pub fn name(&self) -> Option<FileName> {
+        Some(FileName {
+            level: Level::new(self.level)?,
+            ids: TxRange::new(self.min?, self.max?)?,
+        })
+    }
+}
+
+impl Head {
+    /// The head of a database that begins, with its first writer.
+    pub(crate) fn first(lineage: String, node: u64, page_size: PageSize, retention: Duration) -> Self {
+        Self {
+            format: FORMAT,
+            edit: fastrand::u64(..),
+            lineage,
+            epoch: 1,
+            node,
+            writer: None,
+            page_size: page_size.bytes(),
+            retention_ms: u64::try_from(retention.as_millis()).unwrap_or(u64::MAX),
+            l0_floor: None,
+            files: Vec::new(),
+            pins: Vec::new(),
+            other: Map::new(),
+        }
+    }
+
+    /// A copy to be changed and written in its place.
+    pub(crate) fn edited(&self) -> Self {
+        Self {
+            edit: fastrand::u64(..),
+            ..self.clone()
+        }
+    }
+
+    /// Whether this is still the head of that writer.
+    pub(crate) fn is_of(&self, epoch: u64, node: u64) -> bool {
+        self.epoch == epoch && self.node == node
+    }
+
+    /// How long files of level 0 are kept.
+    pub fn retention(&self) -> Duration {
+        Duration::from_millis(self.retention_ms)
+    }
+
+    /// The files of levels 1 to 9, by name.
+    pub fn names(&self) -> impl Iterator<Item = FileName> {
+        self.files.iter().filter_map(HeadFile::name)
+    }
+
+    /// The files of levels 1 to 9 that make the database up to `until` at most, the oldest first: a snapshot, then each continues
+    /// the one before it. Empty if there is no snapshot.
+    pub(crate) fn chain(&self, until: TxId) -> Vec<FileName> {
+        let mut chain: Vec<FileName> = Vec::new();
+        loop {
+            let end = chain.last().map(|file| file.ids.max());
+            let next = self
+                .names()
+                .filter(|file| file.ids.max() <= until && file.ids.continues(end))
+                .filter(|file| end.is_some() || file.level == Level::SNAPSHOTS)
+                .max_by_key(|file| (file.ids.max(), file.level));
+            match next {
+                Some(file) => chain.push(file),
+                None => return chain,
+            }
+        }
+    }
+
+    /// The last transaction that files of levels 1 to 9 hold, without a gap from the first on.
+    pub(crate) fn compacted(&self) -> Option<TxId> {
+        let all = TxId::new(u64::MAX)?;
+        self.chain(all).last().map(|file| file.ids.max())
+    }
+
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        // Maps with text keys and numbers always have a form in JSON.
+        serde_json::to_vec_pretty(self).unwrap_or_default()
+    }
+
+    pub(crate) fn parse(bytes: &[u8], store: &str) -> Result<Self, StoreError> {
+        let wrong = |why: String| StoreError::Head {
+            store: store.to_owned(),
+            why,
+        };
+        let value: Value = serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
+        match value.get("format").and_then(Value::as_u64) {
+            Some(FORMAT) => {}
+            Some(format) if format > FORMAT => {
+                let store = store.to_owned();
+                return Err(StoreError::NewerHead { store, format });
+            }
+            _ => return Err(wrong("it has no format".to_owned())),
+        }
+        let head: Self = serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
+        head.check().map_err(wrong)?;
+        Ok(head)
+    }
+
+    /// The rules that the fields keep to.
+    fn check(&self) -> Result<(), String> {
+        PageSize::new(self.page_size).map_err(|error| error.to_string())?;
+        if self.epoch == 0 || self.node == 0 || self.lineage.is_empty() {
+            return Err("it names no writer or no lineage".to_owned());
+        }
+        for (n, file) in self.files.iter().enumerate() {
+            let name = file
+                .name()
+                .filter(|name| name.level != Level::COMMITS)
+                .filter(|name| name.level != Level::SNAPSHOTS || name.ids.is_snapshot())
+                .filter(|_| file.tail_at < file.size)
+                .ok_or_else(|| format!("file {n} cannot be"))?;
+            if self.names().take(n).any(|other| other == name) {
+                return Err(format!("{name} is in it twice"));
+            }
+        }
+        if self.pins.iter().any(|pin| pin.id.is_none()) {
+            return Err("a pin names no transaction".to_owned());
+        }
+        match self.l0_floor {
+            None if self.files.is_empty() => Ok(()),
+            None => Err("it has files and no l0_floor".to_owned()),
+            Some(floor) => match self.chain(floor).last() {
+                Some(file) if file.ids.max() == floor => Ok(()),
+                _ => Err(format!("its files do not hold the transactions up to {floor}")),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(level: u8, min: u64, max: u64) -> FileName {
+        FileName {
+            level: Level::new(level).unwrap(),
+            ids: TxRange::new(TxId::new(min).unwrap(), TxId::new(max).unwrap()).unwrap(),
+        }
+    }
+
+    fn head(files: &[FileName], floor: u64) -> Head {
+        Head {
+            l0_floor: TxId::new(floor),
+            files: files.iter().map(|name| HeadFile::new(*name, 500, 300)).collect(),
+            ..Head::first(
+                "a".to_owned(),
+                0xfeed_0000_0000_0001,
+                PageSize::DEFAULT,
+                Duration::from_secs(60),
+            )
+        }
+    }
+
+    fn parse(value: &Value) -> Result<Head, StoreError> {
+        Head::parse(value.to_string().as_bytes(), "memory:///a")
+    }
+
+    #[test]
+    fn a_head_comes_back_with_what_a_newer_version_put_there() {
+        let head = head(&[name(9, 1, 4), name(1, 5, 8)], 8);
+        let mut value: Value = serde_json::from_slice(&head.to_bytes()).unwrap();
+        assert_eq!(value["node"], "feed000000000001");
+        assert_eq!(value["l0_floor"], "0000000000000008");
+        assert_eq!(parse(&value).unwrap(), head);
+        value["lease_until"] = 5.into();
+        value["files"][0]["sum"] = "x".into();
+        let read = parse(&value).unwrap();
+        let written: Value = serde_json::from_slice(&read.to_bytes()).unwrap();
+        assert_eq!(written, value);
+    }
+
+    #[test]
+    fn a_head_that_contradicts_itself_is_refused() {
+        let good = head(&[name(9, 1, 4), name(1, 5, 8)], 8);
+        let with = |field: &str, to: Value| {
+            let mut value: Value = serde_json::from_slice(&good.to_bytes()).unwrap();
+            *value.pointer_mut(field).unwrap() = to;
+            parse(&value)
+        };
+        for (field, to) in [
+            ("/page_size", Value::from(1000)),
+            ("/epoch", 0.into()),
+            ("/node", "0000000000000000".into()),
+            ("/node", "00000000000000001".into()),
+            ("/node", "+000000000000001".into()),
+            ("/l0_floor", "0000000000000007".into()),
+            ("/l0_floor", "0000000000000009".into()),
+            ("/l0_floor", "0000000000000000".into()),
+            ("/files/0/min", "0000000000000002".into()),
+            ("/files/0/level", 0.into()),
+            ("/files/0/level", 10.into()),
+            ("/files/1/min", "0000000000000006".into()),
+            ("/files/1/max", "0000000000000003".into()),
+            ("/files/1/tail_at", 500.into()),
+            ("/files/1", serde_json::to_value(&good.files[0]).unwrap()),
+            ("/format", "1".into()),
+        ] {
+            assert!(
+                matches!(with(field, to.clone()), Err(StoreError::Head { .. })),
+                "{field} {to}"
+            );
+        }
+        assert!(matches!(
+            with("/format", 2.into()),
+            Err(StoreError::NewerHead { format: 2, .. })
+        ));
+        assert!(matches!(
+            Head::parse(b"[1", "memory:///a"),
+            Err(StoreError::Head { .. })
+        ));
+    }
+
+    #[test]
+    fn a_chain_takes_the_largest_files_that_end_in_time() {
+        let head = head(
+            &[
+                name(9, 1, 4),
+                name(9, 1, 12),
+                name(1, 5, 8),
+                name(1, 9, 12),
+                name(2, 5, 12),
+                name(1, 13, 16),
+            ],
+            8,
+        );
+        let chain = |until| head.chain(TxId::new(until).unwrap());
+        assert_eq!(chain(3), []);
+        assert_eq!(chain(4), [name(9, 1, 4)]);
+        assert_eq!(chain(11), [name(9, 1, 4), name(1, 5, 8)]);
+        assert_eq!(chain(15), [name(9, 1, 12)]);
+        assert_eq!(chain(99), [name(9, 1, 12), name(1, 13, 16)]);
+        assert_eq!(head.compacted(), TxId::new(16));
+    }
+}

@@ -1,0 +1,28 @@
+//! A store over HTTP: the same as in memory. `scripts/test-store` runs this against an S3 on this machine; the url is `STORE_URL`, and what
+//! it needs is in the environment.
+
+use partial_sync_store::{Claim, StoreError, Writer, open};
+
+use crate::support::{append, begin, create, restore};
+
+#[tokio::test]
+#[ignore = "scripts/test-store"]
+async fn a_store_over_http_keeps_a_log() {
+    let url = std::env::var("STORE_URL").expect("STORE_URL is not set: run scripts/test-store");
+    let bucket = open(&format!("{url}/{:016x}", fastrand::u64(..)), std::env::vars()).unwrap();
+    bucket.probe().await.unwrap();
+    let mut old = create(&bucket, 7, &[1, 2, 3]).await.unwrap();
+    for n in 0..20 {
+        append(&mut old, &[(2, n)], 3).await.unwrap();
+    }
+    let mut new = Writer::take_over(bucket.clone(), begin(8), Claim::TakeOver)
+        .await
+        .unwrap();
+    let error = append(&mut old, &[(1, 9)], 3).await.unwrap_err();
+    assert!(matches!(error, StoreError::Fenced { .. }), "{error}");
+    append(&mut new, &[(3, 30)], 4).await.unwrap();
+    while new.keeper().compact(new.last()).await.unwrap() {}
+    new.keeper().collect(new.last()).await.unwrap();
+    assert_eq!(restore(&bucket).await, (new.last(), vec![1, 19, 30, 0]));
+    assert!(create(&bucket, 9, &[1]).await.is_err());
+}

@@ -1,0 +1,9 @@
+//! Integration tests of the store.
+
+mod bucket;
+mod cloud;
+mod foreign;
+mod keeping;
+mod model;
+mod support;
+mod writing;
