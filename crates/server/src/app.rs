@@ -234,6 +234,7 @@ impl App {
         let counted = body.clone();
         let answer = match endpoint {
             Endpoint::Pages => {
+                let states = database.states();
                 let connection = parts
                     .extensions
                     .get::<Peer>()
@@ -244,7 +245,7 @@ impl App {
                 tokio::select! {
                     biased;
                     () = kickable.ended() => kicked(),
-                    answer = self.pages.answer(database.follower(), caller, body, &under_way) => match answer {
+                    answer = self.pages.answer(&states, caller, body, &under_way) => match answer {
                         Ok(answer) => kickable.watch(self.judge_again(answer, reloads, name, &parts)),
                         Err(refusal) => refusal.into_response(),
                     },
@@ -351,7 +352,7 @@ impl App {
         parts.uri = uri;
         let handle = database.handle().clone();
         let request = Request::from_parts(parts, body);
-        let features = features(database.follower(), caller.access);
+        let features = features(&**database.follower(), caller.access);
         let mut answer = self.sql.answer(handle, caller, request).await;
         let headers = answer.headers_mut();
         headers.insert(HeaderName::from_static(FEATURES_HEADER), features);

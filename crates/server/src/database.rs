@@ -27,6 +27,7 @@ use crate::{
     history::{History, HistorySize, Retention, SqliteHistory},
     lock::DatabaseLock,
     restoring,
+    states::States,
 };
 
 /// How often a database is looked at for commits of other programs.
@@ -151,6 +152,11 @@ impl Database {
     /// What the SQL endpoint gets.
     pub(crate) fn handle(&self) -> &DatabaseHandle {
         &self.handle
+    }
+
+    /// Its states, as they are served.
+    pub(crate) fn states(&self) -> Arc<dyn States> {
+        self.follower.clone()
     }
 
     /// Its revisions.

@@ -43,7 +43,7 @@ pub(super) async fn copy(
     target: &Path,
     reserve: u64,
 ) -> Result<NewFile, HistoryError> {
-    let reader = RevisionReader::new(Arc::clone(follower), at);
+    let reader = RevisionReader::new(follower.clone(), at);
     let source = Arc::clone(follower.files().path());
     let given_up = GivenUp(Arc::default());
     let (flag, target) = (Arc::clone(&given_up.0), target.to_owned());

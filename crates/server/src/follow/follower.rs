@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use partial_sync_core::{PageNo, Revision};
 use tokio::sync::watch;
 
@@ -24,6 +24,7 @@ use crate::{
     clock::Clock,
     error::{HistoryError, ServerError},
     history::{Before, Change, Comparison, Generation, History, Position, RevisionRecord, Seq, page_hash},
+    states::Latest,
 };
 
 /// Frames of the WAL from which it is worth moving them into the main file: SQLite's own default.
@@ -63,6 +64,13 @@ impl Current {
             db_size: self.snapshot.db_size(),
         }
     }
+
+    pub(super) fn latest(&self) -> Latest {
+        Latest {
+            at: self.record(),
+            generation: self.generation,
+        }
+    }
 }
 
 /// Whether commits get their revisions.
@@ -80,7 +88,9 @@ pub enum FollowerState {
 /// See the module.
 #[derive(Debug)]
 pub struct Follower {
-    current: watch::Sender<Arc<Current>>,
+    current: RwLock<Arc<Current>>,
+    /// After `current`, for those who wait.
+    published: watch::Sender<Latest>,
     history: Arc<dyn History>,
     files: Arc<SourceFiles>,
     clock: Clock,
@@ -148,7 +158,8 @@ impl Follower {
             snapshot,
         };
         let this = Self {
-            current: watch::Sender::new(Arc::new(current)),
+            published: watch::Sender::new(current.latest()),
+            current: RwLock::new(Arc::new(current)),
             history,
             files,
             clock,
@@ -174,17 +185,17 @@ impl Follower {
 
     /// The latest state that has a revision. Hold it for as short as possible: it keeps the WAL from being reset.
     pub fn current(&self) -> Arc<Current> {
-        Arc::clone(&self.current.borrow())
+        Arc::clone(&self.current.read())
     }
 
     /// Wakes up whenever there is a new [`Follower::current`].
-    pub fn subscribe(&self) -> watch::Receiver<Arc<Current>> {
-        self.current.subscribe()
+    pub fn subscribe(&self) -> watch::Receiver<Latest> {
+        self.published.subscribe()
     }
 
     /// Whether somebody waits for a new state.
     pub fn has_waiters(&self) -> bool {
-        self.current.receiver_count() > 0
+        self.published.receiver_count() > 0
     }
 
     /// The old pages.
@@ -211,7 +222,7 @@ impl Follower {
 
     fn set_ended(&self) {
         self.files.end();
-        self.current.send_modify(|_| {});
+        self.published.send_modify(|_| {});
     }
 
     /// How it stands.
@@ -410,10 +421,7 @@ impl Follower {
                 snapshot: Arc::new(next),
             });
             // It is the same revision: nobody has waited for it.
-            self.current.send_if_modified(|current| {
-                *current = again;
-                false
-            });
+            *self.current.write() = again;
         }
         Ok(())
     }
@@ -444,7 +452,8 @@ impl Follower {
             generation: before.generation,
             snapshot: next,
         });
-        self.current.send_replace(Arc::clone(&current));
+        *self.current.write() = Arc::clone(&current);
+        self.published.send_replace(current.latest());
         Ok(current)
     }
 

@@ -8,6 +8,7 @@ mod frames;
 mod header;
 mod snapshot;
 mod source;
+mod states;
 
 pub use follower::{Current, Follower, FollowerState};
 pub use header::WalIndexHeader;

@@ -4,10 +4,11 @@
 use std::{cell::RefCell, io::IoSliceMut};
 
 use bytes::{Bytes, BytesMut};
-use partial_sync_core::PageNo;
+use partial_sync_core::{PageNo, PageSize};
 use partial_sync_transport::wire::{PullUpdatesHeader, encode_frame, encode_page_head};
 
-use crate::{error::ServerError, follow::Snapshot, history::Kept};
+use super::reader::RevisionReader;
+use crate::error::ServerError;
 
 /// Bytes of pages of the largest such answer.
 const MOST: usize = 256 << 10;
@@ -15,19 +16,17 @@ const MOST: usize = 256 << 10;
 const HEAD: usize = 32;
 
 /// Pages of the largest such answer, where an answer may have so many bytes of memory.
-pub(super) fn most_pages(snapshot: &Snapshot, bytes: usize) -> u64 {
-    (bytes.min(MOST) / snapshot.page_size().as_usize()) as u64
+pub(super) fn most_pages(page_size: PageSize, bytes: usize) -> u64 {
+    (bytes.min(MOST) / page_size.as_usize()) as u64
 }
 
-/// The answer with these pages, of which there are at most [`most_pages`], and of which this is known; `None` if some page is on
-/// a disk.
+/// The answer with these pages, of which there are at most [`most_pages`]; `None` if some page is on a disk, or further away.
 pub(super) fn answer(
-    snapshot: &Snapshot,
+    reader: &RevisionReader,
     header: &PullUpdatesHeader,
     pages: &[PageNo],
-    known: Vec<Kept>,
 ) -> Result<Option<Bytes>, ServerError> {
-    let page_size = snapshot.page_size().as_usize();
+    let page_size = reader.page_size().as_usize();
     let mut heads = BytesMut::with_capacity(256 + pages.len() * HEAD);
     encode_frame(header, &mut heads);
     let header = heads.split();
@@ -39,26 +38,19 @@ pub(super) fn answer(
     let mut answer = Buffer::of(header.len() + heads.len() + pages.len() * page_size);
     let (first, mut rest) = answer.bytes().split_at_mut(header.len());
     first.copy_from_slice(&header);
-    let (mut unchanged, mut to) = (Vec::with_capacity(pages.len()), Vec::with_capacity(pages.len()));
+    let mut to = Vec::with_capacity(pages.len());
     let mut start = 0;
-    for ((page, known), end) in pages.iter().zip(known).zip(ends) {
+    for end in ends {
         let (head, after) = rest.split_at_mut(end - start);
         head.copy_from_slice(&heads[start..end]);
         let (place, after) = after.split_at_mut(page_size);
-        match known {
-            Kept::Page(data) if data.len() == page_size => place.copy_from_slice(&data),
-            Kept::Unchanged => {
-                unchanged.push(*page);
-                to.push(IoSliceMut::new(place));
-            }
-            _ => return Ok(None),
-        }
+        to.push(IoSliceMut::new(place));
         (rest, start) = (after, end);
     }
-    if !snapshot.read_at_once(&unchanged, &mut to)? {
+    if !reader.states().read_at_once(reader.at(), pages, &mut to)? {
         return Ok(None);
     }
-    snapshot.check_read()?;
+    reader.states().check_open()?;
     Ok(Some(Bytes::from_owner(answer)))
 }
 

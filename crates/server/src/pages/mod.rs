@@ -6,7 +6,6 @@
 
 mod at_once;
 mod given;
-mod ids;
 mod in_flight;
 mod query;
 mod reader;
@@ -40,9 +39,9 @@ use tokio::sync::watch;
 
 use crate::{
     access::{Access, Caller, CallerId},
-    follow::Follower,
     front::{UnderWay, counted},
     metrics::{Metrics, Polled},
+    states::States,
     turns::{NoTurn, Turn, Turns},
 };
 use given::Asked;
@@ -102,7 +101,7 @@ impl PagesEndpoint {
     /// Answers one request.
     pub(crate) async fn answer(
         &self,
-        follower: &Arc<Follower>,
+        states: &Arc<dyn States>,
         caller: Caller,
         body: Bytes,
         under_way: &UnderWay,
@@ -114,8 +113,8 @@ impl PagesEndpoint {
             .to_request()
             .map_err(|e| Refusal::bad_request(e.to_string()))?;
         let names_a_revision = request.since.is_some() || request.revision.is_some();
-        let answer = self.pages(follower, caller, request, encoding, under_way).await;
-        answer.map_err(|refusal| match follower.check_open() {
+        let answer = self.pages(states, caller, request, encoding, under_way).await;
+        answer.map_err(|refusal| match states.check_open() {
             Ok(()) => refusal,
             // What is there now is asked by the next request.
             Err(_) => Refusal::replaced(names_a_revision),
@@ -124,7 +123,7 @@ impl PagesEndpoint {
 
     async fn pages(
         &self,
-        follower: &Arc<Follower>,
+        states: &Arc<dyn States>,
         caller: Caller,
         request: PagesRequest,
         encoding: PageEncoding,
@@ -136,7 +135,7 @@ impl PagesEndpoint {
         let polling = polls.then(|| self.metrics.polling());
         let (turns, stopping) = (&self.read_turns, self.stopping.clone());
         let revisions = selection::resolve(
-            follower,
+            states,
             &request,
             turns,
             self.longest_poll,
@@ -145,9 +144,9 @@ impl PagesEndpoint {
         );
         let revisions = revisions.await?;
         drop((polling, waiting));
-        selection::compared(follower, &revisions, &request, self.longest_poll, &self.stopping).await?;
-        let features = features(follower, caller.access);
-        let reader = RevisionReader::new(Arc::clone(follower), revisions.at);
+        selection::compared(states, &revisions, &request, self.longest_poll, &self.stopping).await?;
+        let features = features(&**states, caller.access);
+        let reader = RevisionReader::new(Arc::clone(states), revisions.at);
         let header = PullUpdatesHeader::new(
             &revisions.revision,
             revisions.at.db_size,
@@ -246,11 +245,11 @@ impl PagesEndpoint {
         header: &PullUpdatesHeader,
         encoding: PageEncoding,
     ) -> Result<Option<Body>, Refusal> {
-        let current = reader.current();
+        let states = reader.states();
         let most = match request.list && request.since.is_some() {
             // None of them is sent, and few changed lately.
             true => u64::MAX,
-            false => at_once::most_pages(&current.snapshot, self.in_flight.piece()),
+            false => at_once::most_pages(states.page_size(), self.in_flight.piece()),
         };
         if request.query.is_some() || (encoding != PageEncoding::Raw && !request.list) {
             return Ok(None);
@@ -271,20 +270,17 @@ impl PagesEndpoint {
         let pages: Vec<PageNo> = ids.iter().filter_map(|id| PageId(id).no()).collect();
         let count = pages.len() as u64;
         let asked = Asked {
-            generation: current.generation,
+            generation: states.latest().generation,
             seq: reader.at().seq,
             pages,
         };
         let bytes = match self.given.find(&asked) {
             Some(bytes) => {
-                current.snapshot.check_read()?;
+                states.check_open()?;
                 bytes
             }
             None => {
-                let Some(kept) = reader.at_once(&current, &asked.pages) else {
-                    return Ok(None);
-                };
-                let Some(bytes) = at_once::answer(&current.snapshot, header, &asked.pages, kept)? else {
+                let Some(bytes) = at_once::answer(reader, header, &asked.pages)? else {
                     return Ok(None);
                 };
                 self.given.keep(asked, &bytes);
@@ -310,7 +306,7 @@ fn not_wanted(request: &PagesRequest) -> Option<&RoaringBitmap> {
 }
 
 /// What this server can do for somebody, as its answers say it.
-pub(crate) fn features(database: &Follower, access: Access) -> HeaderValue {
+pub(crate) fn features(states: &dyn States, access: Access) -> HeaderValue {
     static ALL: LazyLock<[HeaderValue; 2]> = LazyLock::new(|| {
         [false, true].map(|writes| {
             let features = Features {
@@ -320,7 +316,7 @@ pub(crate) fn features(database: &Follower, access: Access) -> HeaderValue {
             HeaderValue::try_from(features.to_header()).expect("names of features are letters and commas")
         })
     });
-    let writes = access == Access::Full && !database.files().read_only();
+    let writes = access == Access::Full && states.is_writable();
     ALL[usize::from(writes)].clone()
 }
 

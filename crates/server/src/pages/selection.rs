@@ -7,17 +7,13 @@ use partial_sync_transport::{PageSelector, PagesRequest};
 use roaring::RoaringBitmap;
 use tokio::{sync::watch, time::Instant};
 
-use super::{
-    ids::{ids_below, not_before},
-    reader::RevisionReader,
-    refusal::Refusal,
-    turns::ReadTurns,
-};
+use super::{reader::RevisionReader, refusal::Refusal, turns::ReadTurns};
 use crate::{
     error::{HistoryError, ServerError},
-    follow::{Current, Follower},
     front::Waiting,
     history::{Comparison, RevisionRecord},
+    ids::{ids_below, not_before},
+    states::{Latest, States},
 };
 
 /// Pages that a request compares by itself with the page history; more are compared in the order of the file.
@@ -35,28 +31,28 @@ pub(super) struct Revisions {
 
 /// Finds the revisions; waits for a change if the request says so and there is none.
 pub(super) async fn resolve(
-    follower: &Arc<Follower>,
+    states: &Arc<dyn States>,
     request: &PagesRequest,
     turns: &ReadTurns,
     longest_poll: Duration,
     mut stopping: watch::Receiver<bool>,
     waiting: Option<&Waiting<'_>>,
 ) -> Result<Revisions, Refusal> {
-    let mut changes = follower.subscribe();
+    let mut changes = states.subscribe();
     let mut current = match &request.revision {
         // Its revision was published before anybody could hear of it, whatever has been committed or failed since.
         Some(_) => {
-            follower.check_open()?;
-            follower.current()
+            states.check_open()?;
+            states.latest()
         }
-        None => follower.refresh().await?,
+        None => Arc::clone(states).up_to_date().await?,
     };
     let since = match &request.since {
-        Some(revision) => Some(named(follower, &current, revision, turns).await?),
+        Some(revision) => Some(named(states, current, revision, turns).await?),
         None => None,
     };
     if let Some(pinned) = &request.revision {
-        let at = named(follower, &current, pinned, turns).await?;
+        let at = named(states, current, pinned, turns).await?;
         if since.is_some_and(|since| since.seq > at.seq) {
             return Err(Refusal::bad_request(
                 "the client's revision is newer than the revision that was asked for",
@@ -67,22 +63,19 @@ pub(super) async fn resolve(
     }
     if let (Some(since), Some(wait), Some(waiting)) = (since, request.long_poll, waiting) {
         let until = Instant::now() + wait.min(longest_poll);
-        while current.seq == since.seq && !*stopping.borrow() {
+        while current.at.seq == since.seq && !*stopping.borrow() {
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { break },
                 stopped = stopping.changed() => if stopped.is_err() { break },
                 () = tokio::time::sleep_until(until) => break,
                 () = waiting.has_to_end() => break,
             }
-            follower.check_open()?;
-            current = follower.current();
+            states.check_open()?;
+            current = states.latest();
         }
     }
     Ok(Revisions {
-        at: RevisionRecord {
-            seq: current.seq,
-            db_size: current.snapshot.db_size(),
-        },
+        at: current.at,
         revision: current.revision(),
         since,
     })
@@ -90,38 +83,37 @@ pub(super) async fn resolve(
 
 /// The revision that a client named, if it is kept.
 async fn named(
-    follower: &Arc<Follower>,
-    current: &Current,
+    states: &Arc<dyn States>,
+    current: Latest,
     revision: &Revision,
     turns: &ReadTurns,
 ) -> Result<RevisionRecord, Refusal> {
     let seq = current
         .generation
         .parse(revision)
-        .filter(|seq| *seq <= current.seq)
+        .filter(|seq| *seq <= current.at.seq)
         .ok_or_else(|| {
             let text: String = revision.as_str().chars().take(100).collect();
             Refusal::unknown(format!(
                 "revision {text} was never made by this server for this database: start again from the latest revision"
             ))
         })?;
-    if seq == current.seq {
-        let db_size = current.snapshot.db_size();
-        return Ok(RevisionRecord { seq, db_size });
+    if seq == current.at.seq {
+        return Ok(current.at);
     }
-    if let Some(found) = follower.history().revision_at_once(seq) {
-        follower.check_open()?;
+    if let Some(found) = states.revision_at_once(seq) {
+        states.check_open()?;
         return Ok(found);
     }
-    let history = Arc::clone(follower.history());
-    let found = turns.run(move || history.revision(seq)).await?;
-    follower.check_open()?;
+    let kept = Arc::clone(states);
+    let found = turns.run(move || kept.revision(seq)).await?;
+    states.check_open()?;
     Ok(found?)
 }
 
 /// Waits until few of the pages that the answer depends on are still to be compared with the page history, and helps.
 pub(super) async fn compared(
-    follower: &Arc<Follower>,
+    states: &Arc<dyn States>,
     revisions: &Revisions,
     request: &PagesRequest,
     longest_poll: Duration,
@@ -129,16 +121,13 @@ pub(super) async fn compared(
 ) -> Result<(), Refusal> {
     let oldest = revisions.since.unwrap_or(revisions.at).seq;
     let knows_less = |comparing: &Comparison| oldest < comparing.seq;
-    if !follower
-        .comparing()
-        .is_some_and(|comparing| knows_less(&comparing))
-    {
+    if !states.comparing().is_some_and(|comparing| knows_less(&comparing)) {
         return Ok(());
     }
     let mut chosen = chosen(revisions, request);
     let wait = request.long_poll.unwrap_or_default().min(longest_poll);
     let until = Instant::now() + wait.max(COMPARING);
-    while let Some(comparing) = follower.comparing().filter(knows_less) {
+    while let Some(comparing) = states.comparing().filter(knows_less) {
         chosen = not_before(&chosen, comparing.next);
         if chosen.len() <= COMPARED_BY_A_REQUEST {
             break;
@@ -151,7 +140,7 @@ pub(super) async fn compared(
                 comparing.pages.0
             )));
         }
-        follower.compare().await?;
+        Arc::clone(states).compare_some().await?;
     }
     Ok(())
 }

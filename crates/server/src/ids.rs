@@ -4,14 +4,14 @@ use partial_sync_core::{PageCount, PageNo};
 use roaring::RoaringBitmap;
 
 /// Page ids below a size.
-pub(super) fn ids_below(size: PageCount) -> RoaringBitmap {
+pub(crate) fn ids_below(size: PageCount) -> RoaringBitmap {
     let mut ids = RoaringBitmap::new();
     ids.insert_range(0..size.0);
     ids
 }
 
 /// Page numbers as page ids.
-pub(super) fn ids_of(pages: &RoaringBitmap) -> RoaringBitmap {
+pub(crate) fn ids_of(pages: &RoaringBitmap) -> RoaringBitmap {
     pages
         .iter()
         .filter_map(PageNo::new)
@@ -20,7 +20,7 @@ pub(super) fn ids_of(pages: &RoaringBitmap) -> RoaringBitmap {
 }
 
 /// The ids from that of a page on.
-pub(super) fn not_before(ids: &RoaringBitmap, page: PageNo) -> RoaringBitmap {
+pub(crate) fn not_before(ids: &RoaringBitmap, page: PageNo) -> RoaringBitmap {
     let mut ids = ids.clone();
     ids.remove_range(..page.id().0);
     ids

@@ -1,0 +1,104 @@
+//! The seam between what answers requests for pages and what is served: the committed states of one database, as far as they are
+//! kept, each with a revision and its pages. [`Follower`](crate::follow::Follower) has those of a file.
+//!
+//! Nothing here knows of HTTP, and nothing above it of files.
+
+use std::{fmt, io::IoSliceMut, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use partial_sync_core::{PageNo, PageSize, Revision};
+use roaring::RoaringBitmap;
+use tokio::sync::watch;
+
+use crate::{
+    error::{HistoryError, ServerError},
+    history::{Comparison, Generation, RevisionRecord, Seq},
+};
+
+/// The latest state that has a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Latest {
+    /// Its number and size.
+    pub at: RevisionRecord,
+    /// What the number belongs to.
+    pub generation: Generation,
+}
+
+impl Latest {
+    /// The revision as clients see it.
+    pub fn revision(&self) -> Revision {
+        self.generation.revision(self.at.seq)
+    }
+}
+
+/// The states of one database. Calls that are not futures and do not say otherwise may block.
+pub trait States: Send + Sync + fmt::Debug {
+    /// Bytes of a page, the same in all states.
+    fn page_size(&self) -> PageSize;
+
+    /// Whether SQL that this server is sent can change the database.
+    fn is_writable(&self) -> bool;
+
+    /// Fails when the database is not the one that is served any more: then the same numbers are other revisions. What was read before
+    /// this succeeds is of this one. Does not block.
+    fn check_open(&self) -> Result<(), ServerError>;
+
+    /// The latest state. Does not block.
+    fn latest(&self) -> Latest;
+
+    /// Wakes up whenever there is a new [`States::latest`], and when [`States::check_open`] begins to fail.
+    fn subscribe(&self) -> watch::Receiver<Latest>;
+
+    /// A state that is not older than any commit that had finished when this was called.
+    fn up_to_date(self: Arc<Self>) -> BoxFuture<'static, Result<Latest, ServerError>>;
+
+    /// A state that is kept.
+    fn revision(&self, seq: Seq) -> Result<RevisionRecord, HistoryError>;
+
+    /// The same, if that can be told without waiting for anything.
+    fn revision_at_once(&self, seq: Seq) -> Option<RevisionRecord>;
+
+    /// Pages of a state, in the order asked; `None` for one that is not to be had any more. They lie within its size.
+    fn pages(&self, at: RevisionRecord, pages: &[PageNo]) -> Result<Vec<Option<Bytes>>, HistoryError>;
+
+    /// Those of the page ids that differ between two states, or may.
+    fn changed(
+        &self,
+        since: RevisionRecord,
+        until: RevisionRecord,
+        among: &RoaringBitmap,
+    ) -> Result<RoaringBitmap, HistoryError>;
+
+    /// All page ids that differ between two states, if that can be told without waiting for anything.
+    fn changed_at_once(
+        &self,
+        since: RevisionRecord,
+        until: RevisionRecord,
+    ) -> Result<Option<RoaringBitmap>, ServerError>;
+
+    /// Fails if one of these page ids is not to be had any more at a state.
+    fn check_none_lost(&self, at: RevisionRecord, ids: &RoaringBitmap) -> Result<(), HistoryError>;
+
+    /// How far the pages are compared, where it is not known yet which of them changed; `None` = it is known of all. Does not block.
+    fn comparing(&self) -> Option<Comparison> {
+        None
+    }
+
+    /// Compares a few more pages.
+    fn compare_some(self: Arc<Self>) -> BoxFuture<'static, Result<(), ServerError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Reads pages of a state into as many buffers, if they can be had without waiting for anything; `false` where they cannot. To be
+    /// followed by [`States::check_open`].
+    fn read_at_once(
+        &self,
+        at: RevisionRecord,
+        pages: &[PageNo],
+        to: &mut [IoSliceMut<'_>],
+    ) -> Result<bool, ServerError> {
+        let (_, _, _) = (at, pages, to);
+        Ok(false)
+    }
+}
