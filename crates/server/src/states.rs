@@ -13,23 +13,27 @@ use tokio::sync::watch;
 
 use crate::{
     error::{HistoryError, ServerError},
-    history::{Comparison, Generation, RevisionRecord, Seq},
+    history::{Comparison, RevisionRecord},
 };
 
 /// The latest state that has a revision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Latest {
     /// Its number and size.
     pub at: RevisionRecord,
-    /// What the number belongs to.
-    pub generation: Generation,
+    /// The revision as clients see it.
+    pub revision: Revision,
 }
 
-impl Latest {
-    /// The revision as clients see it.
-    pub fn revision(&self) -> Revision {
-        self.generation.revision(self.at.seq)
-    }
+/// What is known of a revision that a client names, without waiting for anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// It is kept.
+    Kept(RevisionRecord),
+    /// It is none of this database.
+    Unknown,
+    /// That has to be [looked up](States::find).
+    NotAtOnce,
 }
 
 /// The states of one database. Calls that are not futures and do not say otherwise may block.
@@ -53,11 +57,11 @@ pub trait States: Send + Sync + fmt::Debug {
     /// A state that is not older than any commit that had finished when this was called.
     fn up_to_date(self: Arc<Self>) -> BoxFuture<'static, Result<Latest, ServerError>>;
 
-    /// A state that is kept.
-    fn revision(&self, seq: Seq) -> Result<RevisionRecord, HistoryError>;
+    /// The state that a client names; `None` = it is none of this database.
+    fn find(&self, revision: &Revision) -> Result<Option<RevisionRecord>, HistoryError>;
 
-    /// The same, if that can be told without waiting for anything.
-    fn revision_at_once(&self, seq: Seq) -> Option<RevisionRecord>;
+    /// The same, as far as that can be told without waiting for anything.
+    fn find_at_once(&self, revision: &Revision) -> Found;
 
     /// Pages of a state, in the order asked; `None` for one that is not to be had any more. They lie within its size.
     fn pages(&self, at: RevisionRecord, pages: &[PageNo]) -> Result<Vec<Option<Bytes>>, HistoryError>;

@@ -50,26 +50,40 @@ pub struct Current {
     pub generation: Generation,
     /// The state.
     pub snapshot: Arc<Snapshot>,
+    latest: Latest,
 }
 
 impl Current {
+    fn new(generation: Generation, seq: Seq, snapshot: Arc<Snapshot>) -> Self {
+        let db_size = snapshot.db_size();
+        Self {
+            seq,
+            generation,
+            snapshot,
+            latest: Latest {
+                at: RevisionRecord { seq, db_size },
+                revision: generation.revision(seq),
+            },
+        }
+    }
+
     /// The revision as clients see it.
     pub fn revision(&self) -> Revision {
-        self.generation.revision(self.seq)
+        self.latest.revision.clone()
     }
 
     fn record(&self) -> RevisionRecord {
-        RevisionRecord {
-            seq: self.seq,
-            db_size: self.snapshot.db_size(),
-        }
+        self.latest.at
     }
 
-    pub(super) fn latest(&self) -> Latest {
-        Latest {
-            at: self.record(),
-            generation: self.generation,
-        }
+    pub(super) fn latest(&self) -> &Latest {
+        &self.latest
+    }
+
+    /// The number of a revision that a client names, if it was made by this life of the history.
+    pub(super) fn seq_of(&self, revision: &Revision) -> Option<Seq> {
+        let seq = self.generation.parse(revision);
+        seq.filter(|seq| *seq <= self.seq)
     }
 }
 
@@ -152,13 +166,9 @@ impl Follower {
             }
         };
         let comparing = history.comparison()?;
-        let current = Current {
-            seq,
-            generation,
-            snapshot,
-        };
+        let current = Current::new(generation, seq, snapshot);
         let this = Self {
-            published: watch::Sender::new(current.latest()),
+            published: watch::Sender::new(current.latest().clone()),
             current: RwLock::new(Arc::new(current)),
             history,
             files,
@@ -415,11 +425,7 @@ impl Follower {
         let before = self.step()?;
         let next = Snapshot::take(&self.files, Some(&before.snapshot))?;
         if next.header() == before.snapshot.header() {
-            let again = Arc::new(Current {
-                seq: before.seq,
-                generation: before.generation,
-                snapshot: Arc::new(next),
-            });
+            let again = Arc::new(Current::new(before.generation, before.seq, Arc::new(next)));
             // It is the same revision: nobody has waited for it.
             *self.current.write() = again;
         }
@@ -447,13 +453,9 @@ impl Follower {
                 *self.last_commit.lock() = Instant::now();
             }
         }
-        let current = Arc::new(Current {
-            seq,
-            generation: before.generation,
-            snapshot: next,
-        });
+        let current = Arc::new(Current::new(before.generation, seq, next));
         *self.current.write() = Arc::clone(&current);
-        self.published.send_replace(current.latest());
+        self.published.send_replace(current.latest().clone());
         Ok(current)
     }
 

@@ -4,7 +4,7 @@ use std::{io::IoSliceMut, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use partial_sync_core::{PageId, PageNo, PageSize};
+use partial_sync_core::{PageId, PageNo, PageSize, Revision};
 use roaring::RoaringBitmap;
 use tokio::sync::watch;
 
@@ -13,7 +13,7 @@ use crate::{
     error::{HistoryError, ServerError},
     history::{Comparison, Kept, RevisionRecord, Seq, page_hash},
     ids::{ids_of, not_before},
-    states::{Latest, States},
+    states::{Found, Latest, States},
 };
 
 /// Pages that are compared at a time.
@@ -33,7 +33,7 @@ impl States for Follower {
     }
 
     fn latest(&self) -> Latest {
-        self.current().latest()
+        self.current().latest().clone()
     }
 
     fn subscribe(&self) -> watch::Receiver<Latest> {
@@ -41,15 +41,24 @@ impl States for Follower {
     }
 
     fn up_to_date(self: Arc<Self>) -> BoxFuture<'static, Result<Latest, ServerError>> {
-        Box::pin(async move { Ok(self.refresh().await?.latest()) })
+        Box::pin(async move { Ok(self.refresh().await?.latest().clone()) })
     }
 
-    fn revision(&self, seq: Seq) -> Result<RevisionRecord, HistoryError> {
-        self.history().revision(seq)
+    fn find(&self, revision: &Revision) -> Result<Option<RevisionRecord>, HistoryError> {
+        let seq = self.current().seq_of(revision);
+        seq.map(|seq| self.history().revision(seq)).transpose()
     }
 
-    fn revision_at_once(&self, seq: Seq) -> Option<RevisionRecord> {
-        self.history().revision_at_once(seq)
+    fn find_at_once(&self, revision: &Revision) -> Found {
+        let current = self.current();
+        match current.seq_of(revision) {
+            None => Found::Unknown,
+            Some(seq) if seq == current.seq => Found::Kept(current.latest().at),
+            Some(seq) => {
+                let kept = self.history().revision_at_once(seq);
+                kept.map_or(Found::NotAtOnce, Found::Kept)
+            }
+        }
     }
 
     fn pages(&self, at: RevisionRecord, pages: &[PageNo]) -> Result<Vec<Option<Bytes>>, HistoryError> {

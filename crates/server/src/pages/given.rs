@@ -10,18 +10,15 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use partial_sync_core::PageNo;
-
-use crate::history::{Generation, Seq};
+use partial_sync_core::{PageNo, Revision};
 
 /// Bytes that are kept in all, of answers and of what was asked.
 const MOST: usize = 8 << 20;
 
-/// Pages of a revision, which no two histories have in common.
+/// Pages of a revision, which no two databases have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Asked {
-    pub(super) generation: Generation,
-    pub(super) seq: Seq,
+    pub(super) revision: Revision,
     pub(super) pages: Vec<PageNo>,
 }
 
@@ -76,9 +73,8 @@ mod tests {
     #[test]
     fn v22_answers_that_are_kept_have_bounds_and_the_oldest_go_first() {
         let given = Given::default();
-        let asked = |seq| Asked {
-            generation: Generation(1),
-            seq: Seq(seq),
+        let asked = |seq: u64| Asked {
+            revision: Revision::new(format!("one-{seq}")).unwrap(),
             pages: vec![PageNo::FIRST],
         };
         let answer = Bytes::from(vec![0; 256 << 10]);
@@ -97,7 +93,7 @@ mod tests {
         assert_eq!(answers.bytes, sizes.sum::<usize>());
         assert_eq!(answers.in_order.len(), answers.by_request.len());
         let other = Asked {
-            generation: Generation(2),
+            revision: Revision::new("two-100").unwrap(),
             ..asked(100)
         };
         assert!(given.find(&other).is_none());

@@ -270,8 +270,7 @@ impl PagesEndpoint {
         let pages: Vec<PageNo> = ids.iter().filter_map(|id| PageId(id).no()).collect();
         let count = pages.len() as u64;
         let asked = Asked {
-            generation: states.latest().generation,
-            seq: reader.at().seq,
+            revision: revisions.revision.clone(),
             pages,
         };
         let bytes = match self.given.find(&asked) {

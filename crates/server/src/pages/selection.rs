@@ -13,7 +13,7 @@ use crate::{
     front::Waiting,
     history::{Comparison, RevisionRecord},
     ids::{ids_below, not_before},
-    states::{Latest, States},
+    states::{Found, States},
 };
 
 /// Pages that a request compares by itself with the page history; more are compared in the order of the file.
@@ -48,11 +48,11 @@ pub(super) async fn resolve(
         None => Arc::clone(states).up_to_date().await?,
     };
     let since = match &request.since {
-        Some(revision) => Some(named(states, current, revision, turns).await?),
+        Some(revision) => Some(named(states, revision, turns).await?),
         None => None,
     };
     if let Some(pinned) = &request.revision {
-        let at = named(states, current, pinned, turns).await?;
+        let at = named(states, pinned, turns).await?;
         if since.is_some_and(|since| since.seq > at.seq) {
             return Err(Refusal::bad_request(
                 "the client's revision is newer than the revision that was asked for",
@@ -60,6 +60,10 @@ pub(super) async fn resolve(
         }
         let revision = pinned.clone();
         return Ok(Revisions { at, revision, since });
+    }
+    if since.is_some_and(|since| since.seq > current.at.seq) {
+        // It was published meanwhile.
+        current = states.latest();
     }
     if let (Some(since), Some(wait), Some(waiting)) = (since, request.long_poll, waiting) {
         let until = Instant::now() + wait.min(longest_poll);
@@ -76,7 +80,7 @@ pub(super) async fn resolve(
     }
     Ok(Revisions {
         at: current.at,
-        revision: current.revision(),
+        revision: current.revision,
         since,
     })
 }
@@ -84,31 +88,27 @@ pub(super) async fn resolve(
 /// The revision that a client named, if it is kept.
 async fn named(
     states: &Arc<dyn States>,
-    current: Latest,
     revision: &Revision,
     turns: &ReadTurns,
 ) -> Result<RevisionRecord, Refusal> {
-    let seq = current
-        .generation
-        .parse(revision)
-        .filter(|seq| *seq <= current.at.seq)
-        .ok_or_else(|| {
-            let text: String = revision.as_str().chars().take(100).collect();
-            Refusal::unknown(format!(
-                "revision {text} was never made by this server for this database: start again from the latest revision"
-            ))
-        })?;
-    if seq == current.at.seq {
-        return Ok(current.at);
-    }
-    if let Some(found) = states.revision_at_once(seq) {
-        states.check_open()?;
-        return Ok(found);
-    }
-    let kept = Arc::clone(states);
-    let found = turns.run(move || kept.revision(seq)).await?;
+    let found = match states.find_at_once(revision) {
+        Found::Kept(record) => Some(record),
+        Found::Unknown => None,
+        Found::NotAtOnce => {
+            let (kept, revision) = (Arc::clone(states), revision.clone());
+            let found = turns.run(move || kept.find(&revision)).await?;
+            // Before its outcome: after the end, the same numbers are other revisions.
+            states.check_open()?;
+            found?
+        }
+    };
     states.check_open()?;
-    Ok(found?)
+    found.ok_or_else(|| {
+        let text: String = revision.as_str().chars().take(100).collect();
+        Refusal::unknown(format!(
+            "revision {text} was never made by this server for this database: start again from the latest revision"
+        ))
+    })
 }
 
 /// Waits until few of the pages that the answer depends on are still to be compared with the page history, and helps.
