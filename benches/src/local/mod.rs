@@ -184,6 +184,8 @@ fn open(stock_file: &Path, replica_file: &Path, prefetch: bool, writes: bool) ->
         replica: database.connection()?,
         _database: database,
     };
+    // A whole replica is a file for any program, and not in WAL mode as such.
+    stock::script(&pair.stock, "PRAGMA journal_mode = WAL")?;
     pair.both("PRAGMA foreign_keys = OFF")?;
     Ok(pair)
 }
