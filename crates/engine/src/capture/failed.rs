@@ -20,7 +20,7 @@ use crate::{
     error::Result,
 };
 
-/// How many of the rows that changed last are looked at.
+/// How many of the rows that changed last are looked at first. It takes memory for each, and one that came to something tells.
 const LAST: usize = 64;
 
 /// A row as it was, or is; `None` where there is none.
@@ -52,8 +52,16 @@ struct Tables {
 
 /// Whether what the hook saw is there; `None` where that cannot be told.
 pub(super) fn left_behind(conn: &Conn, seen: &mut Seen) -> Result<Option<bool>> {
+    match among_the_last(LAST, conn, seen)? {
+        (None, true) => Ok(among_the_last(usize::MAX, conn, seen)?.0),
+        (told, _) => Ok(told),
+    }
+}
+
+/// The same, told from at most so many of the rows that changed last, and whether there are more.
+fn among_the_last(most: usize, conn: &Conn, seen: &mut Seen) -> Result<(Option<bool>, bool)> {
     let mut tables = Tables::default();
-    let (mut last, mut all) = (VecDeque::new(), true);
+    let (mut last, mut all, mut more) = (VecDeque::new(), true, false);
     seen.rewind();
     while let Some(row) = seen.next_nested()? {
         let Some(looked) = internal(|| tables.get(conn, &row.table))? else {
@@ -61,9 +69,9 @@ pub(super) fn left_behind(conn: &Conn, seen: &mut Seen) -> Result<Option<bool>> 
             continue;
         };
         for (key, ..) in images(&looked.table, &row) {
-            if last.len() == LAST {
+            if last.len() == most {
                 last.pop_front();
-                all = false;
+                more = true;
             }
             last.push_back((row.table.clone(), key));
         }
@@ -100,10 +108,11 @@ pub(super) fn left_behind(conn: &Conn, seen: &mut Seen) -> Result<Option<bool>> 
             (first, last) => first.is_some() != last.is_some(),
         };
         if differs {
-            return Ok(Some(internal(|| is_as_last_seen(conn, looked, key, row))?));
+            let is_there = internal(|| is_as_last_seen(conn, looked, key, row))?;
+            return Ok((Some(is_there), more));
         }
     }
-    Ok(all.then_some(false))
+    Ok(((all && !more).then_some(false), more))
 }
 
 impl Tables {

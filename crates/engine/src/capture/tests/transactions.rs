@@ -166,6 +166,7 @@ fn what_only_triggers_did_before_a_failure_is_kept_and_recorded_as_sqlite_keeps_
         // More rows than are looked at.
         "INSERT INTO three MANY",
         "INSERT INTO three MANY; UPDATE one SET n = n",
+        "UPDATE one SET n = n + 1; INSERT INTO three MANY; DELETE FROM three WHERE x > 999",
         "DELETE FROM three WHERE x < 3; INSERT INTO three MANY; DELETE FROM three WHERE x > 999; INSERT INTO three VALUES (1), (2)",
     ];
     const MANY: &str = "SELECT 1000 + 10 * a.value + b.value FROM json_each('[0,1,2,3,4,5,6,7,8,9]') a, \
