@@ -69,45 +69,9 @@ impl PageIndex {
             let (at, part) = (file_len, "the page index");
             return Err(LtxError::Cut { at, part });
         };
-        let frames_end = file_len - needed;
-        let mut input = Input::new(tail, frames_end);
-        if input.array("the end of the frames")? != frame::END {
-            let (at, why) = (frames_end, "what ends the frames is not before it");
-            return Err(LtxError::Index { at, why });
-        }
-        let begin = input.at();
-        let mut order = Order::of(header);
         let mut index = Self::default();
-        loop {
-            let at = input.at();
-            let mut each = |_: &[u8]| {};
-            let Some(entry) = read_entry(&mut input, &mut each)? else {
-                break;
-            };
-            order.accept(entry.page, at)?;
-            if !(frame::LEAST..=frame::most(header.page_size)).contains(&entry.size) {
-                let why = "a frame cannot have that size";
-                return Err(LtxError::Index { at, why });
-            }
-            if entry.offset != index.end() {
-                let why = "a frame does not begin where the one before it ends";
-                return Err(LtxError::Index { at, why });
-            }
-            index.push(entry.page, entry.size);
-        }
-        order.end(input.at())?;
-        if index.end() != frames_end {
-            let (at, why) = (begin, "it does not begin where the frames end");
-            return Err(LtxError::Index { at, why });
-        }
-        // What is behind the entries is the end of the file, and not something that looks like it.
-        if input.at() + ((LENGTH_LEN + TRAILER_LEN) as u64) != file_len {
-            let (at, why) = (input.at(), "it ends before its length says");
-            return Err(LtxError::Index { at, why });
-        }
-        read_length(&mut input, begin)?;
-        let at = input.at();
-        let (trailer, _) = Trailer::parse(&input.array("the trailer")?, at, header)?;
+        let each = |page, frame: Range<u64>| index.push(page, frame.end - frame.start);
+        let trailer = read_tail(header, file_len, file_len - needed, tail, each)?;
         Ok((index, trailer))
     }
 
@@ -178,6 +142,66 @@ impl PageIndex {
         piece.extend_from_slice(&length.to_be_bytes());
         each(&piece)
     }
+}
+
+/// Reads the index and the trailer of a file of `file_len` bytes, whose header is `header` and whose frames end at `frames_end`: `read`
+/// gives what is there and behind it, to the end of the file. Each page, ascending, and the range of its frame go to `each`. So
+/// memory is taken for nothing but what `each` keeps.
+///
+/// Every rule is checked but the checksum of the file, which needs the pages. What `each` was given counts only if this succeeds.
+///
+/// # Errors
+/// [`LtxError`] if this is not an index of such a file.
+pub fn read_tail<R: std::io::Read>(
+    header: &Header,
+    file_len: u64,
+    frames_end: u64,
+    read: R,
+    mut each: impl FnMut(PageNo, Range<u64>),
+) -> Result<Trailer, LtxError> {
+    let mut input = Input::new(read, frames_end);
+    if input.array("the end of the frames")? != frame::END {
+        let (at, why) = (frames_end, "what ends the frames is not before it");
+        return Err(LtxError::Index { at, why });
+    }
+    let begin = input.at();
+    let mut order = Order::of(header);
+    let mut end = HEADER_LEN as u64;
+    loop {
+        let at = input.at();
+        let Some(entry) = read_entry(&mut input, &mut |_: &[u8]| {})? else {
+            break;
+        };
+        order.accept(entry.page, at)?;
+        if !(frame::LEAST..=frame::most(header.page_size)).contains(&entry.size) {
+            let why = "a frame cannot have that size";
+            return Err(LtxError::Index { at, why });
+        }
+        if entry.offset != end {
+            let why = "a frame does not begin where the one before it ends";
+            return Err(LtxError::Index { at, why });
+        }
+        end += entry.size;
+        if end > frames_end {
+            let why = "a frame ends behind the end of the frames";
+            return Err(LtxError::Index { at, why });
+        }
+        each(entry.page, entry.offset..end);
+    }
+    order.end(input.at())?;
+    if end != frames_end {
+        let (at, why) = (begin, "it does not begin where the frames end");
+        return Err(LtxError::Index { at, why });
+    }
+    // What is behind the entries is the end of the file, and not something that looks like it.
+    if input.at() + ((LENGTH_LEN + TRAILER_LEN) as u64) != file_len {
+        let (at, why) = (input.at(), "it ends before its length says");
+        return Err(LtxError::Index { at, why });
+    }
+    read_length(&mut input, begin)?;
+    let at = input.at();
+    let (trailer, _) = Trailer::parse(&input.array("the trailer")?, at, header)?;
+    Ok(trailer)
 }
 
 /// What the index says of a frame.

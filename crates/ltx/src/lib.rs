@@ -57,7 +57,7 @@ pub use error::LtxError;
 pub use frame::decode_frame;
 pub use header::{HEADER_LEN, Header, PreApply, Wal};
 pub use ids::{TxId, TxRange};
-pub use index::PageIndex;
+pub use index::{PageIndex, read_tail};
 pub use position::Position;
 pub use reader::Reader;
 pub use trailer::{TRAILER_LEN, Trailer};

@@ -61,6 +61,25 @@ pub struct Listed {
     pub modified: i64,
 }
 
+/// A file, or how large it is.
+#[derive(Debug)]
+pub(crate) enum Got {
+    /// All of it.
+    Whole(Bytes),
+    /// It has more bytes than were to be read: that many.
+    Larger(u64),
+}
+
+/// Bytes of a file, of which more than these may be there.
+pub(crate) struct Part {
+    /// How many bytes the whole file has, as the store says.
+    pub(crate) file_len: u64,
+    /// Which version of the object this is, if the store tells.
+    pub(crate) tag: Option<String>,
+    /// The bytes asked for; it is not known yet that they are all there.
+    pub(crate) bytes: BoxStream<'static, Result<Bytes, ObjectError>>,
+}
+
 /// Which head was read: it can be replaced as long as it is that one.
 #[derive(Clone, Debug)]
 pub(crate) struct HeadVersion(UpdateVersion);
@@ -158,18 +177,44 @@ impl Bucket {
     /// Exactly these bytes of a file.
     pub async fn range(&self, name: FileName, range: Range<u64>) -> Result<Bytes, StoreError> {
         let what = format_args!("reading bytes {} to {} of {name}", range.start, range.end).to_string();
+        let part = self.part(name, range.clone()).await?;
+        self.exactly(part.bytes, range.end - range.start, &what).await
+    }
+
+    /// A file, if it is there, and if it has at most `limit` bytes: one request.
+    pub(crate) async fn get(&self, name: FileName, limit: u64) -> Result<Option<Got>, StoreError> {
+        let what = format!("reading {name}");
+        let answer = match self.store.get(&self.path(name)).await {
+            Ok(answer) => answer,
+            Err(ObjectError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(self.failed(what, error)),
+        };
+        let size = answer.meta.size;
+        if size > limit {
+            return Ok(Some(Got::Larger(size)));
+        }
+        let bytes = self.exactly(answer.into_stream(), size, &what).await?;
+        Ok(Some(Got::Whole(bytes)))
+    }
+
+    /// These bytes of a file as they come, with what the store tells of the file.
+    pub(crate) async fn part(&self, name: FileName, range: Range<u64>) -> Result<Part, StoreError> {
         let options = GetOptions {
             range: Some(GetRange::Bounded(range.clone())),
             ..GetOptions::default()
         };
         let answer = self.store.get_opts(&self.path(name), options).await;
-        let answer = answer.map_err(|error| self.failed(&what, error))?;
-        self.exactly(answer.into_stream(), range.end - range.start, &what)
-            .await
+        let what = || format!("reading bytes {} to {} of {name}", range.start, range.end);
+        let answer = answer.map_err(|error| self.failed(what(), error))?;
+        Ok(Part {
+            file_len: answer.meta.size,
+            tag: answer.meta.e_tag.clone(),
+            bytes: answer.into_stream(),
+        })
     }
 
     /// The bytes of a stream, which must be `len`; more are not read.
-    async fn exactly(
+    pub(crate) async fn exactly(
         &self,
         mut pieces: BoxStream<'static, Result<Bytes, ObjectError>>,
         len: u64,

@@ -1,6 +1,9 @@
 //! Why something could not be done with a bucket, and what to do about it.
 
+use std::sync::Arc;
+
 use object_store::Error as ObjectError;
+use partial_sync_core::PageNo;
 use partial_sync_ltx::{LtxError, TxId};
 
 /// An error of this crate. `store` is the url of the database's place, without secrets.
@@ -72,6 +75,59 @@ pub enum StoreError {
         /// What is wrong with it.
         source: LtxError,
     },
+    /// A state that is not kept any more: it was compacted into a later one, and its own file was removed.
+    #[error("{store}: the state after transaction {id} is not kept any more; take a later one")]
+    Gone {
+        /// Where.
+        store: String,
+        /// The last transaction of the state.
+        id: TxId,
+    },
+    /// What is there now is not a continuation of what was read before.
+    #[error(
+        "{store}: this is not the history that was read before: {why}. Revisions of it are void; open the database again"
+    )]
+    OtherHistory {
+        /// Where.
+        store: String,
+        /// What shows it.
+        why: String,
+    },
+    /// A page that no file of the log has.
+    #[error(
+        "{store}: page {page} is in no file that makes the state after transaction {id}: verify the database"
+    )]
+    NoPage {
+        /// Where.
+        store: String,
+        /// The page.
+        page: PageNo,
+        /// The last transaction of the state.
+        id: TxId,
+    },
+    /// An object was replaced while it was read.
+    #[error("{store}: {what} was replaced while it was read; try again")]
+    Replaced {
+        /// Where.
+        store: String,
+        /// The object.
+        what: String,
+    },
+    /// An object is larger than what is read of it.
+    #[error("{store}: {what} has {size} bytes, at most {limit} are read")]
+    TooLarge {
+        /// Where.
+        store: String,
+        /// The object, or the part of it.
+        what: String,
+        /// Its bytes.
+        size: u64,
+        /// The most.
+        limit: u64,
+    },
+    /// A request that several waited for failed.
+    #[error(transparent)]
+    Shared(Arc<StoreError>),
     /// There is no database.
     #[error("{store}: there is no database of partial-sync here; begin one")]
     NoDatabase {
@@ -132,4 +188,19 @@ pub enum StoreError {
     /// What reads the database for a snapshot failed.
     #[error("the database cannot be read for a snapshot: {0}")]
     Source(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl StoreError {
+    /// The error itself, of one that several got.
+    pub fn root(&self) -> &Self {
+        match self {
+            Self::Shared(error) => error.root(),
+            error => error,
+        }
+    }
+
+    /// Whether an object was not there.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self.root(), Self::Missing { .. })
+    }
 }

@@ -11,14 +11,8 @@
 //! What must never happen here: that something is removed which the head that is there names or needs, or that a keeper whose writer was
 //! replaced changes the head.
 
-use std::{
-    io::{self, Read},
-    time::Duration,
-};
+use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::{StreamExt, stream::BoxStream};
-use object_store::Error as ObjectError;
 use partial_sync_core::PageSize;
 use partial_sync_ltx::{Reader, TxId, TxRange};
 
@@ -28,6 +22,7 @@ use crate::{
     head::{Head, HeadFile},
     layout::{FileName, Level},
     merge,
+    pieces::Pieces,
 };
 
 /// How many files are made one.
@@ -294,36 +289,5 @@ impl Head {
             .collect();
         self.files
             .retain(|file| file.name().is_none_or(|name| !held.contains(&name)));
-    }
-}
-
-/// The bytes of an object as something that waits for them.
-struct Pieces {
-    stream: BoxStream<'static, Result<Bytes, ObjectError>>,
-    runtime: tokio::runtime::Handle,
-    piece: Bytes,
-}
-
-impl Pieces {
-    fn new(stream: BoxStream<'static, Result<Bytes, ObjectError>>, runtime: tokio::runtime::Handle) -> Self {
-        Self {
-            stream,
-            runtime,
-            piece: Bytes::new(),
-        }
-    }
-}
-
-impl Read for Pieces {
-    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() {
-            match self.runtime.block_on(self.stream.next()) {
-                Some(piece) => self.piece = piece.map_err(io::Error::other)?,
-                None => return Ok(0),
-            }
-        }
-        let n = to.len().min(self.piece.len());
-        to[..n].copy_from_slice(&self.piece.split_to(n));
-        Ok(n)
     }
 }

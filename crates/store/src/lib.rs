@@ -7,6 +7,7 @@
 //! head       head.json: who may write, where the log begins, which files there are
 //! writer     one PUT for a commit; lost answers are settled; a writer that was replaced stops
 //! keeper     compaction and collection, beside the writer
+//! reader     the states of a database, their pages, and what changed between them
 //! ```
 //!
 //! What the objects are, why no committed transaction is lost, and what each step costs is in `docs/object-storage.md`. The rules
@@ -33,7 +34,9 @@ mod hex_id;
 mod keeper;
 mod layout;
 mod merge;
+mod pieces;
 mod probe;
+mod reader;
 mod upload;
 mod url;
 mod writer;
@@ -46,5 +49,6 @@ pub use head::{Head, HeadFile, Pin};
 pub use keeper::Keeper;
 pub use layout::{FileName, Layout, Level};
 pub use object_store;
+pub use reader::{Found, ReadOptions, Reader, State};
 pub use url::open;
 pub use writer::{Begin, Claim, Writer};

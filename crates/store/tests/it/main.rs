@@ -5,5 +5,6 @@ mod cloud;
 mod foreign;
 mod keeping;
 mod model;
+mod reading;
 mod support;
 mod writing;

@@ -103,6 +103,11 @@ impl Troubled {
         self.held.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// How many requests wait for a permit.
+    pub(crate) fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
     /// Returns when a request waits for a permit.
     pub(crate) async fn until_held(&self) {
         while self.held.load(Ordering::Relaxed) == 0 {

@@ -1,0 +1,23 @@
+//! What a reader may use of this machine and of the store.
+
+/// How much a [`Reader`](super::Reader) may use.
+#[derive(Clone, Debug)]
+pub struct ReadOptions {
+    /// Bytes of memory for contents of files; as much again for page indexes, beside those of the files that make the latest state, which
+    /// take some 2 bytes for each page of the database.
+    pub memory: u64,
+    /// Requests that are under way at once.
+    pub requests: usize,
+    /// The most bytes of a page index that are read, as the file has it: 6 to 15 for each page.
+    pub index: u64,
+}
+
+impl Default for ReadOptions {
+    fn default() -> Self {
+        Self {
+            memory: 16 << 20,
+            requests: 32,
+            index: 1 << 30,
+        }
+    }
+}
