@@ -1,6 +1,6 @@
 //! Why something could not be done with a bucket, and what to do about it.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use object_store::Error as ObjectError;
 use partial_sync_core::PageNo;
@@ -124,6 +124,17 @@ pub enum StoreError {
         size: u64,
         /// The most.
         limit: u64,
+    },
+    /// A file that is not overwritten.
+    #[error("{} is there already: give another name, or move it away", .0.display())]
+    Exists(PathBuf),
+    /// A file of this machine could not be written.
+    #[error("{} cannot be written: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
     },
     /// A request that several waited for failed.
     #[error(transparent)]

@@ -49,6 +49,6 @@ pub use head::{Head, HeadFile, Pin};
 pub use keeper::Keeper;
 pub use layout::{FileName, Layout, Level};
 pub use object_store;
-pub use reader::{Found, ReadOptions, Reader, State};
+pub use reader::{CacheFolder, Found, ReadOptions, Reader, State, Verified};
 pub use url::open;
 pub use writer::{Begin, Claim, Writer};

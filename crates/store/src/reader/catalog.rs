@@ -105,6 +105,15 @@ impl Catalog {
         Some(chain)
     }
 
+    /// The ids at or below the floor whose states are kept, ascending.
+    pub(crate) fn ends(&self) -> Vec<TxId> {
+        let mut ends: Vec<_> = self.files.iter().map(|file| file.name.ids.max()).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        ends.retain(|end| self.floor.is_none_or(|floor| *end <= floor) && self.chain(*end).is_some());
+        ends
+    }
+
     /// Files that have every page that changed after the state `since` up to the state `until`, and perhaps others.
     pub(crate) fn cover(&self, since: TxId, until: TxId) -> Option<Vec<Known>> {
         let mut cover = Vec::new();

@@ -12,7 +12,8 @@ use partial_sync_ltx::decode_frame;
 
 use super::{
     catalog::Known,
-    files::{Blocks, Files, Indexed, lock},
+    files::{Blocks, Files, lock, waiting},
+    index::Indexed,
 };
 use crate::error::StoreError;
 
@@ -111,9 +112,7 @@ impl Files {
                 .take_while(|(n, key)| key.1 == Some(*n))
                 .count();
             let (files, indexed) = (self.clone(), indexed.clone());
-            (run, async move {
-                files.read_blocks(&indexed, begin, run as u64).await
-            })
+            (run, files.read_blocks(indexed, begin, run as u64))
         });
         for flight in futures_util::future::try_join_all(flights)
             .await
@@ -137,8 +136,45 @@ impl Files {
         Ok(joined.freeze())
     }
 
-    /// Blocks of a file, by one request.
-    async fn read_blocks(&self, indexed: &Indexed, first: u64, count: u64) -> Result<Blocks, StoreError> {
+    /// Blocks of a file, from the folder, or by one request for those between that are not there.
+    async fn read_blocks(
+        self: Arc<Self>,
+        indexed: Arc<Indexed>,
+        first: u64,
+        count: u64,
+    ) -> Result<Blocks, StoreError> {
+        let mut blocks = self.disk_blocks(&indexed, first, count).await?;
+        let mut n = first;
+        while n < first + count {
+            let at = (n - first) as usize;
+            let missing = blocks[at..].iter().take_while(|block| block.is_none()).count() as u64;
+            if missing > 0 {
+                let bytes = self.request_blocks(&indexed, n, missing).await?;
+                for (to, block) in blocks[at..].iter_mut().zip(bytes.chunks(BLOCK as usize)) {
+                    *to = Some(bytes.slice_ref(block));
+                }
+            }
+            n += missing.max(1);
+        }
+        let mut bytes = BytesMut::new();
+        let mut contents = lock(&self.contents);
+        for (n, block) in (first..).zip(blocks.into_iter().flatten()) {
+            bytes.extend_from_slice(&block);
+            // Of its own, so that it does not hold those beside it in memory.
+            let block = Bytes::copy_from_slice(&block);
+            let len = block.len() as u64;
+            contents.insert((indexed.name, Some(n)), block, len);
+        }
+        drop(contents);
+        Ok((first, bytes.freeze()))
+    }
+
+    async fn request_blocks(
+        self: &Arc<Self>,
+        indexed: &Arc<Indexed>,
+        first: u64,
+        count: u64,
+    ) -> Result<Bytes, StoreError> {
         let name = indexed.name;
         let range = first * BLOCK..((first + count) * BLOCK).min(indexed.len);
         let bytes = {
@@ -150,13 +186,34 @@ impl Files {
                 .exactly(part.bytes, range.end - range.start, &what)
                 .await?
         };
-        let mut contents = lock(&self.contents);
-        for (n, block) in (first..).zip(bytes.chunks(BLOCK as usize)) {
-            // Of its own, so that it does not hold those beside it in memory.
-            contents.insert((name, Some(n)), Bytes::copy_from_slice(block), block.len() as u64);
+        if let Some(disk) = self.disk.clone() {
+            let (indexed, bytes) = (indexed.clone(), bytes.clone());
+            let write = move || {
+                for (n, block) in (first..).zip(bytes.chunks(BLOCK as usize)) {
+                    disk.write(&indexed, n, block);
+                }
+            };
+            waiting(write).await?;
         }
-        drop(contents);
-        Ok((first, bytes))
+        Ok(bytes)
+    }
+
+    /// Those of the blocks that are in the folder.
+    async fn disk_blocks(
+        &self,
+        indexed: &Arc<Indexed>,
+        first: u64,
+        count: u64,
+    ) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let Some(disk) = self.disk.clone() else {
+            return Ok(vec![None; count as usize]);
+        };
+        let indexed = indexed.clone();
+        let read = move |n: u64| {
+            let len = indexed.len.saturating_sub(n * BLOCK).min(BLOCK);
+            disk.read(&indexed, n, len as usize).map(Bytes::from)
+        };
+        waiting(move || (first..first + count).map(read).collect()).await
     }
 }
 

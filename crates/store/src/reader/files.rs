@@ -13,14 +13,21 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use partial_sync_core::PageSize;
 use partial_sync_ltx::{
-    Checksum, HEADER_LEN, Header, LtxError, PageIndex, Reader as LtxReader, TRAILER_LEN, TxId, read_tail,
+    HEADER_LEN, Header, LtxError, PageIndex, Reader as LtxReader, TRAILER_LEN, TxId, read_tail,
 };
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-use super::{catalog::Known, flights::Flights, index::Index, memory::Memory, options::ReadOptions};
+use super::{
+    catalog::Known,
+    disk::Disk,
+    flights::Flights,
+    index::{Index, Indexed},
+    memory::Memory,
+    options::{CacheFolder, ReadOptions},
+};
 use crate::{
     bucket::{Bucket, Got, Part},
     error::StoreError,
@@ -37,29 +44,6 @@ const ASKED: usize = 64;
 /// From so many bytes on a file, or its index, is checked on a thread that may wait.
 const LARGE: usize = 64 << 10;
 
-/// Where the pages of a file are.
-#[derive(Debug)]
-pub(crate) struct Indexed {
-    pub(crate) header: Header,
-    pub(crate) index: Index,
-    pub(crate) name: FileName,
-    /// Bytes.
-    pub(crate) len: u64,
-    /// Which version of the object it is, if the store tells.
-    pub(crate) tag: Option<String>,
-    /// The checksum of the file.
-    pub(crate) checksum: Checksum,
-    /// It is read whole.
-    pub(crate) whole: bool,
-}
-
-impl Indexed {
-    /// An error about the file's bytes.
-    pub(crate) fn wrong(&self, bucket: &Bucket, error: LtxError) -> StoreError {
-        bucket.wrong_file(self.name, error)
-    }
-}
-
 /// What of a file is in memory: all of it, or a block.
 pub(crate) type Kept = (FileName, Option<u64>);
 
@@ -75,6 +59,7 @@ pub(crate) struct Files {
     page_size: PageSize,
     index_limit: u64,
     requests: Arc<Semaphore>,
+    pub(crate) disk: Option<Arc<Disk>>,
     indexes: Mutex<Memory<FileName, Arc<Indexed>>>,
     pub(crate) contents: Mutex<Memory<Kept, Bytes>>,
     loading: Flights<FileName, Option<Loaded>>,
@@ -86,8 +71,17 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Files {
-    pub(crate) fn new(bucket: Bucket, page_size: PageSize, options: &ReadOptions) -> Arc<Self> {
+    /// The files of the history `lineage`.
+    pub(crate) fn new(
+        bucket: Bucket,
+        page_size: PageSize,
+        lineage: &str,
+        options: &ReadOptions,
+    ) -> Arc<Self> {
+        let place = format!("{} {lineage}", bucket.name());
+        let disk = |folder: &CacheFolder| Arc::new(Disk::new(&folder.path, folder.bytes, &place));
         Arc::new(Self {
+            disk: options.folder.as_ref().map(disk),
             bucket,
             page_size,
             index_limit: options.index,
@@ -255,7 +249,7 @@ impl Files {
     }
 
     /// Whether a file is what its name says, and of this database.
-    fn check_header(&self, name: FileName, header: &Header) -> Result<(), StoreError> {
+    pub(crate) fn check_header(&self, name: FileName, header: &Header) -> Result<(), StoreError> {
         let why = match header.ids == name.ids {
             false => "its name says other transactions",
             true if header.page_size != self.page_size => "its pages have another size",

@@ -11,7 +11,8 @@ use partial_sync_ltx::TxId;
 
 use super::{
     catalog::{Catalog, Known, State, chain},
-    files::{Files, Indexed},
+    files::Files,
+    index::Indexed,
 };
 use crate::{bucket::Bucket, clock::Mark, error::StoreError, head::Head};
 

@@ -6,10 +6,36 @@
 use std::ops::Range;
 
 use partial_sync_core::PageNo;
+use partial_sync_ltx::{Checksum, Header, LtxError};
 use roaring::RoaringBitmap;
+
+use crate::{bucket::Bucket, error::StoreError, layout::FileName};
 
 /// Every how many frames it is kept where one is.
 const STEP: u64 = 64;
+
+/// Where the pages of a file are.
+#[derive(Debug)]
+pub(crate) struct Indexed {
+    pub(crate) header: Header,
+    pub(crate) index: Index,
+    pub(crate) name: FileName,
+    /// Bytes.
+    pub(crate) len: u64,
+    /// Which version of the object it is, if the store tells.
+    pub(crate) tag: Option<String>,
+    /// The checksum of the file.
+    pub(crate) checksum: Checksum,
+    /// It is read whole.
+    pub(crate) whole: bool,
+}
+
+impl Indexed {
+    /// An error about the file's bytes.
+    pub(crate) fn wrong(&self, bucket: &Bucket, error: LtxError) -> StoreError {
+        bucket.wrong_file(self.name, error)
+    }
+}
 
 /// The page index of a file.
 #[derive(Debug, Default)]

@@ -6,5 +6,6 @@ mod foreign;
 mod keeping;
 mod model;
 mod reading;
+mod restoring;
 mod support;
 mod writing;

@@ -54,6 +54,8 @@ pub(crate) struct Troubled {
     counts: Mutex<BTreeMap<&'static str, usize>>,
     /// How many requests wait for a permit.
     held: AtomicU64,
+    /// Bytes of the parts that were asked for.
+    bytes: AtomicU64,
     /// How much older than it is an object is listed.
     aged: Mutex<BTreeMap<Path, Duration>>,
 }
@@ -65,6 +67,7 @@ impl Troubled {
             fates: Mutex::default(),
             counts: Mutex::default(),
             held: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
             aged: Mutex::default(),
         })
     }
@@ -97,10 +100,22 @@ impl Troubled {
         }
     }
 
+    /// Bytes of the parts that were asked for since the last time this was asked.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.swap(0, Ordering::Relaxed)
+    }
+
     async fn hold(&self, permits: &Semaphore) {
+        /// Also where the request is given up.
+        struct Waits<'a>(&'a AtomicU64);
+        impl Drop for Waits<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
         self.held.fetch_add(1, Ordering::Relaxed);
+        let _waits = Waits(&self.held);
         permits.acquire().await.unwrap().forget();
-        self.held.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// How many requests wait for a permit.
@@ -189,7 +204,12 @@ impl ObjectStore for Troubled {
             Fate::Held(permits) => self.hold(&permits).await,
             _ => {}
         }
-        self.inner.get_opts(location, options).await
+        let answer = self.inner.get_opts(location, options).await;
+        if let Ok(answer) = &answer {
+            let range = &answer.range;
+            self.bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
+        }
+        answer
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
