@@ -198,6 +198,16 @@ pub(crate) struct Serve {
     /// How many bytes of old pages are kept for each database
     #[arg(long, value_name = "SIZE", default_value = "1g", value_parser = units::bytes)]
     pub retain_bytes: u64,
+    /// Put every commit into object storage too, at s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH or file:///FOLDER; each
+    /// database of a folder at its name below that. Credentials are taken from the environment, as the stores' own programs do
+    #[arg(long, value_name = "URL", requires = "path")]
+    pub replicate: Option<String>,
+    /// Answer a commit when it is on the disk here, before it is in the bucket
+    #[arg(long, requires = "replicate")]
+    pub replicate_async: bool,
+    /// The url of this server, for those who read from the bucket and have something to write
+    #[arg(long, value_name = "URL", requires = "replicate")]
+    pub public_url: Option<String>,
     /// How much memory SQLite may have, all databases together; a value that is written takes two to three times its size
     #[arg(long, value_name = "SIZE", default_value = "256m", value_parser = units::bytes)]
     pub sqlite_memory: u64,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use partial_sync_server::{
-    Admin, Retention, Server, ServerBuilder, ServerError, ServerHandle,
+    Admin, Durability, Replication, Retention, Server, ServerBuilder, ServerError, ServerHandle,
     access::{Access, Authenticator},
     auth::{AnyOf, Jwt, StaticToken},
     hrana::{Hrana, HranaOptions},
@@ -246,6 +246,9 @@ impl Settings {
             ServerError::BadProxy(_) => of_key("trusted-proxy"),
             ServerError::Unauthenticated(_) => of_key("listen"),
             ServerError::AdminWithoutToken => of_key("admin-listen"),
+            ServerError::Log(_) | ServerError::OtherLog { .. } | ServerError::NothingToReplicate => {
+                of_key("replicate")
+            }
             _ => None,
         };
         match setting {
@@ -353,6 +356,16 @@ fn builder(arguments: Serve) -> Result<ServerBuilder, CliError> {
         .open_databases(arguments.open_databases)
         .log_requests(arguments.log_requests)
         .allow_unauthenticated(arguments.allow_unauthenticated);
+    if let Some(url) = arguments.replicate {
+        let mut replication = Replication::to(url);
+        if arguments.replicate_async {
+            replication = replication.durability(Durability::Async);
+        }
+        if let Some(url) = arguments.public_url {
+            replication = replication.writer_url(url);
+        }
+        server = server.replicate(replication);
+    }
     for origin in arguments.cors_origin {
         server = server.cors_origin(origin);
     }

@@ -15,7 +15,7 @@ use futures_util::{FutureExt, StreamExt, future::BoxFuture};
 use partial_sync_core::{PageCount, Revision};
 use partial_sync_server::{
     InProcess, Server,
-    access::{Access, Caller, CallerId, CommitListener, DatabaseHandle, SqlEndpoint},
+    access::{Access, Caller, CallerId, CommitListener, DatabaseHandle, NotCommitted, SqlEndpoint},
     hrana::{Hrana, HranaOptions},
     pages::QueryLimits,
 };
@@ -138,7 +138,7 @@ pub(crate) fn pull_endpoint(data: &[u8]) {
 struct Nobody;
 
 impl CommitListener for Nobody {
-    fn committed(&self) -> BoxFuture<'static, std::io::Result<()>> {
+    fn committed(&self) -> BoxFuture<'static, Result<(), NotCommitted>> {
         std::future::ready(Ok(())).boxed()
     }
 }

@@ -12,7 +12,7 @@ use axum::{
 };
 use futures_util::future::BoxFuture;
 use partial_sync_server::{
-    access::{Access, Authenticator, CommitListener, DatabaseHandle, SqlEndpoint},
+    access::{Access, Authenticator, CommitListener, DatabaseHandle, NotCommitted, SqlEndpoint},
     auth::{Open, StaticToken},
     hrana::Hrana,
 };
@@ -21,7 +21,7 @@ use partial_sync_server::{
 struct Nobody;
 
 impl CommitListener for Nobody {
-    fn committed(&self) -> BoxFuture<'static, std::io::Result<()>> {
+    fn committed(&self) -> BoxFuture<'static, Result<(), NotCommitted>> {
         Box::pin(async { Ok(()) })
     }
 }

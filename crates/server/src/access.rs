@@ -110,11 +110,26 @@ pub trait Authenticator: Send + Sync {
     fn check(&self, authorization: Option<&str>, database: &str) -> Result<Caller, Denied>;
 }
 
+/// Why a commit that is in the file may not be in the database for good.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotCommitted {
+    /// It may not survive a power cut.
+    #[error("the commit may not be on the disk: {0}")]
+    Disk(#[from] std::io::Error),
+    /// It is on the disk, and not known to be in the bucket that the database is replicated to.
+    #[error("the commit is not known to be in the bucket: {0}")]
+    Bucket(Box<dyn std::error::Error + Send + Sync>),
+    /// Another server has taken the database over.
+    #[error("another server has taken the database over")]
+    TakenOver,
+}
+
 /// Hears of commits that the SQL endpoint made.
 pub trait CommitListener: Send + Sync {
     /// To be awaited after a request that may have written and before its answer: when it is done, the commit has a
-    /// revision, and anyone who reads the answer and then pulls gets it. An error: it may not survive a power cut.
-    fn committed(&self) -> BoxFuture<'static, std::io::Result<()>>;
+    /// revision, and anyone who reads the answer and then pulls gets it.
+    fn committed(&self) -> BoxFuture<'static, Result<(), NotCommitted>>;
 
     /// Whether a commit survives a power cut once [`CommitListener::committed`] is done: then SQLite need not wait for the disk
     /// at each commit while it holds the write lock, and the listener makes many commits durable at once.
@@ -132,6 +147,12 @@ pub trait CommitListener: Send + Sync {
     fn room(&self, most: u64, patience: Duration) -> BoxFuture<'static, ()> {
         let _ = (most, patience);
         Box::pin(std::future::ready(()))
+    }
+
+    /// Whether another server has taken the database over: what the file has is not what the database is, and nothing is to be
+    /// answered from it.
+    fn is_taken_over(&self) -> bool {
+        false
     }
 
     /// Whether the path still leads to the database that is being served. A connection that was opened by the path is to

@@ -549,6 +549,14 @@ fn internal(e: &ServerError) -> Response {
             &e.for_clients(),
         );
     }
+    if e.is_of_log() {
+        tracing::error!(error = %e, "a request failed");
+        return error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "NOT_REPLICATED",
+            &e.for_clients(),
+        );
+    }
     if let ServerError::ManyInUse { .. } = e {
         return busy(&e.for_clients());
     }

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
 
 use crate::{
-    access::{CommitListener, DatabaseHandle, SqlEndpoint},
+    access::{CommitListener, DatabaseHandle, NotCommitted, SqlEndpoint},
     beside::{remove_all, remove_file_first},
     clock::Clock,
     descriptors::close_unused_descriptors,
@@ -26,6 +26,7 @@ use crate::{
     follow::{Follower, Place, SourceFiles},
     history::{History, HistorySize, Retention, SqliteHistory},
     lock::DatabaseLock,
+    replicate::{Replicator, keep},
     restoring,
     states::States,
 };
@@ -55,6 +56,8 @@ pub(crate) struct Opener {
     pub clock: Clock,
     pub history: OpenHistory,
     pub sql: Arc<dyn SqlEndpoint>,
+    /// Where every commit goes too.
+    pub replicator: Option<Arc<Replicator>>,
     /// Whether each database is looked after without being asked.
     pub watched: bool,
 }
@@ -84,6 +87,8 @@ pub(crate) struct Database {
     /// Milliseconds after `started`.
     asked: AtomicU64,
     watcher: Mutex<Option<JoinHandle<()>>>,
+    /// Looks after its log.
+    keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Database {
@@ -94,6 +99,11 @@ impl Database {
         path: PathBuf,
     ) -> Result<Arc<Self>, ServerError> {
         let (history, clock) = (Arc::clone(&opener.history), opener.clock.clone());
+        let attach = opener
+            .replicator
+            .as_ref()
+            .map(|replicator| replicator.attach(&name));
+        let attach = attach.transpose()?;
         let open = move || {
             restoring::finish(&path)?;
             let files = SourceFiles::open(&path)?;
@@ -111,7 +121,11 @@ impl Database {
                 }
                 Err(error) => return Err(error.into()),
             };
-            Ok((Arc::new(Follower::open(files, history, clock)?), lock))
+            if attach.is_some() && files.read_only() {
+                return Err(ServerError::ReadOnlyFile { path });
+            }
+            let follower = Follower::open_with(files, history, clock, attach)?;
+            Ok((Arc::new(follower), lock))
         };
         let (follower, lock) = tokio::task::spawn_blocking(open)
             .await
@@ -129,7 +143,11 @@ impl Database {
             started: Instant::now(),
             asked: AtomicU64::new(0),
             watcher: Mutex::default(),
+            keeper: Mutex::default(),
         });
+        if let Some(log) = database.follower.log() {
+            *database.keeper.lock() = Some(tokio::spawn(keep(Arc::downgrade(log))));
+        }
         Ok(database)
     }
 
@@ -171,7 +189,7 @@ impl Database {
 
     /// Whether its place is to be taken by another one. Looked for now and then, not with every request.
     pub(crate) fn has_to_go(&self) -> bool {
-        !self.is_good() || restoring::waits(self.follower.files().path())
+        !self.is_good() || (self.follower.log().is_none() && restoring::waits(self.follower.files().path()))
     }
 
     /// Somebody asks for it.
@@ -225,7 +243,12 @@ impl Database {
         let ended = tokio::task::spawn_blocking(move || {
             let files = follower.files();
             // Claimed first: what is taken away below is gone, and nobody may take the new one back then.
-            if let Some(claimed) = restoring::claim(files.path())? {
+            let claimed = match follower.log() {
+                None => restoring::claim(files.path())?,
+                // The log would not have it.
+                Some(_) => None,
+            };
+            if let Some(claimed) = claimed {
                 forget(&follower);
                 // For another program that opens it before the new one has its name.
                 if let Err(error) = files.fold() {
@@ -315,11 +338,16 @@ impl Database {
     }
 
     async fn unwatch(&self) {
-        let watcher = self.watcher.lock().take();
-        if let Some(watcher) = watcher {
-            watcher.abort();
-            // Cancelled: that is the only way in which it ends.
-            let _ = watcher.await;
+        if let Some(log) = self.follower.log() {
+            log.close();
+        }
+        for task in [&self.watcher, &self.keeper] {
+            let task = task.lock().take();
+            if let Some(task) = task {
+                task.abort();
+                // Cancelled, or it had nothing more to do.
+                let _ = task.await;
+            }
         }
     }
 }
@@ -360,6 +388,10 @@ async fn watch(database: Weak<Database>, opener: Arc<Opener>) -> Looked {
             return Looked::Ended;
         }
         let follower = &database.follower;
+        if database.handle.listener.is_taken_over() {
+            pause = LOOK_IDLE;
+            continue;
+        }
         let looked = async {
             follower.refresh().await?;
             let tended = follower.tend().await?;
@@ -428,18 +460,31 @@ async fn prune(follower: &Arc<Follower>, opener: &Opener) -> Result<Option<Durat
 struct Listener(Arc<Follower>);
 
 impl CommitListener for Listener {
-    fn committed(&self) -> BoxFuture<'static, std::io::Result<()>> {
+    fn committed(&self) -> BoxFuture<'static, Result<(), NotCommitted>> {
         let follower = Arc::clone(&self.0);
         Box::pin(async move {
-            // The commit stands whatever happens here; anyone who asks for the latest revision tries again and is told.
-            let Err(error) = follower.refresh().await else {
-                // A revision is of what is on the disk.
-                return Ok(());
-            };
-            tracing::error!(%error, "a commit has no revision yet");
+            let log = follower.log().cloned();
+            // What is not waited for gets its revision when the database is looked at next.
+            if log.as_ref().is_none_or(|log| log.is_durable()) {
+                let Err(error) = follower.refresh().await else {
+                    // A revision is of what is on the disk, and in the bucket.
+                    return Ok(());
+                };
+                tracing::error!(%error, "a commit has no revision yet");
+                match log {
+                    Some(log) if log.is_fenced() => return Err(NotCommitted::TakenOver),
+                    Some(_) => return Err(NotCommitted::Bucket(error.into())),
+                    // The commit stands whatever happened; anyone who asks for the latest revision tries again and is told.
+                    None => {}
+                }
+            }
             let synced = tokio::task::spawn_blocking(move || follower.files().sync());
-            synced.await.map_err(std::io::Error::other)?
+            Ok(synced.await.map_err(std::io::Error::other)??)
         })
+    }
+
+    fn is_taken_over(&self) -> bool {
+        self.0.log().is_some_and(|log| log.is_fenced())
     }
 
     fn makes_durable(&self) -> bool {

@@ -501,6 +501,7 @@ mod tests {
             clock,
             history: default_history(),
             sql: Arc::new(Hrana::default()),
+            replicator: None,
             watched: true,
         };
         let databases = Databases::new(Some(folder.path()), opener, 10).unwrap();

@@ -7,6 +7,7 @@
 use std::{io, net::SocketAddr, path::PathBuf};
 
 use partial_sync_core::{PageCount, PageNo};
+use partial_sync_store::StoreError;
 
 use crate::{auth::CredentialError, history::revision::Seq};
 
@@ -197,8 +198,9 @@ pub enum ServerError {
     },
     /// A server has the database open and did not put the restored one in its place.
     #[error(
-        "nothing was restored, because {path} is being served{} by a server that did not take the new file over: is it older \
-         than this program? Stop it, restore, and start it again",
+        "nothing was restored, because {path} is being served{} by a server that did not take the new file over. A database that is \
+         replicated to a bucket is restored under another name and to an empty place. Is the server older than this program? Stop it, \
+         restore, and start it again",
         process.map(|id| format!(", by process {id},")).unwrap_or_default()
     )]
     NotTakenOver {
@@ -283,6 +285,46 @@ pub enum ServerError {
         /// The size.
         size: PageCount,
     },
+    /// Only a database that is kept is replicated.
+    #[error("a database in memory cannot be replicated: give the path of a file or a folder")]
+    NothingToReplicate,
+    /// A file that cannot be written is not the working copy of a log.
+    #[error(
+        "{path} cannot be written, so that it cannot be replicated: see its permissions and those of its folder"
+    )]
+    ReadOnlyFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The bucket that the database is replicated to failed.
+    #[error(transparent)]
+    Log(Box<StoreError>),
+    /// The bucket did not answer in time.
+    #[error(
+        "the bucket has not taken a commit in time: it stays in the database's file and is tried again; is the store reachable?"
+    )]
+    LogTooSlow,
+    /// The log in the bucket gave a transaction another id than the page history did.
+    #[error("the log in the bucket is at transaction {found}, not at {expected}: start the server again")]
+    OtherId {
+        /// What the page history has.
+        expected: Seq,
+        /// What the log has.
+        found: Seq,
+    },
+    /// The bucket has another database, or a later state of this one.
+    #[error(
+        "the file cannot be replicated to {bucket}: {why}. To go on with the database that is there, move the file away and          restore that one; to replicate this file, give an empty place{}",
+        writer.as_ref().map_or_else(String::new, |url| format!(". The writer there is {url}"))
+    )]
+    OtherLog {
+        /// The place in the bucket.
+        bucket: String,
+        /// The url of who writes there.
+        writer: Option<String>,
+        /// How that is known.
+        why: String,
+    },
     /// The page history failed.
     #[error(transparent)]
     History(#[from] HistoryError),
@@ -328,6 +370,12 @@ pub enum ServerError {
     Stopping,
 }
 
+impl From<StoreError> for ServerError {
+    fn from(error: StoreError) -> Self {
+        Self::Log(Box::new(error))
+    }
+}
+
 /// What a client is told of what only the log may tell in full.
 const SEE_LOG: &str = "the server cannot answer from this database at the moment; its log says why";
 
@@ -347,6 +395,15 @@ impl ServerError {
             Self::History(HistoryError::Sqlite(source)) => is_bad(source),
             Self::History(HistoryError::Damaged(_)) => true,
             Self::History(HistoryError::Source(source)) => source.is_damage(),
+            _ => false,
+        }
+    }
+
+    /// Whether it is about the bucket that the database is replicated to.
+    pub(crate) fn is_of_log(&self) -> bool {
+        match self {
+            Self::Log(_) | Self::LogTooSlow | Self::OtherLog { .. } | Self::OtherId { .. } => true,
+            Self::History(HistoryError::Source(source)) => source.is_of_log(),
             _ => false,
         }
     }
@@ -405,6 +462,17 @@ impl ServerError {
             }
             Self::TwoNames { .. } => {
                 "the database's file has another name too, and is served when it has one only; the server's log says how to find it"
+                    .to_owned()
+            }
+            Self::Log(error) if matches!(**error, StoreError::Fenced { .. }) => {
+                "another server has taken this database over: ask that one".to_owned()
+            }
+            Self::OtherLog { writer, .. } => format!(
+                "this server has not the database that is in the bucket it is replicated to; its log says why{}",
+                writer.as_ref().map_or_else(String::new, |url| format!(". The writer there is {url}"))
+            ),
+            Self::Log(_) | Self::LogTooSlow | Self::OtherId { .. } => {
+                "the bucket that this database is replicated to does not answer as it should: ask again; the server's log says why"
                     .to_owned()
             }
             Self::NoSuchPage { .. }

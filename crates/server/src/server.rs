@@ -28,6 +28,7 @@ use crate::{
     limits::Limits,
     pages::{InFlight, PagesEndpoint, QueryLimits, QueryRunner, ReadTurns, SnapshotQueries},
     reload::Reload,
+    replicate::{Replication, Replicator},
     request_log::RequestLog,
     serve,
     tls::Tls,
@@ -93,6 +94,7 @@ pub struct ServerBuilder {
     history: OpenHistory,
     log_requests: bool,
     admin: Option<Admin>,
+    replication: Option<Replication>,
 }
 
 impl ServerBuilder {
@@ -118,7 +120,15 @@ impl ServerBuilder {
             history: default_history(),
             log_requests: false,
             admin: None,
+            replication: None,
         }
+    }
+
+    /// Replicates each database to object storage: every commit is put there too, and a revision is given to replicas when it is
+    /// there. This server is the only writer then. Default: no.
+    pub fn replicate(mut self, replication: Replication) -> Self {
+        self.replication = Some(replication);
+        self
     }
 
     /// For how long and up to how many bytes old pages are kept. Default: 24 hours, 1 GiB for each database.
@@ -367,11 +377,24 @@ impl ServerBuilder {
     }
 
     fn databases(&self, watched: bool) -> Result<Databases, ServerError> {
+        let replicator = match &self.replication {
+            Some(_) if self.path.is_none() => return Err(ServerError::NothingToReplicate),
+            Some(replication) => {
+                replication.check()?;
+                Some(Arc::new(Replicator {
+                    options: replication.clone(),
+                    retention: self.retention.age,
+                    runtime: tokio::runtime::Handle::current(),
+                }))
+            }
+            None => None,
+        };
         let opener = Opener {
             retention: self.retention,
             clock: self.clock.clone(),
             history: self.history.clone(),
             sql: Arc::clone(&self.sql),
+            replicator,
             watched,
         };
         Databases::new(self.path.as_deref(), opener, self.open_databases)

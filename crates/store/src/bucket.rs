@@ -115,7 +115,7 @@ impl Bucket {
     }
 
     /// Its name in errors.
-    pub(crate) fn name(&self) -> String {
+    pub fn name(&self) -> String {
         self.name.as_ref().to_owned()
     }
 

@@ -41,6 +41,9 @@ pub struct Head {
     pub page_size: u32,
     /// How long a transaction's own file is kept after it was written, at least.
     pub retention_ms: u64,
+    /// What the first snapshot goes to, or went.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::hex_id")]
+    pub(crate) begun: Option<TxId>,
     /// Files of level 0 are those after this transaction. What is there up to it counts for nothing. `None` until the first
     /// snapshot is there.
     #[serde(with = "crate::hex_id")]
@@ -109,17 +112,18 @@ impl HeadFile {
 }
 
 impl Head {
-    /// The head of a database that begins, with its first writer.
-    pub(crate) fn first(lineage: String, node: u64, page_size: PageSize, retention: Duration) -> Self {
+    /// The head of a place where nothing is, with its first writer.
+    pub(crate) fn first(node: u64) -> Self {
         Self {
             format: FORMAT,
             edit: fastrand::u64(..),
-            lineage,
+            lineage: String::new(),
             epoch: 1,
             node,
             writer: None,
-            page_size: page_size.bytes(),
-            retention_ms: u64::try_from(retention.as_millis()).unwrap_or(u64::MAX),
+            page_size: PageSize::DEFAULT.bytes(),
+            retention_ms: 0,
+            begun: None,
             l0_floor: None,
             files: Vec::new(),
             pins: Vec::new(),
@@ -138,6 +142,11 @@ impl Head {
     /// Whether this is still the head of that writer.
     pub(crate) fn is_of(&self, epoch: u64, node: u64) -> bool {
         self.epoch == epoch && self.node == node
+    }
+
+    /// The last transaction of the first snapshot.
+    pub fn begun(&self) -> Option<TxId> {
+        self.begun
     }
 
     /// How long files of level 0 are kept.
@@ -244,12 +253,8 @@ mod tests {
         Head {
             l0_floor: TxId::new(floor),
             files: files.iter().map(|name| HeadFile::new(*name, 500, 300)).collect(),
-            ..Head::first(
-                "a".to_owned(),
-                0xfeed_0000_0000_0001,
-                PageSize::DEFAULT,
-                Duration::from_secs(60),
-            )
+            lineage: "a".to_owned(),
+            ..Head::first(0xfeed_0000_0000_0001)
         }
     }
 

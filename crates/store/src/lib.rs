@@ -5,6 +5,7 @@
 //! bucket     the objects of one database: files of the log by level and transactions, the head, nothing else
 //! probe      refuses a store whose conditional writes do not hold
 //! head       head.json: who may write, where the log begins, which files there are
+//! end        what a log has at its end, and who wrote it
 //! writer     one PUT for a commit; lost answers are settled; a writer that was replaced stops
 //! keeper     compaction and collection, beside the writer
 //! reader     the states of a database, their pages, and what changed between them
@@ -26,6 +27,7 @@ mod bucket;
 mod clock;
 #[cfg(feature = "cloud")]
 mod cloud;
+mod end;
 mod error;
 mod folder;
 mod head;
@@ -43,6 +45,7 @@ mod writer;
 
 pub use bucket::{Bucket, Created, Listed};
 pub use clock::{Clock, LocalClock, Mark};
+pub use end::{End, Wrote};
 pub use error::StoreError;
 pub use folder::Folder;
 pub use head::{Head, HeadFile, Pin};
@@ -51,4 +54,4 @@ pub use layout::{FileName, Layout, Level};
 pub use object_store;
 pub use reader::{CacheFolder, Found, ReadOptions, Reader, State, Verified};
 pub use url::open;
-pub use writer::{Begin, Claim, Writer};
+pub use writer::{Begin, Claim, New, Writer};

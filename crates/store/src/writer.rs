@@ -48,10 +48,21 @@ pub struct Begin {
     pub node: NonZeroU64,
     /// Where it takes SQL.
     pub url: Option<String>,
-    /// How long a transaction's own file is kept; only a new database takes this from here.
-    pub retention: Duration,
+    /// What a new database is.
+    pub new: New,
     /// When it begins: milliseconds since 1970.
     pub now: i64,
+}
+
+/// What is decided when a database begins, and never again.
+#[derive(Clone, Copy, Debug)]
+pub struct New {
+    /// Names the history that the ids are of: random, never used before.
+    pub lineage: NonZeroU64,
+    /// The last number that its states have had elsewhere: the ids begin behind it.
+    pub after: Option<TxId>,
+    /// How long a transaction's own file is kept.
+    pub retention: Duration,
 }
 
 /// Whose log a writer may take.
@@ -124,7 +135,7 @@ impl Writer {
             Some((before, version)) => {
                 let mut head = before.edited();
                 head.take(&begin, &bucket)?;
-                head.page_size = page_size.bytes();
+                head.begin(begin.new, page_size, &bucket)?;
                 swapped(bucket.swap_head(&head, version).await?, lost)?;
                 head
             }
@@ -136,15 +147,15 @@ impl Writer {
                         return Err(StoreError::NotEmpty { store, what });
                     }
                 }
-                let lineage = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
-                let mut head = Head::first(lineage, begin.node.get(), page_size, begin.retention);
+                let mut head = Head::first(begin.node.get());
+                head.begin(begin.new, page_size, &bucket)?;
                 head.writer.clone_from(&begin.url);
                 swapped(bucket.create_head(&head).await?, lost)?;
                 head
             }
         };
-        // No two beginnings have the same epoch, so none writes over another's snapshot.
-        let last = TxId::new(head.epoch).ok_or_else(lost)?;
+        // No two beginnings have the same, so none writes over another's snapshot.
+        let last = head.begun.ok_or_else(lost)?;
         let ids = TxRange::new(TxId::FIRST, last).ok_or_else(lost)?;
         let name = FileName {
             level: Level::SNAPSHOTS,
@@ -291,15 +302,16 @@ impl Writer {
     /// in memory until it is settled.
     ///
     /// # Errors
-    /// - [`StoreError::File`] if the pages cannot be a file: nothing was written, and the next transaction can be another one.
+    /// - Those of `pages`, and [`StoreError::File`] if they cannot be a file: nothing was written, and the next transaction can be another
+    ///   one.
     /// - [`StoreError::Unsettled`] if it is not known whether it is committed: [`settle`](Self::settle) it. The same holds when this
     ///   future was dropped.
     /// - [`StoreError::NotSettled`] if an earlier one is still pending.
     /// - [`StoreError::Fenced`] if another writer has taken over: this one has ended. The transaction may be in the log all the same,
     ///   if it came in before the other's first one; who reads the log sees whether it is.
-    pub async fn append<'a>(
+    pub async fn append<P: AsRef<[u8]>>(
         &mut self,
-        pages: impl IntoIterator<Item = (PageNo, &'a [u8])>,
+        pages: impl IntoIterator<Item = Result<(PageNo, P), StoreError>>,
         commit: PageCount,
         now: i64,
     ) -> Result<TxId, StoreError> {
@@ -312,7 +324,7 @@ impl Writer {
             State::Fenced => return Err(self.fenced()),
         }
         let id = self.next()?;
-        let file = self.file(id, commit, now, |writer| self.put_pages(pages, commit, writer))?;
+        let file = self.file(id, commit, now, |to| self.put_pages(id, pages, commit, to))?;
         self.state = State::Pending(Pending {
             id,
             file,
@@ -423,12 +435,14 @@ impl Writer {
 
     /// Writes the pages of a commit, with every page behind the old end: `litestream restore` wants them, and an older copy of one
     /// would show through where the database was cut and grew again.
-    fn put_pages<'a>(
+    fn put_pages<P: AsRef<[u8]>>(
         &self,
-        pages: impl IntoIterator<Item = (PageNo, &'a [u8])>,
+        id: TxId,
+        pages: impl IntoIterator<Item = Result<(PageNo, P), StoreError>>,
         commit: PageCount,
         writer: &mut LtxWriter<Vec<u8>>,
-    ) -> Result<(), LtxError> {
+    ) -> Result<(), StoreError> {
+        let wrong = |error| self.wrong(id, error);
         let zeros = vec![0; self.page_size.as_usize()];
         let mut due = PageNo::new(self.commit.0.saturating_add(1));
         let mut fill = |writer: &mut LtxWriter<Vec<u8>>, until: Option<PageNo>| {
@@ -436,18 +450,19 @@ impl Writer {
                 due.filter(|page| commit.contains(*page) && until.is_none_or(|until| *page < until))
             {
                 if !page.is_lock_byte_page(self.page_size) {
-                    writer.page(page, &zeros)?;
+                    writer.page(page, &zeros).map_err(wrong)?;
                 }
                 due = page.next();
             }
             if due.is_some() && due == until {
                 due = due.and_then(PageNo::next);
             }
-            Ok::<(), LtxError>(())
+            Ok::<(), StoreError>(())
         };
-        for (page, bytes) in pages {
+        for page in pages {
+            let (page, bytes) = page?;
             fill(writer, Some(page))?;
-            writer.page(page, bytes)?;
+            writer.page(page, bytes.as_ref()).map_err(wrong)?;
         }
         fill(writer, None)
     }
@@ -457,8 +472,9 @@ impl Writer {
         id: TxId,
         commit: PageCount,
         now: i64,
-        pages: impl FnOnce(&mut LtxWriter<Vec<u8>>) -> Result<(), LtxError>,
+        pages: impl FnOnce(&mut LtxWriter<Vec<u8>>) -> Result<(), StoreError>,
     ) -> Result<Bytes, StoreError> {
+        let wrong = |error| self.wrong(id, error);
         let header = Header {
             page_size: self.page_size,
             commit,
@@ -468,13 +484,14 @@ impl Writer {
             wal: None,
             node: self.node,
         };
-        let write = || {
-            let mut writer = LtxWriter::new(Vec::new(), header)?;
-            pages(&mut writer)?;
-            writer.finish(None)
-        };
-        let (file, _) = write().map_err(|error| self.bucket.wrong_file(FileName::commit(id), error))?;
+        let mut writer = LtxWriter::new(Vec::new(), header).map_err(wrong)?;
+        pages(&mut writer)?;
+        let (file, _) = writer.finish(None).map_err(wrong)?;
         Ok(file.into())
+    }
+
+    fn wrong(&self, id: TxId, error: LtxError) -> StoreError {
+        self.bucket.wrong_file(FileName::commit(id), error)
     }
 
     fn next(&self) -> Result<TxId, StoreError> {
@@ -504,6 +521,21 @@ fn swapped(swapped: Swapped, lost: impl FnOnce() -> StoreError) -> Result<(), St
 }
 
 impl Head {
+    /// Makes it that of a database that begins here, under ids that no other beginning here has.
+    fn begin(&mut self, new: New, page_size: PageSize, bucket: &Bucket) -> Result<(), StoreError> {
+        self.lineage = format!("{:016x}", new.lineage);
+        self.page_size = page_size.bytes();
+        self.retention_ms = u64::try_from(new.retention.as_millis()).unwrap_or(u64::MAX);
+        self.begun = match self.begun.max(new.after) {
+            None => Some(TxId::FIRST),
+            Some(used) => Some(
+                used.next()
+                    .ok_or_else(|| StoreError::IdsUsedUp { store: bucket.name() })?,
+            ),
+        };
+        Ok(())
+    }
+
     /// Makes it that of the next writer.
     fn take(&mut self, begin: &Begin, bucket: &Bucket) -> Result<(), StoreError> {
         self.epoch = self

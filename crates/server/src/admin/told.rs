@@ -73,6 +73,7 @@ impl Failed {
                 (StatusCode::GONE, REVISION_EXPIRED)
             }
             ServerError::History(HistoryError::Unknown(_)) => (StatusCode::BAD_REQUEST, REVISION_UNKNOWN),
+            failed if failed.is_of_log() => (StatusCode::SERVICE_UNAVAILABLE, "NOT_REPLICATED"),
             failed if failed.is_full() => (StatusCode::INSUFFICIENT_STORAGE, "DISK_FULL"),
             ServerError::History(history) if history.is_unwritable() => {
                 (StatusCode::SERVICE_UNAVAILABLE, "HISTORY_UNWRITABLE")

@@ -2,7 +2,8 @@
 //! one before, stores what the pages between them were, and then publishes the new one.
 //!
 //! One step at a time; readers never wait for it. A step that fails changes nothing and can be tried again. It must
-//! never publish a revision that is not durable in the history, and never let go of the old snapshot before that.
+//! never publish a revision that is not durable in the history, and in the log of a database that has one, and never let go of
+//! the old snapshot before that.
 
 use std::{
     sync::{
@@ -12,11 +13,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use partial_sync_core::{PageNo, Revision};
 use tokio::sync::watch;
 
 use super::{
+    comparing::compare_some,
     snapshot::Snapshot,
     source::{FileStamp, SourceFiles},
 };
@@ -24,6 +27,7 @@ use crate::{
     clock::Clock,
     error::{HistoryError, ServerError},
     history::{Before, Change, Comparison, Generation, History, Position, RevisionRecord, Seq, page_hash},
+    replicate::{Attach, File, Log},
     states::Latest,
 };
 
@@ -37,9 +41,6 @@ const LOOK_FOR_ROOM: Duration = Duration::from_millis(10);
 const QUIET: Duration = Duration::from_millis(250);
 /// A file that changed less than this ago could change again without a new time stamp.
 const TIMESTAMP_GRAIN: Duration = Duration::from_millis(20);
-/// Pages, and bytes, that are compared in one step: as long as that, commits wait for their revisions.
-const COMPARED_PAGES: u32 = 1024;
-const COMPARED_BYTES: u32 = 8 << 20;
 
 /// The latest known state, and its revision.
 #[derive(Debug)]
@@ -105,6 +106,9 @@ pub struct Follower {
     current: RwLock<Arc<Current>>,
     /// After `current`, for those who wait.
     published: watch::Sender<Latest>,
+    /// What the history has after `current`, and the log may not have yet; by who has the turn.
+    unshipped: Mutex<Option<Arc<Current>>>,
+    log: Option<Arc<Log>>,
     history: Arc<dyn History>,
     files: Arc<SourceFiles>,
     clock: Clock,
@@ -132,6 +136,16 @@ impl Follower {
         history: Arc<dyn History>,
         clock: Clock,
     ) -> Result<Self, ServerError> {
+        Self::open_with(files, history, clock, None)
+    }
+
+    /// The same; with a log, that says which revision the state is, and nothing is left to compare.
+    pub(crate) fn open_with(
+        files: Arc<SourceFiles>,
+        history: Arc<dyn History>,
+        clock: Clock,
+        attach: Option<Attach>,
+    ) -> Result<Self, ServerError> {
         let snapshot = Arc::new(Snapshot::take(&files, None)?);
         // A server that was killed had not waited for the disk with its last commits.
         files.sync().map_err(|e| files.io("synced", e))?;
@@ -139,28 +153,30 @@ impl Follower {
             .generation()?
             .filter(|(_, size)| *size == snapshot.page_size());
         let now = unix_ms(&clock);
-        let (generation, seq, resumed) = match known {
-            None => {
-                let generation = history.begin(snapshot.page_size(), snapshot.db_size(), now)?;
-                (generation, Seq::FIRST, true)
+        let stands_still = known.is_some() && stands_still(&files, &*history, &snapshot)?;
+        let (log, generation, seq, resumed) = match (attach, known) {
+            (Some(attach), _) => {
+                let attached = attach.attach(&File {
+                    snapshot: &snapshot,
+                    history: &*history,
+                    stands_still,
+                    unix_ms: now,
+                })?;
+                let log = Some(Arc::new(attached.log));
+                (log, attached.generation, attached.seq, true)
             }
-            Some((generation, _)) => {
+            (None, None) => {
+                let generation = history.begin(snapshot.page_size(), snapshot.db_size(), now)?;
+                (None, generation, Seq::FIRST, true)
+            }
+            (None, Some((generation, _))) => {
                 history.leap();
                 let latest = history.latest()?;
-                let stands_still = match history.position()? {
-                    Some((seq, position)) => {
-                        seq == latest.seq
-                            && snapshot.is_main_only()
-                            && position == position_of(files.stamp()?)
-                            && latest.db_size == snapshot.db_size()
-                    }
-                    None => false,
-                };
                 match stands_still {
-                    true => (generation, latest.seq, false),
+                    true => (None, generation, latest.seq, false),
                     false => {
-                        let resumed = history.resume(latest, snapshot.db_size(), now)?;
-                        (generation, resumed.seq, true)
+                        let resumed = history.resume(latest, None, snapshot.db_size(), now)?;
+                        (None, generation, resumed.seq, true)
                     }
                 }
             }
@@ -170,6 +186,8 @@ impl Follower {
         let this = Self {
             published: watch::Sender::new(current.latest().clone()),
             current: RwLock::new(Arc::new(current)),
+            unshipped: Mutex::default(),
+            log,
             history,
             files,
             clock,
@@ -183,12 +201,13 @@ impl Follower {
             comparing: Mutex::new(comparing),
             comparer: tokio::sync::Mutex::default(),
         };
-        if this.compare_step()? {
+        let comparing = this.compare_step()?;
+        if comparing {
             tracing::info!(path = %this.files.path().display(), "comparing every page with the page history");
-            if resumed {
-                // Killed now, it can go on from where it is.
-                this.save_position()?;
-            }
+        }
+        if resumed && (comparing || this.log.is_some()) {
+            // Killed now, it can go on from where it is.
+            this.save_position()?;
         }
         Ok(this)
     }
@@ -211,6 +230,11 @@ impl Follower {
     /// The old pages.
     pub fn history(&self) -> &Arc<dyn History> {
         &self.history
+    }
+
+    /// Where the revisions go before they are published, if they go anywhere.
+    pub(crate) fn log(&self) -> Option<&Arc<Log>> {
+        self.log.as_ref()
     }
 
     /// The files.
@@ -400,6 +424,10 @@ impl Follower {
             *this.failing.lock() = done.as_ref().err().map(|error| match error {
                 ServerError::History(error) if error.is_unwritable() => "its page history cannot be written",
                 ServerError::History(_) => "its page history cannot be used",
+                _ if this.log.as_ref().is_some_and(|log| log.is_fenced()) => {
+                    "another server has taken it over"
+                }
+                error if error.is_of_log() => "its commits do not get into the bucket",
                 _ => "it cannot be read",
             });
             // Somebody else has given out the next revisions: what there is now has to be taken up from the start.
@@ -433,6 +461,7 @@ impl Follower {
     }
 
     fn step_from(&self, before: Arc<Current>) -> Result<Arc<Current>, ServerError> {
+        let before = self.ship(before)?;
         let next = Arc::new(Snapshot::take(&self.files, Some(&before.snapshot))?);
         let moved = next.header() != before.snapshot.header();
         if !moved && next.is_main_only() == before.snapshot.is_main_only() {
@@ -454,9 +483,37 @@ impl Follower {
             }
         }
         let current = Arc::new(Current::new(before.generation, seq, next));
+        if self.log.is_some() && seq != before.seq {
+            *self.unshipped.lock() = Some(current);
+            return self.ship(before);
+        }
+        Ok(self.publish(current))
+    }
+
+    fn publish(&self, current: Arc<Current>) -> Arc<Current> {
         *self.current.write() = Arc::clone(&current);
         self.published.send_replace(current.latest().clone());
-        Ok(current)
+        current
+    }
+
+    /// Publishes what the history has after `before`, the latest state that is published, once the log has it too.
+    fn ship(&self, before: Arc<Current>) -> Result<Arc<Current>, ServerError> {
+        let Some(log) = &self.log else {
+            return Ok(before);
+        };
+        let unshipped = self.unshipped.lock().clone();
+        let Some(next) = unshipped else {
+            return Ok(before);
+        };
+        let snapshot = &next.snapshot;
+        let pages = changed_pages(&before.snapshot, snapshot).filter_map(|page| match page {
+            Ok((_, _, None)) => None,
+            Ok((page, _, Some(new))) => Some(Ok((page, new))),
+            Err(error) => Some(Err(error)),
+        });
+        log.ship(next.seq, snapshot.db_size(), unix_ms(&self.clock), pages)?;
+        *self.unshipped.lock() = None;
+        Ok(self.publish(next))
     }
 
     /// Compares a few pages; by anyone who has the turn.
@@ -465,15 +522,7 @@ impl Follower {
             return Ok(false);
         };
         let current = self.current();
-        let snapshot = &current.snapshot;
-        let most = COMPARED_PAGES.min(COMPARED_BYTES / snapshot.page_size().bytes());
-        let pages = (at.next.get()..).take(most.min(at.left()) as usize);
-        let hash = |page| match snapshot.db_size().contains(page) {
-            true => Ok(Some(page_hash(&snapshot.read(page)?))),
-            false => Ok(None),
-        };
-        let hashes: Result<Vec<_>, ServerError> = pages.filter_map(PageNo::new).map(hash).collect();
-        let left = self.history.compare(current.record(), at, &hashes?)?;
+        let left = compare_some(&*self.history, &current.snapshot, current.record(), at)?;
         *self.comparing.lock() = left;
         if left.is_none() {
             tracing::debug!(path = %self.files.path().display(), "every page was compared with the page history");
@@ -510,27 +559,53 @@ fn unix_ms(clock: &Clock) -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Whether the file is certainly as the latest revision has it.
+fn stands_still(
+    files: &SourceFiles,
+    history: &dyn History,
+    snapshot: &Snapshot,
+) -> Result<bool, ServerError> {
+    let latest = history.latest()?;
+    Ok(match history.position()? {
+        Some((seq, position)) => {
+            seq == latest.seq
+                && snapshot.is_main_only()
+                && position == position_of(files.stamp()?)
+                && latest.db_size == snapshot.db_size()
+        }
+        None => false,
+    })
+}
+
 /// What changed from one snapshot to the next, both held; pages that were written with what they had are left out.
 fn changes_between<'a>(
     before: &'a Snapshot,
     next: &'a Snapshot,
 ) -> impl Iterator<Item = Result<Change, HistoryError>> + 'a {
+    changed_pages(before, next).map(|changed| {
+        let (page, old, new) = changed?;
+        Ok(Change {
+            page,
+            before: old.map_or(Before::Absent, Before::Page),
+            after: new.map(|new| page_hash(&new)),
+        })
+    })
+}
+
+/// The same as pages: what they were, and what they are.
+fn changed_pages<'a>(
+    before: &'a Snapshot,
+    next: &'a Snapshot,
+) -> impl Iterator<Item = Result<(PageNo, Option<Bytes>, Option<Bytes>), ServerError>> + 'a {
     let pages = next.pages_changed_after(before);
     pages.into_iter().filter_map(PageNo::new).filter_map(move |page| {
         let read = |snapshot: &Snapshot| match snapshot.db_size().contains(page) {
             true => snapshot.read(page).map(Some),
             false => Ok(None),
         };
-        let (old, new) = match (read(before), read(next)) {
-            (Ok(old), Ok(new)) => (old, new),
-            (Err(e), _) | (_, Err(e)) => return Some(Err(e.into())),
-        };
-        (old != new).then(|| {
-            Ok(Change {
-                page,
-                before: old.map_or(Before::Absent, Before::Page),
-                after: new.map(|new| page_hash(&new)),
-            })
-        })
+        match (read(before), read(next)) {
+            (Ok(old), Ok(new)) => (old != new).then_some(Ok((page, old, new))),
+            (Err(e), _) | (_, Err(e)) => Some(Err(e)),
+        }
     })
 }

@@ -3,6 +3,7 @@
 //!
 //! Never writes a page of the database and never blocks a reader or a writer of it for longer than SQLite itself does.
 
+mod comparing;
 mod follower;
 mod frames;
 mod header;
@@ -10,6 +11,7 @@ mod snapshot;
 mod source;
 mod states;
 
+pub(crate) use comparing::compare_all;
 pub use follower::{Current, Follower, FollowerState};
 pub use header::WalIndexHeader;
 pub use snapshot::Snapshot;

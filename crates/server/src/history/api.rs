@@ -126,16 +126,45 @@ pub trait History: Send + Sync + fmt::Debug {
         page_size: PageSize,
         db_size: PageCount,
         unix_ms: i64,
-    ) -> Result<Generation, HistoryError>;
+    ) -> Result<Generation, HistoryError> {
+        let generation = Generation(fastrand::u64(1..));
+        self.begin_as(generation, Seq::FIRST, page_size, db_size, unix_ms)?;
+        Ok(generation)
+    }
 
-    /// Adds the revision after `after`, between which nobody looked at the database, and begins its comparison. One that is not
+    /// The same, with a life and a first revision that were named elsewhere.
+    fn begin_as(
+        &self,
+        generation: Generation,
+        first: Seq,
+        page_size: PageSize,
+        db_size: PageCount,
+        unix_ms: i64,
+    ) -> Result<(), HistoryError>;
+
+    /// Adds a revision after `after`, between which nobody looked at the database, and begins its comparison: the next one, or `seq`.
+    /// That may be `after` itself if nobody was told of it: then what is found is added to what it changed. A comparison that is not
     /// finished ends: the revisions since it began are no longer kept.
     fn resume(
         &self,
         after: RevisionRecord,
+        seq: Option<Seq>,
         db_size: PageCount,
         unix_ms: i64,
     ) -> Result<RevisionRecord, HistoryError>;
+
+    /// The log that names the revisions has one, `fence`, that changed nothing, as those before it did that are not here. If `fence` is
+    /// here, and is the latest, nobody was told of it: it is the next one now.
+    fn pass(&self, fence: Seq, unix_ms: i64) -> Result<(), HistoryError>;
+
+    /// Page numbers that a revision changed, added or took away, as far as they are compared.
+    fn changed_by(&self, seq: Seq) -> Result<RoaringBitmap, HistoryError>;
+
+    /// The writers that have begun to write the log which names the revisions; empty = there is none.
+    fn log_nodes(&self) -> Result<Vec<u64>, HistoryError>;
+
+    /// Notes them, durably.
+    fn set_log_nodes(&self, nodes: &[u64]) -> Result<(), HistoryError>;
 
     /// The comparison that is not finished.
     fn comparison(&self) -> Result<Option<Comparison>, HistoryError>;

@@ -31,7 +31,7 @@ pub struct Generation(pub u64);
 impl Generation {
     /// The revision as clients see it.
     pub fn revision(self, seq: Seq) -> Revision {
-        Revision::new(format!("{:016x}-{seq}", self.0)).expect("the text is not empty")
+        Revision::new(format!("{self}-{seq}")).expect("the text is not empty")
     }
 
     /// Reads a revision that a client sent; `None` if this life of the history cannot have made it.
@@ -39,6 +39,12 @@ impl Generation {
         let (generation, seq) = revision.as_str().split_once('-')?;
         let seq = seq.parse().ok().map(Seq).filter(|seq| seq.0 > 0)?;
         (self.revision(seq) == *revision && generation.len() == 16).then_some(seq)
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
     }
 }
 

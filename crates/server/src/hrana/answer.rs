@@ -22,7 +22,7 @@ use tokio::{task::spawn_blocking, time};
 
 use super::{
     budget::{self, Budget, Held},
-    error::{code, error, not_durable, replaced},
+    error::{code, error, not_committed, stands},
     running::{Cancel, CancelOnDrop, Running},
     stream::{Bounds, Stream},
     streams::{LOOK_AT_READERS, Lease, Owner, Streams, Unavailable, Waiting},
@@ -104,7 +104,9 @@ impl Refused {
 
     fn open(error: hrana::Error) -> Self {
         let status = match error.code.as_deref() {
-            Some(code::DATABASE_REPLACED) => StatusCode::SERVICE_UNAVAILABLE,
+            Some(code::DATABASE_REPLACED | code::DATABASE_TAKEN_OVER | code::NOT_REPLICATED) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error)
@@ -266,7 +268,7 @@ impl Run {
         let Lease {
             waiting,
             running,
-            _turn,
+            turn,
         } = lease;
         let next = self
             .streams
@@ -287,10 +289,12 @@ impl Run {
             Refused::internal()
         })?;
         let done = done?;
+        // The work is done: who waits for the disk or a bucket keeps nobody from working.
+        drop(turn);
         if done.committed {
             listener.committed().await.map_err(|cause| {
-                tracing::error!(%cause, "a commit may not be on the disk");
-                Refused::new(StatusCode::INTERNAL_SERVER_ERROR, not_durable())
+                tracing::error!(%cause, "a commit may not be there for good");
+                Refused::open(not_committed(&cause))
             })?;
         }
         if let Some((token, waiting)) = done.parked {
@@ -325,10 +329,10 @@ impl Run {
             Some(connection) => connection,
             None => {
                 let connected = self.streams.connect(&self.database, &self.owner);
-                connected.map_err(|cause| match self.database.listener.is_in_place() {
-                    true => Refused::open(cause),
+                connected.map_err(|cause| match stands(&*self.database.listener) {
+                    Ok(()) => Refused::open(cause),
                     // Whatever SQLite said of what is not there any more.
-                    false => Refused::open(replaced()),
+                    Err(gone) => Refused::open(gone),
                 })?
             }
         };
@@ -360,8 +364,8 @@ impl Run {
         drop(guest);
         self.cancel.disarm();
         stream.connection.watch(None);
-        if !self.database.listener.is_in_place() {
-            return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, replaced()));
+        if let Err(gone) = stands(&*self.database.listener) {
+            return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, gone));
         }
 
         drop(place);

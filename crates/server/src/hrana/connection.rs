@@ -38,7 +38,7 @@ use rusqlite::{
 };
 
 use super::{
-    error::{code, error, from_sqlite, replaced},
+    error::{code, error, from_sqlite, stands},
     guard::{Verdict, judge, judge_keys, judge_text, writes_keys},
     options::HranaOptions,
     writers::{WriteTurn, Writers},
@@ -138,18 +138,15 @@ impl SqlConnection {
             }
         };
         let sqlite = Self::open_file(&database.path, database.read_only).map_err(failed)?;
-        let is_in_place = || match database.listener.is_in_place() {
-            true => Ok(()),
-            false => Err(replaced()),
-        };
+        let stands = || stands(&*database.listener);
         // Before anything is read: what has taken the file's place would be read through the WAL of the file. And after
         // SQLite has opened the WAL, by its name too: it would be that of what has taken the file's place.
-        is_in_place()?;
+        stands()?;
         sqlite
             .busy_timeout(options.busy_timeout)
             .and_then(|()| sqlite.pragma_query_value(None, "schema_version", |_| Ok(())))
             .map_err(failed)?;
-        is_in_place()?;
+        stands()?;
         if !read_only {
             sqlite
                 .pragma_update_and_check(None, "journal_size_limit", WAL_KEPT, |_| Ok(()))

@@ -7,6 +7,8 @@ use partial_sync_transport::hrana;
 use partial_sync_vfs::sqlite::code_names::name_of;
 use rusqlite::ffi;
 
+use crate::access::{CommitListener, NotCommitted};
+
 /// A code of this server, for what SQLite has no code for.
 pub(super) mod code {
     pub(crate) const NO_STATEMENT: &str = "SQL_NO_STATEMENT";
@@ -24,6 +26,8 @@ pub(super) mod code {
     pub(crate) const TOO_MANY_STREAMS: &str = "TOO_MANY_STREAMS";
     pub(crate) const SERVER_BUSY: &str = "SERVER_BUSY";
     pub(crate) const DATABASE_REPLACED: &str = "DATABASE_REPLACED";
+    pub(crate) const DATABASE_TAKEN_OVER: &str = "DATABASE_TAKEN_OVER";
+    pub(crate) const NOT_REPLICATED: &str = "NOT_REPLICATED";
     pub(crate) const BAD_REQUEST: &str = "BAD_REQUEST";
     pub(crate) const NOT_FOUND: &str = "NOT_FOUND";
     pub(crate) const INTERNAL: &str = "INTERNAL_ERROR";
@@ -81,7 +85,7 @@ pub(super) fn many_statements() -> hrana::Error {
 }
 
 /// The error of a request whose database was taken away meanwhile.
-pub(super) fn replaced() -> hrana::Error {
+fn replaced() -> hrana::Error {
     error(
         code::DATABASE_REPLACED,
         "the database was moved, removed or replaced while this request ran, and what it wrote is not in what is there \
@@ -89,13 +93,38 @@ pub(super) fn replaced() -> hrana::Error {
     )
 }
 
-/// The error of a request whose commit could not be put on the disk.
-pub(super) fn not_durable() -> hrana::Error {
+/// Why nothing is answered from a database's file, if that is so.
+pub(super) fn stands(listener: &dyn CommitListener) -> Result<(), hrana::Error> {
+    match (listener.is_taken_over(), listener.is_in_place()) {
+        (true, _) => Err(taken_over()),
+        (_, false) => Err(replaced()),
+        _ => Ok(()),
+    }
+}
+
+fn taken_over() -> hrana::Error {
     error(
-        "SQLITE_IOERR",
-        "the server's disk failed while it took the commit: it may be lost with the next power cut; look whether it is there \
-         before you send it again",
+        code::DATABASE_TAKEN_OVER,
+        "another server has taken this database over, and this one has no SQL for it any more: ask that one. What this request wrote \
+         is not in the database",
     )
+}
+
+/// The error of a request whose commit may not be there for good.
+pub(super) fn not_committed(why: &NotCommitted) -> hrana::Error {
+    match why {
+        NotCommitted::Disk(_) => error(
+            "SQLITE_IOERR",
+            "the server's disk failed while it took the commit: it may be lost with the next power cut; look whether it is there \
+             before you send it again",
+        ),
+        NotCommitted::Bucket(_) => error(
+            code::NOT_REPLICATED,
+            "the commit is on the disk of the server and not known to be in the bucket that the database is replicated to: the server \
+             continues trying; look whether it is there before you send it again",
+        ),
+        NotCommitted::TakenOver => taken_over(),
+    }
 }
 
 #[cfg(test)]

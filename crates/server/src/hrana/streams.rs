@@ -119,7 +119,7 @@ pub(super) struct Lease {
     pub waiting: Option<Waiting>,
     pub running: Running,
     /// Given back when the request is done.
-    pub _turn: Option<Turn>,
+    pub turn: Option<Turn>,
 }
 
 /// Why a request cannot run at all.
@@ -204,7 +204,7 @@ impl Streams {
         Ok(Lease {
             waiting,
             running,
-            _turn: turn,
+            turn,
         })
     }
 
@@ -555,7 +555,9 @@ mod tests {
     struct Nobody;
 
     impl CommitListener for Nobody {
-        fn committed(&self) -> futures_util::future::BoxFuture<'static, std::io::Result<()>> {
+        fn committed(
+            &self,
+        ) -> futures_util::future::BoxFuture<'static, Result<(), crate::access::NotCommitted>> {
             Box::pin(std::future::ready(Ok(())))
         }
     }

@@ -74,13 +74,16 @@ impl From<HistoryError> for Refusal {
             HistoryError::Source(source) if source.is_full() => {
                 (StatusCode::INSUFFICIENT_STORAGE, "DISK_FULL")
             }
+            HistoryError::Source(source) if source.is_of_log() => {
+                (StatusCode::SERVICE_UNAVAILABLE, "NOT_REPLICATED")
+            }
             _ if error.is_unwritable() => (StatusCode::SERVICE_UNAVAILABLE, "HISTORY_UNWRITABLE"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL"),
         };
         if status.is_server_error() {
             tracing::error!(%error, "a request for pages failed");
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if error.is_unwritable() {
             let message = "the server cannot write its page history, so the latest commits have no revision yet: is its \
                            disk full? Revisions that were made before can be read; try again later";
             return Self {

@@ -8,4 +8,5 @@ mod keys;
 mod lifecycle;
 mod pages;
 mod queries;
+mod replicate;
 mod sql;

@@ -16,7 +16,7 @@ use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
 use partial_sync_core::{PageCount, PageNo, PageSize};
 use partial_sync_ltx::{Contents, Reader, TxId, TxRange};
 use partial_sync_store::{
-    Begin, Bucket, Claim, Clock, FileName, Folder, Layout, Level, Mark, StoreError, Writer,
+    Begin, Bucket, Claim, Clock, FileName, Folder, Layout, Level, Mark, New, StoreError, Writer,
     object_store::{
         CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
         PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory,
@@ -291,7 +291,11 @@ pub(crate) fn begin(node: u64) -> Begin {
     Begin {
         node: NonZeroU64::new(node).unwrap(),
         url: Some(format!("https://node{node}.example")),
-        retention: RETENTION,
+        new: New {
+            lineage: NonZeroU64::new(0xabc).unwrap(),
+            after: None,
+            retention: RETENTION,
+        },
         now: 1_700_000_000_000,
     }
 }
@@ -321,7 +325,7 @@ pub(crate) async fn append(
     commit: u32,
 ) -> std::result::Result<TxId, StoreError> {
     let changed: Vec<_> = changed.iter().map(|(n, byte)| (no(*n), page(*byte))).collect();
-    let changed = changed.iter().map(|(n, page)| (*n, page.as_slice()));
+    let changed = changed.iter().map(|(n, page)| Ok((*n, page)));
     writer.append(changed, PageCount(commit), 1_700_000_000_001).await
 }
 

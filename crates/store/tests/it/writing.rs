@@ -10,8 +10,8 @@ use partial_sync_store::{
 use tokio::sync::Semaphore;
 
 use crate::support::{
-    Fate, RETENTION, TestClock, Troubled, append, begin, collect_all, create, name, own, page, places, read,
-    restore, tx,
+    Fate, RETENTION, SIZE, TestClock, Troubled, append, begin, collect_all, create, name, no, own, page,
+    places, read, restore, tx,
 };
 
 async fn take_over(store: &Arc<Troubled>, clock: &Arc<TestClock>, node: u64) -> Result<Writer, StoreError> {
@@ -410,4 +410,42 @@ async fn an_id_that_is_below_the_floor_is_no_commit() {
     clock.pass(RETENTION);
     let error = append(&mut writer, &[(1, 5)], 1).await.unwrap_err();
     assert!(matches!(error, StoreError::Fenced { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn the_end_of_a_log_and_who_wrote_what_is_told() {
+    let (store, clock) = (Troubled::memory(), TestClock::new());
+    let bucket = store.bucket(&clock);
+    assert!(bucket.end().await.unwrap().is_none());
+    // A database that had 40 states elsewhere.
+    let mut begin = begin(7);
+    begin.new.after = Some(tx(40));
+    let database = page(1);
+    let writer = Writer::create(bucket.clone(), begin, SIZE, PageCount(1), move |put| {
+        put(no(1), &database)
+    })
+    .await;
+    let mut writer = writer.unwrap();
+    let end = bucket.end().await.unwrap().unwrap();
+    assert_eq!((end.last, end.head.begun()), (Some(tx(41)), Some(tx(41))));
+    assert_eq!(
+        (writer.lineage(), end.head.lineage.as_str()),
+        ("0000000000000abc", "0000000000000abc")
+    );
+    append(&mut writer, &[(1, 5)], 1).await.unwrap();
+    append(&mut writer, &[], 1).await.unwrap();
+    take_over(&store, &clock, 8).await.unwrap();
+    let wrote = async |id| {
+        bucket
+            .wrote(tx(id))
+            .await
+            .unwrap()
+            .map(|wrote| (wrote.node, wrote.is_fence))
+    };
+    assert_eq!(wrote(41).await, None);
+    assert_eq!(wrote(42).await, Some((7, false)));
+    assert_eq!(wrote(43).await, Some((7, true)));
+    assert_eq!(wrote(44).await, Some((8, true)));
+    assert_eq!(wrote(45).await, None);
+    assert_eq!(bucket.end().await.unwrap().unwrap().last, Some(tx(44)));
 }

@@ -38,8 +38,8 @@ use crate::error::HistoryError;
 use prune::{cut, oldest_kept, vacuum};
 use store::Store;
 use tables::{
-    COMPRESSION, FORMAT, SET_HASH, UNSET_HASH, add_revision, check_latest, damaged, kept, latest, meta,
-    pages, record_of, set_meta, squeeze, unsqueeze,
+    COMPRESSION, FORMAT, SET_HASH, UNSET_HASH, add_revision, before, check_latest, damaged, kept, latest,
+    meta, move_revision, pages, record_of, set_meta, set_size, squeeze, unsqueeze,
 };
 
 /// Far more than the revisions that a server makes between two starts; half a million leaps fit into a number.
@@ -102,13 +102,14 @@ impl History for SqliteHistory {
         })
     }
 
-    fn begin(
+    fn begin_as(
         &self,
+        generation: Generation,
+        first: Seq,
         page_size: PageSize,
         db_size: PageCount,
         unix_ms: i64,
-    ) -> Result<Generation, HistoryError> {
-        let generation = Generation(fastrand::u64(1..));
+    ) -> Result<(), HistoryError> {
         let mut writer = self.store.writer();
         let db = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         db.execute_batch(
@@ -118,29 +119,70 @@ impl History for SqliteHistory {
         set_meta(&db, "format", FORMAT)?;
         set_meta(&db, "generation", generation.0 as i64)?;
         set_meta(&db, "page_size", page_size.bytes())?;
-        add_revision(&db, Seq::FIRST, unix_ms, db_size, 0)?;
-        comparing::begin(&db, Seq::FIRST)?;
+        add_revision(&db, first, unix_ms, db_size, 0)?;
+        comparing::begin(&db, first)?;
         db.commit()?;
         self.recent.clear();
-        Ok(generation)
+        Ok(())
     }
 
     fn resume(
         &self,
         after: RevisionRecord,
+        seq: Option<Seq>,
         db_size: PageCount,
         unix_ms: i64,
     ) -> Result<RevisionRecord, HistoryError> {
         let mut writer = self.store.writer();
         let db = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         check_latest(&db, after)?;
-        let seq = self.seq_after(after);
-        add_revision(&db, seq, unix_ms, db_size, 0)?;
+        let seq = seq.unwrap_or_else(|| self.seq_after(after));
+        match seq == after.seq {
+            true => set_size(&db, seq, unix_ms, db_size)?,
+            false => add_revision(&db, seq, unix_ms, db_size, 0)?,
+        }
         comparing::begin(&db, seq)?;
         db.commit()?;
         self.recent.clear();
         self.leap.store(0, Relaxed);
         Ok(RevisionRecord { seq, db_size })
+    }
+
+    fn pass(&self, fence: Seq, unix_ms: i64) -> Result<(), HistoryError> {
+        let mut writer = self.store.writer();
+        let db = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let last = latest(&db)?;
+        if last.seq == fence {
+            let before = before(&db, fence)?.ok_or(HistoryError::Expired(fence))?;
+            move_revision(&db, fence, fence.next())?;
+            add_revision(&db, fence, unix_ms, before.db_size, 0)?;
+        }
+        for seq in last.seq.next().0..=fence.0 {
+            add_revision(&db, Seq(seq), unix_ms, last.db_size, 0)?;
+        }
+        db.commit()?;
+        self.recent.clear();
+        Ok(())
+    }
+
+    fn changed_by(&self, seq: Seq) -> Result<RoaringBitmap, HistoryError> {
+        self.store
+            .reading(|db| pages(db, "SELECT page FROM preimages WHERE seq = ?", [seq.0 as i64]))
+    }
+
+    fn log_nodes(&self) -> Result<Vec<u64>, HistoryError> {
+        let nodes: Option<Vec<u8>> = self.store.reading(|db| meta(db, "log_nodes"))?;
+        let nodes = nodes.unwrap_or_default();
+        let (nodes, _) = nodes.as_chunks();
+        Ok(nodes.iter().copied().map(u64::from_be_bytes).collect())
+    }
+
+    fn set_log_nodes(&self, nodes: &[u64]) -> Result<(), HistoryError> {
+        let nodes: Vec<u8> = nodes.iter().flat_map(|node| node.to_be_bytes()).collect();
+        let mut writer = self.store.writer();
+        let db = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        set_meta(&db, "log_nodes", nodes)?;
+        Ok(db.commit()?)
     }
 
     fn comparison(&self) -> Result<Option<Comparison>, HistoryError> {

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::tables::latest;
+use super::tables::{before, latest, meta};
 use crate::{
     error::HistoryError,
     history::{api::Retention, revision::Seq},
@@ -17,7 +17,11 @@ pub(super) fn oldest_kept(
     retention: &Retention,
     unix_ms: i64,
 ) -> Result<(Seq, bool), HistoryError> {
-    let latest = latest(db)?;
+    // Of a log, somebody may not have been told of the latest one.
+    let most = match meta::<Vec<u8>>(db, "log_nodes")? {
+        Some(nodes) if !nodes.is_empty() => before(db, latest(db)?.seq)?.unwrap_or(latest(db)?),
+        _ => latest(db)?,
+    };
     let age = i64::try_from(retention.age.as_millis()).unwrap_or(i64::MAX);
     // The revision before r was replaced at r's time. It goes when that was too long ago, or when it and the ones
     // after it need too many bytes.
@@ -31,7 +35,7 @@ pub(super) fn oldest_kept(
     let kept = by_age
         .max(by_bytes)
         .unwrap_or(oldest)
-        .clamp(oldest, latest.seq.0 as i64);
+        .clamp(oldest, most.seq.0 as i64);
     let early = by_bytes.is_some_and(|by_bytes| Some(by_bytes) > by_age && by_bytes > oldest);
     Ok((Seq(kept as u64), early))
 }

@@ -1,7 +1,7 @@
 //! The tables of the page history, and what is read and written in them by more than one of its operations.
 //!
 //! ```text
-//! meta(key, value)                        format, generation, page_size, position, position_seq
+//! meta(key, value)                        format, generation, page_size, position, position_seq, log_nodes
 //! revisions(seq, time, db_size, bytes, lost)   the kept revisions; the lowest seq is the oldest that can be asked for
 //! preimages(id, page, seq, data)          what `page` was before revision `seq`: its bytes, compressed when that makes
 //!                                         them fewer; NULL when it was not there, or lost (revisions.lost)
@@ -63,6 +63,38 @@ pub(super) fn add_revision(
         params![seq.0 as i64, unix_ms, db_size.0, bytes as i64],
     )?;
     Ok(())
+}
+
+/// Gives the latest revision another size, and the time of it.
+pub(super) fn set_size(
+    db: &Connection,
+    seq: Seq,
+    unix_ms: i64,
+    db_size: PageCount,
+) -> Result<(), HistoryError> {
+    db.execute(
+        "UPDATE revisions SET time = ?, db_size = ? WHERE seq = ?",
+        params![unix_ms, db_size.0, seq.0 as i64],
+    )?;
+    Ok(())
+}
+
+/// Gives the latest revision, with all that it changed, another number.
+pub(super) fn move_revision(db: &Connection, from: Seq, to: Seq) -> Result<(), HistoryError> {
+    for table in ["revisions", "preimages", "comparison"] {
+        db.execute(
+            &format!("UPDATE {table} SET seq = ?1 WHERE seq = ?2"),
+            params![to.0 as i64, from.0 as i64],
+        )?;
+    }
+    Ok(())
+}
+
+/// The revision before one, whether it is kept or in a gap.
+pub(super) fn before(db: &Connection, seq: Seq) -> Result<Option<RevisionRecord>, HistoryError> {
+    let mut find =
+        db.prepare_cached("SELECT seq, db_size FROM revisions WHERE seq < ? ORDER BY seq DESC LIMIT 1")?;
+    Ok(find.query_row([seq.0 as i64], record_of).optional()?)
 }
 
 pub(super) fn check_latest(db: &Connection, expected: RevisionRecord) -> Result<(), HistoryError> {

@@ -43,22 +43,42 @@ impl History for OnDisk {
         self.inner.generation()
     }
 
-    fn begin(
+    fn begin_as(
         &self,
+        generation: Generation,
+        first: Seq,
         page_size: PageSize,
         db_size: PageCount,
         unix_ms: i64,
-    ) -> Result<Generation, HistoryError> {
-        self.writing()?.begin(page_size, db_size, unix_ms)
+    ) -> Result<(), HistoryError> {
+        self.writing()?
+            .begin_as(generation, first, page_size, db_size, unix_ms)
     }
 
     fn resume(
         &self,
         after: RevisionRecord,
+        seq: Option<Seq>,
         db_size: PageCount,
         unix_ms: i64,
     ) -> Result<RevisionRecord, HistoryError> {
-        self.writing()?.resume(after, db_size, unix_ms)
+        self.writing()?.resume(after, seq, db_size, unix_ms)
+    }
+
+    fn pass(&self, fence: Seq, unix_ms: i64) -> Result<(), HistoryError> {
+        self.writing()?.pass(fence, unix_ms)
+    }
+
+    fn changed_by(&self, seq: Seq) -> Result<RoaringBitmap, HistoryError> {
+        self.inner.changed_by(seq)
+    }
+
+    fn log_nodes(&self) -> Result<Vec<u64>, HistoryError> {
+        self.inner.log_nodes()
+    }
+
+    fn set_log_nodes(&self, nodes: &[u64]) -> Result<(), HistoryError> {
+        self.writing()?.set_log_nodes(nodes)
     }
 
     fn comparison(&self) -> Result<Option<Comparison>, HistoryError> {

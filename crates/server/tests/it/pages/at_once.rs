@@ -65,8 +65,12 @@ macro_rules! as_the_inner_one {
 impl History for Watched {
     as_the_inner_one! {
         generation() -> Result<Option<(Generation, PageSize)>, HistoryError>;
-        begin(page_size: PageSize, size: PageCount, ms: i64) -> Result<Generation, HistoryError>;
-        resume(after: RevisionRecord, size: PageCount, ms: i64) -> Result<RevisionRecord, HistoryError>;
+        begin_as(generation: Generation, first: Seq, page_size: PageSize, size: PageCount, ms: i64) -> Result<(), HistoryError>;
+        resume(after: RevisionRecord, seq: Option<Seq>, size: PageCount, ms: i64) -> Result<RevisionRecord, HistoryError>;
+        pass(fence: Seq, ms: i64) -> Result<(), HistoryError>;
+        changed_by(seq: Seq) -> Result<RoaringBitmap, HistoryError>;
+        log_nodes() -> Result<Vec<u64>, HistoryError>;
+        set_log_nodes(nodes: &[u64]) -> Result<(), HistoryError>;
         comparison() -> Result<Option<Comparison>, HistoryError>;
         compare(latest: RevisionRecord, at: Comparison, hashes: &[Option<u64>]) -> Result<Option<Comparison>, HistoryError>;
         forget() -> Result<(), HistoryError>;

@@ -247,7 +247,7 @@ proptest! {
                         world.states.iter_mut().filter(since).for_each(|state| state.gone = true);
                     }
                     let size = PageCount(pages.len() as u32);
-                    let new = world.history.resume(latest, size, 0).unwrap();
+                    let new = world.history.resume(latest, None, size, 0).unwrap();
                     world.states.push(State { seq: new.seq, pages, unseen: true, gone: false });
                 }
                 Op::Again => {

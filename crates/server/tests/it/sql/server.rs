@@ -11,7 +11,7 @@ use axum::{
 };
 use futures_util::future::BoxFuture;
 use partial_sync_server::{
-    access::{Authenticator, CommitListener, DatabaseHandle, SqlEndpoint},
+    access::{Authenticator, CommitListener, DatabaseHandle, NotCommitted, SqlEndpoint},
     auth::Open,
     hrana::{Hrana, HranaOptions},
 };
@@ -35,7 +35,7 @@ impl Default for Commits {
 }
 
 impl CommitListener for Commits {
-    fn committed(&self) -> BoxFuture<'static, std::io::Result<()>> {
+    fn committed(&self) -> BoxFuture<'static, Result<(), NotCommitted>> {
         self.count.send_modify(|count| *count += 1);
         let mut held = self.held.subscribe();
         Box::pin(async move {

@@ -1,0 +1,140 @@
+//! The log of a database that is open: one transaction for each revision, in their order.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use partial_sync_core::{PageCount, PageNo};
+use partial_sync_store::{Keeper, StoreError, Writer};
+use tokio::{runtime::Handle, sync::watch};
+
+use super::Durability;
+use crate::{error::ServerError, history::Seq};
+
+/// How long a transaction may take to get into the bucket before it is tried again, by the next step.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The same when the database is being closed.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// See the module.
+pub(crate) struct Log {
+    writer: Mutex<Writer>,
+    keeper: Keeper,
+    runtime: Handle,
+    durability: Durability,
+    last: AtomicU64,
+    fenced: AtomicBool,
+    closing: watch::Sender<bool>,
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log")
+            .field("last", &self.last())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Log {
+    pub(super) fn new(writer: Writer, runtime: Handle, durability: Durability) -> Self {
+        Self {
+            keeper: writer.keeper(),
+            last: AtomicU64::new(writer.last().get()),
+            writer: Mutex::new(writer),
+            runtime,
+            durability,
+            fenced: AtomicBool::new(false),
+            closing: watch::Sender::new(false),
+        }
+    }
+
+    /// Sees to it that the log has a revision: its transaction, of these pages, is there when this returns. Blocks. After an error it may
+    /// be there or not; the same is to be asked again before anything else.
+    pub(crate) fn ship(
+        &self,
+        seq: Seq,
+        db_size: PageCount,
+        unix_ms: i64,
+        pages: impl Iterator<Item = Result<(PageNo, Bytes), ServerError>>,
+    ) -> Result<(), ServerError> {
+        let mut writer = self.writer.lock();
+        let page_size = writer.page_size();
+        let pages = pages.filter(|page| !matches!(page, Ok((page, _)) if page.is_lock_byte_page(page_size)));
+        let pages = pages.map(|page| page.map_err(|error| StoreError::Source(error.into())));
+        let shipped = self.within(async {
+            let last = writer.settle().await?;
+            match last.get() < seq.0 {
+                true => writer.append(pages, db_size, unix_ms).await,
+                false => Ok(last),
+            }
+        })?;
+        match shipped.get() == seq.0 {
+            true => {
+                self.last.store(seq.0, SeqCst);
+                Ok(())
+            }
+            false => Err(ServerError::OtherId {
+                expected: seq,
+                found: Seq(shipped.get()),
+            }),
+        }
+    }
+
+    /// Waits for what asks the bucket, for as long as that is worth it.
+    fn within<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, ServerError> {
+        let mut closing = self.closing.subscribe();
+        let done = self.runtime.block_on(async {
+            let late = async {
+                let closing = async {
+                    // It fails only without a sender.
+                    let _ = closing.wait_for(|closing| *closing).await;
+                    tokio::time::sleep(LAST_PATIENCE).await;
+                };
+                // The longest wait is for one that is not being closed.
+                let _ = tokio::time::timeout(PATIENCE, closing).await;
+            };
+            tokio::select! {
+                done = work => Some(done),
+                () = late => None,
+            }
+        });
+        let done = done.ok_or(ServerError::LogTooSlow)?;
+        if let Err(StoreError::Fenced { .. }) = &done
+            && !self.fenced.swap(true, SeqCst)
+        {
+            tracing::error!(
+                "another server has taken the database over: nothing is written here any more, and what was committed here and is \
+                 not in the bucket is in this server's file only"
+            );
+        }
+        Ok(done?)
+    }
+
+    /// The last transaction that is known to be in the bucket.
+    pub(crate) fn last(&self) -> Seq {
+        Seq(self.last.load(SeqCst))
+    }
+
+    /// Another server writes the log.
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.fenced.load(SeqCst)
+    }
+
+    /// Whether an answer to a commit waits for the bucket.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.durability == Durability::Durable
+    }
+
+    /// Nobody waits for the bucket for long any more.
+    pub(crate) fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    pub(super) fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+}

@@ -1,0 +1,6 @@
+//! Databases that are replicated to a bucket.
+
+mod commits;
+mod fences;
+mod starts;
+mod support;

@@ -1,0 +1,204 @@
+//! Starts: of a new log, after a clean end, after a kill at any request, and those that are refused.
+
+use std::{path::Path, sync::Arc};
+
+use bytes::Bytes;
+use partial_sync_core::Revision;
+use partial_sync_server::{Server, ServerError};
+
+use super::support::{
+    TestStore, assert_same, copy_of, database_in, id_of, serve, serve_async, sql, try_serve,
+};
+use crate::pages::support::{Client, TestDb, dump, shell};
+
+const INSERT: &str = "INSERT INTO t(v) VALUES (randomblob(2000))";
+
+/// What a server says is what is in the bucket: its latest state; every state that it has, from `first` on; and what changed since each.
+async fn check(url: &str, path: &Path, store: &TestStore, first: &Revision) {
+    let client = Client::new(url);
+    let latest = client.latest().await;
+    let (id, pages) = database_in(store, None).await;
+    assert_eq!(id_of(&latest.revision), id);
+    assert_same(&latest.whole(), &pages, "the bucket");
+    assert_same(&latest.whole(), &dump(path), "the file");
+    let (lineage, _) = latest.revision.as_str().split_once('-').unwrap();
+    for id in id_of(first)..=id {
+        let revision = Revision::new(format!("{lineage}-{id}")).unwrap();
+        let (found, pages) = database_in(store, Some(id)).await;
+        // Only what the snapshot began with has no file of its own.
+        assert!(found == id || id == id_of(first));
+        if let Ok(answer) = client.at(&revision).await {
+            assert_same(&answer.whole(), &pages, id);
+        }
+        let changed = client.since(&revision).await.unwrap();
+        let mut whole: Vec<Bytes> = pages;
+        whole.resize(latest.size as usize, Bytes::new());
+        for (page, bytes) in changed.pages {
+            whole[page as usize] = bytes;
+        }
+        assert_same(&whole, &latest.whole(), format_args!("since {id}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn revisions_from_before_the_replication_go_on_and_so_they_do_after_restarts() {
+    let (db, store) = (TestDb::new(), TestStore::new());
+    let server = db.serve().await;
+    let client = Client::new(&server.url());
+    let plain = client.latest().await;
+    sql(&client, INSERT).await.unwrap();
+    server.shutdown().await;
+
+    let server = serve(&db.path, &store).await;
+    let client = Client::new(&server.url());
+    let mut whole = plain.pages.clone();
+    whole.extend(client.since(&plain.revision).await.unwrap().pages);
+    let first = client.latest().await;
+    assert!(whole.into_values().eq(first.whole()));
+    check(&server.url(), &db.path, &store, &first.revision).await;
+    server.shutdown().await;
+
+    // Nothing happened meanwhile: a fence, and no page is compared.
+    let server = serve(&db.path, &store).await;
+    let client = Client::new(&server.url());
+    let latest = client.latest().await;
+    assert_eq!(id_of(&latest.revision), id_of(&first.revision) + 1);
+    assert!(client.since(&first.revision).await.unwrap().pages.is_empty());
+    server.shutdown().await;
+
+    // Somebody else wrote: a fence, and what he wrote.
+    shell(&db.path, "UPDATE t SET v = randomblob(1500)");
+    let server = serve(&db.path, &store).await;
+    check(&server.url(), &db.path, &store, &first.revision).await;
+    assert_eq!(database_in(&store, None).await.0, id_of(&latest.revision) + 2);
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_beginning_that_is_cut_off_at_any_request_is_begun_again() {
+    for cut in 0.. {
+        let (db, store) = (TestDb::new(), TestStore::new());
+        db.open().execute_batch(INSERT).unwrap();
+        store.cut_after(cut);
+        let started = try_serve(&db.path, &store).await;
+        let was_cut = started.is_err();
+        if let Ok(server) = started {
+            server.shutdown().await;
+        }
+        if cut % 2 == 0 {
+            store.let_late_arrive().await;
+        }
+        store.mend();
+        shell(&db.path, "UPDATE t SET v = randomblob(1500)");
+        let server = serve(&db.path, &store).await;
+        let first = Client::new(&server.url()).latest().await;
+        store.let_late_arrive().await;
+        check(&server.url(), &db.path, &store, &first.revision).await;
+        server.shutdown().await;
+        if !was_cut {
+            assert!(cut > 5, "{cut}");
+            return;
+        }
+    }
+}
+
+/// A server with an answered commit and one that is on its way is killed; the next one is cut off at a request, as often as asked; what
+/// was on its way arrives before, in between, or never.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_by_a_kill_at_any_request_whatever_arrives_late() {
+    let mut whole_start = false;
+    for cut in 0..60 {
+        for (arrives, cuts) in [(0, 1), (1, 1), (2, 2), (9, 3)] {
+            let (db, store) = (TestDb::new(), TestStore::new());
+            let server = serve_async(&db.path, &store).await;
+            let client = Client::new(&server.url());
+            sql(&client, INSERT).await.unwrap();
+            let first = client.latest().await;
+            store.cut_after(0);
+            // One that is on its way, with pages that nobody else changes, and one that is not yet.
+            sql(&client, "CREATE TABLE u AS SELECT randomblob(3000) AS v")
+                .await
+                .unwrap();
+            client.ask(Default::default()).await.unwrap_err();
+            sql(&client, "UPDATE t SET v = randomblob(1800)").await.unwrap();
+            let copy = db.path.with_file_name("copy.db");
+            copy_of(&db.path, &copy);
+            server.shutdown().await;
+
+            let mut was_cut = false;
+            for n in 0..cuts {
+                if arrives == n {
+                    store.let_late_arrive().await;
+                }
+                store.mend();
+                store.cut_after(cut);
+                // What a kill at this moment leaves.
+                let next = copy.with_file_name(format!("copy{n}.db"));
+                let started = try_serve(&copy, &store).await;
+                copy_of(&copy, &next);
+                was_cut |= started.is_err();
+                if let Ok(server) = started {
+                    server.shutdown().await;
+                }
+                copy_of(&next, &copy);
+                shell(&copy, "INSERT INTO t(v) VALUES (randomblob(100))");
+            }
+            store.mend();
+            let server = serve(&copy, &store).await;
+            store.let_late_arrive().await;
+            check(&server.url(), &copy, &store, &first.revision).await;
+            sql(&Client::new(&server.url()), INSERT).await.unwrap();
+            check(&server.url(), &copy, &store, &first.revision).await;
+            server.shutdown().await;
+            whole_start |= !was_cut;
+        }
+        if whole_start {
+            return;
+        }
+    }
+    panic!("a start has more requests than are cut");
+}
+
+async fn is_refused(path: &Path, store: &Arc<TestStore>) -> String {
+    let (before, _) = database_in(store, None).await;
+    let refused = try_serve(path, store).await.unwrap_err();
+    assert!(matches!(refused, ServerError::OtherLog { .. }), "{refused}");
+    assert_eq!(before, database_in(store, None).await.0);
+    refused.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_does_not_continue_the_log_is_refused_and_changes_nothing() {
+    let (db, store) = (TestDb::new(), TestStore::new());
+    let server = serve(&db.path, &store).await;
+    let client = Client::new(&server.url());
+    sql(&client, INSERT).await.unwrap();
+    server.shutdown().await;
+    let old = db.path.with_file_name("old.db");
+    copy_of(&db.path, &old);
+    let plain = db.path.with_file_name("plain.db");
+    copy_of(&db.path, &plain);
+    let server = serve(&db.path, &store).await;
+    let client = Client::new(&server.url());
+    for _ in 0..2 {
+        sql(&client, INSERT).await.unwrap();
+    }
+    server.shutdown().await;
+    let is = |text: String, part: &str| assert!(text.contains(part), "{text}");
+    is(is_refused(&TestDb::new().path, &store).await, "is not a copy");
+    // One whose history is gone.
+    let bare = db.path.with_file_name("bare.db");
+    std::fs::copy(&db.path, &bare).unwrap();
+    is(is_refused(&bare, &store).await, "is not a copy");
+    // One from a backup.
+    is(is_refused(&old, &store).await, "another server has written");
+    let server = Server::builder(&plain).listen("127.0.0.1:0").await.unwrap();
+    sql(&Client::new(&server.url()), INSERT).await.unwrap();
+    server.shutdown().await;
+    is_refused(&plain, &store).await;
+    // The one that does is not.
+    let server = serve(&db.path, &store).await;
+    sql(&Client::new(&server.url()), INSERT).await.unwrap();
+    assert_same(&database_in(&store, None).await.1, &dump(&db.path), "the bucket");
+    server.shutdown().await;
+}
