@@ -26,7 +26,7 @@ use crate::{
     follow::{Follower, Place, SourceFiles},
     history::{History, HistorySize, Retention, SqliteHistory},
     lock::DatabaseLock,
-    replicate::{Replicator, keep},
+    replicate::Replicator,
     restoring,
     states::States,
 };
@@ -124,7 +124,8 @@ impl Database {
             if attach.is_some() && files.read_only() {
                 return Err(ServerError::ReadOnlyFile { path });
             }
-            let follower = Follower::open_with(files, history, clock, attach)?;
+            let follower =
+                Follower::open_with(files, history, clock, attach.as_ref().map(|attach| attach as _))?;
             Ok((Arc::new(follower), lock))
         };
         let (follower, lock) = tokio::task::spawn_blocking(open)
@@ -146,7 +147,7 @@ impl Database {
             keeper: Mutex::default(),
         });
         if let Some(log) = database.follower.log() {
-            *database.keeper.lock() = Some(tokio::spawn(keep(Arc::downgrade(log))));
+            *database.keeper.lock() = Some(tokio::spawn(Arc::clone(log).keep()));
         }
         Ok(database)
     }

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 use super::{
     comparing::compare_some,
+    log::{AttachLog, File, RevisionLog},
     snapshot::Snapshot,
     source::{FileStamp, SourceFiles},
 };
@@ -27,7 +28,6 @@ use crate::{
     clock::Clock,
     error::{HistoryError, ServerError},
     history::{Before, Change, Comparison, Generation, History, Position, RevisionRecord, Seq, page_hash},
-    replicate::{Attach, File, Log},
     states::Latest,
 };
 
@@ -108,7 +108,7 @@ pub struct Follower {
     published: watch::Sender<Latest>,
     /// What the history has after `current`, and the log may not have yet; by who has the turn.
     unshipped: Mutex<Option<Arc<Current>>>,
-    log: Option<Arc<Log>>,
+    log: Option<Arc<dyn RevisionLog>>,
     history: Arc<dyn History>,
     files: Arc<SourceFiles>,
     clock: Clock,
@@ -144,7 +144,7 @@ impl Follower {
         files: Arc<SourceFiles>,
         history: Arc<dyn History>,
         clock: Clock,
-        attach: Option<Attach>,
+        attach: Option<&dyn AttachLog>,
     ) -> Result<Self, ServerError> {
         let snapshot = Arc::new(Snapshot::take(&files, None)?);
         // A server that was killed had not waited for the disk with its last commits.
@@ -162,8 +162,7 @@ impl Follower {
                     stands_still,
                     unix_ms: now,
                 })?;
-                let log = Some(Arc::new(attached.log));
-                (log, attached.generation, attached.seq, true)
+                (Some(attached.log), attached.generation, attached.seq, true)
             }
             (None, None) => {
                 let generation = history.begin(snapshot.page_size(), snapshot.db_size(), now)?;
@@ -233,7 +232,7 @@ impl Follower {
     }
 
     /// Where the revisions go before they are published, if they go anywhere.
-    pub(crate) fn log(&self) -> Option<&Arc<Log>> {
+    pub(crate) fn log(&self) -> Option<&Arc<dyn RevisionLog>> {
         self.log.as_ref()
     }
 
@@ -505,13 +504,15 @@ impl Follower {
         let Some(next) = unshipped else {
             return Ok(before);
         };
-        let snapshot = &next.snapshot;
-        let pages = changed_pages(&before.snapshot, snapshot).filter_map(|page| match page {
-            Ok((_, _, None)) => None,
-            Ok((page, _, Some(new))) => Some(Ok((page, new))),
-            Err(error) => Some(Err(error)),
-        });
-        log.ship(next.seq, snapshot.db_size(), unix_ms(&self.clock), pages)?;
+        {
+            let snapshot = &next.snapshot;
+            let mut pages = changed_pages(&before.snapshot, snapshot).filter_map(|page| match page {
+                Ok((_, _, None)) => None,
+                Ok((page, _, Some(new))) => Some(Ok((page, new))),
+                Err(error) => Some(Err(error)),
+            });
+            log.ship(next.seq, snapshot.db_size(), unix_ms(&self.clock), &mut pages)?;
+        }
         *self.unshipped.lock() = None;
         Ok(self.publish(next))
     }

@@ -1,4 +1,4 @@
-//! Begins the log of a database's file, or goes on with it.
+//! Begins the log of a database's file, or continues it.
 //!
 //! Going on: the writer that the file belonged to is the log's last one, and the log has nothing that the page history has not but
 //! fences (transactions without pages, by which the writers of this file kept each other out). So the file is the last state of
@@ -21,11 +21,11 @@ use partial_sync_core::PageNo;
 use partial_sync_ltx::TxId;
 use partial_sync_store::{Begin, Bucket, Claim, End, New, StoreError, Writer};
 
-use super::{Log, Replicator};
+use super::{log::Log, options::Replicator};
 use crate::{
     error::ServerError,
-    follow::{Snapshot, compare_all},
-    history::{Generation, History, RevisionRecord, Seq},
+    follow::{AttachLog, Attached, File, compare_all},
+    history::{History, RevisionRecord, Seq},
 };
 
 /// Fences that are looked at: one for each start that came to nothing.
@@ -38,29 +38,18 @@ pub(crate) struct Attach {
     bucket: Bucket,
 }
 
-/// A log, and the revision that the file's state has in it.
-pub(crate) struct Attached {
-    pub log: Log,
-    pub generation: Generation,
-    pub seq: Seq,
-}
-
-/// The file as it is, and what is known of it.
-pub(crate) struct File<'a> {
-    pub snapshot: &'a Arc<Snapshot>,
-    pub history: &'a dyn History,
-    /// It is certainly at the latest revision.
-    pub stands_still: bool,
-    pub unix_ms: i64,
-}
-
-impl Attach {
-    pub(super) fn new(replicator: Arc<Replicator>, bucket: Bucket) -> Self {
-        Self { replicator, bucket }
+impl Replicator {
+    /// What attaches the file of a database to its log.
+    pub(crate) fn attach(self: &Arc<Self>, name: &str) -> Result<Attach, ServerError> {
+        Ok(Attach {
+            replicator: Arc::clone(self),
+            bucket: self.options.place(name)?,
+        })
     }
+}
 
-    /// Makes the file's state the last one of the log. Blocks; nobody is served meanwhile.
-    pub(crate) fn attach(&self, file: &File<'_>) -> Result<Attached, ServerError> {
+impl AttachLog for Attach {
+    fn attach(&self, file: &File<'_>) -> Result<Attached, ServerError> {
         let runtime = &self.replicator.runtime;
         let end = runtime.block_on(self.bucket.end())?;
         let (writer, seq) = match end {
@@ -75,9 +64,15 @@ impl Attach {
         };
         let (generation, _) = file.history.generation()?.ok_or(ServerError::Stopping)?;
         let log = Log::new(writer, runtime.clone(), self.replicator.options.durability);
-        Ok(Attached { log, generation, seq })
+        Ok(Attached {
+            log: Arc::new(log),
+            generation,
+            seq,
+        })
     }
+}
 
+impl Attach {
     /// Puts the whole file where nothing is.
     fn begin(&self, file: &File<'_>) -> Result<(Writer, Seq), ServerError> {
         let (snapshot, history, runtime) = (file.snapshot, file.history, &self.replicator.runtime);

@@ -1,12 +1,11 @@
 //! Keeps a log in order beside its writer: compaction after some commits, collection after some hours with commits.
 
-use std::{sync::Weak, time::Duration};
+use std::time::Duration;
 
 use partial_sync_ltx::TxId;
-use partial_sync_store::StoreError;
+use partial_sync_store::{Keeper, StoreError};
 use tokio::time::Instant;
 
-use super::Log;
 use crate::history::Seq;
 
 /// Commits after which it is looked whether there is something to compact.
@@ -18,23 +17,20 @@ const COLLECT_EVERY: Duration = Duration::from_secs(60 * 60);
 /// After a failure.
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// Does so until the log is gone, or another's.
-pub(crate) async fn keep(log: Weak<Log>) {
+/// Does so until the log is another's; `last` tells its last transaction.
+pub(super) async fn keep(keeper: &Keeper, last: impl Fn() -> Seq) {
     let (mut compacted, mut collected, mut collected_at) = (Seq(0), Seq(0), Instant::now());
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let Some(log) = log.upgrade().filter(|log| !log.is_fenced()) else {
-            return;
-        };
-        let at = log.last();
+        let at = last();
         let Some(last) = TxId::new(at.0) else { return };
         let kept = async {
             if at.0 - compacted.0 >= COMMITS {
-                while log.keeper().compact(last).await? {}
+                while keeper.compact(last).await? {}
                 compacted = at;
             }
             if at != collected && collected_at.elapsed() >= COLLECT_EVERY {
-                let removed = log.keeper().collect(last).await?;
+                let removed = keeper.collect(last).await?;
                 tracing::debug!(removed, "files of the log that are not needed any more");
                 (collected, collected_at) = (at, Instant::now());
             }
@@ -45,7 +41,6 @@ pub(crate) async fn keep(log: Weak<Log>) {
             Err(StoreError::Fenced { .. }) => return,
             Err(error) => {
                 tracing::warn!(%error, "the log is not kept in order; it is tried again");
-                drop(log);
                 tokio::time::sleep(PAUSE).await;
             }
         }

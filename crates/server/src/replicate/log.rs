@@ -2,18 +2,25 @@
 
 use std::{
     fmt,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
-use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use partial_sync_core::{PageCount, PageNo};
+use partial_sync_core::PageCount;
 use partial_sync_store::{Keeper, StoreError, Writer};
 use tokio::{runtime::Handle, sync::watch};
 
-use super::Durability;
-use crate::{error::ServerError, history::Seq};
+use super::{keeping::keep, options::Durability};
+use crate::{
+    error::ServerError,
+    follow::{Pages, RevisionLog},
+    history::Seq,
+};
 
 /// How long a transaction may take to get into the bucket before it is tried again, by the next step.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,27 +46,13 @@ impl fmt::Debug for Log {
     }
 }
 
-impl Log {
-    pub(super) fn new(writer: Writer, runtime: Handle, durability: Durability) -> Self {
-        Self {
-            keeper: writer.keeper(),
-            last: AtomicU64::new(writer.last().get()),
-            writer: Mutex::new(writer),
-            runtime,
-            durability,
-            fenced: AtomicBool::new(false),
-            closing: watch::Sender::new(false),
-        }
-    }
-
-    /// Sees to it that the log has a revision: its transaction, of these pages, is there when this returns. Blocks. After an error it may
-    /// be there or not; the same is to be asked again before anything else.
-    pub(crate) fn ship(
+impl RevisionLog for Log {
+    fn ship(
         &self,
         seq: Seq,
         db_size: PageCount,
         unix_ms: i64,
-        pages: impl Iterator<Item = Result<(PageNo, Bytes), ServerError>>,
+        pages: &mut Pages<'_>,
     ) -> Result<(), ServerError> {
         let mut writer = self.writer.lock();
         let page_size = writer.page_size();
@@ -81,6 +74,36 @@ impl Log {
                 expected: seq,
                 found: Seq(shipped.get()),
             }),
+        }
+    }
+
+    fn is_fenced(&self) -> bool {
+        self.fenced.load(SeqCst)
+    }
+
+    fn is_durable(&self) -> bool {
+        self.durability == Durability::Durable
+    }
+
+    fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    fn keep(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move { keep(&self.keeper, || self.last()).await })
+    }
+}
+
+impl Log {
+    pub(super) fn new(writer: Writer, runtime: Handle, durability: Durability) -> Self {
+        Self {
+            keeper: writer.keeper(),
+            last: AtomicU64::new(writer.last().get()),
+            writer: Mutex::new(writer),
+            runtime,
+            durability,
+            fenced: AtomicBool::new(false),
+            closing: watch::Sender::new(false),
         }
     }
 
@@ -115,26 +138,7 @@ impl Log {
     }
 
     /// The last transaction that is known to be in the bucket.
-    pub(crate) fn last(&self) -> Seq {
+    fn last(&self) -> Seq {
         Seq(self.last.load(SeqCst))
-    }
-
-    /// Another server writes the log.
-    pub(crate) fn is_fenced(&self) -> bool {
-        self.fenced.load(SeqCst)
-    }
-
-    /// Whether an answer to a commit waits for the bucket.
-    pub(crate) fn is_durable(&self) -> bool {
-        self.durability == Durability::Durable
-    }
-
-    /// Nobody waits for the bucket for long any more.
-    pub(crate) fn close(&self) {
-        self.closing.send_replace(true);
-    }
-
-    pub(super) fn keeper(&self) -> &Keeper {
-        &self.keeper
     }
 }

@@ -1,0 +1,99 @@
+//! What a server is told of the buckets of its databases.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use partial_sync_store::{Bucket, StoreError};
+use tokio::runtime::Handle;
+
+use crate::error::ServerError;
+
+/// What the answer to a commit waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// The commit is in the bucket.
+    #[default]
+    Durable,
+    /// The commit is on the disk of this server. Until it is in the bucket too, replicas do not see it, and it is gone with that disk.
+    Async,
+}
+
+type Open = dyn Fn(&str) -> Result<Bucket, StoreError> + Send + Sync;
+
+/// Where a server's databases are replicated to. See [`ServerBuilder::replicate`](crate::ServerBuilder::replicate).
+#[derive(Clone)]
+pub struct Replication {
+    open: Arc<Open>,
+    pub(super) durability: Durability,
+    pub(super) writer: Option<String>,
+}
+
+impl fmt::Debug for Replication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replication")
+            .field("durability", &self.durability)
+            .field("writer", &self.writer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Replication {
+    /// To the place that a url names: `s3://BUCKET/PATH`, `gs://BUCKET/PATH`, `az://CONTAINER/PATH` or `file:///FOLDER`. Each database
+    /// of a folder has its name behind it.
+    pub fn to(url: impl Into<String>) -> Self {
+        let url = url.into();
+        Self::in_buckets(move |name| {
+            let url = match name {
+                "" => url.clone(),
+                name => format!("{}/{name}", url.trim_end_matches('/')),
+            };
+            partial_sync_store::open(&url, std::env::vars())
+        })
+    }
+
+    /// To the places that a function gives for the names of databases; the only one of a server has an empty name.
+    pub fn in_buckets(open: impl Fn(&str) -> Result<Bucket, StoreError> + Send + Sync + 'static) -> Self {
+        Self {
+            open: Arc::new(open),
+            durability: Durability::default(),
+            writer: None,
+        }
+    }
+
+    /// What the answer to a commit waits for; [`Durability::Durable`] if this is not called.
+    #[must_use]
+    pub fn durability(self, durability: Durability) -> Self {
+        Self { durability, ..self }
+    }
+
+    /// The url of this server, for those who read from the bucket and have something to write.
+    #[must_use]
+    pub fn writer_url(self, url: impl Into<String>) -> Self {
+        Self {
+            writer: Some(url.into()),
+            ..self
+        }
+    }
+
+    /// Whether there are such places.
+    pub(crate) fn check(&self) -> Result<(), ServerError> {
+        self.place("").map(drop)
+    }
+
+    pub(super) fn place(&self, name: &str) -> Result<Bucket, ServerError> {
+        Ok((self.open)(name)?)
+    }
+}
+
+/// Replicates the databases of a server.
+pub(crate) struct Replicator {
+    pub options: Replication,
+    /// How long a state stays that replicas may be at.
+    pub retention: Duration,
+    pub runtime: Handle,
+}
+
+impl fmt::Debug for Replicator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.options.fmt(f)
+    }
+}
