@@ -25,7 +25,7 @@ async fn every_state_that_is_kept_is_restored_and_found_by_its_time() {
             let changed = [(random.u32(1..=database.len() as u32), random.u8(1..))];
             database[changed[0].0 as usize - 1] = changed[0].1;
             let changed = changed.map(|(n, byte)| (no(n), page(byte)));
-            let changed = changed.iter().map(|(n, page)| (*n, page.as_slice()));
+            let changed = changed.iter().map(|(n, page)| Ok((*n, page)));
             let commit = PageCount(database.len() as u32);
             // A commit every ten seconds.
             let time = 1_700_000_000_000 + i64::from(step + 1) * 10_000;
