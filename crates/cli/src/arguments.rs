@@ -49,7 +49,7 @@ pub(crate) enum Command {
     Hydrate(Hydrate),
     /// Draw which pages of a replica are here, by table and index
     Inspect(Inspect),
-    /// Compare the pages of a replica with the remote's
+    /// Compare the pages of a replica with the remote's; or read every file of a database in a bucket and check it
     Verify(OnReplica),
     /// Make keys and tokens for `serve`, and look into tokens
     #[command(subcommand)]
@@ -58,8 +58,10 @@ pub(crate) enum Command {
     Admin(Admin),
     /// Write one state of a database into a file, while others write to it
     Backup(Backup),
-    /// Put a backup in the place of a database, which a server may have open
+    /// Put a backup, or a state of a bucket, in the place of a database, which a server may have open
     Restore(Restore),
+    /// List the states of a database in a bucket that can be restored
+    Log(BucketLog),
     /// Print what a shell needs to complete these commands
     Completions(Completions),
     /// Write the manual pages
@@ -327,16 +329,31 @@ pub(crate) struct Backup {
 
 #[derive(Args, Debug)]
 pub(crate) struct Restore {
-    /// The backup: a whole SQLite database
+    /// The backup: a whole SQLite database; or the url of a bucket: s3://, gs://, az:// or file://
     pub backup: PathBuf,
     /// The database file to replace, or to make
     pub database: PathBuf,
+    /// Which state of a bucket: an id as `log` prints it, or the last one at a time like 2026-11-30T17:30:00Z; without it, the latest
+    #[arg(long, value_name = "TIME|ID", value_parser = units::at)]
+    pub at: Option<units::At>,
     /// Do not ask before it is replaced
     #[arg(long)]
     pub yes: bool,
     /// Longest wait for the server that has the database open
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::duration)]
     pub timeout: Duration,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BucketLog {
+    /// The url of the bucket: s3://, gs://, az:// or file://
+    pub url: String,
+    /// So many, the newest first
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub limit: usize,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

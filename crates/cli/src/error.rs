@@ -13,6 +13,20 @@ pub(crate) enum CliError {
     /// The server could not be started.
     #[error(transparent)]
     Server(#[from] partial_sync_server::ServerError),
+    /// A database in a bucket could not be used.
+    #[error(transparent)]
+    Store(#[from] partial_sync_store::StoreError),
+    /// A bucket has no such state.
+    #[error("{url} keeps no state {what}; `partial-sync log {url}` lists those that it keeps")]
+    NoState {
+        /// The bucket.
+        url: String,
+        /// As it was asked for.
+        what: String,
+    },
+    /// A backup has one state.
+    #[error("--at needs the url of a bucket: a backup has one state")]
+    AtNeedsBucket,
     /// A key or tokens could not be used.
     #[error(transparent)]
     Credential(#[from] partial_sync_server::auth::CredentialError),
@@ -178,6 +192,8 @@ impl CliError {
             | Self::BackupExists(_)
             | Self::NotBackup(_)
             | Self::NeedsServer
+            | Self::AtNeedsBucket
+            | Self::Store(partial_sync_store::StoreError::Url { .. })
             | Self::EmptyVariable(_)
             | Self::TwoVariables(..)
             | Self::Config { .. }

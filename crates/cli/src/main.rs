@@ -7,6 +7,7 @@
 mod admin;
 mod arguments;
 mod backup;
+mod bucket;
 mod changes;
 mod completions;
 mod config;
@@ -92,5 +93,6 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Admin(arguments) => admin::run(arguments),
         Command::Backup(arguments) => backup::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),
+        Command::Log(arguments) => bucket::log(&arguments),
     }
 }

@@ -1,9 +1,10 @@
 //! Sizes, times and counts as people write and read them: `128k`, `16 MiB`, `24h`, `138,398`.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytesize::ByteSize;
 use indicatif::HumanCount;
+use partial_sync_ltx::TxId;
 
 /// Bytes: a number, followed by k, m, g, t or p if one likes, and by `B` or `iB` after that. All are powers of 1024, also
 /// those without an `i`.
@@ -25,6 +26,27 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
 /// A time: numbers, each with a unit.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|e| format!("{e}; write it like 30s, 500ms or 24h"))
+}
+
+/// Which state of a bucket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum At {
+    /// That after a transaction.
+    Id(TxId),
+    /// The last one that was committed then: milliseconds since 1970.
+    Time(i64),
+}
+
+/// An id, or a time.
+pub(crate) fn at(text: &str) -> Result<At, String> {
+    if let Some(id) = TxId::parse(text) {
+        return Ok(At::Id(id));
+    }
+    let time = humantime::parse_rfc3339_weak(text).map_err(|error| {
+        format!("{error}; write a time like 2026-11-30T17:30:00Z, or an id of 16 digits as `log` prints it")
+    })?;
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(At::Time(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)))
 }
 
 /// An address to listen on: a name or address, and a port.

@@ -1,13 +1,16 @@
-//! `verify`: says which pages differ from the remote's.
+//! `verify`: says which pages of a replica differ from the remote's, and whether a bucket is whole.
 
 use std::io::{self, Write};
 
-use crate::{arguments::OnReplica, error::CliError, hydrate, interrupt, replica, units::counted};
+use crate::{arguments::OnReplica, bucket, error::CliError, hydrate, interrupt, replica, units::counted};
 
 /// So many differences are listed for a person; JSON has all.
 const LISTED: usize = 20;
 
 pub(crate) fn run(on: OnReplica) -> Result<(), CliError> {
+    if let Some(url) = bucket::url(&on.replica) {
+        return bucket::verify(url, on.json);
+    }
     let database = replica::open(&on)?;
     let cancel = database.cancel_handle()?;
     interrupt::on_ctrl_c(move || cancel.cancel());

@@ -110,6 +110,11 @@ impl Bucket {
         Self { clock, ..self }
     }
 
+    /// The same place, with files that are called otherwise.
+    pub(crate) fn with_layout(self, layout: Layout) -> Self {
+        Self { layout, ..self }
+    }
+
     pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.clock
     }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod backups;
+mod buckets;
 mod completing;
 mod configuration;
 mod hostile;

@@ -4,7 +4,7 @@
 //! not; so the head is read after files of level 0 were read, unless that was done less than a quarter of the retention ago, as a writer
 //! does it (`docs/object-storage.md`).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use partial_sync_core::PageSize;
 use partial_sync_ltx::TxId;
@@ -23,22 +23,27 @@ pub(crate) const AT_ONCE: u64 = 24;
 /// How often it is tried again when files went while they were read.
 pub(crate) const TRIES: usize = 5;
 
-/// When the head was read.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Looked(pub(crate) Mark);
+/// How long a listing is good for, where there is no head.
+const LIST_EVERY: Duration = Duration::from_secs(60);
 
-impl Looked {
-    /// Whether it is time to read it again.
-    pub(crate) fn is_due(self, bucket: &Bucket, head: &Head) -> bool {
-        let passed = bucket.clock().mark().since(self.0);
-        passed.is_none_or(|passed| passed >= head.retention() / LOOK_PART)
-    }
+/// What was seen of a bucket beside its files, and when.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// `None` if it has none, and was listed.
+    pub(crate) head: Option<Head>,
+    pub(crate) at: Mark,
 }
 
-/// The head that is there.
-pub(crate) async fn read_head(bucket: &Bucket) -> Result<Option<(Head, Looked)>, StoreError> {
-    let looked = Looked(bucket.clock().mark());
-    Ok(bucket.head().await?.map(|(head, _)| (head, looked)))
+impl Seen {
+    /// Whether it is time to look again.
+    pub(crate) fn is_old(&self, bucket: &Bucket) -> bool {
+        let good_for = self
+            .head
+            .as_ref()
+            .map_or(LIST_EVERY, |head| head.retention() / LOOK_PART);
+        let passed = bucket.clock().mark().since(self.at);
+        passed.is_none_or(|passed| passed >= good_for)
+    }
 }
 
 pub(crate) fn page_size(bucket: &Bucket, head: &Head) -> Result<PageSize, StoreError> {

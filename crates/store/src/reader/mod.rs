@@ -4,6 +4,7 @@
 //! states     open, advance, states, pages, changes
 //! whole      restoring a database, verifying every file
 //! following  the head and the next names -> a catalog
+//! listing    the same of a bucket without a head, as Litestream writes it
 //! catalog    which files there are, and which of them make a state
 //! files      a file once: its index, or all of it if it is small
 //! contents   pages by the frames of a file: ranges, in blocks
@@ -25,6 +26,7 @@ mod files;
 mod flights;
 mod following;
 mod index;
+mod listing;
 mod memory;
 mod options;
 mod states;

@@ -8,15 +8,16 @@ use std::{
 use bytes::Bytes;
 use futures_util::{TryStreamExt, stream::FuturesUnordered};
 use partial_sync_core::{PageNo, PageSize};
-use partial_sync_ltx::TxId;
+use partial_sync_ltx::{Header, TxId};
 use roaring::RoaringBitmap;
 
 use super::{
     catalog::{Catalog, Known, State, is_commit},
     contents::Frame,
     files::{Files, lock},
-    following::{AT_ONCE, Looked, TRIES, check_size, gather, page_size, read_head, with_commits},
+    following::{AT_ONCE, Seen, TRIES, check_size, gather, page_size, with_commits},
     index::Indexed,
+    listing,
     options::ReadOptions,
 };
 use crate::{bucket::Bucket, error::StoreError, head::Head, layout::FileName};
@@ -41,8 +42,8 @@ pub(crate) struct Inner {
     lineage: String,
     /// What is known now.
     catalog: Mutex<Arc<Catalog>>,
-    /// The head that was read last, and when.
-    head: Mutex<(Head, Looked)>,
+    /// What was read last beside files.
+    seen: Mutex<Seen>,
     /// Who changes the two above holds it.
     turn: tokio::sync::Mutex<()>,
     /// Why this is not the history any more that is there.
@@ -62,42 +63,56 @@ impl Reader {
     /// Opens a database. Three requests in sequence, if nothing changes meanwhile, bring the first page: the head; the indexes and the
     /// commits behind them, side by side; a range with the page.
     ///
+    /// A bucket without a head that Litestream writes is listed, here and about once a minute in [`advance`](Self::advance). Its states are
+    /// those at which its files end. Its lineage is made of its place and its oldest snapshot, and so is another one at the next opening
+    /// if that was removed.
+    ///
     /// # Errors
     /// [`StoreError::NoDatabase`] if there is none; [`StoreError::File`] if a file is damaged; others if requests fail.
     pub async fn open(bucket: Bucket, options: ReadOptions) -> Result<Self, StoreError> {
         let mut tries = TRIES;
         loop {
-            let Some((head, looked)) = read_head(&bucket).await? else {
-                return Err(StoreError::NoDatabase { store: bucket.name() });
-            };
-            let files = Files::new(
-                bucket.clone(),
-                page_size(&bucket, &head)?,
-                &head.lineage,
-                &options,
-            );
-            let (catalog, more) = match gather(&files, &head, AT_ONCE).await {
+            match Self::try_open(&bucket, &options).await {
                 // A compaction and a collection came between.
-                Err(error) if error.is_missing() && tries > 0 => {
-                    tries -= 1;
-                    continue;
+                Err(error) if error.is_missing() && tries > 0 => tries -= 1,
+                Err(error) => return Err(error),
+                Ok((reader, more)) => {
+                    if more || reader.is_look_due() {
+                        reader.advance().await?;
+                    }
+                    return Ok(reader);
                 }
-                gathered => gathered?,
-            };
-            let late = looked.is_due(&bucket, &head);
-            let reader = Self(Arc::new(Inner {
-                files,
-                lineage: head.lineage.clone(),
-                catalog: Mutex::new(Arc::new(catalog)),
-                head: Mutex::new((head, looked)),
-                turn: tokio::sync::Mutex::new(()),
-                void: OnceLock::new(),
-            }));
-            if more || late {
-                reader.advance().await?;
             }
-            return Ok(reader);
         }
+    }
+
+    /// The reader, and whether there is more than it has looked at.
+    async fn try_open(bucket: &Bucket, options: &ReadOptions) -> Result<(Self, bool), StoreError> {
+        let at = bucket.clock().mark();
+        let no_database = || StoreError::NoDatabase { store: bucket.name() };
+        let (files, lineage, catalog, more, head) = match bucket.head().await? {
+            Some((head, _)) => {
+                let size = page_size(bucket, &head)?;
+                let files = Files::new(bucket.clone(), size, &head.lineage, options);
+                let (catalog, more) = gather(&files, &head, AT_ONCE).await?;
+                (files, head.lineage.clone(), catalog, more, Some(head))
+            }
+            None => {
+                let found = listing::find(bucket).await?.ok_or_else(no_database)?;
+                let files = Files::new(found.bucket, found.page_size, &found.lineage, options);
+                let catalog = listing::gather(&files).await?;
+                (files, found.lineage, catalog, true, None)
+            }
+        };
+        let reader = Self(Arc::new(Inner {
+            files,
+            lineage,
+            catalog: Mutex::new(Arc::new(catalog)),
+            seen: Mutex::new(Seen { head, at }),
+            turn: tokio::sync::Mutex::new(()),
+            void: OnceLock::new(),
+        }));
+        Ok((reader, more))
     }
 
     /// Bytes of a page, the same in all states.
@@ -192,41 +207,69 @@ impl Reader {
         }
     }
 
-    /// Reads the head and makes a catalog of it; `next` is what is known without it.
+    /// Reads the head, or lists, and makes a catalog of it; `next` is what is known without it.
     async fn look(&self, next: Catalog) -> Result<(), StoreError> {
-        let files = &self.0.files;
         let mut tries = TRIES;
         loop {
-            let Some((there, looked)) = read_head(&files.bucket).await? else {
-                return Err(self.other_history("head.json is gone".to_owned()));
+            let at = self.0.files.bucket.clock().mark();
+            let before = lock(&self.0.seen).head.clone();
+            let looked = match &before {
+                Some(before) => self.look_at_head(before).await,
+                None => self.look_at_list().await.map(|catalog| (catalog, None)),
             };
-            self.check_continues(&there).await?;
-            let (from_head, _) = match gather(files, &there, 0).await {
+            let (found, head) = match looked {
                 Err(error) if error.is_missing() && tries > 0 => {
                     tries -= 1;
                     continue;
                 }
-                gathered => gathered?,
+                looked => looked?,
             };
             // Files of level 0 that were read count if they are above the floor.
-            let newer = next.last.id > from_head.last.id;
-            let catalog = match newer {
+            let catalog = match next.last.id > found.last.id && found.floor.is_some() {
                 true => Catalog {
                     last: next.last,
                     newest: next.newest,
-                    ..from_head
+                    ..found
                 },
-                false => from_head,
+                false => found,
             };
-            *lock(&self.0.head) = (there, looked);
+            *lock(&self.0.seen) = Seen { head, at };
             self.publish(catalog);
             return Ok(());
         }
     }
 
+    async fn look_at_head(&self, before: &Head) -> Result<(Catalog, Option<Head>), StoreError> {
+        let files = &self.0.files;
+        let Some((there, _)) = files.bucket.head().await? else {
+            return Err(self.other_history("head.json is gone".to_owned()));
+        };
+        self.check_continues(&there, before).await?;
+        let (catalog, _) = gather(files, &there, 0).await?;
+        Ok((catalog, Some(there)))
+    }
+
+    async fn look_at_list(&self) -> Result<Catalog, StoreError> {
+        let known = self.catalog();
+        let catalog = match listing::gather(&self.0.files).await {
+            Err(StoreError::NoDatabase { .. }) => {
+                return Err(self.other_history("its files are gone".to_owned()));
+            }
+            gathered => gathered?,
+        };
+        let (id, now) = (known.last.id, catalog.last.id);
+        if now < id {
+            return Err(self.other_history(format!("its last transaction is {now}, and was {id}")));
+        }
+        // What was read may be there under its name.
+        if catalog.files.iter().any(|file| file.name == FileName::commit(id)) {
+            self.check_commit(&known.newest).await?;
+        }
+        Ok(catalog)
+    }
+
     /// Whether a head is a later one of the same history.
-    async fn check_continues(&self, there: &Head) -> Result<(), StoreError> {
-        let before = lock(&self.0.head).0.clone();
+    async fn check_continues(&self, there: &Head, before: &Head) -> Result<(), StoreError> {
         let why = if there.lineage != self.0.lineage {
             format!("its lineage is {}, and was {}", there.lineage, self.0.lineage)
         } else if there.page_size != before.page_size {
@@ -243,26 +286,34 @@ impl Reader {
 
     /// Whether the last commit that is known is still there, and the same.
     async fn check_newest(&self, there: &Head) -> Result<(), StoreError> {
-        let files = &self.0.files;
         let newest = self.catalog().newest;
         let id = newest.ids.max();
         let is_collected = |head: &Head| head.l0_floor >= Some(id);
         if is_collected(there) || newest.ids.min() != id {
             return Ok(());
         }
-        let why = match files.bucket.header(FileName::commit(id)).await {
-            Ok(header) if header == newest => return Ok(()),
-            Ok(_) => format!("transaction {id} is another one than it was"),
+        match self.check_commit(&newest).await {
             Err(error) if error.is_missing() => {
-                let now = read_head(&files.bucket).await?;
-                if now.is_some_and(|(head, _)| is_collected(&head)) {
-                    return Ok(());
+                let now = self.0.files.bucket.head().await?;
+                match now.is_some_and(|(head, _)| is_collected(&head)) {
+                    true => Ok(()),
+                    false => Err(self.other_history(format!("transaction {id} is not there any more"))),
                 }
-                format!("transaction {id} is not there any more")
             }
-            Err(error) => return Err(error),
-        };
-        Err(self.other_history(why))
+            checked => checked,
+        }
+    }
+
+    /// Whether a commit has the header that was read of it.
+    async fn check_commit(&self, newest: &Header) -> Result<(), StoreError> {
+        let id = newest.ids.max();
+        if newest.ids.min() != id {
+            return Ok(());
+        }
+        match self.0.files.bucket.header(FileName::commit(id)).await? == *newest {
+            true => Ok(()),
+            false => Err(self.other_history(format!("transaction {id} is another one than it was"))),
+        }
     }
 
     /// The state after a transaction.
@@ -338,8 +389,7 @@ impl Reader {
     }
 
     fn is_look_due(&self) -> bool {
-        let head = lock(&self.0.head);
-        head.1.is_due(&self.0.files.bucket, &head.0)
+        lock(&self.0.seen).is_old(&self.0.files.bucket)
     }
 
     pub(crate) async fn look_again(&self) -> Result<(), StoreError> {

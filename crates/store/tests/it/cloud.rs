@@ -1,9 +1,12 @@
 //! A store over HTTP: the same as in memory. `scripts/test-store` runs this against an S3 on this machine; the url is `STORE_URL`, and what
 //! it needs is in the environment.
 
-use partial_sync_store::{Claim, StoreError, Writer, open};
+use partial_sync_store::{Claim, Found, ReadOptions, Reader, StoreError, Writer, open};
 
-use crate::support::{append, begin, create, restore};
+use crate::{
+    reading::database,
+    support::{append, begin, create, restore, tx},
+};
 
 #[tokio::test]
 #[ignore = "scripts/test-store"]
@@ -15,6 +18,13 @@ async fn a_store_over_http_keeps_a_log() {
     for n in 0..20 {
         append(&mut old, &[(2, n)], 3).await.unwrap();
     }
+    let reader = Reader::open(bucket.clone(), ReadOptions::default())
+        .await
+        .unwrap();
+    let Found::Kept(before) = reader.state(tx(7)).await.unwrap() else {
+        panic!("the state after transaction 7 is not kept")
+    };
+    assert_eq!(database(&reader, before).await.unwrap(), [1, 5, 3]);
     let mut new = Writer::take_over(bucket.clone(), begin(8), Claim::TakeOver)
         .await
         .unwrap();
@@ -24,5 +34,17 @@ async fn a_store_over_http_keeps_a_log() {
     while new.keeper().compact(new.last()).await.unwrap() {}
     new.keeper().collect(new.last()).await.unwrap();
     assert_eq!(restore(&bucket).await, (new.last(), vec![1, 19, 30, 0]));
+    let fresh = Reader::open(bucket.clone(), ReadOptions::default())
+        .await
+        .unwrap();
+    for reader in [reader, fresh] {
+        let latest = reader.advance().await.unwrap();
+        assert_eq!((latest.id, reader.epoch()), (new.last(), 2));
+        assert_eq!(database(&reader, latest).await.unwrap(), [1, 19, 30, 0]);
+        assert_eq!(database(&reader, before).await.unwrap(), [1, 5, 3]);
+        let changed = reader.changed(before, latest).await.unwrap();
+        assert!(changed.contains(1) && changed.contains(2) && changed.contains(3));
+        reader.verify().await.unwrap();
+    }
     assert!(create(&bucket, 9, &[1]).await.is_err());
 }

@@ -1,28 +1,43 @@
 //! Litestream restores what is in a folder, whatever has been compacted and collected. `scripts/test-ltx` runs this: it needs the program
 //! at the path that `LITESTREAM` says.
 
-use std::{collections::BTreeMap, path::Path, process::Command, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
 
 use partial_sync_core::PageNo;
-use partial_sync_store::{Bucket, Folder, Layout, Writer, object_store::path::Path as ObjectPath};
+use partial_sync_store::{
+    Bucket, Folder, Found, Layout, ReadOptions, Reader, Writer, object_store::path::Path as ObjectPath,
+};
 
 use crate::support::{SIZE, TestClock, Troubled, append, begin, collect_all, create, own, page};
 
-/// What Litestream makes of the folder, a byte for each page; up to a transaction.
-fn restored(folder: &Path, id: &str) -> Vec<u8> {
+fn litestream(arguments: &[&str]) {
     let program = std::env::var("LITESTREAM").expect("LITESTREAM is not set: run scripts/test-ltx");
-    let out = tempfile::tempdir().unwrap();
-    let (to, url) = (out.path().join("db"), format!("file://{}", folder.display()));
-    let output = Command::new(program)
-        .args(["restore", "-o", to.to_str().unwrap(), "-txid", id, &url])
-        .output()
-        .unwrap();
+    let output = Command::new(program).args(arguments).output().unwrap();
     assert!(
         output.status.success(),
-        "{}",
+        "{arguments:?}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let bytes = std::fs::read(to).unwrap();
+}
+
+/// What Litestream makes of the folder, up to a transaction.
+fn restored_file(folder: &Path, id: &str) -> Vec<u8> {
+    let out = tempfile::tempdir().unwrap();
+    let (to, url) = (out.path().join("db"), format!("file://{}", folder.display()));
+    litestream(&["restore", "-o", to.to_str().unwrap(), "-txid", id, &url]);
+    std::fs::read(to).unwrap()
+}
+
+/// The same, a byte for each page.
+fn restored(folder: &Path, id: &str) -> Vec<u8> {
+    let bytes = restored_file(folder, id);
     let pages = bytes.chunks(SIZE.as_usize());
     pages
         .map(|bytes| {
@@ -73,4 +88,112 @@ async fn litestream_restores_a_log_that_is_kept_in_order() {
             );
         }
     }
+}
+
+/// The sqlite3 shell, which keeps the database open.
+struct Shell {
+    child: Child,
+    to: ChildStdin,
+    from: BufReader<ChildStdout>,
+}
+
+impl Shell {
+    fn open(database: &Path) -> Self {
+        let mut child = Command::new("sqlite3")
+            .args(["-bail", database.to_str().unwrap()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the sqlite3 shell is needed");
+        let (to, from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let from = BufReader::new(from);
+        Self { child, to, from }
+    }
+
+    fn run(&mut self, sql: &str) {
+        writeln!(self.to, "{sql}\n.print done").unwrap();
+        let mut line = String::new();
+        while line.trim_end() != "done" {
+            line.clear();
+            assert!(
+                self.from.read_line(&mut line).unwrap() > 0,
+                "sqlite3 refused {sql}"
+            );
+        }
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        let _ = self.to.write_all(b"\n.quit\n");
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+#[ignore = "scripts/test-ltx"]
+async fn what_litestream_writes_compacts_and_snapshots_is_read_as_it_restores_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (database, replica) = (folder.path().join("db"), folder.path().join("replica"));
+    let url = format!("file://{}", replica.display());
+    let mut shell = Shell::open(&database);
+    shell.run("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; CREATE TABLE t (id INTEGER PRIMARY KEY, a BLOB);");
+    let clock = TestClock::new();
+    let store = Troubled::new(Arc::new(Folder::new(&replica).unwrap()));
+    let bucket = Bucket::new(store, ObjectPath::default(), Layout::Plain, "file").with_clock(clock.clone());
+    let mut staying: Option<Reader> = None;
+    let mut compared = 0;
+    for step in 0..40 {
+        let rows = 1 + step * 7 % 50;
+        shell.run(&match step % 10 {
+            8 => "DELETE FROM t WHERE id % 3 > 0; VACUUM;".to_owned(),
+            _ => format!(
+                "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
+                 INSERT INTO t (a) SELECT randomblob(700) FROM n; UPDATE t SET a = zeroblob(99) WHERE id % 17 = {};",
+                step % 17
+            ),
+        });
+        let more: &[&str] = match step % 7 {
+            3 => &["-compact", "1"],
+            5 => &["-compact", "3"],
+            6 if step > 10 => &["-compact", "2", "-snapshot"],
+            _ => &[],
+        };
+        litestream(&[&["replicate", "-once"], more, &[database.to_str().unwrap(), &url]].concat());
+        clock.pass(Duration::from_secs(60));
+        let fresh = Reader::open(bucket.clone(), ReadOptions::default())
+            .await
+            .unwrap();
+        let latest = match &staying {
+            Some(reader) => reader.advance().await.unwrap(),
+            None => fresh.latest(),
+        };
+        assert_eq!(latest, fresh.latest(), "step {step}");
+        fresh.verify().await.unwrap();
+        let ids: Vec<_> = fresh.kept().collect();
+        for (n, id) in ids
+            .iter()
+            .enumerate()
+            .filter(|(n, id)| *n % 3 == 0 || **id == latest.id)
+        {
+            let Found::Kept(state) = fresh.state(*id).await.unwrap() else {
+                panic!("{id}")
+            };
+            let expected = restored_file(&replica, &id.to_string());
+            let to = folder.path().join(format!("restored-{step}-{n}"));
+            fresh.restore(state, &to).await.unwrap();
+            assert!(std::fs::read(&to).unwrap() == expected, "step {step} at {id}");
+            for reader in staying.iter().chain([&fresh]) {
+                let all: Vec<_> = state.size.iter().collect();
+                let pages = reader.pages(state, &all).await.unwrap();
+                assert!(pages.concat() == expected, "step {step} at {id}");
+            }
+            compared += 1;
+        }
+        staying.get_or_insert(fresh);
+    }
+    let levels = (0..=9)
+        .filter(|level| replica.join(format!("ltx/{level}")).exists())
+        .count();
+    assert!(compared > 60 && levels >= 4, "{compared} states, {levels} levels");
 }

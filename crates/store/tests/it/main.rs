@@ -4,6 +4,7 @@ mod bucket;
 mod cloud;
 mod foreign;
 mod keeping;
+mod listing;
 mod model;
 mod reading;
 mod restoring;

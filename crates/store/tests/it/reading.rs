@@ -21,7 +21,7 @@ async fn open(bucket: &Bucket) -> Reader {
 }
 
 /// All pages of a state, a byte for each.
-async fn database(reader: &Reader, at: State) -> Result<Vec<u8>, StoreError> {
+pub(crate) async fn database(reader: &Reader, at: State) -> Result<Vec<u8>, StoreError> {
     let all: Vec<_> = at.size.iter().collect();
     let pages = reader.pages(at, &all).await?;
     Ok(pages
@@ -78,19 +78,19 @@ async fn check(reader: &Reader, history: &BTreeMap<u64, Vec<u8>>, floor: u64, ra
 }
 
 /// What a log did, in any order.
-struct History {
-    store: Arc<Troubled>,
-    clock: Arc<TestClock>,
-    bucket: Bucket,
-    writer: Writer,
-    node: u64,
-    states: BTreeMap<u64, Vec<u8>>,
+pub(crate) struct History {
+    pub(crate) store: Arc<Troubled>,
+    pub(crate) clock: Arc<TestClock>,
+    pub(crate) bucket: Bucket,
+    pub(crate) writer: Writer,
+    pub(crate) node: u64,
+    pub(crate) states: BTreeMap<u64, Vec<u8>>,
     /// States before this may be gone.
-    floor: u64,
+    pub(crate) floor: u64,
 }
 
 impl History {
-    async fn begin(random: &mut fastrand::Rng) -> Self {
+    pub(crate) async fn begin(random: &mut fastrand::Rng) -> Self {
         let (store, clock) = (Troubled::memory(), TestClock::new());
         let bucket = store.bucket(&clock);
         let database = vec![1; random.usize(1..30)];
@@ -106,11 +106,11 @@ impl History {
         }
     }
 
-    fn database(&self) -> Vec<u8> {
+    pub(crate) fn database(&self) -> Vec<u8> {
         self.states.values().next_back().unwrap().clone()
     }
 
-    async fn commit(&mut self, random: &mut fastrand::Rng) {
+    pub(crate) async fn commit(&mut self, random: &mut fastrand::Rng) {
         let mut database = self.database();
         database.resize(random.usize(1..30), 0);
         let changed: BTreeMap<u32, u8> = (0..random.u32(0..4))
@@ -126,7 +126,7 @@ impl History {
         self.states.insert(id.get(), database);
     }
 
-    async fn step(&mut self, random: &mut fastrand::Rng) {
+    pub(crate) async fn step(&mut self, random: &mut fastrand::Rng) {
         match random.u32(0..24) {
             0 | 1 => while self.writer.keeper().compact(self.writer.last()).await.unwrap() {},
             2 => {

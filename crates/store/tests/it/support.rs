@@ -50,6 +50,8 @@ pub(crate) enum Fate {
 #[derive(Debug)]
 pub(crate) struct Troubled {
     inner: Arc<dyn ObjectStore>,
+    /// There is no head, as where another program writes.
+    headless: bool,
     fates: Mutex<Vec<(&'static str, &'static str, Fate)>>,
     counts: Mutex<BTreeMap<&'static str, usize>>,
     /// How many requests wait for a permit.
@@ -64,6 +66,20 @@ impl Troubled {
     pub(crate) fn new(inner: Arc<dyn ObjectStore>) -> Arc<Self> {
         Arc::new(Self {
             inner,
+            headless: false,
+            fates: Mutex::default(),
+            counts: Mutex::default(),
+            held: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            aged: Mutex::default(),
+        })
+    }
+
+    /// The same objects, without the head.
+    pub(crate) fn headless(&self) -> Arc<Self> {
+        Arc::new(Self {
+            inner: self.inner.clone(),
+            headless: true,
             fates: Mutex::default(),
             counts: Mutex::default(),
             held: AtomicU64::new(0),
@@ -203,6 +219,10 @@ impl ObjectStore for Troubled {
             Fate::Denied | Fate::AnswerLost => return Err(trouble()),
             Fate::Held(permits) => self.hold(&permits).await,
             _ => {}
+        }
+        if self.headless && location.as_ref().ends_with("head.json") {
+            let (path, source) = (location.to_string(), "there is none".into());
+            return Err(Error::NotFound { path, source });
         }
         let answer = self.inner.get_opts(location, options).await;
         if let Ok(answer) = &answer {

@@ -1,0 +1,175 @@
+//! Databases in a bucket: `log`, `verify`, and `restore` of a state.
+
+use std::{num::NonZeroU64, path::Path, time::Duration};
+
+use partial_sync_core::{PageCount, PageNo, PageSize};
+use partial_sync_store::{Begin, Writer};
+use rusqlite::Connection;
+
+use crate::support::*;
+
+/// A bucket in a folder, with three states of a database: each has a row more.
+struct InBucket {
+    folder: tempfile::TempDir,
+    url: String,
+    /// The database's files, and when each was committed.
+    states: Vec<(Vec<u8>, i64)>,
+}
+
+fn pages(file: &[u8]) -> Vec<(PageNo, Vec<u8>)> {
+    let size = PageSize::DEFAULT.as_usize();
+    (1..)
+        .filter_map(PageNo::new)
+        .zip(file.chunks(size).map(<[u8]>::to_vec))
+        .collect()
+}
+
+impl InBucket {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("source.db");
+        let connection = Connection::open(&database).unwrap();
+        connection
+            .execute_batch(
+                "PRAGMA page_size = 4096; CREATE TABLE t (a); INSERT INTO t VALUES (randomblob(9000))",
+            )
+            .unwrap();
+        let url = format!("file://{}", folder.path().join("bucket").display());
+        let bucket = partial_sync_store::open(&url, Vec::new()).unwrap();
+        let mut states = vec![(std::fs::read(&database).unwrap(), 1_700_000_000_000)];
+        let (first, time) = (pages(&states[0].0), states[0].1);
+        let begin = Begin {
+            node: NonZeroU64::new(7).unwrap(),
+            url: None,
+            retention: Duration::from_secs(3600),
+            now: time,
+        };
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let commit = PageCount(first.len() as u32);
+        let create = Writer::create(bucket, begin, PageSize::DEFAULT, commit, move |put| {
+            first.iter().try_for_each(|(page, bytes)| put(*page, bytes))
+        });
+        let mut writer = runtime.block_on(create).unwrap();
+        for n in 1..3 {
+            connection
+                .execute_batch("INSERT INTO t VALUES (randomblob(9000))")
+                .unwrap();
+            let (file, time) = (std::fs::read(&database).unwrap(), 1_700_000_000_000 + n * 60_000);
+            let all = pages(&file);
+            let commit = PageCount(all.len() as u32);
+            let all = all.iter().map(|(page, bytes)| Ok((*page, bytes)));
+            runtime.block_on(writer.append(all, commit, time)).unwrap();
+            states.push((file, time));
+        }
+        Self { folder, url, states }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+}
+
+#[test]
+fn states_of_a_bucket_are_listed_the_newest_first() {
+    let bucket = InBucket::new();
+    let said = ok(&["log", &bucket.url]).out;
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 3);
+    assert!(
+        lines[0].starts_with("0000000000000003  2023-11-14T22:15:20.000Z"),
+        "{said}"
+    );
+    let told = ok(&["log", &bucket.url, "--json", "--limit", "2"]).json();
+    assert_eq!(told[0]["id"], "0000000000000003");
+    assert_eq!(told[0]["bytes"], bucket.states[2].0.len());
+    assert_eq!(told.as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_state_is_restored_by_its_id_or_time_in_the_place_of_a_database() {
+    let bucket = InBucket::new();
+    let to = bucket.path("restored.db");
+    let is = |n: usize| {
+        let there = std::fs::read(&to).unwrap();
+        let count: i64 = Connection::open(&to)
+            .unwrap()
+            .query_row("SELECT count(*) FROM t", (), |row| row.get(0))
+            .unwrap();
+        assert_eq!(count, n as i64 + 1);
+        assert_eq!(there.len(), bucket.states[n].0.len());
+    };
+    ok(&["restore", &bucket.url, &to]);
+    is(2);
+    for (at, n) in [
+        ("0000000000000001", 0),
+        ("0000000000000002", 1),
+        ("2023-11-14T22:13:20Z", 0),
+        ("2023-11-14 22:15:19", 1),
+        ("2030-01-01T00:00:00Z", 2),
+    ] {
+        ok(&["restore", &bucket.url, &to, "--at", at, "--yes"]);
+        is(n);
+    }
+    // Nothing is left beside it, and what is not there says where to look.
+    let hidden = |path: &Path| path.file_name().unwrap().to_str().unwrap().starts_with('.');
+    let beside = std::fs::read_dir(bucket.folder.path()).unwrap();
+    assert!(
+        beside
+            .map(|entry| entry.unwrap().path())
+            .all(|path| !hidden(&path))
+    );
+    for at in ["0000000000000009", "2020-01-01T00:00:00Z"] {
+        let said = run(&["restore", &bucket.url, &to, "--at", at, "--yes"]);
+        assert_eq!(said.code, 1);
+        assert!(said.err.contains("partial-sync log file://"), "{}", said.err);
+        is(2);
+    }
+    for wrong in ["yesterday", "12"] {
+        let said = run(&["restore", &bucket.url, &to, "--at", wrong, "--yes"]);
+        assert!(
+            said.code == 2 && said.err.contains("2026-11-30T17:30:00Z"),
+            "{}",
+            said.err
+        );
+    }
+    let said = run(&[
+        "restore",
+        &to,
+        &bucket.path("other.db"),
+        "--at",
+        "0000000000000001",
+    ]);
+    assert!(
+        said.code == 2 && said.err.contains("--at needs the url of a bucket"),
+        "{}",
+        said.err
+    );
+}
+
+#[test]
+fn a_bucket_is_verified_and_a_damaged_file_of_it_is_named() {
+    let bucket = InBucket::new();
+    let said = ok(&["verify", &bucket.url]).out;
+    assert!(
+        said.contains("read 3 files") && said.contains("up to transaction 0000000000000003"),
+        "{said}"
+    );
+    assert_eq!(ok(&["verify", &bucket.url, "--json"]).json()["files"], 3);
+    let file = bucket.path("bucket/ltx/0/0000000000000002-0000000000000002.ltx");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let said = run(&["verify", &bucket.url]);
+    assert_eq!(said.code, 1);
+    assert!(said.err.contains("0000000000000002"), "{}", said.err);
+    let to = bucket.path("restored.db");
+    assert_eq!(run(&["restore", &bucket.url, &to]).code, 1);
+    assert!(!Path::new(&to).exists());
+    let said = run(&["log", "s3://"]);
+    assert!(
+        said.code == 2 && said.err.contains("s3://BUCKET/PATH"),
+        "{}",
+        said.err
+    );
+}
