@@ -3,7 +3,7 @@
 use std::{num::NonZeroU64, path::Path, time::Duration};
 
 use partial_sync_core::{PageCount, PageNo, PageSize};
-use partial_sync_store::{Begin, Writer};
+use partial_sync_store::{Begin, New, Writer};
 use rusqlite::Connection;
 
 use crate::support::*;
@@ -41,7 +41,11 @@ impl InBucket {
         let begin = Begin {
             node: NonZeroU64::new(7).unwrap(),
             url: None,
-            retention: Duration::from_secs(3600),
+            new: New {
+                lineage: NonZeroU64::new(8).unwrap(),
+                after: None,
+                retention: Duration::from_secs(3600),
+            },
             now: time,
         };
         let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -582,3 +582,36 @@ async fn blocks_in_a_folder_are_there_after_a_restart_and_damaged_ones_are_asked
     let (pages, bytes) = read(10 * all).await;
     assert!(pages == expected && bytes >= all);
 }
+
+#[tokio::test]
+async fn a_reader_keeps_no_more_in_memory_than_it_may() {
+    let store = Troubled::memory();
+    let (bucket, mut writer, mut expected) = large(&store, 700).await;
+    let options = ReadOptions {
+        memory: 600 << 10,
+        ..ReadOptions::default()
+    };
+    let limit = 2 * options.memory;
+    let reader = Reader::open(bucket, options).await.unwrap();
+    for n in 0..200_u32 {
+        let at = (n * 7 % 700) as usize;
+        expected[at].rotate_left(1);
+        let changed = [Ok((no(at as u32 + 1), &expected[at]))];
+        writer
+            .append(changed, PageCount(700), i64::from(n))
+            .await
+            .unwrap();
+        reader.advance().await.unwrap();
+        assert!(reader.memory() <= limit, "{} bytes", reader.memory());
+    }
+    // Each 20 pages by a request of its own, in another order.
+    for n in 0..35 {
+        let all = PageCount(700).iter();
+        let some: Vec<_> = all.filter(|page| page.get() % 35 == n).collect();
+        let pages = reader.pages(reader.latest(), &some).await.unwrap();
+        for (page, bytes) in some.iter().zip(pages) {
+            assert_eq!(bytes, expected[page.id().0 as usize]);
+        }
+        assert!(reader.memory() <= limit, "{} bytes", reader.memory());
+    }
+}
