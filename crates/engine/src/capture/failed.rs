@@ -1,7 +1,9 @@
 //! What a statement that failed has left: everything it did before (`OR FAIL`, `RAISE(FAIL)`) or nothing.
 //!
-//! SQLite tells by `changes()` as long as the statement itself had changed a row; of what only triggers did, it tells
-//! nothing. Then one of the last rows that changed is looked at: it is as the hook last saw it, or it is not.
+//! SQLite tells by `changes()` where it fails with FAIL and the statement itself had changed a row. It tells nothing of what only
+//! triggers did, nor where it could not undo a statement of a transaction, because it had not foreseen that the statement may fail:
+//! a key that is not an integer in an UPDATE, a sum that is too large, a value that a STRICT table does not take. Then one of the
+//! last rows that changed is looked at: it is as the hook last saw it, or it is not.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -37,36 +39,54 @@ struct RowHistory {
 }
 
 /// A table with rows that changed.
-struct Looked {
+enum Looked {
+    Table(LookedTable),
+    /// It holds rows of a virtual table.
+    Shadow,
+    /// Its rows cannot be found again.
+    Unknown,
+}
+
+/// A table in which rows can be found again.
+struct LookedTable {
     table: Arc<Table>,
     key: Vec<String>,
 }
 
-/// The tables in which rows can be found again, by their names as the hook has them.
+/// The tables, by their names as the hook has them.
 #[derive(Default)]
 struct Tables {
     // Asked while nothing was recorded yet: what the recorder knows of the schema may be old.
     schema: SchemaCache,
-    known: HashMap<Arc<str>, Option<Looked>>,
+    known: HashMap<Arc<str>, Looked>,
 }
 
-/// Whether what the hook saw is there; `None` where that cannot be told.
-pub(super) fn left_behind(conn: &Conn, seen: &mut Seen) -> Result<Option<bool>> {
-    match among_the_last(LAST, conn, seen)? {
-        (None, true) => Ok(among_the_last(usize::MAX, conn, seen)?.0),
+/// Whether what the hook saw is there; `None` where that cannot be told. Rows of shadow tables tell nothing. Without triggers they
+/// do not have to: SQLite always foresees that a statement on a virtual table may fail.
+pub(super) fn left_behind(conn: &Conn, seen: &mut Seen, has_triggers: bool) -> Result<Option<bool>> {
+    match among_the_last(LAST, conn, seen, has_triggers)? {
+        (None, true) => Ok(among_the_last(usize::MAX, conn, seen, has_triggers)?.0),
         (told, _) => Ok(told),
     }
 }
 
 /// The same, told from at most so many of the rows that changed last, and whether there are more.
-fn among_the_last(most: usize, conn: &Conn, seen: &mut Seen) -> Result<(Option<bool>, bool)> {
+fn among_the_last(
+    most: usize,
+    conn: &Conn,
+    seen: &mut Seen,
+    has_triggers: bool,
+) -> Result<(Option<bool>, bool)> {
     let mut tables = Tables::default();
     let (mut last, mut all, mut more) = (VecDeque::new(), true, false);
     seen.rewind();
     while let Some(row) = seen.next_nested()? {
-        let Some(looked) = internal(|| tables.get(conn, &row.table))? else {
-            all = false;
-            continue;
+        let looked = match internal(|| tables.get(conn, &row.table))? {
+            Looked::Table(looked) => looked,
+            unknown => {
+                all &= matches!(unknown, Looked::Shadow) && !has_triggers;
+                continue;
+            }
         };
         for (key, ..) in images(&looked.table, &row) {
             if last.len() == most {
@@ -80,7 +100,7 @@ fn among_the_last(most: usize, conn: &Conn, seen: &mut Seen) -> Result<(Option<b
     let keys: HashSet<RowKey> = last.iter().cloned().collect();
     seen.rewind();
     while let Some(row) = seen.next_nested()? {
-        let Some(looked) = internal(|| tables.get(conn, &row.table))? else {
+        let Looked::Table(looked) = internal(|| tables.get(conn, &row.table))? else {
             continue;
         };
         for (key, was, is) in images(&looked.table, &row) {
@@ -97,7 +117,7 @@ fn among_the_last(most: usize, conn: &Conn, seen: &mut Seen) -> Result<(Option<b
     }
     seen.rewind();
     for (name, key) in &last {
-        let (Some(looked), Some(row)) = (
+        let (Looked::Table(looked), Some(row)) = (
             internal(|| tables.get(conn, name))?,
             rows.get(&(name.clone(), key.clone())),
         ) else {
@@ -116,15 +136,17 @@ fn among_the_last(most: usize, conn: &Conn, seen: &mut Seen) -> Result<(Option<b
 }
 
 impl Tables {
-    fn get(&mut self, conn: &Conn, name: &Arc<str>) -> sqlite::Result<Option<&Looked>> {
+    fn get(&mut self, conn: &Conn, name: &Arc<str>) -> sqlite::Result<&Looked> {
         if !self.known.contains_key(name) {
             let looked = match self.schema.table(conn, name)? {
-                Known::Ordinary(table) => key_columns(&table).map(|key| Looked { table, key }),
-                _ => None,
+                Known::Ordinary(table) => key_columns(&table)
+                    .map_or(Looked::Unknown, |key| Looked::Table(LookedTable { table, key })),
+                Known::Shadow(..) => Looked::Shadow,
+                _ => Looked::Unknown,
             };
             self.known.insert(name.clone(), looked);
         }
-        Ok(self.known.get(name).and_then(Option::as_ref))
+        Ok(self.known.get(name).unwrap_or(&Looked::Unknown))
     }
 }
 
@@ -165,7 +187,12 @@ fn images<'n>(table: &Table, change: &'n Nested) -> Vec<(Vec<Value>, Image<'n>, 
     }
 }
 
-fn is_as_last_seen(conn: &Conn, looked: &Looked, key: &[Value], row: &RowHistory) -> sqlite::Result<bool> {
+fn is_as_last_seen(
+    conn: &Conn,
+    looked: &LookedTable,
+    key: &[Value],
+    row: &RowHistory,
+) -> sqlite::Result<bool> {
     let table = &looked.table;
     let columns: Vec<String> = table.columns.iter().map(|c| quoted(&c.name)).collect();
     let terms: Vec<String> = looked

@@ -106,8 +106,9 @@ impl Recording<'_> {
         arguments: &Arguments,
     ) -> Result<Kept> {
         let ours = self.conn.is_autocommit();
+        let counters = &self.shared.counters;
         if ours {
-            internal(|| self.state.begin.execute())?;
+            internal(|| self.state.begin.execute()).inspect_err(|_| counters.keep(self.conn, 0))?;
         }
         // So that nothing is left of a statement of which it is not known whether SQLite undid it.
         let has_triggers = |targets: &[Target]| targets.iter().any(|t| t.trigger.is_some());
@@ -117,7 +118,13 @@ impl Recording<'_> {
         }
         let before = match ddl {
             // Asking takes a snapshot, which must not be older than the write lock.
-            Some(ddl) if self.conn.txn_state() == TxnState::Write => Some(self.number(ddl)?),
+            Some(ddl) if self.conn.txn_state() == TxnState::Write => {
+                let asked = self.number(ddl);
+                if ours && asked.is_err() {
+                    self.undo_transaction();
+                }
+                Some(asked?)
+            }
             _ => None,
         };
         self.shared.buffer.lock().start();
@@ -128,6 +135,11 @@ impl Recording<'_> {
             *targets = observed.into_targets();
         }
         let changed = self.conn.changes();
+        let total = counters.total_changes(self.conn);
+        let (shown, counted) = match ddl {
+            Some(_) => (counters.changes(self.conn), 0),
+            None => (changed, changed),
+        };
         let mut seen = self.shared.buffer.lock().finish();
         let nothing_seen = seen.as_ref().map_or(true, Seen::is_empty);
         if self.conn.is_autocommit() {
@@ -136,19 +148,17 @@ impl Recording<'_> {
         }
         let left = match &outcome {
             Ok(_) => Some(true),
-            // Only FAIL fails and leaves changes; SQLite answers 0 for a statement that it has undone.
-            Err(Error::Sqlite(e)) if e.code() == codes::CONSTRAINT && ddl.is_none() && !nothing_seen => {
-                match &mut seen {
-                    Ok(_) if changed > 0 => Some(true),
-                    Ok(seen) => failed::left_behind(self.conn, seen).unwrap_or(None),
-                    Err(_) => None,
-                }
-            }
-            Err(_) => Some(false),
+            Err(_) if nothing_seen || ddl.is_some() => Some(false),
+            // SQLite answers 0 unless it keeps what the statement itself did.
+            Err(_) if changed > 0 => Some(true),
+            Err(error) if self.is_undone(error, ours, guarded) => Some(false),
+            Err(_) => match &mut seen {
+                Ok(seen) => failed::left_behind(self.conn, seen, has_triggers(targets)).unwrap_or(None),
+                Err(_) => None,
+            },
         };
         let kept = left == Some(true);
-        if left.is_none() && !ours && !guarded && has_triggers(targets) {
-            // There were none when the statement began.
+        if left.is_none() && !ours && !guarded {
             self.undo_transaction();
             return outcome;
         }
@@ -194,7 +204,24 @@ impl Recording<'_> {
         if finished.is_err() || ours && !kept {
             self.undo_transaction();
         }
+        match &finished {
+            Err(_) if ours => counters.undone(self.conn, total.saturating_sub(counted)),
+            // Virtual tables write more when they are read, and at a commit.
+            _ => counters.keep(self.conn, shown),
+        }
         finished.and(outcome)
+    }
+
+    /// Whether nothing may stay of a statement that failed with this and of whose own changes SQLite counts none. Outside of a
+    /// transaction only what fails with FAIL leaves something. In one, what SQLite has done stays also where it did not foresee
+    /// that the statement may fail, unless there is a savepoint to go back to.
+    fn is_undone(&self, error: &Error, ours: bool, guarded: bool) -> bool {
+        match error {
+            Error::Sqlite(e) if e.code() == codes::CONSTRAINT => {
+                ours && e.extended_code() == codes::CONSTRAINT_DATATYPE
+            }
+            _ => ours || guarded,
+        }
     }
 
     /// Rolls back the transaction, whatever state it is in.

@@ -95,7 +95,7 @@ impl RecorderState {
 pub(super) struct Counters {
     /// Rows of the log that `total_changes` has counted.
     pub hidden: AtomicU64,
-    /// What `changes` was before the log was last written, and what the two counters were right after.
+    /// What `changes` was before something was last written that the user is not to see, and what the two counters were right after.
     pub changes: AtomicU64,
     pub total_after: AtomicU64,
     pub changes_after: AtomicU64,
@@ -111,6 +111,20 @@ impl Counters {
         } else {
             changes
         }
+    }
+
+    /// `changes` is this until SQLite counts again.
+    pub(super) fn keep(&self, conn: &Conn, changes: u64) {
+        self.changes.store(changes, Ordering::Relaxed);
+        self.total_after.store(conn.total_changes(), Ordering::Relaxed);
+        self.changes_after.store(conn.changes(), Ordering::Relaxed);
+    }
+
+    /// A statement that stands alone has changed nothing, and `total_changes` is what it was.
+    pub(super) fn undone(&self, conn: &Conn, total: u64) {
+        self.hidden
+            .store(conn.total_changes().saturating_sub(total), Ordering::Relaxed);
+        self.keep(conn, 0);
     }
 
     pub(super) fn total_changes(&self, conn: &Conn) -> u64 {

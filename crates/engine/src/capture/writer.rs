@@ -69,13 +69,9 @@ impl Recording<'_> {
         let before = self.conn.total_changes();
         let written = internal(|| self.write_chunk());
         self.conn.set_last_insert_rowid(rowid);
-        let after = self.conn.total_changes();
-        counters.hidden.fetch_add(after - before, Ordering::Relaxed);
-        counters.changes.store(seen, Ordering::Relaxed);
-        counters.total_after.store(after, Ordering::Relaxed);
-        counters
-            .changes_after
-            .store(self.conn.changes(), Ordering::Relaxed);
+        let written_rows = self.conn.total_changes() - before;
+        counters.hidden.fetch_add(written_rows, Ordering::Relaxed);
+        counters.keep(self.conn, seen);
         written
     }
 

@@ -803,6 +803,44 @@ fn h7_a_row_that_a_trigger_made_is_no_other_clients_row_on_a_remote_whose_trigge
     world.same("pushed");
 }
 
+/// SQLite undoes a statement that fails only where it had foreseen that it may: these leave in a transaction what they did before,
+/// which is committed with it.
+#[test]
+fn what_a_failed_statement_leaves_in_a_transaction_reaches_the_remote() {
+    let schema = "create table t(id integer primary key, a); create table n(a, b); create table strict_one(a text) strict;
+        create table taken(id integer primary key, a unique);
+        create table numbers(g, x); create index numbers_g on numbers(g, x); create table words(w);
+        create virtual table f using fts5(a);
+        create table parent(id integer primary key, a); create table child(p references parent on update cascade, v);
+        insert into t values (1, 'a'), (2, 'b'); insert into taken values (1, 1), (2, 2); insert into f(a) values ('word');
+        insert into numbers values (1, 1), (2, 9223372036854775807), (2, 1); insert into words values ('word'), ('\"');
+        insert into parent values (1, 'a'), (2, 'b'); insert into child values (1, 'a'), (2, 'b');";
+    let statements = [
+        "insert or fail into strict_one values ('a'), (x'00')",
+        "insert into strict_one values ('a'), (x'00')",
+        "update t set id = case id when 1 then 11 else 'x' end",
+        "update or replace taken set id = case id when 1 then 11 else 'x' end, a = 7",
+        "insert into n select g, sum(x) from numbers group by g",
+        "insert into n select f.a, w from words, f where f match w",
+        "insert into f(rowid, a) values (5, 'x'), (5, 'y')",
+        "insert or fail into f(rowid, a) values (5, 'x'), (5, 'y')",
+        "insert into f(a) select sum(x) from numbers group by g",
+        "update parent set id = case id when 1 then 11 else 'x' end",
+    ];
+    for sql in statements {
+        for before in ["", "begin", "savepoint s", "begin; insert into n values (0, 0)"] {
+            let world = World::new(schema);
+            world.run(&["pragma foreign_keys = on", before, sql]);
+            assert!(!world.conn.is_transaction_lost(), "{before}: {sql}");
+            world.run(&["insert into n values (1, 2)"]);
+            if before != "" {
+                world.run(&["commit"]);
+            }
+            world.check();
+        }
+    }
+}
+
 /// Our server as one that does not know rows: the field does not reach it.
 #[derive(Debug)]
 struct WithoutRows(Arc<dyn partial_sync_transport::Remote>);

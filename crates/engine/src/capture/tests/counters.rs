@@ -90,6 +90,52 @@ fn counters_and_rowids_are_those_of_stock_sqlite() {
 }
 
 #[test]
+fn what_a_commit_writes_or_undoes_does_not_count() {
+    same_as_stock(
+        "CREATE TABLE n(a); INSERT INTO n VALUES ('a'), ('b'), ('c');
+         CREATE VIRTUAL TABLE f USING fts5(a);
+         CREATE TABLE p(id INTEGER PRIMARY KEY);
+         CREATE TABLE c(p REFERENCES p DEFERRABLE INITIALLY DEFERRED)",
+        &[
+            "PRAGMA foreign_keys = ON",
+            "INSERT INTO f SELECT a FROM n",
+            "UPDATE f SET a = a || 'x'",
+            "BEGIN; INSERT INTO f SELECT a FROM n",
+            "COMMIT",
+            "INSERT INTO n VALUES (1), (2)",
+            "INSERT INTO c VALUES (1), (2)",
+            "SELECT 1",
+            "INSERT INTO n VALUES (1), (2)",
+            "BEGIN; INSERT INTO n VALUES (1), (2); INSERT INTO c VALUES (1)",
+            "COMMIT",
+            "ROLLBACK",
+            "INSERT INTO c VALUES (3)",
+        ],
+    );
+}
+
+#[test]
+fn a_statement_that_does_not_get_the_lock_counts_nothing() {
+    let (ours, stock) = (TestDb::new("CREATE TABLE t(a)"), TestDb::new("CREATE TABLE t(a)"));
+    let seen = [(&ours, ours.connection()), (&stock, stock.open(None))].map(|(db, connection)| {
+        connection.busy_timeout(Duration::ZERO).unwrap();
+        let before = connection.total_changes();
+        connection.execute("INSERT INTO t VALUES (1), (2)", ()).unwrap();
+        let other = db.plain();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let refused = connection.execute("DELETE FROM t", ()).unwrap_err().to_string();
+        let counted: Vec<Vec<Value>> = connection.query("SELECT changes()", ()).unwrap();
+        (
+            refused,
+            counted,
+            connection.changes(),
+            connection.total_changes() - before,
+        )
+    });
+    assert_eq!(seen[0], seen[1]);
+}
+
+#[test]
 fn a_random_script_leaves_what_stock_sqlite_leaves() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");

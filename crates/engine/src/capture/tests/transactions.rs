@@ -541,3 +541,27 @@ fn a_begin_within_a_savepoint_waits_for_the_lock_as_sqlite_does() {
     connection.execute_batch("ROLLBACK").unwrap();
     other.execute_batch("BEGIN IMMEDIATE; COMMIT").unwrap();
 }
+
+/// Was red: what came after it on the connection was in a transaction that nobody had begun and nobody would commit.
+#[test]
+fn a_schema_change_of_which_nothing_can_be_asked_leaves_no_transaction() {
+    let limit = rusqlite::limits::Limit::SQLITE_LIMIT_SQL_LENGTH;
+    for sql in ["CREATE TABLE u(a)", "PRAGMA user_version = 7"] {
+        let db = TestDb::new("CREATE TABLE t(a)");
+        let connection = db.connection();
+        let mut change = connection.prepare(sql).unwrap();
+        let set = |length| {
+            connection
+                .conn()
+                .with_rusqlite(|c| c.set_limit(limit, length))
+                .unwrap()
+        };
+        // What asks is longer.
+        let before = set(10);
+        change.execute(()).unwrap_err();
+        set(before);
+        assert!(connection.is_autocommit(), "{sql}");
+        connection.execute("INSERT INTO t VALUES (1)", ()).unwrap();
+        assert_eq!(db.take(), ["+t(1)"]);
+    }
+}
