@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use partial_sync_vfs::sqlite::{self, Step, Stmt, ValueRef};
+use partial_sync_vfs::sqlite::{self, Step, Stmt, TxnState, ValueRef};
 
 use super::{
     arguments::Arguments,
@@ -61,6 +61,10 @@ impl Recording<'_> {
         ddl: &Ddl,
         before: Option<i64>,
     ) -> Result<()> {
+        if self.conn.txn_state() != TxnState::Write {
+            // IF NOT EXISTS, and it does.
+            return Ok(());
+        }
         let after = match ddl.kind {
             StatementKind::Analyze => None,
             _ => Some(self.number(ddl)?),

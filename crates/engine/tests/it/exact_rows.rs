@@ -841,6 +841,39 @@ fn what_a_failed_statement_leaves_in_a_transaction_reaches_the_remote() {
     }
 }
 
+/// Was red: the rows of the table that was there were recorded as new ones, and pushed once more.
+#[test]
+fn a_table_that_is_there_already_is_not_made_again() {
+    let schema = "create table t(a); create table k(id integer primary key, a); insert into t values (1), (2); insert into k values (1, 1);";
+    exact(
+        schema,
+        &[
+            "begin",
+            "create table if not exists t as select 3 as a",
+            "create table if not exists k as select 3 as a",
+            "create table if not exists t(a)",
+            "create view if not exists t as select 1",
+            "commit",
+            "begin",
+            "select * from t",
+            "create table if not exists t as select 3 as a",
+            "commit",
+            "begin",
+            "create table if not exists n as select 3 as a",
+            "insert into t values (4)",
+            "create table if not exists n as select 3 as a",
+            "commit",
+        ],
+    );
+    // Nothing is written, so nobody is kept waiting and nothing is pushed.
+    let world = World::new(schema);
+    world.run(&["begin", "create table if not exists t as select 3 as a"]);
+    let other = world.a.connection().unwrap();
+    other.execute("insert into t values (5)", ()).unwrap();
+    world.conn.execute_batch("commit").unwrap();
+    assert_eq!(world.a.stats().unwrap().cdc_operations, 1);
+}
+
 /// Our server as one that does not know rows: the field does not reach it.
 #[derive(Debug)]
 struct WithoutRows(Arc<dyn partial_sync_transport::Remote>);
