@@ -50,7 +50,7 @@ impl Recording<'_> {
         let Some(plan) = self.plan(stmt, targets)? else {
             return Ok(false);
         };
-        if !seen.tables().all(|table| plan.table(table).is_some()) {
+        if !seen.tables().all(|table| plan.table(table).is_some()) || (seen.old && plan.reals) {
             return Ok(false);
         }
         let tables = seen.by_table(|table| {
@@ -91,7 +91,7 @@ impl Recording<'_> {
             return Ok(None);
         }
         let tokens = tokens(sql);
-        let mut tables: Vec<PlannedTable> = Vec::new();
+        let (mut tables, mut reals): (Vec<PlannedTable>, _) = (Vec::new(), false);
         for target in targets.iter().filter(|target| target.main) {
             let Known::Ordinary(table) = self.known(&target.table)? else {
                 return Ok(None);
@@ -102,6 +102,7 @@ impl Recording<'_> {
             if tables.iter().any(|planned| planned.table.name == table.name) {
                 continue;
             }
+            reals |= !internal(|| self.state.schema.reals(self.conn, &table))?.is_empty();
             let by_values = internal(|| self.state.schema.has_keys_of_triggers(self.conn, &table))?;
             let key = internal(|| self.state.schema.indexes(self.conn, &table))?.rowid_key;
             let inserts =
@@ -123,6 +124,7 @@ impl Recording<'_> {
         Ok(Some(Plan {
             targets: targets.to_vec(),
             displaces: !given::is_delete(&tokens),
+            reals,
             tables,
         }))
     }

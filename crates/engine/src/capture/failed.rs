@@ -51,6 +51,8 @@ enum Looked {
 struct LookedTable {
     table: Arc<Table>,
     key: Vec<String>,
+    /// See [`SchemaCache::reals`].
+    reals: Arc<[usize]>,
 }
 
 /// The tables, by their names as the hook has them.
@@ -124,7 +126,7 @@ fn among_the_last(
             continue;
         };
         let differs = match (&row.first, &row.last) {
-            (Some(first), Some(last)) => !same(&looked.table, first, last),
+            (Some(first), Some(last)) => !same(looked, first, last),
             (first, last) => first.is_some() != last.is_some(),
         };
         if differs {
@@ -139,8 +141,13 @@ impl Tables {
     fn get(&mut self, conn: &Conn, name: &Arc<str>) -> sqlite::Result<&Looked> {
         if !self.known.contains_key(name) {
             let looked = match self.schema.table(conn, name)? {
-                Known::Ordinary(table) => key_columns(&table)
-                    .map_or(Looked::Unknown, |key| Looked::Table(LookedTable { table, key })),
+                Known::Ordinary(table) => match key_columns(&table) {
+                    Some(key) => {
+                        let reals = self.schema.reals(conn, &table)?;
+                        Looked::Table(LookedTable { table, key, reals })
+                    }
+                    None => Looked::Unknown,
+                },
                 Known::Shadow(..) => Looked::Shadow,
                 _ => Looked::Unknown,
             };
@@ -214,16 +221,18 @@ fn is_as_last_seen(
     }
     let image: sqlite::Result<Vec<Value>> = (0..columns.len()).map(|i| Ok(select.value(i)?.into())).collect();
     let image = image?;
-    Ok(row.last.as_ref().is_some_and(|last| same(table, last, &image)))
+    Ok(row.last.as_ref().is_some_and(|last| same(looked, last, &image)))
 }
 
 /// Whether two images are the same, as far as they are recorded.
-fn same(table: &Table, a: &[Value], b: &[Value]) -> bool {
+fn same(looked: &LookedTable, a: &[Value], b: &[Value]) -> bool {
     let recorded = |image: &[Value]| {
         let mut op = RowOp::Delete {
             before: image.to_vec(),
         };
-        hook::fit(table, &mut op).is_ok().then_some(op)
+        hook::fit(&looked.table, &looked.reals, &mut op)
+            .is_ok()
+            .then_some(op)
     };
     recorded(a) == recorded(b)
 }

@@ -48,6 +48,8 @@ pub(super) struct Seen {
     pub deep: bool,
     /// There is text in them that is not Unicode.
     pub raw_text: bool,
+    /// A row that was there changed.
+    pub old: bool,
     rows: Records,
 }
 
@@ -165,7 +167,7 @@ impl Seen {
         let (columns, depth) = (change.column_count(), change.depth());
         let table = self.table(name, columns, depth)?;
         self.deep |= depth > 0;
-        let raw_text = &mut self.raw_text;
+        let (raw_text, old) = (&mut self.raw_text, &mut self.old);
         self.rows.push(|bytes| {
             row_bytes::add_number(bytes, table as u64);
             row_bytes::add_number(bytes, depth.into());
@@ -177,6 +179,7 @@ impl Seen {
                 RowChange::Delete => (row_bytes::DELETE, true, false),
             };
             bytes.push(number);
+            *old |= before;
             if before {
                 *raw_text |= row_bytes::add_image(bytes, columns, |column| stored(change.before(column)))?;
             }
@@ -193,7 +196,7 @@ impl Seen {
             (table.used, table.own) = (false, false);
         }
         self.rows.clear();
-        (self.deep, self.raw_text) = (false, false);
+        (self.deep, self.raw_text, self.old) = (false, false, false);
     }
 }
 
@@ -266,8 +269,9 @@ pub(super) fn hook(buffer: Arc<Mutex<Buffer>>) -> PreUpdateHook {
     })
 }
 
-/// Makes an image as the change log wants it: a value per column, none for generated ones.
-pub(super) fn fit(table: &Table, op: &mut RowOp) -> Result<(), Error> {
+/// Makes images as the change log wants them: a value per column, none for generated ones. `reals` are the columns of which a row that is
+/// older than they are was seen with an integer in the place of the REAL that it has.
+pub(super) fn fit(table: &Table, reals: &[usize], op: &mut RowOp) -> Result<(), Error> {
     for image in op.images_mut() {
         if image.len() != table.columns.len() {
             return Err(changed_columns(&table.name).into());
@@ -275,6 +279,11 @@ pub(super) fn fit(table: &Table, op: &mut RowOp) -> Result<(), Error> {
         for (value, column) in image.iter_mut().zip(&table.columns) {
             if column.generated {
                 *value = Value::Null;
+            }
+        }
+        for &column in reals {
+            if let Value::Integer(number) = image[column] {
+                image[column] = Value::Real(number as f64);
             }
         }
     }

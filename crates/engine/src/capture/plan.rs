@@ -46,6 +46,8 @@ pub(super) struct Plan {
     pub targets: Vec<Target>,
     /// It may delete rows that are in the way of others.
     pub displaces: bool,
+    /// Rows that were there are perhaps not as the hook gives them; see [`SchemaCache::reals`](super::schema::SchemaCache::reals).
+    pub reals: bool,
     pub tables: Vec<PlannedTable>,
 }
 

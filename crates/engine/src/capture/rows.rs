@@ -153,7 +153,8 @@ impl Recording<'_> {
                 _ => continue,
             };
             let unit = look.units.next(depth, matches!(op, RowOp::Delete { .. }));
-            hook::fit(&table, &mut op)?;
+            let reals = internal(|| self.state.schema.reals(self.conn, &table))?;
+            hook::fit(&table, &reals, &mut op)?;
             if seen.raw_text {
                 self.check_text(&table, &op)?;
             }

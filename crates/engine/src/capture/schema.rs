@@ -63,6 +63,7 @@ pub(crate) struct SchemaCache {
     foreign_keys: HashMap<Box<str>, Arc<[ForeignKey]>>,
     indexes: HashMap<Box<str>, Indexes>,
     unique: HashMap<Box<str>, Arc<[Vec<usize>]>>,
+    reals: HashMap<Box<str>, Arc<[usize]>>,
     triggers: HashMap<Box<str>, Arc<str>>,
     trigger_keys: HashMap<Box<str>, bool>,
     /// Of statements, by their text.
@@ -103,6 +104,7 @@ impl SchemaCache {
         self.foreign_keys.clear();
         self.indexes.clear();
         self.unique.clear();
+        self.reals.clear();
         self.triggers.clear();
         self.trigger_keys.clear();
         self.plans.clear();
@@ -156,6 +158,29 @@ impl SchemaCache {
         let unique: Arc<[Vec<usize>]> = indexes.into_iter().filter_map(|(_, columns)| columns).collect();
         self.unique.insert(table.name.as_str().into(), unique.clone());
         Ok(unique)
+    }
+
+    /// The REAL columns of a table that have a default. Of a row that was written before such a column was added SQLite's hook gives
+    /// the default as it is written, an integer perhaps, where every read gives a REAL.
+    pub(crate) fn reals(&mut self, conn: &Conn, table: &Table) -> Result<Arc<[usize]>> {
+        if let Some(known) = self.reals.get(table.name.as_str()) {
+            return Ok(known.clone());
+        }
+        // How a declared type gives a column its affinity: https://sqlite.org/datatype3.html#determination_of_column_affinity
+        let mut select = conn.prepare_one(
+            "SELECT cid FROM pragma_table_xinfo(?1, 'main') WHERE dflt_value IS NOT NULL AND type NOT LIKE '%INT%' \
+             AND type NOT LIKE '%CHAR%' AND type NOT LIKE '%CLOB%' AND type NOT LIKE '%TEXT%' AND type NOT LIKE '%BLOB%' \
+             AND (type LIKE '%REAL%' OR type LIKE '%FLOA%' OR type LIKE '%DOUB%')",
+        )?;
+        select.bind(1, ValueRef::Text(table.name.as_bytes()))?;
+        let mut reals = Vec::new();
+        while select.step()? == Step::Row {
+            let column = usize::try_from(integer(&select, 0)?).ok();
+            reals.extend(column.filter(|column| *column < table.columns.len()));
+        }
+        let reals: Arc<[usize]> = reals.into();
+        self.reals.insert(table.name.as_str().into(), reals.clone());
+        Ok(reals)
     }
 
     /// The text of a trigger; empty when there is none.

@@ -833,7 +833,7 @@ fn what_a_failed_statement_leaves_in_a_transaction_reaches_the_remote() {
             world.run(&["pragma foreign_keys = on", before, sql]);
             assert!(!world.conn.is_transaction_lost(), "{before}: {sql}");
             world.run(&["insert into n values (1, 2)"]);
-            if before != "" {
+            if !before.is_empty() {
                 world.run(&["commit"]);
             }
             world.check();
@@ -872,6 +872,43 @@ fn a_table_that_is_there_already_is_not_made_again() {
     other.execute("insert into t values (5)", ()).unwrap();
     world.conn.execute_batch("commit").unwrap();
     assert_eq!(world.a.stats().unwrap().cdc_operations, 1);
+}
+
+/// Was red: SQLite's hook gives the default as an integer, so that the row was not found on the remote and the push refused for good.
+#[test]
+fn a_row_that_is_older_than_a_real_column_with_a_default_is_found() {
+    for add in [
+        "x real default 5",
+        "x double precision not null default -5",
+        "x float default '7'",
+        "x numeric default '5'",
+    ] {
+        for change in [
+            "update t set a = a + 1",
+            "delete from t where a = 1",
+            "insert or replace into t(a) values (1), (2)",
+            "update or replace t set a = 2",
+        ] {
+            exact(
+                "create table t(a unique, b); insert into t values (1, 1), (2, 2), (3, 3);
+                 create table log(x); create trigger logged after delete on t when old.a = 7 begin insert into log values (old.b); end;",
+                &[&format!("alter table t add column {add}"), change, "insert into t(a) values (7)", "delete from t where a = 7"],
+            );
+            exact(
+                &format!(
+                    "create table t(a unique, b); insert into t values (1, 1), (2, 2), (3, 3); alter table t add column {add}"
+                ),
+                &[
+                    change,
+                    change,
+                    "begin",
+                    "delete from t",
+                    "rollback",
+                    "delete from t",
+                ],
+            );
+        }
+    }
 }
 
 /// Our server as one that does not know rows: the field does not reach it.
