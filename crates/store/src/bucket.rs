@@ -9,7 +9,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::{
     Error as ObjectError, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
-    UpdateVersion, path::Path,
+    UpdateVersion,
+    path::{Path, PathPart},
 };
 use partial_sync_ltx::{HEADER_LEN, Header, TxId, TxRange};
 
@@ -129,8 +130,9 @@ impl Bucket {
     }
 
     fn under(&self, key: &str) -> Path {
-        let parts = self.prefix.parts().map(|part| part.as_ref().to_owned());
-        parts.chain(key.split('/').map(str::to_owned)).collect()
+        // What a url calls the place is not written in another way.
+        let parts = self.prefix.parts();
+        parts.chain(key.split('/').map(PathPart::from)).collect()
     }
 
     pub(crate) fn path(&self, name: FileName) -> Path {

@@ -3,6 +3,9 @@
 //! A process that replaces an object under a condition holds a lock of the operating system meanwhile, and gives it a later time than the one
 //! before it had, so that no two versions of it have the same tag. This holds on one machine, and on network file systems that
 //! have such locks.
+//!
+//! What must never happen here: that the lock is given back while an object may still be replaced, also where nobody waits for that any
+//! more.
 
 use std::{
     fmt,
@@ -49,7 +52,7 @@ impl Folder {
     ) -> Result<PutResult> {
         let lock = self.lock.clone();
         // Released when it is closed.
-        let _locked = blocking(move || {
+        let locked = blocking(move || {
             let file = OpenOptions::new()
                 .create(true)
                 .truncate(false)
@@ -75,7 +78,8 @@ impl Folder {
             self.files.path_to_filesystem(location)?,
         );
         self.files.put(&staged, payload).await?;
-        blocking(move || {
+        // Whoever replaces the object has the lock: this goes on where its caller does not.
+        let _locked = blocking(move || {
             let before = fs::metadata(&to)?.modified()?;
             let file = File::open(&from).and_then(|_| OpenOptions::new().write(true).open(&from))?;
             file.set_modified(SystemTime::now().max(before + Duration::from_millis(1)))?;
@@ -85,7 +89,7 @@ impl Folder {
             if let Some(folder) = to.parent() {
                 File::open(folder)?.sync_all()?;
             }
-            Ok(())
+            Ok(locked)
         })
         .await?;
         let after = self.files.head(location).await?;

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use partial_sync_ltx::TxId;
 use partial_sync_store::{
-    Created, Level, StoreError,
+    Bucket, Claim, Created, Folder, Layout, Level, StoreError, Writer,
     object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, UpdateVersion, path::Path},
     open,
 };
 
-use crate::support::{Fate, TestClock, Troubled, name, places};
+use crate::support::{Fate, TestClock, Troubled, append, begin, collect_all, create, name, places, restore};
 
 fn none() -> Vec<(String, String)> {
     Vec::new()
@@ -118,6 +118,123 @@ async fn a_folder_is_made_and_two_openings_see_the_same() {
     assert_eq!(d.size(name(0, 2, 2)).await.unwrap(), Some(1));
     let other = open("memory:///other", none()).unwrap();
     assert_eq!(other.size(name(0, 2, 2)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn objects_have_the_names_that_their_url_says() {
+    for (prefix, path) in [
+        ("/~me/app[1]", "~me/app[1]"),
+        ("/50%25/a%20b", "50%/a b"),
+        ("/a*b|c", "a*b|c"),
+        ("/", ""),
+    ] {
+        let store = Troubled::memory();
+        let place = Path::from_url_path(prefix).unwrap();
+        let bucket = Bucket::new(store.clone(), place, Layout::S3, "memory:///");
+        bucket.create(name(0, 2, 2), "x".into()).await.unwrap();
+        let objects: Vec<_> = futures_util::TryStreamExt::try_collect(store.list(None))
+            .await
+            .unwrap();
+        let file = "0000/0000000000000002-0000000000000002.ltx";
+        assert_eq!(
+            objects[0].location.as_ref(),
+            format!("{path}/{file}").trim_start_matches('/')
+        );
+        assert_eq!(
+            bucket.list(Level::COMMITS, None).await.unwrap().len(),
+            1,
+            "{prefix}"
+        );
+    }
+}
+
+/// Was red in the probe: a store that lost an answer was said to be unsafe.
+#[tokio::test]
+async fn a_write_that_the_stores_client_repeats_counts_once() {
+    for (store, _folder) in places() {
+        let bucket = store.bucket(&TestClock::new());
+        for nth in 0..4 {
+            (0..nth).for_each(|_| store.next("put", "probe", Fate::Done));
+            store.next("put", "probe", Fate::Repeated);
+            bucket.probe().await.unwrap();
+            store.clear();
+        }
+        let repeat = || (0..20).for_each(|_| store.next("put", "", Fate::Repeated));
+        repeat();
+        let mut writer = create(&bucket, 1, &[1, 2]).await.unwrap();
+        for n in 0..20 {
+            repeat();
+            append(&mut writer, &[(1, n)], 2).await.unwrap();
+        }
+        while writer.keeper().compact(writer.last()).await.unwrap() {
+            repeat();
+        }
+        let mut other = Writer::take_over(bucket.clone(), begin(2), Claim::TakeOver)
+            .await
+            .unwrap();
+        repeat();
+        append(&mut other, &[(2, 9)], 2).await.unwrap();
+        collect_all(&store, &mut other).await;
+        assert_eq!(restore(&bucket).await, (other.last(), vec![19, 9]));
+    }
+}
+
+/// Was red: the lock was given back while the object was still being replaced, so that it was put in the place of what another had
+/// written meanwhile, to whom that was answered as done.
+#[test]
+fn a_swap_in_a_folder_that_nobody_waits_for_replaces_nothing_that_came_after_it() {
+    let path = Path::from("some/object");
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap()
+    };
+    for steps in 1..40 {
+        let folder = tempfile::tempdir().unwrap();
+        let (mine, other) = (
+            Folder::new(folder.path()).unwrap(),
+            Folder::new(folder.path()).unwrap(),
+        );
+        let (one, two) = (runtime(), runtime());
+        let version = two.block_on(async {
+            other.put(&path, "old".into()).await.unwrap();
+            let e_tag = other.head(&path).await.unwrap().e_tag;
+            UpdateVersion { e_tag, version: None }
+        });
+        let (open, gate) = std::sync::mpsc::channel::<()>();
+        one.block_on(async {
+            let swap = mine.put_opts(&path, "mine".into(), PutMode::Update(version.clone()).into());
+            let mut swap = std::pin::pin!(swap);
+            let mut done = false;
+            for _ in 1..steps {
+                done = done || futures_util::poll!(swap.as_mut()).is_ready();
+                // What it waits for is done by then.
+                tokio::task::spawn_blocking(|| {}).await.unwrap();
+            }
+            // What it asks for now waits.
+            let _gate = tokio::task::spawn_blocking(move || gate.recv());
+            if !done {
+                let _ = futures_util::poll!(swap.as_mut());
+            }
+        });
+        let (tell, told) = std::sync::mpsc::channel();
+        let theirs = std::thread::spawn(move || {
+            let path = Path::from("some/object");
+            let swap = other.put_opts(&path, "theirs".into(), PutMode::Update(version).into());
+            tell.send(two.block_on(swap).is_ok()).unwrap();
+            two.block_on(async { other.get(&path).await.unwrap().bytes().await.unwrap() })
+        });
+        // Where the swap holds the lock, the other one waits for it.
+        let early = told.recv_timeout(std::time::Duration::from_millis(50)).ok();
+        drop(open);
+        one.block_on(async { tokio::task::spawn_blocking(|| {}).await })
+            .unwrap();
+        let late = early.unwrap_or_else(|| told.recv().unwrap());
+        theirs.join().unwrap();
+        let there = std::fs::read(folder.path().join("some/object")).unwrap();
+        assert_eq!(there == b"theirs", late, "after {steps} steps: {there:?}");
+    }
 }
 
 #[tokio::test]

@@ -40,6 +40,8 @@ pub(crate) enum Fate {
     Held(Arc<Semaphore>),
     /// It meets another one of the same name, and is not done.
     Conflict,
+    /// It is done, and once more, as the store's own client does it where the first answer is lost.
+    Repeated,
     /// It is done as if it had no condition.
     Unconditional,
     /// It is done.
@@ -197,6 +199,12 @@ impl ObjectStore for Troubled {
             Fate::Held(permits) => self.hold(permits).await,
             Fate::Unconditional => options.mode = PutMode::Overwrite,
             _ => {}
+        }
+        if matches!(fate, Fate::Repeated) {
+            let _lost = self
+                .inner
+                .put_opts(location, payload.clone(), options.clone())
+                .await;
         }
         let result = self.inner.put_opts(location, payload, options).await;
         match fate {
