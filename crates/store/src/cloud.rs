@@ -2,6 +2,9 @@
 //!
 //! The client notes the time that each answer tells (`Date`): it is the one clock that continues while this machine, or the virtual
 //! machine that it is, stands still (`clock.rs`).
+//!
+//! What must never happen here: that an endpoint with a password in it is used, which errors would show, or that what a store says of a
+//! request that it refused is read into memory at any length.
 
 use std::{
     sync::{
@@ -12,6 +15,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::StreamExt;
 use object_store::{
     ClientConfigKey, ClientOptions, ObjectStore, RetryConfig,
     client::{HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService},
@@ -27,6 +31,8 @@ use crate::{
 const RETRY: Duration = Duration::from_secs(20);
 /// How long nothing may come of an answer, after which the request has failed.
 const SILENCE: Duration = Duration::from_secs(120);
+/// How many bytes are read of what a store says of a request that it refused.
+const REFUSAL: usize = 4 << 10;
 
 type Connected = (Arc<dyn ObjectStore>, Layout, Arc<dyn Clock>);
 
@@ -54,6 +60,18 @@ pub(crate) fn connect(
             (name.contains("endpoint") || name.contains("url")) && value.starts_with("http://")
         })
     };
+    let holds_secret = |value: &str| {
+        let url = url::Url::parse(value);
+        url.is_ok_and(|url| url.has_host() && (!url.username().is_empty() || url.password().is_some()))
+    };
+    for prefix in ["AWS_", "GOOGLE_", "AZURE_"] {
+        if let Some((name, _)) = of(prefix).find(|(_, value)| holds_secret(value)) {
+            let name = name.to_ascii_uppercase();
+            return Err(format!(
+                "{name} holds a user name or password, which would be shown in errors"
+            ));
+        }
+    }
     let options = |prefix| ClientOptions::new().with_allow_http(allows_http(prefix));
     let store: Result<(Arc<dyn ObjectStore>, Layout), object_store::Error> = match scheme {
         #[cfg(feature = "s3")]
@@ -151,8 +169,27 @@ impl HttpService for Service {
         if let Some(date) = answer.headers().get("date").and_then(|date| date.to_str().ok()) {
             self.clock.note(date);
         }
-        Ok(answer)
+        let status = answer.status();
+        match status.is_client_error() || status.is_server_error() {
+            true => cut(answer).await,
+            false => Ok(answer),
+        }
     }
+}
+
+/// An answer with the beginning of its body.
+async fn cut(answer: HttpResponse) -> Result<HttpResponse, HttpError> {
+    let (head, body) = answer.into_parts();
+    let (mut pieces, mut text) = (body.bytes_stream(), Vec::new());
+    while let Some(piece) = pieces.next().await {
+        text.extend_from_slice(&piece?);
+        if text.len() > REFUSAL {
+            text.truncate(REFUSAL);
+            break;
+        }
+    }
+    let text = String::from_utf8_lossy(&text).into_owned();
+    Ok(HttpResponse::from_parts(head, text.into()))
 }
 
 /// The clocks of this machine, and the store's.

@@ -95,6 +95,59 @@ fn what_a_store_needs_comes_from_the_environment() {
     assert!(error.to_string().contains("Account"), "{error}");
 }
 
+#[test]
+fn an_endpoint_with_a_password_is_refused_and_not_repeated() {
+    for (url, name) in [
+        ("s3://bucket/app", "AWS_ENDPOINT_URL"),
+        ("az://bucket/app", "AZURE_ENDPOINT"),
+        ("gs://bucket/app", "GOOGLE_BASE_URL"),
+    ] {
+        let variables = [(name.to_owned(), "http://me:hunter2@127.0.0.1:9".to_owned())];
+        let text = open(url, variables).unwrap_err().to_string();
+        assert!(text.contains(name) && !text.contains("hunter2"), "{text}");
+    }
+}
+
+/// Was red: it was read into memory to its end.
+#[tokio::test]
+async fn of_what_a_store_says_of_a_refusal_only_the_beginning_is_read() {
+    use std::io::{Read, Write};
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", server.local_addr().unwrap());
+    let refusing = std::thread::spawn(move || {
+        let (mut connection, _) = server.accept().unwrap();
+        connection.read(&mut [0; 4096]).unwrap();
+        connection.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").unwrap();
+        // Until the other end has had enough.
+        let mut sent = 0;
+        while sent < 1 << 30 && connection.write_all(&[b'x'; 1 << 16]).is_ok() {
+            sent += 1 << 16;
+        }
+        sent
+    });
+    let variables = [
+        ("AWS_ACCESS_KEY_ID", "a"),
+        ("AWS_SECRET_ACCESS_KEY", "hunter2"),
+        ("AWS_REGION", "eu-central-1"),
+        ("AWS_ENDPOINT_URL", &endpoint),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let bucket = open("s3://bucket/app", variables).unwrap();
+    let error = bucket.range(name(0, 2, 2), 0..4).await.unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("403") && text.contains("xxx") && text.len() < 8 << 10,
+        "{}",
+        text.len()
+    );
+    assert!(!text.contains("hunter2"), "{text}");
+    let sent = tokio::task::spawn_blocking(|| refusing.join())
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(sent < 64 << 20, "{sent}");
+}
+
 #[tokio::test]
 async fn a_folder_is_made_and_two_openings_see_the_same() {
     let folder = tempfile::tempdir().unwrap();
