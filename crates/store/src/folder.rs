@@ -78,7 +78,7 @@ impl Folder {
             self.files.path_to_filesystem(location)?,
         );
         self.files.put(&staged, payload).await?;
-        // Whoever replaces the object has the lock: this goes on where its caller does not.
+        // Whoever replaces the object has the lock: this continues where its caller does not wait any more.
         let _locked = blocking(move || {
             let before = fs::metadata(&to)?.modified()?;
             let file = File::open(&from).and_then(|_| OpenOptions::new().write(true).open(&from))?;
