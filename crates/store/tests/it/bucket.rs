@@ -116,7 +116,7 @@ async fn of_what_a_store_says_of_a_refusal_only_the_beginning_is_read() {
     let endpoint = format!("http://{}", server.local_addr().unwrap());
     let refusing = std::thread::spawn(move || {
         let (mut connection, _) = server.accept().unwrap();
-        connection.read(&mut [0; 4096]).unwrap();
+        assert!(connection.read(&mut [0; 4096]).unwrap() > 0);
         connection.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").unwrap();
         // Until the other end has had enough.
         let mut sent = 0;
