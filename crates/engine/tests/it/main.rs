@@ -13,6 +13,7 @@ mod discard_meets;
 mod discarded;
 mod exact_rows;
 mod exact_rows_random;
+mod exact_schemas_random;
 mod first_connect;
 mod guarded;
 mod hydration;
