@@ -76,7 +76,7 @@ impl Files {
 
     /// A file that is read whole.
     async fn whole(self: &Arc<Self>, indexed: &Arc<Indexed>) -> Result<Bytes, StoreError> {
-        if let Some(bytes) = lock(&self.contents).get(&(indexed.name, None)) {
+        if let Some(bytes) = lock(&self.contents).get(&(indexed.name, indexed.checksum, None)) {
             return Ok(bytes);
         }
         let file = Known {
@@ -97,19 +97,19 @@ impl Files {
         let mut blocks: Vec<Option<Bytes>> = {
             let mut contents = lock(&self.contents);
             (first..=last)
-                .map(|n| contents.get(&(indexed.name, Some(n))))
+                .map(|n| contents.get(&(indexed.name, indexed.checksum, Some(n))))
                 .collect()
         };
         let missing: Vec<_> = (first..=last)
             .filter(|n| blocks[(n - first) as usize].is_none())
-            .map(|n| (indexed.name, Some(n)))
+            .map(|n| (indexed.name, indexed.checksum, Some(n)))
             .collect();
         let flights = self.reading.join(&missing, |keys| {
-            let begin = keys[0].1.unwrap_or_default();
+            let begin = keys[0].2.unwrap_or_default();
             let run = (begin..)
                 .zip(keys)
                 .take(BLOCKS)
-                .take_while(|(n, key)| key.1 == Some(*n))
+                .take_while(|(n, key)| key.2 == Some(*n))
                 .count();
             let (files, indexed) = (self.clone(), indexed.clone());
             (run, files.read_blocks(indexed, begin, run as u64))
@@ -163,7 +163,7 @@ impl Files {
             // Of its own, so that it does not hold those beside it in memory.
             let block = Bytes::copy_from_slice(&block);
             let len = block.len() as u64;
-            contents.insert((indexed.name, Some(n)), block, len);
+            contents.insert((indexed.name, indexed.checksum, Some(n)), block, len);
         }
         drop(contents);
         Ok((first, bytes.freeze()))

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use partial_sync_core::PageSize;
 use partial_sync_ltx::{
-    HEADER_LEN, Header, LtxError, PageIndex, Reader as LtxReader, TRAILER_LEN, TxId, read_tail,
+    Checksum, HEADER_LEN, Header, LtxError, PageIndex, Reader as LtxReader, TRAILER_LEN, TxId, read_tail,
 };
 use tokio::{
     runtime::Handle,
@@ -44,8 +44,8 @@ const ASKED: usize = 64;
 /// From so many bytes on a file, or its index, is checked on a thread that may wait.
 const LARGE: usize = 64 << 10;
 
-/// What of a file is in memory: all of it, or a block.
-pub(crate) type Kept = (FileName, Option<u64>);
+/// What of a file is in memory: all of it, or a block. With the checksum of the file: another one may get its name.
+pub(crate) type Kept = (FileName, Checksum, Option<u64>);
 
 /// Blocks of a file that follow each other: the number of the first, and their bytes.
 pub(crate) type Blocks = (u64, Bytes);
@@ -110,7 +110,7 @@ impl Files {
     /// What is kept of a file is of no use any more.
     pub(crate) fn forget(&self, name: FileName) {
         lock(&self.indexes).remove(&name);
-        lock(&self.contents).remove_where(|(other, _)| *other == name);
+        lock(&self.contents).remove_where(|(other, _, _)| *other == name);
     }
 
     pub(crate) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
@@ -235,7 +235,7 @@ impl Files {
         let (header, checksum, index) = read.map_err(wrong)?;
         self.check_header(name, &header)?;
         let len = bytes.len() as u64;
-        lock(&self.contents).insert((name, None), bytes.clone(), len);
+        lock(&self.contents).insert((name, checksum, None), bytes.clone(), len);
         let indexed = self.put(Indexed {
             name,
             header,

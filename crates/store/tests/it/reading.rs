@@ -615,3 +615,32 @@ async fn a_reader_keeps_no_more_in_memory_than_it_may() {
         assert!(reader.memory() <= limit, "{} bytes", reader.memory());
     }
 }
+
+/// Two that make the same compaction may compress it differently, and the later one takes the place of the other.
+#[tokio::test]
+async fn a_file_that_is_replaced_while_it_is_read_is_not_mixed_with_the_one_before() {
+    let (store, other) = (Troubled::memory(), Troubled::memory());
+    let (bucket, _writer, before) = large(&store, 300).await;
+    let mut after = before.clone();
+    // Shorter frames, so that all that follow are elsewhere.
+    for (n, page) in after.iter_mut().enumerate() {
+        page[..n * 3].fill(0);
+    }
+    let source = after.clone();
+    let create = Writer::create(
+        other.bucket(&TestClock::new()),
+        begin(7),
+        SIZE,
+        PageCount(300),
+        move |put| (1..).zip(&source).try_for_each(|(n, page)| put(no(n), page)),
+    );
+    create.await.unwrap();
+    let path = Path::from("some/app/0009/0000000000000001-0000000000000001.ltx");
+    let replacement = other.get(&path).await.unwrap().bytes().await.unwrap();
+    let reader = open(&bucket).await;
+    let latest = reader.latest();
+    assert_eq!(reader.pages(latest, &[no(1)]).await.unwrap()[0], before[0]);
+    store.put(&path, replacement.into()).await.unwrap();
+    let pages = database_of(&reader, latest).await.unwrap();
+    assert!(pages == after);
+}
