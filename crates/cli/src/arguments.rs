@@ -207,9 +207,22 @@ pub(crate) struct Serve {
     /// Answer a commit when it is on the disk here, before it is in the bucket
     #[arg(long, requires = "replicate")]
     pub replicate_async: bool,
+    /// Where there is no file yet, make that of the database which is in the bucket, and be its writer: whoever wrote it before stops
+    #[arg(long, requires = "replicate")]
+    pub take_over: bool,
     /// The url of this server, for those who read from the bucket and have something to write
     #[arg(long, value_name = "URL", requires = "replicate")]
     pub public_url: Option<String>,
+    /// Serve what is in object storage at this url, without a file: pages from there, SQL from the server that writes it. One database, or
+    /// each one below it by its name
+    #[arg(long, value_name = "URL", conflicts_with_all = ["path", "replicate", "admin_listen"])]
+    pub from: Option<String>,
+    /// Keep what was read from there in this folder, over restarts; other servers may have the same one
+    #[arg(long, value_name = "FOLDER", requires = "from")]
+    pub cache: Option<PathBuf>,
+    /// How many bytes
+    #[arg(long, value_name = "SIZE", default_value = "1g", value_parser = units::bytes)]
+    pub cache_bytes: u64,
     /// How much memory SQLite may have, all databases together; a value that is written takes two to three times its size
     #[arg(long, value_name = "SIZE", default_value = "256m", value_parser = units::bytes)]
     pub sqlite_memory: u64,

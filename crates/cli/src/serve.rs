@@ -9,7 +9,7 @@ use std::{
 };
 
 use partial_sync_server::{
-    Admin, Durability, Replication, Retention, Server, ServerBuilder, ServerError, ServerHandle,
+    Admin, Durability, Mirroring, Replication, Retention, Server, ServerBuilder, ServerError, ServerHandle,
     access::{Access, Authenticator},
     auth::{AnyOf, Jwt, StaticToken},
     hrana::{Hrana, HranaOptions},
@@ -337,9 +337,17 @@ fn builder(arguments: Serve) -> Result<ServerBuilder, CliError> {
         return Err(CliError::LetsAllIn(name));
     }
     let tuning = arguments.configured.tuning.clone();
-    let mut server = match arguments.path.filter(|path| path.as_os_str() != ":memory:") {
-        Some(path) => Server::builder(path),
-        None => Server::in_memory(),
+    let path = arguments.path.filter(|path| path.as_os_str() != ":memory:");
+    let mut server = match (path, arguments.from) {
+        (Some(path), _) => Server::builder(path),
+        (None, Some(url)) => {
+            let mirroring = Mirroring::of(url);
+            Server::from_bucket(match arguments.cache {
+                Some(folder) => mirroring.cache(folder, arguments.cache_bytes),
+                None => mirroring,
+            })
+        }
+        (None, None) => Server::in_memory(),
     };
     server = server
         .retention(Retention {
@@ -357,7 +365,7 @@ fn builder(arguments: Serve) -> Result<ServerBuilder, CliError> {
         .log_requests(arguments.log_requests)
         .allow_unauthenticated(arguments.allow_unauthenticated);
     if let Some(url) = arguments.replicate {
-        let mut replication = Replication::to(url);
+        let mut replication = Replication::to(url).take_over(arguments.take_over);
         if arguments.replicate_async {
             replication = replication.durability(Durability::Async);
         }

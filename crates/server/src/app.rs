@@ -34,29 +34,27 @@ use serde_json::json;
 
 use crate::{
     access::{Access, Authenticator, Caller, CallerId, Denied, SqlEndpoint},
-    database::{Database, Opener},
-    databases::Databases,
     error::{HistoryError, ServerError},
-    follow::FollowerState,
     front::{
         BadBody, Bodies, Coding, Connections, From, Kicks, Peer, Proxies, Refused, Requests, TooMany,
         UnderWay, Visitors, check_content_type, descriptors_allowed, throw_away, until_sent,
     },
     limits::Limits,
     looks::Looks,
-    metrics::{DatabaseGauges, Endpoint, Metrics, Polled, ServerGauges},
+    metrics::{Endpoint, Metrics, Polled, ServerGauges},
     pages::{PagesEndpoint, features},
-    ready::{Problem, comparing, problems},
+    ready::Report,
     reload::Reload,
     request_log::{Known, RequestLog},
     serve::Answers,
+    served::{Opened, Served},
     system,
 };
 
 /// Everything that an answer may need.
 pub(crate) struct App {
     /// The databases.
-    pub databases: Arc<Databases>,
+    pub served: Arc<dyn Served>,
     /// What `/ready` and `/metrics` tell.
     pub looks: StatusLooks,
     /// Decides who may do what, by files that can be read again.
@@ -88,7 +86,7 @@ pub(crate) struct App {
 /// Looks at all databases.
 #[derive(Default)]
 pub(crate) struct StatusLooks {
-    problems: Looks<Arc<Vec<Problem>>>,
+    report: Looks<Arc<Report>>,
     metrics: Looks<Bytes>,
 }
 
@@ -137,7 +135,7 @@ impl App {
         };
         self.metrics.request(endpoint);
         if let Some(known) = Known::of(&parts) {
-            known.goes_to(self.databases.known_as(&name), &name, parts.uri.path());
+            known.goes_to(self.served.known_as(&name), &name, parts.uri.path());
         }
         let answer = match check_content_type(&parts) {
             Err(refused) => turn_away(refused, body),
@@ -168,15 +166,14 @@ impl App {
 
     /// Names of databases are for those who are known only.
     async fn answer_ready(&self, known: bool) -> Response {
-        let (databases, reserve) = (Arc::clone(&self.databases), self.limits.disk_reserve);
-        let look = async move { Arc::new(problems(&databases, reserve).await) };
-        let Some(found) = self.looks.problems.take(look).await else {
+        let look = Arc::clone(&self.served).report(self.limits.disk_reserve);
+        let Some(found) = self.looks.report.take(async move { Arc::new(look.await) }).await else {
             return panicked();
         };
-        let problems: Vec<_> = found.iter().map(|problem| problem.told(known)).collect();
-        let comparing = match known {
-            true => comparing(&self.databases),
-            false => Vec::new(),
+        let problems: Vec<_> = found.problems.iter().map(|problem| problem.told(known)).collect();
+        let comparing: &[_] = match known {
+            true => &found.comparing,
+            false => &[],
         };
         match problems.is_empty() {
             true if comparing.is_empty() => Json(json!({ "status": "ready" })).into_response(),
@@ -234,18 +231,17 @@ impl App {
         let counted = body.clone();
         let answer = match endpoint {
             Endpoint::Pages => {
-                let states = database.states();
                 let connection = parts
                     .extensions
                     .get::<Peer>()
                     .map(|peer| Arc::clone(&peer.activity));
-                let mut kickable =
-                    self.kicks
-                        .enter(caller.id, Arc::clone(&database.handle().name), connection);
+                let mut kickable = self
+                    .kicks
+                    .enter(caller.id, Arc::clone(&database.name), connection);
                 tokio::select! {
                     biased;
                     () = kickable.ended() => kicked(),
-                    answer = self.pages.answer(&states, caller, body, &under_way) => match answer {
+                    answer = self.pages.answer(&database.states, caller, body, &under_way) => match answer {
                         Ok(answer) => kickable.watch(self.judge_again(answer, reloads, name, &parts)),
                         Err(refusal) => refusal.into_response(),
                     },
@@ -253,7 +249,7 @@ impl App {
             }
             _ => self.answer_sql(&database, caller, parts, rest, body).await,
         };
-        drop((counted, working));
+        drop((counted, working, database.held));
         until_sent(answer, under_way)
     }
 
@@ -278,13 +274,13 @@ impl App {
         endpoint: Endpoint,
         name: &str,
         request: &Parts,
-    ) -> Result<(Arc<Database>, Caller, UnderWay), Box<Response>> {
+    ) -> Result<(Opened, Caller, UnderWay), Box<Response>> {
         let caller = self
             .caller(request, name)
             .map_err(|denied| Box::new(refuse(&denied)))?;
         let on = request.extensions.get::<Peer>().map(|peer| &peer.activity);
         let under_way = self.requests.enter(caller.id, on).map_err(too_many)?;
-        let database = match (endpoint, self.databases.get(name).await) {
+        let database = match (endpoint, self.served.open(name).await) {
             (Endpoint::Other | Endpoint::Status, _) | (_, Ok(None)) => {
                 return Err(Box::new(error(
                     StatusCode::NOT_FOUND,
@@ -315,7 +311,7 @@ impl App {
     }
 
     fn caller(&self, request: &Parts, database: &str) -> Result<Caller, Denied> {
-        self.caller_for(request, self.databases.known_as(database))
+        self.caller_for(request, self.served.known_as(database))
     }
 
     /// The same for what tokens call a database; nothing = for all of them.
@@ -336,7 +332,7 @@ impl App {
 
     async fn answer_sql(
         &self,
-        database: &Arc<Database>,
+        database: &Opened,
         caller: Caller,
         mut parts: Parts,
         rest: &str,
@@ -350,10 +346,9 @@ impl App {
             return error(StatusCode::BAD_REQUEST, "BAD_REQUEST", "the path cannot be read");
         };
         parts.uri = uri;
-        let handle = database.handle().clone();
         let request = Request::from_parts(parts, body);
-        let features = features(&**database.follower(), caller.access);
-        let mut answer = self.sql.answer(handle, caller, request).await;
+        let features = features(&*database.states, caller.access);
+        let mut answer = database.sql.answer(caller, request).await;
         let headers = answer.headers_mut();
         headers.insert(HeaderName::from_static(FEATURES_HEADER), features);
         answer
@@ -362,39 +357,33 @@ impl App {
     /// The database's name and the path after it.
     fn split<'a>(&self, request: &'a Parts) -> (&'a str, &'a str) {
         let path = request.uri.path();
-        if self.databases.is_single() {
+        if self.served.is_single() {
             return ("", path);
         }
         let without_slash = path.strip_prefix('/').unwrap_or(path);
         if let Some(at) = without_slash.find('/') {
             let (name, rest) = without_slash.split_at(at);
-            if self.databases.has(name) {
+            if self.served.has(name) {
                 return (name, rest);
             }
         }
         let header = request.headers.get(HOST).and_then(|host| host.to_str().ok());
         let host = request.uri.host().or(header).unwrap_or_default();
         match host.split_once('.') {
-            Some((name, _)) if self.databases.has(name) => (name, path),
+            Some((name, _)) if self.served.has(name) => (name, path),
             _ => ("", path),
         }
     }
 
     async fn metrics_text(&self) -> Response {
-        let (databases, metrics) = (Arc::clone(&self.databases), Arc::clone(&self.metrics));
+        let (served, metrics) = (Arc::clone(&self.served), Arc::clone(&self.metrics));
         let (sql, connections, requests) = (
             Arc::clone(&self.sql),
             Arc::clone(&self.connections),
             Arc::clone(&self.requests),
         );
         let look = async move {
-            let (open, opener) = (databases.opened(), Arc::clone(databases.opener()));
-            let gauges = tokio::task::spawn_blocking(move || {
-                let gauges = open.iter().map(|db| gauges(db, &opener));
-                gauges.collect::<Vec<_>>()
-            });
-            // A panic there is reported by its thread; the other metrics are told all the same.
-            let gauges = gauges.await.unwrap_or_default();
+            let gauges = served.gauges().await;
             let server = ServerGauges {
                 open_batons: sql.open_batons(),
                 connections: connections.count(),
@@ -417,27 +406,6 @@ impl App {
 fn asks_version(path: &str) -> bool {
     let mut parts = path.trim_end_matches('/').rsplit('/');
     matches!(parts.next(), Some("v2" | "v3" | "v3-protobuf")) && parts.count() <= 2
-}
-
-fn gauges(database: &Database, opener: &Opener) -> DatabaseGauges {
-    let follower = database.follower();
-    let history = follower.history().size().unwrap_or_default();
-    let current = follower.current();
-    let path = follower.files().path();
-    let mut wal = path.as_os_str().to_owned();
-    wal.push("-wal");
-    DatabaseGauges {
-        name: database.handle().name.to_string(),
-        seq: current.seq.0,
-        pages: current.snapshot.db_size().0,
-        history_reach: opener.reach(&history).as_secs(),
-        uncompared: follower.comparing().map_or(0, |comparing| comparing.left()),
-        history,
-        wal: std::fs::metadata(wal).ok().map(|meta| meta.len()),
-        wal_syncs: follower.files().syncs(),
-        disk_free: system::disk_free(path),
-        followed: follower.state() == FollowerState::Following,
-    }
 }
 
 fn authorization(headers: &HeaderMap) -> Option<&str> {

@@ -23,7 +23,7 @@ use crate::{
     clock::Clock,
     descriptors::close_unused_descriptors,
     error::{HistoryError, ServerError},
-    follow::{Follower, Place, SourceFiles},
+    follow::{Follower, LoggedStates, Place, SourceFiles},
     history::{History, HistorySize, Retention, SqliteHistory},
     lock::DatabaseLock,
     replicate::Replicator,
@@ -104,8 +104,13 @@ impl Database {
             .as_ref()
             .map(|replicator| replicator.attach(&name));
         let attach = attach.transpose()?;
+        let now = opener.unix_ms();
         let open = move || {
             restoring::finish(&path)?;
+            let is_new = !std::fs::metadata(&path).is_ok_and(|meta| meta.len() > 0);
+            if let Some(attach) = attach.as_ref().filter(|_| is_new) {
+                attach.adopt(&path, now, &*history)?;
+            }
             let files = SourceFiles::open(&path)?;
             let lock = match DatabaseLock::take(&path) {
                 Ok(lock) => Some(lock),
@@ -175,7 +180,10 @@ impl Database {
 
     /// Its states, as they are served.
     pub(crate) fn states(&self) -> Arc<dyn States> {
-        self.follower.clone()
+        match self.follower.log() {
+            None => self.follower.clone(),
+            Some(log) => Arc::new(LoggedStates::new(Arc::clone(&self.follower), Arc::clone(log))),
+        }
     }
 
     /// Its revisions.

@@ -4,6 +4,7 @@
 //! A name is checked before it becomes part of a path. Nothing here answers requests.
 
 mod making;
+mod serving;
 
 use std::{
     collections::HashMap,
@@ -441,7 +442,7 @@ fn most_in_use() -> usize {
     allowed.map_or(usize::MAX, |all| (all / DESCRIPTORS_FOR_EACH).max(LEAST_IN_USE))
 }
 
-fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     !name.is_empty() && name.len() <= LONGEST_NAME && !name.starts_with('.') && name.bytes().all(plain)
 }

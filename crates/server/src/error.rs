@@ -4,7 +4,7 @@
 //! Texts say what to do, with paths, for a log; [`ServerError::for_clients`] is what an answer may say. Nothing here
 //! decides an HTTP status; `pages` does.
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use partial_sync_core::{PageCount, PageNo};
 use partial_sync_store::StoreError;
@@ -298,7 +298,15 @@ pub enum ServerError {
     },
     /// The bucket that the database is replicated to failed.
     #[error(transparent)]
-    Log(Box<StoreError>),
+    Log(Arc<StoreError>),
+    /// There is no HTTP client for the writer of a bucket.
+    #[error("no HTTP client can be made: {0}")]
+    NoClient(String),
+    /// A server of a bucket has no files to administer.
+    #[error(
+        "a server of a bucket has nothing to administer: its databases are those of the server that writes them"
+    )]
+    NothingToAdminister,
     /// The bucket did not answer in time.
     #[error(
         "the bucket has not taken a commit in time: it stays in the database's file and is tried again; is the store reachable?"
@@ -370,9 +378,15 @@ pub enum ServerError {
     Stopping,
 }
 
+impl From<Arc<StoreError>> for ServerError {
+    fn from(error: Arc<StoreError>) -> Self {
+        Self::Log(error)
+    }
+}
+
 impl From<StoreError> for ServerError {
     fn from(error: StoreError) -> Self {
-        Self::Log(Box::new(error))
+        Self::Log(Arc::new(error))
     }
 }
 

@@ -13,13 +13,15 @@ use partial_sync_transport::{
 use tokio::sync::watch;
 
 use crate::{
-    app::App, clock::Clock, database::Database, error::ServerError, history::Retention, serve::Answers as _,
+    app::App, clock::Clock, database::Database, databases::Databases, error::ServerError, history::Retention,
+    serve::Answers as _,
 };
 
 /// A server of one file, made by [`ServerBuilder::in_process`](crate::ServerBuilder::in_process). It answers what is sent
 /// through it as an [`HttpClient`], whatever the host in the url. Dropping it without [`close`](Self::close) is a kill.
 pub struct InProcess {
     pub(crate) app: Arc<App>,
+    pub(crate) databases: Arc<Databases>,
     pub(crate) clock: Clock,
     /// Long polls continue until it changes.
     pub(crate) stop: watch::Sender<bool>,
@@ -33,7 +35,7 @@ impl fmt::Debug for InProcess {
 
 impl InProcess {
     async fn database(&self) -> Result<Arc<Database>, ServerError> {
-        self.app.databases.get("").await?.ok_or(ServerError::Stopping)
+        self.databases.get("").await?.ok_or(ServerError::Stopping)
     }
 
     /// Gives the latest commit a revision, which ends long polls.
@@ -64,14 +66,14 @@ impl InProcess {
     pub async fn close(self) {
         self.stop.send_replace(true);
         self.app.sql.shut_down().await;
-        self.app.databases.close().await;
+        self.databases.close().await;
     }
 }
 
 impl Drop for InProcess {
     fn drop(&mut self) {
         // As the end of a process would, even if a request is still under way.
-        self.app.databases.unlock();
+        self.databases.unlock();
     }
 }
 

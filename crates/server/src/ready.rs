@@ -25,6 +25,15 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
+    /// That of a server of a bucket.
+    pub(crate) fn of_bucket() -> Self {
+        Self {
+            database: None,
+            code: "BUCKET_UNREADABLE",
+            message: "the bucket that it serves cannot be read: the server's log says why",
+        }
+    }
+
     /// Names of databases are for those who are known only.
     pub(crate) fn told(&self, known: bool) -> Self {
         Self {
@@ -42,8 +51,23 @@ pub(crate) struct Comparing {
     pub pages: u32,
 }
 
+/// How the databases are.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub problems: Vec<Problem>,
+    pub comparing: Vec<Comparing>,
+}
+
+/// That of files.
+pub(crate) async fn report(databases: &Databases, reserve: u64) -> Report {
+    Report {
+        problems: problems(databases, reserve).await,
+        comparing: comparing(databases),
+    }
+}
+
 /// The ones that are open.
-pub(crate) fn comparing(databases: &Databases) -> Vec<Comparing> {
+fn comparing(databases: &Databases) -> Vec<Comparing> {
     let open = databases.opened();
     let comparing = open.iter().filter_map(|database| {
         let comparing = database.follower().comparing()?;
@@ -57,7 +81,7 @@ pub(crate) fn comparing(databases: &Databases) -> Vec<Comparing> {
 }
 
 /// The problems of all databases that are open, and of the one of a server of one. `reserve` = bytes that a disk must have left.
-pub(crate) async fn problems(databases: &Databases, reserve: u64) -> Vec<Problem> {
+async fn problems(databases: &Databases, reserve: u64) -> Vec<Problem> {
     let mut open = databases.opened();
     if databases.is_single() && open.is_empty() {
         // It is open as long as it can be.

@@ -26,11 +26,13 @@ use crate::{
     hrana::Hrana,
     in_process::InProcess,
     limits::Limits,
+    mirror::{Mirroring, Mirrors},
     pages::{InFlight, PagesEndpoint, QueryLimits, QueryRunner, ReadTurns, SnapshotQueries},
     reload::Reload,
     replicate::{Replication, Replicator},
     request_log::RequestLog,
     serve,
+    served::Served,
     tls::Tls,
     turns::Turns,
 };
@@ -58,6 +60,14 @@ impl Server {
     /// Serves an empty database that is gone when the server stops.
     pub fn in_memory() -> ServerBuilder {
         ServerBuilder::new(None)
+    }
+
+    /// Serves what a bucket has, without a file: pages from there and a cache, SQL from the server that writes it.
+    pub fn from_bucket(mirroring: Mirroring) -> ServerBuilder {
+        ServerBuilder {
+            mirroring: Some(mirroring),
+            ..ServerBuilder::new(None)
+        }
     }
 }
 
@@ -95,6 +105,7 @@ pub struct ServerBuilder {
     log_requests: bool,
     admin: Option<Admin>,
     replication: Option<Replication>,
+    mirroring: Option<Mirroring>,
 }
 
 impl ServerBuilder {
@@ -121,6 +132,7 @@ impl ServerBuilder {
             log_requests: false,
             admin: None,
             replication: None,
+            mirroring: None,
         }
     }
 
@@ -284,14 +296,11 @@ impl ServerBuilder {
             )),
             None => None,
         };
-        let databases = self.databases(true)?;
-        if databases.is_single() {
-            databases.get("").await?;
-        }
+        let (served, databases) = self.served().await?;
         let (stop, stopping) = watch::channel(false);
         let (done, finished) = watch::channel(false);
         let app = self.app(
-            databases,
+            Arc::clone(&served),
             Arc::clone(&reload),
             stopping.clone(),
             visitors,
@@ -303,8 +312,8 @@ impl ServerBuilder {
         tokio::spawn(async move {
             let (admin_tls, admin_stopping) = (tls.clone(), stopping.clone());
             let administered = async {
-                if let Some(((listener, _), visitors)) = admin {
-                    let app = Arc::new(AdminApp::new(Arc::clone(&app), visitors));
+                if let (Some(((listener, _), visitors)), Some(databases)) = (admin, databases) {
+                    let app = Arc::new(AdminApp::new(Arc::clone(&app), databases, visitors));
                     serve::serve(listener, admin_tls, app, admin_stopping).await;
                 }
             };
@@ -314,10 +323,7 @@ impl ServerBuilder {
             );
             let until = tokio::time::Instant::now() + LAST_CLOSES;
             app.sql.shut_down().await;
-            if tokio::time::timeout_at(until, app.databases.close())
-                .await
-                .is_err()
-            {
+            if tokio::time::timeout_at(until, served.close()).await.is_err() {
                 tracing::warn!("a database that is being read is left as after a crash");
             }
             drop(app);
@@ -376,6 +382,22 @@ impl ServerBuilder {
         })
     }
 
+    /// What is served, and the files if it is files.
+    async fn served(&self) -> Result<(Arc<dyn Served>, Option<Arc<Databases>>), ServerError> {
+        if let Some(mirroring) = &self.mirroring {
+            if self.admin.is_some() {
+                return Err(ServerError::NothingToAdminister);
+            }
+            let mirrors = Mirrors::new(mirroring.clone(), self.open_databases).await?;
+            return Ok((Arc::new(mirrors), None));
+        }
+        let databases = Arc::new(self.databases(true)?);
+        if databases.is_single() {
+            databases.get("").await?;
+        }
+        Ok((Arc::clone(&databases) as _, Some(databases)))
+    }
+
     fn databases(&self, watched: bool) -> Result<Databases, ServerError> {
         let replicator = match &self.replication {
             Some(_) if self.path.is_none() => return Err(ServerError::NothingToReplicate),
@@ -414,7 +436,7 @@ impl ServerBuilder {
 
     fn app(
         self,
-        databases: Databases,
+        served: Arc<dyn Served>,
         reload: Arc<Reload>,
         stopping: watch::Receiver<bool>,
         visitors: Visitors,
@@ -422,7 +444,7 @@ impl ServerBuilder {
     ) -> App {
         let metrics = reload.metrics();
         App {
-            databases: Arc::new(databases),
+            served,
             looks: StatusLooks::default(),
             reload,
             sql: self.sql,
@@ -457,13 +479,19 @@ impl ServerBuilder {
     /// its requests sent, inside a runtime.
     pub async fn in_process(self) -> Result<InProcess, ServerError> {
         let clock = self.clock.clone();
-        let databases = self.databases(false)?;
+        let databases = Arc::new(self.databases(false)?);
         databases.get("").await?;
         let (stop, stopping) = watch::channel(false);
         let visitors = Visitors::new(&self.cors_origins, None)?;
         let reload = self.reload(None, None)?;
-        let app = Arc::new(self.app(databases, reload, stopping, visitors, Proxies::default()));
-        Ok(InProcess { app, clock, stop })
+        let served = Arc::clone(&databases) as Arc<dyn Served>;
+        let app = Arc::new(self.app(served, reload, stopping, visitors, Proxies::default()));
+        Ok(InProcess {
+            app,
+            databases,
+            clock,
+            stop,
+        })
     }
 
     /// Starts the server on a runtime and a thread of its own, for programs without one.

@@ -9,6 +9,7 @@ mod hostile;
 mod keys;
 mod logs;
 mod replicas;
+mod replicating;
 mod restores;
 mod serving;
 mod support;

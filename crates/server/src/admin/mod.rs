@@ -45,6 +45,7 @@ use crate::{
     access::{Access, Authenticator, Caller, CallerId},
     app::{App, bad_body, error, panicked, refuse, too_many, turn_away},
     credentials::Credentials,
+    databases::Databases,
     error::ServerError,
     front::{
         Bodies, Coding, Connections, Peer, Proxies, Requests, Visitors, check_content_type, throw_away,
@@ -124,7 +125,7 @@ pub(crate) struct AdminApp {
 }
 
 impl AdminApp {
-    pub(crate) fn new(app: Arc<App>, visitors: Visitors) -> Self {
+    pub(crate) fn new(app: Arc<App>, databases: Arc<Databases>, visitors: Visitors) -> Self {
         let limits = Limits {
             connections: CONNECTIONS,
             connections_per_address: CONNECTIONS,
@@ -139,7 +140,7 @@ impl AdminApp {
             reload: Arc::clone(&app.reload),
             proxies: app.proxies.clone(),
             request_log: app.request_log.clone(),
-            operations: Operations::new(app),
+            operations: Operations::new(app, databases),
             connections: Connections::new(&limits),
             requests: Requests::new(&limits),
             bodies: Bodies::new(&limits),

@@ -26,6 +26,7 @@ use crate::{
     app::App,
     auth::caller_of_subject,
     database::Database,
+    databases::Databases,
     error::{HistoryError, ServerError},
     follow::{Current, as_immutable},
     history::{RevisionRecord, Seq},
@@ -40,13 +41,15 @@ const TOLD: usize = 500;
 /// See the module.
 pub(super) struct Operations {
     app: Arc<App>,
+    databases: Arc<Databases>,
     copies: Semaphore,
 }
 
 impl Operations {
-    pub(super) fn new(app: Arc<App>) -> Self {
+    pub(super) fn new(app: Arc<App>, databases: Arc<Databases>) -> Self {
         Self {
             app,
+            databases,
             copies: Semaphore::new(COPIES),
         }
     }
@@ -84,18 +87,18 @@ impl Operations {
 
     /// Whether there is a database of that name.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.inner(name).is_ok_and(|inner| self.app.databases.has(inner))
+        self.inner(name).is_ok_and(|inner| self.databases.has(inner))
     }
 
     /// Opens a database.
     async fn database(&self, name: &str) -> Result<Arc<Database>, Failed> {
-        let opened = self.app.databases.get(self.inner(name)?).await?;
+        let opened = self.databases.get(self.inner(name)?).await?;
         opened.ok_or_else(|| none(name))
     }
 
     /// What a database is called in here that has this name for clients: the one of a server of a file goes by the name of the file.
     fn inner<'a>(&self, name: &'a str) -> Result<&'a str, Failed> {
-        match self.app.databases.single() {
+        match self.databases.single() {
             None => Ok(name),
             Some(single) if single == name => Ok(""),
             Some(_) => Err(none(name)),
@@ -103,27 +106,27 @@ impl Operations {
     }
 
     async fn list(&self, after: String, limit: usize) -> Result<Value, Failed> {
-        let app = Arc::clone(&self.app);
-        let listed = blocking(move || app.databases.list(&after, limit)).await?;
+        let databases = Arc::clone(&self.databases);
+        let listed = blocking(move || databases.list(&after, limit)).await?;
         let (names, more) = listed?;
         let next = names.last().filter(|_| more).map(|last| last.name.clone());
         Ok(json!({ "namespaces": names, "next": next }))
     }
 
     async fn create(&self, name: &str) -> Result<Value, Failed> {
-        self.app.databases.create(name).await?;
+        self.databases.create(name).await?;
         Ok(json!({ "name": name }))
     }
 
     async fn delete(&self, name: &str) -> Result<Value, Failed> {
-        match self.app.databases.delete(name).await? {
+        match self.databases.delete(name).await? {
             true => Ok(json!({ "name": name })),
             false => Err(none(name)),
         }
     }
 
     async fn fork(&self, name: &str, to: &str, at: At) -> Result<Value, Failed> {
-        let target = self.app.databases.new_path(to)?;
+        let target = self.databases.new_path(to)?;
         let database = self.database(name).await?;
         // Nobody closes it.
         let _turn = self.copies.acquire().await;
@@ -131,7 +134,7 @@ impl Operations {
         let copied = copy(database.follower(), record, &target, self.app.limits.disk_reserve).await;
         // What ended meanwhile is told by its name.
         database.follower().check_open()?;
-        self.app.databases.place(to, copied?).await?;
+        self.databases.place(to, copied?).await?;
         let revision = current.generation.revision(record.seq);
         Ok(json!({ "name": to, "from": name, "revision": revision.as_str(), "pages": record.db_size.0 }))
     }
@@ -139,20 +142,20 @@ impl Operations {
     /// Of one that is not open, what its files say: who opens it writes.
     async fn stats(&self, name: &str) -> Result<Value, Failed> {
         let inner = self.inner(name)?;
-        let database = self.app.databases.open_now(inner);
+        let database = self.databases.open_now(inner);
         let current = match &database {
             Some(database) => Some(database.follower().refresh().await?),
             None => None,
         };
-        let path = self.app.databases.file(inner).ok_or_else(|| none(name))?;
-        let app = Arc::clone(&self.app);
+        let path = self.databases.file(inner).ok_or_else(|| none(name))?;
+        let databases = Arc::clone(&self.databases);
         let name = name.to_owned();
         let told = blocking(move || {
             let history = match &database {
                 Some(database) => Some(database.follower().history().size()?),
                 None => None,
             };
-            let reach = |size| app.databases.opener().reach(size).as_secs();
+            let reach = |size| databases.opener().reach(size).as_secs();
             let len = |suffixes: &[&str]| -> u64 {
                 let lens = suffixes
                     .iter()
@@ -197,10 +200,10 @@ impl Operations {
         access: Access,
     ) -> Result<Value, Failed> {
         let inner = self.inner(name)?;
-        let database = match self.app.databases.open_now(inner) {
+        let database = match self.databases.open_now(inner) {
             Some(database) => database,
             None if access == Access::Full => self.database(name).await?,
-            None if self.app.databases.has(inner) => return Err(Failed::NotOpen),
+            None if self.databases.has(inner) => return Err(Failed::NotOpen),
             None => return Err(none(name)),
         };
         let current = database.follower().refresh().await?;

@@ -10,6 +10,7 @@ use super::snapshot::Snapshot;
 use crate::{
     error::ServerError,
     history::{Generation, History, Seq},
+    states::States,
 };
 
 /// Pages of a revision, ascending.
@@ -32,6 +33,9 @@ pub(crate) trait RevisionLog: Send + Sync + fmt::Debug {
 
     /// Whether the answer to a commit waits for it.
     fn is_durable(&self) -> bool;
+
+    /// The states that it keeps, up to this one at least. Blocks.
+    fn states(&self, until: Seq) -> Result<Arc<dyn States>, ServerError>;
 
     /// Nobody waits for it for long any more.
     fn close(&self);

@@ -20,6 +20,7 @@ use std::{num::NonZeroU64, sync::Arc};
 use partial_sync_core::PageNo;
 use partial_sync_ltx::TxId;
 use partial_sync_store::{Begin, Bucket, Claim, End, New, StoreError, Writer};
+use tokio::runtime::Handle;
 
 use super::{log::Log, options::Replicator};
 use crate::{
@@ -36,6 +37,8 @@ const MOST_FENCES: u64 = 1000;
 pub(crate) struct Attach {
     replicator: Arc<Replicator>,
     bucket: Bucket,
+    /// Where the database takes SQL.
+    url: Option<String>,
 }
 
 impl Replicator {
@@ -44,7 +47,36 @@ impl Replicator {
         Ok(Attach {
             replicator: Arc::clone(self),
             bucket: self.options.place(name)?,
+            url: self.options.url_of(name),
         })
+    }
+}
+
+impl Attach {
+    pub(super) fn bucket(&self) -> &Bucket {
+        &self.bucket
+    }
+
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.replicator.runtime
+    }
+
+    pub(super) fn takes_over(&self) -> bool {
+        self.replicator.options.take_over
+    }
+
+    /// What a writer begins with.
+    pub(super) fn beginning(&self, node: NonZeroU64, now: i64) -> Begin {
+        Begin {
+            node,
+            url: self.url.clone(),
+            new: New {
+                lineage: node,
+                after: None,
+                retention: self.replicator.retention,
+            },
+            now,
+        }
     }
 }
 
@@ -63,7 +95,12 @@ impl AttachLog for Attach {
             _ => self.begin(file)?,
         };
         let (generation, _) = file.history.generation()?.ok_or(ServerError::Stopping)?;
-        let log = Log::new(writer, runtime.clone(), self.replicator.options.durability);
+        let log = Log::new(
+            writer,
+            self.bucket.clone(),
+            runtime.clone(),
+            self.replicator.options.durability,
+        );
         Ok(Attached {
             log: Arc::new(log),
             generation,
@@ -273,15 +310,6 @@ impl Attach {
         let mut nodes = file.history.log_nodes()?;
         nodes.push(node.get());
         file.history.set_log_nodes(&nodes)?;
-        Ok(Begin {
-            node,
-            url: self.replicator.options.writer.clone(),
-            new: New {
-                lineage: node,
-                after: None,
-                retention: self.replicator.retention,
-            },
-            now: file.unix_ms,
-        })
+        Ok(self.beginning(node, file.unix_ms))
     }
 }

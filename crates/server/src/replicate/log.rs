@@ -12,7 +12,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use partial_sync_core::PageCount;
-use partial_sync_store::{Keeper, StoreError, Writer};
+use partial_sync_store::{Bucket, Keeper, ReadOptions, Reader, StoreError, Writer};
 use tokio::{runtime::Handle, sync::watch};
 
 use super::{keeping::keep, options::Durability};
@@ -20,6 +20,8 @@ use crate::{
     error::ServerError,
     follow::{Pages, RevisionLog},
     history::Seq,
+    mirror::LogStates,
+    states::States,
 };
 
 /// How long a transaction may take to get into the bucket before it is tried again, by the next step.
@@ -31,6 +33,9 @@ const LAST_PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) struct Log {
     writer: Mutex<Writer>,
     keeper: Keeper,
+    bucket: Bucket,
+    /// Once somebody asked for an old state.
+    states: Mutex<Option<Arc<LogStates>>>,
     runtime: Handle,
     durability: Durability,
     last: AtomicU64,
@@ -85,6 +90,24 @@ impl RevisionLog for Log {
         self.durability == Durability::Durable
     }
 
+    fn states(&self, until: Seq) -> Result<Arc<dyn States>, ServerError> {
+        let mut states = self.states.lock();
+        let known = states.clone().filter(|states| states.check_open().is_ok());
+        let known = match known {
+            Some(known) => known,
+            None => {
+                let opened = Reader::open(self.bucket.clone(), ReadOptions::default());
+                LogStates::new(self.runtime.block_on(opened)?)
+            }
+        };
+        *states = Some(Arc::clone(&known));
+        drop(states);
+        if known.latest().at.seq < until {
+            self.runtime.block_on(Arc::clone(&known).up_to_date())?;
+        }
+        Ok(known)
+    }
+
     fn close(&self) {
         self.closing.send_replace(true);
     }
@@ -95,8 +118,10 @@ impl RevisionLog for Log {
 }
 
 impl Log {
-    pub(super) fn new(writer: Writer, runtime: Handle, durability: Durability) -> Self {
+    pub(super) fn new(writer: Writer, bucket: Bucket, runtime: Handle, durability: Durability) -> Self {
         Self {
+            bucket,
+            states: Mutex::default(),
             keeper: writer.keeper(),
             last: AtomicU64::new(writer.last().get()),
             writer: Mutex::new(writer),

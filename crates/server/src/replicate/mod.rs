@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `options.rs` | what a server is told: which bucket, and what an answer to a commit waits for |
 //! | `attach.rs` | begins a log, or continues one: what the file has and the log has not is found out and put there |
+//! | `adopt.rs` | makes the file of a database that a bucket has |
 //! | `log.rs` | one transaction of the log for each revision |
 //! | `keeping.rs` | compaction and collection beside it |
 //!
@@ -14,6 +15,7 @@
 //! What must never happen here: that a revision is published which the log does not have, or that a file is
 //! taken for the state of a log which it does not continue.
 
+mod adopt;
 mod attach;
 mod keeping;
 mod log;

@@ -24,7 +24,8 @@ type Open = dyn Fn(&str) -> Result<Bucket, StoreError> + Send + Sync;
 pub struct Replication {
     open: Arc<Open>,
     pub(super) durability: Durability,
-    pub(super) writer: Option<String>,
+    pub(super) take_over: bool,
+    writer: Option<String>,
 }
 
 impl fmt::Debug for Replication {
@@ -55,6 +56,7 @@ impl Replication {
         Self {
             open: Arc::new(open),
             durability: Durability::default(),
+            take_over: false,
             writer: None,
         }
     }
@@ -63,6 +65,13 @@ impl Replication {
     #[must_use]
     pub fn durability(self, durability: Durability) -> Self {
         Self { durability, ..self }
+    }
+
+    /// Whether a file that is not there yet becomes that of the database which the bucket has: it is restored, and whoever wrote it before
+    /// stops. Without it such a file is refused.
+    #[must_use]
+    pub fn take_over(self, take_over: bool) -> Self {
+        Self { take_over, ..self }
     }
 
     /// The url of this server, for those who read from the bucket and have something to write.
@@ -77,6 +86,15 @@ impl Replication {
     /// Whether there are such places.
     pub(crate) fn check(&self) -> Result<(), ServerError> {
         self.place("").map(drop)
+    }
+
+    /// Where a database takes SQL.
+    pub(super) fn url_of(&self, name: &str) -> Option<String> {
+        let url = self.writer.as_ref()?;
+        Some(match name {
+            "" => url.clone(),
+            name => format!("{}/{name}", url.trim_end_matches('/')),
+        })
     }
 
     pub(super) fn place(&self, name: &str) -> Result<Bucket, ServerError> {

@@ -6,6 +6,7 @@ mod front;
 mod history_crash;
 mod keys;
 mod lifecycle;
+mod mirror;
 mod pages;
 mod queries;
 mod replicate;

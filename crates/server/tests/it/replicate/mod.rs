@@ -3,4 +3,4 @@
 mod commits;
 mod fences;
 mod starts;
-mod support;
+pub(crate) mod support;

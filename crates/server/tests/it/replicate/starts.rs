@@ -7,7 +7,7 @@ use partial_sync_core::Revision;
 use partial_sync_server::{Server, ServerError};
 
 use super::support::{
-    TestStore, assert_same, copy_of, database_in, id_of, serve, serve_async, sql, try_serve,
+    TestStore, assert_same, copy_of, database_in, id_of, replication, serve, serve_async, sql, try_serve,
 };
 use crate::pages::support::{Client, TestDb, dump, shell};
 
@@ -201,4 +201,64 @@ async fn a_file_that_does_not_continue_the_log_is_refused_and_changes_nothing() 
     sql(&Client::new(&server.url()), INSERT).await.unwrap();
     assert_same(&database_in(&store, None).await.1, &dump(&db.path), "the bucket");
     server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_file_is_not_taken_for_an_empty_database_and_is_made_by_a_takeover() {
+    let (db, store) = (TestDb::new(), TestStore::new());
+    let old = serve(&db.path, &store).await;
+    let of_old = Client::new(&old.url());
+    for _ in 0..20 {
+        sql(&of_old, INSERT).await.unwrap();
+    }
+    let before = of_old.latest().await;
+    let pages = dump(&db.path);
+
+    // What is beside it is there still, and knows the log.
+    let lost = db.path.with_file_name("lost.db");
+    copy_of(&db.path, &lost);
+    std::fs::remove_file(&lost).unwrap();
+    for _ in 0..2 {
+        let text = is_refused(&lost, &store).await;
+        assert!(text.contains("--take-over"), "{text}");
+    }
+    std::fs::write(&lost, "").unwrap();
+    is_refused(&lost, &store).await;
+
+    // Cut off anywhere, it is done again.
+    let mut cut = 0;
+    let new = loop {
+        store.cut_after(cut);
+        let taken = replication(&store).take_over(true);
+        let server = Server::builder(&lost)
+            .replicate(taken.clone())
+            .listen("127.0.0.1:0")
+            .await;
+        store.mend();
+        match server {
+            Ok(server) => break server,
+            Err(error) if cut > 300 => panic!("{error}"),
+            // Each try leaves a fence, which is one more file to read.
+            Err(_) => cut += 3,
+        }
+    };
+    assert!(cut > 8, "{cut}");
+    let of_new = Client::new(&new.url());
+    let latest = of_new.latest().await;
+    assert_same(&latest.whole(), &pages, "restored");
+    // A replica of the old one continues.
+    assert!(
+        of_new
+            .since(&before.revision)
+            .await
+            .is_ok_and(|since| since.pages.is_empty())
+    );
+    assert_eq!(sql(&of_old, INSERT).await.unwrap_err(), "DATABASE_TAKEN_OVER");
+    sql(&of_new, INSERT).await.unwrap();
+    check(&new.url(), &lost, &store, &latest.revision).await;
+    new.shutdown().await;
+    old.shutdown().await;
+    let new = serve(&lost, &store).await;
+    check(&new.url(), &lost, &store, &latest.revision).await;
+    new.shutdown().await;
 }

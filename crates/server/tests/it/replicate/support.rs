@@ -94,6 +94,14 @@ impl TestStore {
         }
     }
 
+    /// Everything is removed.
+    pub(crate) async fn clear(&self) {
+        let objects: Vec<_> = self.inner.list(None).try_collect().await.unwrap();
+        for object in objects {
+            self.inner.delete(&object.location).await.unwrap();
+        }
+    }
+
     pub(crate) fn bucket(self: &Arc<Self>) -> Bucket {
         Bucket::new(self.clone(), Key::from("app"), Layout::S3, "memory:///app")
     }

@@ -1,0 +1,155 @@
+//! A database in a bucket: its writer is killed under load, another one takes over, and replicas of a server of the bucket go on.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+};
+
+use crate::support::*;
+
+/// A port that is free now: the bucket has to name the writer before it listens.
+fn port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn writer(path: &str, bucket: &str, more: &[&str]) -> Serving {
+    let listen = format!("127.0.0.1:{}", port());
+    let public = format!("http://{listen}");
+    let arguments = [
+        "serve",
+        path,
+        "--replicate",
+        bucket,
+        "--listen",
+        &listen,
+        "--public-url",
+        &public,
+    ];
+    Serving::start(&[&arguments[..], more].concat())
+}
+
+#[test]
+fn a_writer_that_is_killed_under_load_loses_no_answered_row_and_a_replica_continues_with_the_next() {
+    let place = Place::new();
+    let bucket = format!("file://{}", place.path("bucket"));
+    let first = writer(place.remote.to_str().unwrap(), &bucket, &[]);
+    let cache = place.path("cache");
+    let mirror = Serving::start(&[
+        "serve",
+        "--from",
+        &bucket,
+        "--cache",
+        &cache,
+        "--listen",
+        "127.0.0.1:0",
+    ]);
+    let replica = place.replica("a.db", &mirror.url);
+    ok(&["query", &replica, "insert into town values (9001, 'first', 1)"]);
+    ok(&["push", &replica]);
+
+    // Rows that were answered, until it is killed.
+    let (answered, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let load = std::thread::spawn({
+        let (url, answered, stop) = (first.url.clone(), answered.clone(), stop.clone());
+        move || {
+            for n in 1.. {
+                let text = format!("insert into town values ({}, 'load', 1)", 10_000 + n);
+                let done = std::panic::catch_unwind(|| sql(&url, "", &text).0);
+                match done {
+                    Ok(200) => answered.store(n, SeqCst),
+                    _ if stop.load(SeqCst) => return,
+                    _ => {}
+                }
+            }
+        }
+    });
+    while answered.load(SeqCst) < 20 {
+        std::thread::yield_now();
+    }
+    stop.store(true, SeqCst);
+    first.kill();
+    load.join().unwrap();
+    let answered = answered.load(SeqCst);
+
+    // Its disk is gone too. Pages are served all the while.
+    ok(&["pull", &replica]);
+    let second = writer(&place.path("second.db"), &bucket, &["--take-over"]);
+    let (status, count) = sql(&second.url, "", "select count(*) from town where name = 'load'");
+    assert_eq!(status, 200);
+    let there = (answered..=answered + 1).any(|rows| count.contains(&format!("\"value\":\"{rows}\"")));
+    assert!(there, "{answered} were answered: {count}");
+    ok(&["query", &replica, "insert into town values (9002, 'second', 1)"]);
+    ok(&["push", &replica]);
+    ok(&["pull", &replica]);
+    let rows = ok(&[
+        "query",
+        &replica,
+        "--json",
+        "select id, name from town where id between 9001 and 9999",
+    ]);
+    assert_eq!(
+        rows.out.trim(),
+        r#"[{"id":9001,"name":"first"},{"id":9002,"name":"second"}]"#
+    );
+    let (_, there) = sql(&second.url, "", "select name from town where id = 9002");
+    assert!(there.contains("second"), "{there}");
+
+    // Without --take-over nothing is made, and who was replaced says where to go.
+    let refused = run(&[
+        "serve",
+        &place.path("third.db"),
+        "--replicate",
+        &bucket,
+        "--listen",
+        "127.0.0.1:0",
+    ]);
+    assert!(
+        refused.code == 1 && refused.err.contains("--take-over"),
+        "{}",
+        refused.err
+    );
+    let remote = place.remote.to_str().unwrap();
+    let refused = run(&["serve", remote, "--replicate", &bucket, "--listen", "127.0.0.1:0"]);
+    assert!(
+        refused.code == 1 && refused.err.contains(&second.url),
+        "{}",
+        refused.err
+    );
+}
+
+#[test]
+fn several_databases_are_each_at_their_name_and_served_by_it() {
+    let place = Place::new();
+    let folder = place.folder.path().join("data");
+    std::fs::create_dir(&folder).unwrap();
+    for name in ["a", "b"] {
+        std::fs::copy(&place.remote, folder.join(format!("{name}.db"))).unwrap();
+    }
+    let bucket = format!("file://{}", place.path("bucket"));
+    let written = writer(folder.to_str().unwrap(), &bucket, &[]);
+    for name in ["a", "b"] {
+        let text = format!("insert into town values (9001, 'of {name}', 1)");
+        assert_eq!(sql(&format!("{}/{name}", written.url), "", &text).0, 200);
+    }
+    let mirror = Serving::start(&["serve", "--from", &bucket, "--listen", "127.0.0.1:0"]);
+    for name in ["a", "b"] {
+        let replica = place.replica(&format!("{name}.db"), &format!("{}/{name}", mirror.url));
+        let rows = ok(&[
+            "query",
+            &replica,
+            "--json",
+            "select name from town where id = 9001",
+        ]);
+        assert_eq!(rows.out.trim(), format!(r#"[{{"name":"of {name}"}}]"#));
+        ok(&["query", &replica, "update town set people = 0 where id = 9001"]);
+        ok(&["push", &replica]);
+        let (_, there) = sql(
+            &format!("{}/{name}", written.url),
+            "",
+            "select people from town where id = 9001",
+        );
+        assert!(there.contains(r#""value":"0""#), "{there}");
+    }
+    assert_eq!(sql(&format!("{}/c", mirror.url), "", "select 1").0, 404);
+}

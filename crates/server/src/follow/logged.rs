@@ -1,0 +1,143 @@
+//! The states of a followed file that goes to a log: what the page history does not keep, or lost, the log may have.
+
+use std::{io::IoSliceMut, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use partial_sync_core::{PageNo, PageSize, Revision};
+use roaring::RoaringBitmap;
+use tokio::sync::watch;
+
+use super::{follower::Follower, log::RevisionLog};
+use crate::{
+    error::{HistoryError, ServerError},
+    history::{Comparison, RevisionRecord, Seq},
+    states::{Found, Latest, States},
+};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct LoggedStates {
+    follower: Arc<Follower>,
+    log: Arc<dyn RevisionLog>,
+}
+
+impl LoggedStates {
+    /// Those of a file and its log.
+    pub(crate) fn new(follower: Arc<Follower>, log: Arc<dyn RevisionLog>) -> Self {
+        Self { follower, log }
+    }
+
+    /// The states of the log, if the page history does not have this one.
+    fn beyond(&self, seq: Seq, until: Seq) -> Result<Option<Arc<dyn States>>, HistoryError> {
+        let current = self.follower.current().seq;
+        if seq == current {
+            return Ok(None);
+        }
+        match self.follower.history().revision(seq) {
+            Ok(_) => Ok(None),
+            Err(HistoryError::Expired(_) | HistoryError::Unknown(_)) if seq < current => {
+                Ok(Some(self.log.states(until.max(seq))?))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl States for LoggedStates {
+    fn page_size(&self) -> PageSize {
+        self.follower.page_size()
+    }
+
+    fn is_writable(&self) -> bool {
+        self.follower.is_writable() && !self.log.is_fenced()
+    }
+
+    fn check_open(&self) -> Result<(), ServerError> {
+        States::check_open(&*self.follower)
+    }
+
+    fn latest(&self) -> Latest {
+        self.follower.latest()
+    }
+
+    fn subscribe(&self) -> watch::Receiver<Latest> {
+        States::subscribe(&*self.follower)
+    }
+
+    fn up_to_date(self: Arc<Self>) -> BoxFuture<'static, Result<Latest, ServerError>> {
+        Arc::clone(&self.follower).up_to_date()
+    }
+
+    fn find(&self, revision: &Revision) -> Result<Option<RevisionRecord>, HistoryError> {
+        let Some(seq) = self.follower.current().seq_of(revision) else {
+            return Ok(None);
+        };
+        match self.beyond(seq, seq)? {
+            None => self.follower.find(revision),
+            Some(log) => log.find(revision),
+        }
+    }
+
+    fn find_at_once(&self, revision: &Revision) -> Found {
+        self.follower.find_at_once(revision)
+    }
+
+    fn pages(&self, at: RevisionRecord, pages: &[PageNo]) -> Result<Vec<Option<Bytes>>, HistoryError> {
+        if let Some(log) = self.beyond(at.seq, at.seq)? {
+            return log.pages(at, pages);
+        }
+        let mut found = self.follower.pages(at, pages)?;
+        let lost: Vec<_> = (0..pages.len()).filter(|n| found[*n].is_none()).collect();
+        if !lost.is_empty() {
+            let pages: Vec<_> = lost.iter().map(|n| pages[*n]).collect();
+            let of_log = self.log.states(at.seq)?.pages(at, &pages)?;
+            for (n, page) in lost.into_iter().zip(of_log) {
+                found[n] = page;
+            }
+        }
+        Ok(found)
+    }
+
+    fn changed(
+        &self,
+        since: RevisionRecord,
+        until: RevisionRecord,
+        among: &RoaringBitmap,
+    ) -> Result<RoaringBitmap, HistoryError> {
+        match self.beyond(since.seq, until.seq)? {
+            None => self.follower.changed(since, until, among),
+            Some(log) => log.changed(since, until, among),
+        }
+    }
+
+    fn changed_at_once(
+        &self,
+        since: RevisionRecord,
+        until: RevisionRecord,
+    ) -> Result<Option<RoaringBitmap>, ServerError> {
+        self.follower.changed_at_once(since, until)
+    }
+
+    fn check_none_lost(&self, _: RevisionRecord, _: &RoaringBitmap) -> Result<(), HistoryError> {
+        // What the history lost, the log has, or says so when it is asked.
+        Ok(())
+    }
+
+    fn comparing(&self) -> Option<Comparison> {
+        States::comparing(&*self.follower)
+    }
+
+    fn compare_some(self: Arc<Self>) -> BoxFuture<'static, Result<(), ServerError>> {
+        Arc::clone(&self.follower).compare_some()
+    }
+
+    fn read_at_once(
+        &self,
+        at: RevisionRecord,
+        pages: &[PageNo],
+        to: &mut [IoSliceMut<'_>],
+    ) -> Result<bool, ServerError> {
+        self.follower.read_at_once(at, pages, to)
+    }
+}
