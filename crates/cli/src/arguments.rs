@@ -207,7 +207,7 @@ pub(crate) struct Serve {
     /// Answer a commit when it is on the disk here, before it is in the bucket
     #[arg(long, requires = "replicate")]
     pub replicate_async: bool,
-    /// Where there is no file yet, make that of the database which is in the bucket, and be its writer: whoever wrote it before stops
+    /// Where there is no file yet, make that of the database which is in the bucket, and be its writer: the server that wrote it before stops
     #[arg(long, requires = "replicate")]
     pub take_over: bool,
     /// The url of this server, for those who read from the bucket and have something to write

@@ -117,7 +117,14 @@ fn the_example_is_a_configuration() {
     assert_eq!(said.code, 0, "{}", said.err);
     // So is the example with all that is commented out, but for what excludes each other or names files that are not here.
     let is_key = |line: &&str| line.starts_with('#') && line.contains(" = ") && !line.starts_with("# ");
-    let not_here = ["#allow-unauthenticated", "#auth-token ", "#auth-jwt-key", "#tls-"];
+    let not_here = [
+        "#allow-unauthenticated",
+        "#auth-token ",
+        "#auth-jwt-key",
+        "#tls-",
+        "#from ",
+        "#cache ",
+    ];
     let all: Vec<_> = example
         .lines()
         .map(

@@ -90,7 +90,7 @@ fn a_writer_that_is_killed_under_load_loses_no_answered_row_and_a_replica_contin
     ]);
     assert_eq!(
         rows.out.trim(),
-        r#"[{"id":9001,"name":"first"},{"id":9002,"name":"second"}]"#
+        "[{\"id\":9001,\"name\":\"first\"},\n {\"id\":9002,\"name\":\"second\"}]"
     );
     let (_, there) = sql(&second.url, "", "select name from town where id = 9002");
     assert!(there.contains("second"), "{there}");

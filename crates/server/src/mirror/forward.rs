@@ -18,7 +18,7 @@ use futures_util::{TryStreamExt, future::BoxFuture};
 use partial_sync_transport::{HttpClient, http::HttpRequest};
 
 use super::states::LogStates;
-use crate::{access::Caller, app::error, served::AnswersSql};
+use crate::{access::Caller, app::error, served::AnswersSql, states::States};
 
 /// How long the head of the writer's answer may take: longer than the writer lets a request run.
 const PATIENCE: Duration = Duration::from_secs(310);
@@ -42,13 +42,13 @@ pub(super) struct Forward {
 
 impl AnswersSql for Forward {
     fn answer(&self, _: Caller, request: Request<Bytes>) -> BoxFuture<'static, Response> {
-        let (client, writer) = (Arc::clone(&self.client), self.states.writer());
-        Box::pin(async move { forward(&*client, writer, request).await })
+        let (client, states) = (Arc::clone(&self.client), Arc::clone(&self.states));
+        Box::pin(async move { forward(&*client, &states, request).await })
     }
 }
 
-async fn forward(client: &dyn HttpClient, writer: Option<String>, request: Request<Bytes>) -> Response {
-    let Some(writer) = writer else {
+async fn forward(client: &dyn HttpClient, states: &Arc<LogStates>, request: Request<Bytes>) -> Response {
+    let Some(mut writer) = states.writer() else {
         return error(
             StatusCode::SERVICE_UNAVAILABLE,
             "NO_WRITER",
@@ -79,26 +79,40 @@ async fn forward(client: &dyn HttpClient, writer: Option<String>, request: Reque
         })
         .collect();
     headers.push((FORWARDED.as_str().to_owned(), "1".to_owned()));
-    let sent = client.send(HttpRequest {
+    let mut request = HttpRequest {
         method,
-        url: format!("{}{path}", writer.trim_end_matches('/')),
+        url: String::new(),
         headers,
         body,
-    });
-    let unreachable = |why: &str| {
+    };
+    let answer = loop {
+        request.url = format!("{}{path}", writer.trim_end_matches('/'));
+        let sent = tokio::time::timeout(PATIENCE, client.send(request.clone())).await;
+        let (why, was_sent) = match sent {
+            Ok(Ok(answer)) => break answer,
+            Ok(Err(failed)) => (failed.to_string(), !client.was_never_sent(&failed)),
+            Err(_) => ("it was silent".to_owned(), true),
+        };
         tracing::warn!(%writer, why, "SQL could not be passed on");
-        error(
-            StatusCode::BAD_GATEWAY,
-            "WRITER_UNREACHABLE",
-            "the server that takes SQL for this database does not answer: what was sent may have been done or not; look, and \
-             try again",
-        )
+        // Another one may have taken over.
+        let looked = Arc::clone(states).up_to_date().await;
+        match states.writer().filter(|next| *next != writer) {
+            Some(next) if looked.is_ok() && !was_sent => writer = next,
+            _ => {
+                return error(
+                    StatusCode::BAD_GATEWAY,
+                    "WRITER_UNREACHABLE",
+                    "the server that takes SQL for this database does not answer: what was sent may have been done or not; look, and \
+                     try again",
+                );
+            }
+        }
     };
-    let answer = match tokio::time::timeout(PATIENCE, sent).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(failed)) => return unreachable(&failed.to_string()),
-        Err(_) => return unreachable("it was silent"),
-    };
+    if answer.status == StatusCode::SERVICE_UNAVAILABLE.as_u16() {
+        // It may say that another one has: the next request goes there.
+        let states = Arc::clone(states);
+        tokio::spawn(async move { states.up_to_date().await.map(drop) });
+    }
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
     for name in &TO_CLIENT {

@@ -67,7 +67,7 @@ impl Replication {
         Self { durability, ..self }
     }
 
-    /// Whether a file that is not there yet becomes that of the database which the bucket has: it is restored, and whoever wrote it before
+    /// Whether a file that is not there yet becomes that of the database which the bucket has: it is restored, and the server that wrote it before
     /// stops. Without it such a file is refused.
     #[must_use]
     pub fn take_over(self, take_over: bool) -> Self {
