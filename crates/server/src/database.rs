@@ -104,12 +104,12 @@ impl Database {
             .as_ref()
             .map(|replicator| replicator.attach(&name));
         let attach = attach.transpose()?;
-        let now = opener.unix_ms();
+        let opening = Arc::clone(opener);
         let open = move || {
             restoring::finish(&path)?;
             let is_new = !std::fs::metadata(&path).is_ok_and(|meta| meta.len() > 0);
             if let Some(attach) = attach.as_ref().filter(|_| is_new) {
-                attach.adopt(&path, now, &*history)?;
+                attach.adopt(&path, opening.unix_ms(), &*history)?;
             }
             let files = SourceFiles::open(&path)?;
             let lock = match DatabaseLock::take(&path) {

@@ -71,6 +71,7 @@ async fn a_kick_leaves_other_databases_on_the_same_connection_alone() {
     let [a, b] = ["a", "b"].map(|name| Client {
         http: http.clone(),
         url: served.client(name).url,
+        ..Client::new("")
     });
     let (polls_a, polls_b) = (poll(&a, &a.latest().await), poll(&b, &b.latest().await));
     wait_for_polls(&served, 2).await;

@@ -128,7 +128,11 @@ pub(crate) struct Refused {
 pub(crate) struct Client {
     pub http: reqwest::Client,
     pub url: String,
+    /// What answers say that the server can do.
+    pub features: &'static str,
 }
+
+const FEATURES: &str = "hydrate, zstd, require, list, zstd-bodies, zstd-blocks, writes";
 
 impl Client {
     pub(crate) fn new(url: &str) -> Self {
@@ -138,6 +142,7 @@ impl Client {
                 .build()
                 .unwrap(),
             url: url.to_owned(),
+            features: FEATURES,
         }
     }
 
@@ -149,6 +154,7 @@ impl Client {
         Self {
             http: builder.default_headers(headers).build().unwrap(),
             url: url.to_owned(),
+            features: FEATURES,
         }
     }
 
@@ -186,10 +192,7 @@ impl Client {
             let status = answer.status().as_u16();
             return Err(refusal(status, &answer.bytes().await.unwrap()));
         }
-        assert_eq!(
-            answer.headers()["partial-sync-features"],
-            "hydrate, zstd, require, list, zstd-bodies, zstd-blocks, writes"
-        );
+        assert_eq!(answer.headers()["partial-sync-features"], self.features);
         Ok(pages_of(&answer.bytes().await.unwrap()))
     }
 

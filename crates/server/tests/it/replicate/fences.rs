@@ -51,6 +51,10 @@ async fn a_server_that_was_replaced_adds_nothing_says_so_and_serves_what_is_in_t
         );
     }
     assert_eq!(database_in(&store, None).await.0, id.get());
+    let client = Client {
+        features: "hydrate, zstd, require, list, zstd-bodies, zstd-blocks",
+        ..client
+    };
     assert!(client.at(&old.revision).await.unwrap() == old);
     let refused = client.ask(Default::default()).await.unwrap_err();
     assert_eq!((refused.status, &*refused.code), (503, "NOT_REPLICATED"));
