@@ -475,7 +475,14 @@ impl CommitListener for Listener {
             let log = follower.log().cloned();
             // What is not waited for gets its revision when the database is looked at next.
             if log.as_ref().is_none_or(|log| log.is_durable()) {
-                let Err(error) = follower.refresh().await else {
+                let refreshed = match &log {
+                    // Each of those who wait in a row would wait for a try of his own.
+                    Some(log) => tokio::time::timeout(log.patience(), follower.refresh())
+                        .await
+                        .unwrap_or(Err(ServerError::LogTooSlow)),
+                    None => follower.refresh().await,
+                };
+                let Err(error) = refreshed else {
                     // A revision is of what is on the disk, and in the bucket.
                     return Ok(());
                 };

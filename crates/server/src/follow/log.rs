@@ -1,6 +1,6 @@
 //! The seam to a log outside of this machine that a database's revisions go to before they are published.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -30,6 +30,9 @@ pub(crate) trait RevisionLog: Send + Sync + fmt::Debug {
 
     /// Another server writes the log.
     fn is_fenced(&self) -> bool;
+
+    /// How long somebody waits for it, also where many others do.
+    fn patience(&self) -> Duration;
 
     /// Whether the answer to a commit waits for it.
     fn is_durable(&self) -> bool;

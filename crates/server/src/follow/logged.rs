@@ -66,7 +66,11 @@ impl States for LoggedStates {
     }
 
     fn up_to_date(self: Arc<Self>) -> BoxFuture<'static, Result<Latest, ServerError>> {
-        Arc::clone(&self.follower).up_to_date()
+        Box::pin(async move {
+            let looked = Arc::clone(&self.follower).up_to_date();
+            let looked = tokio::time::timeout(self.log.patience(), looked).await;
+            looked.unwrap_or(Err(ServerError::LogTooSlow))
+        })
     }
 
     fn find(&self, revision: &Revision) -> Result<Option<RevisionRecord>, HistoryError> {

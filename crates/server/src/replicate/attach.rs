@@ -32,6 +32,14 @@ use crate::{
 /// Fences that are looked at: one for each start that came to nothing.
 const MOST_FENCES: u64 = 1000;
 
+/// Is before the nodes of a file whose log may not be there yet. No writer has it.
+const BEGINNING: u64 = 0;
+
+/// Whether the file with these nodes has a log.
+fn has_log(nodes: &[u64]) -> bool {
+    nodes.first().is_some_and(|first| *first != BEGINNING)
+}
+
 /// Attaches the file of one database.
 #[derive(Debug)]
 pub(crate) struct Attach {
@@ -99,7 +107,7 @@ impl AttachLog for Attach {
             writer,
             self.bucket.clone(),
             runtime.clone(),
-            self.replicator.options.durability,
+            &self.replicator.options,
         );
         Ok(Attached {
             log: Arc::new(log),
@@ -123,9 +131,18 @@ impl Attach {
             }
             None => true,
         };
-        match known.is_none() || (is_other && !history.log_nodes()?.is_empty()) {
-            true => drop(history.begin(page_size, db_size, file.unix_ms)?),
-            false => {
+        match known {
+            None => drop(history.begin(page_size, db_size, file.unix_ms)?),
+            Some(_) if is_other && has_log(&history.log_nodes()?) => {
+                return Err(ServerError::OtherLog {
+                    bucket: self.bucket.name(),
+                    writer: None,
+                    why: "the file is the working copy of a database in another place, and nothing is here. To begin another one here, \
+                          delete the file that ends in -history: replicas begin anew then"
+                        .to_owned(),
+                });
+            }
+            Some(_) => {
                 // It may be a copy of a file whose next states have the next names elsewhere.
                 history.leap();
                 history.resume(history.latest()?, None, db_size, file.unix_ms)?;
@@ -185,7 +202,9 @@ impl Attach {
         let history = file.history;
         let known = history.generation()?;
         let is_ours = known.is_some_and(|(generation, size)| {
-            head.lineage == generation.to_string() && head.page_size == size.bytes()
+            head.lineage == generation.to_string()
+                && head.page_size == size.bytes()
+                && file.snapshot.page_size() == size
         });
         if !is_ours {
             let why = "the file is not a copy of that database, or it is not known that it is one";
@@ -308,6 +327,9 @@ impl Attach {
     fn next_node(&self, file: &File<'_>) -> Result<Begin, ServerError> {
         let node = NonZeroU64::new(fastrand::u64(1..)).unwrap_or(NonZeroU64::MIN);
         let mut nodes = file.history.log_nodes()?;
+        if nodes.is_empty() {
+            nodes.push(BEGINNING);
+        }
         nodes.push(node.get());
         file.history.set_log_nodes(&nodes)?;
         Ok(self.beginning(node, file.unix_ms))

@@ -15,7 +15,10 @@ use partial_sync_core::PageCount;
 use partial_sync_store::{Bucket, Keeper, ReadOptions, Reader, StoreError, Writer};
 use tokio::{runtime::Handle, sync::watch};
 
-use super::{keeping::keep, options::Durability};
+use super::{
+    keeping::keep,
+    options::{Durability, Replication},
+};
 use crate::{
     error::ServerError,
     follow::{Pages, RevisionLog},
@@ -24,9 +27,7 @@ use crate::{
     states::States,
 };
 
-/// How long a transaction may take to get into the bucket before it is tried again, by the next step.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// The same when the database is being closed.
+/// How long a transaction may take to get into the bucket when the database is being closed.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// See the module.
@@ -38,6 +39,8 @@ pub(crate) struct Log {
     states: Mutex<Option<Arc<LogStates>>>,
     runtime: Handle,
     durability: Durability,
+    /// How long a transaction may take to get into the bucket before it is tried again, by the next step.
+    patience: Duration,
     last: AtomicU64,
     fenced: AtomicBool,
     closing: watch::Sender<bool>,
@@ -86,6 +89,10 @@ impl RevisionLog for Log {
         self.fenced.load(SeqCst)
     }
 
+    fn patience(&self) -> Duration {
+        self.patience
+    }
+
     fn is_durable(&self) -> bool {
         self.durability == Durability::Durable
     }
@@ -118,7 +125,7 @@ impl RevisionLog for Log {
 }
 
 impl Log {
-    pub(super) fn new(writer: Writer, bucket: Bucket, runtime: Handle, durability: Durability) -> Self {
+    pub(super) fn new(writer: Writer, bucket: Bucket, runtime: Handle, options: &Replication) -> Self {
         Self {
             bucket,
             states: Mutex::default(),
@@ -126,7 +133,8 @@ impl Log {
             last: AtomicU64::new(writer.last().get()),
             writer: Mutex::new(writer),
             runtime,
-            durability,
+            durability: options.durability,
+            patience: options.patience,
             fenced: AtomicBool::new(false),
             closing: watch::Sender::new(false),
         }
@@ -143,7 +151,7 @@ impl Log {
                     tokio::time::sleep(LAST_PATIENCE).await;
                 };
                 // The longest wait is for one that is not being closed.
-                let _ = tokio::time::timeout(PATIENCE, closing).await;
+                let _ = tokio::time::timeout(self.patience, closing).await;
             };
             tokio::select! {
                 done = work => Some(done),

@@ -25,6 +25,7 @@ pub struct Replication {
     open: Arc<Open>,
     pub(super) durability: Durability,
     pub(super) take_over: bool,
+    pub(super) patience: Duration,
     writer: Option<String>,
 }
 
@@ -57,6 +58,7 @@ impl Replication {
             open: Arc::new(open),
             durability: Durability::default(),
             take_over: false,
+            patience: Duration::from_secs(30),
             writer: None,
         }
     }
@@ -65,6 +67,13 @@ impl Replication {
     #[must_use]
     pub fn durability(self, durability: Durability) -> Self {
         Self { durability, ..self }
+    }
+
+    /// How long a commit may take to get into the bucket before who waits for it is told that it is not known; it is tried again all the
+    /// same. Default: 30 s.
+    #[must_use]
+    pub fn patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Whether a file that is not there yet becomes that of the database which the bucket has: it is restored, and the server that wrote it before

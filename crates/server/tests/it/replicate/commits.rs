@@ -2,7 +2,11 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::support::{TestStore, Weather, assert_same, database_in, id_of, serve, serve_async, sql};
+use partial_sync_server::Server;
+
+use super::support::{
+    TestStore, Weather, assert_same, database_in, id_of, replication, serve, serve_async, sql,
+};
 use crate::pages::support::{Client, TestDb, dump};
 
 const INSERT: &str = "INSERT INTO t(v) VALUES (randomblob(2000))";
@@ -142,5 +146,39 @@ async fn a_server_that_stops_does_not_wait_long_for_a_bucket_that_is_silent_and_
     let latest = Client::new(&server.url()).latest().await;
     assert_same(&latest.whole(), &dump(&db.path), "the file");
     assert_same(&database_in(&store, None).await.1, &dump(&db.path), "the bucket");
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_many_wait_for_a_silent_bucket_each_is_told_in_time() {
+    let (db, store) = (TestDb::new(), TestStore::new());
+    let patience = std::time::Duration::from_secs(1);
+    let server = Server::builder(&db.path).replicate(replication(&store).patience(patience));
+    let server = server.listen("127.0.0.1:0").await.unwrap();
+    let client = Client::new(&server.url());
+    sql(&client, INSERT).await.unwrap();
+    store.set(Weather::Held);
+    let before = store.puts.load(SeqCst);
+    let mut waiting = tokio::task::JoinSet::new();
+    for n in 0..12 {
+        let client = client.clone();
+        waiting.spawn(async move {
+            match n % 2 {
+                0 => sql(&client, INSERT).await.unwrap_err(),
+                _ => client
+                    .ask(Default::default())
+                    .await
+                    .map_or_else(|refused| refused.code, |_| "read".to_owned()),
+            }
+        });
+    }
+    for told in waiting.join_all().await {
+        assert!(told == "NOT_REPLICATED" || told == "read", "{told}");
+    }
+    // One after the other, each would have waited for a try of his own.
+    let tries = store.puts.load(SeqCst) - before;
+    assert!(tries < 6, "{tries}");
+    store.set(Weather::Fine);
+    assert_same(&client.latest().await.whole(), &dump(&db.path), "the file");
     server.shutdown().await;
 }

@@ -196,6 +196,9 @@ async fn a_file_that_does_not_continue_the_log_is_refused_and_changes_nothing() 
     sql(&Client::new(&server.url()), INSERT).await.unwrap();
     server.shutdown().await;
     is_refused(&plain, &store).await;
+    // And where nothing is: the url may be wrong, and the file would lose its log.
+    let empty = TestStore::new();
+    is(is_refused(&db.path, &empty).await, "in another place");
     // The one that does is not.
     let server = serve(&db.path, &store).await;
     sql(&Client::new(&server.url()), INSERT).await.unwrap();
