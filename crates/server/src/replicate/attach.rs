@@ -138,7 +138,7 @@ impl Attach {
                     bucket: self.bucket.name(),
                     writer: None,
                     why: "the file is the working copy of a database in another place, and nothing is here. To begin another one here, \
-                          delete the file that ends in -history: replicas begin anew then"
+                          delete the file that ends in -history: replicas start again then"
                         .to_owned(),
                 });
             }
