@@ -246,9 +246,15 @@ impl Settings {
             ServerError::BadProxy(_) => of_key("trusted-proxy"),
             ServerError::Unauthenticated(_) => of_key("listen"),
             ServerError::AdminWithoutToken => of_key("admin-listen"),
-            ServerError::Log(_) | ServerError::OtherLog { .. } | ServerError::NothingToReplicate => {
+            ServerError::OtherLog { .. } | ServerError::NoFile { .. } | ServerError::NothingToReplicate => {
                 of_key("replicate")
             }
+            ServerError::Log(_) => of_key(
+                match self.configured.written.iter().any(|(key, _)| key == "from") {
+                    true => "from",
+                    false => "replicate",
+                },
+            ),
             _ => None,
         };
         match setting {

@@ -333,6 +333,19 @@ pub enum ServerError {
         /// How that is known.
         why: String,
     },
+    /// There is no file, and the bucket has a database.
+    #[error(
+        "{path} is not there, and {bucket} has a database: start with --take-over to restore it here, and to be its writer from now on{}",
+        writer.as_ref().map_or_else(String::new, |url| format!(" in the place of {url}"))
+    )]
+    NoFile {
+        /// The file.
+        path: PathBuf,
+        /// The place in the bucket.
+        bucket: String,
+        /// The url of who writes there.
+        writer: Option<String>,
+    },
     /// The page history failed.
     #[error(transparent)]
     History(#[from] HistoryError),
@@ -416,7 +429,11 @@ impl ServerError {
     /// Whether it is about the bucket that the database is replicated to.
     pub(crate) fn is_of_log(&self) -> bool {
         match self {
-            Self::Log(_) | Self::LogTooSlow | Self::OtherLog { .. } | Self::OtherId { .. } => true,
+            Self::Log(_)
+            | Self::LogTooSlow
+            | Self::OtherLog { .. }
+            | Self::OtherId { .. }
+            | Self::NoFile { .. } => true,
             Self::History(HistoryError::Source(source)) => source.is_of_log(),
             _ => false,
         }
@@ -481,7 +498,7 @@ impl ServerError {
             Self::Log(error) if matches!(**error, StoreError::Fenced { .. }) => {
                 "another server has taken this database over: ask that one".to_owned()
             }
-            Self::OtherLog { writer, .. } => format!(
+            Self::OtherLog { writer, .. } | Self::NoFile { writer, .. } => format!(
                 "this server has not the database that is in the bucket it is replicated to; its log says why{}",
                 writer.as_ref().map_or_else(String::new, |url| format!(". The writer there is {url}"))
             ),

@@ -37,13 +37,16 @@ impl Attach {
             return Ok(());
         };
         if !self.takes_over() {
-            return Err(ServerError::OtherLog {
+            return Err(ServerError::NoFile {
+                path: path.to_owned(),
                 bucket: self.bucket().name(),
                 writer: head.writer.clone(),
-                why: "the file is not there, and the bucket has a database: say --take-over to make its file here, and to be its writer \
-                      from now on"
-                    .to_owned(),
             });
+        }
+        // It may have commits of the file that was here.
+        let wal = side_file_path(path, "-wal");
+        if wal.metadata().is_ok_and(|meta| meta.len() > 0) {
+            return Err(ServerError::Leftover { path: wal });
         }
         let node = NonZeroU64::new(fastrand::u64(1..)).unwrap_or(NonZeroU64::MIN);
         let begin = self.beginning(node, unix_ms);

@@ -162,7 +162,8 @@ async fn nothing_is_lost_by_a_kill_at_any_request_whatever_arrives_late() {
 async fn is_refused(path: &Path, store: &Arc<TestStore>) -> String {
     let (before, _) = database_in(store, None).await;
     let refused = try_serve(path, store).await.unwrap_err();
-    assert!(matches!(refused, ServerError::OtherLog { .. }), "{refused}");
+    let is_so = matches!(refused, ServerError::OtherLog { .. } | ServerError::NoFile { .. });
+    assert!(is_so, "{refused}");
     assert_eq!(before, database_in(store, None).await.0);
     refused.to_string()
 }
@@ -227,6 +228,21 @@ async fn a_missing_file_is_not_taken_for_an_empty_database_and_is_made_by_a_take
     }
     std::fs::write(&lost, "").unwrap();
     is_refused(&lost, &store).await;
+
+    // Nor are commits that a WAL has which was left thrown away.
+    let wal = lost.with_file_name("lost.db-wal");
+    assert!(std::fs::metadata(&wal).unwrap().len() > 0);
+    let taken = replication(&store).take_over(true);
+    let refused = Server::builder(&lost)
+        .replicate(taken)
+        .listen("127.0.0.1:0")
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&refused, ServerError::Leftover { path } if *path == wal),
+        "{refused}"
+    );
+    std::fs::remove_file(&wal).unwrap();
 
     // Cut off anywhere, it is done again.
     let mut cut = 0;
