@@ -52,10 +52,15 @@ pub(crate) fn run(arguments: Serve) -> Result<(), CliError> {
         let is_open = arguments.allow_unauthenticated;
         // Before anybody can know that there is something to stop.
         let mut signals = Signals::new()?;
-        let mut server = builder(arguments)?
-            .listen(listen)
-            .await
-            .map_err(|error| settings.told(error))?;
+        let listening = builder(arguments)?.listen(listen);
+        // A bucket may be silent, and a large file be compared.
+        let mut server = tokio::select! {
+            server = listening => server.map_err(|error| settings.told(error))?,
+            () = signals.stop() => {
+                tracing::info!("stopped before it listened");
+                return Ok(());
+            }
+        };
         if is_open && !server.addr().ip().is_loopback() {
             tracing::warn!(
                 "everybody who reaches {} can read and write the database; see --auth-token",

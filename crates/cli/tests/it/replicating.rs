@@ -153,3 +153,37 @@ fn several_databases_are_each_at_their_name_and_served_by_it() {
     }
     assert_eq!(sql(&format!("{}/c", mirror.url), "", "select 1").0, 404);
 }
+
+#[test]
+fn a_server_that_waits_for_a_silent_bucket_ends_when_it_is_told_to() {
+    let place = Place::new();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let path = place.remote.to_str().unwrap();
+    let mut child = program()
+        .args([
+            "serve",
+            path,
+            "--replicate",
+            "s3://bucket/app",
+            "--listen",
+            "127.0.0.1:0",
+        ])
+        .env(
+            "AWS_ENDPOINT_URL",
+            format!("http://{}", silent.local_addr().unwrap()),
+        )
+        .env("AWS_ACCESS_KEY_ID", "key")
+        .env("AWS_SECRET_ACCESS_KEY", "secret")
+        .env("AWS_REGION", "us-east-1")
+        .spawn()
+        .unwrap();
+    // It has asked.
+    let _asked = silent.accept().unwrap();
+    signal("-TERM", child.id());
+    assert!(child.wait().unwrap().success());
+    let rows: i64 = rusqlite::Connection::open(path)
+        .unwrap()
+        .query_row("SELECT count(*) FROM town", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(rows, 5000);
+}

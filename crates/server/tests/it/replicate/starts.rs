@@ -1,6 +1,9 @@
 //! Starts: of a new log, after a clean end, after a kill at any request, and those that are refused.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering::SeqCst},
+};
 
 use bytes::Bytes;
 use partial_sync_core::Revision;
@@ -59,8 +62,11 @@ async fn revisions_from_before_the_replication_go_on_and_so_they_do_after_restar
     server.shutdown().await;
 
     // Nothing happened meanwhile: a fence, and no page is compared.
+    let (all, puts) = (store.all.load(SeqCst), store.puts.load(SeqCst));
     let server = serve(&db.path, &store).await;
     let client = Client::new(&server.url());
+    let requests = (store.all.load(SeqCst) - all, store.puts.load(SeqCst) - puts);
+    assert_eq!(requests, (15, 2));
     let latest = client.latest().await;
     assert_eq!(id_of(&latest.revision), id_of(&first.revision) + 1);
     assert!(client.since(&first.revision).await.unwrap().pages.is_empty());
