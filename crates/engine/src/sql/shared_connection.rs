@@ -158,7 +158,7 @@ impl SharedConnection {
                 Step::Row => Ran::Row,
                 Step::Done => Ran::Done,
             }),
-            Some(_) => run_unrecorded(stmt).map(Ran::Kept),
+            Some(_) => run_unrecorded(&self.conn, stmt).map(Ran::Kept),
             None => Kept::drain(stmt).map(Ran::Kept),
         }
     }
@@ -179,7 +179,14 @@ impl SharedConnection {
 }
 
 /// Runs a statement that writes, but nothing that is recorded.
-fn run_unrecorded(stmt: &mut Stmt) -> Result<Kept> {
+fn run_unrecorded(conn: &Conn, stmt: &mut Stmt) -> Result<Kept> {
+    if !conn.is_autocommit() {
+        // What full-text tables have in memory they write when a savepoint begins, that of this statement perhaps, and would be taken
+        // for it. Where a statement that writes is running, as one does whose function runs this, there is no savepoint.
+        let _ = classify::internal(|| {
+            conn.execute_batch("SAVEPOINT partial_sync_statement; RELEASE partial_sync_statement")
+        });
+    }
     match classify::without_writing_main(|| Kept::drain(stmt)) {
         Some(rows) => rows,
         None => {

@@ -946,3 +946,43 @@ impl partial_sync_transport::Remote for WithoutRows {
         self.0.transferred()
     }
 }
+
+/// FTS5 writes what it has in memory when a savepoint begins, also that of a statement on another table. Was red: such a statement was
+/// refused, as one that would write to the replica.
+#[test]
+fn a_statement_that_makes_fts5_write_is_not_taken_for_one_that_writes_to_the_replica() {
+    let schema = "create virtual table f using fts5(a); create virtual table g using fts4(a); create table t(a, b unique);
+        create unique index i on t(lower(a), b); insert into t values (1, 1), (2, 2);";
+    for other in [
+        "reindex",
+        "reindex i",
+        "insert into x values (1), (2), (3)",
+        "create temp table y as select * from t",
+    ] {
+        let world = World::new(schema);
+        world.run(&[
+            "create temp table x(a unique)",
+            "begin",
+            "insert into t values (7, 7)",
+            "insert into f(rowid, a) values (1, 'one')",
+            "insert into g(docid, a) values (1, 'one')",
+            other,
+            "insert into f(rowid, a) values (2, 'two')",
+            "commit",
+        ]);
+        let same = |sql: &str| {
+            let there = stock_rows(&world.plain, sql).unwrap();
+            assert_eq!(rows(&world.conn, sql).unwrap(), there, "{other}");
+            there
+        };
+        same("pragma integrity_check");
+        let found = same("select * from f where f match 'one OR two'");
+        world.a.push().unwrap();
+        let remote = stock_rows(
+            &world.served.sqlite(),
+            "select * from f where f match 'one OR two'",
+        )
+        .unwrap();
+        assert_eq!(remote, found, "{other}");
+    }
+}
