@@ -12,7 +12,8 @@
 //! - *Retired*: absent for new readers, but its bytes are still those that readers from before a pull may need, perhaps the
 //!   only copy there is. Forgotten with the last of them, too.
 //! - *Dirty*, which is independent of all that: a page can be dirty and absent (written, then cut off by a shrinking
-//!   database), and only a pull takes it away.
+//!   database), and only a pull takes it away. That a page was cut off here is a change too, whether it was written or not:
+//!   an older copy of it may be what is found when the database grows over it again.
 //!
 //! # Reading: look, read, look again
 //!
@@ -412,14 +413,24 @@ impl PageMap {
         self.shared().set_dirty(page.id().0);
     }
 
-    /// Forgets the presence of every page beyond the end, and marks those pages dirty: that a page was cut off locally is a
-    /// local change, and an older copy of it may be in the WAL. Other marks stay, for they may be a superset but never a subset.
-    pub fn truncate(&self, size: PageCount) {
-        let shared = &mut *self.shared();
+    /// The database ends here from now on: the pages beyond that are here are dirty. Their bytes stay, for readers from before.
+    pub fn cut_off(&self, size: PageCount) {
+        self.cut_off_in(&mut self.shared(), size);
+    }
+
+    fn cut_off_in(&self, shared: &mut Shared, size: PageCount) -> RoaringBitmap {
         let cut_off = self.present_from(size);
         for id in &cut_off {
             shared.set_dirty(id);
         }
+        cut_off
+    }
+
+    /// The file ends here from now on, and so does the database: what it had of the pages beyond is gone. Other marks stay, for
+    /// they may be a superset but never a subset.
+    pub fn truncate(&self, size: PageCount) {
+        let shared = &mut *self.shared();
+        let cut_off = self.cut_off_in(shared, size);
         self.clear(shared, cut_off.iter());
         for pages in shared.retired.values_mut().chain(shared.young.values_mut()) {
             pages.remove_range(size.0..);

@@ -30,6 +30,7 @@ enum Op {
     Begin,
     /// The nth of the open readers ends.
     End(prop::sample::Index),
+    CutOff(u32),
     Truncate(u32),
 }
 
@@ -44,6 +45,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (pages(), pages()).prop_map(|(leaving, dirty)| Op::MoveBase(leaving, dirty)),
         2 => Just(Op::Begin),
         2 => any::<prop::sample::Index>().prop_map(Op::End),
+        1 => page().prop_map(Op::CutOff),
         1 => page().prop_map(Op::Truncate),
     ]
 }
@@ -113,6 +115,10 @@ impl Model {
                 self.retired.retain(|_, (_, before)| *before > oldest);
             }
             Op::End(_) => {}
+            Op::CutOff(n) => {
+                map.cut_off(PageCount(n));
+                self.dirty.extend(self.present.keys().filter(|page| **page > n));
+            }
             Op::Truncate(n) => {
                 map.truncate(PageCount(n));
                 self.dirty.extend(self.present.keys().filter(|page| **page > n));

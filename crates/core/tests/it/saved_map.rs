@@ -81,6 +81,7 @@ enum Op {
     Clear(u32),
     Dirty(u32, u32),
     Move(Vec<u32>),
+    CutOff(u32),
     Truncate(u32),
     Save,
     /// A save that does not get there.
@@ -95,6 +96,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => id().prop_map(Op::Clear),
         3 => (id(), 1..100_u32).prop_map(|(id, n)| Op::Dirty(id, n)),
         1 => prop::collection::vec(id(), 0..10).prop_map(Op::Move),
+        1 => id().prop_map(Op::CutOff),
         1 => id().prop_map(Op::Truncate),
         5 => Just(Op::Save),
         1 => Just(Op::Fail),
@@ -115,6 +117,7 @@ fn change(map: &PageMap, op: &Op) {
             let leaving: RoaringBitmap = leaving.iter().copied().collect();
             map.move_base(None, &leaving, leaving.iter().take(2).collect());
         }
+        Op::CutOff(id) => map.cut_off(PageCount(*id)),
         Op::Truncate(id) => map.truncate(PageCount(*id)),
         Op::Save | Op::Fail | Op::Reopen => {}
     }

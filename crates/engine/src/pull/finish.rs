@@ -48,15 +48,16 @@ pub(super) fn move_base_at_open(
     stay: Stay,
     committed: RoaringBitmap,
 ) -> Result<()> {
-    // What is dirty on top of the new base is not known exactly: everything that may be, is. A dirty page that the pull did
-    // not speak of was written after it, and a checkpoint may have left its only copy in the main file.
+    // What is dirty on top of the new base is not known exactly: everything that may be, is, and so is what its commit cut off.
+    // A dirty page that the pull did not speak of was written after it, and a checkpoint may have left its only copy in the main
+    // file.
     let dirty = session.replica.map().dirty();
     let next = NextBase {
         base: base.clone(),
         stay,
         committed: committed | &dirty,
         dirty,
-        end: PageCount::ZERO,
+        end: PageCount(u32::MAX),
     };
     session.replica.move_base(&next, || Ok(()))
 }

@@ -93,6 +93,70 @@ fn l_a_page_that_the_remote_changed_and_that_is_cut_off_here_is_not_kept() {
     }
 }
 
+/// A checkpoint passes by what lies in the WAL of pages beyond the end, and no reader looks at it there any more: the database
+/// file has an older copy. What a pull made the database grow over was taken for what an earlier one had brought.
+fn passed_by(shrinks_in_a_pull: bool, crashes: bool) {
+    let case = format!("shrinks in a pull: {shrinks_in_a_pull}, crashes: {crashes}");
+    let served = Served::new(VACUUMED);
+    let replicas = Replicas::new();
+    let mut storage = CrashStorage::new(&replicas.path("a.db"));
+    let open = |storage: &CrashStorage, name| {
+        let builder = replicas.builder(name).client_name("a");
+        let builder = builder.storage(Arc::new(storage.clone()));
+        builder.remote(served.url()).connect().unwrap()
+    };
+    let size = |conn: &Connection| -> i64 { conn.query_row("pragma page_count", (), |r| r.get(0)).unwrap() };
+    let mut db = open(&storage, "a.db");
+    db.hydrate(|_| {}).unwrap();
+    // It has read before the pull, so the pull's connection leaves the WAL where it is.
+    let mut conn = db.connection().unwrap();
+    conn.execute_batch("pragma wal_autocheckpoint = 0").unwrap();
+    let before = size(&conn);
+    served.execute("update t set v = replace(v, '0', '1')");
+    assert!(db.pull().unwrap());
+    conn.execute_batch("delete from t where id < 39").unwrap();
+    if shrinks_in_a_pull {
+        served.execute("insert into news values (1)");
+        assert!(db.pull().unwrap());
+    }
+    assert!(size(&conn) < before / 2, "{case}: it did not shrink");
+    if crashes {
+        storage.stop_now();
+        drop((conn, db));
+        storage = storage.after_crash(Survives::Written, &replicas.path("b.db"));
+        db = open(&storage, "b.db");
+        conn = db.connection().unwrap();
+    }
+    // The checkpoint comes as far as the reader, which is not so far that it cuts the file.
+    let reader = db.connection().unwrap();
+    reader.execute_batch("begin").unwrap();
+    let seen = contents(&reader);
+    conn.execute_batch("insert into news values (2)").unwrap();
+    db.checkpoint().unwrap();
+    discard_all(&db);
+    db.pull().unwrap();
+    assert_eq!(size(&conn), before, "{case}: it did not grow again");
+    assert_same(&contents(&conn), &stock_contents(&served.sqlite()), &case);
+    assert_ok(&conn, &case);
+    assert_same(&contents(&reader), &seen, &case);
+}
+
+#[test]
+fn l_what_a_checkpoint_passes_by_when_the_database_shrank_here_is_brought_again() {
+    passed_by(false, false);
+}
+
+#[test]
+fn l_what_a_checkpoint_passes_by_when_a_pull_shrank_the_database_is_brought_again() {
+    passed_by(true, false);
+}
+
+#[test]
+fn l_what_a_checkpoint_passes_by_after_a_crash_is_brought_again() {
+    passed_by(false, true);
+    passed_by(true, true);
+}
+
 /// One replica and its remote, doing whatever comes.
 fn history(seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);

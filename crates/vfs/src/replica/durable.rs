@@ -143,7 +143,8 @@ impl Replica {
         )
     }
 
-    /// Marks every page in the WAL as dirty, except those up to `mark`. For a replica that is being opened.
+    /// Marks what the WAL says since `mark`: the pages of its frames, and those that its commits cut off, are dirty. For a replica
+    /// that is being opened.
     pub fn account_for_wal(&self, mark: Option<WalMark>) -> io::Result<()> {
         let path = self.wal_file();
         if !self.storage.exists(&path)? {
@@ -159,6 +160,7 @@ impl Replica {
             m.bytes.saturating_sub(wal::HEADER_LEN as u64) / wal::frame_len(self.page_size)
         });
         let mut header = [0; wal::FRAME_HEADER_LEN];
+        let mut end = PageCount(u32::MAX);
         for index in skip.. {
             let read = file.read_at(&mut header, wal::frame_offset(index, self.page_size))?;
             let Some(frame) = FrameHeader::of(&header[..read]).filter(|frame| frame.salts() == salts) else {
@@ -167,7 +169,9 @@ impl Replica {
             if let Some(page) = frame.page() {
                 self.map.set_dirty(page);
             }
+            end = frame.commits().map_or(end, |size| end.min(size));
         }
+        self.map.cut_off(end);
         Ok(())
     }
 
@@ -264,7 +268,9 @@ impl Replica {
         self.wal_is_named.store(false, Ordering::Release);
     }
 
-    /// SQLite writes to the WAL: whatever page a frame names is dirty from now on, committed or not.
+    /// SQLite writes to the WAL: whatever page a frame names is dirty from now on, committed or not. So is what a commit cuts off,
+    /// although SQLite writes nothing of it: a checkpoint passes by the copies of it that are in the WAL, and nobody sees them
+    /// there afterwards.
     pub(crate) fn note_wal_write(&self, data: &[u8], offset: u64) -> Result<(), ReadError> {
         if self.whole {
             return Ok(());
@@ -279,12 +285,14 @@ impl Replica {
         let first = in_frames.div_ceil(wal::frame_len(self.page_size));
         for frame in first.. {
             let at = (wal::frame_offset(frame, self.page_size) - offset) as usize;
-            // Four bytes of a frame name its page.
-            if at + 4 > data.len() {
-                break;
-            }
-            if let Some(page) = wal::page_of_frame(&data[at..]) {
+            let Some(header) = data.get(at..) else { break };
+            if let Some(page) = wal::page_of_frame(header) {
                 self.map.set_dirty(page);
+            }
+            if let Some(size) = FrameHeader::of(header).and_then(FrameHeader::commits)
+                && size.bytes(self.page_size) < self.file_size()
+            {
+                self.map.cut_off(size);
             }
         }
         Ok(())

@@ -64,8 +64,8 @@ pub struct NextBase {
     pub committed: RoaringBitmap,
     /// Pages whose content differs from that of `base`.
     pub dirty: RoaringBitmap,
-    /// How many pages the database has, or fewer than that: of those after it, which are not read now, older copies may be in
-    /// the WAL.
+    /// How many pages the database has, or more than that where `dirty` has those after it: what is here of them is not read now,
+    /// and is not right when it grows again.
     pub end: PageCount,
 }
 
@@ -142,11 +142,11 @@ impl Replica {
         leaving -= &next.committed;
         // What is only in the WAL counts as written here: the next pull must bring it, changed or not.
         let mut dirty = &next.dirty | (&next.committed - self.map.present_among(&next.committed));
-        // Pages beyond the end may have frames in the WAL. When the database grows over them again SQLite would read
-        // those: the pull that makes it grow must bring them.
-        let mut cut_off = &leaving | (self.map.dirty() - &next.committed);
-        cut_off.remove_range(..next.end.0);
-        dirty |= cut_off;
+        // Pages beyond the end may have older copies in the WAL, or in the file because a checkpoint passes by those in the
+        // WAL. When the database grows over them again SQLite would read those: the pull that makes it grow must bring them.
+        let mut written = self.map.dirty() - &next.committed;
+        written.remove_range(..next.end.0);
+        dirty |= self.map.present_from(next.end) | written;
         self.wal_index.lock().gate_closed = true;
         let committed = commit();
         let mut index = self.wal_index.lock();

@@ -577,6 +577,33 @@ fn c3_a_connection_that_outlives_its_instance_can_do_nothing_and_keeps_the_next_
     );
 }
 
+/// A pull whose put-back made the database shorter than its base is: a checkpoint may pass by what the WAL has of the rest.
+#[test]
+fn what_is_here_beyond_the_end_that_a_pull_leaves_is_dirty() {
+    let original = Original::new(ROWS);
+    let fixture = fixture(
+        original.pages(),
+        Arc::new(OsStorage),
+        4096,
+        Duration::from_secs(10),
+    );
+    let conn = fixture.open();
+    text(&conn, "select count(v) from t");
+    let map = fixture.replica.map();
+    let beyond = map.present_from(PageCount(2));
+    assert!(!beyond.is_empty());
+    let next = NextBase {
+        base: fixture.replica.base(),
+        stay: Stay::AllBut(RoaringBitmap::new()),
+        committed: RoaringBitmap::new(),
+        dirty: RoaringBitmap::new(),
+        end: PageCount(2),
+    };
+    fixture.replica.move_base(&next, || Ok::<_, ()>(())).unwrap();
+    assert_eq!(map.dirty(), beyond);
+    assert_eq!(map.present_from(PageCount(2)), beyond);
+}
+
 #[test]
 fn c3_a_fetch_that_never_ends_keeps_nothing_open() {
     let original = Original::new(ROWS);
