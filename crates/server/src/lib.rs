@@ -28,6 +28,7 @@ mod metrics;
 mod mirror;
 mod new_file;
 pub mod pages;
+mod places;
 mod ready;
 mod reload;
 mod replicate;

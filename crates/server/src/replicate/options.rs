@@ -1,11 +1,14 @@
 //! What a server is told of the buckets of its databases.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
 use partial_sync_store::{Bucket, StoreError};
 use tokio::runtime::Handle;
 
-use crate::error::ServerError;
+use crate::{
+    error::ServerError,
+    places::{Places, url_of},
+};
 
 /// What the answer to a commit waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,45 +20,31 @@ pub enum Durability {
     Async,
 }
 
-type Open = dyn Fn(&str) -> Result<Bucket, StoreError> + Send + Sync;
-
 /// Where a server's databases are replicated to. See [`ServerBuilder::replicate`](crate::ServerBuilder::replicate).
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Replication {
-    open: Arc<Open>,
+    places: Places,
     pub(super) durability: Durability,
     pub(super) take_over: bool,
     pub(super) patience: Duration,
     writer: Option<String>,
 }
 
-impl fmt::Debug for Replication {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Replication")
-            .field("durability", &self.durability)
-            .field("writer", &self.writer)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Replication {
     /// To the place that a url names: `s3://BUCKET/PATH`, `gs://BUCKET/PATH`, `az://CONTAINER/PATH` or `file:///FOLDER`. Each database
     /// of a folder has its name behind it.
     pub fn to(url: impl Into<String>) -> Self {
-        let url = url.into();
-        Self::in_buckets(move |name| {
-            let url = match name {
-                "" => url.clone(),
-                name => format!("{}/{name}", url.trim_end_matches('/')),
-            };
-            partial_sync_store::open(&url, std::env::vars())
-        })
+        Self::at(Places::below(url.into()))
     }
 
     /// To the places that a function gives for the names of databases; the only one of a server has an empty name.
     pub fn in_buckets(open: impl Fn(&str) -> Result<Bucket, StoreError> + Send + Sync + 'static) -> Self {
+        Self::at(Places::new(open))
+    }
+
+    fn at(places: Places) -> Self {
         Self {
-            open: Arc::new(open),
+            places,
             durability: Durability::default(),
             take_over: false,
             patience: Duration::from_secs(30),
@@ -99,15 +88,11 @@ impl Replication {
 
     /// Where a database takes SQL.
     pub(super) fn url_of(&self, name: &str) -> Option<String> {
-        let url = self.writer.as_ref()?;
-        Some(match name {
-            "" => url.clone(),
-            name => format!("{}/{name}", url.trim_end_matches('/')),
-        })
+        Some(url_of(self.writer.as_ref()?, name))
     }
 
     pub(super) fn place(&self, name: &str) -> Result<Bucket, ServerError> {
-        Ok((self.open)(name)?)
+        self.places.of(name)
     }
 }
 
