@@ -14,11 +14,16 @@ use std::{
 };
 
 use axum::{
-    http::{Request, StatusCode},
+    http::{HeaderName, Request, StatusCode},
     response::Response,
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+
+/// Says that a server of a bucket has passed a request on, and what it allows: [`FORWARDED_READ_ONLY`], or anything else for no less than
+/// the token does.
+pub(crate) const FORWARDED: HeaderName = HeaderName::from_static("partial-sync-forwarded");
+pub(crate) const FORWARDED_READ_ONLY: &str = "read-only";
 
 /// What a request is allowed to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -33,7 +33,7 @@ use partial_sync_transport::wire::FEATURES_HEADER;
 use serde_json::json;
 
 use crate::{
-    access::{Access, Authenticator, Caller, CallerId, Denied, SqlEndpoint},
+    access::{Access, Authenticator, Caller, CallerId, Denied, FORWARDED, FORWARDED_READ_ONLY, SqlEndpoint},
     error::{HistoryError, ServerError},
     front::{
         BadBody, Bodies, Coding, Connections, From, Kicks, Peer, Proxies, Refused, Requests, TooMany,
@@ -280,16 +280,21 @@ impl App {
             .map_err(|denied| Box::new(refuse(&denied)))?;
         let on = request.extensions.get::<Peer>().map(|peer| &peer.activity);
         let under_way = self.requests.enter(caller.id, on).map_err(too_many)?;
-        let database = match (endpoint, self.served.open(name).await) {
-            (Endpoint::Other | Endpoint::Status, _) | (_, Ok(None)) => {
+        // To open one may cost much.
+        let opened = match endpoint {
+            Endpoint::Other | Endpoint::Status => Ok(None),
+            Endpoint::Pages | Endpoint::Sql => self.served.open(name).await,
+        };
+        let database = match opened {
+            Ok(Some(database)) => database,
+            Ok(None) => {
                 return Err(Box::new(error(
                     StatusCode::NOT_FOUND,
                     "NOT_FOUND",
                     "there is no such database or endpoint here",
                 )));
             }
-            (_, Ok(Some(database))) => database,
-            (_, Err(e)) => return Err(Box::new(internal(&e))),
+            Err(e) => return Err(Box::new(internal(&e))),
         };
         if endpoint == Endpoint::Pages && request.method != Method::POST {
             let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "use POST");
@@ -318,6 +323,13 @@ impl App {
     fn caller_for(&self, request: &Parts, database: &str) -> Result<Caller, Denied> {
         let credentials = &self.reload.credentials;
         let mut caller = credentials.check(authorization(&request.headers), database)?;
+        if request
+            .headers
+            .get(FORWARDED)
+            .is_some_and(|it| it == FORWARDED_READ_ONLY)
+        {
+            caller.access = Access::ReadOnly;
+        }
         if let Some(peer) = request.extensions.get::<Peer>() {
             peer.activity.let_in();
             if caller.id == CallerId::ANYONE {
@@ -525,7 +537,7 @@ fn internal(e: &ServerError) -> Response {
             &e.for_clients(),
         );
     }
-    if let ServerError::ManyInUse { .. } = e {
+    if let ServerError::ManyInUse { .. } | ServerError::ManyNames = e {
         return busy(&e.for_clients());
     }
     tracing::error!(error = %e, "a request failed");

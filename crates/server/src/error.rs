@@ -165,6 +165,9 @@ pub enum ServerError {
         /// How many.
         most: usize,
     },
+    /// More names are asked for that are not known than are looked for at a time.
+    #[error("too many databases are asked for that this server does not know yet: ask again in a moment")]
+    ManyNames,
     /// A name that no new database may have.
     #[error("{name:?} cannot be the name of a database: {reason}")]
     BadName {
@@ -508,6 +511,7 @@ impl ServerError {
             }
             Self::NoSuchPage { .. }
             | Self::ManyInUse { .. }
+            | Self::ManyNames
             | Self::BadName { .. }
             | Self::Exists { .. }
             | Self::OneDatabase { .. }

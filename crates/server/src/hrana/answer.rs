@@ -160,23 +160,15 @@ fn answer_of(status: StatusCode, content_type: &'static str, body: Body) -> Resp
 
 /// In which form a request is and is answered; `None` = it asks which version the server speaks.
 fn route(request: &Request<Bytes>) -> Result<Option<Format>, Refused> {
-    let path = request.uri().path().trim_end_matches('/');
-    let format = |encoding, kind| Some(Format { kind, encoding });
-    let format = match path {
-        "/v2" | "/v3" | "/v3-protobuf" => None,
-        "/v2/pipeline" | "/v3/pipeline" => format(Encoding::Json, BodyKind::Pipeline),
-        "/v3/cursor" => format(Encoding::Json, BodyKind::Cursor),
-        "/v3-protobuf/pipeline" => format(Encoding::Protobuf, BodyKind::Pipeline),
-        "/v3-protobuf/cursor" => format(Encoding::Protobuf, BodyKind::Cursor),
-        _ => {
-            let message = format!(
-                "there is nothing at {path}: SQL over HTTP is at /v2/pipeline, /v3/pipeline and /v3-protobuf/pipeline"
-            );
-            return Err(Refused::new(
-                StatusCode::NOT_FOUND,
-                error(code::NOT_FOUND, message),
-            ));
-        }
+    let path = request.uri().path();
+    let Some(format) = endpoint(path) else {
+        let message = format!(
+            "there is nothing at {path}: SQL over HTTP is at /v2/pipeline, /v3/pipeline and /v3-protobuf/pipeline"
+        );
+        return Err(Refused::new(
+            StatusCode::NOT_FOUND,
+            error(code::NOT_FOUND, message),
+        ));
     };
     match (request.method(), format) {
         (&Method::GET | &Method::HEAD, None) | (&Method::POST, Some(_)) => Ok(format),
@@ -187,6 +179,19 @@ fn route(request: &Request<Bytes>) -> Result<Option<Format>, Refused> {
                 "wrong method: POST to pipeline and cursor, GET /v2, /v3 and /v3-protobuf",
             ),
         )),
+    }
+}
+
+/// What the bodies at a path are like, if SQL is answered there; those that only tell the version have none.
+pub(super) fn endpoint(path: &str) -> Option<Option<Format>> {
+    let format = |encoding, kind| Some(Some(Format { kind, encoding }));
+    match path.trim_end_matches('/') {
+        "/v2" | "/v3" | "/v3-protobuf" => Some(None),
+        "/v2/pipeline" | "/v3/pipeline" => format(Encoding::Json, BodyKind::Pipeline),
+        "/v3/cursor" => format(Encoding::Json, BodyKind::Cursor),
+        "/v3-protobuf/pipeline" => format(Encoding::Protobuf, BodyKind::Pipeline),
+        "/v3-protobuf/cursor" => format(Encoding::Protobuf, BodyKind::Cursor),
+        _ => None,
     }
 }
 

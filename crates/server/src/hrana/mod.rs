@@ -48,6 +48,11 @@ pub struct Hrana {
     streams: Arc<Streams>,
 }
 
+/// Whether SQL is answered at a path.
+pub(crate) fn is_endpoint(path: &str) -> bool {
+    answer::endpoint(path).is_some()
+}
+
 impl Hrana {
     /// An endpoint with these limits.
     pub fn new(options: HranaOptions) -> Self {

@@ -1,4 +1,8 @@
-//! SQL for a database in a bucket: sent to the server that writes it, as its head says, with the client's own token.
+//! SQL for a database in a bucket: sent to the server that writes it, as its head says, with the client's own token, and with what this
+//! server allows the client.
+//!
+//! What must never happen here: that somebody reaches anything of the writer's host but its SQL, that who may only read here writes there,
+//! or that an answer which drips is waited for without an end.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,16 +18,23 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use futures_util::{TryStreamExt, future::BoxFuture};
+use futures_util::{Stream, StreamExt, TryStreamExt, future::BoxFuture};
 use partial_sync_transport::{HttpClient, http::HttpRequest};
+use tokio::time::Instant;
 
 use super::states::LogStates;
-use crate::{access::Caller, app::error, served::AnswersSql, states::States};
+use crate::{
+    access::{Access, Caller, FORWARDED, FORWARDED_READ_ONLY},
+    app::error,
+    hrana::is_endpoint,
+    served::AnswersSql,
+    states::States,
+};
 
 /// How long the head of the writer's answer may take: longer than the writer lets a request run.
 const PATIENCE: Duration = Duration::from_secs(310);
-/// Says that a request has been passed on.
-const FORWARDED: HeaderName = HeaderName::from_static("partial-sync-forwarded");
+/// The slowest pace of an answer over all, in bytes a second, beyond that.
+const SLOWEST: u64 = 4096;
 /// What of a request is passed on, and what of an answer.
 const TO_WRITER: [HeaderName; 4] = [AUTHORIZATION, CONTENT_TYPE, ACCEPT, ACCEPT_ENCODING];
 const TO_CLIENT: [HeaderName; 5] = [
@@ -41,13 +52,18 @@ pub(super) struct Forward {
 }
 
 impl AnswersSql for Forward {
-    fn answer(&self, _: Caller, request: Request<Bytes>) -> BoxFuture<'static, Response> {
+    fn answer(&self, caller: Caller, request: Request<Bytes>) -> BoxFuture<'static, Response> {
         let (client, states) = (Arc::clone(&self.client), Arc::clone(&self.states));
-        Box::pin(async move { forward(&*client, &states, request).await })
+        Box::pin(async move { forward(&*client, &states, caller.access, request).await })
     }
 }
 
-async fn forward(client: &dyn HttpClient, states: &Arc<LogStates>, request: Request<Bytes>) -> Response {
+async fn forward(
+    client: &dyn HttpClient,
+    states: &Arc<LogStates>,
+    access: Access,
+    request: Request<Bytes>,
+) -> Response {
     let Some(mut writer) = states.writer() else {
         return error(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -70,7 +86,15 @@ async fn forward(client: &dyn HttpClient, states: &Arc<LogStates>, request: Requ
         Method::POST => "POST",
         _ => return error(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "use POST"),
     };
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    let path = head.uri.path();
+    // Others, with dots in them, would lead elsewhere.
+    if !is_endpoint(path) {
+        return error(
+            StatusCode::NOT_FOUND,
+            "NOT_FOUND",
+            "there is no such endpoint here",
+        );
+    }
     let mut headers: Vec<_> = TO_WRITER
         .iter()
         .filter_map(|name| {
@@ -78,7 +102,11 @@ async fn forward(client: &dyn HttpClient, states: &Arc<LogStates>, request: Requ
             Some((name.as_str().to_owned(), value.to_owned()))
         })
         .collect();
-    headers.push((FORWARDED.as_str().to_owned(), "1".to_owned()));
+    let allowed = match access {
+        Access::ReadOnly => FORWARDED_READ_ONLY,
+        Access::Full => "all",
+    };
+    headers.push((FORWARDED.as_str().to_owned(), allowed.to_owned()));
     let mut request = HttpRequest {
         method,
         url: String::new(),
@@ -123,6 +151,51 @@ async fn forward(client: &dyn HttpClient, states: &Arc<LogStates>, request: Requ
             response.headers_mut().insert(name, value);
         }
     }
-    *response.body_mut() = Body::from_stream(answer.body.map_err(std::io::Error::other));
+    *response.body_mut() = Body::from_stream(in_time(answer.body.map_err(std::io::Error::other)));
     response
+}
+
+/// Ends a body that is waited for longer than [`PATIENCE`] and what its bytes give it. The time that the client takes does not count.
+fn in_time(
+    body: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
+    let state = Some((body.boxed(), PATIENCE));
+    futures_util::stream::unfold(state, async |state| {
+        let (mut body, left) = state?;
+        let began = Instant::now();
+        match tokio::time::timeout(left, body.next()).await {
+            Ok(Some(Ok(piece))) => {
+                let given = Duration::from_secs_f64(piece.len() as f64 / SLOWEST as f64);
+                let left = left.saturating_sub(began.elapsed()) + given;
+                Some((Ok(piece), Some((body, left.min(PATIENCE)))))
+            }
+            Ok(Some(Err(error))) => Some((Err(error), None)),
+            Ok(None) => None,
+            Err(_) => Some((Err(std::io::ErrorKind::TimedOut.into()), None)),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    /// Pieces of so many bytes, one a second.
+    fn drip(bytes: usize, pieces: usize) -> impl Stream<Item = std::io::Result<Bytes>> {
+        stream::iter(0..pieces).then(move |_| async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok(Bytes::from(vec![0; bytes]))
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_drips_is_ended_and_a_long_one_is_not() {
+        let ended: Vec<_> = in_time(drip(1, 10_000)).collect().await;
+        assert!((300..=311).contains(&ended.len()), "{}", ended.len());
+        assert!(ended.last().unwrap().is_err());
+        let whole: Vec<_> = in_time(drip(SLOWEST as usize, 10_000)).collect().await;
+        assert!(whole.len() == 10_000 && whole.iter().all(Result::is_ok));
+    }
 }

@@ -1,12 +1,27 @@
 //! The databases of a bucket by name, opened when they are asked for. Nothing is listed: a name is there if its head is.
+//!
+//! Anyone may ask for any name, and each that is looked for costs requests. So a few names are looked for at a time, one that is not there
+//! keeps its turn for a moment, in which it is not looked for again, and few wait for a turn. A name that was there before waits for none.
+//!
+//! What must never happen here: that who makes up names makes requests to the bucket, or fills the memory, as fast as he asks.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use futures_util::future::BoxFuture;
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
 use parking_lot::Mutex;
 use partial_sync_store::{Reader, StoreError};
 use partial_sync_transport::{HttpClient, http::ReqwestClient};
-use tokio::time::Instant;
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::Instant,
+};
 
 use super::{forward::Forward, options::Mirroring, states::LogStates};
 use crate::{
@@ -19,21 +34,53 @@ use crate::{
     states::States,
 };
 
+/// Names that are looked for at a time, and how long one that is not there keeps its turn.
+const AT_A_TIME: usize = 8;
+const ABSENT: Duration = Duration::from_secs(1);
+/// Names that are looked for or wait for that.
+const MOST_LOOKED_FOR: usize = 32;
+/// How long who asks for a name waits until it is found or not.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// See the module.
 pub(crate) struct Mirrors {
     options: Mirroring,
     client: Arc<dyn HttpClient>,
     /// There is one, without a name.
     is_single: bool,
-    most_open: usize,
-    slots: Mutex<HashMap<String, Arc<Slot>>>,
+    names: Arc<Names>,
 }
 
-/// The place of one name.
-struct Slot {
-    /// While it is open; who opens it holds this.
-    states: tokio::sync::Mutex<Option<Arc<LogStates>>>,
-    asked: Mutex<Instant>,
+struct Names {
+    most_open: usize,
+    known: Mutex<Known>,
+    turns: Semaphore,
+}
+
+#[derive(Default)]
+struct Known {
+    slots: HashMap<String, Slot>,
+    /// Were there when they were looked for last.
+    found: HashSet<String>,
+    /// Names that were not, and are looked for.
+    looked_for: usize,
+    /// None is opened any more.
+    closed: bool,
+}
+
+/// What becomes of a look for a name; `None` = there is no such database.
+type Look = Result<Option<Arc<LogStates>>, Arc<StoreError>>;
+
+/// The same for all who wait for it; `None` = the look panicked.
+type Told = Shared<BoxFuture<'static, Option<Look>>>;
+
+enum Slot {
+    /// It is looked for, or was not there a moment ago.
+    LookedFor(Told),
+    Open {
+        states: Arc<LogStates>,
+        asked: Instant,
+    },
 }
 
 impl Mirrors {
@@ -44,8 +91,11 @@ impl Mirrors {
             options,
             client: Arc::new(client),
             is_single: true,
-            most_open: most_open.max(1),
-            slots: Mutex::default(),
+            names: Arc::new(Names {
+                most_open: most_open.max(1),
+                known: Mutex::default(),
+                turns: Semaphore::new(AT_A_TIME),
+            }),
         };
         let found = this.states("").await?;
         this.is_single = found.is_some();
@@ -60,78 +110,143 @@ impl Mirrors {
 
     /// The states of a database; `None` = there is none of that name.
     async fn states(&self, name: &str) -> Result<Option<Arc<LogStates>>, ServerError> {
-        let slot = {
-            let mut slots = self.slots.lock();
-            let slot = slots.entry(name.to_owned()).or_insert_with(|| {
-                Arc::new(Slot {
-                    states: tokio::sync::Mutex::default(),
-                    asked: Mutex::new(Instant::now()),
-                })
-            });
-            Arc::clone(slot)
-        };
-        *slot.asked.lock() = Instant::now();
-        let mut states = slot.states.lock().await;
-        if let Some(states) = states.as_ref().filter(|states| states.check_open().is_ok()) {
-            return Ok(Some(Arc::clone(states)));
-        }
-        *states = None;
-        let opened = Reader::open(self.options.place(name)?, self.options.read.clone()).await;
-        let found = match opened {
-            Ok(reader) => Some(LogStates::new(reader)),
-            Err(StoreError::NoDatabase { .. }) => None,
-            Err(error) => {
-                drop(states);
-                self.tidy(name, &slot);
-                return Err(error.into());
+        let looked_for = {
+            let mut known = self.names.known.lock();
+            match known.slots.get_mut(name) {
+                Some(Slot::Open { states, asked }) if states.check_open().is_ok() => {
+                    *asked = Instant::now();
+                    return Ok(Some(Arc::clone(states)));
+                }
+                Some(Slot::LookedFor(look)) => look.clone(),
+                _ => self.look(&mut known, name)?,
             }
         };
-        states.clone_from(&found);
-        drop(states);
-        self.tidy(name, &slot);
-        Ok(found)
+        let looked = tokio::time::timeout(PATIENCE, looked_for).await;
+        let looked = looked.map_err(|_| ServerError::LogTooSlow)?;
+        let looked = looked.ok_or(ServerError::Stopping)?;
+        Ok(looked.map_err(StoreError::Shared)?)
     }
 
-    /// Forgets a name that is not there, and the databases that were not asked for the longest, if too many are open and nobody uses
-    /// them.
-    fn tidy(&self, name: &str, slot: &Arc<Slot>) {
-        let mut slots = self.slots.lock();
-        let is_empty = slot.states.try_lock().is_ok_and(|states| states.is_none());
-        if is_empty && Arc::strong_count(slot) == 2 {
-            slots.remove(name);
+    /// Begins to look for a name. A task of its own, which continues also when nobody waits for it.
+    fn look(&self, known: &mut Known, name: &str) -> Result<Told, ServerError> {
+        if known.closed {
+            return Err(ServerError::Stopping);
         }
-        if slots.len() <= self.most_open {
-            return;
+        let bucket = self.options.place(name)?;
+        let waits = !known.found.contains(name);
+        if waits && known.looked_for >= MOST_LOOKED_FOR {
+            return Err(ServerError::ManyNames);
         }
-        let mut asked: Vec<_> = slots
-            .iter()
-            .filter(|(_, slot)| Arc::strong_count(slot) == 1)
-            .filter(|(_, slot)| {
-                let states = slot.states.try_lock();
-                // Held here, and by nobody who answers from it.
-                let is_used = |states: &Arc<LogStates>| Arc::strong_count(states) > 1 || states.has_waiters();
-                states.is_ok_and(|states| states.as_ref().is_none_or(|states| !is_used(states)))
-            })
-            .map(|(name, slot)| (*slot.asked.lock(), name.clone()))
-            .collect();
-        asked.sort();
-        let surplus = slots.len() - self.most_open;
-        for (_, name) in asked.into_iter().take(surplus) {
-            slots.remove(&name);
-        }
+        known.looked_for += usize::from(waits);
+        let (tell, told) = oneshot::channel::<Look>();
+        let told = told.map(Result::ok).boxed().shared();
+        known.slots.insert(name.to_owned(), Slot::LookedFor(told.clone()));
+        let read = self.options.read.clone();
+        let looking = Looking {
+            names: Arc::clone(&self.names),
+            name: name.to_owned(),
+            told: told.clone(),
+            waits,
+        };
+        tokio::spawn(async move {
+            let turn = match waits {
+                // It is never closed.
+                true => looking.names.turns.acquire().await.ok(),
+                false => None,
+            };
+            let found = match Reader::open(bucket, read).await {
+                Ok(reader) => Ok(Some(LogStates::new(reader))),
+                Err(StoreError::NoDatabase { .. }) => Ok(None),
+                Err(error) => Err(Arc::new(error)),
+            };
+            let is_found = matches!(found, Ok(Some(_)));
+            match &found {
+                Ok(Some(states)) => looking.opened(Arc::clone(states)),
+                Ok(None) => drop(looking.names.known.lock().found.remove(&looking.name)),
+                Err(_) => looking.forget(&mut looking.names.known.lock()),
+            }
+            // It fails when nobody waits any more.
+            let _ = tell.send(found);
+            if !is_found {
+                tokio::time::sleep(ABSENT).await;
+            }
+            drop(turn);
+        });
+        Ok(told)
     }
 
     /// Those that are open.
     fn opened(&self) -> Vec<(String, Arc<LogStates>)> {
-        let slots = self.slots.lock();
-        let opened = slots.iter().filter_map(|(name, slot)| {
-            let states = slot.states.try_lock().ok()?.clone()?;
-            Some((name.clone(), states))
+        let known = self.names.known.lock();
+        let opened = known.slots.iter().filter_map(|(name, slot)| match slot {
+            Slot::Open { states, .. } => Some((name.clone(), Arc::clone(states))),
+            Slot::LookedFor(_) => None,
         });
         opened.collect()
     }
 }
 
+/// A look that is under way, and its end whatever happens.
+struct Looking {
+    names: Arc<Names>,
+    name: String,
+    told: Told,
+    waits: bool,
+}
+
+impl Looking {
+    /// Whoever asks next looks again.
+    fn forget(&self, known: &mut Known) {
+        if let Some(Slot::LookedFor(told)) = known.slots.get(&self.name)
+            && told.ptr_eq(&self.told)
+        {
+            known.slots.remove(&self.name);
+        }
+    }
+
+    /// It is there.
+    fn opened(&self, states: Arc<LogStates>) {
+        let mut known = self.names.known.lock();
+        if known.closed {
+            return;
+        }
+        known.found.insert(self.name.clone());
+        let asked = Instant::now();
+        known
+            .slots
+            .insert(self.name.clone(), Slot::Open { states, asked });
+        known.tidy(self.names.most_open);
+    }
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        let mut known = self.names.known.lock();
+        known.looked_for -= usize::from(self.waits);
+        self.forget(&mut known);
+    }
+}
+
+impl Known {
+    /// Forgets the databases that were not asked for the longest, if too many are open and nobody uses them.
+    fn tidy(&mut self, most_open: usize) {
+        let mut open = 0usize;
+        let mut unused = Vec::new();
+        for (name, slot) in &self.slots {
+            if let Slot::Open { states, asked } = slot {
+                open += 1;
+                // Held here, and by nobody who answers from it.
+                if Arc::strong_count(states) == 1 && !states.has_waiters() {
+                    unused.push((*asked, name.clone()));
+                }
+            }
+        }
+        unused.sort();
+        for (_, name) in unused.into_iter().take(open.saturating_sub(most_open)) {
+            self.slots.remove(&name);
+        }
+    }
+}
 impl Served for Mirrors {
     fn is_single(&self) -> bool {
         self.is_single
@@ -206,7 +321,9 @@ impl Served for Mirrors {
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        self.slots.lock().clear();
+        let mut known = self.names.known.lock();
+        known.closed = true;
+        known.slots.clear();
         Box::pin(std::future::ready(()))
     }
 }

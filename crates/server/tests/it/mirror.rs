@@ -1,6 +1,9 @@
 //! Servers of a bucket beside the server that writes it: the same revisions, the same pages, SQL passed on.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering::SeqCst},
+};
 
 use partial_sync_core::Revision;
 use partial_sync_server::{Mirroring, Server, ServerHandle, access::Access, auth::StaticToken};
@@ -227,6 +230,124 @@ async fn a_bucket_that_fails_is_said_and_one_that_holds_another_history_now_is_a
     assert_same(&latest.unwrap().whole(), &dump(&other.path), "the other one");
     let refused = client.since(&old.revision).await.unwrap_err();
     assert_eq!((refused.status, &*refused.code), (400, "REVISION_UNKNOWN"));
+    mirror.shutdown().await;
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_makes_up_names_makes_few_requests_to_the_bucket_and_keeps_nobody_from_a_database() {
+    const NAMES: usize = 300;
+    let (db, store) = (TestDb::new(), TestStore::new());
+    let server = writer(&db.path, &store).await;
+    let mirrored = store.clone();
+    let mirroring =
+        Mirroring::in_buckets(move |name| Ok(mirrored.bucket_of(if name.is_empty() { "no" } else { name })));
+    let mirror = Server::from_bucket(mirroring)
+        .listen("127.0.0.1:0")
+        .await
+        .unwrap();
+    let known = Client::new(&format!("{}/app", mirror.url()));
+    let latest = known.latest().await;
+
+    let (all, lists) = (store.all.load(SeqCst), store.lists.load(SeqCst));
+    let mut strangers = tokio::task::JoinSet::new();
+    for n in 0..NAMES {
+        let client = Client::new(&format!("{}/app{n}", mirror.url()));
+        strangers.spawn(async move { client.ask(PagesRequest::default()).await.unwrap_err() });
+        // No endpoint: nothing is looked for.
+        let stray = format!("{}/favicon{n}/x", mirror.url());
+        assert_eq!(known.http.get(stray).send().await.unwrap().status(), 404);
+    }
+    assert!(known.latest().await == latest);
+    let told = strangers.join_all().await;
+    let looked_for = told.iter().filter(|refused| refused.status == 404).count();
+    assert!(told.iter().all(|refused| matches!(refused.status, 404 | 503)));
+    let all = store.all.load(SeqCst) - all;
+    assert!(
+        all <= looked_for + 5 && all < 100,
+        "{all} requests, {looked_for} looked for"
+    );
+    let lists = store.lists.load(SeqCst) - lists;
+    assert!(lists <= looked_for * 20, "{lists} listings");
+    mirror.shutdown().await;
+    server.shutdown().await;
+}
+
+/// Asks as nobody's client does.
+async fn raw(server: &ServerHandle, request: &str) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let address = server.url().trim_start_matches("http://").to_owned();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_reaches_nothing_of_the_writers_host_but_its_sql() {
+    let (db, store) = (TestDb::new(), TestStore::new());
+    let host = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/base", host.local_addr().unwrap());
+    let server = Server::builder(&db.path)
+        .replicate(replication(&store).writer_url(url))
+        .listen("127.0.0.1:0")
+        .await
+        .unwrap();
+    let mirror = mirror(&store).await;
+    for path in [
+        "/v2/../../admin",
+        "/v2/%2e%2e/%2e%2E/admin",
+        "/v3/pipeline/../../..",
+        "/v2/x",
+        "/v2//evil.example",
+    ] {
+        let answer = raw(
+            &mirror,
+            &format!(
+                "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+            ),
+        )
+        .await;
+        assert!(answer.starts_with("HTTP/1.1 404"), "{path}: {answer}");
+    }
+    let came = futures_util::FutureExt::now_or_never(host.accept());
+    assert!(came.is_none(), "the host was asked");
+    mirror.shutdown().await;
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_only_read_at_a_server_of_a_bucket_does_not_write_through_it() {
+    let (db, store) = (TestDb::new(), TestStore::new());
+    // It asks for no token: only servers of the bucket reach it.
+    let server = writer(&db.path, &store).await;
+    let mirrored = store.clone();
+    let mirroring = Mirroring::in_buckets(move |_| Ok(mirrored.bucket()));
+    let mirror = Server::from_bucket(mirroring)
+        .authenticator(StaticToken::new("reader".to_owned(), Access::ReadOnly))
+        .listen("127.0.0.1:0")
+        .await
+        .unwrap();
+    let before = dump(&db.path);
+    let http = Client::new(&mirror.url()).http;
+    for (text, expected) in [(INSERT, "error"), ("SELECT count(*) FROM t", "ok")] {
+        let body = json!({"requests": [{"type": "execute", "stmt": {"sql": text}}]});
+        let request = http
+            .post(format!("{}/v2/pipeline", mirror.url()))
+            .bearer_auth("reader");
+        let answer = request
+            .body(body.to_string())
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(answer["results"][0]["type"], expected, "{answer}");
+    }
+    assert_same(&dump(&db.path), &before, "nothing was written");
     mirror.shutdown().await;
     server.shutdown().await;
 }

@@ -50,6 +50,7 @@ pub(crate) struct TestStore {
     left: AtomicUsize,
     pub puts: AtomicUsize,
     pub all: AtomicUsize,
+    pub lists: AtomicUsize,
     /// Those that wait now.
     pub waiting: watch::Sender<usize>,
     /// What was put and is still to be done when it is let go.
@@ -64,6 +65,7 @@ impl TestStore {
             left: AtomicUsize::new(usize::MAX),
             puts: AtomicUsize::new(0),
             all: AtomicUsize::new(0),
+            lists: AtomicUsize::new(0),
             waiting: watch::Sender::new(0),
             late: Mutex::default(),
         })
@@ -103,7 +105,16 @@ impl TestStore {
     }
 
     pub(crate) fn bucket(self: &Arc<Self>) -> Bucket {
-        Bucket::new(self.clone(), Key::from("app"), Layout::S3, "memory:///app")
+        self.bucket_of("app")
+    }
+
+    pub(crate) fn bucket_of(self: &Arc<Self>, name: &str) -> Bucket {
+        Bucket::new(
+            self.clone(),
+            Key::from(name),
+            Layout::S3,
+            format!("memory:///{name}"),
+        )
     }
 
     /// Waits until so many requests wait.
@@ -202,6 +213,7 @@ impl ObjectStore for TestStore {
     }
 
     fn list(&self, prefix: Option<&Key>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.lists.fetch_add(1, SeqCst);
         self.inner.list(prefix)
     }
 
