@@ -202,20 +202,24 @@ pub(crate) struct Serve {
     pub retain_bytes: u64,
     /// Put every commit into object storage too, at s3://BUCKET/PATH, gs://BUCKET/PATH, az://CONTAINER/PATH or file:///FOLDER; each
     /// database of a folder at its name below that. Credentials are taken from the environment, as the stores' own programs do
-    #[arg(long, value_name = "URL", requires = "path")]
+    #[arg(long, value_name = "URL", requires = "path", group = "bucket")]
     pub replicate: Option<String>,
     /// Answer a commit when it is on the disk here, before it is in the bucket
     #[arg(long, requires = "replicate")]
     pub replicate_async: bool,
-    /// Where there is no file yet, make that of the database which is in the bucket, and be its writer: the server that wrote it before stops
-    #[arg(long, requires = "replicate")]
+    /// Be the writer of the database which is in the bucket, no matter who is it now: the server that wrote it before stops. With --replicate, where
+    /// there is no file yet, it is made first; with --from there is none, and needs none
+    #[arg(long, requires = "bucket")]
     pub take_over: bool,
+    /// With --from: be the writer of a database as soon as its writer has not answered for so long
+    #[arg(long, value_name = "TIME", value_parser = units::duration, requires_all = ["from", "public_url"], conflicts_with = "take_over")]
+    pub take_over_after: Option<Duration>,
     /// The url of this server, for those who read from the bucket and have something to write
-    #[arg(long, value_name = "URL", requires = "replicate")]
+    #[arg(long, value_name = "URL", requires = "bucket")]
     pub public_url: Option<String>,
     /// Serve what is in object storage at this url, without a file: pages from there, SQL from the server that writes it. One database, or
     /// each one below it by its name
-    #[arg(long, value_name = "URL", conflicts_with_all = ["path", "replicate", "admin_listen"])]
+    #[arg(long, value_name = "URL", group = "bucket", conflicts_with_all = ["path", "replicate", "admin_listen"])]
     pub from: Option<String>,
     /// Keep what was read from there in this folder, over restarts; other servers may have the same one
     #[arg(long, value_name = "FOLDER", requires = "from")]

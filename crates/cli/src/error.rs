@@ -27,6 +27,11 @@ pub(crate) enum CliError {
     /// A backup has one state.
     #[error("--at needs the url of a bucket: a backup has one state")]
     AtNeedsBucket,
+    /// Who takes over a database has to say where.
+    #[error(
+        "--take-over with --from needs --public-url: the url of this server, to which the others pass SQL on"
+    )]
+    NeedsPublicUrl,
     /// A key or tokens could not be used.
     #[error(transparent)]
     Credential(#[from] partial_sync_server::auth::CredentialError),
@@ -193,6 +198,7 @@ impl CliError {
             | Self::NotBackup(_)
             | Self::NeedsServer
             | Self::AtNeedsBucket
+            | Self::NeedsPublicUrl
             | Self::Store(partial_sync_store::StoreError::Url { .. })
             | Self::EmptyVariable(_)
             | Self::TwoVariables(..)

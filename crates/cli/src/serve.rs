@@ -10,6 +10,7 @@ use std::{
 
 use partial_sync_server::{
     Admin, Durability, Mirroring, Replication, Retention, Server, ServerBuilder, ServerError, ServerHandle,
+    TakeOver,
     access::{Access, Authenticator},
     auth::{AnyOf, Jwt, StaticToken},
     hrana::{Hrana, HranaOptions},
@@ -352,11 +353,19 @@ fn builder(arguments: Serve) -> Result<ServerBuilder, CliError> {
     let mut server = match (path, arguments.from) {
         (Some(path), _) => Server::builder(path),
         (None, Some(url)) => {
-            let mirroring = Mirroring::of(url);
-            Server::from_bucket(match arguments.cache {
-                Some(folder) => mirroring.cache(folder, arguments.cache_bytes),
-                None => mirroring,
-            })
+            let mut mirroring = Mirroring::of(url);
+            if let Some(folder) = arguments.cache {
+                mirroring = mirroring.cache(folder, arguments.cache_bytes);
+            }
+            let when = match arguments.take_over {
+                true => Some(TakeOver::Now),
+                false => arguments.take_over_after.map(TakeOver::After),
+            };
+            if let Some(when) = when {
+                let url = arguments.public_url.clone().ok_or(CliError::NeedsPublicUrl)?;
+                mirroring = mirroring.take_over(when, url);
+            }
+            Server::from_bucket(mirroring)
         }
         (None, None) => Server::in_memory(),
     };

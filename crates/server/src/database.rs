@@ -137,6 +137,11 @@ impl Database {
             .await
             .map_err(|_| ServerError::Stopping)??;
         tracing::info!(path = %follower.files().path().display(), revision = %follower.current().seq, "opened");
+        Ok(Self::of(name, follower, lock))
+    }
+
+    /// One whose file is followed already.
+    pub(crate) fn of(name: Arc<str>, follower: Arc<Follower>, lock: Option<DatabaseLock>) -> Arc<Self> {
         let database = Arc::new(Self {
             handle: DatabaseHandle {
                 name,
@@ -154,7 +159,7 @@ impl Database {
         if let Some(log) = database.follower.log() {
             *database.keeper.lock() = Some(tokio::spawn(Arc::clone(log).keep()));
         }
-        Ok(database)
+        database
     }
 
     /// Looks after it until it is closed; when the path leads elsewhere, does `ended` instead.

@@ -4,7 +4,7 @@
 //! A name is checked before it becomes part of a path. Nothing here answers requests.
 
 mod making;
-mod serving;
+pub(crate) mod serving;
 
 use std::{
     collections::HashMap,

@@ -388,8 +388,9 @@ impl ServerBuilder {
             if self.admin.is_some() {
                 return Err(ServerError::NothingToAdminister);
             }
-            let mirrors = Mirrors::new(mirroring.clone(), self.open_databases).await?;
-            return Ok((Arc::new(mirrors), None));
+            let mirrors =
+                Mirrors::new(mirroring.clone(), self.opener(None, true), self.open_databases).await?;
+            return Ok((mirrors, None));
         }
         let databases = Arc::new(self.databases(true)?);
         if databases.is_single() {
@@ -411,15 +412,19 @@ impl ServerBuilder {
             }
             None => None,
         };
-        let opener = Opener {
+        let opener = self.opener(replicator, watched);
+        Databases::new(self.path.as_deref(), opener, self.open_databases)
+    }
+
+    fn opener(&self, replicator: Option<Arc<Replicator>>, watched: bool) -> Opener {
+        Opener {
             retention: self.retention,
             clock: self.clock.clone(),
             history: self.history.clone(),
             sql: Arc::clone(&self.sql),
             replicator,
             watched,
-        };
-        Databases::new(self.path.as_deref(), opener, self.open_databases)
+        }
     }
 
     fn reload(&self, admin: Option<Credentials>, tls: Option<Arc<Tls>>) -> Result<Arc<Reload>, ServerError> {

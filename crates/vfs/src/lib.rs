@@ -28,6 +28,7 @@ pub mod temporary;
 
 pub use error::ReadError;
 pub use forks::OpenFile;
+pub use locks::HEAD_LEN as WAL_INDEX_HEAD_LEN;
 pub use memory::MemoryStorage;
 pub use replica::{
     HeaderKind, NextBase, OrdinaryMark, PageCounts, Replica, ReplicaConfig, Stay, WalMark, header_kind,

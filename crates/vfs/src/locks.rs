@@ -14,6 +14,9 @@ use partial_sync_core::{Epoch, wal::Salts};
 
 /// Slots of the wal-index: 0 write, 1 checkpoint, 2 recover, 3 to 7 read marks.
 pub(crate) const SLOTS: usize = 8;
+/// Bytes at the start of the wal-index that are not its hash tables
+/// (<https://www.sqlite.org/walformat.html#the_wal_index_header>).
+pub const HEAD_LEN: usize = 136;
 /// The slot of the write lock.
 pub(crate) const WRITE_SLOT: usize = 0;
 /// The first slot that is a read mark.
@@ -253,6 +256,16 @@ impl WalIndex {
                 u32::from_ne_bytes([frames[0], frames[1], frames[2], frames[3]]),
             )
         })
+    }
+
+    /// Its first bytes: two copies of the header, and how far checkpoints are; `None` before the first connection read the WAL.
+    pub(crate) fn head(&self) -> Option<[u8; HEAD_LEN]> {
+        let region = self.regions.first()?;
+        let mut head = [0; HEAD_LEN];
+        for (bytes, word) in head.chunks_exact_mut(8).zip(region.iter()) {
+            bytes.copy_from_slice(&word.load(Ordering::Acquire).to_ne_bytes());
+        }
+        Some(head)
     }
 
     /// Whether any read transaction of this epoch is open.

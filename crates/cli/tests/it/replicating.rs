@@ -187,3 +187,56 @@ fn a_server_that_waits_for_a_silent_bucket_ends_when_it_is_told_to() {
         .unwrap();
     assert_eq!(rows, 5000);
 }
+
+#[test]
+fn a_server_of_a_bucket_takes_the_place_of_a_writer_that_is_killed_and_keeps_no_file_when_it_ends() {
+    let place = Place::new();
+    let bucket = format!("file://{}", place.path("bucket"));
+    let first = writer(place.remote.to_str().unwrap(), &bucket, &[]);
+    let (cache, at) = (place.path("cache"), format!("127.0.0.1:{}", port()));
+    let url = format!("http://{at}");
+    let successor = [
+        "serve",
+        "--from",
+        &bucket,
+        "--cache",
+        &cache,
+        "--listen",
+        &at,
+        "--public-url",
+        &url,
+        "--take-over-after",
+        "200ms",
+    ];
+    let mut second = Serving::start(&successor);
+    let replica = place.replica("a.db", &second.url);
+    ok(&["query", &replica, "insert into town values (9001, 'first', 1)"]);
+    ok(&["push", &replica]);
+    first.kill();
+    ok(&["query", &replica, "insert into town values (9002, 'second', 1)"]);
+    while run(&["push", &replica]).code != 0 {
+        std::thread::yield_now();
+    }
+    let (_, rows) = sql(
+        &second.url,
+        "",
+        "select name from town where id > 9000 order by id",
+    );
+    assert!(rows.contains("first") && rows.contains("second"), "{rows}");
+    signal("-TERM", second.child.id());
+    assert!(second.child.wait().unwrap().success());
+    let left: Vec<_> = std::fs::read_dir(&cache)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("partial-sync-copy-"))
+        .collect();
+    assert_eq!(left, [""; 0]);
+    // The head names it.
+    let again = Serving::start(&successor);
+    assert_eq!(
+        sql(&again.url, "", "insert into town values (9003, 'third', 1)").0,
+        200
+    );
+    let refused = run(&["serve", "--from", &bucket, "--take-over"]);
+    assert!(refused.err.contains("--public-url"), "{}", refused.err);
+}

@@ -34,15 +34,7 @@ impl Served for Databases {
     fn open<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Opened>, ServerError>> {
         Box::pin(async move {
             let database = self.get(name).await?;
-            Ok(database.map(|database| Opened {
-                name: Arc::clone(&database.handle().name),
-                states: database.states(),
-                sql: Arc::new(Sql {
-                    endpoint: Arc::clone(&self.opener().sql),
-                    handle: database.handle().clone(),
-                }),
-                held: database,
-            }))
+            Ok(database.map(|database| opened(database, &self.opener().sql)))
         })
     }
 
@@ -54,7 +46,7 @@ impl Served for Databases {
         Box::pin(async move {
             let (open, opener) = (self.opened(), Arc::clone(self.opener()));
             let gauges = tokio::task::spawn_blocking(move || {
-                let gauges = open.iter().map(|database| gauges(database, &opener));
+                let gauges = open.iter().map(|database| gauges_of(database, &opener));
                 gauges.collect::<Vec<_>>()
             });
             // A panic there is reported by its thread; the other metrics are told all the same.
@@ -64,6 +56,19 @@ impl Served for Databases {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(Databases::close(self))
+    }
+}
+
+/// A database whose SQL is run here.
+pub(crate) fn opened(database: Arc<Database>, sql: &Arc<dyn SqlEndpoint>) -> Opened {
+    Opened {
+        name: Arc::clone(&database.handle().name),
+        states: database.states(),
+        sql: Arc::new(Sql {
+            endpoint: Arc::clone(sql),
+            handle: database.handle().clone(),
+        }),
+        held: database,
     }
 }
 
@@ -79,7 +84,7 @@ impl AnswersSql for Sql {
     }
 }
 
-fn gauges(database: &Database, opener: &Opener) -> DatabaseGauges {
+pub(crate) fn gauges_of(database: &Database, opener: &Opener) -> DatabaseGauges {
     let follower = database.follower();
     let history = follower.history().size().unwrap_or_default();
     let current = follower.current();

@@ -490,6 +490,9 @@ impl Follower {
     }
 
     fn publish(&self, current: Arc<Current>) -> Arc<Current> {
+        if current.snapshot.is_main_only() {
+            self.files.all_is_in_main(current.record());
+        }
         *self.current.write() = Arc::clone(&current);
         self.published.send_replace(current.latest().clone());
         current
@@ -593,18 +596,22 @@ fn changes_between<'a>(
     })
 }
 
-/// The same as pages: what they were, and what they are.
+/// The same as pages: what they were, if that is here, and what they are.
 fn changed_pages<'a>(
     before: &'a Snapshot,
     next: &'a Snapshot,
 ) -> impl Iterator<Item = Result<(PageNo, Option<Bytes>, Option<Bytes>), ServerError>> + 'a {
     let pages = next.pages_changed_after(before);
     pages.into_iter().filter_map(PageNo::new).filter_map(move |page| {
-        let read = |snapshot: &Snapshot| match snapshot.db_size().contains(page) {
-            true => snapshot.read(page).map(Some),
+        let old = match before.db_size().contains(page) {
+            true => before.read_here(page),
             false => Ok(None),
         };
-        match (read(before), read(next)) {
+        let new = match next.db_size().contains(page) {
+            true => next.read(page).map(Some),
+            false => Ok(None),
+        };
+        match (old, new) {
             (Ok(old), Ok(new)) => (old != new).then_some(Ok((page, old, new))),
             (Err(e), _) | (_, Err(e)) => Some(Err(e)),
         }

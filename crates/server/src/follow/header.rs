@@ -6,9 +6,10 @@
 use std::{fs::File, io, os::unix::fs::FileExt};
 
 use partial_sync_core::{PageCount, PageSize, wal::Salts};
+use partial_sync_vfs::WAL_INDEX_HEAD_LEN;
 
 const COPY: usize = 48;
-const BACKFILL: u64 = 96;
+const BACKFILL: usize = 96;
 
 /// One committed state of a database, as the wal-index names it. Two equal headers name the same state, and every
 /// commit changes the header. (A checkpoint does not; a reset of the WAL does, without a commit.)
@@ -27,18 +28,33 @@ impl WalIndexHeader {
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             Err(e) => return Err(e),
         }
+        Ok(Self::of(&both))
+    }
+
+    /// The same of a wal-index in memory, of which this is the start.
+    pub(super) fn of_head(head: &[u8; WAL_INDEX_HEAD_LEN]) -> Option<Self> {
+        Self::of(head.first_chunk().expect("136 bytes have 96"))
+    }
+
+    fn of(both: &[u8; COPY * 2]) -> Option<Self> {
         let (first, second) = both.split_at(COPY);
         let header = Self(first.try_into().expect("a half of 96 bytes is 48 bytes"));
         let initialized = first[12] == 1;
-        Ok((first == second && initialized).then_some(header))
+        (first == second && initialized).then_some(header)
     }
 
     /// How many frames of the WAL have been copied into the main file. It only grows until the WAL is reset, and the
     /// header changes before it is set back: read the header again after this.
     pub fn read_backfill(shm: &File) -> io::Result<u32> {
         let mut bytes = [0; 4];
-        shm.read_exact_at(&mut bytes, BACKFILL)?;
+        shm.read_exact_at(&mut bytes, BACKFILL as u64)?;
         Ok(u32::from_ne_bytes(bytes))
+    }
+
+    /// The same of a wal-index in memory, of which this is the start.
+    pub(super) fn backfill_of_head(head: &[u8; WAL_INDEX_HEAD_LEN]) -> u32 {
+        let bytes = head[BACKFILL..].first_chunk().expect("136 bytes have 100");
+        u32::from_ne_bytes(*bytes)
     }
 
     fn u32_at(&self, at: usize) -> u32 {

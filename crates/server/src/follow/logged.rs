@@ -28,18 +28,16 @@ impl LoggedStates {
         Self { follower, log }
     }
 
-    /// The states of the log, if the page history does not have this one.
-    fn beyond(&self, seq: Seq, until: Seq) -> Result<Option<Arc<dyn States>>, HistoryError> {
-        let current = self.follower.current().seq;
-        if seq == current {
-            return Ok(None);
-        }
-        match self.follower.history().revision(seq) {
-            Ok(_) => Ok(None),
-            Err(HistoryError::Expired(_) | HistoryError::Unknown(_)) if seq < current => {
-                Ok(Some(self.log.states(until.max(seq))?))
-            }
-            Err(error) => Err(error),
+    /// What the page history says, or if it does not have a state, what the log does, which has all until `until`.
+    fn either<T>(
+        &self,
+        until: Seq,
+        of_file: impl FnOnce(&Follower) -> Result<T, HistoryError>,
+        of_log: impl FnOnce(&dyn States) -> Result<T, HistoryError>,
+    ) -> Result<T, HistoryError> {
+        match of_file(&self.follower) {
+            Err(HistoryError::Expired(_) | HistoryError::Unknown(_)) => of_log(&*self.log.states(until)?),
+            told => told,
         }
     }
 }
@@ -77,10 +75,7 @@ impl States for LoggedStates {
         let Some(seq) = self.follower.current().seq_of(revision) else {
             return Ok(None);
         };
-        match self.beyond(seq, seq)? {
-            None => self.follower.find(revision),
-            Some(log) => log.find(revision),
-        }
+        self.either(seq, |file| file.find(revision), |log| log.find(revision))
     }
 
     fn find_at_once(&self, revision: &Revision) -> Found {
@@ -88,10 +83,7 @@ impl States for LoggedStates {
     }
 
     fn pages(&self, at: RevisionRecord, pages: &[PageNo]) -> Result<Vec<Option<Bytes>>, HistoryError> {
-        if let Some(log) = self.beyond(at.seq, at.seq)? {
-            return log.pages(at, pages);
-        }
-        let mut found = self.follower.pages(at, pages)?;
+        let mut found = self.either(at.seq, |file| file.pages(at, pages), |log| log.pages(at, pages))?;
         let lost: Vec<_> = (0..pages.len()).filter(|n| found[*n].is_none()).collect();
         if !lost.is_empty() {
             let pages: Vec<_> = lost.iter().map(|n| pages[*n]).collect();
@@ -109,10 +101,11 @@ impl States for LoggedStates {
         until: RevisionRecord,
         among: &RoaringBitmap,
     ) -> Result<RoaringBitmap, HistoryError> {
-        match self.beyond(since.seq, until.seq)? {
-            None => self.follower.changed(since, until, among),
-            Some(log) => log.changed(since, until, among),
-        }
+        self.either(
+            since.seq.max(until.seq),
+            |file| file.changed(since, until, among),
+            |log| log.changed(since, until, among),
+        )
     }
 
     fn changed_at_once(

@@ -9,12 +9,7 @@
 //! So a page is in the last frame up to the header's last one that has it, else in the main file. When every frame was
 //! in the main file already, the WAL is never looked at: then it may be reset at any moment.
 
-use std::{
-    fs::File,
-    io::{self, IoSliceMut},
-    os::unix::fs::FileExt,
-    sync::Arc,
-};
+use std::{fs::File, io::IoSliceMut, sync::Arc};
 
 use bytes::Bytes;
 use partial_sync_core::{PageCount, PageNo, PageSize};
@@ -88,10 +83,7 @@ impl Snapshot {
             None => files.page_size()?,
         };
         let db_size = match header.db_size() {
-            PageCount::ZERO => {
-                let bytes = files.main().metadata().map_err(|e| files.io("read", e))?.len();
-                PageCount(u32::try_from(page_size.pages_for(bytes)).unwrap_or(u32::MAX - 1))
-            }
+            PageCount::ZERO => files.pages(page_size)?,
             size => size,
         };
         let frames = match previous
@@ -168,14 +160,29 @@ impl Snapshot {
 
     /// Reads a page of the database. Bytes beyond the end of the main file are zero, as SQLite has it.
     pub fn read(&self, page: PageNo) -> Result<Bytes, ServerError> {
-        let mut data = vec![0; self.page_size.as_usize()];
-        let done = match self.place(page)? {
-            (frame, Some(wal)) => self.frames.read(wal, frame, &mut data),
-            (_, None) => read_up_to_end(self.files.main(), &mut data, page.offset(self.page_size)),
+        let data = match self.place(page)? {
+            (frame, Some(wal)) => self.read_frame(wal, frame)?,
+            (_, None) => self.files.read_main(page, self.page_size)?,
         };
-        done.map_err(|e| self.files.io("read", e))?;
         self.check_read()?;
         Ok(data.into())
+    }
+
+    /// The same; `None` if the file lacks the page.
+    pub(super) fn read_here(&self, page: PageNo) -> Result<Option<Bytes>, ServerError> {
+        let data = match self.place(page)? {
+            (frame, Some(wal)) => Some(self.read_frame(wal, frame)?),
+            (_, None) => self.files.read_main_here(page, self.page_size)?,
+        };
+        self.check_read()?;
+        Ok(data.map(Bytes::from))
+    }
+
+    fn read_frame(&self, wal: &File, frame: Frame) -> Result<Vec<u8>, ServerError> {
+        let mut data = vec![0; self.page_size.as_usize()];
+        let read = self.frames.read(wal, frame, &mut data);
+        read.map_err(|e| self.files.io("read", e))?;
+        Ok(data)
     }
 
     /// Reads pages, if that does not wait for a disk; `false` where it would, or where that cannot be told. To be followed by
@@ -183,6 +190,9 @@ impl Snapshot {
     pub fn read_at_once(&self, pages: &[PageNo], to: &mut [IoSliceMut<'_>]) -> Result<bool, ServerError> {
         let size = self.page_size.as_usize() as u64;
         let mut done = 0;
+        let Some(main) = self.files.whole() else {
+            return Ok(false);
+        };
         while let Some(page) = pages.get(done) {
             let (frame, wal) = self.place(*page)?;
             let (file, at, count) = match wal {
@@ -196,7 +206,7 @@ impl Snapshot {
                     {
                         count += 1;
                     }
-                    (self.files.main(), page.offset(self.page_size), count)
+                    (main, page.offset(self.page_size), count)
                 }
             };
             // Up to the end of the main file: a page that is not whole is left to the other way.
@@ -246,19 +256,4 @@ mod at_once {
     pub(super) fn read(_: &File, _: &mut [IoSliceMut<'_>], _: u64, _: u64) -> bool {
         false
     }
-}
-
-fn read_up_to_end(file: &File, mut to: &mut [u8], mut at: u64) -> io::Result<()> {
-    while !to.is_empty() {
-        match file.read_at(to, at) {
-            Ok(0) => return Ok(()),
-            Ok(n) => {
-                to = &mut to[n..];
-                at += n as u64;
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
 }

@@ -22,14 +22,16 @@ use std::{
 
 use parking_lot::Mutex;
 use partial_sync_core::{
-    PageSize,
+    PageCount, PageNo, PageSize,
     header::{HEADER_LEN, stated_page_size},
 };
-use partial_sync_vfs::side_file_path;
+use partial_sync_vfs::{Replica, VFS_NAME, side_file_path};
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
-use super::header::WalIndexHeader;
-use crate::{beside::set_aside, descriptors::Descriptor, error::ServerError, file_id::FileId};
+use super::{header::WalIndexHeader, partial::PartialFile};
+use crate::{
+    beside::set_aside, descriptors::Descriptor, error::ServerError, file_id::FileId, history::RevisionRecord,
+};
 
 /// Bytes of a frame of the WAL before its page.
 const FRAME_HEADER: u64 = 24;
@@ -58,7 +60,16 @@ pub struct SourceFiles {
     main: Descriptor,
     id: FileId,
     /// `None` when the database cannot be written and is not in WAL mode: then nobody changes it while it is open here.
-    wal: Option<(Descriptor, Descriptor)>,
+    wal: Option<(Descriptor, WalIndex)>,
+}
+
+/// Where the wal-index is.
+#[derive(Debug)]
+enum WalIndex {
+    /// In the file beside the WAL.
+    File(Descriptor),
+    /// In memory, and the main file lacks pages.
+    Of(PartialFile),
 }
 
 /// The connections of read transactions.
@@ -191,7 +202,7 @@ impl SourceFiles {
         let wal = match in_wal {
             true => Some((
                 open(&side_file_path(path, "-wal"))?,
-                open(&side_file_path(path, "-shm"))?,
+                WalIndex::File(open(&side_file_path(path, "-shm"))?),
             )),
             false => None,
         };
@@ -215,6 +226,49 @@ impl SourceFiles {
         Ok(Arc::new(this))
     }
 
+    /// A file that lacks pages, which nobody else opens.
+    pub(crate) fn open_partial(file: PartialFile) -> Result<Arc<Self>, ServerError> {
+        let path = file.replica().name().to_owned();
+        let io = |source| ServerError::Io {
+            operation: "opened",
+            path: path.clone(),
+            source,
+        };
+        let sqlite = |source| ServerError::Open {
+            path: path.clone(),
+            source,
+        };
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let resident = Connection::open_with_flags_and_vfs(&path, flags, VFS_NAME).map_err(sqlite)?;
+        resident
+            .busy_timeout(BUSY)
+            .and_then(|()| start_reading(&resident))
+            .map_err(sqlite)?;
+        let main = Descriptor::open(&path).map_err(io)?;
+        let id = FileId::of(&main.file().metadata().map_err(io)?);
+        let wal = Descriptor::open(&Replica::wal_path(&path)).map_err(io)?;
+        Ok(Arc::new(Self {
+            reads: Mutex::default(),
+            ended: AtomicBool::new(false),
+            syncs: AtomicU64::new(0),
+            resident: Mutex::new(Some(resident)),
+            path: Arc::new(path),
+            read_only: false,
+            immutable: false,
+            main,
+            id,
+            wal: Some((wal, WalIndex::Of(file))),
+        }))
+    }
+
+    /// The main file, if it lacks pages.
+    fn partial(&self) -> Option<&PartialFile> {
+        match &self.wal {
+            Some((_, WalIndex::Of(partial))) => Some(partial),
+            _ => None,
+        }
+    }
+
     /// The database file.
     pub fn path(&self) -> &Arc<PathBuf> {
         &self.path
@@ -234,7 +288,13 @@ impl SourceFiles {
     /// The wal-index header as it is now; `None` while somebody writes it.
     pub fn header(&self) -> Result<Option<WalIndexHeader>, ServerError> {
         match &self.wal {
-            Some((_, shm)) => WalIndexHeader::read(shm.file()).map_err(|e| self.io("read", e)),
+            Some((_, WalIndex::File(shm))) => {
+                WalIndexHeader::read(shm.file()).map_err(|e| self.io("read", e))
+            }
+            Some((_, WalIndex::Of(partial))) => {
+                let head = partial.replica().wal_index_head();
+                Ok(head.and_then(|head| WalIndexHeader::of_head(&head)))
+            }
             None => Ok(Some(WalIndexHeader::STILL)),
         }
     }
@@ -242,7 +302,13 @@ impl SourceFiles {
     /// How many frames of the WAL are in the main file; see [`WalIndexHeader::read_backfill`].
     pub fn backfill(&self) -> Result<u32, ServerError> {
         match &self.wal {
-            Some((_, shm)) => WalIndexHeader::read_backfill(shm.file()).map_err(|e| self.io("read", e)),
+            Some((_, WalIndex::File(shm))) => {
+                WalIndexHeader::read_backfill(shm.file()).map_err(|e| self.io("read", e))
+            }
+            Some((_, WalIndex::Of(partial))) => {
+                let head = partial.replica().wal_index_head();
+                Ok(head.map_or(0, |head| WalIndexHeader::backfill_of_head(&head)))
+            }
             None => Ok(0),
         }
     }
@@ -266,15 +332,77 @@ impl SourceFiles {
         self.wal.as_ref().map(|(wal, _)| wal.file())
     }
 
-    /// The main file.
-    pub(super) fn main(&self) -> &std::fs::File {
-        self.main.file()
+    /// The main file, unless it lacks pages.
+    pub(super) fn whole(&self) -> Option<&std::fs::File> {
+        self.partial().is_none().then(|| self.main.file())
+    }
+
+    /// Reads a page of the main file; what is beyond its end is zero, as SQLite has it.
+    pub(super) fn read_main(&self, page: PageNo, size: PageSize) -> Result<Vec<u8>, ServerError> {
+        match self.partial() {
+            Some(partial) => partial
+                .replica()
+                .read_page(page)
+                .map_err(|e| self.io("read", std::io::Error::other(e))),
+            None => self.read_whole(page, size).map_err(|e| self.io("read", e)),
+        }
+    }
+
+    /// The same; `None` if the page is not here.
+    pub(super) fn read_main_here(
+        &self,
+        page: PageNo,
+        size: PageSize,
+    ) -> Result<Option<Vec<u8>>, ServerError> {
+        let read = match self.partial() {
+            Some(partial) => partial.replica().read_present(page),
+            None => self.read_whole(page, size).map(Some),
+        };
+        read.map_err(|e| self.io("read", e))
+    }
+
+    fn read_whole(&self, page: PageNo, size: PageSize) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; size.as_usize()];
+        let (mut to, mut at) = (&mut *bytes, page.offset(size));
+        while !to.is_empty() {
+            match self.main.file().read_at(to, at) {
+                Ok(0) => break,
+                Ok(n) => {
+                    to = &mut to[n..];
+                    at += n as u64;
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Pages of the main file.
+    pub(super) fn pages(&self, size: PageSize) -> Result<PageCount, ServerError> {
+        if let Some(partial) = self.partial() {
+            return Ok(partial.pages());
+        }
+        let meta = self.main.file().metadata().map_err(|e| self.io("read", e))?;
+        Ok(PageCount(
+            u32::try_from(size.pages_for(meta.len())).unwrap_or(u32::MAX - 1),
+        ))
+    }
+
+    /// All commits up to a state are in the main file, and everybody who reads it is at that state.
+    pub(super) fn all_is_in_main(&self, at: RevisionRecord) {
+        if let Some(partial) = self.partial() {
+            partial.all_is_in_file(at);
+        }
     }
 
     /// The page size in the main file's header; the default for a file that is still empty.
     pub(super) fn page_size(&self) -> Result<PageSize, ServerError> {
+        if let Some(partial) = self.partial() {
+            return Ok(partial.replica().page_size());
+        }
         let mut header = [0; HEADER_LEN];
-        match self.main().read_exact_at(&mut header, 0) {
+        match self.main.file().read_exact_at(&mut header, 0) {
             Ok(()) => {}
             Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(PageSize::DEFAULT),
             Err(e) => return Err(self.io("read", e)),
@@ -303,7 +431,10 @@ impl SourceFiles {
 
     /// Makes the commits that are in the WAL survive a power cut.
     pub fn sync(&self) -> std::io::Result<()> {
-        let Some((wal, _)) = &self.wal else { return Ok(()) };
+        // What a file that lacks pages has alone is not needed after this process.
+        let Some((wal, WalIndex::File(_))) = &self.wal else {
+            return Ok(());
+        };
         self.syncs.fetch_add(1, Relaxed);
         wal.file().sync_data()
     }
@@ -371,7 +502,7 @@ impl SourceFiles {
     /// under another name, and gets all its commits; nothing of it stays beside what is in its place, where SQLite would take
     /// its WAL for the other's.
     pub fn leave(&self) -> Result<(), ServerError> {
-        let Some((wal, shm)) = &self.wal else {
+        let Some((wal, WalIndex::File(shm))) = &self.wal else {
             return Ok(());
         };
         let complete = self.resident.lock().is_some() && self.complete();
@@ -421,7 +552,7 @@ impl SourceFiles {
 
     /// Keeps the WAL of a file that has not all its commits.
     fn set_aside(&self, wal: &Path) -> std::io::Result<()> {
-        let inode = self.main().metadata()?.ino();
+        let inode = self.main.file().metadata()?.ino();
         let aside = set_aside(&self.path, inode);
         std::fs::rename(wal, &aside)?;
         tracing::error!(
@@ -433,15 +564,18 @@ impl SourceFiles {
     }
 
     fn is_deleted(&self) -> bool {
-        self.main().metadata().is_ok_and(|meta| meta.nlink() == 0)
+        self.main.file().metadata().is_ok_and(|meta| meta.nlink() == 0)
     }
 
     /// A connection to this file and no other: one that was opened by its path may be to what has taken its place, and
     /// must not read then, because it would do so through the WAL of this one; and when it reads first, it opens by its name
     /// what may be the WAL of the other.
     fn connect(&self, flags: OpenFlags) -> Result<Connection, ServerError> {
-        let connection =
-            Connection::open_with_flags(self.path.as_path(), flags).map_err(|e| self.sqlite(e))?;
+        let connection = match self.partial() {
+            Some(_) => Connection::open_with_flags_and_vfs(self.path.as_path(), flags, VFS_NAME),
+            None => Connection::open_with_flags(self.path.as_path(), flags),
+        };
+        let connection = connection.map_err(|e| self.sqlite(e))?;
         self.check_in_place()?;
         connection
             .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
@@ -454,7 +588,7 @@ impl SourceFiles {
 
     /// What the main file looks like from outside.
     pub fn stamp(&self) -> Result<FileStamp, ServerError> {
-        let meta = self.main().metadata().map_err(|e| self.io("read", e))?;
+        let meta = self.main.file().metadata().map_err(|e| self.io("read", e))?;
         let nanos = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
         Ok(FileStamp {
             inode: meta.ino(),

@@ -22,11 +22,11 @@ use futures_util::{Stream, StreamExt, TryStreamExt, future::BoxFuture};
 use partial_sync_transport::{HttpClient, http::HttpRequest};
 use tokio::time::Instant;
 
-use super::states::LogStates;
 use crate::{
     access::{Access, Caller, FORWARDED, FORWARDED_READ_ONLY},
     app::error,
     hrana::is_endpoint,
+    log_states::LogStates,
     served::AnswersSql,
     states::States,
 };

@@ -7,7 +7,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -23,11 +23,18 @@ use tokio::{
     time::Instant,
 };
 
-use super::{forward::Forward, options::Mirroring, states::LogStates};
+use super::{
+    forward::Forward,
+    opened::Mirror,
+    options::{Mirroring, TakeOver},
+    succession::{Silent, Succession},
+};
 use crate::{
-    databases::is_name,
+    database::Opener,
+    databases::{is_name, serving},
     error::ServerError,
     history::HistorySize,
+    log_states::LogStates,
     metrics::DatabaseGauges,
     ready::{Problem, Report},
     served::{Opened, Served},
@@ -41,10 +48,14 @@ const ABSENT: Duration = Duration::from_secs(1);
 const MOST_LOOKED_FOR: usize = 32;
 /// How long who asks for a name waits until it is found or not.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often writers are asked whether they are there.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(crate) struct Mirrors {
     options: Mirroring,
+    opener: Arc<Opener>,
+    succession: Option<Arc<Succession>>,
     client: Arc<dyn HttpClient>,
     /// There is one, without a name.
     is_single: bool,
@@ -69,7 +80,7 @@ struct Known {
 }
 
 /// What becomes of a look for a name; `None` = there is no such database.
-type Look = Result<Option<Arc<LogStates>>, Arc<StoreError>>;
+type Look = Result<Option<Arc<Mirror>>, Arc<StoreError>>;
 
 /// The same for all who wait for it; `None` = the look panicked.
 type Told = Shared<BoxFuture<'static, Option<Look>>>;
@@ -78,17 +89,32 @@ enum Slot {
     /// It is looked for, or was not there a moment ago.
     LookedFor(Told),
     Open {
-        states: Arc<LogStates>,
+        mirror: Arc<Mirror>,
         asked: Instant,
     },
 }
 
 impl Mirrors {
     /// Looks what there is.
-    pub(crate) async fn new(options: Mirroring, most_open: usize) -> Result<Self, ServerError> {
+    pub(crate) async fn new(
+        options: Mirroring,
+        opener: Opener,
+        most_open: usize,
+    ) -> Result<Arc<Self>, ServerError> {
         let client = ReqwestClient::new().map_err(|source| ServerError::NoClient(source.to_string()))?;
+        let opener = Arc::new(opener);
+        let succession = options.take_over.clone().map(|(when, url)| {
+            Arc::new(Succession {
+                opener: Arc::clone(&opener),
+                url,
+                when,
+                folder: options.read.folder.as_ref().map(|folder| folder.path.clone()),
+            })
+        });
         let mut this = Self {
             options,
+            opener,
+            succession,
             client: Arc::new(client),
             is_single: true,
             names: Arc::new(Names {
@@ -97,25 +123,55 @@ impl Mirrors {
                 turns: Semaphore::new(AT_A_TIME),
             }),
         };
-        let found = this.states("").await?;
+        let found = this.mirror("").await?;
         this.is_single = found.is_some();
-        match found {
-            Some(states) => tracing::info!(?states, "the database of the bucket"),
+        match &found {
+            Some(mirror) => tracing::info!(?mirror, "the database of the bucket"),
             None => tracing::info!(
                 "the bucket has no database at its own name: those below it are served by their names"
             ),
         }
+        if let Some(mirror) = found {
+            mirror.written().await?;
+        }
+        let this = Arc::new(this);
+        if let Some(TakeOver::After(lease)) = this.succession.as_ref().map(|it| it.when) {
+            tokio::spawn(Self::succeed_writers(Arc::downgrade(&this), lease));
+        }
         Ok(this)
     }
 
-    /// The states of a database; `None` = there is none of that name.
-    async fn states(&self, name: &str) -> Result<Option<Arc<LogStates>>, ServerError> {
+    /// Takes the databases over whose writers are gone, for as long as this server runs.
+    async fn succeed_writers(me: Weak<Self>, lease: Duration) {
+        let mut silent = Silent::default();
+        loop {
+            tokio::time::sleep(ASK_EVERY.min(lease)).await;
+            let Some(this) = me.upgrade() else { return };
+            let mirrors: Vec<_> = this.opened().into_iter().map(|(_, mirror)| mirror).collect();
+            let waiting = mirrors.iter().filter(|mirror| mirror.written_now().is_none());
+            let writers: Vec<_> = waiting.filter_map(|mirror| mirror.states.writer()).collect();
+            let gone = silent.longer_than(lease, &this.client, writers.into_iter()).await;
+            for mirror in mirrors {
+                if mirror
+                    .states
+                    .writer()
+                    .is_some_and(|writer| gone.contains(&writer))
+                    && let Err(error) = mirror.succeed(&gone).await
+                {
+                    tracing::warn!(?mirror, %error, "the writer is gone, and this server could not take its place");
+                }
+            }
+        }
+    }
+
+    /// A database; `None` = there is none of that name.
+    async fn mirror(&self, name: &str) -> Result<Option<Arc<Mirror>>, ServerError> {
         let looked_for = {
             let mut known = self.names.known.lock();
             match known.slots.get_mut(name) {
-                Some(Slot::Open { states, asked }) if states.check_open().is_ok() => {
+                Some(Slot::Open { mirror, asked }) if mirror.states.check_open().is_ok() => {
                     *asked = Instant::now();
-                    return Ok(Some(Arc::clone(states)));
+                    return Ok(Some(Arc::clone(mirror)));
                 }
                 Some(Slot::LookedFor(look)) => look.clone(),
                 _ => self.look(&mut known, name)?,
@@ -134,6 +190,8 @@ impl Mirrors {
         }
         let bucket = self.options.place(name)?;
         let waits = !known.found.contains(name);
+        let succession = self.succession.clone();
+        let claims = waits && succession.as_ref().is_some_and(|it| it.when == TakeOver::Now);
         if waits && known.looked_for >= MOST_LOOKED_FOR {
             return Err(ServerError::ManyNames);
         }
@@ -154,14 +212,23 @@ impl Mirrors {
                 true => looking.names.turns.acquire().await.ok(),
                 false => None,
             };
-            let found = match Reader::open(bucket, read).await {
-                Ok(reader) => Ok(Some(LogStates::new(reader))),
+            let found = match Reader::open(bucket.clone(), read).await {
+                Ok(reader) => {
+                    let states = LogStates::new(reader);
+                    Ok(Some(Mirror::new(
+                        &looking.name,
+                        bucket,
+                        states,
+                        succession,
+                        claims,
+                    )))
+                }
                 Err(StoreError::NoDatabase { .. }) => Ok(None),
                 Err(error) => Err(Arc::new(error)),
             };
             let is_found = matches!(found, Ok(Some(_)));
             match &found {
-                Ok(Some(states)) => looking.opened(Arc::clone(states)),
+                Ok(Some(mirror)) => looking.opened(Arc::clone(mirror)),
                 Ok(None) => drop(looking.names.known.lock().found.remove(&looking.name)),
                 Err(_) => looking.forget(&mut looking.names.known.lock()),
             }
@@ -176,10 +243,10 @@ impl Mirrors {
     }
 
     /// Those that are open.
-    fn opened(&self) -> Vec<(String, Arc<LogStates>)> {
+    fn opened(&self) -> Vec<(String, Arc<Mirror>)> {
         let known = self.names.known.lock();
         let opened = known.slots.iter().filter_map(|(name, slot)| match slot {
-            Slot::Open { states, .. } => Some((name.clone(), Arc::clone(states))),
+            Slot::Open { mirror, .. } => Some((name.clone(), Arc::clone(mirror))),
             Slot::LookedFor(_) => None,
         });
         opened.collect()
@@ -205,7 +272,7 @@ impl Looking {
     }
 
     /// It is there.
-    fn opened(&self, states: Arc<LogStates>) {
+    fn opened(&self, mirror: Arc<Mirror>) {
         let mut known = self.names.known.lock();
         if known.closed {
             return;
@@ -214,8 +281,10 @@ impl Looking {
         let asked = Instant::now();
         known
             .slots
-            .insert(self.name.clone(), Slot::Open { states, asked });
-        known.tidy(self.names.most_open);
+            .insert(self.name.clone(), Slot::Open { mirror, asked });
+        let surplus = known.tidy(self.names.most_open);
+        // Their ends need not be waited for by those who ask for names.
+        drop((known, surplus));
     }
 }
 
@@ -229,24 +298,23 @@ impl Drop for Looking {
 
 impl Known {
     /// Forgets the databases that were not asked for the longest, if too many are open and nobody uses them.
-    fn tidy(&mut self, most_open: usize) {
+    fn tidy(&mut self, most_open: usize) -> Vec<Slot> {
         let mut open = 0usize;
         let mut unused = Vec::new();
         for (name, slot) in &self.slots {
-            if let Slot::Open { states, asked } = slot {
+            if let Slot::Open { mirror, asked } = slot {
                 open += 1;
-                // Held here, and by nobody who answers from it.
-                if Arc::strong_count(states) == 1 && !states.has_waiters() {
+                if !mirror.is_used(1) {
                     unused.push((*asked, name.clone()));
                 }
             }
         }
         unused.sort();
-        for (_, name) in unused.into_iter().take(open.saturating_sub(most_open)) {
-            self.slots.remove(&name);
-        }
+        let surplus = unused.into_iter().take(open.saturating_sub(most_open));
+        surplus.filter_map(|(_, name)| self.slots.remove(&name)).collect()
     }
 }
+
 impl Served for Mirrors {
     fn is_single(&self) -> bool {
         self.is_single
@@ -268,14 +336,25 @@ impl Served for Mirrors {
             if !self.has(name) {
                 return Ok(None);
             }
-            let states = self.states(name).await?;
-            Ok(states.map(|states| Opened {
+            let Some(mirror) = self.mirror(name).await? else {
+                return Ok(None);
+            };
+            match mirror.written().await {
+                Ok(Some(database)) => return Ok(Some(serving::opened(database, &self.opener.sql))),
+                Ok(None) => {}
+                // What the bucket has can be served all the same.
+                Err(error) => {
+                    tracing::error!(database = name, %error, "this server could not become the writer")
+                }
+            }
+            let states = Arc::clone(&mirror.states);
+            Ok(Some(Opened {
                 name: name.into(),
                 sql: Arc::new(Forward {
                     client: Arc::clone(&self.client),
                     states: Arc::clone(&states),
                 }),
-                held: Arc::clone(&states) as _,
+                held: mirror,
                 states,
             }))
         })
@@ -285,8 +364,8 @@ impl Served for Mirrors {
         Box::pin(async move {
             let failed = match self.is_single {
                 // Every other request finds out for itself.
-                true => match self.states("").await {
-                    Ok(Some(states)) => states.up_to_date().await.err().map(drop),
+                true => match Served::open(&*self, "").await {
+                    Ok(Some(opened)) => opened.states.up_to_date().await.err().map(drop),
                     _ => Some(()),
                 },
                 false => None,
@@ -301,8 +380,11 @@ impl Served for Mirrors {
     fn gauges(self: Arc<Self>) -> BoxFuture<'static, Vec<DatabaseGauges>> {
         Box::pin(async move {
             let opened = self.opened().into_iter();
-            let gauges = opened.map(|(name, states)| {
-                let latest = states.latest();
+            let gauges = opened.map(|(name, mirror)| {
+                if let Some(database) = mirror.written_now() {
+                    return serving::gauges_of(&database, &self.opener);
+                }
+                let (states, latest) = (&mirror.states, mirror.states.latest());
                 DatabaseGauges {
                     name,
                     seq: latest.at.seq.0,
@@ -321,9 +403,17 @@ impl Served for Mirrors {
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        let mut known = self.names.known.lock();
-        known.closed = true;
-        known.slots.clear();
-        Box::pin(std::future::ready(()))
+        let slots = {
+            let mut known = self.names.known.lock();
+            known.closed = true;
+            std::mem::take(&mut known.slots)
+        };
+        Box::pin(async {
+            for slot in slots.into_values() {
+                if let Slot::Open { mirror, .. } = slot {
+                    mirror.close(&*self.opener.sql).await;
+                }
+            }
+        })
     }
 }

@@ -1,16 +1,29 @@
 //! What a server of a bucket is told.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use partial_sync_store::{Bucket, CacheFolder, ReadOptions, StoreError};
 
 use crate::{error::ServerError, places::Places};
+
+/// When a server of a bucket becomes the writer of a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TakeOver {
+    /// When it opens it for the first time, whatever its writer does: that one stops.
+    Now,
+    /// When the writer that the head names has not answered for so long. Of several servers that wait for that one wins; nothing is
+    /// lost if the writer was there and could not be reached, but it stops.
+    After(Duration),
+}
 
 /// A bucket to serve. See [`Server::from_bucket`](crate::Server::from_bucket).
 #[derive(Clone, Debug)]
 pub struct Mirroring {
     places: Places,
     pub(super) read: ReadOptions,
+    /// When, and the url of this server.
+    pub(super) take_over: Option<(TakeOver, String)>,
 }
 
 impl Mirroring {
@@ -29,6 +42,7 @@ impl Mirroring {
         Self {
             places,
             read: ReadOptions::default(),
+            take_over: None,
         }
     }
 
@@ -38,6 +52,14 @@ impl Mirroring {
     pub fn cache(mut self, path: impl Into<PathBuf>, bytes: u64) -> Self {
         let path = path.into();
         self.read.folder = Some(CacheFolder { path, bytes });
+        self
+    }
+
+    /// Lets this server become the writer of what it serves; `url` is where it takes SQL, each database of several at its name below that.
+    /// Whenever the head names that url, it is the writer at once: it was, before it was started again. Default: it never does.
+    #[must_use]
+    pub fn take_over(mut self, when: TakeOver, url: impl Into<String>) -> Self {
+        self.take_over = Some((when, url.into()));
         self
     }
 

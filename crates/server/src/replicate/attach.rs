@@ -103,11 +103,13 @@ impl AttachLog for Attach {
             _ => self.begin(file)?,
         };
         let (generation, _) = file.history.generation()?.ok_or(ServerError::Stopping)?;
+        let options = &self.replicator.options;
         let log = Log::new(
             writer,
             self.bucket.clone(),
             runtime.clone(),
-            &self.replicator.options,
+            (options.durability, options.patience),
+            None,
         );
         Ok(Attached {
             log: Arc::new(log),

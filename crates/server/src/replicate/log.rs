@@ -15,15 +15,12 @@ use partial_sync_core::PageCount;
 use partial_sync_store::{Bucket, Keeper, ReadOptions, Reader, StoreError, Writer};
 use tokio::{runtime::Handle, sync::watch};
 
-use super::{
-    keeping::keep,
-    options::{Durability, Replication},
-};
+use super::{keeping::keep, options::Durability};
 use crate::{
     error::ServerError,
     follow::{Pages, RevisionLog},
     history::Seq,
-    mirror::LogStates,
+    log_states::LogStates,
     states::States,
 };
 
@@ -125,16 +122,23 @@ impl RevisionLog for Log {
 }
 
 impl Log {
-    pub(super) fn new(writer: Writer, bucket: Bucket, runtime: Handle, options: &Replication) -> Self {
+    /// The log that a writer adds to; with its states, where they are known.
+    pub(crate) fn new(
+        writer: Writer,
+        bucket: Bucket,
+        runtime: Handle,
+        (durability, patience): (Durability, Duration),
+        states: Option<Arc<LogStates>>,
+    ) -> Self {
         Self {
             bucket,
-            states: Mutex::default(),
+            states: Mutex::new(states),
             keeper: writer.keeper(),
             last: AtomicU64::new(writer.last().get()),
             writer: Mutex::new(writer),
             runtime,
-            durability: options.durability,
-            patience: options.patience,
+            durability,
+            patience,
             fenced: AtomicBool::new(false),
             closing: watch::Sender::new(false),
         }
@@ -164,7 +168,7 @@ impl Log {
         {
             tracing::error!(
                 "another server has taken the database over: nothing is written here any more, and what was committed here and is \
-                 not in the bucket is in this server's file only"
+                 not in the bucket is not in the database"
             );
         }
         Ok(done?)

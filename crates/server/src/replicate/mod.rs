@@ -21,5 +21,6 @@ mod keeping;
 mod log;
 mod options;
 
+pub(crate) use log::Log;
 pub(crate) use options::Replicator;
 pub use options::{Durability, Replication};

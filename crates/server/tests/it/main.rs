@@ -11,3 +11,4 @@ mod pages;
 mod queries;
 mod replicate;
 mod sql;
+mod succession;

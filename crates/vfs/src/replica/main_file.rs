@@ -23,7 +23,8 @@ pub(crate) enum Absent {
 }
 
 impl Replica {
-    pub(crate) fn file_size(&self) -> u64 {
+    /// Bytes of the main file, as SQLite is told.
+    pub fn file_size(&self) -> u64 {
         self.size.load(Ordering::Acquire)
     }
 
@@ -137,6 +138,18 @@ impl Replica {
                 return Ok(Some(bytes));
             }
         }
+    }
+
+    /// The main file's copy of a page, as SQLite would read it now: fetched if it is absent.
+    pub fn read_page(&self, page: PageNo) -> Result<Vec<u8>, ReadError> {
+        let mut bytes = vec![0; self.page_size.as_usize()];
+        self.read(
+            self.epoch(),
+            Absent::Fetch,
+            &mut bytes,
+            page.offset(self.page_size),
+        )?;
+        Ok(bytes)
     }
 
     /// A checkpoint writes to the main file.

@@ -20,7 +20,7 @@ use super::{
     instance::Instance,
 };
 use crate::{
-    locks::{MainLock, WalIndex},
+    locks::{HEAD_LEN, MainLock, WalIndex},
     source::{Base, PageSource},
     storage::{Storage, StorageFile},
     sync::{Condvar, Mutex, MutexGuard, RwLock},
@@ -203,6 +203,12 @@ impl Replica {
 
     pub(crate) fn storage(&self) -> &dyn Storage {
         &*self.storage
+    }
+
+    /// The start of the wal-index, which SQLite keeps in a file beside a database that several processes share; `None` before the
+    /// first connection read the WAL.
+    pub fn wal_index_head(&self) -> Option<[u8; HEAD_LEN]> {
+        self.wal_index().head()
     }
 
     pub(crate) fn wal_index(&self) -> MutexGuard<'_, WalIndex> {

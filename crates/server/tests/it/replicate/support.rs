@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
 };
 
@@ -51,6 +51,8 @@ pub(crate) struct TestStore {
     pub puts: AtomicUsize,
     pub all: AtomicUsize,
     pub lists: AtomicUsize,
+    /// Bytes that were read.
+    pub bytes: AtomicU64,
     /// Those that wait now.
     pub waiting: watch::Sender<usize>,
     /// What was put and is still to be done when it is let go.
@@ -66,6 +68,7 @@ impl TestStore {
             puts: AtomicUsize::new(0),
             all: AtomicUsize::new(0),
             lists: AtomicUsize::new(0),
+            bytes: AtomicU64::new(0),
             waiting: watch::Sender::new(0),
             late: Mutex::default(),
         })
@@ -205,7 +208,9 @@ impl ObjectStore for TestStore {
 
     async fn get_opts(&self, key: &Key, options: GetOptions) -> Result<GetResult> {
         self.before(None).await?;
-        self.inner.get_opts(key, options).await
+        let got = self.inner.get_opts(key, options).await?;
+        self.bytes.fetch_add(got.range.end - got.range.start, SeqCst);
+        Ok(got)
     }
 
     fn delete_stream(&self, keys: BoxStream<'static, Result<Key>>) -> BoxStream<'static, Result<Key>> {

@@ -57,13 +57,21 @@ impl LogStates {
         this
     }
 
+    pub(crate) fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    pub(crate) fn generation(&self) -> Generation {
+        self.generation
+    }
+
     /// Where SQL goes.
-    pub(super) fn writer(&self) -> Option<String> {
+    pub(crate) fn writer(&self) -> Option<String> {
         self.reader.writer()
     }
 
     /// Whether somebody waits for a new state.
-    pub(super) fn has_waiters(&self) -> bool {
+    pub(crate) fn has_waiters(&self) -> bool {
         self.published.receiver_count() > 0
     }
 
