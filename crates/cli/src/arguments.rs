@@ -217,11 +217,15 @@ pub(crate) struct Serve {
     /// The url of this server, for those who read from the bucket and have something to write
     #[arg(long, value_name = "URL", requires = "bucket")]
     pub public_url: Option<String>,
-    /// Serve what is in object storage at this url, without a file: pages from there, SQL from the server that writes it. One database, or
-    /// each one below it by its name
+    /// Serve what is at this url, without a file: in object storage, or what another remote has (https://, http://, libsql://). Pages come
+    /// from there, SQL goes to the server that writes it. One database, or each one below it by its name
     #[arg(long, value_name = "URL", group = "bucket", conflicts_with_all = ["path", "replicate", "admin_listen"])]
     pub from: Option<String>,
-    /// Keep what was read from there in this folder, over restarts; other servers may have the same one
+    /// A file with the token for the remote of --from, with which this server reads for all its clients. In the environment:
+    /// PARTIAL_SYNC_ORIGIN_TOKEN_FILE, or the token itself in PARTIAL_SYNC_ORIGIN_TOKEN
+    #[arg(long, value_name = "FILE", requires = "from")]
+    pub origin_token_file: Option<PathBuf>,
+    /// Keep what was read from there in this folder, over restarts; other servers of a bucket may have the same one
     #[arg(long, value_name = "FOLDER", requires = "from")]
     pub cache: Option<PathBuf>,
     /// How many bytes

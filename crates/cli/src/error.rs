@@ -79,6 +79,14 @@ pub(crate) enum CliError {
         "--allow-unauthenticated lets everybody in, but {0} is set in the environment: unset it, or leave out the flag"
     )]
     LetsAllIn(&'static str),
+    /// A token for a bucket.
+    #[error(
+        "{0} is for a remote (https://, http://, libsql://), and --from names a bucket, which takes its credentials from the environment"
+    )]
+    NoOrigin(String),
+    /// What only a bucket can be.
+    #[error("{0} is for a bucket, and --from names a remote, which has a writer")]
+    NoBucket(String),
     /// The configuration file is wrong.
     #[error("{}{}: {problem}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
     Config {
@@ -203,7 +211,9 @@ impl CliError {
             | Self::EmptyVariable(_)
             | Self::TwoVariables(..)
             | Self::Config { .. }
-            | Self::LetsAllIn(_) => 2,
+            | Self::LetsAllIn(_)
+            | Self::NoOrigin(_)
+            | Self::NoBucket(_) => 2,
             _ => 1,
         }
     }

@@ -8,11 +8,15 @@
 //! | `PARTIAL_SYNC_AUTH_JWT_KEY_FILE` | `--auth-jwt-key` | the path of a key file or folder, for `serve` |
 //! | `PARTIAL_SYNC_ADMIN_TOKEN` | | a token for administration |
 //! | `PARTIAL_SYNC_ADMIN_TOKEN_FILE` | `--admin-token-file` | the path of a file with it; for `serve`, with as many as there are |
+//! | `PARTIAL_SYNC_ORIGIN_TOKEN` | | the token that `serve --from` sends to a remote |
+//! | `PARTIAL_SYNC_ORIGIN_TOKEN_FILE` | `--origin-token-file` | the path of a file with it |
 //! | `PARTIAL_SYNC_SIGNING_KEY` | | what the file of `token create --key` would have in it |
 //!
 //! A flag takes the place of its variable. Nothing here repeats a secret.
 
 use std::path::Path;
+
+use partial_sync_transport::AuthToken;
 
 use crate::{arguments::Bearer, error::CliError};
 
@@ -23,14 +27,18 @@ pub(crate) const JWT_KEY_FILE: &str = "PARTIAL_SYNC_AUTH_JWT_KEY_FILE";
 pub(crate) const ADMIN_TOKEN: &str = "PARTIAL_SYNC_ADMIN_TOKEN";
 pub(crate) const ADMIN_TOKEN_FILE: &str = "PARTIAL_SYNC_ADMIN_TOKEN_FILE";
 const ADMIN_TOKEN_FLAG: &str = "admin-token-file";
+const ORIGIN_TOKEN: &str = "PARTIAL_SYNC_ORIGIN_TOKEN";
+const ORIGIN_TOKEN_FILE: &str = "PARTIAL_SYNC_ORIGIN_TOKEN_FILE";
+const ORIGIN_TOKEN_FLAG: &str = "origin-token-file";
 pub(crate) const SIGNING_KEY: &str = "PARTIAL_SYNC_SIGNING_KEY";
 
-/// The flags that say whom a server lets in, and the variables whose place they take.
-pub(crate) const OF_FLAGS: [(&str, &[&str]); 4] = [
+/// The flags that say whom a server lets in, and how it is let in elsewhere, and the variables whose place they take.
+pub(crate) const OF_FLAGS: [(&str, &[&str]); 5] = [
     ("auth-token", &[TOKEN]),
     ("auth-token-file", &[TOKEN_FILE]),
     ("auth-jwt-key", &[JWT_KEY, JWT_KEY_FILE]),
     (ADMIN_TOKEN_FLAG, &[ADMIN_TOKEN_FILE]),
+    (ORIGIN_TOKEN_FLAG, &[ORIGIN_TOKEN, ORIGIN_TOKEN_FILE]),
 ];
 
 /// Those whose place no flag takes.
@@ -38,7 +46,8 @@ pub(crate) const OF_NO_FLAG: [&str; 1] = [ADMIN_TOKEN];
 
 /// A variable that is set and says whom a server lets in.
 pub(crate) fn of_server() -> Option<&'static str> {
-    let flags = OF_FLAGS.iter().filter(|(flag, _)| *flag != ADMIN_TOKEN_FLAG);
+    let others = [ADMIN_TOKEN_FLAG, ORIGIN_TOKEN_FLAG];
+    let flags = OF_FLAGS.iter().filter(|(flag, _)| !others.contains(flag));
     let mut names = flags.flat_map(|(_, names)| names.iter().copied());
     names.find(|name| std::env::var_os(name).is_some())
 }
@@ -90,6 +99,22 @@ pub(crate) fn admin_token(file: Option<&Path>) -> Result<String, CliError> {
         (None, Some(path)) => in_file(Path::new(&path)),
         (None, None) => Err(CliError::NoAdminToken),
     }
+}
+
+/// The token that a server sends to the remote that it serves; one in a file is read again for each request.
+pub(crate) fn origin_token(file: Option<&Path>) -> Result<AuthToken, CliError> {
+    let path = match (file, variable(ORIGIN_TOKEN)?, variable(ORIGIN_TOKEN_FILE)?) {
+        (Some(path), ..) => path.to_owned(),
+        (None, Some(_), Some(_)) => return Err(CliError::TwoVariables(ORIGIN_TOKEN, ORIGIN_TOKEN_FILE)),
+        (None, Some(token), None) => return Ok(one(&token, ORIGIN_TOKEN)?.into()),
+        (None, None, Some(path)) => path.into(),
+        (None, None, None) => return Ok(AuthToken::None),
+    };
+    in_file(&path)?;
+    Ok(AuthToken::function(move || {
+        let token = in_file(&path);
+        async move { Ok(Some(token?)) }
+    }))
 }
 
 fn in_file(path: &Path) -> Result<String, CliError> {

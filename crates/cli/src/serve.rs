@@ -9,8 +9,8 @@ use std::{
 };
 
 use partial_sync_server::{
-    Admin, Durability, Mirroring, Replication, Retention, Server, ServerBuilder, ServerError, ServerHandle,
-    TakeOver,
+    Admin, Durability, Mirroring, Origin, Replication, Retention, Server, ServerBuilder, ServerError,
+    ServerHandle, TakeOver,
     access::{Access, Authenticator},
     auth::{AnyOf, Jwt, StaticToken},
     hrana::{Hrana, HranaOptions},
@@ -255,6 +255,7 @@ impl Settings {
             ServerError::OtherLog { .. } | ServerError::NoFile { .. } | ServerError::NothingToReplicate => {
                 of_key("replicate")
             }
+            ServerError::Origin(_) | ServerError::CacheInUse { .. } => of_key("from"),
             ServerError::Log(_) => of_key(
                 match self.configured.written.iter().any(|(key, _)| key == "from") {
                     true => "from",
@@ -342,6 +343,14 @@ fn administer(
     Ok(server.admin(admin))
 }
 
+/// Whether a url is that of a remote, and not of a bucket.
+fn is_remote(url: &str) -> bool {
+    let scheme = url
+        .split_once("://")
+        .map(|(scheme, _)| scheme.to_ascii_lowercase());
+    scheme.is_some_and(|scheme| ["http", "https", "libsql", "turso"].contains(&scheme.as_str()))
+}
+
 fn builder(arguments: Serve) -> Result<ServerBuilder, CliError> {
     if arguments.allow_unauthenticated
         && let Some(name) = secret::of_server()
@@ -352,6 +361,27 @@ fn builder(arguments: Serve) -> Result<ServerBuilder, CliError> {
     let path = arguments.path.filter(|path| path.as_os_str() != ":memory:");
     let mut server = match (path, arguments.from) {
         (Some(path), _) => Server::builder(path),
+        (None, Some(url)) if is_remote(&url) => {
+            let of_buckets = ["take-over", "take-over-after", "public-url"];
+            let given = [
+                arguments.take_over,
+                arguments.take_over_after.is_some(),
+                arguments.public_url.is_some(),
+            ];
+            if let Some((key, _)) = of_buckets.iter().zip(given).find(|(_, given)| *given) {
+                return Err(CliError::NoBucket(arguments.configured.written(key)));
+            }
+            let token = secret::origin_token(arguments.origin_token_file.as_deref())?;
+            let origin = Origin::at(url).auth_token(token);
+            Server::from_origin(match arguments.cache {
+                Some(folder) => origin.cache(folder, arguments.cache_bytes),
+                None => origin,
+            })
+        }
+        (None, Some(_)) if arguments.origin_token_file.is_some() => {
+            let setting = arguments.configured.written("origin-token-file");
+            return Err(CliError::NoOrigin(setting));
+        }
         (None, Some(url)) => {
             let mut mirroring = Mirroring::of(url);
             if let Some(folder) = arguments.cache {

@@ -537,6 +537,10 @@ fn internal(e: &ServerError) -> Response {
             &e.for_clients(),
         );
     }
+    if e.is_of_origin() {
+        tracing::error!(error = %e, "a request failed");
+        return error(StatusCode::BAD_GATEWAY, "ORIGIN_UNREACHABLE", &e.for_clients());
+    }
     if let ServerError::ManyInUse { .. } | ServerError::ManyNames = e {
         return busy(&e.for_clients());
     }

@@ -8,6 +8,7 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use partial_sync_core::{PageCount, PageNo};
 use partial_sync_store::StoreError;
+use partial_sync_transport::RemoteError;
 
 use crate::{auth::CredentialError, history::revision::Seq};
 
@@ -302,12 +303,29 @@ pub enum ServerError {
     /// The bucket that the database is replicated to failed.
     #[error(transparent)]
     Log(Arc<StoreError>),
+    /// The remote that is served failed.
+    #[error("the remote that is served cannot be asked: {0}")]
+    Origin(Arc<RemoteError>),
+    /// The remote that is served did not answer in time.
+    #[error("the remote that is served has not answered in time")]
+    OriginTooSlow,
+    /// The remote that is served has another history now.
+    #[error(
+        "the remote that is served has another history now than when it was first asked: ask again for what is there now"
+    )]
+    OriginReplaced,
+    /// Another server has the folder of the cache.
+    #[error("{path} is the cache of another server: give this one another folder")]
+    CacheInUse {
+        /// The folder.
+        path: PathBuf,
+    },
     /// There is no HTTP client for the writer of a bucket.
     #[error("no HTTP client can be made: {0}")]
     NoClient(String),
-    /// A server of a bucket has no files to administer.
+    /// A server of a bucket, or of another remote, has no files to administer.
     #[error(
-        "a server of a bucket has nothing to administer: its databases are those of the server that writes them"
+        "a server with --from has nothing to administer: its databases are those of the server that writes them"
     )]
     NothingToAdminister,
     /// The bucket did not answer in time.
@@ -406,6 +424,18 @@ impl From<StoreError> for ServerError {
     }
 }
 
+impl From<Arc<RemoteError>> for ServerError {
+    fn from(error: Arc<RemoteError>) -> Self {
+        Self::Origin(error)
+    }
+}
+
+impl From<RemoteError> for ServerError {
+    fn from(error: RemoteError) -> Self {
+        Self::Origin(Arc::new(error))
+    }
+}
+
 /// What a client is told of what only the log may tell in full.
 const SEE_LOG: &str = "the server cannot answer from this database at the moment; its log says why";
 
@@ -438,6 +468,15 @@ impl ServerError {
             | Self::OtherId { .. }
             | Self::NoFile { .. } => true,
             Self::History(HistoryError::Source(source)) => source.is_of_log(),
+            _ => false,
+        }
+    }
+
+    /// Whether the remote that is served failed.
+    pub(crate) fn is_of_origin(&self) -> bool {
+        match self {
+            Self::Origin(_) | Self::OriginTooSlow => true,
+            Self::History(HistoryError::Source(source)) => source.is_of_origin(),
             _ => false,
         }
     }
@@ -475,6 +514,11 @@ impl ServerError {
             }
             Self::Missing { .. } => {
                 "the database's file is not there: ask again when it was put back or another one is in its place"
+                    .to_owned()
+            }
+            Self::Origin(_) | Self::OriginTooSlow => {
+                "the remote that this server asks does not answer as it should; the server's log says why. What was read before is \
+                 served; try again later"
                     .to_owned()
             }
             Self::NoSnapshot { .. } => {

@@ -34,6 +34,15 @@ impl Problem {
         }
     }
 
+    /// That of a server in front of another remote.
+    pub(crate) fn of_origin() -> Self {
+        Self {
+            database: None,
+            code: "ORIGIN_UNREACHABLE",
+            message: "the remote that it serves cannot be asked: the server's log says why",
+        }
+    }
+
     /// Names of databases are for those who are known only.
     pub(crate) fn told(&self, known: bool) -> Self {
         Self {

@@ -1,5 +1,6 @@
 //! What a server serves, as the front of it sees it: databases by name, each with its states and something that answers SQL. They are files
-//! of this machine ([`Databases`](crate::databases::Databases)), or what a bucket has ([`Mirrors`](crate::mirror::Mirrors)).
+//! of this machine ([`Databases`](crate::databases::Databases)), or what a bucket has ([`Mirrors`](crate::mirror::Mirrors)) or another remote
+//! ([`Origins`](crate::origin::Origins)).
 
 use std::{any::Any, sync::Arc};
 

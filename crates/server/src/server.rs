@@ -27,6 +27,7 @@ use crate::{
     in_process::InProcess,
     limits::Limits,
     mirror::{Mirroring, Mirrors},
+    origin::{Origin, Origins},
     pages::{InFlight, PagesEndpoint, QueryLimits, QueryRunner, ReadTurns, SnapshotQueries},
     reload::Reload,
     replicate::{Replication, Replicator},
@@ -69,6 +70,14 @@ impl Server {
             ..ServerBuilder::new(None)
         }
     }
+
+    /// Serves what another remote has, without a file: pages from there and a cache, SQL from there.
+    pub fn from_origin(origin: Origin) -> ServerBuilder {
+        ServerBuilder {
+            origin: Some(origin),
+            ..ServerBuilder::new(None)
+        }
+    }
 }
 
 /// Which requests are let in, and how they are read.
@@ -106,6 +115,7 @@ pub struct ServerBuilder {
     admin: Option<Admin>,
     replication: Option<Replication>,
     mirroring: Option<Mirroring>,
+    origin: Option<Origin>,
 }
 
 impl ServerBuilder {
@@ -133,6 +143,7 @@ impl ServerBuilder {
             admin: None,
             replication: None,
             mirroring: None,
+            origin: None,
         }
     }
 
@@ -384,10 +395,14 @@ impl ServerBuilder {
 
     /// What is served, and the files if it is files.
     async fn served(&self) -> Result<(Arc<dyn Served>, Option<Arc<Databases>>), ServerError> {
+        if self.admin.is_some() && (self.mirroring.is_some() || self.origin.is_some()) {
+            return Err(ServerError::NothingToAdminister);
+        }
+        if let Some(origin) = &self.origin {
+            let origins = Origins::new(origin.clone(), self.open_databases).await?;
+            return Ok((Arc::new(origins), None));
+        }
         if let Some(mirroring) = &self.mirroring {
-            if self.admin.is_some() {
-                return Err(ServerError::NothingToAdminister);
-            }
             let mirrors =
                 Mirrors::new(mirroring.clone(), self.opener(None, true), self.open_databases).await?;
             return Ok((mirrors, None));

@@ -3,10 +3,11 @@
 //!
 //! Nothing here knows of HTTP, and nothing above it of files.
 
-use std::{fmt, io::IoSliceMut, sync::Arc};
+use std::{any::Any, fmt, io::IoSliceMut, num::NonZeroU64, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use partial_sync_core::{PageNo, PageSize, Revision};
 use roaring::RoaringBitmap;
 use tokio::sync::watch;
@@ -34,6 +35,26 @@ pub enum Found {
     Unknown,
     /// That has to be [looked up](States::find).
     NotAtOnce,
+}
+
+/// A query of which it is found out which pages of a state it touches. It runs here; who has to get pages from somewhere else may have it
+/// run there, so that they come together.
+#[derive(Debug)]
+pub struct Statement {
+    /// Its text.
+    pub sql: String,
+    /// How many pages are wanted for it, at most.
+    pub most: Option<NonZeroU64>,
+    /// What the states remember of it.
+    pub(crate) kept: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
+}
+
+impl Statement {
+    /// One that nobody has seen yet.
+    pub fn new(sql: String, most: Option<NonZeroU64>) -> Self {
+        let kept = Mutex::default();
+        Self { sql, most, kept }
+    }
 }
 
 /// The states of one database. Calls that are not futures and do not say otherwise may block.
@@ -65,6 +86,45 @@ pub trait States: Send + Sync + fmt::Debug {
 
     /// Pages of a state, in the order asked; `None` for one that is not to be had any more. They lie within its size.
     fn pages(&self, at: RevisionRecord, pages: &[PageNo]) -> Result<Vec<Option<Bytes>>, HistoryError>;
+
+    /// The same for a query that runs.
+    fn pages_of_query(
+        &self,
+        at: RevisionRecord,
+        pages: &[PageNo],
+        query: &Arc<Statement>,
+    ) -> Result<Vec<Option<Bytes>>, HistoryError> {
+        let _ = query;
+        self.pages(at, pages)
+    }
+
+    /// Whether pages may have to be got from somewhere else, so that who reads some says so [before](Self::draw_near).
+    fn are_far(&self) -> bool {
+        false
+    }
+
+    /// Gets pages of a state that will be read: the first so many of these before this is over, the others when it is worth it; and with
+    /// them those that a query touches.
+    fn draw_near(
+        self: Arc<Self>,
+        at: RevisionRecord,
+        pages: &[PageNo],
+        first: usize,
+        query: Option<&Arc<Statement>>,
+    ) -> BoxFuture<'static, Result<(), HistoryError>> {
+        let (_, _, _, _) = (at, pages, first, query);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Whether one state is known to be newer than another.
+    fn is_newer(&self, one: RevisionRecord, other: RevisionRecord) -> bool {
+        one.seq > other.seq
+    }
+
+    /// A number that no two databases have in common which may call different states by one name; 0 = none does.
+    fn namespace(&self) -> u64 {
+        0
+    }
 
     /// Those of the page ids that differ between two states, or may.
     fn changed(

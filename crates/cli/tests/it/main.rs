@@ -8,6 +8,7 @@ mod configuration;
 mod hostile;
 mod keys;
 mod logs;
+mod origins;
 mod replicas;
 mod replicating;
 mod restores;

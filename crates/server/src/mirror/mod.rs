@@ -6,13 +6,12 @@
 //! | `options.rs` | what a server is told: which bucket, and how much of this machine it may use |
 //! | `mirrors.rs` | the databases by name |
 //! | `opened.rs` | one of them while it is open |
-//! | `forward.rs` | SQL, sent to the writer that the head names |
 //! | `succession.rs` | becoming the writer, and when |
 //! | `source.rs` | the pages that its working copy lacks |
 //!
-//! What must never happen here: that a page of one history is given as that of another, or that a request is sent in a circle.
+//! SQL is [sent](crate::forward) to the writer that the head names. What must never happen here: that a page of one history is given as that
+//! of another.
 
-mod forward;
 mod mirrors;
 mod opened;
 mod options;

@@ -9,12 +9,14 @@ use std::{
     },
 };
 
+use futures_util::future::BoxFuture;
 use partial_sync_store::Bucket;
 use tokio::sync::OwnedMutexGuard;
 
 use super::succession::Succession;
 use crate::{
-    access::SqlEndpoint, database::Database, error::ServerError, log_states::LogStates, states::States,
+    access::SqlEndpoint, database::Database, error::ServerError, forward::Writer, log_states::LogStates,
+    states::States,
 };
 
 /// See the module.
@@ -142,6 +144,17 @@ impl Mirror {
         if let Some(database) = written {
             database.close(sql).await;
         }
+    }
+}
+
+/// SQL goes where the head says.
+impl Writer for LogStates {
+    fn url(&self) -> Option<String> {
+        self.writer()
+    }
+
+    fn look_again(self: Arc<Self>) -> BoxFuture<'static, bool> {
+        Box::pin(async move { self.up_to_date().await.is_ok() })
     }
 }
 

@@ -15,9 +15,11 @@ use partial_sync_core::{PageNo, Revision};
 /// Bytes that are kept in all, of answers and of what was asked.
 const MOST: usize = 8 << 20;
 
-/// Pages of a revision, which no two databases have in common.
+/// Pages of a revision.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Asked {
+    /// [`States::namespace`](crate::states::States::namespace): no two databases have it and the revision in common.
+    pub(super) namespace: u64,
     pub(super) revision: Revision,
     pub(super) pages: Vec<PageNo>,
 }
@@ -74,6 +76,7 @@ mod tests {
     fn v22_answers_that_are_kept_have_bounds_and_the_oldest_go_first() {
         let given = Given::default();
         let asked = |seq: u64| Asked {
+            namespace: 0,
             revision: Revision::new(format!("one-{seq}")).unwrap(),
             pages: vec![PageNo::FIRST],
         };
@@ -97,5 +100,10 @@ mod tests {
             ..asked(100)
         };
         assert!(given.find(&other).is_none());
+        let elsewhere = Asked {
+            namespace: 1,
+            ..asked(100)
+        };
+        assert!(given.find(&elsewhere).is_none());
     }
 }

@@ -41,7 +41,7 @@ use crate::{
     access::{Access, Caller, CallerId},
     front::{UnderWay, counted},
     metrics::{Metrics, Polled},
-    states::States,
+    states::{Statement, States},
     turns::{NoTurn, Turn, Turns},
 };
 use given::Asked;
@@ -165,13 +165,15 @@ impl PagesEndpoint {
             None => None,
         };
         let (queries, in_flight, first) = (self.clone(), self.in_flight.clone(), reader.clone());
-        let comes_along = coming.is_some();
+        let query = |sql: &String| Arc::new(Statement::new(sql.clone(), request.most_along));
+        let (sql, coming) = (sql.as_ref().map(query), coming.as_ref().map(query));
+        let (comes_along, along_of) = (coming.is_some(), coming.clone());
         let begun = self.read_turns.run(move || -> Result<_, Refusal> {
             let mut selected = selection::selected(&first, &revisions, &request)?;
             let mut along = RoaringBitmap::new();
-            if let Some(sql) = &sql {
+            if let Some(query) = &sql {
                 let touched = Arc::default();
-                queries.run_query(&first, sql, &touched)?;
+                queries.run_query(&first, query, &touched)?;
                 along = touched.all() - &selected;
             }
             drop(turn);
@@ -180,7 +182,7 @@ impl PagesEndpoint {
             along -= &have;
             let touched = Touched::but(&selected | have, request.most_along);
             let touched = comes_along.then(|| Arc::new(touched));
-            let coming = touched.clone().map(Coming);
+            let coming = touched.clone().map(Coming).zip(along_of);
             let mut header = header;
             if request.list {
                 header = header.listing(&(std::mem::take(&mut selected) | std::mem::take(&mut along)));
@@ -188,14 +190,26 @@ impl PagesEndpoint {
             first.check_none_lost(&selected)?;
             first.check_none_lost(&along)?;
             let ids = [selected, along];
-            let batches = stream::Batches::new(first, &header, encoding, ids, coming, in_flight)?;
-            Ok((batches, touched))
+            let is_far = first.states().are_far();
+            let batches = stream::Batches::new(first, encoding, ids, coming, in_flight);
+            let begin = move |batches: stream::Batches| batches.begin(&header, encoding);
+            Ok(match is_far {
+                false => (Ok(begin(batches)?), touched),
+                true => (Err((batches, begin)), touched),
+            })
         });
         let (batches, touched) = begun.await??;
-        if let (Some(sql), Some(touched)) = (coming, touched) {
+        let batches = match batches {
+            Ok(begun) => begun,
+            Err((mut batches, begin)) => {
+                batches.draw_near().await?;
+                self.read_turns.run(move || begin(batches)).await??
+            }
+        };
+        if let (Some(query), Some(touched)) = (coming, touched) {
             tokio::spawn(
                 self.clone()
-                    .run_meanwhile(reader, caller.id, sql, Running(touched)),
+                    .run_meanwhile(reader, caller.id, query, Running(touched)),
             );
         }
         let body = batches.into_body(self.read_turns.clone(), Arc::clone(&self.metrics));
@@ -206,15 +220,22 @@ impl PagesEndpoint {
     fn run_query(
         &self,
         reader: &RevisionReader,
-        sql: &str,
+        query: &Arc<Statement>,
         touched: &Arc<Touched>,
     ) -> Result<(), QueryError> {
         let (_counted, _guest) = (self.temporary.enter(), memory::as_guest());
-        self.queries.run(reader, sql, &self.query_limits, touched)
+        let reader = reader.of_query(query);
+        self.queries.run(&reader, &query.sql, &self.query_limits, touched)
     }
 
     /// The same while its pages are sent. Where it fails, or has no turn soon, fewer pages come along.
-    async fn run_meanwhile(self, reader: RevisionReader, caller: CallerId, sql: String, running: Running) {
+    async fn run_meanwhile(
+        self,
+        reader: RevisionReader,
+        caller: CallerId,
+        query: Arc<Statement>,
+        running: Running,
+    ) {
         let patience = self.query_limits.time.min(ALONG);
         let turn = tokio::select! {
             turn = self.query_turn(caller, patience) => turn,
@@ -226,7 +247,7 @@ impl PagesEndpoint {
                 let read_turns = self.read_turns.clone();
                 let ran = read_turns.run(move || {
                     let (_turn, running) = (turn, running);
-                    self.run_query(&reader, &sql, &running.0)
+                    self.run_query(&reader, &query, &running.0)
                 });
                 ran.await.map_err(Refusal::from).and_then(|ran| Ok(ran?))
             }
@@ -270,6 +291,7 @@ impl PagesEndpoint {
         let pages: Vec<PageNo> = ids.iter().filter_map(|id| PageId(id).no()).collect();
         let count = pages.len() as u64;
         let asked = Asked {
+            namespace: states.namespace(),
             revision: revisions.revision.clone(),
             pages,
         };

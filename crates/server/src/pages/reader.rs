@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use partial_sync_core::{PageNo, PageSize};
 use roaring::RoaringBitmap;
 
 use crate::{
     error::{HistoryError, ServerError},
     history::RevisionRecord,
-    states::States,
+    states::{Statement, States},
 };
 
 /// Reads pages of one revision. Holds no snapshot between two calls; all calls block.
@@ -17,12 +18,23 @@ use crate::{
 pub struct RevisionReader {
     states: Arc<dyn States>,
     at: RevisionRecord,
+    /// The query that reads, if it is one.
+    query: Option<Arc<Statement>>,
 }
 
 impl RevisionReader {
     /// A reader of a revision that was published.
     pub fn new(states: Arc<dyn States>, at: RevisionRecord) -> Self {
-        Self { states, at }
+        let query = None;
+        Self { states, at, query }
+    }
+
+    /// The same for a query.
+    pub(super) fn of_query(&self, query: &Arc<Statement>) -> Self {
+        Self {
+            query: Some(Arc::clone(query)),
+            ..self.clone()
+        }
     }
 
     /// The revision.
@@ -49,7 +61,10 @@ impl RevisionReader {
             let (page, size) = (*beyond, self.at.db_size);
             return Err(ServerError::NoSuchPage { page, size }.into());
         }
-        let found = self.states.pages(self.at, pages)?;
+        let found = match &self.query {
+            Some(query) => self.states.pages_of_query(self.at, pages, query)?,
+            None => self.states.pages(self.at, pages)?,
+        };
         let found = pages.iter().zip(found).map(|(page, data)| {
             data.ok_or(HistoryError::Lost {
                 seq: self.at.seq,
@@ -57,6 +72,16 @@ impl RevisionReader {
             })
         });
         found.collect()
+    }
+
+    /// Before pages are read, the first so many of these next. Blocks no thread.
+    pub(super) fn draw_near(
+        &self,
+        pages: &[PageNo],
+        first: usize,
+        query: Option<&Arc<Statement>>,
+    ) -> BoxFuture<'static, Result<(), HistoryError>> {
+        Arc::clone(&self.states).draw_near(self.at, pages, first, query)
     }
 
     /// Those of the page ids that differ between an earlier revision and this one, or may.

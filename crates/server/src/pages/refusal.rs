@@ -77,6 +77,9 @@ impl From<HistoryError> for Refusal {
             HistoryError::Source(source) if source.is_of_log() => {
                 (StatusCode::SERVICE_UNAVAILABLE, "NOT_REPLICATED")
             }
+            HistoryError::Source(source) if source.is_of_origin() => {
+                (StatusCode::BAD_GATEWAY, "ORIGIN_UNREACHABLE")
+            }
             _ if error.is_unwritable() => (StatusCode::SERVICE_UNAVAILABLE, "HISTORY_UNWRITABLE"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL"),
         };

@@ -38,7 +38,7 @@ pub(super) async fn resolve(
     mut stopping: watch::Receiver<bool>,
     waiting: Option<&Waiting<'_>>,
 ) -> Result<Revisions, Refusal> {
-    let mut changes = states.subscribe();
+    let mut changes = waiting.map(|_| states.subscribe());
     let mut current = match &request.revision {
         // Its revision was published before anybody could hear of it, whatever has been committed or failed since.
         Some(_) => {
@@ -53,7 +53,7 @@ pub(super) async fn resolve(
     };
     if let Some(pinned) = &request.revision {
         let at = named(states, pinned, turns).await?;
-        if since.is_some_and(|since| since.seq > at.seq) {
+        if since.is_some_and(|since| states.is_newer(since, at)) {
             return Err(Refusal::bad_request(
                 "the client's revision is newer than the revision that was asked for",
             ));
@@ -65,7 +65,9 @@ pub(super) async fn resolve(
         // It was published meanwhile.
         current = states.latest();
     }
-    if let (Some(since), Some(wait), Some(waiting)) = (since, request.long_poll, waiting) {
+    if let (Some(since), Some(wait), Some(waiting), Some(changes)) =
+        (since, request.long_poll, waiting, &mut changes)
+    {
         let until = Instant::now() + wait.min(longest_poll);
         while current.at.seq == since.seq && !*stopping.borrow() {
             tokio::select! {

@@ -7,6 +7,7 @@ mod history_crash;
 mod keys;
 mod lifecycle;
 mod mirror;
+mod origin;
 mod pages;
 mod queries;
 mod replicate;

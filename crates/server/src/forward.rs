@@ -1,8 +1,8 @@
-//! SQL for a database in a bucket: sent to the server that writes it, as its head says, with the client's own token, and with what this
-//! server allows the client.
+//! SQL for a database of which this server has the pages only: sent to the server that writes it, with the client's own token, and with what
+//! this server allows the client.
 //!
 //! What must never happen here: that somebody reaches anything of the writer's host but its SQL, that who may only read here writes there,
-//! or that an answer which drips is waited for without an end.
+//! that a request is sent in a circle, or that an answer which drips is waited for without an end.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,15 +26,16 @@ use crate::{
     access::{Access, Caller, FORWARDED, FORWARDED_READ_ONLY},
     app::error,
     hrana::is_endpoint,
-    log_states::LogStates,
     served::AnswersSql,
-    states::States,
 };
 
 /// How long the head of the writer's answer may take: longer than the writer lets a request run.
 const PATIENCE: Duration = Duration::from_secs(310);
 /// The slowest pace of an answer over all, in bytes a second, beyond that.
 const SLOWEST: u64 = 4096;
+/// Says how often a request has been passed on, which has an end: servers may be behind each other.
+const TIMES: HeaderName = HeaderName::from_static("partial-sync-forwarded-times");
+const MOST: u8 = 4;
 /// What of a request is passed on, and what of an answer.
 const TO_WRITER: [HeaderName; 4] = [AUTHORIZATION, CONTENT_TYPE, ACCEPT, ACCEPT_ENCODING];
 const TO_CLIENT: [HeaderName; 5] = [
@@ -45,26 +46,37 @@ const TO_CLIENT: [HeaderName; 5] = [
     WWW_AUTHENTICATE,
 ];
 
+/// Knows who takes SQL for a database.
+pub(crate) trait Writer: Send + Sync {
+    /// Its url, if there is one.
+    fn url(&self) -> Option<String>;
+
+    /// Finds out whether it is another one now; `false` if that cannot be told.
+    fn look_again(self: Arc<Self>) -> BoxFuture<'static, bool> {
+        Box::pin(std::future::ready(false))
+    }
+}
+
 /// See the module.
-pub(super) struct Forward {
-    pub client: Arc<dyn HttpClient>,
-    pub states: Arc<LogStates>,
+pub(crate) struct Forward {
+    pub(crate) client: Arc<dyn HttpClient>,
+    pub(crate) writer: Arc<dyn Writer>,
 }
 
 impl AnswersSql for Forward {
     fn answer(&self, caller: Caller, request: Request<Bytes>) -> BoxFuture<'static, Response> {
-        let (client, states) = (Arc::clone(&self.client), Arc::clone(&self.states));
-        Box::pin(async move { forward(&*client, &states, caller.access, request).await })
+        let (client, writer) = (Arc::clone(&self.client), Arc::clone(&self.writer));
+        Box::pin(async move { forward(&*client, &writer, caller.access, request).await })
     }
 }
 
 async fn forward(
     client: &dyn HttpClient,
-    states: &Arc<LogStates>,
+    who: &Arc<dyn Writer>,
     access: Access,
     request: Request<Bytes>,
 ) -> Response {
-    let Some(mut writer) = states.writer() else {
+    let Some(mut writer) = who.url() else {
         return error(
             StatusCode::SERVICE_UNAVAILABLE,
             "NO_WRITER",
@@ -73,14 +85,18 @@ async fn forward(
         );
     };
     let (head, body) = request.into_parts();
-    if head.headers.contains_key(FORWARDED) {
+    let times = head.headers.get(TIMES).map_or(Some(0), |times| {
+        let times = times.to_str().ok()?.parse::<u8>().ok()?;
+        Some(times).filter(|times| *times < MOST)
+    });
+    let Some(times) = times else {
         return error(
             StatusCode::LOOP_DETECTED,
             "WRITER_UNREACHABLE",
-            "the bucket says that this server takes SQL for the database, and it does not: the writer's --public-url is wrong, or \
-             the writer is gone",
+            "the request was passed on from server to server, and none of them takes SQL for the database: the writer's --public-url, \
+             or a server's --from, is wrong, or the writer is gone",
         );
-    }
+    };
     let method = match head.method {
         Method::GET => "GET",
         Method::POST => "POST",
@@ -107,6 +123,7 @@ async fn forward(
         Access::Full => "all",
     };
     headers.push((FORWARDED.as_str().to_owned(), allowed.to_owned()));
+    headers.push((TIMES.as_str().to_owned(), (times + 1).to_string()));
     let mut request = HttpRequest {
         method,
         url: String::new(),
@@ -123,9 +140,9 @@ async fn forward(
         };
         tracing::warn!(%writer, why, "SQL could not be passed on");
         // Another one may have taken over.
-        let looked = Arc::clone(states).up_to_date().await;
-        match states.writer().filter(|next| *next != writer) {
-            Some(next) if looked.is_ok() && !was_sent => writer = next,
+        let has_looked = Arc::clone(who).look_again().await;
+        match who.url().filter(|next| *next != writer) {
+            Some(next) if has_looked && !was_sent => writer = next,
             _ => {
                 return error(
                     StatusCode::BAD_GATEWAY,
@@ -138,8 +155,7 @@ async fn forward(
     };
     if answer.status == StatusCode::SERVICE_UNAVAILABLE.as_u16() {
         // It may say that another one has: the next request goes there.
-        let states = Arc::clone(states);
-        tokio::spawn(async move { states.up_to_date().await.map(drop) });
+        tokio::spawn(Arc::clone(who).look_again());
     }
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);

@@ -1,0 +1,705 @@
+//! The states of a database as its origin tells them.
+//!
+//! The latest one is asked for when somebody asks here, and while somebody waits for a new one the origin is waited for. A revision that is
+//! not known here is looked for there. Pages are those of the cache, or are [fetched](super::fetching) at the very revision. That the origin
+//! does not know a revision any more which it gave itself is the end: what is there now is another database.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    io::IoSliceMut,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{FutureExt as _, future::BoxFuture};
+use parking_lot::Mutex;
+use partial_sync_core::{PageId, PageNo, PageSize, Revision};
+use partial_sync_transport::{Features, Remote, RemoteError, RemoteErrorKind};
+use roaring::RoaringBitmap;
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+    task::AbortHandle,
+};
+
+use super::{
+    asking::{self, Since, Told},
+    cache::{Cache, Cached, DatabaseId},
+    fetching::{Departure, Flight, Flights, Joined},
+    timeline::{ASIDE, Changed, Timeline},
+};
+use crate::{
+    error::{HistoryError, ServerError},
+    history::{RevisionRecord, Seq},
+    ids::ids_below,
+    looks::Looks,
+    states::{Found, Latest, Statement, States},
+};
+
+/// How long the origin is waited for at a time while somebody waits here, and the pause after it has failed.
+const POLL: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often is asked again what changed, where states come faster than answers.
+const TRIES: u32 = 3;
+/// Pages that are fetched together for a query that the origin does not run: the segment around one.
+const SEGMENT: u32 = 32;
+/// The pages that are here are told to an origin that runs a query, unless there are more of them.
+const TOLD: usize = 1 << 15;
+
+/// See the module.
+pub(super) struct OriginStates {
+    remote: Arc<dyn Remote>,
+    cache: Arc<Cache>,
+    database: DatabaseId,
+    page_size: PageSize,
+    /// Locked before the cache, and after what is under way.
+    timeline: Mutex<Timeline>,
+    features: Mutex<Features>,
+    flights: Flights,
+    looks: Looks<Result<(), Arc<RemoteError>>>,
+    published: watch::Sender<Latest>,
+    /// Somebody waits for a new state.
+    waits: Arc<Notify>,
+    poller: Mutex<Option<AbortHandle>>,
+    this: Weak<Self>,
+    has_ended: AtomicBool,
+    runtime: Handle,
+}
+
+impl fmt::Debug for OriginStates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.remote.url())
+    }
+}
+
+impl Drop for OriginStates {
+    fn drop(&mut self) {
+        if let Some(poller) = self.poller.get_mut() {
+            poller.abort();
+        }
+        self.cache.remove(self.database);
+    }
+}
+
+impl OriginStates {
+    /// Those of a remote, which is asked what the latest one is.
+    pub(super) async fn open(remote: Arc<dyn Remote>, cache: &Arc<Cache>) -> Result<Arc<Self>, RemoteError> {
+        let told = asking::state(&*remote, None).await?;
+        let timeline = Timeline::new(told.revision.clone(), told.size);
+        let (at, revision) = timeline.latest();
+        let latest = Latest {
+            at,
+            revision: revision.clone(),
+        };
+        let url = remote.url();
+        let database = cache.add(&url, &told.revision);
+        adopt(&*remote, cache, database, &told).await;
+        let this = Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
+            remote,
+            database,
+            cache: Arc::clone(cache),
+            page_size: told.page_size().unwrap_or(PageSize::DEFAULT),
+            timeline: Mutex::new(timeline),
+            features: Mutex::new(told.features),
+            flights: Flights::default(),
+            looks: Looks::default(),
+            published: watch::Sender::new(latest),
+            waits: Arc::default(),
+            poller: Mutex::default(),
+            has_ended: AtomicBool::new(false),
+            runtime: Handle::current(),
+        });
+        if let Some(page_1) = told.page_1 {
+            this.keep(at.seq, 0, &page_1)?;
+        }
+        let poller = tokio::spawn(poll_while_somebody_waits(
+            Arc::downgrade(&this),
+            Arc::clone(&this.waits),
+        ));
+        *this.poller.lock() = Some(poller.abort_handle());
+        Ok(this)
+    }
+
+    /// Whether somebody waits for a new state.
+    pub(super) fn has_waiters(&self) -> bool {
+        self.published.receiver_count() > 0
+    }
+
+    /// The latest state is asked for; those who ask meanwhile share the next answer.
+    async fn look(self: &Arc<Self>) -> Result<Latest, ServerError> {
+        let this = Arc::clone(self);
+        let look = async move { this.advance(None).await.map_err(Arc::new) };
+        self.looks.take(look).await.ok_or(ServerError::Stopping)??;
+        self.check_open()?;
+        Ok(self.latest())
+    }
+
+    /// Asks what there is since the latest state that is known.
+    async fn advance(&self, wait: Option<Duration>) -> Result<(), RemoteError> {
+        for _ in 0..TRIES {
+            let (latest, revision) = self.known_latest();
+            let since = match self.since(&revision, wait).await {
+                // It is so old that nobody knows any more what changed since.
+                Err(error) if error.kind == RemoteErrorKind::RevisionExpired => self.afresh().await?,
+                since => since?,
+            };
+            if since.revision == revision || self.append(latest.seq, since) {
+                return Ok(());
+            }
+            // Another state was told of meanwhile, and which of the two is newer is not known: asked again.
+        }
+        Ok(())
+    }
+
+    fn known_latest(&self) -> (RevisionRecord, Revision) {
+        let timeline = self.timeline.lock();
+        let (at, revision) = timeline.latest();
+        (at, revision.clone())
+    }
+
+    /// What there is since a state that the origin gave.
+    async fn since(&self, revision: &Revision, wait: Option<Duration>) -> Result<Since, RemoteError> {
+        let lists = self.features.lock().list;
+        let since = asking::since(&*self.remote, revision, wait, lists).await;
+        let since = since.inspect_err(|error| self.end_if_replaced(error))?;
+        *self.features.lock() = since.features;
+        Ok(since)
+    }
+
+    /// The latest state, when it is not known what changed.
+    async fn afresh(&self) -> Result<Since, RemoteError> {
+        let told = asking::state(&*self.remote, None).await?;
+        let page_1 = told.page_1.map(|page_1| (0, page_1));
+        Ok(Since {
+            revision: told.revision,
+            size: told.size,
+            features: told.features,
+            changed: None,
+            pages: page_1.into_iter().collect(),
+        })
+    }
+
+    /// A state follows the one that was the latest; `false`: it is not that any more.
+    fn append(&self, after: Seq, since: Since) -> bool {
+        let is_a_page = |(_, data): &(u32, Bytes)| data.len() == self.page_size.as_usize();
+        if !since.pages.iter().all(is_a_page) {
+            self.end();
+            return true;
+        }
+        let latest = {
+            let mut timeline = self.timeline.lock();
+            let (latest, _) = timeline.latest();
+            if latest.seq != after {
+                return timeline.find(&since.revision).is_some();
+            }
+            if timeline
+                .find(&since.revision)
+                .is_some_and(|known| known.seq.0 < ASIDE)
+            {
+                // Back to where it was: what the names mean now is anybody's guess.
+                drop(timeline);
+                self.end();
+                return true;
+            }
+            let revision = since.revision.clone();
+            let changed = since.changed.clone();
+            let at = timeline.append(since.revision, since.size, since.changed);
+            let now = revision.clone();
+            let changed = changed.map(|mut ids| {
+                let sizes = [latest.db_size.0, at.db_size.0];
+                ids.insert_range(sizes[0].min(sizes[1])..sizes[0].max(sizes[1]));
+                ids
+            });
+            self.cache.close(self.database, &changed, after, &now);
+            for (page, data) in since.pages {
+                let span = timeline.span(at.seq, page);
+                self.cache.put(self.database, page, at.seq, span, data);
+            }
+            Latest { at, revision }
+        };
+        self.published.send_if_modified(|published| {
+            let is_new = published.at.seq < latest.at.seq;
+            if is_new {
+                *published = latest;
+            }
+            is_new
+        });
+        true
+    }
+
+    fn end(&self) {
+        self.cache.remove(self.database);
+        self.cache.disown(&self.remote.url());
+        if !self.has_ended.swap(true, Relaxed) {
+            tracing::warn!(origin = ?self, "it has another history now: nothing that was known of it counts any more");
+            self.published.send_modify(|_| {});
+        }
+    }
+
+    /// A revision that the origin gave is unknown to it, or the database is not there.
+    fn end_if_replaced(&self, error: &RemoteError) {
+        if let RemoteErrorKind::RevisionUnknown | RemoteErrorKind::NotFound = error.kind {
+            self.end();
+        }
+    }
+
+    /// A revision that is not known here: a new one, or one from before this server has asked.
+    async fn look_for(self: &Arc<Self>, revision: &Revision) -> Result<Option<RevisionRecord>, HistoryError> {
+        // The latest one after that is not older than this one, if the origin knows it.
+        self.look().await?;
+        if let Some(known) = self.timeline.lock().find(revision) {
+            return Ok(Some(known));
+        }
+        let told = match asking::state(&*self.remote, Some(revision)).await {
+            Ok(told) => told,
+            Err(error) if error.kind == RemoteErrorKind::RevisionUnknown => return Ok(None),
+            Err(error) => return Err(self.failed(Seq(0), &error)),
+        };
+        self.check_size(&told)?;
+        let mut timeline = self.timeline.lock();
+        let known = timeline.find(revision);
+        let at = known.unwrap_or_else(|| timeline.put_beside(told.revision, told.size));
+        drop(timeline);
+        if let Some(page_1) = &told.page_1 {
+            let kept = self.keep(at.seq, 0, page_1);
+            kept.map_err(|error| self.failed(at.seq, &error))?;
+        }
+        Ok(Some(at))
+    }
+
+    fn check_size(&self, told: &Told) -> Result<(), HistoryError> {
+        match told.page_size().is_none_or(|size| size == self.page_size) {
+            true => Ok(()),
+            false => Err(self.failed(Seq(0), &self.other_size())),
+        }
+    }
+
+    /// What may differ between two states, asked for where it is not known.
+    async fn differs(self: &Arc<Self>, one: Seq, other: Seq) -> Result<Changed, HistoryError> {
+        for _ in 0..TRIES {
+            let aside = {
+                let timeline = self.timeline.lock();
+                if let Some(changed) = timeline.changed(one, other) {
+                    return Ok(changed);
+                }
+                let mut aside = Vec::new();
+                for seq in [one, other].into_iter().filter(|seq| seq.0 >= ASIDE) {
+                    let revision = timeline.revision(seq).ok_or(HistoryError::Expired(seq))?;
+                    aside.push((seq, revision.clone()));
+                }
+                aside
+            };
+            if aside.is_empty() {
+                // Forgotten.
+                return Err(HistoryError::Expired(one));
+            }
+            for (seq, revision) in aside {
+                let lists = self.features.lock().list;
+                let since = asking::since(&*self.remote, &revision, None, lists).await;
+                let since = since.map_err(|error| self.failed(seq, &error))?;
+                if self.timeline.lock().find(&since.revision).is_none() {
+                    self.look().await?;
+                }
+                let mut timeline = self.timeline.lock();
+                if let Some(main) = timeline.find(&since.revision).filter(|main| main.seq.0 < ASIDE) {
+                    timeline.join(seq, main, since.changed);
+                }
+            }
+        }
+        // States come too fast: all of it is right too.
+        Ok(None)
+    }
+
+    /// Keeps a page that came.
+    fn keep(&self, at: Seq, page: u32, data: &Bytes) -> Result<(), RemoteError> {
+        if data.len() != self.page_size.as_usize() {
+            self.end();
+            return Err(self.other_size());
+        }
+        let timeline = self.timeline.lock();
+        let home = timeline.home(at, page);
+        let span = timeline.span(home, page);
+        self.cache.put(self.database, page, home, span, data.clone());
+        Ok(())
+    }
+
+    fn other_size(&self) -> RemoteError {
+        RemoteError::new(
+            RemoteErrorKind::Protocol,
+            format!("{} has pages of another size than before", self.remote.url()),
+        )
+    }
+
+    /// A page of a state, if it is here.
+    fn cached(&self, timeline: &Timeline, at: Seq, page: u32) -> Option<Cached> {
+        if PageId(page)
+            .no()
+            .is_some_and(|page| page.is_lock_byte_page(self.page_size))
+        {
+            // It holds nothing, and not every remote sends it.
+            return Some(Cached::Here(vec![0; self.page_size.as_usize()].into()));
+        }
+        self.cache.get(self.database, page, timeline.home(at, page))
+    }
+
+    /// Those of the pages that are not here.
+    fn missing(&self, at: Seq, ids: &RoaringBitmap) -> RoaringBitmap {
+        let timeline = self.timeline.lock();
+        let is_missing = |page: &u32| self.cached(&timeline, at, *page).is_none();
+        ids.iter().filter(is_missing).collect()
+    }
+
+    /// Takes the pages that are here, and returns the others.
+    async fn take_cached(
+        &self,
+        at: Seq,
+        ids: &RoaringBitmap,
+        found: &mut HashMap<u32, Bytes>,
+    ) -> RoaringBitmap {
+        let mut written = Vec::new();
+        {
+            let timeline = self.timeline.lock();
+            for page in ids {
+                match self.cached(&timeline, at, page) {
+                    Some(Cached::Here(data)) => drop(found.insert(page, data)),
+                    Some(Cached::There(there)) => written.push((page, there)),
+                    None => {}
+                }
+            }
+        }
+        if !written.is_empty() {
+            let cache = Arc::clone(&self.cache);
+            let read = move || {
+                let read = written.iter().map(|(page, there)| (*page, cache.read(there)));
+                read.collect::<Vec<_>>()
+            };
+            // A panic there has been reported by its thread, and nothing was read.
+            let read = tokio::task::spawn_blocking(read).await.unwrap_or_default();
+            found.extend(read.into_iter().filter_map(|(page, data)| Some((page, data?))));
+        }
+        ids.iter().filter(|page| !found.contains_key(page)).collect()
+    }
+
+    /// Who brings these pages, which are not here. Somebody is sent for them if the first ones are among those that nobody brings, or if
+    /// they are `enough`.
+    fn want(
+        self: &Arc<Self>,
+        at: RevisionRecord,
+        wanted: RoaringBitmap,
+        query: Option<&Arc<Statement>>,
+        first: &RoaringBitmap,
+        enough: u64,
+    ) -> Result<Vec<Joined>, HistoryError> {
+        let revision = self.timeline.lock().revision(at.seq).cloned();
+        let revision = revision.ok_or(HistoryError::Expired(at.seq))?;
+        let runs = query.filter(|_| self.features.lock().hydrate);
+        let more = |rest: RoaringBitmap| {
+            // What landed meanwhile is here now.
+            let rest = self.missing(at.seq, &rest);
+            let is_worth_it = !rest.is_disjoint(first) || rest.len() >= enough;
+            is_worth_it.then(|| match query {
+                Some(_) if runs.is_none() => self.segments(at, &rest),
+                _ => rest,
+            })
+        };
+        let (joined, begun) = self.flights.join(at.seq, wanted, runs.is_some(), more);
+        if let Some(flight) = begun {
+            if let Some(query) = runs {
+                *query.kept.lock() = Some(Arc::clone(&flight) as _);
+            }
+            let have = runs.and_then(|_| {
+                let timeline = self.timeline.lock();
+                let home = |page| timeline.home(at.seq, page);
+                self.cache.ids(self.database, TOLD, home)
+            });
+            let departure = Departure {
+                flight,
+                revision,
+                query: runs.cloned(),
+                have,
+            };
+            let this = Arc::clone(self);
+            self.runtime.spawn(async move {
+                let keep = |page, data: &Bytes| this.keep(at.seq, page, data);
+                let sent = this.flights.send(&*this.remote, departure, keep).await;
+                if let Err(error) = sent {
+                    tracing::debug!(%error, "pages did not come");
+                    this.end_if_replaced(&error);
+                }
+            });
+        }
+        Ok(joined)
+    }
+
+    /// Pages around these that are not here either.
+    fn segments(&self, at: RevisionRecord, ids: &RoaringBitmap) -> RoaringBitmap {
+        let mut around = RoaringBitmap::new();
+        for id in ids {
+            let start = id / SEGMENT * SEGMENT;
+            around.insert_range(start..start.saturating_add(SEGMENT).min(at.db_size.0));
+        }
+        self.missing(at.seq, &around)
+    }
+
+    /// Pages of a state.
+    async fn fetch(
+        self: Arc<Self>,
+        at: RevisionRecord,
+        ids: RoaringBitmap,
+        query: Option<&Arc<Statement>>,
+    ) -> Result<HashMap<u32, Bytes>, HistoryError> {
+        let mut found = HashMap::new();
+        let mut missing = self.take_cached(at.seq, &ids, &mut found).await;
+        let mut runs = query;
+        for _ in 0..TRIES {
+            if missing.is_empty() {
+                break;
+            }
+            let joined = match query.and_then(|query| under_way(query)) {
+                Some(flight) => {
+                    let (mut joined, _) = self.flights.join(at.seq, missing.clone(), false, |_| None);
+                    let others = joined
+                        .iter()
+                        .fold(missing.clone(), |rest, (_, brings)| rest - brings);
+                    joined.push((flight, others));
+                    joined
+                }
+                None => self.want(at, missing.clone(), runs.take(), &missing, 1)?,
+            };
+            for (flight, brings) in joined {
+                let (came, ended) = flight.take(&(brings & &missing)).await;
+                found.extend(came);
+                if let Err(error) = ended {
+                    // Of a query: without it, then.
+                    if query.is_none() || error.kind != RemoteErrorKind::Refused {
+                        return Err(self.failed(at.seq, &error));
+                    }
+                }
+            }
+            let left = missing.iter().filter(|page| !found.contains_key(page)).collect();
+            missing = self.take_cached(at.seq, &left, &mut found).await;
+        }
+        Ok(found)
+    }
+
+    /// The same, on a thread that may wait, in the order asked.
+    fn read(
+        &self,
+        at: RevisionRecord,
+        pages: &[PageNo],
+        query: Option<&Arc<Statement>>,
+    ) -> Result<Vec<Option<Bytes>>, HistoryError> {
+        let this = self.this.upgrade().ok_or(ServerError::Stopping)?;
+        let found = this.fetch(at, ids_of(pages), query);
+        let found = self.runtime.block_on(found)?;
+        Ok(pages
+            .iter()
+            .map(|page| found.get(&page.id().0).cloned())
+            .collect())
+    }
+
+    /// The error of a question about a state that the origin has told of.
+    fn failed(&self, seq: Seq, error: &RemoteError) -> HistoryError {
+        self.end_if_replaced(error);
+        match error.kind {
+            RemoteErrorKind::RevisionExpired => HistoryError::Expired(seq),
+            _ => ServerError::from(error.clone()).into(),
+        }
+    }
+}
+
+/// Takes what the cache has of before the start, if the origin says what changed since. Only of a remote of ours, whose revisions name the
+/// history too: a mere number would be known to another one as well.
+async fn adopt(remote: &dyn Remote, cache: &Cache, database: DatabaseId, told: &Told) {
+    let url = remote.url();
+    let Some(stored) = cache.stored(&url) else { return };
+    let changed = match told.features.list {
+        true if stored == told.revision => Some(RoaringBitmap::new()),
+        true => match asking::since(remote, &stored, None, true).await {
+            Ok(since) if since.revision == told.revision => since.changed,
+            _ => None,
+        },
+        false => None,
+    };
+    match changed {
+        Some(changed) => {
+            let size = told.page_size().map_or(0, PageSize::bytes);
+            cache.adopt(database, Seq::FIRST, |page, len| {
+                len == size && page < told.size.0 && !changed.contains(page)
+            });
+        }
+        None => cache.disown(&url),
+    }
+}
+
+/// What is under way for a query, and may bring what it touches.
+fn under_way(query: &Statement) -> Option<Arc<Flight>> {
+    let flight = query.kept.lock().clone()?;
+    let flight = flight.downcast::<Flight>().ok()?;
+    (!flight.has_ended()).then_some(flight)
+}
+
+fn ids_of(pages: &[PageNo]) -> RoaringBitmap {
+    pages.iter().map(|page| page.id().0).collect()
+}
+
+async fn poll_while_somebody_waits(states: Weak<OriginStates>, waits: Arc<Notify>) {
+    loop {
+        waits.notified().await;
+        while let Some(states) = states.upgrade()
+            && states.has_waiters()
+        {
+            let polled = tokio::select! {
+                polled = states.advance(Some(POLL)) => polled,
+                () = states.published.closed() => break,
+            };
+            if let Err(error) = polled {
+                tracing::warn!(origin = ?states, %error, "cannot wait for what is new");
+                if states.check_open().is_err() {
+                    return;
+                }
+                drop(states);
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+impl States for OriginStates {
+    fn page_size(&self) -> PageSize {
+        self.page_size
+    }
+
+    fn is_writable(&self) -> bool {
+        self.features.lock().writes
+    }
+
+    fn check_open(&self) -> Result<(), ServerError> {
+        match self.has_ended.load(Relaxed) {
+            true => Err(ServerError::OriginReplaced),
+            false => Ok(()),
+        }
+    }
+
+    fn latest(&self) -> Latest {
+        self.published.borrow().clone()
+    }
+
+    fn subscribe(&self) -> watch::Receiver<Latest> {
+        let receiver = self.published.subscribe();
+        self.waits.notify_one();
+        receiver
+    }
+
+    fn up_to_date(self: Arc<Self>) -> BoxFuture<'static, Result<Latest, ServerError>> {
+        async move { self.look().await }.boxed()
+    }
+
+    fn find(&self, revision: &Revision) -> Result<Option<RevisionRecord>, HistoryError> {
+        let this = self.this.upgrade().ok_or(ServerError::Stopping)?;
+        self.runtime.block_on(this.look_for(revision))
+    }
+
+    fn find_at_once(&self, revision: &Revision) -> Found {
+        let known = self.timeline.lock().find(revision);
+        known.map_or(Found::NotAtOnce, Found::Kept)
+    }
+
+    fn pages(&self, at: RevisionRecord, pages: &[PageNo]) -> Result<Vec<Option<Bytes>>, HistoryError> {
+        self.read(at, pages, None)
+    }
+
+    fn pages_of_query(
+        &self,
+        at: RevisionRecord,
+        pages: &[PageNo],
+        query: &Arc<Statement>,
+    ) -> Result<Vec<Option<Bytes>>, HistoryError> {
+        self.read(at, pages, Some(query))
+    }
+
+    fn are_far(&self) -> bool {
+        true
+    }
+
+    fn draw_near(
+        self: Arc<Self>,
+        at: RevisionRecord,
+        pages: &[PageNo],
+        first: usize,
+        query: Option<&Arc<Statement>>,
+    ) -> BoxFuture<'static, Result<(), HistoryError>> {
+        let wanted = self.missing(at.seq, &ids_of(pages));
+        let first = ids_of(&pages[..first.min(pages.len())]) & &wanted;
+        let query = query.cloned();
+        let enough = pages.len() as u64 / 2;
+        async move {
+            if query.as_ref().and_then(|query| under_way(query)).is_none() {
+                self.want(at, wanted, query.as_ref(), &first, enough.max(1))?;
+            }
+            self.fetch(at, first, query.as_ref()).await.map(drop)
+        }
+        .boxed()
+    }
+
+    fn is_newer(&self, one: RevisionRecord, other: RevisionRecord) -> bool {
+        let [one, other] = [one.seq, other.seq].map(|seq| (seq, seq.0 < ASIDE));
+        one.1 && other.1 && one.0 > other.0
+    }
+
+    fn namespace(&self) -> u64 {
+        self.database
+    }
+
+    fn changed(
+        &self,
+        since: RevisionRecord,
+        until: RevisionRecord,
+        among: &RoaringBitmap,
+    ) -> Result<RoaringBitmap, HistoryError> {
+        let this = self.this.upgrade().ok_or(ServerError::Stopping)?;
+        let changed = self.runtime.block_on(this.differs(since.seq, until.seq))?;
+        Ok(changed.map_or_else(|| among.clone(), |changed| changed & among))
+    }
+
+    fn changed_at_once(
+        &self,
+        since: RevisionRecord,
+        until: RevisionRecord,
+    ) -> Result<Option<RoaringBitmap>, ServerError> {
+        let changed = self.timeline.lock().changed(since.seq, until.seq);
+        Ok(changed.map(|changed| changed.unwrap_or_else(|| ids_below(until.db_size))))
+    }
+
+    fn check_none_lost(&self, _: RevisionRecord, _: &RoaringBitmap) -> Result<(), HistoryError> {
+        Ok(())
+    }
+
+    fn read_at_once(
+        &self,
+        at: RevisionRecord,
+        pages: &[PageNo],
+        to: &mut [IoSliceMut<'_>],
+    ) -> Result<bool, ServerError> {
+        let timeline = self.timeline.lock();
+        let here = |page: &PageNo| match self.cached(&timeline, at.seq, page.id().0)? {
+            Cached::Here(data) => Some(data),
+            Cached::There(_) => None,
+        };
+        let cached = pages.iter().map(here);
+        let Some(cached) = cached.collect::<Option<Vec<_>>>() else {
+            return Ok(false);
+        };
+        drop(timeline);
+        for (data, to) in cached.iter().zip(to) {
+            to.copy_from_slice(data);
+        }
+        Ok(true)
+    }
+}
