@@ -34,7 +34,11 @@ pub struct Bucket {
     layout: Layout,
     name: Arc<str>,
     clock: Arc<dyn Clock>,
+    others: Arc<Open>,
 }
+
+/// Opens the place that a url names.
+type Open = dyn Fn(&str) -> Result<Bucket, StoreError> + Send + Sync;
 
 impl fmt::Debug for Bucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -102,7 +106,28 @@ impl Bucket {
             layout,
             name: name.into(),
             clock: Arc::new(LocalClock::new()),
+            others: Arc::new(|url| {
+                Err(StoreError::Url {
+                    url: url.to_owned(),
+                    why: "it was not said how other places are opened from here".to_owned(),
+                })
+            }),
         }
+    }
+
+    /// The same place, and how others are opened that its head names: those of its parents and branches.
+    #[must_use]
+    pub fn with_others(
+        self,
+        open: impl Fn(&str) -> Result<Self, StoreError> + Send + Sync + 'static,
+    ) -> Self {
+        let others = Arc::new(open);
+        Self { others, ..self }
+    }
+
+    /// The place that a url in the head names.
+    pub(crate) fn other(&self, url: &str) -> Result<Self, StoreError> {
+        (self.others)(url)
     }
 
     /// The same place, with other clocks.

@@ -93,6 +93,34 @@ pub enum StoreError {
         /// What shows it.
         why: String,
     },
+    /// A branch whose files are partly those of a database that is not there any more.
+    #[error(
+        "{store} is a branch of the database in {parent}, and that is not there any more: {why}. Restore what was there"
+    )]
+    Parent {
+        /// The branch.
+        store: String,
+        /// What it is a branch of.
+        parent: String,
+        /// What is there.
+        why: String,
+    },
+    /// A branch that cannot be made.
+    #[error("{store} cannot have a branch in {branch}: {why}")]
+    Branch {
+        /// Of what.
+        store: String,
+        /// Where.
+        branch: String,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// A head that others changed each time.
+    #[error("{store}: partial-sync/head.json was changed by others again and again; try again")]
+    Busy {
+        /// Where.
+        store: String,
+    },
     /// A page that no file of the log has.
     #[error(
         "{store}: page {page} is in no file that makes the state after transaction {id}: verify the database"

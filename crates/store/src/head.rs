@@ -6,17 +6,20 @@
 use std::time::Duration;
 
 use partial_sync_core::PageSize;
-use partial_sync_ltx::{TxId, TxRange};
+use partial_sync_ltx::TxId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
     error::StoreError,
     layout::{FileName, Level},
+    run::{HeadFile, Parent, Pin, Run},
 };
 
 /// The format that is written and read.
 const FORMAT: u64 = 1;
+/// In how many places the files of a branch may be beside its own.
+pub(crate) const MOST_PARENTS: usize = 8;
 
 /// The head of a database.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,65 +53,16 @@ pub struct Head {
     pub l0_floor: Option<TxId>,
     /// The files of levels 1 to 9.
     pub files: Vec<HeadFile>,
-    /// Revisions that must stay readable.
+    /// Of a branch: where the files of the state are that it began with, the oldest first. The last one is the database that it is a branch
+    /// of. Their names end with earlier transactions than those of all files that are here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<Parent>,
+    /// Files that branches read, and that stay.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pins: Vec<Pin>,
     /// What a newer version of this crate has put here.
     #[serde(flatten)]
     other: Map<String, Value>,
-}
-
-/// A file of levels 1 to 9.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HeadFile {
-    /// Its level.
-    pub level: u8,
-    /// Its first transaction.
-    #[serde(with = "crate::hex_id")]
-    min: Option<TxId>,
-    /// Its last transaction.
-    #[serde(with = "crate::hex_id")]
-    max: Option<TxId>,
-    /// Bytes.
-    pub size: u64,
-    /// Where its last frame ends: from there on a reader needs it first.
-    pub tail_at: u64,
-    #[serde(flatten)]
-    other: Map<String, Value>,
-}
-
-/// A revision that something else stands on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Pin {
-    /// The last transaction of it.
-    #[serde(with = "crate::hex_id")]
-    pub(crate) id: Option<TxId>,
-    /// Who needs it.
-    pub name: String,
-    #[serde(flatten)]
-    other: Map<String, Value>,
-}
-
-impl HeadFile {
-    /// A file.
-    pub(crate) fn new(name: FileName, size: u64, tail_at: u64) -> Self {
-        Self {
-            level: name.level.get(),
-            min: Some(name.ids.min()),
-            max: Some(name.ids.max()),
-            size,
-            tail_at,
-            other: Map::new(),
-        }
-    }
-
-    /// Which file it is; of a head that was read there is always one.
-    pub fn name(&self) -> Option<FileName> {
-        Some(FileName {
-            level: Level::new(self.level)?,
-            ids: TxRange::new(self.min?, self.max?)?,
-        })
-    }
 }
 
 impl Head {
@@ -126,8 +80,19 @@ impl Head {
             begun: None,
             l0_floor: None,
             files: Vec::new(),
+            parents: Vec::new(),
             pins: Vec::new(),
             other: Map::new(),
+        }
+    }
+
+    /// That of a branch which is not there yet: its history gets a name.
+    pub(crate) fn of_branch(self, parent: &Self) -> Self {
+        Self {
+            lineage: format!("{:016x}", fastrand::u64(1..)),
+            page_size: parent.page_size,
+            retention_ms: parent.retention_ms,
+            ..self
         }
     }
 
@@ -154,19 +119,66 @@ impl Head {
         Duration::from_millis(self.retention_ms)
     }
 
-    /// The files of levels 1 to 9, by name.
+    /// The files of levels 1 to 9 that are here, by name.
     pub fn names(&self) -> impl Iterator<Item = FileName> {
         self.files.iter().filter_map(HeadFile::name)
     }
 
-    /// The files of levels 1 to 9 that make the database up to `until` at most, the oldest first: a snapshot, then each continues
-    /// the one before it. Empty if there is no snapshot.
+    /// The transaction that a branch began behind.
+    pub fn branched(&self) -> Option<TxId> {
+        self.parents.last()?.id()
+    }
+
+    /// Bytes of a file that is named, if that is told.
+    pub(crate) fn size_of(&self, name: FileName) -> Option<u64> {
+        let elsewhere = self.parents.iter().flat_map(|parent| parent.run.files());
+        let mut all = self.files.iter().chain(elsewhere);
+        all.find(|file| file.name() == Some(name)).map(|file| file.size)
+    }
+
+    /// Whether a branch reads a file that is here.
+    pub(crate) fn is_pinned(&self, name: FileName) -> bool {
+        self.pins.iter().any(|pin| pin.run.has(name))
+    }
+
+    /// Whether the files that are here make the states above the floor, without those of parents.
+    pub(crate) fn stands_alone(&self) -> bool {
+        let is_base = |file: FileName| file.ids.is_snapshot() && Some(file.ids.max()) <= self.l0_floor;
+        self.parents.is_empty() || self.names().any(is_base)
+    }
+
+    /// The files that make the state after `id`, which is not newer than the last one: those of other places, and those that are here.
+    /// `None` if the state is not kept.
+    pub(crate) fn runs(&self, id: TxId) -> Option<(Vec<Parent>, Run)> {
+        let chain = self.chain(id);
+        let end = chain.last()?.ids.max();
+        (end == id || self.l0_floor? <= end).then_some(())?;
+        let (mut elsewhere, mut rest) = (Vec::new(), &chain[..]);
+        for parent in &self.parents {
+            let is_there = |file: &&FileName| Some(file.ids.max()) <= parent.id();
+            let (there, others) = rest.split_at(rest.iter().take_while(is_there).count());
+            if !there.is_empty() {
+                let (url, lineage) = (parent.url.clone(), parent.lineage.clone());
+                elsewhere.push(Parent::new(url, lineage, parent.run.part(there)?));
+            }
+            rest = others;
+        }
+        let of = |name: &FileName| self.files.iter().find(|file| file.name() == Some(*name));
+        let files = rest.iter().filter_map(of).cloned().collect();
+        Some((elsewhere, Run::new(files, end, id)))
+    }
+
+    /// The files that make the database up to `until` at most, the oldest first: a snapshot, then each continues the one before it.
+    /// They are of levels 1 to 9, or in other places. Empty if there is no snapshot.
     pub(crate) fn chain(&self, until: TxId) -> Vec<FileName> {
+        let elsewhere = self.parents.iter().flat_map(|parent| parent.run.names());
+        let all: Vec<_> = self.names().chain(elsewhere).collect();
         let mut chain: Vec<FileName> = Vec::new();
         loop {
             let end = chain.last().map(|file| file.ids.max());
-            let next = self
-                .names()
+            let next = all
+                .iter()
+                .copied()
                 .filter(|file| file.ids.max() <= until && file.ids.continues(end))
                 .filter(|file| end.is_some() || file.level == Level::SNAPSHOTS)
                 .max_by_key(|file| (file.ids.max(), file.level));
@@ -177,7 +189,7 @@ impl Head {
         }
     }
 
-    /// The last transaction that files of levels 1 to 9 hold, without a gap from the first on.
+    /// The last transaction that these files hold, without a gap from the first on.
     pub(crate) fn compacted(&self) -> Option<TxId> {
         let all = TxId::new(u64::MAX)?;
         self.chain(all).last().map(|file| file.ids.max())
@@ -214,19 +226,13 @@ impl Head {
             return Err("it names no writer or no lineage".to_owned());
         }
         for (n, file) in self.files.iter().enumerate() {
-            let name = file
-                .name()
-                .filter(|name| name.level != Level::COMMITS)
-                .filter(|name| name.level != Level::SNAPSHOTS || name.ids.is_snapshot())
-                .filter(|_| file.tail_at < file.size)
-                .ok_or_else(|| format!("file {n} cannot be"))?;
+            let name = file.checked().ok_or_else(|| format!("file {n} cannot be"))?;
             if self.names().take(n).any(|other| other == name) {
                 return Err(format!("{name} is in it twice"));
             }
         }
-        if self.pins.iter().any(|pin| pin.id.is_none()) {
-            return Err("a pin names no transaction".to_owned());
-        }
+        self.pins.iter().try_for_each(|pin| pin.run.check())?;
+        self.check_parents()?;
         match self.l0_floor {
             None if self.files.is_empty() => Ok(()),
             None => Err("it has files and no l0_floor".to_owned()),
@@ -238,8 +244,41 @@ impl Head {
     }
 }
 
+impl Head {
+    fn check_parents(&self) -> Result<(), String> {
+        let Some(branched) = self.branched() else {
+            return match self.parents.is_empty() {
+                true => Ok(()),
+                false => Err("its parent ends nowhere".to_owned()),
+            };
+        };
+        if self.parents.len() > MOST_PARENTS {
+            return Err(format!("it has more than {MOST_PARENTS} parents"));
+        }
+        let mut end = None;
+        for parent in &self.parents {
+            parent.run.check()?;
+            if parent.url.is_empty() || parent.lineage.is_empty() || parent.id() < end {
+                return Err("its parents are not in order".to_owned());
+            }
+            end = parent.id();
+        }
+        // So a name tells where the file is.
+        if let Some(file) = self.names().find(|file| file.ids.max() <= branched) {
+            return Err(format!("{file} is from before it was a branch"));
+        }
+        let whole = self.chain(branched).last().map(|file| file.ids.max());
+        match whole == Some(branched) && Some(branched) <= self.l0_floor {
+            true => Ok(()),
+            false => Err(format!("its parents do not make the state after {branched}")),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use partial_sync_ltx::TxRange;
+
     use super::*;
 
     fn name(level: u8, min: u64, max: u64) -> FileName {

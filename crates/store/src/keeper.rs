@@ -14,15 +14,14 @@
 use std::time::Duration;
 
 use partial_sync_core::PageSize;
-use partial_sync_ltx::{Reader, TxId, TxRange};
+use partial_sync_ltx::{TxId, TxRange};
 
 use crate::{
     bucket::{Bucket, HeadVersion, Listed, Swapped},
     error::StoreError,
-    head::{Head, HeadFile},
+    head::Head,
     layout::{FileName, Level},
-    merge,
-    pieces::Pieces,
+    places::Places,
 };
 
 /// How many files are made one.
@@ -71,7 +70,8 @@ impl Keeper {
         let Some(job) = Job::next(&head, last) else {
             return Ok(false);
         };
-        let file = self.merge(&job).await?;
+        let places = Places::of(&self.bucket, &head)?;
+        let file = places.join(&job.inputs, job.output, self.page_size).await?;
         let mut next = head.edited();
         next.files.push(file);
         match self.bucket.swap_head(&next, version).await? {
@@ -79,40 +79,6 @@ impl Keeper {
             // A takeover, or another keeper of this writer: the file is of no use, or will be made again.
             Swapped::Lost => self.head().await.map(|_| true),
         }
-    }
-
-    async fn merge(&self, job: &Job) -> Result<HeadFile, StoreError> {
-        let mut headers = Vec::new();
-        let mut streams = Vec::new();
-        for name in &job.inputs {
-            let header = self.bucket.header(*name).await?;
-            if header.page_size != self.page_size {
-                let why = "its pages have another size";
-                let ids = header.ids;
-                return Err(self
-                    .bucket
-                    .wrong_file(*name, partial_sync_ltx::LtxError::Position { ids, why }));
-            }
-            headers.push(header);
-            streams.push(self.bucket.stream(*name).await?.1);
-        }
-        let header = merge::header(job.output.ids, &headers).ok_or_else(|| StoreError::Head {
-            store: self.bucket.name(),
-            why: format!("its files do not make {}", job.output),
-        })?;
-        let (bucket, names) = (self.bucket.clone(), job.inputs.clone());
-        let runtime = tokio::runtime::Handle::current();
-        self.bucket
-            .upload(job.output, header, move |put| {
-                let wrong = |n: usize, error| bucket.wrong_file(names[n], error);
-                let mut readers = Vec::new();
-                for (n, stream) in streams.into_iter().enumerate() {
-                    let reader = Reader::new(Pieces::new(stream, runtime.clone()));
-                    readers.push(reader.map_err(|error| wrong(n, error))?);
-                }
-                merge::merge(&header, readers, wrong, put)
-            })
-            .await
     }
 
     /// Removes what is not needed any more; `last` is the last transaction that is committed. It lists all levels, so it is for every
@@ -144,12 +110,12 @@ impl Keeper {
                 level: Level::COMMITS,
                 ids: file.ids,
             })
+            .filter(|name| !next.is_pinned(*name))
             .collect();
         for level in (1..=9).filter_map(Level::new) {
             let files = self.bucket.list(level, None).await?.into_iter();
             let names = files.map(|file| FileName { level, ids: file.ids });
-            useless
-                .extend(names.filter(|name| next.names().all(|there| there != *name) && next.holds(*name)));
+            useless.extend(names.filter(|name| next.is_useless(*name)));
         }
         let removed = useless.len();
         self.bucket.delete(useless).await?;
@@ -181,10 +147,7 @@ impl Job {
         let chain = head.chain(last);
         let end = chain.last()?.ids.max();
         let (snapshot, deltas) = chain.split_first()?;
-        let size = |name: &FileName| {
-            let file = head.files.iter().find(|file| file.name() == Some(*name));
-            file.map_or(0, |file| file.size)
-        };
+        let size = |name: &FileName| head.size_of(*name).unwrap_or_default();
         // As much again has changed: a new reader reads twice what there is, at most.
         if !deltas.is_empty() && deltas.iter().map(size).sum::<u64>() >= size(snapshot) {
             return Some(Self {
@@ -239,17 +202,13 @@ impl Job {
 }
 
 impl Head {
-    /// Raises the floor to the end of a file, as far as that is before `below`, and pinned revisions stay readable.
+    /// Raises the floor to the end of a file, as far as that is before `below`.
     fn raise_floor(&mut self, floor: TxId, below: TxId) {
         let ends = |id: TxId| self.chain(id).last().is_some_and(|file| file.ids.max() == id);
-        let readable = |floor: TxId| {
-            let pins = self.pins.iter().filter_map(|pin| pin.id);
-            pins.into_iter().all(|pin| pin >= floor || ends(pin))
-        };
         let raised = self
             .names()
             .map(|file| file.ids.max())
-            .filter(|end| *end > floor && *end < below && ends(*end) && readable(*end))
+            .filter(|end| *end > floor && *end < below && ends(*end))
             .max();
         if raised.is_some() {
             self.l0_floor = raised;
@@ -267,11 +226,20 @@ impl Head {
         })
     }
 
-    /// Takes out the files that larger ones hold, and that make no revision which has to be read soon: those of the floor, of the end and
-    /// of the pins, and for replicas that lag the last ones of each level.
+    /// Whether a file that is there is of no use, by this head and by every later one.
+    fn is_useless(&self, name: FileName) -> bool {
+        // One that `detach` has made, and that a later head names.
+        let may_be_base = !self.parents.is_empty()
+            && name.level == Level::SNAPSHOTS
+            && Some(name.ids.max()) >= self.l0_floor;
+        let is_named = self.names().any(|there| there == name);
+        !is_named && !may_be_base && self.holds(name) && !self.is_pinned(name)
+    }
+
+    /// Takes out the files that larger ones hold, and that make no revision which has to be read soon: those of the floor and of the end,
+    /// and for replicas that lag the last ones of each level. What branches read is named by their pins.
     fn drop_held(&mut self) {
-        let ends = self.pins.iter().filter_map(|pin| pin.id);
-        let ends = ends.chain(self.l0_floor).chain(self.compacted());
+        let ends = self.l0_floor.into_iter().chain(self.compacted());
         let mut needed: Vec<_> = ends.flat_map(|end| self.chain(end)).collect();
         for level in (1..9).filter_map(Level::new) {
             let mut files: Vec<_> = self.names().filter(|file| file.level == level).collect();

@@ -8,6 +8,7 @@
 //! end        what a log has at its end, and who wrote it
 //! writer     one PUT for a commit; lost answers are settled; a writer that was replaced stops
 //! keeper     compaction and collection, beside the writer
+//! branch     a database that begins with a state of another one, whose files it reads
 //! reader     the states of a database, their pages, and what changed between them
 //! ```
 //!
@@ -23,6 +24,7 @@
 //! What must never happen in this crate: that a transaction is reported as committed which a reader of the log does not find.
 #![forbid(unsafe_code)]
 
+mod branch;
 mod bucket;
 mod clock;
 #[cfg(feature = "cloud")]
@@ -33,25 +35,30 @@ mod folder;
 mod head;
 mod hex;
 mod hex_id;
+mod join;
 mod keeper;
 mod layout;
 mod merge;
 mod pieces;
+mod places;
 mod probe;
 mod reader;
+mod run;
 mod upload;
 mod url;
 mod writer;
 
+pub use branch::{Branch, Branched, Standing};
 pub use bucket::{Bucket, Created, Listed};
 pub use clock::{Clock, LocalClock, Mark};
 pub use end::{End, Wrote};
 pub use error::StoreError;
 pub use folder::Folder;
-pub use head::{Head, HeadFile, Pin};
+pub use head::Head;
 pub use keeper::Keeper;
 pub use layout::{FileName, Layout, Level};
 pub use object_store;
 pub use reader::{CacheFolder, Found, ReadOptions, Reader, State, Verified};
+pub use run::{HeadFile, Parent, Pin, Run};
 pub use url::open;
 pub use writer::{Begin, Claim, New, Writer};

@@ -11,7 +11,7 @@ use partial_sync_core::PageNo;
 use partial_sync_ltx::{Contents, Header, Writer};
 use tokio::{io::AsyncWriteExt, sync::mpsc};
 
-use crate::{bucket::Bucket, error::StoreError, head::HeadFile, layout::FileName};
+use crate::{bucket::Bucket, error::StoreError, layout::FileName, run::HeadFile};
 
 /// The least bytes of a part; the last one may have fewer.
 const PART: u64 = 8 << 20;

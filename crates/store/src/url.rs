@@ -31,6 +31,17 @@ static MEMORY: LazyLock<Arc<InMemory>> = LazyLock::new(|| Arc::new(InMemory::new
 /// # Errors
 /// [`StoreError::Url`] if the url is not one of these, or if what its store needs is not in the environment.
 pub fn open(url: &str, variables: impl IntoIterator<Item = (String, String)>) -> Result<Bucket, StoreError> {
+    let variables: Arc<[_]> = variables.into_iter().collect();
+    place(url, &variables)
+}
+
+fn place(url: &str, variables: &Arc<[(String, String)]>) -> Result<Bucket, StoreError> {
+    let bucket = place_alone(url, variables)?;
+    let variables = Arc::clone(variables);
+    Ok(bucket.with_others(move |url| place(url, &variables)))
+}
+
+fn place_alone(url: &str, variables: &[(String, String)]) -> Result<Bucket, StoreError> {
     let text = url.trim();
     // Without what may be a secret: a user, a query, a fragment.
     let shown = || {
@@ -82,13 +93,12 @@ pub fn open(url: &str, variables: impl IntoIterator<Item = (String, String)>) ->
         ("s3" | "gs" | "az", true) => Err(refuse("it names no bucket".to_owned())),
         #[cfg(feature = "cloud")]
         (scheme @ ("s3" | "gs" | "az"), false) => {
-            let variables: Vec<_> = variables.into_iter().collect();
-            let (store, layout, clock) = crate::cloud::connect(scheme, host, &variables).map_err(&refuse)?;
+            let (store, layout, clock) = crate::cloud::connect(scheme, host, variables).map_err(&refuse)?;
             Ok(Bucket::new(store, prefix()?, layout, shown()).with_clock(clock))
         }
         #[cfg(not(feature = "cloud"))]
         ("s3" | "gs" | "az", false) => {
-            drop(variables);
+            let _ = variables;
             Err(refuse(
                 "this program was built without clients of clouds".to_owned(),
             ))

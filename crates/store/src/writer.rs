@@ -32,12 +32,13 @@ use crate::{
     head::Head,
     keeper::Keeper,
     layout::{FileName, Level},
+    places::Places,
     upload::PutPage,
 };
 
 /// Which part of the retention a look at the head is good for.
 const LOOK_PART: u32 = 4;
-/// How often a PUT is tried again that met another one of the same name.
+/// How often a PUT is tried again that met another one of the same name, or another version of the head.
 const CONFLICTS: usize = 4;
 
 /// Who begins to write, and what for.
@@ -140,13 +141,7 @@ impl Writer {
                 head
             }
             None => {
-                for level in (0..=9).filter_map(Level::new) {
-                    if let Some(file) = bucket.list(level, None).await?.first() {
-                        let (store, what) =
-                            (bucket.name(), format!("a file of another program, {}", file.ids));
-                        return Err(StoreError::NotEmpty { store, what });
-                    }
-                }
+                bucket.check_empty().await?;
                 let mut head = Head::first(begin.node.get());
                 head.begin(begin.new, page_size, &bucket)?;
                 head.writer.clone_from(&begin.url);
@@ -193,28 +188,35 @@ impl Writer {
     /// same at this moment; others if requests fail. It can be tried again with a new node.
     pub async fn take_over(bucket: Bucket, begin: Begin, claim: Claim) -> Result<Self, StoreError> {
         let store = bucket.name();
-        let (before, version) = match bucket.head().await? {
-            Some(found) => found,
-            None => return Err(StoreError::NoDatabase { store }),
-        };
-        let Some(floor) = before.l0_floor else {
-            return Err(StoreError::NoDatabase { store });
-        };
-        if matches!(claim, Claim::Own(nodes) if nodes.iter().all(|node| node.get() != before.node)) {
-            let url = before.writer.clone();
-            return Err(StoreError::Foreign { store, url });
-        }
-        let mut head = before.edited();
-        head.take(&begin, &bucket)?;
         let fenced = || StoreError::Fenced { store: bucket.name() };
-        swapped(bucket.swap_head(&head, version).await?, fenced)?;
+        let mut tries = CONFLICTS;
+        let (head, floor) = loop {
+            let Some((before, version)) = bucket.head().await? else {
+                return Err(StoreError::NoDatabase { store });
+            };
+            let Some(floor) = before.l0_floor else {
+                return Err(StoreError::NoDatabase { store });
+            };
+            if matches!(&claim, Claim::Own(nodes) if nodes.iter().all(|node| node.get() != before.node)) {
+                let url = before.writer.clone();
+                return Err(StoreError::Foreign { store, url });
+            }
+            let mut head = before.edited();
+            head.take(&begin, &bucket)?;
+            match bucket.swap_head(&head, version).await? {
+                Swapped::Done => break (head, floor),
+                // Not by another writer: a branch was made, or the keeper of the writer before was at it.
+                Swapped::Lost if tries > 0 && bucket.is_headed_by(&before).await? => tries -= 1,
+                Swapped::Lost => return Err(fenced()),
+            }
+        };
 
         let last = bucket.last(floor).await?;
         let newest = match last == floor {
             false => FileName::commit(last),
             true => head.chain(floor).last().copied().ok_or_else(fenced)?,
         };
-        let commit = match bucket.header(newest).await {
+        let commit = match Places::of(&bucket, &head)?.at(newest).header(newest).await {
             // A later writer has removed it.
             Err(StoreError::Missing { .. }) if !bucket.is_headed_by(&head).await? => return Err(fenced()),
             header => header?.commit,

@@ -9,6 +9,7 @@ use partial_sync_ltx::{Header, TxId};
 use crate::{
     head::Head,
     layout::{FileName, Level},
+    run::HeadFile,
 };
 
 /// After how many commits that are asked for one by one a larger file that has some more is better.
@@ -67,7 +68,7 @@ impl Known {
 /// The files of one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct Catalog {
-    /// Those of all levels; of level 0 only where `floor` is `None`.
+    /// Those of all levels; of level 0 only where `floor` is `None`, and those of parents.
     pub(crate) files: Vec<Known>,
     /// Files of level 0 are there behind this id, up to `last`.
     pub(crate) floor: Option<TxId>,
@@ -82,14 +83,21 @@ pub(crate) struct Catalog {
 impl Catalog {
     /// The files that a head names.
     pub(crate) fn files_of(head: &Head) -> Vec<Known> {
-        let known = |file: &crate::head::HeadFile| {
+        let known = |file: &HeadFile| {
             Some(Known {
                 name: file.name()?,
                 size: Some(file.size),
                 tail_at: Some(file.tail_at),
             })
         };
-        head.files.iter().filter_map(known).collect()
+        let runs = || head.parents.iter().map(|parent| &parent.run);
+        let elsewhere = runs().flat_map(|run| run.files());
+        let commits = runs().flat_map(|run| run.names());
+        let commits = commits.filter(|name| name.level == Level::COMMITS);
+        let files = head.files.iter().chain(elsewhere).filter_map(known);
+        files
+            .chain(commits.map(|name| Known::commit(name.ids.max())))
+            .collect()
     }
 
     /// The files that make the state after `id`, the oldest first; `None` if that is not kept.

@@ -68,7 +68,7 @@ impl Files {
             let frame = (range.start - from) as usize..(range.end - from) as usize;
             let frame = bytes.get(frame).unwrap_or_default();
             let bytes = decode_frame(&indexed.header, *page, range.clone(), frame);
-            let bytes = bytes.map_err(|error| indexed.wrong(&self.bucket, error))?;
+            let bytes = bytes.map_err(|error| indexed.wrong(&self.place(indexed.name), error))?;
             Ok((*page, Bytes::from(bytes)))
         };
         frames.iter().map(decode).collect()
@@ -179,12 +179,11 @@ impl Files {
         let range = first * BLOCK..((first + count) * BLOCK).min(indexed.len);
         let bytes = {
             let _permit = self.permit().await;
-            let part = self.bucket.part(name, range.clone()).await?;
+            let place = self.place(name);
+            let part = place.part(name, range.clone()).await?;
             self.check_version(name, &part, indexed.len, indexed.tag.as_deref())?;
             let what = format!("reading bytes {} to {} of {name}", range.start, range.end);
-            self.bucket
-                .exactly(part.bytes, range.end - range.start, &what)
-                .await?
+            place.exactly(part.bytes, range.end - range.start, &what).await?
         };
         if let Some(disk) = self.disk.clone() {
             let (indexed, bytes) = (indexed.clone(), bytes.clone());

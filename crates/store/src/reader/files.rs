@@ -31,8 +31,10 @@ use super::{
 use crate::{
     bucket::{Bucket, Got, Part},
     error::StoreError,
+    head::Head,
     layout::FileName,
     pieces::Pieces,
+    places::Places,
 };
 
 /// Files of levels 0 and 1 of at most so many bytes are read whole.
@@ -56,6 +58,7 @@ pub(crate) type Loaded = (Arc<Indexed>, Option<Bytes>);
 /// The files of one database.
 pub(crate) struct Files {
     pub(crate) bucket: Bucket,
+    places: Mutex<Arc<Places>>,
     page_size: PageSize,
     index_limit: u64,
     requests: Arc<Semaphore>,
@@ -82,6 +85,7 @@ impl Files {
         let disk = |folder: &CacheFolder| Arc::new(Disk::new(&folder.path, folder.bytes, &place));
         Arc::new(Self {
             disk: options.folder.as_ref().map(disk),
+            places: Mutex::new(Arc::new(Places::one(&bucket))),
             bucket,
             page_size,
             index_limit: options.index,
@@ -95,6 +99,26 @@ impl Files {
 
     pub(crate) fn page_size(&self) -> PageSize {
         self.page_size
+    }
+
+    /// Where the files are that a head names.
+    pub(crate) fn places_of(&self, head: &Head) -> Result<Arc<Places>, StoreError> {
+        let before = lock(&self.places).clone();
+        if before.are_of(head) {
+            return Ok(before);
+        }
+        let places = Arc::new(Places::of(&self.bucket, head)?);
+        *lock(&self.places) = Arc::clone(&places);
+        // What has the name of such a file now is another object.
+        let moved = |name: FileName| !before.is_own(name);
+        lock(&self.indexes).remove_where(|name| moved(*name));
+        lock(&self.contents).remove_where(|(name, _, _)| moved(*name));
+        Ok(places)
+    }
+
+    /// Where a file is.
+    pub(crate) fn place(&self, name: FileName) -> Bucket {
+        lock(&self.places).at(name).clone()
     }
 
     /// Bytes of memory that indexes and contents take.
@@ -181,7 +205,7 @@ impl Files {
         let mut file = file;
         if small {
             let permit = self.permit().await;
-            match self.bucket.get(file.name, WHOLE).await? {
+            match self.place(file.name).get(file.name, WHOLE).await? {
                 None => return Ok(None),
                 Some(Got::Whole(bytes)) => {
                     drop(permit);
@@ -216,7 +240,7 @@ impl Files {
 
     /// Checks a file of which all bytes are here, and keeps it.
     async fn check_whole(&self, name: FileName, bytes: Bytes) -> Result<Loaded, StoreError> {
-        let wrong = |error| self.bucket.wrong_file(name, error);
+        let wrong = |error| self.place(name).wrong_file(name, error);
         let read = {
             let bytes = bytes.clone();
             move || {
@@ -256,35 +280,33 @@ impl Files {
             true => return Ok(()),
         };
         let ids = header.ids;
-        Err(self.bucket.wrong_file(name, LtxError::Position { ids, why }))
+        Err(self.place(name).wrong_file(name, LtxError::Position { ids, why }))
     }
 
     /// The index of a larger file: its header, and what is behind its frames.
     async fn load_tail(self: Arc<Self>, file: Known) -> Result<Indexed, StoreError> {
         let name = file.name;
+        let place = self.place(name);
         let len = match file.size {
             Some(len) => len,
             None => {
                 let _permit = self.permit().await;
-                let size = self.bucket.size(name).await?;
+                let size = place.size(name).await?;
                 size.ok_or_else(|| self.missing(name))?
             }
         };
         let least = (HEADER_LEN + TRAILER_LEN) as u64;
         if len < least {
             let (at, part) = (len, "the header");
-            return Err(self.bucket.wrong_file(name, LtxError::Cut { at, part }));
+            return Err(place.wrong_file(name, LtxError::Cut { at, part }));
         }
         let header = async {
             let _permit = self.permit().await;
             let range = 0..HEADER_LEN as u64;
-            let part = self.bucket.part(name, range.clone()).await?;
+            let part = place.part(name, range.clone()).await?;
             self.check_version(name, &part, len, None)?;
-            let bytes = self
-                .bucket
-                .exactly(part.bytes, range.end, "reading a header")
-                .await?;
-            let header = self.bucket.parse_header(name, &bytes)?;
+            let bytes = place.exactly(part.bytes, range.end, "reading a header").await?;
+            let header = place.parse_header(name, &bytes)?;
             self.check_header(name, &header)?;
             Ok::<_, StoreError>((header, part.tag))
         };
@@ -310,7 +332,7 @@ impl Files {
             true => read(),
             false => waiting(read).await?,
         };
-        let (checksum, index) = read.map_err(|error| self.bucket.wrong_file(name, error))?;
+        let (checksum, index) = read.map_err(|error| place.wrong_file(name, error))?;
         Ok(Indexed {
             name,
             header,
@@ -327,19 +349,20 @@ impl Files {
         let size = len.saturating_sub(at);
         if size > self.index_limit {
             return Err(StoreError::TooLarge {
-                store: self.bucket.name(),
+                store: self.place(name).name(),
                 what: format!("the page index of {name}"),
                 size,
                 limit: self.index_limit,
             });
         }
         let permit = self.permit().await;
-        let part = self.bucket.part(name, at..len).await?;
+        let place = self.place(name);
+        let part = place.part(name, at..len).await?;
         self.check_version(name, &part, len, None)?;
         let read: Box<dyn Read + Send> = match size < LARGE as u64 {
             true => {
                 let what = format!("reading the end of {name}");
-                let bytes = self.bucket.exactly(part.bytes, size, &what).await?;
+                let bytes = place.exactly(part.bytes, size, &what).await?;
                 Box::new(Cursor::new(bytes))
             }
             false => Box::new(Pieces::new(part.bytes, Handle::current())),
@@ -351,12 +374,13 @@ impl Files {
     async fn tail_of(&self, name: FileName, len: u64) -> Result<Tail, StoreError> {
         let range = len.saturating_sub(GUESS)..len;
         let permit = self.permit().await;
-        let part = self.bucket.part(name, range.clone()).await?;
+        let place = self.place(name);
+        let part = place.part(name, range.clone()).await?;
         self.check_version(name, &part, len, None)?;
         let what = format!("reading the end of {name}");
         let size = range.end - range.start;
-        let bytes = self.bucket.exactly(part.bytes, size, &what).await?;
-        let tail = PageIndex::tail_len(len, &bytes).map_err(|error| self.bucket.wrong_file(name, error))?;
+        let bytes = place.exactly(part.bytes, size, &what).await?;
+        let tail = PageIndex::tail_len(len, &bytes).map_err(|error| place.wrong_file(name, error))?;
         match size.checked_sub(tail) {
             Some(from) => {
                 let read = Box::new(Cursor::new(bytes.slice(from as usize..)));
@@ -386,14 +410,14 @@ impl Files {
 
     pub(crate) fn missing(&self, name: FileName) -> StoreError {
         StoreError::Missing {
-            store: self.bucket.name(),
+            store: self.place(name).name(),
             what: name.to_string(),
         }
     }
 
     pub(crate) fn replaced(&self, name: FileName) -> StoreError {
         StoreError::Replaced {
-            store: self.bucket.name(),
+            store: self.place(name).name(),
             what: name.to_string(),
         }
     }

@@ -68,8 +68,10 @@ pub(crate) async fn gather(
         });
     };
     files.keep(base.iter().map(|file| file.name).collect());
-    let (indexes, commits) =
-        futures_util::future::try_join(files.all_indexed(&base), files.commits(end, most)).await?;
+    let places = files.places_of(head)?;
+    let ((), indexes, commits) =
+        futures_util::future::try_join3(places.check(), files.all_indexed(&base), files.commits(end, most))
+            .await?;
     let newest = commits.last().or(indexes.last());
     let Some(newest) = newest.map(|indexed| indexed.header) else {
         return Err(StoreError::NoDatabase {

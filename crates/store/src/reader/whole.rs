@@ -201,11 +201,12 @@ impl Reader {
         mut put: impl FnMut(PageNo, &[u8]) -> io::Result<()> + Send + 'static,
     ) -> Result<Contents, StoreError> {
         let files = self.0.files.clone();
-        let (_, stream) = files.bucket.stream(known.name).await?;
+        let place = files.place(known.name);
+        let (_, stream) = place.stream(known.name).await?;
         let pieces = Pieces::new(stream.boxed(), Handle::current());
         let read = move || read(pieces, &mut put);
         let contents = waiting(read).await?;
-        let contents = contents.map_err(|error| files.bucket.wrong_file(known.name, error))?;
+        let contents = contents.map_err(|error| place.wrong_file(known.name, error))?;
         files.check_header(known.name, &contents.header)?;
         Ok(contents)
     }

@@ -1,5 +1,6 @@
 //! Integration tests of the store.
 
+mod branching;
 mod bucket;
 mod cloud;
 mod foreign;

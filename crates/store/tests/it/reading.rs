@@ -14,7 +14,7 @@ use crate::support::{
     Fate, RETENTION, SIZE, TestClock, Troubled, append, begin, collect_all, create, no, page, tx,
 };
 
-async fn open(bucket: &Bucket) -> Reader {
+pub(crate) async fn open(bucket: &Bucket) -> Reader {
     Reader::open(bucket.clone(), ReadOptions::default())
         .await
         .unwrap()
@@ -33,7 +33,7 @@ pub(crate) async fn database(reader: &Reader, at: State) -> Result<Vec<u8>, Stor
         .collect())
 }
 
-async fn kept(reader: &Reader, id: TxId) -> Option<State> {
+pub(crate) async fn kept(reader: &Reader, id: TxId) -> Option<State> {
     match reader.state(id).await.unwrap() {
         Found::Kept(state) => Some(state),
         Found::Gone => None,
@@ -42,7 +42,12 @@ async fn kept(reader: &Reader, id: TxId) -> Option<State> {
 }
 
 /// Holds every state that the reader has, and what changed between them, against what was committed.
-async fn check(reader: &Reader, history: &BTreeMap<u64, Vec<u8>>, floor: u64, random: &mut fastrand::Rng) {
+pub(crate) async fn check(
+    reader: &Reader,
+    history: &BTreeMap<u64, Vec<u8>>,
+    floor: u64,
+    random: &mut fastrand::Rng,
+) {
     let latest = reader.latest();
     let mut states = Vec::new();
     for (id, expected) in history {

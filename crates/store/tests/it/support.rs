@@ -62,6 +62,8 @@ pub(crate) struct Troubled {
     bytes: AtomicU64,
     /// How much older than it is an object is listed.
     aged: Mutex<BTreeMap<Path, Duration>>,
+    /// How many more requests are answered.
+    life: Mutex<Option<usize>>,
 }
 
 impl Troubled {
@@ -74,6 +76,7 @@ impl Troubled {
             held: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             aged: Mutex::default(),
+            life: Mutex::default(),
         })
     }
 
@@ -87,6 +90,7 @@ impl Troubled {
             held: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             aged: Mutex::default(),
+            life: Mutex::default(),
         })
     }
 
@@ -150,6 +154,9 @@ impl Troubled {
 
     fn fate(&self, kind: &'static str, path: &str) -> Fate {
         *self.counts.lock().unwrap().entry(kind).or_default() += 1;
+        if let Some(fate) = self.dies() {
+            return fate;
+        }
         let mut fates = self.fates.lock().unwrap();
         let at = fates
             .iter()
@@ -158,13 +165,33 @@ impl Troubled {
     }
 
     pub(crate) fn bucket(self: &Arc<Self>, clock: &Arc<TestClock>) -> Bucket {
-        Bucket::new(
-            self.clone(),
-            Path::from("some/app"),
-            Layout::S3,
-            "memory:///some/app",
-        )
-        .with_clock(clock.clone())
+        self.place("some/app", clock)
+    }
+
+    /// One of several places.
+    pub(crate) fn place(self: &Arc<Self>, prefix: &str, clock: &Arc<TestClock>) -> Bucket {
+        let url = format!("memory:///{prefix}");
+        let (this, its_clock) = (self.clone(), clock.clone());
+        Bucket::new(self.clone(), Path::from(prefix), Layout::S3, url)
+            .with_clock(clock.clone())
+            .with_others(move |url| Ok(this.place(url.strip_prefix("memory:///").unwrap(), &its_clock)))
+    }
+
+    /// So many more requests are answered, and of one more the answer is lost: anyone who asks is dead from then on. `None`: nobody is.
+    pub(crate) fn die_after(&self, requests: Option<usize>) {
+        *self.life.lock().unwrap() = requests;
+    }
+
+    fn dies(&self) -> Option<Fate> {
+        let mut life = self.life.lock().unwrap();
+        match &mut *life {
+            None => None,
+            Some(usize::MAX) => Some(Fate::Denied),
+            Some(left) => {
+                *left = left.checked_sub(1).unwrap_or(usize::MAX);
+                (*left == usize::MAX).then_some(Fate::AnswerLost)
+            }
+        }
     }
 }
 
@@ -246,7 +273,9 @@ impl ObjectStore for Troubled {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.fate("list", "");
+        if matches!(self.fate("list", ""), Fate::Denied | Fate::AnswerLost) {
+            return futures_util::stream::once(async { Err(trouble()) }).boxed();
+        }
         let aged = self.aged.lock().unwrap().clone();
         let objects = self.inner.list(prefix).map_ok(move |mut object| {
             object.last_modified -= aged.get(&object.location).copied().unwrap_or_default();
