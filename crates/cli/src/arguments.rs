@@ -49,8 +49,9 @@ pub(crate) enum Command {
     Hydrate(Hydrate),
     /// Draw which pages of a replica are here, by table and index
     Inspect(Inspect),
-    /// Compare the pages of a replica with the remote's; or read every file of a database in a bucket and check it
-    Verify(OnReplica),
+    /// Compare the pages of a replica with the remote's; or read every file of a database in a bucket and check it, and compare it with a
+    /// database file
+    Verify(Verify),
     /// Make keys and tokens for `serve`, and look into tokens
     #[command(subcommand)]
     Token(Token),
@@ -62,6 +63,12 @@ pub(crate) enum Command {
     Restore(Restore),
     /// List the states of a database in a bucket that can be restored
     Log(BucketLog),
+    /// Make a database in a bucket that begins with a state of another one there, without copying it
+    Branch(Branch),
+    /// List the branches of a database in a bucket that read its files
+    Branches(Branches),
+    /// Copy what a branch reads from the database that it is a branch of, so that it needs it no more
+    Detach(Detach),
     /// Print what a shell needs to complete these commands
     Completions(Completions),
     /// Write the manual pages
@@ -378,6 +385,49 @@ pub(crate) struct BucketLog {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Branch {
+    /// The url of the database in a bucket
+    pub url: String,
+    /// The url of the branch, where nothing is yet
+    pub new_url: String,
+    /// With which state it begins: an id as `log` prints it, or the last one at a time like 2026-11-30T17:30:00Z; without it, the latest
+    #[arg(long, value_name = "TIME|ID", value_parser = units::at)]
+    pub at: Option<units::At>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Branches {
+    /// The url of the database in a bucket
+    pub url: String,
+    /// Keep no files any more for those that are gone
+    #[arg(long)]
+    pub prune: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Detach {
+    /// The url of the branch
+    pub url: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pub on: OnReplica,
+    /// Of the url of a bucket: the database file to compare its latest state with, which a server may have open
+    pub file: Option<PathBuf>,
 }
 
 /// How a replica that is not here yet is made. With none of these, it is downloaded as a whole.

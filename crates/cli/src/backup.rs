@@ -22,7 +22,9 @@ use partial_sync_transport::{HttpRemote, PagesRequest, Remote as _};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::json;
 
-use crate::{arguments::Backup, error::CliError, hydrate::bar, interrupt, secret, units::counted};
+use crate::{
+    arguments::Backup, error::CliError, file_pages, hydrate::bar, interrupt, secret, units::counted,
+};
 
 /// After so many bytes they are put on the disk, so that the system has few of them in memory.
 const SYNC_EVERY: u64 = 64 << 20;
@@ -197,42 +199,18 @@ fn of_server(arguments: &Backup, temporary: &Temporary) -> Result<Written, CliEr
     runtime.block_on(copied)
 }
 
-/// Through SQLite, as any other program reads it: whether it is being served makes no difference.
 fn of_file(arguments: &Backup, temporary: &Temporary) -> Result<Written, CliError> {
     let path = Path::new(&arguments.source);
     if arguments.revision.is_some() {
         return Err(CliError::NeedsServer);
     }
     let mode = path.metadata().ok().map(|meta| meta.permissions());
-    let failed = |source: rusqlite::Error| {
-        let path = path.to_owned();
-        match source.sqlite_error().map(|error| error.extended_code) {
-            Some(rusqlite::ffi::SQLITE_READONLY_ROLLBACK) => CliError::HotJournal { path },
-            _ => CliError::Source { path, source },
-        }
-    };
-    let db = Connection::open_with_flags(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )
-    .map_err(failed)?;
-    db.busy_timeout(arguments.timeout).map_err(failed)?;
     let mut written = Written::begin(&arguments.output, mode, temporary)?;
-    // One statement is one read transaction.
-    let mut pages = db
-        .prepare("SELECT pgno, data FROM sqlite_dbpage ORDER BY pgno")
-        .map_err(failed)?;
-    let mut rows = pages.query([]).map_err(failed)?;
-    while let Some(row) = rows.next().map_err(failed)? {
-        let number: u32 = row.get(0).map_err(failed)?;
-        let page = row
-            .get_ref(1)
-            .and_then(|page| Ok(page.as_blob()?))
-            .map_err(failed)?;
+    file_pages::read(path, arguments.timeout, |number, page| {
         written
             .page(u64::from(number) - 1, page)
-            .map_err(cannot("write", &arguments.output))?;
-    }
+            .map_err(cannot("write", &arguments.output))
+    })?;
     Ok(written)
 }
 

@@ -22,21 +22,45 @@ pub(crate) fn url(text: &Path) -> Option<&str> {
     text.to_str().filter(|text| text.contains("://"))
 }
 
-fn open(url: &str) -> Result<partial_sync_store::Bucket, StoreError> {
+pub(crate) fn open(url: &str) -> Result<partial_sync_store::Bucket, StoreError> {
     let variables = std::env::vars_os();
     let text =
         variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     partial_sync_store::open(url, text)
 }
 
+/// Does something with buckets.
+pub(crate) fn wait<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(work)
+}
+
 /// Does something with the reader of a bucket.
-fn with<T, F: Future<Output = Result<T, CliError>>>(
+pub(crate) fn with<T, F: Future<Output = Result<T, CliError>>>(
     url: &str,
     work: impl FnOnce(Reader) -> F,
 ) -> Result<T, CliError> {
     let bucket = open(url)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async { work(Reader::open(bucket, ReadOptions::default()).await?).await })
+    wait(async { work(Reader::open(bucket, ReadOptions::default()).await?).await })
+}
+
+/// The state that is asked for, or the latest.
+pub(crate) async fn state(reader: &Reader, url: &str, at: Option<&At>) -> Result<State, CliError> {
+    let no_state = |what| CliError::NoState {
+        url: url.to_owned(),
+        what,
+    };
+    match at {
+        None => Ok(reader.latest()),
+        Some(At::Id(id)) => match reader.state(*id).await? {
+            Found::Kept(state) => Ok(state),
+            _ => Err(no_state(id.to_string())),
+        },
+        Some(At::Time(time)) => {
+            let state = reader.state_at(*time).await?;
+            state.ok_or_else(|| no_state("of that time or before".to_owned()))
+        }
+    }
 }
 
 fn time(state: &State) -> String {
@@ -115,22 +139,8 @@ impl Drop for Fetched {
 pub(crate) fn fetch(url: &str, at: Option<&At>, database: &Path) -> Result<Fetched, CliError> {
     let name = database.file_name().unwrap_or_default().to_string_lossy();
     let to = database.with_file_name(format!(".{name}.{}.fetched", std::process::id()));
-    let no_state = |what| CliError::NoState {
-        url: url.to_owned(),
-        what,
-    };
     with(url, |reader| async move {
-        let state = match at {
-            None => reader.latest(),
-            Some(At::Id(id)) => match reader.state(*id).await? {
-                Found::Kept(state) => state,
-                _ => return Err(no_state(id.to_string())),
-            },
-            Some(At::Time(time)) => {
-                let state = reader.state_at(*time).await?;
-                state.ok_or_else(|| no_state("of that time or before".to_owned()))?
-            }
-        };
+        let state = state(&reader, url, at).await?;
         reader.restore(state, &to).await?;
         Ok(Fetched(to))
     })

@@ -32,6 +32,15 @@ pub(crate) enum CliError {
         "--take-over with --from needs --public-url: the url of this server, to which the others pass SQL on"
     )]
     NeedsPublicUrl,
+    /// Only a bucket is compared with a file.
+    #[error("a second file is compared with a bucket only: give the url of one before it")]
+    FileNeedsBucket,
+    /// A file has another state than a bucket, which is printed already.
+    #[error(
+        "the file is not the latest state of the bucket. If commits are on their way there, compare it again; if it is a copy or was restored, it is an \
+         older state, or was written to since"
+    )]
+    FileDiffers,
     /// A key or tokens could not be used.
     #[error(transparent)]
     Credential(#[from] partial_sync_server::auth::CredentialError),
@@ -207,6 +216,7 @@ impl CliError {
             | Self::NeedsServer
             | Self::AtNeedsBucket
             | Self::NeedsPublicUrl
+            | Self::FileNeedsBucket
             | Self::Store(partial_sync_store::StoreError::Url { .. })
             | Self::EmptyVariable(_)
             | Self::TwoVariables(..)

@@ -7,12 +7,15 @@
 mod admin;
 mod arguments;
 mod backup;
+mod branch;
 mod bucket;
 mod changes;
+mod compare;
 mod completions;
 mod config;
 mod confirm;
 mod error;
+mod file_pages;
 mod hydrate;
 mod inspect;
 mod interrupt;
@@ -94,5 +97,8 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Backup(arguments) => backup::run(&arguments),
         Command::Restore(arguments) => restore::run(&arguments),
         Command::Log(arguments) => bucket::log(&arguments),
+        Command::Branch(arguments) => branch::branch(&arguments),
+        Command::Branches(arguments) => branch::list(&arguments),
+        Command::Detach(arguments) => branch::detach(&arguments),
     }
 }

@@ -59,6 +59,9 @@ pub(crate) fn address(text: &str) -> Result<String, String> {
     }
 }
 
+/// So many differences are listed for a person; JSON has all.
+pub(crate) const LISTED: usize = 20;
+
 /// Bytes for people: `16.4 MiB`.
 pub(crate) fn shown_bytes(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string()

@@ -2,14 +2,21 @@
 
 use std::io::{self, Write};
 
-use crate::{arguments::OnReplica, bucket, error::CliError, hydrate, interrupt, replica, units::counted};
+use crate::{
+    arguments::Verify,
+    bucket, compare,
+    error::CliError,
+    hydrate, interrupt, replica,
+    units::{LISTED, counted},
+};
 
-/// So many differences are listed for a person; JSON has all.
-const LISTED: usize = 20;
-
-pub(crate) fn run(on: OnReplica) -> Result<(), CliError> {
-    if let Some(url) = bucket::url(&on.replica) {
-        return bucket::verify(url, on.json);
+pub(crate) fn run(arguments: Verify) -> Result<(), CliError> {
+    let Verify { on, file } = arguments;
+    match (bucket::url(&on.replica), &file) {
+        (Some(url), None) => return bucket::verify(url, on.json),
+        (Some(url), Some(file)) => return compare::run(url, file, on.remote.timeout, on.json),
+        (None, Some(_)) => return Err(CliError::FileNeedsBucket),
+        (None, None) => {}
     }
     let database = replica::open(&on)?;
     let cancel = database.cancel_handle()?;

@@ -177,3 +177,125 @@ fn a_bucket_is_verified_and_a_damaged_file_of_it_is_named() {
         said.err
     );
 }
+
+#[test]
+fn a_branch_is_listed_verified_and_restored_without_a_file_of_its_own_and_detached() {
+    let bucket = InBucket::new();
+    let new = format!("file://{}", bucket.path("branch"));
+    let second = "0000000000000002";
+    let said = ok(&["branch", &bucket.url, &new, "--at", second]).out;
+    assert!(said.contains(second) && said.contains("--take-over"), "{said}");
+    assert!(!Path::new(&bucket.path("branch/ltx")).exists());
+    let again = ok(&["branch", &bucket.url, &new, "--at", second, "--json"]).json();
+    assert_eq!(
+        (&again["was_there"], &again["id"]),
+        (&true.into(), &second.into())
+    );
+    let states = ok(&["log", &new, "--json"]).json();
+    let ids: Vec<_> = states
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|state| state["id"].clone())
+        .collect();
+    assert_eq!(ids, [second, "0000000000000001"]);
+    assert_eq!(ok(&["verify", &new, "--json"]).json()["files"], 2);
+    let to = bucket.path("restored.db");
+    ok(&["restore", &new, &to]);
+    assert_eq!(std::fs::read(&to).unwrap().len(), bucket.states[1].0.len());
+    ok(&["verify", &new, &to]);
+
+    let listed = ok(&["branches", &bucket.url]).out;
+    assert!(listed.contains(second) && listed.contains(&new), "{listed}");
+    let told = ok(&["branches", &bucket.url, "--json"]).json();
+    assert_eq!(told["branches"][0]["standing"], "reads");
+    assert_eq!(ok(&["detach", &new, "--json"]).json()["detached"], true);
+    assert!(ok(&["detach", &new]).out.contains("nothing was done"));
+    assert_eq!(ok(&["branches", &bucket.url]).out, "");
+    std::fs::remove_dir_all(bucket.path("bucket")).unwrap();
+    ok(&["verify", &new, &to]);
+
+    // What is not there, and what cannot be, is said.
+    let said = run(&["branch", &bucket.url, &bucket.path("plain")]);
+    assert!(
+        said.code == 2 && said.err.contains("file:///FOLDER"),
+        "{}",
+        said.err
+    );
+    let said = run(&["branch", &new, "memory:///x"]);
+    assert!(
+        said.code == 1 && said.err.contains("the same kind of store"),
+        "{}",
+        said.err
+    );
+    let said = run(&["branch", &new, &bucket.url, "--at", "0000000000000009"]);
+    assert!(
+        said.code == 1 && said.err.contains("partial-sync log file://"),
+        "{}",
+        said.err
+    );
+}
+
+#[test]
+fn a_branch_that_was_removed_keeps_its_files_until_it_is_pruned() {
+    let bucket = InBucket::new();
+    let new = format!("file://{}", bucket.path("branch"));
+    ok(&["branch", &bucket.url, &new]);
+    std::fs::remove_dir_all(bucket.path("branch")).unwrap();
+    let listed = ok(&["branches", &bucket.url]).out;
+    assert!(listed.contains("--prune"), "{listed}");
+    let told = ok(&["branches", &bucket.url, "--prune", "--json"]).json();
+    assert_eq!(told["pruned"], 1);
+    assert_eq!(told["branches"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn a_bucket_is_compared_with_a_file_and_the_pages_that_differ_are_named() {
+    let bucket = InBucket::new();
+    let file = bucket.path("source.db");
+    let said = ok(&["verify", &bucket.url, &file]).out;
+    assert!(
+        said.contains("read 3 files") && said.ends_with("equal\n"),
+        "{said}"
+    );
+    let told = ok(&["verify", &bucket.url, &file, "--json"]).json();
+    assert_eq!(told["latest"], "0000000000000003");
+    assert_eq!(told["differing"].as_array().unwrap().len(), 0);
+
+    // One commit more, which is in the WAL only, with a page more.
+    let writer = Connection::open(&file).unwrap();
+    writer
+        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0")
+        .unwrap();
+    let before = std::fs::read(&file).unwrap();
+    writer
+        .execute_batch("INSERT INTO t VALUES (randomblob(9000))")
+        .unwrap();
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+    let said = run(&["verify", &bucket.url, &file]);
+    assert_eq!(said.code, 1);
+    assert!(said.out.contains("page 1 differs"), "{}", said.out);
+    assert!(said.out.contains("here, absent in the bucket"), "{}", said.out);
+    assert!(
+        said.err.contains("not the latest state of the bucket"),
+        "{}",
+        said.err
+    );
+    let said = run(&["verify", &bucket.url, &file, "--json"]);
+    let last = said.json()["differing"]
+        .as_array()
+        .unwrap()
+        .last()
+        .unwrap()
+        .clone();
+    assert!(last["bucket"].is_null() && last["here"].is_string(), "{last}");
+
+    let said = run(&["verify", &file, &file]);
+    assert!(
+        said.code == 2 && said.err.contains("compared with a bucket only"),
+        "{}",
+        said.err
+    );
+    let said = run(&["verify", &bucket.url, &bucket.path("missing.db")]);
+    assert!(said.code == 1 && said.err.contains("missing.db"), "{}", said.err);
+}

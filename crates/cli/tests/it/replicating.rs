@@ -240,3 +240,56 @@ fn a_server_of_a_bucket_takes_the_place_of_a_writer_that_is_killed_and_keeps_no_
     let refused = run(&["serve", "--from", &bucket, "--take-over"]);
     assert!(refused.err.contains("--public-url"), "{}", refused.err);
 }
+
+#[test]
+fn a_branch_of_a_database_that_is_written_is_written_and_served_for_itself_and_detached_meanwhile() {
+    let place = Place::new();
+    let bucket = format!("file://{}", place.path("bucket"));
+    let new = format!("file://{}", place.path("new"));
+    let remote = place.remote.to_str().unwrap();
+    let first = writer(remote, &bucket, &[]);
+    let insert = |url: &str, id: u64, name: &str| {
+        let text = format!("insert into town values ({id}, '{name}', 1)");
+        assert_eq!(sql(url, "", &text).0, 200);
+    };
+    insert(&first.url, 9001, "both");
+    ok(&["verify", &bucket, remote]);
+    ok(&["branch", &bucket, &new]);
+    // Nothing of it is its own yet.
+    let early = Serving::start(&["serve", "--from", &new, "--listen", "127.0.0.1:0"]);
+    let replica = place.replica("a.db", &early.url);
+    insert(&first.url, 9002, "of the first");
+
+    let path = place.path("second.db");
+    let second = writer(&path, &new, &["--take-over"]);
+    insert(&second.url, 9003, "of the second");
+    let named = "select name from town where id > 9000 order by id";
+    let names = |replica: &str| {
+        let rows = ok(&["query", replica, "--json", named]).json();
+        let rows = rows.as_array().unwrap().clone();
+        let rows = rows.iter().map(|row| row["name"].as_str().unwrap().to_owned());
+        rows.collect::<Vec<_>>()
+    };
+    ok(&["pull", &replica]);
+    assert_eq!(names(&replica), ["both", "of the second"]);
+    ok(&["query", &replica, "insert into town values (9004, 'pushed', 1)"]);
+    ok(&["push", &replica]);
+    ok(&["verify", &new, &path]);
+
+    ok(&["detach", &new]);
+    insert(&second.url, 9005, "detached");
+    ok(&["pull", &replica]);
+    assert_eq!(names(&replica), ["both", "of the second", "pushed", "detached"]);
+    first.kill();
+    std::fs::remove_dir_all(place.path("bucket")).unwrap();
+    // A branch that is on its own is restarted, and restored, without the other.
+    second.kill();
+    let second = writer(&path, &new, &[]);
+    insert(&second.url, 9006, "again");
+    ok(&["pull", &replica]);
+    assert_eq!(names(&replica).last().unwrap(), "again");
+    ok(&["verify", &new, &path]);
+    let restored = place.path("restored.db");
+    ok(&["restore", &new, &restored]);
+    ok(&["verify", &new, &restored]);
+}

@@ -1,4 +1,4 @@
-//! Branches: each has the states that it should, whatever its parent, its own parent's parent and itself go through, and whoever dies meanwhile.
+//! Branches: each has the states that it should, no matter what its parent, its own parent's parent and itself go through, and who dies meanwhile.
 
 use std::sync::Arc;
 
