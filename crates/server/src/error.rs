@@ -22,6 +22,19 @@ pub enum HistoryError {
     /// The revision was made and is no longer kept.
     #[error("revision {0} is no longer kept: start again from the latest revision")]
     Expired(Seq),
+    /// The remote that is served does not keep the revision any more.
+    #[error(
+        "revision {0} is no longer kept by the remote that this server asks: start again from the latest revision"
+    )]
+    ExpiredElsewhere(String),
+    /// The remote that is served does not know the revision any more.
+    #[error(
+        "revision {0} is unknown to the remote that this server asks: start again from the latest revision"
+    )]
+    UnknownElsewhere(String),
+    /// So many revisions came since that this one is forgotten here, and has to be named again.
+    #[error("the revision was forgotten while it was being read: ask again")]
+    Forgotten,
     /// A page of that revision was overwritten while nobody looked, and its old bytes are gone.
     #[error(
         "page {page} of revision {seq} was overwritten while the server was not running: start again from the \
@@ -576,9 +589,14 @@ impl HistoryError {
     /// The same.
     pub fn for_clients(&self) -> String {
         match self {
-            Self::Unknown(_) | Self::Expired(_) | Self::Lost { .. } | Self::Conflict { .. } | Self::Moved => {
-                self.to_string()
-            }
+            Self::Unknown(_)
+            | Self::Expired(_)
+            | Self::ExpiredElsewhere(_)
+            | Self::UnknownElsewhere(_)
+            | Self::Forgotten
+            | Self::Lost { .. }
+            | Self::Conflict { .. }
+            | Self::Moved => self.to_string(),
             Self::Source(error) => error.for_clients(),
             Self::Storage(_) | Self::Damaged(_) | Self::Sqlite(_) => SEE_LOG.to_owned(),
         }

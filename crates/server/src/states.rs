@@ -103,16 +103,15 @@ pub trait States: Send + Sync + fmt::Debug {
         false
     }
 
-    /// Gets pages of a state that will be read: the first so many of these before this is over, the others when it is worth it; and with
-    /// them those that a query touches.
+    /// Gets pages of a state that will be read, some of them before this is over, the others soon; and with them those that a query touches.
     fn draw_near(
         self: Arc<Self>,
         at: RevisionRecord,
-        pages: &[PageNo],
-        first: usize,
+        now: &[PageNo],
+        soon: &[PageNo],
         query: Option<&Arc<Statement>>,
     ) -> BoxFuture<'static, Result<(), HistoryError>> {
-        let (_, _, _, _) = (at, pages, first, query);
+        let (_, _, _, _) = (at, now, soon, query);
         Box::pin(std::future::ready(Ok(())))
     }
 

@@ -4,20 +4,23 @@
 //! A request continues when who wanted its pages leaves, and ends by the remote's deadline. The pages that came are kept with it until it
 //! has ended, so that the cache may let go of them before those who wait have looked.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, num::NonZeroU64, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use parking_lot::Mutex;
-use partial_sync_core::Revision;
+use partial_sync_core::{PageSize, Revision};
 use partial_sync_transport::{PageSelector, PagesRequest, Remote, RemoteError};
 use roaring::RoaringBitmap;
 use tokio::sync::{Semaphore, watch};
 
 use crate::{history::Seq, states::Statement};
 
-/// Requests for pages of a database at a time.
+/// Requests for pages of a database at a time, and of all of a server.
 const AT_A_TIME: usize = 8;
+const IN_ALL: usize = 32;
+/// Bytes of pages that one brings, about: they are in memory until it has ended.
+const MOST: u64 = 8 << 20;
 /// More pages that a query touches than its client wants are asked for: it may have some that are not here.
 const MORE: u64 = 256;
 
@@ -91,20 +94,19 @@ struct Entry {
     is_sent: bool,
 }
 
+/// How many requests may be under way, of all databases of a server.
+pub(super) fn turns_in_all() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(IN_ALL))
+}
+
 /// The requests of a database.
 #[derive(Debug)]
 pub(super) struct Flights {
     entries: Mutex<Vec<Entry>>,
     turns: Semaphore,
-}
-
-impl Default for Flights {
-    fn default() -> Self {
-        Self {
-            entries: Mutex::default(),
-            turns: Semaphore::new(AT_A_TIME),
-        }
-    }
+    turns_in_all: Arc<Semaphore>,
+    /// Pages of one.
+    most: u64,
 }
 
 /// What is to be sent.
@@ -133,6 +135,16 @@ impl Drop for Landing<'_> {
 }
 
 impl Flights {
+    /// None yet, of a database with such pages.
+    pub(super) fn new(page_size: PageSize, turns_in_all: Arc<Semaphore>) -> Self {
+        Self {
+            entries: Mutex::default(),
+            turns: Semaphore::new(AT_A_TIME),
+            turns_in_all,
+            most: MOST / u64::from(page_size.bytes()),
+        }
+    }
+
     /// Who brings these pages of a state, and which of them each brings. Of those that nobody brings, `more` says what is asked for in
     /// their place, if anything is; then there is one to be [sent](Self::send), unless it goes with another.
     pub(super) fn join(
@@ -159,7 +171,7 @@ impl Flights {
         };
         let waits = |entry: &&mut Entry| {
             let is_the_same = entry.flight.at == at && !entry.flight.is_of_query && !is_of_query;
-            is_the_same && !entry.is_sent
+            is_the_same && !entry.is_sent && entry.ids.len() + ids.len() <= self.most
         };
         if let Some(entry) = entries.iter_mut().find(waits) {
             entry.ids |= &ids;
@@ -198,7 +210,9 @@ impl Flights {
                 "the request to the origin was given up",
             ))),
         };
+        // They are never closed.
         let _turn = self.turns.acquire().await;
+        let _turn_in_all = self.turns_in_all.acquire().await;
         let ids = {
             let mut entries = self.entries.lock();
             let entry = entries
@@ -212,7 +226,12 @@ impl Flights {
         let request = PagesRequest {
             revision: Some(revision),
             select: PageSelector::Ids(ids.unwrap_or_default()),
-            most_along: query.as_ref().and_then(|query| query.most?.checked_add(MORE)),
+            most_along: query.as_ref().and_then(|query| {
+                let wanted = query
+                    .most
+                    .map_or(self.most, |most| most.get().saturating_add(MORE));
+                NonZeroU64::new(wanted.min(self.most))
+            }),
             query: query.map(|query| query.sql.clone()),
             have,
             ..PagesRequest::default()

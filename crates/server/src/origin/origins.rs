@@ -5,7 +5,9 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use partial_sync_transport::{HttpClient, RemoteError, RemoteErrorKind, http::ReqwestClient};
 
-use super::{cache::Cache, options::Origin, states::OriginStates};
+use tokio::sync::Semaphore;
+
+use super::{cache::Cache, fetching::turns_in_all, options::Origin, states::OriginStates};
 use crate::{
     databases::is_name,
     error::ServerError,
@@ -23,6 +25,8 @@ pub(crate) struct Origins {
     origin: Origin,
     client: Arc<dyn HttpClient>,
     cache: Arc<Cache>,
+    /// Of requests for pages.
+    turns: Arc<Semaphore>,
     /// There is one, without a name.
     is_single: bool,
     names: Arc<Names<OriginStates, Arc<RemoteError>>>,
@@ -57,6 +61,7 @@ impl Origins {
         let cache = tokio::task::spawn_blocking(open).await;
         let mut this = Self {
             cache: Arc::new(cache.map_err(|_| ServerError::Stopping)??),
+            turns: turns_in_all(),
             origin,
             client: Arc::new(client),
             is_single: true,
@@ -78,9 +83,10 @@ impl Origins {
     async fn states(&self, name: &str) -> Result<Option<Arc<OriginStates>>, ServerError> {
         let open = |_| {
             let (remote, cache) = (self.origin.remote(name, &self.client), Arc::clone(&self.cache));
+            let turns = Arc::clone(&self.turns);
             Ok(async move {
                 let opened = match remote {
-                    Ok(remote) => OriginStates::open(remote, &cache).await,
+                    Ok(remote) => OriginStates::open(remote, &cache, turns).await,
                     Err(error) => Err(error),
                 };
                 match opened {

@@ -23,8 +23,9 @@ use partial_sync_transport::{Features, Remote, RemoteError, RemoteErrorKind};
 use roaring::RoaringBitmap;
 use tokio::{
     runtime::Handle,
-    sync::{Notify, watch},
+    sync::{Notify, Semaphore, watch},
     task::AbortHandle,
+    time::Instant,
 };
 
 use super::{
@@ -44,7 +45,10 @@ use crate::{
 /// How long the origin is waited for at a time while somebody waits here, and the pause after it has failed.
 const POLL: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(1);
-/// How often is asked again what changed, where states come faster than answers.
+/// How long the origin is waited for when nobody waits here any more: most come again.
+const LINGER: Duration = Duration::from_secs(1);
+/// How often is asked again what changed, where states come faster than answers; and for pages that were here or under way, and are not.
+const ASKS: u32 = 20;
 const TRIES: u32 = 3;
 /// Pages that are fetched together for a query that the origin does not run: the segment around one.
 const SEGMENT: u32 = 32;
@@ -88,7 +92,11 @@ impl Drop for OriginStates {
 
 impl OriginStates {
     /// Those of a remote, which is asked what the latest one is.
-    pub(super) async fn open(remote: Arc<dyn Remote>, cache: &Arc<Cache>) -> Result<Arc<Self>, RemoteError> {
+    pub(super) async fn open(
+        remote: Arc<dyn Remote>,
+        cache: &Arc<Cache>,
+        turns: Arc<Semaphore>,
+    ) -> Result<Arc<Self>, RemoteError> {
         let told = asking::state(&*remote, None).await?;
         let timeline = Timeline::new(told.revision.clone(), told.size);
         let (at, revision) = timeline.latest();
@@ -96,6 +104,7 @@ impl OriginStates {
             at,
             revision: revision.clone(),
         };
+        let page_size = told.page_size().unwrap_or(PageSize::DEFAULT);
         let url = remote.url();
         let database = cache.add(&url, &told.revision);
         adopt(&*remote, cache, database, &told).await;
@@ -104,10 +113,10 @@ impl OriginStates {
             remote,
             database,
             cache: Arc::clone(cache),
-            page_size: told.page_size().unwrap_or(PageSize::DEFAULT),
+            page_size,
             timeline: Mutex::new(timeline),
             features: Mutex::new(told.features),
-            flights: Flights::default(),
+            flights: Flights::new(page_size, turns),
             looks: Looks::default(),
             published: watch::Sender::new(latest),
             waits: Arc::default(),
@@ -142,7 +151,7 @@ impl OriginStates {
 
     /// Asks what there is since the latest state that is known.
     async fn advance(&self, wait: Option<Duration>) -> Result<(), RemoteError> {
-        for _ in 0..TRIES {
+        for _ in 0..ASKS {
             let (latest, revision) = self.known_latest();
             let since = match self.since(&revision, wait).await {
                 // It is so old that nobody knows any more what changed since.
@@ -154,7 +163,8 @@ impl OriginStates {
             }
             // Another state was told of meanwhile, and which of the two is newer is not known: asked again.
         }
-        Ok(())
+        let problem = format!("{}: there are new states faster than answers", self.remote.url());
+        Err(RemoteError::new(RemoteErrorKind::Failed, problem))
     }
 
     fn known_latest(&self) -> (RevisionRecord, Revision) {
@@ -259,25 +269,21 @@ impl OriginStates {
         let told = match asking::state(&*self.remote, Some(revision)).await {
             Ok(told) => told,
             Err(error) if error.kind == RemoteErrorKind::RevisionUnknown => return Ok(None),
-            Err(error) => return Err(self.failed(Seq(0), &error)),
+            Err(error) => return Err(self.failed(revision, Seq(ASIDE), &error)),
         };
-        self.check_size(&told)?;
+        if told.page_size().is_some_and(|size| size != self.page_size) {
+            self.end();
+            return Ok(None);
+        }
         let mut timeline = self.timeline.lock();
         let known = timeline.find(revision);
         let at = known.unwrap_or_else(|| timeline.put_beside(told.revision, told.size));
         drop(timeline);
         if let Some(page_1) = &told.page_1 {
             let kept = self.keep(at.seq, 0, page_1);
-            kept.map_err(|error| self.failed(at.seq, &error))?;
+            kept.map_err(ServerError::from)?;
         }
         Ok(Some(at))
-    }
-
-    fn check_size(&self, told: &Told) -> Result<(), HistoryError> {
-        match told.page_size().is_none_or(|size| size == self.page_size) {
-            true => Ok(()),
-            false => Err(self.failed(Seq(0), &self.other_size())),
-        }
     }
 
     /// What may differ between two states, asked for where it is not known.
@@ -290,19 +296,18 @@ impl OriginStates {
                 }
                 let mut aside = Vec::new();
                 for seq in [one, other].into_iter().filter(|seq| seq.0 >= ASIDE) {
-                    let revision = timeline.revision(seq).ok_or(HistoryError::Expired(seq))?;
+                    let revision = timeline.revision(seq).ok_or(HistoryError::Forgotten)?;
                     aside.push((seq, revision.clone()));
                 }
                 aside
             };
             if aside.is_empty() {
-                // Forgotten.
-                return Err(HistoryError::Expired(one));
+                return Err(HistoryError::Forgotten);
             }
             for (seq, revision) in aside {
                 let lists = self.features.lock().list;
                 let since = asking::since(&*self.remote, &revision, None, lists).await;
-                let since = since.map_err(|error| self.failed(seq, &error))?;
+                let since = since.map_err(|error| self.failed(&revision, seq, &error))?;
                 if self.timeline.lock().find(&since.revision).is_none() {
                     self.look().await?;
                 }
@@ -386,37 +391,32 @@ impl OriginStates {
         ids.iter().filter(|page| !found.contains_key(page)).collect()
     }
 
-    /// Who brings these pages, which are not here. Somebody is sent for them if the first ones are among those that nobody brings, or if
-    /// they are `enough`.
+    /// Who brings these pages, which are not here; somebody is sent for those that nobody brings.
     fn want(
         self: &Arc<Self>,
         at: RevisionRecord,
         wanted: RoaringBitmap,
         query: Option<&Arc<Statement>>,
-        first: &RoaringBitmap,
-        enough: u64,
     ) -> Result<Vec<Joined>, HistoryError> {
-        let revision = self.timeline.lock().revision(at.seq).cloned();
-        let revision = revision.ok_or(HistoryError::Expired(at.seq))?;
+        let revision = self.revision(at.seq)?;
         let runs = query.filter(|_| self.features.lock().hydrate);
         let more = |rest: RoaringBitmap| {
             // What landed meanwhile is here now.
             let rest = self.missing(at.seq, &rest);
-            let is_worth_it = !rest.is_disjoint(first) || rest.len() >= enough;
-            is_worth_it.then(|| match query {
+            (!rest.is_empty()).then(|| match query {
                 Some(_) if runs.is_none() => self.segments(at, &rest),
                 _ => rest,
             })
         };
         let (joined, begun) = self.flights.join(at.seq, wanted, runs.is_some(), more);
         if let Some(flight) = begun {
-            if let Some(query) = runs {
-                *query.kept.lock() = Some(Arc::clone(&flight) as _);
-            }
-            let have = runs.and_then(|_| {
+            let have = runs.map(|query| {
+                let running = running(query);
+                *running.flight.lock() = Some(Arc::clone(&flight));
                 let timeline = self.timeline.lock();
                 let home = |page| timeline.home(at.seq, page);
-                self.cache.ids(self.database, TOLD, home)
+                let here = self.cache.ids(self.database, TOLD, home);
+                here.unwrap_or_default() | &*running.read.lock()
             });
             let departure = Departure {
                 flight,
@@ -427,10 +427,8 @@ impl OriginStates {
             let this = Arc::clone(self);
             self.runtime.spawn(async move {
                 let keep = |page, data: &Bytes| this.keep(at.seq, page, data);
-                let sent = this.flights.send(&*this.remote, departure, keep).await;
-                if let Err(error) = sent {
+                if let Err(error) = this.flights.send(&*this.remote, departure, keep).await {
                     tracing::debug!(%error, "pages did not come");
-                    this.end_if_replaced(&error);
                 }
             });
         }
@@ -470,7 +468,7 @@ impl OriginStates {
                     joined.push((flight, others));
                     joined
                 }
-                None => self.want(at, missing.clone(), runs.take(), &missing, 1)?,
+                None => self.want(at, missing.clone(), runs.take())?,
             };
             for (flight, brings) in joined {
                 let (came, ended) = flight.take(&(brings & &missing)).await;
@@ -478,7 +476,7 @@ impl OriginStates {
                 if let Err(error) = ended {
                     // Of a query: without it, then.
                     if query.is_none() || error.kind != RemoteErrorKind::Refused {
-                        return Err(self.failed(at.seq, &error));
+                        return Err(self.failed(&self.revision(at.seq)?, at.seq, &error));
                     }
                 }
             }
@@ -496,22 +494,43 @@ impl OriginStates {
         query: Option<&Arc<Statement>>,
     ) -> Result<Vec<Option<Bytes>>, HistoryError> {
         let this = self.this.upgrade().ok_or(ServerError::Stopping)?;
-        let found = this.fetch(at, ids_of(pages), query);
-        let found = self.runtime.block_on(found)?;
+        let ids = ids_of(pages);
+        let found = self.runtime.block_on(this.fetch(at, ids.clone(), query))?;
+        if let Some(query) = query {
+            *running(query).read.lock() |= ids;
+        }
         Ok(pages
             .iter()
             .map(|page| found.get(&page.id().0).cloned())
             .collect())
     }
 
-    /// The error of a question about a state that the origin has told of.
-    fn failed(&self, seq: Seq, error: &RemoteError) -> HistoryError {
-        self.end_if_replaced(error);
+    /// The error of a question about a state that the origin has told of. That it does not know one any more which a client named is that
+    /// client's business.
+    fn failed(&self, revision: &Revision, seq: Seq, error: &RemoteError) -> HistoryError {
+        if seq.0 < ASIDE || error.kind == RemoteErrorKind::NotFound {
+            self.end_if_replaced(error);
+        }
         match error.kind {
-            RemoteErrorKind::RevisionExpired => HistoryError::Expired(seq),
+            RemoteErrorKind::RevisionExpired => expired(revision),
+            RemoteErrorKind::RevisionUnknown => HistoryError::UnknownElsewhere(shortened(revision)),
             _ => ServerError::from(error.clone()).into(),
         }
     }
+
+    /// The revision of a state that was told to somebody; it may be forgotten since.
+    fn revision(&self, seq: Seq) -> Result<Revision, HistoryError> {
+        let timeline = self.timeline.lock();
+        timeline.revision(seq).cloned().ok_or(HistoryError::Forgotten)
+    }
+}
+
+fn expired(revision: &Revision) -> HistoryError {
+    HistoryError::ExpiredElsewhere(shortened(revision))
+}
+
+fn shortened(revision: &Revision) -> String {
+    revision.as_str().chars().take(100).collect()
 }
 
 /// Takes what the cache has of before the start, if the origin says what changed since. Only of a remote of ours, whose revisions name the
@@ -538,10 +557,28 @@ async fn adopt(remote: &dyn Remote, cache: &Cache, database: DatabaseId, told: &
     }
 }
 
+/// What is known of a query that runs.
+#[derive(Debug, Default)]
+struct Running {
+    /// What brings pages for it.
+    flight: Mutex<Option<Arc<Flight>>>,
+    /// Pages that it has read.
+    read: Mutex<RoaringBitmap>,
+}
+
+fn running(query: &Statement) -> Arc<Running> {
+    let mut kept = query.kept.lock();
+    let found = kept.clone().and_then(|kept| kept.downcast::<Running>().ok());
+    found.unwrap_or_else(|| {
+        let begun = Arc::<Running>::default();
+        *kept = Some(Arc::clone(&begun) as _);
+        begun
+    })
+}
+
 /// What is under way for a query, and may bring what it touches.
 fn under_way(query: &Statement) -> Option<Arc<Flight>> {
-    let flight = query.kept.lock().clone()?;
-    let flight = flight.downcast::<Flight>().ok()?;
+    let flight = running(query).flight.lock().clone()?;
     (!flight.has_ended()).then_some(flight)
 }
 
@@ -555,16 +592,27 @@ async fn poll_while_somebody_waits(states: Weak<OriginStates>, waits: Arc<Notify
         while let Some(states) = states.upgrade()
             && states.has_waiters()
         {
+            let nobody_waits = async {
+                while states.has_waiters() {
+                    states.published.closed().await;
+                    tokio::time::sleep(LINGER).await;
+                }
+            };
+            let (before, began) = (states.latest(), Instant::now());
             let polled = tokio::select! {
                 polled = states.advance(Some(POLL)) => polled,
-                () = states.published.closed() => break,
+                () = nobody_waits => break,
             };
+            if states.check_open().is_err() {
+                return;
+            }
+            let is_news = polled.is_ok() && states.latest() != before;
             if let Err(error) = polled {
                 tracing::warn!(origin = ?states, %error, "cannot wait for what is new");
-                if states.check_open().is_err() {
-                    return;
-                }
-                drop(states);
+            }
+            drop(states);
+            // Not every remote waits.
+            if !is_news && began.elapsed() < PAUSE {
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -631,19 +679,18 @@ impl States for OriginStates {
     fn draw_near(
         self: Arc<Self>,
         at: RevisionRecord,
-        pages: &[PageNo],
-        first: usize,
+        now: &[PageNo],
+        soon: &[PageNo],
         query: Option<&Arc<Statement>>,
     ) -> BoxFuture<'static, Result<(), HistoryError>> {
-        let wanted = self.missing(at.seq, &ids_of(pages));
-        let first = ids_of(&pages[..first.min(pages.len())]) & &wanted;
+        let now = ids_of(now);
+        let wanted = self.missing(at.seq, &(&now | ids_of(soon)));
         let query = query.cloned();
-        let enough = pages.len() as u64 / 2;
         async move {
             if query.as_ref().and_then(|query| under_way(query)).is_none() {
-                self.want(at, wanted, query.as_ref(), &first, enough.max(1))?;
+                self.want(at, wanted, query.as_ref())?;
             }
-            self.fetch(at, first, query.as_ref()).await.map(drop)
+            self.fetch(at, now, query.as_ref()).await.map(drop)
         }
         .boxed()
     }

@@ -17,7 +17,7 @@ pub(super) const ASIDE: u64 = 1 << 62;
 /// States that are known at a time, and bytes of what changed between them.
 const MAIN: usize = 4096;
 const BESIDE: usize = 1024;
-const BYTES: usize = 32 << 20;
+const BYTES: usize = 8 << 20;
 /// How far it is looked in which other states a page is the same.
 const SPAN: u64 = 256;
 
@@ -56,6 +56,7 @@ impl Timeline {
     /// One that begins with a state.
     pub(super) fn new(revision: Revision, size: PageCount) -> Self {
         Self {
+            bytes: weight(&revision, &None),
             first: Seq::FIRST.0,
             by_revision: HashMap::from([(revision.clone(), Seq::FIRST)]),
             main: VecDeque::from([Main {
@@ -65,7 +66,6 @@ impl Timeline {
             }]),
             beside: BTreeMap::new(),
             next_beside: ASIDE,
-            bytes: 0,
         }
     }
 
@@ -109,7 +109,7 @@ impl Timeline {
     pub(super) fn append(&mut self, revision: Revision, size: PageCount, changed: Changed) -> RevisionRecord {
         let (latest, _) = self.latest();
         let changed = between(latest.db_size, size, changed);
-        self.bytes += weight(&changed);
+        self.bytes += weight(&revision, &changed);
         let at = RevisionRecord {
             seq: latest.seq.next(),
             db_size: size,
@@ -129,6 +129,7 @@ impl Timeline {
         let seq = Seq(self.next_beside);
         self.next_beside += 1;
         self.by_revision.insert(revision.clone(), seq);
+        self.bytes += weight(&revision, &None);
         let then = None;
         self.beside.insert(seq, Beside { revision, size, then });
         self.forget();
@@ -144,7 +145,7 @@ impl Timeline {
             && state.then.is_none()
         {
             let changed = between(state.size, main.db_size, changed);
-            self.bytes += weight(&changed);
+            self.bytes += changed.as_ref().map_or(0, RoaringBitmap::serialized_size);
             state.then = Some((main.seq, changed));
         }
         self.forget();
@@ -214,7 +215,7 @@ impl Timeline {
             && (self.main.len() > MAIN || self.bytes > BYTES)
             && let Some(oldest) = self.main.pop_front()
         {
-            self.bytes -= weight(&oldest.changed);
+            self.bytes -= weight(&oldest.revision, &oldest.changed);
             self.unname(&oldest.revision, Seq(self.first));
             self.first += 1;
         }
@@ -233,7 +234,8 @@ impl Timeline {
 
     fn drop_beside(&mut self, seq: Seq) {
         if let Some(state) = self.beside.remove(&seq) {
-            self.bytes -= state.then.as_ref().map_or(0, |(_, changed)| weight(changed));
+            let changed = state.then.and_then(|(_, changed)| changed);
+            self.bytes -= weight(&state.revision, &changed);
             self.unname(&state.revision, seq);
         }
     }
@@ -253,8 +255,9 @@ fn between(one: PageCount, other: PageCount, changed: Changed) -> Changed {
     Some(changed)
 }
 
-fn weight(changed: &Changed) -> usize {
-    changed.as_ref().map_or(0, RoaringBitmap::serialized_size)
+fn weight(revision: &Revision, changed: &Changed) -> usize {
+    const AROUND: usize = 256;
+    AROUND + revision.as_str().len() + changed.as_ref().map_or(0, RoaringBitmap::serialized_size)
 }
 
 #[cfg(test)]
@@ -371,7 +374,14 @@ mod tests {
             "{}",
             timeline.bytes
         );
-        let weights = timeline.main.iter().map(|main| weight(&main.changed));
-        assert_eq!(timeline.bytes, weights.sum::<usize>());
+        let main = timeline
+            .main
+            .iter()
+            .map(|main| weight(&main.revision, &main.changed));
+        let beside = timeline
+            .beside
+            .values()
+            .map(|state| weight(&state.revision, &None));
+        assert_eq!(timeline.bytes, main.sum::<usize>() + beside.sum::<usize>());
     }
 }

@@ -74,14 +74,14 @@ impl RevisionReader {
         found.collect()
     }
 
-    /// Before pages are read, the first so many of these next. Blocks no thread.
+    /// Before pages are read, some now and others soon. Blocks no thread.
     pub(super) fn draw_near(
         &self,
-        pages: &[PageNo],
-        first: usize,
+        now: &[PageNo],
+        soon: &[PageNo],
         query: Option<&Arc<Statement>>,
     ) -> BoxFuture<'static, Result<(), HistoryError>> {
-        Arc::clone(&self.states).draw_near(self.at, pages, first, query)
+        Arc::clone(&self.states).draw_near(self.at, now, soon, query)
     }
 
     /// Those of the page ids that differ between an earlier revision and this one, or may.

@@ -69,8 +69,13 @@ impl Refusal {
 impl From<HistoryError> for Refusal {
     fn from(error: HistoryError) -> Self {
         let (status, code) = match &error {
-            HistoryError::Unknown(_) => (StatusCode::BAD_REQUEST, REVISION_UNKNOWN),
-            HistoryError::Expired(_) | HistoryError::Lost { .. } => (StatusCode::GONE, REVISION_EXPIRED),
+            HistoryError::Unknown(_) | HistoryError::UnknownElsewhere(_) => {
+                (StatusCode::BAD_REQUEST, REVISION_UNKNOWN)
+            }
+            HistoryError::Expired(_) | HistoryError::ExpiredElsewhere(_) | HistoryError::Lost { .. } => {
+                (StatusCode::GONE, REVISION_EXPIRED)
+            }
+            HistoryError::Forgotten => (StatusCode::SERVICE_UNAVAILABLE, "BUSY"),
             HistoryError::Source(source) if source.is_full() => {
                 (StatusCode::INSUFFICIENT_STORAGE, "DISK_FULL")
             }

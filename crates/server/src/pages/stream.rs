@@ -37,8 +37,9 @@ pub(super) struct Batches {
     /// Bytes of pages of the next batch, at most.
     batch: usize,
     pages: Pages,
-    /// The next ones of them.
+    /// The next ones of them, and of how many it was said that they are read soon.
     next: VecDeque<PageNo>,
+    said: usize,
     ready: Option<PageBatch>,
     /// After them, what a query that runs meanwhile touches.
     coming: Option<Coming>,
@@ -77,6 +78,7 @@ impl Batches {
             batch: BATCH,
             pages: pages_of(ids.into_iter().flatten()),
             next: VecDeque::new(),
+            said: 0,
             ready: None,
             coming,
             query,
@@ -111,10 +113,16 @@ impl Batches {
         let ahead = AHEAD / self.reader.page_size().as_usize();
         let more = ahead.saturating_sub(self.next.len());
         self.next.extend(self.pages.by_ref().take(more));
-        let first = self.at_a_time();
+        let next = self.next.len();
+        // Each once, and many together.
+        let is_worth_it = (next - self.said) * 2 >= ahead || self.said == 0;
+        let said = if is_worth_it { next } else { self.said };
+        let soon = std::mem::replace(&mut self.said, said)..said;
         let is_of_query = self.taken.is_none() || self.is_along;
         let query = self.query.as_ref().filter(|_| is_of_query);
-        let near = self.reader.draw_near(self.next.make_contiguous(), first, query);
+        let now = self.at_a_time().min(next);
+        let pages = &*self.next.make_contiguous();
+        let near = self.reader.draw_near(&pages[..now], &pages[soon], query);
         near.await
     }
 
@@ -128,6 +136,7 @@ impl Batches {
         let at_a_time = self.at_a_time();
         let drawn = self.next.drain(..at_a_time.min(self.next.len()));
         let mut pages: Vec<PageNo> = drawn.collect();
+        self.said = self.said.saturating_sub(pages.len());
         pages.extend(self.pages.by_ref().take(at_a_time - pages.len()));
         let ids = pages.iter().map(|page| u64::from(page.id().0));
         let read: Vec<_> = ids.zip(self.reader.read(&pages)?).collect();

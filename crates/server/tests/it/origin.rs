@@ -384,6 +384,113 @@ async fn what_many_want_is_asked_for_once_and_what_is_wanted_meanwhile_goes_toge
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_many_wait_for_an_origin_that_is_silent_what_is_here_is_given() {
+    let db = TestDb::new();
+    insert(&db.open(), 1, 4000);
+    let server = db.serve().await;
+    let held = Arc::new(Held {
+        inner: HttpRemote::builder(server.url()).build().unwrap(),
+        open: watch::Sender::new(true),
+        waiting: watch::Sender::new(0),
+    });
+    let (cache, _) = before_remote(&server.url(), Arc::clone(&held) as _).await;
+    let client = Client::new(&cache.url());
+    let here = client.ask(PagesRequest {
+        select: ids(0..200),
+        ..PagesRequest::default()
+    });
+    let here = here.await.unwrap();
+    held.open.send_replace(false);
+    let all: Vec<_> = (0..64)
+        .map(|n| {
+            let (client, request) = (client.clone(), at(&here.revision, [300 + n]));
+            tokio::spawn(async move {
+                client
+                    .ask_encoded(request, PageEncoding::ZstdBlocks)
+                    .await
+                    .unwrap()
+            })
+        })
+        .collect();
+    let metrics = async || {
+        let metrics = client.http.get(format!("{}/metrics", client.url));
+        metrics.send().await.unwrap().text().await.unwrap()
+    };
+    while !metrics().await.contains("partial_sync_requests_under_way 64") {
+        tokio::task::yield_now().await;
+    }
+    // Not among the small answers that are given at once.
+    let again = client.ask_encoded(at(&here.revision, 0..200), PageEncoding::ZstdBlocks);
+    assert!(again.await.unwrap().pages == here.pages);
+    held.open.send_replace(true);
+    join_all(all).await;
+}
+
+/// A remote that answers a long poll at once.
+#[derive(Debug)]
+struct Impatient(MemoryRemote);
+
+impl Remote for Impatient {
+    fn pages(&self, request: PagesRequest) -> BoxFuture<'_, Result<PageStream, RemoteError>> {
+        self.0.pages(PagesRequest {
+            long_poll: None,
+            ..request
+        })
+    }
+
+    fn execute(&self, _: Batch, _: Option<Duration>) -> BoxFuture<'_, Result<BatchResult, RemoteError>> {
+        unreachable!()
+    }
+
+    fn url(&self) -> String {
+        self.0.url()
+    }
+
+    fn transferred(&self) -> TransferStats {
+        TransferStats::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_remote_that_waits_for_nothing_is_not_asked_all_the_time() {
+    let remote = foreign();
+    let revision = remote.push_revision(pages([1, 2, 3]));
+    let (cache, asked) = before_remote("http://127.0.0.1:1", Arc::new(Impatient(remote))).await;
+    let client = Client {
+        features: "hydrate, zstd, require, list, zstd-bodies, zstd-blocks",
+        ..Client::new(&cache.url())
+    };
+    let request = PagesRequest {
+        long_poll: Some(Duration::from_secs(2)),
+        ..poll(&revision)
+    };
+    assert!(client.ask(request).await.unwrap().pages.is_empty());
+    assert!(asked.requests() < 10, "{}", asked.requests());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_that_reads_everything_costs_few_questions_and_brings_each_page_once() {
+    let db = TestDb::new();
+    insert(&db.open(), 1, 40_000);
+    let server = db.serve().await;
+    let (cache, asked) = before(&server.url()).await;
+    let client = Client::new(&cache.url());
+    let query = PagesRequest {
+        select: ids([]),
+        query: Some("SELECT sum(length(v)) FROM t".to_owned()),
+        ..PagesRequest::default()
+    };
+    let found = client.ask_encoded(query, PageEncoding::ZstdBlocks).await.unwrap();
+    assert_same(&found.whole(), &dump(&db.path), "a scan");
+    assert!(asked.requests() <= 8, "{}", asked.requests());
+    assert!(
+        asked.ids_delivered_twice().is_empty(),
+        "{}",
+        asked.ids_delivered_twice().len()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn however_many_wait_for_a_commit_the_origin_has_one_poll_and_none_when_they_left() {
     let db = TestDb::new();
     let server = db.serve().await;
