@@ -199,3 +199,59 @@ impl Pin {
         self.run.id
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{error::StoreError, head::Head};
+
+    fn file(level: u8, min: u64, max: u64) -> HeadFile {
+        let ids = TxRange::new(TxId::new(min).unwrap(), TxId::new(max).unwrap()).unwrap();
+        let level = Level::new(level).unwrap();
+        HeadFile::new(FileName { level, ids }, 500, 300)
+    }
+
+    fn parse(value: &Value) -> Result<Head, StoreError> {
+        Head::parse(value.to_string().as_bytes(), "memory:///a")
+    }
+
+    #[test]
+    fn a_branch_whose_parents_do_not_make_its_state_is_refused() {
+        let mut head = Head::first(7);
+        head.lineage = "a".to_owned();
+        head.files = vec![file(9, 1, 4), file(1, 5, 8)];
+        head.l0_floor = TxId::new(8);
+        let (elsewhere, own) = head.runs(TxId::new(10).unwrap()).unwrap();
+        assert_eq!((elsewhere.len(), own.names().count()), (0, 4));
+        head.l0_floor = TxId::new(10);
+        head.files = vec![file(1, 11, 20)];
+        head.parents = vec![Parent::new("s3://a/b".to_owned(), "a".to_owned(), own.clone())];
+        head.pins = vec![Pin::new("s3://a/c".to_owned(), "b".to_owned(), own)];
+        let value: Value = serde_json::from_slice(&head.to_bytes()).unwrap();
+        assert_eq!(parse(&value).unwrap(), head);
+        assert_eq!(value["parents"][0]["id"], "000000000000000a");
+        assert_eq!(head.chain(TxId::new(20).unwrap()).len(), 5);
+        for (field, to) in [
+            ("/parents/0/id", "0000000000000007".into()),
+            ("/parents/0/id", "000000000000000b".into()),
+            // Nobody asks for as many files.
+            ("/parents/0/id", "ffffffffffffffff".into()),
+            ("/pins/0/id", "ffffffffffffffff".into()),
+            ("/pins/0/l0_floor", "0000000000000000".into()),
+            ("/parents/0/l0_floor", "0000000000000009".into()),
+            ("/parents/0/files", Value::Array(Vec::new())),
+            ("/parents/0/files/1/min", "0000000000000006".into()),
+            ("/parents/0/url", "".into()),
+            ("/files/0", serde_json::to_value(file(1, 5, 10)).unwrap()),
+            ("/l0_floor", "0000000000000008".into()),
+        ] {
+            let mut value = value.clone();
+            *value.pointer_mut(field).unwrap() = to;
+            let refused = parse(&value);
+            assert!(
+                matches!(refused, Err(StoreError::Head { .. })),
+                "{field}: {refused:?}"
+            );
+        }
+    }
+}

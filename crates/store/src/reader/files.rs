@@ -101,7 +101,8 @@ impl Files {
         self.page_size
     }
 
-    /// Where the files are that a head names.
+    /// Where the files are that a head names. One that has a name in another place now is another object, which is found out as where an
+    /// object was replaced.
     pub(crate) fn places_of(&self, head: &Head) -> Result<Arc<Places>, StoreError> {
         let before = lock(&self.places).clone();
         if before.are_of(head) {
@@ -109,10 +110,6 @@ impl Files {
         }
         let places = Arc::new(Places::of(&self.bucket, head)?);
         *lock(&self.places) = Arc::clone(&places);
-        // What has the name of such a file now is another object.
-        let moved = |name: FileName| !before.is_own(name);
-        lock(&self.indexes).remove_where(|name| moved(*name));
-        lock(&self.contents).remove_where(|(name, _, _)| moved(*name));
         Ok(places)
     }
 

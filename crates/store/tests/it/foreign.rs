@@ -12,7 +12,7 @@ use std::{
 
 use partial_sync_core::PageNo;
 use partial_sync_store::{
-    Bucket, Folder, Found, Layout, ReadOptions, Reader, Writer, object_store::path::Path as ObjectPath,
+    Bucket, Claim, Folder, Found, Layout, ReadOptions, Reader, Writer, object_store::path::Path as ObjectPath,
 };
 
 use crate::support::{SIZE, TestClock, Troubled, append, begin, collect_all, create, own, page};
@@ -86,6 +86,55 @@ async fn litestream_restores_a_log_that_is_kept_in_order() {
                 database,
                 "step {step}"
             );
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "scripts/test-ltx"]
+async fn litestream_restores_a_database_that_keeps_files_for_a_branch_and_the_branch_once_it_is_detached() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("parent"), folder.path().join("branch"));
+    let url = |path: &Path| format!("file://{}", path.display());
+    let store = Troubled::new(Arc::new(Folder::new(&from).unwrap()));
+    let parent = Bucket::new(store.clone(), ObjectPath::default(), Layout::Plain, url(&from))
+        .with_clock(TestClock::new());
+    let branch = partial_sync_store::open(&url(&to), Vec::new()).unwrap();
+    let mut writer = create(&parent, 7, &[1; 20]).await.unwrap();
+    let compact = async |writer: &Writer| while writer.keeper().compact(writer.last()).await.unwrap() {};
+    let mut database = vec![1; 20];
+    for n in 0..45_u8 {
+        append(&mut writer, &[(u32::from(n % 20) + 1, n)], 20)
+            .await
+            .unwrap();
+        database[usize::from(n % 20)] = n;
+        compact(&writer).await;
+    }
+    let reader = Reader::open(parent.clone(), ReadOptions::default())
+        .await
+        .unwrap();
+    reader.branch(reader.latest(), false, &branch).await.unwrap();
+    // What it reads stays in the middle of what its parent removes.
+    for n in 0..120_u8 {
+        append(&mut writer, &[(1, n)], 20).await.unwrap();
+        compact(&writer).await;
+    }
+    collect_all(&store, &mut writer).await;
+    let of_parent = [&[119], &database[1..]].concat();
+    assert_eq!(restored(&from, &writer.last().to_string()), of_parent);
+
+    let mut writer = Writer::take_over(branch.clone(), begin(8), Claim::TakeOver)
+        .await
+        .unwrap();
+    for n in 0..40_u8 {
+        append(&mut writer, &[(20, n)], 20).await.unwrap();
+        if n == 20 {
+            assert!(branch.detach().await.unwrap());
+        }
+        compact(&writer).await;
+        if n >= 20 {
+            database[19] = n;
+            assert_eq!(restored(&to, &writer.last().to_string()), database);
         }
     }
 }
