@@ -305,7 +305,8 @@ pub(crate) struct OnReplica {
 
 #[derive(Args, Debug)]
 pub(crate) struct Remote {
-    /// The remote: libsql://, https:// or http://. A replica that is here remembers its own
+    /// The remote: libsql://, https:// or http://; or the bucket that it is in: s3://, gs://, az:// or file://. A replica that is here
+    /// remembers its own
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
     /// Continue with the remote at --url though the replica was made from another one: its database has moved there

@@ -107,9 +107,7 @@ pub enum Error {
     #[error(transparent)]
     SegmentSize(#[from] InvalidSegmentSize),
     /// A bootstrap query that the remote did not run.
-    #[error(
-        "the bootstrap query failed on the remote: {message}; it must be a single SELECT that the remote can run"
-    )]
+    #[error("the bootstrap query failed: {message}; it must be a single SELECT that the remote can run")]
     BootstrapQuery {
         /// The remote's words.
         message: String,

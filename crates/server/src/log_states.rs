@@ -45,7 +45,7 @@ impl fmt::Debug for LogStates {
 impl LogStates {
     /// Those of a log, which is looked at for as long as they are there.
     pub(crate) fn new(reader: Reader) -> Arc<Self> {
-        let generation = generation_of(reader.lineage());
+        let generation = Generation(reader.generation());
         let this = Arc::new(Self {
             published: watch::Sender::new(latest_of(generation, reader.latest())),
             generation,
@@ -107,13 +107,6 @@ impl LogStates {
             time: 0,
         })
     }
-}
-
-/// The number that a lineage of this project is; any other text has one too.
-fn generation_of(lineage: &str) -> Generation {
-    let number = Some(lineage).filter(|text| text.len() == 16);
-    let number = number.and_then(|text| u64::from_str_radix(text, 16).ok());
-    Generation(number.unwrap_or_else(|| xxhash_rust::xxh3::xxh3_64(lineage.as_bytes())))
 }
 
 fn record(state: State) -> RevisionRecord {

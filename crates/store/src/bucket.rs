@@ -14,6 +14,8 @@ use object_store::{
 };
 use partial_sync_ltx::{HEADER_LEN, Header, TxId, TxRange};
 
+#[cfg(feature = "remote")]
+use crate::counted::{Counted, Counts};
 use crate::{
     clock::{Clock, LocalClock},
     error::StoreError,
@@ -134,6 +136,17 @@ impl Bucket {
     #[must_use]
     pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
         Self { clock, ..self }
+    }
+
+    /// The same place, and those that its head names, with requests that are counted.
+    #[cfg(feature = "remote")]
+    pub(crate) fn counted(self, counts: &Arc<Counts>) -> Self {
+        let (others, of_others) = (self.others, Arc::clone(counts));
+        Self {
+            store: Arc::new(Counted::new(self.store, Arc::clone(counts))),
+            others: Arc::new(move |url| Ok(others(url)?.counted(&of_others))),
+            ..self
+        }
     }
 
     /// The same place, with files that are called otherwise.

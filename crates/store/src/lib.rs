@@ -10,6 +10,8 @@
 //! keeper     compaction and collection, beside the writer
 //! branch     a database that begins with a state of another one, whose files it reads
 //! reader     the states of a database, their pages, and what changed between them
+//! remote     the same as the remote of a replica, which needs no server to read
+//! counted    a store whose requests and bytes are counted
 //! ```
 //!
 //! What the objects are, why no committed transaction is lost, and what each step costs is in `docs/object-storage.md`. The rules
@@ -29,6 +31,8 @@ mod bucket;
 mod clock;
 #[cfg(feature = "cloud")]
 mod cloud;
+#[cfg(feature = "remote")]
+mod counted;
 mod end;
 mod error;
 mod folder;
@@ -43,6 +47,8 @@ mod pieces;
 mod places;
 mod probe;
 mod reader;
+#[cfg(feature = "remote")]
+mod remote;
 mod run;
 mod upload;
 mod url;
@@ -59,6 +65,8 @@ pub use keeper::Keeper;
 pub use layout::{FileName, Layout, Level};
 pub use object_store;
 pub use reader::{CacheFolder, Found, ReadOptions, Reader, State, Verified};
+#[cfg(feature = "remote")]
+pub use remote::BucketRemote;
 pub use run::{HeadFile, Parent, Pin, Run};
 pub use url::open;
 pub use writer::{Begin, Claim, New, Writer};

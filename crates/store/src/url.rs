@@ -19,6 +19,25 @@ const FORMS: &str = "It should look like s3://BUCKET/PATH, gs://BUCKET/PATH, az:
 /// All databases in the memory of this process.
 static MEMORY: LazyLock<Arc<InMemory>> = LazyLock::new(|| Arc::new(InMemory::new()));
 
+/// A url without what may be a secret: a user, a query, a fragment.
+pub(crate) fn shown(url: &str) -> String {
+    let text = url.trim().split(['?', '#']).next().unwrap_or_default();
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+    let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let host = host.rsplit('@').next().unwrap_or_default();
+    match scheme {
+        "" => format!("{host}{path}"),
+        scheme => format!("{scheme}://{host}{path}"),
+    }
+}
+
+/// The folder that a url names, if it is one of a folder.
+#[cfg(feature = "remote")]
+pub(crate) fn folder(url: &str) -> Option<std::path::PathBuf> {
+    let url = Url::parse(url.trim()).ok().filter(|url| url.scheme() == "file")?;
+    url.to_file_path().ok()
+}
+
 /// The place of a database that a url names. `variables` are those of the environment, as [`std::env::vars`] gives them. Nothing is
 /// asked of the store yet.
 ///
@@ -43,17 +62,7 @@ fn place(url: &str, variables: &Arc<[(String, String)]>) -> Result<Bucket, Store
 
 fn place_alone(url: &str, variables: &[(String, String)]) -> Result<Bucket, StoreError> {
     let text = url.trim();
-    // Without what may be a secret: a user, a query, a fragment.
-    let shown = || {
-        let text = text.split(['?', '#']).next().unwrap_or_default();
-        let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
-        let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-        let host = host.rsplit('@').next().unwrap_or_default();
-        match scheme {
-            "" => format!("{host}{path}"),
-            scheme => format!("{scheme}://{host}{path}"),
-        }
-    };
+    let shown = || shown(text);
     let refuse = |why: String| StoreError::Url {
         url: shown(),
         why: format!("{why}. {FORMS}"),

@@ -23,6 +23,10 @@ type RemoteFuture<'a, T> = BoxFuture<'a, Result<T, RemoteError>>;
 /// What a decorator is told to change nothing of.
 macro_rules! as_inner {
     () => {
+        fn runs_sql(&self) -> bool {
+            self.inner.runs_sql()
+        }
+
         fn url(&self) -> String {
             self.inner.url()
         }

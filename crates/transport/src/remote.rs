@@ -121,7 +121,7 @@ impl fmt::Debug for PageStream {
 /// Requests and bytes since the remote was made. Bytes are those of bodies, as they went over the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TransferStats {
-    /// HTTP requests sent, retries included.
+    /// HTTP requests sent, retries included; to a bucket, as many as its store was asked for something.
     pub requests: u64,
     /// Bytes of request bodies.
     pub bytes_sent: u64,
@@ -141,6 +141,11 @@ pub trait Remote: Send + Sync + fmt::Debug {
         batch: Batch,
         deadline: Option<Duration>,
     ) -> BoxFuture<'_, Result<BatchResult, RemoteError>>;
+
+    /// Whether it runs SQL. One that does not has pages only: it takes no changes, and cannot tell what a query touches.
+    fn runs_sql(&self) -> bool {
+        true
+    }
 
     /// Where this remote is, for messages; without secrets.
     fn url(&self) -> String;

@@ -1,4 +1,4 @@
-//! Databases in a bucket: `log`, `verify`, and `restore` of a state.
+//! Databases in a bucket: `log`, `verify`, `restore` of a state, and replicas that read from one without a server.
 
 use std::{num::NonZeroU64, path::Path, time::Duration};
 
@@ -298,4 +298,95 @@ fn a_bucket_is_compared_with_a_file_and_the_pages_that_differ_are_named() {
     );
     let said = run(&["verify", &bucket.url, &bucket.path("missing.db")]);
     assert!(said.code == 1 && said.err.contains("missing.db"), "{}", said.err);
+}
+
+#[test]
+fn a_replica_reads_from_a_bucket_without_a_server_and_a_push_asks_for_one() {
+    let bucket = InBucket::new();
+    let replica = bucket.path("replica.db");
+    let count = || ok(&["query", &replica, "select count(*) as n from t", "--json"]).json()[0]["n"].clone();
+    let first = "select count(*) as n, sum(length(a)) as bytes from t";
+    let said = ok(&[
+        "query",
+        &replica,
+        "--url",
+        &bucket.url,
+        "--bootstrap-prefix",
+        "4k",
+        "--json",
+        first,
+    ]);
+    assert_eq!(
+        (&said.json()[0]["n"], &said.json()[0]["bytes"]),
+        (&3.into(), &27_000.into())
+    );
+    ok(&["query", &replica, "insert into t values ('mine')"]);
+    ok(&["pull", &replica]);
+    for _ in 0..2 {
+        let refused = run(&["push", &replica]);
+        assert_eq!(refused.code, 1, "{}", refused.err);
+        assert!(
+            refused.err.contains(&bucket.url) && refused.err.contains("a server of this database"),
+            "{}",
+            refused.err
+        );
+        assert_eq!(count(), 4);
+    }
+    ok(&["hydrate", &replica]);
+    // A branch has no files of its own yet.
+    let branch = format!("file://{}", bucket.path("branch"));
+    ok(&["branch", &bucket.url, &branch, "--at", "0000000000000002"]);
+    let said = ok(&[
+        "query",
+        &bucket.path("branch.db"),
+        "--url",
+        &branch,
+        "--json",
+        first,
+    ]);
+    assert_eq!(said.json()[0]["n"], 2);
+    std::fs::remove_dir_all(bucket.folder.path().join("bucket")).unwrap();
+    assert_eq!(count(), 4);
+    let gone = run(&["query", &bucket.path("other.db"), "--url", &bucket.url, first]);
+    assert!(gone.code == 1 && gone.err.contains("no database"), "{}", gone.err);
+}
+
+#[test]
+fn the_query_of_a_first_connect_to_a_bucket_is_run_here() {
+    let bucket = InBucket::new();
+    let replica = bucket.path("replica.db");
+    let wrong = run(&[
+        "query",
+        &replica,
+        "--url",
+        &bucket.url,
+        "--bootstrap-query",
+        "select * from nowhere",
+        "select 1",
+    ]);
+    assert!(
+        wrong.code == 1 && wrong.err.contains("no such table: nowhere"),
+        "{}",
+        wrong.err
+    );
+    let touches = "select length(hex(a)) as n from t where rowid = 2";
+    ok(&[
+        "query",
+        &replica,
+        "--url",
+        &bucket.url,
+        "--bootstrap-query",
+        touches,
+        "--segment-size",
+        "4k",
+        touches,
+    ]);
+    std::fs::remove_dir_all(bucket.folder.path().join("bucket")).unwrap();
+    assert_eq!(ok(&["query", &replica, "--json", touches]).json()[0]["n"], 18_000);
+    let other = run(&["query", &replica, "select length(hex(a)) from t where rowid = 3"]);
+    assert!(
+        other.code == 1 && other.err.contains(&bucket.url),
+        "{}",
+        other.err
+    );
 }

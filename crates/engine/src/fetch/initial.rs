@@ -134,6 +134,10 @@ pub(crate) async fn fetch_initial_into(
             request.select = first_ids(length / guess);
             fetching.wanted_bytes = Some(*length);
         }
+        // It is run here, when the replica is there.
+        InitialPages::Partial(Some(Bootstrap::Query { .. })) if !remote.runs_sql() => {
+            request.select = first_ids(1);
+        }
         InitialPages::Partial(Some(Bootstrap::Query { query })) => request.query = Some(query.clone()),
     }
     let is_query = request.query.is_some();

@@ -247,7 +247,7 @@ impl StatementPrefetch {
 }
 
 /// Whether the text begins as a query does.
-fn is_select(sql: &str) -> bool {
+pub(crate) fn is_select(sql: &str) -> bool {
     first(sql).is_some_and(|word| ["SELECT", "WITH", "VALUES"].iter().any(|query| word.is(query)))
 }
 

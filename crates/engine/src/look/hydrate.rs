@@ -15,7 +15,10 @@ use roaring::RoaringBitmap;
 use crate::{
     database::Database,
     error::{Error, PageFetchError, Result},
-    fetch::request::{pinned, stream},
+    fetch::{
+        by_running::run_query,
+        request::{pinned, stream},
+    },
     open::{
         plain::{DbpageReader, open_plain},
         session::Session,
@@ -78,7 +81,7 @@ impl Database {
     }
 
     /// Fetches the absent pages that a `SELECT` touches when the remote runs it at the base revision: afterwards that query
-    /// needs no request.
+    /// needs no request. Where the remote is a bucket, which runs nothing, it is run here.
     pub fn hydrate_query(&self, sql: &str, progress: impl FnMut(HydrateProgress) + Send) -> Result<Hydrated> {
         let session = &self.session(OPERATION)?;
         let _sync = session.lock_sync(OPERATION)?;
@@ -237,6 +240,18 @@ fn touched_by(
         at.fetched += 1;
         progress(at);
     };
+    if !session.remote.runs_sql() {
+        let before = replica.map().present_count().0;
+        let came = || replica.map().present_count().0.saturating_sub(before);
+        let mut counted = 0;
+        let mut count_to = |came: u32| {
+            (counted..came).for_each(|_| count());
+            counted = counted.max(came);
+        };
+        run_query(session, sql, || count_to(came()))?;
+        count_to(came());
+        return Ok(at.fetched);
+    }
     let have = replica.map().present_if_few(session.options.longest_question);
     // Where it would take many bytes to say what is here, the remote says what the query touches.
     if have.is_none()

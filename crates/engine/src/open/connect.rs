@@ -9,8 +9,10 @@ use partial_sync_vfs::{MemoryStorage, OsStorage, Storage, sqlite::check_build};
 use crate::{
     database::Database,
     error::{Error, Result},
+    fetch::by_running::run_bootstrap_query,
     open::{
         files::open_or_make,
+        first_connect::remove_files,
         info::Info,
         local::open_local,
         options::{Builder, DEFAULT_TIMEOUT},
@@ -62,7 +64,15 @@ impl Builder {
         // Now and not at the first request: its threads inherit the signal mask of this one, which the C ABI relies on.
         runtime();
         let files = open_or_make(storage, path, &access.remote, &self, begun)?;
-        let open = Arc::new(OpenReplica::open(&self, files, access, reservation)?);
+        let is_made = files.is_made && !files.info.is_unpulled();
+        let mut open = OpenReplica::open(&self, files, access, reservation)?;
+        if is_made && let Err(error) = run_bootstrap_query(&Session::since(&open, &self, begun)) {
+            // As any first connect that failed.
+            let _closed = open.give_back();
+            remove_files(&*open.storage, open.replica.name());
+            return Err(error);
+        }
+        let open = Arc::new(open);
         pull::recover(&Session::since(&open, &self, begun))?;
         open.share();
         Ok(Database::replica(open, self))

@@ -35,6 +35,8 @@ pub(crate) struct ReplicaFiles {
     pub lock: Box<dyn Any + Send + Sync>,
     /// Whether there was no database file before.
     pub is_new: bool,
+    /// Whether they were made by this connect.
+    pub is_made: bool,
 }
 
 /// Reads the replica that is there, or makes it from the remote.
@@ -50,7 +52,9 @@ pub(crate) fn open_or_make(
         .map_err(|e| Error::storage("look for", &path, e))?;
     let lock = take_lock(&*storage, &path)?;
     // Only now, that nobody else writes it: another process may just have finished its first connect.
-    let loaded = match Info::load(&*storage, &path)? {
+    let there = Info::load(&*storage, &path)?;
+    let is_made = !there.as_ref().is_some_and(|info| info.ready);
+    let loaded = match there {
         Some(info) if info.ready => open_existing(&storage, &path, info, remote, options),
         unfinished => {
             let begun_before = unfinished.is_some();
@@ -80,6 +84,7 @@ pub(crate) fn open_or_make(
         wal_mark,
         lock,
         is_new,
+        is_made,
     })
 }
 

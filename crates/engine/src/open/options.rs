@@ -28,7 +28,7 @@ pub enum Bootstrap {
         /// Bytes.
         length: u64,
     },
-    /// The pages that a `SELECT`, run by the remote, touches.
+    /// The pages that a `SELECT` touches. The remote runs it, and where that is a bucket, the replica.
     Query {
         /// The SQL.
         query: String,
@@ -121,7 +121,8 @@ impl Builder {
         }
     }
 
-    /// The remote database: `libsql://`, `turso://`, `https://` or `http://`, with a path where the remote has one; or a
+    /// The remote database: `libsql://`, `turso://`, `https://` or `http://`, with a path where the remote has one; with the feature
+    /// `object-storage` a bucket: `s3://`, `gs://`, `az://` or `file://`, from which pages come and where nothing is pushed; or a
     /// function that is asked before each request and may answer `None` while sync is paused (then nothing is fetched,
     /// pulled or pushed; see also [`bootstrap_if_empty`](Self::bootstrap_if_empty)). Without a remote the
     /// database is a plain local one, or, where a replica is at the path, that replica with the url that it knows. Opening

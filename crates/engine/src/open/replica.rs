@@ -128,6 +128,7 @@ impl OpenReplica {
             wal_mark,
             lock,
             is_new,
+            is_made: _,
         } = files;
         let ReplicaRemote {
             remote,

@@ -42,7 +42,7 @@ options! {
         node: &["path"], python: &["path", "database"], go: &["Path"], c: &["path"],
         rust: &["Database::builder"], program: &["REPLICA"],
     }
-    /// The remote: `libsql://`, `turso://`, `https://` or `http://`. A function is asked before each request; nothing pauses sync.
+    /// The remote: `libsql://`, `turso://`, `https://` or `http://`; built with `object-storage`, also a bucket: `s3://`, `gs://`, `az://` or `file://`. A function is asked before each request; nothing pauses sync.
     REMOTE_URL = "remote_url" {
         takes: Takes::TextOrFunction, default: Default::Words("a plain local database, or the url that the replica at the path knows"),
         node: &["url"], python: &["remote_url"], go: &["RemoteUrl", "RemoteUrlFunction"],
@@ -83,7 +83,7 @@ options! {
             "PartialSyncExperimental.BoostrapStrategyPrefix", "PartialSyncExperimental.BootstrapStrategyPrefix"],
         c: &["bootstrap_prefix"], rust: &["Bootstrap::prefix"], program: &["--bootstrap-prefix"],
     }
-    /// A SELECT, which the remote runs: the pages that it touches are fetched at the first connect.
+    /// A SELECT, which the remote runs, or the replica where that is a bucket: the pages that it touches are fetched at the first connect.
     BOOTSTRAP_QUERY = "bootstrap_query" {
         takes: Takes::Text,
         node: &["partialSyncExperimental.bootstrapStrategy.query"], python: &["PartialSyncQueryBootstrap.query"],

@@ -36,6 +36,7 @@ pub(crate) use self::recover::recover;
 use self::{finish::finish_earlier, staged::OPERATION};
 use crate::{
     error::{Error, Result},
+    fetch::by_running::run_bootstrap_query,
     open::{info::now, session::Session},
     push,
 };
@@ -66,6 +67,7 @@ pub(crate) fn pull(session: &Session<'_>, long_poll: Option<Duration>) -> Result
 /// For the holder of the lock for pulls, when the pull before is finished.
 fn pull_once(session: &Session<'_>, long_poll: Option<Duration>) -> Result<bool> {
     let url = session.checked_url()?;
+    let is_first = session.info.lock().is_unpulled();
     if session.info.lock().is_unsettled() {
         let _sync = session.lock_sync(OPERATION)?;
         push::settle(session, OPERATION)?;
@@ -101,5 +103,8 @@ fn pull_once(session: &Session<'_>, long_poll: Option<Duration>) -> Result<bool>
     commit::commit(session, &mut next)?;
     drop(next);
     finish_earlier(session)?;
+    if is_first {
+        run_bootstrap_query(session)?;
+    }
     Ok(true)
 }

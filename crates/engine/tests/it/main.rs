@@ -27,6 +27,7 @@ mod lost_writes;
 mod main_job;
 mod moved_index_entries;
 mod moved_keys;
+mod object_storage;
 mod old_versions;
 mod one_request;
 mod other_programs;

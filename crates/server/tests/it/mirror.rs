@@ -1,13 +1,21 @@
-//! Servers of a bucket beside the server that writes it: the same revisions, the same pages, SQL passed on.
+//! Servers of a bucket, and replicas that read from it without one, beside the server that writes it: the same revisions, the same pages, SQL
+//! passed on.
 
 use std::{
     path::Path,
     sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
 };
+
+use futures_util::future::BoxFuture;
 
 use partial_sync_core::Revision;
 use partial_sync_server::{Mirroring, Server, ServerHandle, access::Access, auth::StaticToken};
-use partial_sync_transport::PagesRequest;
+use partial_sync_store::BucketRemote;
+use partial_sync_transport::{
+    HttpRemote, PageStream, PagesRequest, Remote, RemoteError, TransferStats, conformance,
+    hrana::{Batch, BatchResult},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -349,5 +357,60 @@ async fn who_may_only_read_at_a_server_of_a_bucket_does_not_write_through_it() {
     }
     assert_same(&dump(&db.path), &before, "nothing was written");
     mirror.shutdown().await;
+    server.shutdown().await;
+}
+
+/// Pages of a bucket; SQL of the server that writes it.
+#[derive(Debug)]
+struct Direct {
+    bucket: BucketRemote,
+    writer: HttpRemote,
+}
+
+impl Remote for Direct {
+    fn pages(&self, request: PagesRequest) -> BoxFuture<'_, Result<PageStream, RemoteError>> {
+        self.bucket.pages(request)
+    }
+
+    fn execute(
+        &self,
+        batch: Batch,
+        deadline: Option<Duration>,
+    ) -> BoxFuture<'_, Result<BatchResult, RemoteError>> {
+        self.writer.execute(batch, deadline)
+    }
+
+    fn url(&self) -> String {
+        self.bucket.url()
+    }
+
+    fn transferred(&self) -> TransferStats {
+        self.bucket.transferred()
+    }
+}
+
+impl conformance::Subject for Direct {
+    fn remote(&self) -> &dyn Remote {
+        self
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_without_a_server_does_what_every_remote_does_and_names_revisions_as_its_servers_do() {
+    let (db, store) = (TestDb::new(), TestStore::new());
+    let server = writer(&db.path, &store).await;
+    let of_writer = Client::new(&server.url());
+    for _ in 0..50 {
+        sql(&of_writer, INSERT).await.unwrap();
+    }
+    let places = store.clone();
+    let direct = Direct {
+        bucket: BucketRemote::new("memory:///app", move || Ok(places.bucket())),
+        writer: HttpRemote::builder(server.url()).build().unwrap(),
+    };
+    conformance::run_all(&direct, conformance::CORE).await;
+    conformance::run_all(&direct, conformance::EXTENDED).await;
+    let there = direct.pages(PagesRequest::default()).await.unwrap();
+    assert_eq!(there.header.revision, of_writer.latest().await.revision);
     server.shutdown().await;
 }

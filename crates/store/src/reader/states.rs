@@ -10,6 +10,7 @@ use futures_util::{TryStreamExt, stream::FuturesUnordered};
 use partial_sync_core::{PageNo, PageSize};
 use partial_sync_ltx::{Header, TxId};
 use roaring::RoaringBitmap;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     catalog::{Catalog, Known, State, is_commit},
@@ -123,6 +124,13 @@ impl Reader {
     /// Names the history: ids count within it.
     pub fn lineage(&self) -> &str {
         &self.0.lineage
+    }
+
+    /// The first part of the revisions of this history: the number that a lineage of this crate is; any other text has one too.
+    pub fn generation(&self) -> u64 {
+        let number = Some(&*self.0.lineage).filter(|text| text.len() == 16);
+        let number = number.and_then(|text| u64::from_str_radix(text, 16).ok());
+        number.unwrap_or_else(|| xxh3_64(self.0.lineage.as_bytes()))
     }
 
     /// The latest state that is known: at opening, and after each [`advance`](Self::advance).

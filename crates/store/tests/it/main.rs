@@ -8,6 +8,7 @@ mod keeping;
 mod listing;
 mod model;
 mod reading;
+mod remote;
 mod restoring;
 mod support;
 mod writing;

@@ -19,8 +19,8 @@ use partial_sync_store::{
     Begin, Bucket, Claim, Clock, FileName, Folder, Layout, Level, Mark, New, StoreError, Writer,
     object_store::{
         CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-        PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory,
-        path::Path,
+        ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+        memory::InMemory, path::Path,
     },
 };
 use tokio::sync::Semaphore;
@@ -119,6 +119,14 @@ impl Troubled {
         let mut aged = self.aged.lock().unwrap();
         for object in objects {
             *aged.entry(object.location).or_default() += by;
+        }
+    }
+
+    /// Everything is gone.
+    pub(crate) async fn remove_all(&self) {
+        let objects: Vec<_> = self.inner.list(None).try_collect().await.unwrap();
+        for object in objects {
+            self.inner.delete(&object.location).await.unwrap();
         }
     }
 
