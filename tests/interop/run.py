@@ -3,6 +3,7 @@
 
     tests/interop/run.py                     # this project's server, target/debug/partial-sync
     tests/interop/run.py --server tursodb    # the same checks against their own server: what fails there too is not ours
+    tests/interop/run.py --through           # the same, of either, through `partial-sync serve --from` in front of it
     tests/interop/run.py --only node         # one client: node, python, libsql, or beside (ours next to theirs)
 
 Installs the pinned clients into node_modules and .venv beside this file when they are missing. Every wait has a
@@ -11,6 +12,7 @@ scratch folder. Exit status 0: every check passed.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -179,7 +181,17 @@ def run_client(name, url, empty_url, scratch, server, phase, binary, file=""):
     return status == 0
 
 
-def against_ours(names, binary, scratch):
+def through(binary, url, scratch, *more):
+    """A server of this project in front of a remote; to be entered."""
+    command = [binary, "serve", "--from", url, "--listen", "127.0.0.1:0", *more]
+    return Process(command, scratch / "through.log")
+
+
+def listening(server):
+    return server.wait_for(r"listening on (http://\S+)")[1].rstrip("/")
+
+
+def against_ours(names, binary, scratch, is_through):
     served = scratch / "served"
     served.mkdir()
     for name in names:
@@ -191,9 +203,15 @@ def against_ours(names, binary, scratch):
     # Ends in order after the first phase, is killed after the second, and has to continue after both.
     for phase, crash in (("first", False), ("reopened", True), ("reopened", False)):
         command = [binary, "serve", served, "--listen", listen, "--auth-token", TOKEN]
-        with Process(command, scratch / "server.log", crash) as server:
-            base = server.wait_for(r"listening on (http://\S+)")[1].rstrip("/")
+        with Process(command, scratch / "server.log", crash) as server, contextlib.ExitStack() as stack:
+            base = listening(server)
             listen = base.removeprefix("http://")
+            if is_through:
+                own = scratch / "own-token"
+                own.write_text(TOKEN)
+                more = ["--auth-token", TOKEN, "--origin-token-file", own]
+                between = stack.enter_context(through(binary, base, scratch, *more))
+                base = listening(between)
             for name in names:
                 if phase == "reopened" and name not in ("node", "python"):
                     continue
@@ -214,7 +232,7 @@ def intact(file):
     return answer == "ok"
 
 
-def against_tursodb(names, binary, scratch):
+def against_tursodb(names, binary, scratch, is_through):
     path = subprocess.run([HERE / "tursodb_path.sh"], capture_output=True, text=True, check=True, timeout=600)
     served = scratch / "served"
     served.mkdir()
@@ -231,9 +249,13 @@ def against_tursodb(names, binary, scratch):
                 processes[-1].wait_for_port(port)
                 urls.append(f"http://127.0.0.1:{port}")
             seed_over_http(urls[0])
+            if is_through:
+                for at, url in enumerate(urls):
+                    processes.append(through(binary, url, scratch).__enter__())
+                    urls[at] = listening(processes[-1])
             passed &= run_client(name, *urls, scratch, "tursodb", "first", binary)
         finally:
-            for process in processes:
+            for process in reversed(processes):
                 process.__exit__()
     return passed
 
@@ -241,6 +263,7 @@ def against_tursodb(names, binary, scratch):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--server", choices=("ours", "tursodb"), default="ours")
+    parser.add_argument("--through", action="store_true", help="through a server in front of it")
     parser.add_argument("--only", choices=sorted(CLIENTS), action="append")
     default = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug" / "partial-sync"
     parser.add_argument("--binary", type=pathlib.Path, default=default)
@@ -256,7 +279,7 @@ def main():
         if not options.binary.exists():
             raise Failure(f"{options.binary} is missing: build it with `cargo build -p partial-sync-cli`")
         against = against_ours if options.server == "ours" else against_tursodb
-        passed = against(names, options.binary, scratch)
+        passed = against(names, options.binary, scratch, options.through)
     except (Failure, subprocess.SubprocessError) as failure:
         print(f"FAIL interop: {failure}", flush=True)
     finally:

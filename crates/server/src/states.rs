@@ -65,6 +65,11 @@ pub trait States: Send + Sync + fmt::Debug {
     /// Whether SQL that this server is sent can change the database.
     fn is_writable(&self) -> bool;
 
+    /// Whether SQL is passed on to a server that may know nothing of what this project adds.
+    fn has_foreign_sql(&self) -> bool {
+        false
+    }
+
     /// Fails when the database is not the one that is served any more: then the same numbers are other revisions. What was read before
     /// this succeeds is of this one. Does not block.
     fn check_open(&self) -> Result<(), ServerError>;

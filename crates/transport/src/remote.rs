@@ -65,6 +65,8 @@ pub struct Features {
     pub zstd_blocks: bool,
     /// It takes changes from who asks, as rows as they came out too.
     pub writes: bool,
+    /// What it has of this project is the pages: SQL is passed on to a remote that may know nothing of it.
+    pub foreign_sql: bool,
 }
 
 /// How the pages of a "what changed" answer are to be understood.

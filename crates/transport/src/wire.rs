@@ -328,6 +328,7 @@ impl Features {
         zstd_bodies: true,
         zstd_blocks: true,
         writes: true,
+        foreign_sql: false,
     };
 
     /// Reads the value of the header [`FEATURES_HEADER`]. Unknown words are of a newer remote and are skipped.
@@ -342,13 +343,14 @@ impl Features {
                 "zstd-bodies" => features.zstd_bodies = true,
                 "zstd-blocks" => features.zstd_blocks = true,
                 "writes" => features.writes = true,
+                "foreign-sql" => features.foreign_sql = true,
                 _ => {}
             }
         }
         features
     }
 
-    /// The value of the header [`FEATURES_HEADER`]: `hydrate, zstd, require, list, zstd-bodies, zstd-blocks, writes`.
+    /// The value of the header [`FEATURES_HEADER`]; of [`Features::ALL`] `hydrate, zstd, require, list, zstd-bodies, zstd-blocks, writes`.
     pub fn to_header(self) -> String {
         let words = [
             (self.hydrate, "hydrate"),
@@ -358,6 +360,7 @@ impl Features {
             (self.zstd_bodies, "zstd-bodies"),
             (self.zstd_blocks, "zstd-blocks"),
             (self.writes, "writes"),
+            (self.foreign_sql, "foreign-sql"),
         ];
         let said: Vec<_> = words
             .iter()

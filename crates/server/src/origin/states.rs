@@ -538,7 +538,8 @@ fn shortened(revision: &Revision) -> String {
 async fn adopt(remote: &dyn Remote, cache: &Cache, database: DatabaseId, told: &Told) {
     let url = remote.url();
     let Some(stored) = cache.stored(&url) else { return };
-    let changed = match told.features.list {
+    let is_ours = told.features.list && !told.features.foreign_sql;
+    let changed = match is_ours {
         true if stored == told.revision => Some(RoaringBitmap::new()),
         true => match asking::since(remote, &stored, None, true).await {
             Ok(since) if since.revision == told.revision => since.changed,
@@ -626,6 +627,11 @@ impl States for OriginStates {
 
     fn is_writable(&self) -> bool {
         self.features.lock().writes
+    }
+
+    fn has_foreign_sql(&self) -> bool {
+        let features = *self.features.lock();
+        features == Features::default() || features.foreign_sql
     }
 
     fn check_open(&self) -> Result<(), ServerError> {

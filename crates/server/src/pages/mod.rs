@@ -328,17 +328,20 @@ fn not_wanted(request: &PagesRequest) -> Option<&RoaringBitmap> {
 
 /// What this server can do for somebody, as its answers say it.
 pub(crate) fn features(states: &dyn States, access: Access) -> HeaderValue {
-    static ALL: LazyLock<[HeaderValue; 2]> = LazyLock::new(|| {
-        [false, true].map(|writes| {
-            let features = Features {
-                writes,
-                ..Features::ALL
-            };
-            HeaderValue::try_from(features.to_header()).expect("names of features are letters and commas")
+    static ALL: LazyLock<[[HeaderValue; 2]; 2]> = LazyLock::new(|| {
+        [false, true].map(|foreign_sql| {
+            [false, true].map(|writes| {
+                let features = Features {
+                    writes,
+                    foreign_sql,
+                    ..Features::ALL
+                };
+                HeaderValue::try_from(features.to_header()).expect("names of features are letters and commas")
+            })
         })
     });
     let writes = access == Access::Full && states.is_writable();
-    ALL[usize::from(writes)].clone()
+    ALL[usize::from(states.has_foreign_sql())][usize::from(writes)].clone()
 }
 
 fn respond(body: Body, features: HeaderValue, polled: bool) -> Response {

@@ -457,7 +457,7 @@ async fn a_remote_that_waits_for_nothing_is_not_asked_all_the_time() {
     let revision = remote.push_revision(pages([1, 2, 3]));
     let (cache, asked) = before_remote("http://127.0.0.1:1", Arc::new(Impatient(remote))).await;
     let client = Client {
-        features: "hydrate, zstd, require, list, zstd-bodies, zstd-blocks",
+        features: "hydrate, zstd, require, list, zstd-bodies, zstd-blocks, foreign-sql",
         ..Client::new(&cache.url())
     };
     let request = PagesRequest {
@@ -749,7 +749,7 @@ async fn a_remote_that_can_do_no_more_than_it_has_to_is_served_with_all_that_our
     let first = remote.push_revision(pages([1, 2, 3, 4]));
     let (cache, asked) = before_remote("http://127.0.0.1:1", Arc::new(remote.clone())).await;
     let client = Client {
-        features: "hydrate, zstd, require, list, zstd-bodies, zstd-blocks",
+        features: "hydrate, zstd, require, list, zstd-bodies, zstd-blocks, foreign-sql",
         ..Client::new(&cache.url())
     };
     assert_same(&client.latest().await.whole(), &pages([1, 2, 3, 4]), "first");
@@ -814,7 +814,7 @@ async fn databases_that_call_different_states_by_one_name_get_each_their_own_pag
     for _ in 0..3 {
         for ((name, remote), first) in remotes.iter().zip([1, 101]) {
             let client = Client {
-                features: "hydrate, zstd, require, list, zstd-bodies, zstd-blocks",
+                features: "hydrate, zstd, require, list, zstd-bodies, zstd-blocks, foreign-sql",
                 ..Client::new(&format!("{}/{name}", cache.url()))
             };
             let (revision, _) = remote.latest().unwrap();
@@ -1025,7 +1025,7 @@ async fn of_a_remote_whose_revisions_may_be_mere_numbers_nothing_counts_after_a_
             .await
             .unwrap();
         let client = Client {
-            features: "hydrate, zstd, require, list, zstd-bodies, zstd-blocks",
+            features: "hydrate, zstd, require, list, zstd-bodies, zstd-blocks, foreign-sql",
             ..Client::new(&cache.url())
         };
         (cache, client)

@@ -117,7 +117,8 @@ async fn run(
     attempts: &mut u32,
 ) -> Result<BatchResult, RemoteError> {
     let requests = [Request::Batch { batch }, Request::Close];
-    let understands_close = requester.known_features(url) != Features::default();
+    let known = requester.known_features(url);
+    let understands_close = known != Features::default() && !known.foreign_sql;
     let pipeline = Pipeline {
         baton: None,
         requests: &requests[..if understands_close { 2 } else { 1 }],

@@ -178,5 +178,10 @@ fn features_survive_their_header_and_unknown_ones_are_skipped() {
             ..Features::default()
         }
     );
+    let foreign_sql = Features {
+        foreign_sql: true,
+        ..Features::ALL
+    };
+    assert_eq!(Features::from_header(&foreign_sql.to_header()), foreign_sql);
     assert_eq!(Features::default().to_header(), "");
 }

@@ -536,9 +536,11 @@ async fn only_a_remote_with_features_is_told_to_close_since_others_refuse_what_i
     let answer = r#"{"results":[{"type":"ok","response":{"type":"batch","result":{"step_results":[],"step_errors":[]}}}]}"#;
     let batch = || Act::Answer(200, vec![], answer.into());
     let ours = Act::Answer(200, vec![("partial-sync-features", "require")], empty_database());
-    let (network, builder) = over([good(), batch(), ours, batch()]);
+    let passed_on = vec![("partial-sync-features", "list, foreign-sql")];
+    let passed_on = Act::Answer(200, passed_on, empty_database());
+    let (network, builder) = over([good(), batch(), ours, batch(), passed_on, batch()]);
     let remote = builder.build().unwrap();
-    for closes in [false, true] {
+    for closes in [false, true, false] {
         ask(&remote).await.unwrap();
         remote.execute(one_step(), None).await.unwrap();
         let body = network.seen.lock().last().unwrap().body.clone();
