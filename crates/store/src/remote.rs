@@ -47,6 +47,7 @@ const FEATURES: Features = Features {
     zstd_bodies: false,
     zstd_blocks: false,
     writes: false,
+    foreign_sql: false,
 };
 
 /// See the module.
