@@ -406,7 +406,7 @@ pub(crate) struct Branch {
 pub(crate) struct Branches {
     /// The url of the database in a bucket
     pub url: String,
-    /// Keep no files any more for those that are gone
+    /// Keep no files any more for those that are gone or need none
     #[arg(long)]
     pub prune: bool,
     /// Print JSON

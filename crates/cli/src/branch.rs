@@ -9,6 +9,7 @@ use crate::{
     arguments::{Branch, Branches, Detach},
     bucket,
     error::CliError,
+    units::counted,
 };
 
 /// `branch`.
@@ -63,17 +64,15 @@ pub(crate) fn list(arguments: &Branches) -> Result<(), CliError> {
         let why = match &branch.standing {
             Standing::Reads => String::new(),
             Standing::Begun => "  not made yet: if nobody is at it, run `branch` again".to_owned(),
-            Standing::Gone => "  gone: `branches --prune` keeps nothing for it any more".to_owned(),
+            Standing::Gone => {
+                "  gone, or needs no file any more: `branches --prune` keeps none for it".to_owned()
+            }
             Standing::Unknown(error) => format!("  cannot be read: {error}"),
         };
         writeln!(out, "{id}  {}{why}", branch.url)?;
     }
     if arguments.prune {
-        let branches = match pruned {
-            1 => "1 branch that is".to_owned(),
-            pruned => format!("{pruned} branches that are"),
-        };
-        writeln!(out, "no files are kept any more for {branches} gone")?;
+        writeln!(out, "removed {}", counted(pruned as u64, "pin"))?;
     }
     Ok(())
 }

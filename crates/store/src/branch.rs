@@ -284,7 +284,7 @@ impl Bucket {
                 return Ok(false);
             }
             let mut next = head.edited();
-            if !head.stands_alone() {
+            if !head.read_from().is_empty() {
                 let file = match made.take().filter(|(until, _)| *until == floor) {
                     Some((_, file)) => file,
                     None => self.make_base(&head, floor).await?,
@@ -377,7 +377,8 @@ impl Bucket {
         match there.await {
             Err(error) => Standing::Unknown(error.to_string()),
             Ok(Some((there, _))) if there.lineage == pin.lineage => {
-                let reads = there.parents.iter().any(|parent| parent.lineage == head.lineage);
+                let reads = |parent: &Parent| parent.lineage == head.lineage;
+                let reads = there.read_from().iter().any(reads);
                 match (there.l0_floor, reads) {
                     (None, _) => Standing::Begun,
                     (Some(_), true) => Standing::Reads,

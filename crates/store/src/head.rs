@@ -54,7 +54,7 @@ pub struct Head {
     /// The files of levels 1 to 9.
     pub files: Vec<HeadFile>,
     /// Of a branch: where the files of the state are that it began with, the oldest first. The last one is the database that it is a branch
-    /// of. Their names end with earlier transactions than those of all files that are here.
+    /// of. Their names end with earlier transactions than those of files that are here, until it is detached.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parents: Vec<Parent>,
     /// Files that branches read, and that stay.
@@ -131,7 +131,7 @@ impl Head {
 
     /// Bytes of a file that is named, if that is told.
     pub(crate) fn size_of(&self, name: FileName) -> Option<u64> {
-        let elsewhere = self.parents.iter().flat_map(|parent| parent.run.files());
+        let elsewhere = self.read_from().iter().flat_map(|parent| parent.run.files());
         let mut all = self.files.iter().chain(elsewhere);
         all.find(|file| file.name() == Some(name)).map(|file| file.size)
     }
@@ -141,10 +141,13 @@ impl Head {
         self.pins.iter().any(|pin| pin.run.has(name))
     }
 
-    /// Whether the files that are here make the states above the floor, without those of parents.
-    pub(crate) fn stands_alone(&self) -> bool {
+    /// The parents whose files are read: none once the files that are here make the states from the floor on.
+    pub(crate) fn read_from(&self) -> &[Parent] {
         let is_base = |file: FileName| file.ids.is_snapshot() && Some(file.ids.max()) <= self.l0_floor;
-        self.parents.is_empty() || self.names().any(is_base)
+        match self.names().any(is_base) {
+            true => &[],
+            false => &self.parents,
+        }
     }
 
     /// The files that make the state after `id`, which is not newer than the last one: those of other places, and those that are here.
@@ -154,7 +157,7 @@ impl Head {
         let end = chain.last()?.ids.max();
         (end == id || self.l0_floor? <= end).then_some(())?;
         let (mut elsewhere, mut rest) = (Vec::new(), &chain[..]);
-        for parent in &self.parents {
+        for parent in self.read_from() {
             let is_there = |file: &&FileName| Some(file.ids.max()) <= parent.id();
             let (there, others) = rest.split_at(rest.iter().take_while(is_there).count());
             if !there.is_empty() {
@@ -171,7 +174,7 @@ impl Head {
     /// The files that make the database up to `until` at most, the oldest first: a snapshot, then each continues the one before it.
     /// They are of levels 1 to 9, or in other places. Empty if there is no snapshot.
     pub(crate) fn chain(&self, until: TxId) -> Vec<FileName> {
-        let elsewhere = self.parents.iter().flat_map(|parent| parent.run.names());
+        let elsewhere = self.read_from().iter().flat_map(|parent| parent.run.names());
         let all: Vec<_> = self.names().chain(elsewhere).collect();
         let mut chain: Vec<FileName> = Vec::new();
         loop {
@@ -268,7 +271,8 @@ impl Head {
             return Err(format!("{file} is from before it was a branch"));
         }
         let whole = self.chain(branched).last().map(|file| file.ids.max());
-        match whole == Some(branched) && Some(branched) <= self.l0_floor {
+        let is_whole = whole == Some(branched) || self.read_from().is_empty();
+        match is_whole && Some(branched) <= self.l0_floor {
             true => Ok(()),
             false => Err(format!("its parents do not make the state after {branched}")),
         }

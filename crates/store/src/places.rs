@@ -27,7 +27,7 @@ impl Places {
     /// Those of the database whose head this is.
     pub(crate) fn of(own: &Bucket, head: &Head) -> Result<Self, StoreError> {
         let mut parents = Vec::new();
-        for parent in &head.parents {
+        for parent in head.read_from() {
             let bucket = own.other(&parent.url)?;
             let lineage = parent.lineage.clone();
             // Of a head that was read there is always one.
@@ -46,11 +46,12 @@ impl Places {
         let of = |place: &Place, parent: &Parent| {
             (Some(place.until), &place.lineage) == (parent.id(), &parent.lineage)
         };
-        self.parents.len() == head.parents.len()
+        let parents = head.read_from();
+        self.parents.len() == parents.len()
             && self
                 .parents
                 .iter()
-                .zip(&head.parents)
+                .zip(parents)
                 .all(|(place, parent)| of(place, parent))
     }
 

@@ -244,8 +244,9 @@ fn a_branch_that_was_removed_keeps_its_files_until_it_is_pruned() {
     std::fs::remove_dir_all(bucket.path("branch")).unwrap();
     let listed = ok(&["branches", &bucket.url]).out;
     assert!(listed.contains("--prune"), "{listed}");
+    assert_eq!(ok(&["branches", &bucket.url, "--prune"]).out, "removed 1 pin\n");
     let told = ok(&["branches", &bucket.url, "--prune", "--json"]).json();
-    assert_eq!(told["pruned"], 1);
+    assert_eq!(told["pruned"], 0);
     assert_eq!(told["branches"].as_array().unwrap().len(), 0);
 }
 

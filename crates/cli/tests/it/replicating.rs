@@ -293,3 +293,39 @@ fn a_branch_of_a_database_that_is_written_is_written_and_served_for_itself_and_d
     ok(&["restore", &new, &restored]);
     ok(&["verify", &new, &restored]);
 }
+
+#[test]
+fn a_server_without_a_file_writes_to_a_branch_that_nobody_has_written_to() {
+    let place = Place::new();
+    let bucket = format!("file://{}", place.path("bucket"));
+    let new = format!("file://{}", place.path("new"));
+    let first = writer(place.remote.to_str().unwrap(), &bucket, &[]);
+    ok(&["branch", &bucket, &new]);
+    let listen = format!("127.0.0.1:{}", port());
+    let url = format!("http://{listen}");
+    let second = Serving::start(&[
+        "serve",
+        "--from",
+        &new,
+        "--take-over",
+        "--public-url",
+        &url,
+        "--listen",
+        &listen,
+    ]);
+    let replica = place.replica("a.db", &second.url);
+    ok(&["query", &replica, "delete from town where id > 10"]);
+    ok(&["push", &replica]);
+    ok(&["detach", &new]);
+    let (_, rows) = sql(&second.url, "", "select count(*) from town");
+    assert!(rows.contains(r#""value":"10""#), "{rows}");
+    let (_, rows) = sql(&first.url, "", "select count(*) from town");
+    assert!(rows.contains(r#""value":"5000""#), "{rows}");
+    first.kill();
+    std::fs::remove_dir_all(place.path("bucket")).unwrap();
+    ok(&["query", &replica, "delete from town where id > 5"]);
+    ok(&["push", &replica]);
+    let restored = place.path("restored.db");
+    ok(&["restore", &new, &restored]);
+    ok(&["verify", &new, &restored]);
+}

@@ -90,7 +90,7 @@ impl Catalog {
                 tail_at: Some(file.tail_at),
             })
         };
-        let runs = || head.parents.iter().map(|parent| &parent.run);
+        let runs = || head.read_from().iter().map(|parent| &parent.run);
         let elsewhere = runs().flat_map(|run| run.files());
         let commits = runs().flat_map(|run| run.names());
         let commits = commits.filter(|name| name.level == Level::COMMITS);

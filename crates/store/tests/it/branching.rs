@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use futures_util::TryStreamExt;
 use partial_sync_store::{
     Bucket, Claim, Found, Level, ReadOptions, Reader, Standing, State, StoreError, Writer,
-    object_store::ObjectStoreExt,
+    object_store::{ObjectStore, ObjectStoreExt},
 };
 use tokio::sync::Semaphore;
 
@@ -464,6 +465,44 @@ async fn a_parent_that_is_another_database_now_is_not_read() {
     let error = family.branch.detach().await.unwrap_err();
     assert!(matches!(error, StoreError::Parent { .. }), "{error}");
     assert_eq!(files(&family.branch).await, 0);
+}
+
+#[tokio::test]
+async fn a_branch_with_a_snapshot_of_its_own_below_its_floor_needs_its_parent_no_more() {
+    let family = Family::new(5, 20).await;
+    branch(&family.parent, &family.branch).await.unwrap();
+    let mut writer = write(&family.branch, 8).await;
+    let staying = open(&family.branch).await;
+    for n in 0..200 {
+        append(&mut writer, &[(2, n)], 5).await.unwrap();
+        compact_all(&writer).await;
+    }
+    family.clock.pass(2 * RETENTION);
+    collect_all(&family.store, &mut writer).await;
+    let branches = family.parent.branches().await.unwrap();
+    assert_eq!(branches[0].standing, Standing::Gone);
+    assert_eq!(family.parent.prune().await.unwrap(), 1);
+    let of_parent = family.store.list(Some(&"parent".into()));
+    for object in of_parent.try_collect::<Vec<_>>().await.unwrap() {
+        family.store.delete(&object.location).await.unwrap();
+    }
+    let expected = vec![19, 199, 1, 1, 1];
+    assert_eq!(latest(&family.branch).await.1, expected);
+    let at = staying.advance().await.unwrap();
+    assert_eq!(database(&staying, at).await.unwrap(), expected);
+    open(&family.branch).await.verify().await.unwrap();
+    for n in 0..100 {
+        append(&mut writer, &[(2, n)], 5).await.unwrap();
+        compact_all(&writer).await;
+    }
+    let next = family.store.place("next", &family.clock);
+    branch(&family.branch, &next).await.unwrap();
+    assert_eq!(latest(&next).await.1, [19, 99, 1, 1, 1]);
+    // A page is copied by nobody.
+    family.store.bytes();
+    assert!(family.branch.detach().await.unwrap());
+    assert!(family.store.bytes() < 32 << 10);
+    assert_eq!(latest(&family.branch).await.1, [19, 99, 1, 1, 1]);
 }
 
 #[tokio::test]
