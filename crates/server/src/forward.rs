@@ -51,6 +51,11 @@ pub(crate) trait Writer: Send + Sync {
     /// Its url, if there is one.
     fn url(&self) -> Option<String>;
 
+    /// Whether it heeds what this server says that the client may do. Not every remote does.
+    fn heeds(&self) -> bool {
+        true
+    }
+
     /// Finds out whether it is another one now; `false` if that cannot be told.
     fn look_again(self: Arc<Self>) -> BoxFuture<'static, bool> {
         Box::pin(std::future::ready(false))
@@ -97,6 +102,13 @@ async fn forward(
              or a server's --from, is wrong, or the writer is gone",
         );
     };
+    if access == Access::ReadOnly && !who.heeds() {
+        return error(
+            StatusCode::FORBIDDEN,
+            "FORBIDDEN",
+            "this token may only read here, and the remote that takes SQL cannot be told so: it is sent none with it",
+        );
+    }
     let method = match head.method {
         Method::GET => "GET",
         Method::POST => "POST",

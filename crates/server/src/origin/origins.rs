@@ -43,11 +43,18 @@ impl Named for OriginStates {
 }
 
 /// SQL goes to the origin.
-struct ToOrigin(String);
+struct ToOrigin {
+    url: String,
+    states: Arc<OriginStates>,
+}
 
 impl Writer for ToOrigin {
     fn url(&self) -> Option<String> {
-        Some(self.0.clone())
+        Some(self.url.clone())
+    }
+
+    fn heeds(&self) -> bool {
+        self.states.heeds_access()
     }
 }
 
@@ -127,7 +134,10 @@ impl Served for Origins {
                 name: name.into(),
                 sql: Arc::new(Forward {
                     client: Arc::clone(&self.client),
-                    writer: Arc::new(ToOrigin(sql)),
+                    writer: Arc::new(ToOrigin {
+                        url: sql,
+                        states: Arc::clone(&states),
+                    }),
                 }),
                 held: Arc::clone(&states) as _,
                 states,

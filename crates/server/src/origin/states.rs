@@ -140,6 +140,11 @@ impl OriginStates {
         self.published.receiver_count() > 0
     }
 
+    /// Whether the origin heeds what this server says that a client may do: those of before did not, and had no `zstd-bodies`.
+    pub(super) fn heeds_access(&self) -> bool {
+        self.features.lock().zstd_bodies && !self.has_foreign_sql()
+    }
+
     /// The latest state is asked for; those who ask meanwhile share the next answer.
     async fn look(self: &Arc<Self>) -> Result<Latest, ServerError> {
         let this = Arc::clone(self);

@@ -798,6 +798,30 @@ async fn a_remote_that_can_do_no_more_than_it_has_to_is_served_with_all_that_our
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_only_read_sends_no_sql_to_a_remote_that_cannot_be_told_so() {
+    let remote = foreign();
+    remote.push_revision(pages([1]));
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", port.local_addr().unwrap());
+    let origin = Origin::at(url).asking(move |_| Ok(Arc::new(remote.clone())));
+    let cache = Server::from_origin(origin)
+        .authenticator(StaticToken::new("reader".to_owned(), Access::ReadOnly))
+        .listen("127.0.0.1:0")
+        .await
+        .unwrap();
+    let client = Client::new(&cache.url());
+    let request = client
+        .http
+        .post(format!("{}/v2/pipeline", client.url))
+        .bearer_auth("reader");
+    let body = json!({"baton": null, "requests": [{"type": "execute", "stmt": {"sql": INSERT}}]});
+    let answer = request.body(body.to_string()).send().await.unwrap();
+    assert_eq!(answer.status(), 403);
+    port.set_nonblocking(true).unwrap();
+    assert_eq!(port.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn databases_that_call_different_states_by_one_name_get_each_their_own_pages() {
     let remotes = [("a", foreign()), ("b", foreign())];
     for ((_, remote), first) in remotes.iter().zip([1, 101]) {
