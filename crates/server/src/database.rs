@@ -107,14 +107,23 @@ impl Database {
         let opening = Arc::clone(opener);
         let open = move || {
             restoring::finish(&path)?;
-            let is_new = !std::fs::metadata(&path).is_ok_and(|meta| meta.len() > 0);
-            if let Some(attach) = attach.as_ref().filter(|_| is_new) {
-                attach.adopt(&path, opening.unix_ms(), &*history)?;
-            }
-            let files = SourceFiles::open(&path)?;
+            // Nobody else serves the file, or makes it. Given back last.
             let lock = match DatabaseLock::take(&path) {
-                Ok(lock) => Some(lock),
                 Err(error @ ServerError::InUse { .. }) => return Err(error),
+                lock => lock,
+            };
+            let is_new = !std::fs::metadata(&path).is_ok_and(|meta| meta.len() > 0);
+            let lock = match attach.as_ref().filter(|_| is_new) {
+                Some(attach) => {
+                    let lock = lock?;
+                    attach.adopt(&path, opening.unix_ms(), &*history)?;
+                    Ok(lock)
+                }
+                None => lock,
+            };
+            let files = SourceFiles::open(&path)?;
+            let lock = match lock {
+                Ok(lock) => Some(lock),
                 Err(_) if files.read_only() => None,
                 Err(error) => return Err(error),
             };

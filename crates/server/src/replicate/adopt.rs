@@ -3,7 +3,8 @@
 //! First the log is taken over, so that nobody adds to it; then the last state is restored under another name, with its history; the history
 //! gets its name, then the file. Cut off before that, there is no file, and it is done again.
 //!
-//! What must never happen here: that a new, empty file is taken for the last state of a log.
+//! What must never happen here: that a new, empty file is taken for the last state of a log, that two do this at one path, or that the log is
+//! taken from its writer where it cannot be seen through.
 
 use std::{fs::File, num::NonZeroU64, os::unix::fs::FileExt, path::Path, sync::Arc};
 
@@ -27,7 +28,8 @@ type OpenHistory = dyn Fn(&Path) -> Result<Arc<dyn History>, HistoryError> + Sen
 const AT_A_TIME: usize = 1024;
 
 impl Attach {
-    /// Makes the file at `path`, which is not there or empty, if the bucket has a database. Blocks.
+    /// Makes the file at `path`, which is not there or empty, if the bucket has a database. Blocks. By who has the lock of the database: two
+    /// would use the same names until it is done.
     pub(crate) fn adopt(&self, path: &Path, unix_ms: i64, history: &OpenHistory) -> Result<(), ServerError> {
         let end = self.runtime().block_on(self.bucket().end())?;
         let Some(End {
@@ -48,17 +50,17 @@ impl Attach {
         if wal.metadata().is_ok_and(|meta| meta.len() > 0) {
             return Err(ServerError::Leftover { path: wal });
         }
+        let lineage = u64::from_str_radix(&head.lineage, 16);
+        let lineage = lineage.map_err(|_| ServerError::OtherLog {
+            bucket: self.bucket().name(),
+            writer: head.writer.clone(),
+            why: format!("its lineage, {}, is not one of this program", head.lineage),
+        })?;
         let node = NonZeroU64::new(fastrand::u64(1..)).unwrap_or(NonZeroU64::MIN);
         let begin = self.beginning(node, unix_ms);
         let writer =
             self.runtime()
                 .block_on(Writer::take_over(self.bucket().clone(), begin, Claim::TakeOver))?;
-        let lineage = u64::from_str_radix(writer.lineage(), 16);
-        let lineage = lineage.map_err(|_| ServerError::OtherLog {
-            bucket: self.bucket().name(),
-            writer: None,
-            why: format!("its lineage, {}, is not one of this program", writer.lineage()),
-        })?;
         tracing::info!(bucket = ?self.bucket(), path = %path.display(), "the database of the bucket is restored here");
         let staged = side_file_path(path, "-adopted");
         let mut removed = false;
@@ -85,6 +87,12 @@ impl Attach {
         note_hashes(&*noted, &staged, writer.page_size(), state)?;
         noted.set_log_nodes(&[node.get()])?;
         drop(noted);
+        // Its file alone gets the name: what SQLite could not write back into it would be lost.
+        let wal = side_file_path(&staged, "-history-wal");
+        if wal.metadata().is_ok_and(|meta| meta.len() > 0) {
+            let why = "the page history was not written back from its WAL when it was closed; start again";
+            return Err(io("completed", &wal, std::io::Error::other(why)));
+        }
         remove_used(path, &mut removed)?;
         for suffix in ["-history", ""] {
             let (from, to) = (side_file_path(&staged, suffix), side_file_path(path, suffix));

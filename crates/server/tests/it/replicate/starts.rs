@@ -6,11 +6,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use partial_sync_core::Revision;
-use partial_sync_server::{Server, ServerError};
+use partial_sync_server::{Server, ServerBuilder, ServerError, history::SqliteHistory};
+use partial_sync_vfs::side_file_path;
 
 use super::support::{
-    TestStore, assert_same, copy_of, database_in, id_of, replication, serve, serve_async, sql, try_serve,
+    TestStore, Weather, assert_same, copy_of, database_in, id_of, replication, serve, serve_async, sql,
+    try_serve,
 };
 use crate::pages::support::{Client, TestDb, dump, shell};
 
@@ -286,4 +289,72 @@ async fn a_missing_file_is_not_taken_for_an_empty_database_and_is_made_by_a_take
     let new = serve(&lost, &store).await;
     check(&new.url(), &lost, &store, &latest.revision).await;
     new.shutdown().await;
+}
+
+fn taking_over(path: &Path, store: &Arc<TestStore>) -> ServerBuilder {
+    Server::builder(path).replicate(replication(store).take_over(true))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_takeovers_at_one_path_one_is_refused_before_it_does_anything() {
+    let (db, store) = (TestDb::new(), TestStore::new());
+    let old = serve(&db.path, &store).await;
+    let first = Client::new(&old.url()).latest().await;
+    let path = db.path.with_file_name("new.db");
+    store.set(Weather::Held);
+    let one = tokio::spawn(taking_over(&path, &store).listen("127.0.0.1:0"));
+    store.until_waiting(1).await;
+    let refused = tokio::select! {
+        other = taking_over(&path, &store).listen("127.0.0.1:0") => other.err(),
+        () = store.until_waiting(2) => None,
+    };
+    store.set(Weather::Fine);
+    assert!(matches!(refused, Some(ServerError::InUse { .. })), "{refused:?}");
+    let one = one.await.unwrap().unwrap();
+    check(&one.url(), &path, &store, &first.revision).await;
+    one.shutdown().await;
+    old.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_takeover_whose_page_history_is_not_written_back_is_done_again() {
+    let (db, store) = (TestDb::new(), TestStore::new());
+    let old = serve(&db.path, &store).await;
+    let first = Client::new(&old.url()).latest().await;
+    let path = db.path.with_file_name("new.db");
+    // Somebody who has it open: SQLite leaves the WAL as it is.
+    let open = Arc::new(Mutex::new(None));
+    let others = Arc::clone(&open);
+    let server = taking_over(&path, &store).history(move |path| {
+        let history = SqliteHistory::open(path)?;
+        if path.to_string_lossy().ends_with("-adopted") {
+            let reader = rusqlite::Connection::open(side_file_path(path, "-history")).unwrap();
+            reader
+                .query_row("SELECT count(*) FROM meta", [], |_| Ok(()))
+                .unwrap();
+            *others.lock() = Some(reader);
+        }
+        Ok(Arc::new(history))
+    });
+    server.listen("127.0.0.1:0").await.unwrap_err();
+    drop(open.lock().take());
+    let new = taking_over(&path, &store).listen("127.0.0.1:0").await.unwrap();
+    check(&new.url(), &path, &store, &first.revision).await;
+    new.shutdown().await;
+    old.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_takeover_that_cannot_have_a_file_takes_nothing_over() {
+    let (db, store) = (TestDb::new(), TestStore::new());
+    let old = serve(&db.path, &store).await;
+    // Its lock cannot be made.
+    let path = db.path.with_file_name("new.db");
+    std::fs::create_dir(db.path.with_file_name("new.db-lock")).unwrap();
+    taking_over(&path, &store)
+        .listen("127.0.0.1:0")
+        .await
+        .unwrap_err();
+    sql(&Client::new(&old.url()), INSERT).await.unwrap();
+    old.shutdown().await;
 }
