@@ -3,8 +3,7 @@
 //! The client notes the time that each answer tells (`Date`): it is the one clock that continues while this machine, or the virtual
 //! machine that it is, stands still (`clock.rs`).
 //!
-//! What must never happen here: that an endpoint with a password in it is used, which errors would show, or that what a store says of a
-//! request that it refused is read into memory at any length.
+//! What must never happen here: that an endpoint with a password in it is used, which errors would show.
 
 use std::{
     sync::{
@@ -15,7 +14,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures_util::StreamExt;
 use object_store::{
     ClientConfigKey, ClientOptions, ObjectStore, RetryConfig,
     client::{HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService},
@@ -25,15 +23,11 @@ use partial_sync_transport::http::http_client_builder;
 use crate::{
     clock::{Clock, LocalClock, Mark},
     layout::Layout,
+    transfer::send,
 };
 
 /// How long a request is tried again after answers that say that the store is busy, or none.
 const RETRY: Duration = Duration::from_secs(20);
-/// How long nothing may come of an answer, after which the request has failed.
-const SILENCE: Duration = Duration::from_secs(120);
-/// How many bytes are read of what a store says of a request that it refused.
-const REFUSAL: usize = 4 << 10;
-
 type Connected = (Arc<dyn ObjectStore>, Layout, Arc<dyn Clock>);
 
 /// A client of the bucket `bucket`, or why there is none.
@@ -145,11 +139,10 @@ impl HttpConnector for Connector {
         }
         let client = builder
             .https_only(!http_allowed)
-            .read_timeout(SILENCE)
             .build()
             .map_err(|error| failed(error.into()))?;
         Ok(HttpClient::new(Service {
-            client: HttpClient::new(client),
+            client,
             clock: self.clock.clone(),
         }))
     }
@@ -158,38 +151,19 @@ impl HttpConnector for Connector {
 /// An HTTP client that tells the clock what the answers say.
 #[derive(Debug)]
 struct Service {
-    client: HttpClient,
+    client: reqwest::Client,
     clock: Arc<StoreClock>,
 }
 
 #[async_trait]
 impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let answer = self.client.execute(request).await?;
+        let answer = send(&self.client, request).await?;
         if let Some(date) = answer.headers().get("date").and_then(|date| date.to_str().ok()) {
             self.clock.note(date);
         }
-        let status = answer.status();
-        match status.is_client_error() || status.is_server_error() {
-            true => cut(answer).await,
-            false => Ok(answer),
-        }
+        Ok(answer)
     }
-}
-
-/// An answer with the beginning of its body.
-async fn cut(answer: HttpResponse) -> Result<HttpResponse, HttpError> {
-    let (head, body) = answer.into_parts();
-    let (mut pieces, mut text) = (body.bytes_stream(), Vec::new());
-    while let Some(piece) = pieces.next().await {
-        text.extend_from_slice(&piece?);
-        if text.len() > REFUSAL {
-            text.truncate(REFUSAL);
-            break;
-        }
-    }
-    let text = String::from_utf8_lossy(&text).into_owned();
-    Ok(HttpResponse::from_parts(head, text.into()))
 }
 
 /// The clocks of this machine, and the store's.

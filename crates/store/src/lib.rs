@@ -50,6 +50,8 @@ mod reader;
 #[cfg(feature = "remote")]
 mod remote;
 mod run;
+#[cfg(feature = "cloud")]
+mod transfer;
 mod upload;
 mod url;
 mod writer;

@@ -10,5 +10,7 @@ mod model;
 mod reading;
 mod remote;
 mod restoring;
+#[cfg(feature = "s3")]
+mod slow;
 mod support;
 mod writing;
