@@ -260,6 +260,7 @@ impl Database {
     /// Ends a database that is not good any more. `false` = nothing that could take its place is there, and the file has
     /// not been deleted: it has all of its commits, may be put back, and is kept until it is known.
     pub(crate) async fn retire(self: &Arc<Self>, sql: &dyn SqlEndpoint) -> Result<bool, ServerError> {
+        self.close_log();
         self.follower.end().await;
         sql.release(&self.handle).await;
         let follower = Arc::clone(&self.follower);
@@ -326,6 +327,7 @@ impl Database {
     /// Ends it, and removes its files. Fails while another program has it open, and then nothing of it is lost; it has ended all
     /// the same, and is opened again by who asks for it.
     pub(crate) async fn delete(self: &Arc<Self>, sql: &dyn SqlEndpoint) -> Result<(), ServerError> {
+        self.close_log();
         self.follower.end().await;
         self.unwatch().await;
         sql.release(&self.handle).await;
@@ -360,10 +362,15 @@ impl Database {
         self.lock.lock().take();
     }
 
-    async fn unwatch(&self) {
+    /// A step that waits for the bucket ends soon.
+    fn close_log(&self) {
         if let Some(log) = self.follower.log() {
             log.close();
         }
+    }
+
+    async fn unwatch(&self) {
+        self.close_log();
         for task in [&self.watcher, &self.keeper] {
             let task = task.lock().take();
             if let Some(task) = task {
@@ -489,14 +496,7 @@ impl CommitListener for Listener {
             let log = follower.log().cloned();
             // What is not waited for gets its revision when the database is looked at next.
             if log.as_ref().is_none_or(|log| log.is_durable()) {
-                let refreshed = match &log {
-                    // Each of those who wait in a row would wait for a try of his own.
-                    Some(log) => tokio::time::timeout(log.patience(), follower.refresh())
-                        .await
-                        .unwrap_or(Err(ServerError::LogTooSlow)),
-                    None => follower.refresh().await,
-                };
-                let Err(error) = refreshed else {
+                let Err(error) = follower.refresh().await else {
                     // A revision is of what is on the disk, and in the bucket.
                     return Ok(());
                 };

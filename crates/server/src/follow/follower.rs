@@ -273,7 +273,18 @@ impl Follower {
     }
 
     /// A state that is not older than any commit that had finished when this was called.
+    ///
+    /// With a log nobody waits longer than its patience; what was begun continues.
     pub async fn refresh(self: &Arc<Self>) -> Result<Arc<Current>, ServerError> {
+        match &self.log {
+            Some(log) => tokio::time::timeout(log.patience(), self.refreshed())
+                .await
+                .unwrap_or(Err(ServerError::LogTooSlow)),
+            None => self.refreshed().await,
+        }
+    }
+
+    async fn refreshed(self: &Arc<Self>) -> Result<Arc<Current>, ServerError> {
         self.check_open()?;
         if let Some(current) = self.unmoved()? {
             return Ok(current);
@@ -344,7 +355,9 @@ impl Follower {
                     }
                     this.step()
                 });
-                if let Err(error) = emptied.await {
+                // A step may be under way that takes longer.
+                let left = until.saturating_duration_since(Instant::now());
+                if let Ok(Err(error)) = tokio::time::timeout(left, emptied).await {
                     tracing::debug!(%error, "the WAL is not emptied");
                 }
             }

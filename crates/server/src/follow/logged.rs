@@ -64,11 +64,7 @@ impl States for LoggedStates {
     }
 
     fn up_to_date(self: Arc<Self>) -> BoxFuture<'static, Result<Latest, ServerError>> {
-        Box::pin(async move {
-            let looked = Arc::clone(&self.follower).up_to_date();
-            let looked = tokio::time::timeout(self.log.patience(), looked).await;
-            looked.unwrap_or(Err(ServerError::LogTooSlow))
-        })
+        Arc::clone(&self.follower).up_to_date()
     }
 
     fn find(&self, revision: &Revision) -> Result<Option<RevisionRecord>, HistoryError> {

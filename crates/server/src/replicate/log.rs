@@ -36,7 +36,7 @@ pub(crate) struct Log {
     states: Mutex<Option<Arc<LogStates>>>,
     runtime: Handle,
     durability: Durability,
-    /// How long a transaction may take to get into the bucket before it is tried again, by the next step.
+    /// How long anybody waits for a transaction to get into the bucket.
     patience: Duration,
     last: AtomicU64,
     fenced: AtomicBool,
@@ -144,18 +144,15 @@ impl Log {
         }
     }
 
-    /// Waits for what asks the bucket, for as long as that is worth it.
+    /// Waits for what asks the bucket, which ends when nothing moves any more: begun again before that, a large transaction over a slow line
+    /// would never get there. Who waits for the step has his own patience. One that is being closed does not wait long.
     fn within<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, ServerError> {
         let mut closing = self.closing.subscribe();
         let done = self.runtime.block_on(async {
             let late = async {
-                let closing = async {
-                    // It fails only without a sender.
-                    let _ = closing.wait_for(|closing| *closing).await;
-                    tokio::time::sleep(LAST_PATIENCE).await;
-                };
-                // The longest wait is for one that is not being closed.
-                let _ = tokio::time::timeout(self.patience, closing).await;
+                // It fails only without a sender.
+                let _ = closing.wait_for(|closing| *closing).await;
+                tokio::time::sleep(LAST_PATIENCE).await;
             };
             tokio::select! {
                 done = work => Some(done),

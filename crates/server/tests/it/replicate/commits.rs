@@ -182,3 +182,23 @@ async fn however_many_wait_for_a_silent_bucket_each_is_told_in_time() {
     assert_same(&client.latest().await.whole(), &dump(&db.path), "the file");
     server.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_that_takes_longer_than_anybody_waits_is_not_begun_again() {
+    let (db, store) = (TestDb::new(), TestStore::new());
+    let patience = std::time::Duration::from_millis(200);
+    let server = Server::builder(&db.path).replicate(replication(&store).patience(patience));
+    let server = server.listen("127.0.0.1:0").await.unwrap();
+    let client = Client::new(&server.url());
+    sql(&client, INSERT).await.unwrap();
+    store.set(Weather::Held);
+    let before = store.puts.load(SeqCst);
+    for _ in 0..4 {
+        assert_eq!(sql(&client, INSERT).await.unwrap_err(), "NOT_REPLICATED");
+    }
+    assert_eq!(store.puts.load(SeqCst) - before, 1);
+    store.set(Weather::Fine);
+    assert_same(&client.latest().await.whole(), &dump(&db.path), "the file");
+    assert_same(&database_in(&store, None).await.1, &dump(&db.path), "the bucket");
+    server.shutdown().await;
+}
