@@ -180,7 +180,20 @@ impl Client {
         self.ask_raw(body).await
     }
 
+    /// Asks a server, whatever it says that it can do.
+    pub(crate) async fn ask_any(&self, request: PagesRequest) -> Result<Answer, Refused> {
+        self.send(PullUpdatesRequest::new(&request, PageEncoding::Raw).encode_to_vec())
+            .await
+            .map(|(answer, _)| answer)
+    }
+
     pub(crate) async fn ask_raw(&self, body: Vec<u8>) -> Result<Answer, Refused> {
+        let (answer, features) = self.send(body).await?;
+        assert_eq!(features, self.features);
+        Ok(answer)
+    }
+
+    async fn send(&self, body: Vec<u8>) -> Result<(Answer, HeaderValue), Refused> {
         let request = self.http.post(format!("{}/pull-updates", self.url));
         let answer = request
             .header("content-type", PROTOBUF)
@@ -192,8 +205,8 @@ impl Client {
             let status = answer.status().as_u16();
             return Err(refusal(status, &answer.bytes().await.unwrap()));
         }
-        assert_eq!(answer.headers()["partial-sync-features"], self.features);
-        Ok(pages_of(&answer.bytes().await.unwrap()))
+        let features = answer.headers()["partial-sync-features"].clone();
+        Ok((pages_of(&answer.bytes().await.unwrap()), features))
     }
 
     pub(crate) async fn latest(&self) -> Answer {

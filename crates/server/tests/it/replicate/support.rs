@@ -20,12 +20,13 @@ use partial_sync_store::{
     object_store::{
         CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
         ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-        memory::InMemory, path::Path as Key,
+        path::Path as Key,
     },
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::place::{Place, Write, is_used_up};
 use crate::pages::support::Client;
 
 /// What becomes of requests.
@@ -37,17 +38,25 @@ pub(crate) enum Weather {
     Denied,
     /// Those that write are done, and fail.
     Lost,
-    /// Those that write wait.
+    /// Those that write wait. What nobody waits for any more arrives late.
     Held,
+    /// All wait, as those of a machine do that sleeps.
+    Paused,
+    /// Those that write fail, and arrive late.
+    Late,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct TestStore {
-    inner: InMemory,
+    place: Arc<Place>,
     weather: watch::Sender<Weather>,
     /// Requests that are done before the weather turns bad for good; `usize::MAX` = it does not.
     left: AtomicUsize,
+    /// Requests with a condition that meet another one, and are not done.
+    conflicts: AtomicUsize,
+    /// Requests that are done before all wait; `usize::MAX` = they do not.
+    awake: AtomicUsize,
     pub puts: AtomicUsize,
     pub all: AtomicUsize,
     pub lists: AtomicUsize,
@@ -56,15 +65,22 @@ pub(crate) struct TestStore {
     /// Those that wait now.
     pub waiting: watch::Sender<usize>,
     /// What was put and is still to be done when it is let go.
-    late: Mutex<Vec<(Key, PutPayload, PutMode)>>,
+    late: Mutex<Vec<Write>>,
 }
 
 impl TestStore {
     pub(crate) fn new() -> Arc<Self> {
+        Self::to(&Arc::default())
+    }
+
+    /// A way to a place that others go to too.
+    pub(crate) fn to(place: &Arc<Place>) -> Arc<Self> {
         Arc::new(Self {
-            inner: InMemory::new(),
+            place: Arc::clone(place),
             weather: watch::Sender::new(Weather::Fine),
             left: AtomicUsize::new(usize::MAX),
+            conflicts: AtomicUsize::new(0),
+            awake: AtomicUsize::new(usize::MAX),
             puts: AtomicUsize::new(0),
             all: AtomicUsize::new(0),
             lists: AtomicUsize::new(0),
@@ -84,26 +100,52 @@ impl TestStore {
         self.left.store(n, SeqCst);
     }
 
+    /// From the `n`th request on all wait: the machine falls asleep.
+    pub(crate) fn pause_after(&self, n: usize) {
+        self.awake.store(n, SeqCst);
+    }
+
+    /// The next `n` requests with a condition meet another one that comes to nothing.
+    pub(crate) fn conflict(&self, n: usize) {
+        self.conflicts.store(n, SeqCst);
+    }
+
+    /// Whether requests wait, or are about to.
+    pub(crate) fn is_held(&self) -> bool {
+        self.awake.load(SeqCst) != usize::MAX
+            || matches!(*self.weather.borrow(), Weather::Held | Weather::Paused)
+    }
+
+    /// Nothing is done any more, and nobody waits: the server has ended.
+    pub(crate) fn end(&self) {
+        self.cut_after(0);
+        self.awake.store(usize::MAX, SeqCst);
+        self.set(Weather::Fine);
+    }
+
     /// The network is there again.
     pub(crate) fn mend(&self) {
         self.left.store(usize::MAX, SeqCst);
+        self.awake.store(usize::MAX, SeqCst);
         self.set(Weather::Fine);
     }
 
     /// What was on its way when the network was cut arrives.
-    pub(crate) async fn let_late_arrive(&self) {
+    pub(crate) async fn let_late_arrive(&self) -> usize {
         let late = std::mem::take(&mut *self.late.lock());
+        let n = late.len();
         for (key, payload, mode) in late {
             // It may not be allowed any more.
-            let _ = self.inner.put_opts(&key, payload, mode.into()).await;
+            let _ = self.place.put(&key, payload, mode.into()).await;
         }
+        n
     }
 
     /// Everything is removed.
     pub(crate) async fn clear(&self) {
-        let objects: Vec<_> = self.inner.list(None).try_collect().await.unwrap();
+        let objects: Vec<_> = self.place.objects.list(None).try_collect().await.unwrap();
         for object in objects {
-            self.inner.delete(&object.location).await.unwrap();
+            self.place.objects.delete(&object.location).await.unwrap();
         }
     }
 
@@ -118,6 +160,7 @@ impl TestStore {
             Layout::S3,
             format!("memory:///{name}"),
         )
+        .with_clock(self.place.clone())
     }
 
     /// Waits until so many requests wait.
@@ -126,35 +169,38 @@ impl TestStore {
         waiting.wait_for(|waiting| *waiting >= n).await.unwrap();
     }
 
-    async fn before(&self, writes: Option<(&Key, &PutPayload, &PutMode)>) -> Result<()> {
+    async fn before(&self, writes: Option<Write>) -> Result<()> {
         self.all.fetch_add(1, SeqCst);
-        let cut = self
-            .left
-            .fetch_update(SeqCst, SeqCst, |left| match left {
-                usize::MAX => None,
-                left => left.checked_sub(1),
-            })
-            .is_err_and(|left| left == 0);
-        if cut {
-            if let Some((key, payload, mode)) = writes {
-                self.late
-                    .lock()
-                    .push((key.clone(), payload.clone(), mode.clone()));
-            }
+        if is_used_up(&self.left) {
+            self.late.lock().extend(writes);
             return Err(trouble());
         }
+        if is_used_up(&self.awake) {
+            self.awake.store(usize::MAX, SeqCst);
+            self.set(Weather::Paused);
+        }
         let mut weather = self.weather.subscribe();
+        let waits = |now: &Weather| match now {
+            Weather::Held => writes.is_some(),
+            Weather::Paused => true,
+            _ => false,
+        };
         let now = *weather.borrow();
-        match now {
+        if waits(&now) {
+            self.waiting.send_modify(|n| *n += 1);
+            let mut leaving = Leaving(self, writes.clone());
+            weather.wait_for(|now| !waits(now)).await.unwrap();
+            // It ended meanwhile: then what it had put is late.
+            if self.left.load(SeqCst) == 0 {
+                return Err(trouble());
+            }
+            leaving.1 = None;
+        }
+        match *weather.borrow() {
             Weather::Denied => Err(trouble()),
-            Weather::Held if writes.is_some() => {
-                self.waiting.send_modify(|n| *n += 1);
-                let _leaving = Leaving(self);
-                let now = *weather.wait_for(|now| *now != Weather::Held).await.unwrap();
-                match now {
-                    Weather::Denied => Err(trouble()),
-                    _ => Ok(()),
-                }
+            Weather::Late if writes.is_some() => {
+                self.late.lock().extend(writes);
+                Err(trouble())
             }
             _ => Ok(()),
         }
@@ -168,10 +214,12 @@ impl TestStore {
     }
 }
 
-struct Leaving<'a>(&'a TestStore);
+/// Of what is written, that which is late when this is dropped.
+struct Leaving<'a>(&'a TestStore, Option<Write>);
 
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
+        self.0.late.lock().extend(self.1.take());
         self.0.waiting.send_modify(|n| *n -= 1);
     }
 }
@@ -193,8 +241,18 @@ impl fmt::Display for TestStore {
 impl ObjectStore for TestStore {
     async fn put_opts(&self, key: &Key, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         self.puts.fetch_add(1, SeqCst);
-        self.before(Some((key, &payload, &options.mode))).await?;
-        self.after(self.inner.put_opts(key, payload, options).await)
+        let write = (key.clone(), payload.clone(), options.mode.clone());
+        self.before(Some(write)).await?;
+        let one_less = |n: usize| n.checked_sub(1);
+        if options.mode != PutMode::Overwrite && self.conflicts.fetch_update(SeqCst, SeqCst, one_less).is_ok()
+        {
+            let (path, source) = (key.to_string(), "another request is under way".into());
+            return Err(match options.mode {
+                PutMode::Create => Error::AlreadyExists { path, source },
+                _ => Error::Precondition { path, source },
+            });
+        }
+        self.after(self.place.put(key, payload, options).await)
     }
 
     async fn put_multipart_opts(
@@ -203,38 +261,38 @@ impl ObjectStore for TestStore {
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
         self.before(None).await?;
-        self.inner.put_multipart_opts(key, options).await
+        self.place.objects.put_multipart_opts(key, options).await
     }
 
     async fn get_opts(&self, key: &Key, options: GetOptions) -> Result<GetResult> {
         self.before(None).await?;
-        let got = self.inner.get_opts(key, options).await?;
+        let got = self.place.objects.get_opts(key, options).await?;
         self.bytes.fetch_add(got.range.end - got.range.start, SeqCst);
         Ok(got)
     }
 
     fn delete_stream(&self, keys: BoxStream<'static, Result<Key>>) -> BoxStream<'static, Result<Key>> {
-        self.inner.delete_stream(keys)
+        self.place.objects.delete_stream(keys)
     }
 
     fn list(&self, prefix: Option<&Key>) -> BoxStream<'static, Result<ObjectMeta>> {
         self.lists.fetch_add(1, SeqCst);
-        self.inner.list(prefix)
+        self.place.list(prefix)
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Key>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
+        self.place.objects.list_with_delimiter(prefix).await
     }
 
     async fn copy_opts(&self, from: &Key, to: &Key, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
+        self.place.objects.copy_opts(from, to, options).await
     }
 }
 
 /// The database that a bucket has at a transaction, or at its end, and which transaction that is: read from all objects, in their order, by a
 /// reader that knows the format of files and the names, and nothing else.
 pub(crate) async fn database_in(store: &TestStore, until: Option<u64>) -> (u64, Vec<Bytes>) {
-    let objects: Vec<_> = store.inner.list(None).try_collect().await.unwrap();
+    let objects: Vec<_> = store.place.objects.list(None).try_collect().await.unwrap();
     let files = objects.into_iter().filter_map(|object| {
         let ids = object.location.filename().and_then(TxRange::of_file_name)?;
         Some((ids, object.location))
@@ -248,7 +306,7 @@ pub(crate) async fn database_in(store: &TestStore, until: Option<u64>) -> (u64, 
         .filter(|(ids, _)| ids.continues(end))
         .max_by_key(|(ids, _)| ids.max())
     {
-        let file = store.inner.get(key).await.unwrap().bytes().await.unwrap();
+        let file = store.place.objects.get(key).await.unwrap().bytes().await.unwrap();
         let mut reader = Reader::new(&file[..]).unwrap();
         let size = reader.header().page_size.as_usize();
         pages.resize(reader.header().commit.0 as usize, Bytes::from(vec![0; size]));
