@@ -19,7 +19,7 @@ pub use follower::{Current, Follower, FollowerState};
 pub use header::WalIndexHeader;
 pub(crate) use log::{AttachLog, Attached, File, Pages, RevisionLog};
 pub(crate) use logged::LoggedStates;
-pub(crate) use partial::{Missing, PartialFile};
+pub(crate) use partial::{CopyFolder, Missing, PartialFile};
 pub use snapshot::Snapshot;
 pub use source::{FileStamp, Place, SourceFiles};
 pub(crate) use source::{as_immutable, may_be_database};

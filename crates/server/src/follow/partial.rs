@@ -3,7 +3,7 @@
 //!
 //! All connections to it are of this process and of the VFS that knows what is missing; SQLite reads it by its path like any other.
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{fmt, io, path::Path, sync::Arc, time::Duration};
 
 use partial_sync_core::{PageCount, PageMap, PageSize, SegmentSize};
 use partial_sync_vfs::{Base, OsStorage, PageSource, Replica, ReplicaConfig};
@@ -30,12 +30,17 @@ pub(crate) trait Missing: PageSource {
     fn all_else_is_as_at(&self, at: RevisionRecord);
 }
 
+/// Where a working copy can be, and nothing else is. Fields are dropped in order.
+pub(crate) struct CopyFolder {
+    _lock: DatabaseLock,
+    folder: TempDir,
+}
+
 /// See the module. Fields are dropped in order.
 pub(crate) struct PartialFile {
     replica: Arc<Replica>,
     missing: Arc<dyn Missing>,
-    _lock: DatabaseLock,
-    _folder: TempDir,
+    _folder: CopyFolder,
 }
 
 impl fmt::Debug for PartialFile {
@@ -44,32 +49,42 @@ impl fmt::Debug for PartialFile {
     }
 }
 
+fn io(operation: &'static str, path: &Path, source: io::Error) -> ServerError {
+    ServerError::Io {
+        operation,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+impl CopyFolder {
+    /// A new one below `parent`, which is made if it is not there, or where temporary files are. Blocks.
+    pub(crate) fn new(parent: Option<&Path>) -> Result<Self, ServerError> {
+        let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
+        std::fs::create_dir_all(&parent).map_err(|source| io("made", &parent, source))?;
+        remove_left_over(&parent);
+        let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&parent);
+        let folder = folder.map_err(|source| io("written", &parent, source))?;
+        Ok(Self {
+            _lock: DatabaseLock::take(&folder.path().join(NAME))?,
+            folder,
+        })
+    }
+}
+
 impl PartialFile {
-    /// One without any page, in a new folder below `folder`, or where temporary files are.
+    /// One without any page.
     pub(crate) fn new(
-        folder: Option<&Path>,
+        folder: CopyFolder,
         page_size: PageSize,
         generation: Generation,
         at: RevisionRecord,
         missing: Arc<dyn Missing>,
     ) -> Result<Self, ServerError> {
-        let parent = folder.map_or_else(std::env::temp_dir, Path::to_owned);
-        let io = |operation| {
-            let path = parent.clone();
-            move |source| ServerError::Io {
-                operation,
-                path,
-                source,
-            }
-        };
-        remove_left_over(&parent);
-        let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(&parent);
-        let folder = folder.map_err(io("written"))?;
-        let path = folder.path().join(NAME);
-        let lock = DatabaseLock::take(&path)?;
+        let path = folder.folder.path().join(NAME);
         let replica = Replica::register(ReplicaConfig {
             storage: Arc::new(OsStorage),
-            path,
+            path: path.clone(),
             page_size,
             base: Base {
                 revision: generation.revision(at.seq),
@@ -83,9 +98,8 @@ impl PartialFile {
             temporary: true,
         });
         Ok(Self {
-            replica: replica.map_err(io("written"))?,
+            replica: replica.map_err(|source| io("written", &path, source))?,
             missing,
-            _lock: lock,
             _folder: folder,
         })
     }
@@ -189,7 +203,8 @@ mod tests {
         });
         let (size, generation) = (PageSize::DEFAULT, Generation(1));
         let missing = Arc::clone(&source) as Arc<dyn Missing>;
-        let file = PartialFile::new(Some(folder.path()), size, generation, at, missing).unwrap();
+        let of_copy = CopyFolder::new(Some(folder.path())).unwrap();
+        let file = PartialFile::new(of_copy, size, generation, at, missing).unwrap();
         let files = SourceFiles::open_partial(file).unwrap();
         let copy = files.path().as_ref().clone();
         let of_other = folder.path().join(format!("{PREFIX}killed"));

@@ -72,10 +72,13 @@ impl Mirror {
             if let Some(database) = written.take() {
                 close_soon(database, Arc::clone(&succession.opener.sql));
             }
+        }
+        let is_claimed = self.claimed.load(SeqCst);
+        if !is_claimed && succession.is_ours(&self.name, &self.states) {
             // The head that is known may be that of before.
             Arc::clone(&self.states).up_to_date().await?;
         }
-        match self.claimed.load(SeqCst) || succession.is_ours(&self.name, &self.states) {
+        match is_claimed || succession.is_ours(&self.name, &self.states) {
             true => self.take_over(succession, written).await.map(Some),
             false => Ok(None),
         }

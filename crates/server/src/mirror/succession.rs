@@ -21,7 +21,7 @@ use super::{options::TakeOver, source::LogSource};
 use crate::{
     database::{Database, Opener},
     error::ServerError,
-    follow::{AttachLog, Attached, File, Follower, PartialFile, SourceFiles},
+    follow::{AttachLog, Attached, CopyFolder, File, Follower, PartialFile, SourceFiles},
     history::{KeptElsewhere, RevisionRecord, Seq},
     log_states::LogStates,
     places::url_of,
@@ -81,6 +81,10 @@ impl Succession {
             },
             now: i64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(i64::MAX),
         };
+        // Before the log is taken from its writer.
+        let folder = self.folder.clone();
+        let folder = tokio::task::spawn_blocking(move || CopyFolder::new(folder.as_deref()));
+        let folder = folder.await.map_err(|_| ServerError::Stopping)??;
         let writer = Writer::take_over(bucket.clone(), begin, Claim::TakeOver).await?;
         if writer.lineage() != lineage {
             // Its readers find that out too, and open it again.
@@ -106,9 +110,9 @@ impl Succession {
             seq: Seq(at.id.get()),
             db_size: at.size,
         };
-        let (folder, clock) = (self.folder.clone(), self.opener.clock.clone());
+        let clock = self.opener.clock.clone();
         let opened = tokio::task::spawn_blocking(move || {
-            let file = PartialFile::new(folder.as_deref(), page_size, generation, record, source)?;
+            let file = PartialFile::new(folder, page_size, generation, record, source)?;
             let files = SourceFiles::open_partial(file)?;
             let history = Arc::new(KeptElsewhere::new(generation, page_size, record));
             let continues = Continues(Mutex::new(Some(Attached {

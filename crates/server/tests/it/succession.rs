@@ -25,11 +25,14 @@ fn free_address() -> SocketAddr {
     port.local_addr().unwrap()
 }
 
+fn mirroring(store: &Arc<TestStore>, at: SocketAddr, when: TakeOver) -> Mirroring {
+    let store = store.clone();
+    Mirroring::in_buckets(move |_| Ok(store.bucket())).take_over(when, format!("http://{at}"))
+}
+
 /// A server of the bucket that takes over.
 async fn successor(store: &Arc<TestStore>, at: SocketAddr, when: TakeOver) -> ServerHandle {
-    let store = store.clone();
-    let mirroring = Mirroring::in_buckets(move |_| Ok(store.bucket()));
-    let mirroring = mirroring.take_over(when, format!("http://{at}"));
+    let mirroring = mirroring(store, at, when);
     Server::from_bucket(mirroring).listen(at).await.unwrap()
 }
 
@@ -245,4 +248,48 @@ async fn what_was_acknowledged_is_there_after_a_kill_and_what_was_not_may_be() {
         "the next writer",
     );
     next.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_lost_its_place_takes_it_from_nobody_also_where_it_could_not_see_at_once_who_has_it() {
+    let store = left_behind(10).await;
+    let first = successor(&store, free_address(), TakeOver::Now).await;
+    let of_first = Client::new(&first.url());
+    sql(&of_first, INSERT).await.unwrap();
+    let second = successor(&store, free_address(), TakeOver::Now).await;
+    let of_second = Client::new(&second.url());
+    sql(&of_second, INSERT).await.unwrap();
+    assert_eq!(sql(&of_first, INSERT).await.unwrap_err(), "DATABASE_TAKEN_OVER");
+    store.set(Weather::Denied);
+    for _ in 0..3 {
+        sql(&of_first, INSERT).await.unwrap_err();
+    }
+    store.mend();
+    sql(&of_first, INSERT).await.unwrap();
+    sql(&of_second, INSERT).await.unwrap();
+    let rows = sql(&of_first, "SELECT count(*) FROM t").await.unwrap();
+    assert_eq!(rows["rows"][0][0]["value"], "4");
+    first.shutdown().await;
+    second.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_can_have_no_working_copy_takes_nothing_over_and_a_folder_that_is_not_there_is_made() {
+    let store = left_behind(10).await;
+    let first = successor(&store, free_address(), TakeOver::Now).await;
+    let of_first = Client::new(&first.url());
+    sql(&of_first, INSERT).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a file");
+    std::fs::write(&file, "of somebody").unwrap();
+    let at = free_address();
+    let second = mirroring(&store, at, TakeOver::Now).cache(&file, 1 << 20);
+    Server::from_bucket(second).listen(at).await.unwrap_err();
+    sql(&of_first, INSERT).await.unwrap();
+    let second = mirroring(&store, at, TakeOver::Now).cache(folder.path().join("not/yet"), 1 << 20);
+    let second = Server::from_bucket(second).listen(at).await.unwrap();
+    let rows = sql(&Client::new(&second.url()), "SELECT count(*) FROM t").await;
+    assert_eq!(rows.unwrap()["rows"][0][0]["value"], "2");
+    first.shutdown().await;
+    second.shutdown().await;
 }
