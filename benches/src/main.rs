@@ -6,11 +6,13 @@
 //! what readers and writers wait during a pull that has much to put back, and opening after a crash in it; `scripts/bench
 //! server` compares what the server spends on a request with nginx; `scripts/bench size` measures whether costs grow with
 //! the database; `scripts/bench wire` compares what a download, a scan and pushes send with the same bytes compressed at once;
-//! `scripts/bench bulk` compares many rows at once with stock SQLite. Each comparison happens within one run, in turns.
+//! `scripts/bench bulk` compares many rows at once with stock SQLite; `scripts/bench bucket` measures what a database on object storage asks
+//! of its store, and what commits wait for. Each comparison happens within one run, in turns.
 //! Nothing here is a test: a missed target is printed, never an exit status.
 #![forbid(unsafe_code)]
 
 mod bindings;
+mod bucket;
 mod bulk;
 mod cold;
 mod data;
@@ -45,6 +47,9 @@ fn main() -> Result<()> {
     if words.next_if(|word| word == bulk::CHILD).is_some() {
         return bulk::child(words);
     }
+    if words.next_if(|word| word == bucket::CHILD).is_some() {
+        return bucket::child(words);
+    }
     let options = Options::parse(words)?;
     if options.list {
         println!("local: {}", local::CASES.join(", "));
@@ -53,6 +58,7 @@ fn main() -> Result<()> {
         println!("pull:  waits and memory of a pull, opening after a crash; with --changes N");
         println!("wire:  {}", wire::CASES.join(", "));
         println!("bulk:  {}", bulk::cases().join(", "));
+        println!("bucket: {}", bucket::CASES.join(", "));
         println!("server: {}", server::CASES.join(", "));
         println!("size:   {}", size::cases().join(", "));
         return Ok(());
@@ -77,6 +83,9 @@ fn main() -> Result<()> {
     }
     if options.bulk {
         bulk::run(&options)?;
+    }
+    if options.bucket {
+        bucket::run(&options)?;
     }
     if options.server {
         server::run(&options)?;

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use crate::result::Result;
 
 const USAGE: &str =
-    "usage: scripts/bench [local] [cold] [bindings] [pull] [server] [size] [wire] [bulk] [--list] [--only TEXT] [--rounds N]
+    "usage: scripts/bench [local] [cold] [bindings] [pull] [server] [size] [wire] [bulk] [bucket] [--list] [--only TEXT] [--rounds N]
     [--dir FOLDER] [--rtt MILLISECONDS] [--mbit MEGABITS] [--python PROGRAM] [--changes N] [--json FILE] [--plot FILE]
 
   local    a replica that has every page, against stock SQLite on a copy of its file
@@ -16,10 +16,11 @@ const USAGE: &str =
   size     what opening, a miss, a pull and a checkpoint cost, with databases of 10 MB to 100 GB (sparse files)
   wire     what a download, a scan and pushes send and take, against the same bytes compressed at once, and pyturso
   bulk     many rows at once when everything is here, against stock SQLite, and pyturso against Python's sqlite3
+  bucket   a database on object storage: pushes, cold reads, idle servers, takeovers, a database of 10 GB
   --only   the cases whose name contains this
   --rounds how often each case is measured (odd; default 7 local, 3 cold, 5 bindings)
   --dir    where databases are made; its file system is what is measured (default: the target folder)
-  --rtt    round trip of the line in `cold` (default 20); --mbit: its width, 0 = no limit (default 100)
+  --rtt    round trip of the line in `cold` and `bucket` (default 20); --mbit: its width, 0 = no limit (default 100)
   --python a Python that has pyturso (default: that of tests/interop)
   --changes how many changes `pull` puts back (default 1000000)
   --json   a file for the numbers of the groups that give them (size)
@@ -49,6 +50,8 @@ pub(crate) struct Options {
     pub wire: bool,
     /// Run the cases of many rows.
     pub bulk: bool,
+    /// Run the cases of object storage.
+    pub bucket: bool,
     /// How many changes a pull puts back.
     pub changes: u64,
     /// Name the cases and do nothing.
@@ -83,6 +86,7 @@ impl Options {
             plot: None,
             wire: false,
             bulk: false,
+            bucket: false,
             changes: 1_000_000,
             list: false,
             only: None,
@@ -111,6 +115,7 @@ impl Options {
                 "--plot" => options.plot = Some(value()?.into()),
                 "wire" => options.wire = true,
                 "bulk" => options.bulk = true,
+                "bucket" => options.bucket = true,
                 "--changes" => options.changes = value()?.parse()?,
                 "--list" => options.list = true,
                 "--help" | "-h" => {
@@ -139,6 +144,7 @@ impl Options {
             options.size,
             options.wire,
             options.bulk,
+            options.bucket,
             options.list,
         ];
         if !named.contains(&true) {

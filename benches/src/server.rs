@@ -163,7 +163,7 @@ fn make(file: &Path) -> Result<()> {
     Ok(())
 }
 
-fn asks(request: &PagesRequest) -> Vec<u8> {
+pub(crate) fn asks(request: &PagesRequest) -> Vec<u8> {
     PullUpdatesRequest::new(request, PageEncoding::Raw).encode_to_vec()
 }
 
@@ -210,7 +210,7 @@ impl Drop for Ours {
     }
 }
 
-fn post(addr: &str, path: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn post(addr: &str, path: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let head = format!("POST {path} HTTP/1.1\r\nHost: {addr}\r\nContent-Length: {length}\r\n\r\n");
     [head.as_bytes(), body].concat()
@@ -332,13 +332,13 @@ async fn per_second(
 }
 
 /// A connection that is kept open.
-struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    async fn open(addr: &str) -> Result<Self> {
+    pub(crate) async fn open(addr: &str) -> Result<Self> {
         let stream = TcpStream::connect(addr).await?;
         stream.set_nodelay(true)?;
         Ok(Self {
@@ -348,7 +348,7 @@ impl Connection {
     }
 
     /// Sends a request and gives the body of the answer, which must be a 200.
-    async fn send(&mut self, request: &[u8]) -> Result<Vec<u8>> {
+    pub(crate) async fn send(&mut self, request: &[u8]) -> Result<Vec<u8>> {
         self.stream.write_all(request).await?;
         let head = loop {
             if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
@@ -507,7 +507,7 @@ async fn pushes(ours: &Ours) -> Result<()> {
 }
 
 /// What a push of one row is: a transaction in one batch.
-fn push(client: usize) -> String {
+pub(crate) fn push(client: usize) -> String {
     let steps = [
         "BEGIN IMMEDIATE".to_owned(),
         format!("INSERT INTO pushed(v) VALUES ('a row of client {client}')"),

@@ -11,16 +11,14 @@ use partial_sync_core::PageNo;
 use partial_sync_ltx::decode_frame;
 
 use super::{
+    ahead::{BLOCK, BLOCKS},
     catalog::Known,
-    files::{Blocks, Files, lock, waiting},
+    files::{Blocks, Files, Kept, lock, waiting},
+    flights::Flight,
     index::Indexed,
 };
 use crate::error::StoreError;
 
-/// Bytes of a block of a larger file. A file ends in a block of fewer.
-const BLOCK: u64 = 256 << 10;
-/// How many blocks one request brings at most.
-const BLOCKS: usize = 16;
 /// Frames that are so near to each other are read with what is between them.
 const GAP: u64 = 16 << 10;
 /// How many bytes of frames are read for one another at most, before their pages are made of them.
@@ -104,16 +102,8 @@ impl Files {
             .filter(|n| blocks[(n - first) as usize].is_none())
             .map(|n| (indexed.name, indexed.checksum, Some(n)))
             .collect();
-        let flights = self.reading.join(&missing, |keys| {
-            let begin = keys[0].2.unwrap_or_default();
-            let run = (begin..)
-                .zip(keys)
-                .take(BLOCKS)
-                .take_while(|(n, key)| key.2 == Some(*n))
-                .count();
-            let (files, indexed) = (self.clone(), indexed.clone());
-            (run, files.read_blocks(indexed, begin, run as u64))
-        });
+        let flights = self.begin(indexed, &missing);
+        self.read_ahead(indexed, first..last + 1);
         for flight in futures_util::future::try_join_all(flights)
             .await
             .map_err(StoreError::Shared)?
@@ -134,6 +124,35 @@ impl Files {
             joined.extend_from_slice(&block[from as usize..to as usize]);
         }
         Ok(joined.freeze())
+    }
+
+    /// Begins to read what somebody who reads these blocks is to read next.
+    fn read_ahead(self: &Arc<Self>, indexed: &Arc<Indexed>, blocks: Range<u64>) {
+        let end = indexed.len.div_ceil(BLOCK);
+        let ahead = lock(&self.ahead).read(indexed.name, blocks, end);
+        let missing: Vec<_> = {
+            let mut contents = lock(&self.contents);
+            let keys = ahead.map(|n| (indexed.name, indexed.checksum, Some(n)));
+            keys.filter(|key| contents.get(key).is_none()).collect()
+        };
+        for flight in self.begin(indexed, &missing) {
+            // Who needs them and finds that they did not come asks for them.
+            tokio::spawn(flight);
+        }
+    }
+
+    /// The requests for blocks of a file; those that are not under way are begun.
+    fn begin(self: &Arc<Self>, indexed: &Arc<Indexed>, blocks: &[Kept]) -> Vec<Flight<Blocks>> {
+        self.reading.join(blocks, |keys| {
+            let begin = keys[0].2.unwrap_or_default();
+            let run = (begin..)
+                .zip(keys)
+                .take(BLOCKS)
+                .take_while(|(n, key)| key.2 == Some(*n))
+                .count();
+            let (files, indexed) = (self.clone(), indexed.clone());
+            (run, files.read_blocks(indexed, begin, run as u64))
+        })
     }
 
     /// Blocks of a file, from the folder, or by one request for those between that are not there.

@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use super::{
+    ahead::Ahead,
     catalog::Known,
     disk::Disk,
     flights::Flights,
@@ -67,6 +68,7 @@ pub(crate) struct Files {
     pub(crate) contents: Mutex<Memory<Kept, Bytes>>,
     loading: Flights<FileName, Option<Loaded>>,
     pub(crate) reading: Flights<Kept, Blocks>,
+    pub(super) ahead: Mutex<Ahead<FileName>>,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -94,6 +96,7 @@ impl Files {
             contents: Mutex::new(Memory::new(options.memory)),
             loading: Flights::new(),
             reading: Flights::new(),
+            ahead: Mutex::new(Ahead::within(options.memory)),
         })
     }
 

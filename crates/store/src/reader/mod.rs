@@ -8,6 +8,7 @@
 //! catalog    which files there are, and which of them make a state
 //! files      a file once: its index, or all of it if it is small
 //! contents   pages by the frames of a file: ranges, in blocks
+//! ahead      blocks that are read before somebody who reads one after the other asks for them
 //! disk       blocks in a folder, up to so many bytes
 //! index      where the pages of a file are, compact
 //! memory     what is kept in memory, up to so many bytes
@@ -19,6 +20,7 @@
 //!
 //! What must never happen here: that pages of two histories, or of two states, are mixed.
 
+mod ahead;
 mod catalog;
 mod contents;
 mod disk;
