@@ -19,11 +19,18 @@ const FORMS: &str = "It should look like s3://BUCKET/PATH, gs://BUCKET/PATH, az:
 /// All databases in the memory of this process.
 static MEMORY: LazyLock<Arc<InMemory>> = LazyLock::new(|| Arc::new(InMemory::new()));
 
+/// What is shown of a url of which it is not known what is secret.
+const HIDDEN: &str = "...";
+
 /// A url without what may be a secret: a user, a query, a fragment.
 pub(crate) fn shown(url: &str) -> String {
-    let text = url.trim().split(['?', '#']).next().unwrap_or_default();
-    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
-    let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let (scheme, rest) = url.trim().split_once("://").unwrap_or(("", url.trim()));
+    let (host, behind) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    // A password with such a character in it, as keys of stores have them: it may end at any @.
+    if host.contains(':') && behind.contains('@') {
+        return HIDDEN.to_owned();
+    }
+    let path = behind.split(['?', '#']).next().unwrap_or_default();
     let host = host.rsplit('@').next().unwrap_or_default();
     match scheme {
         "" => format!("{host}{path}"),
@@ -56,8 +63,20 @@ pub fn open(url: &str, variables: impl IntoIterator<Item = (String, String)>) ->
 
 fn place(url: &str, variables: &Arc<[(String, String)]>) -> Result<Bucket, StoreError> {
     let bucket = place_alone(url, variables)?;
-    let variables = Arc::clone(variables);
-    Ok(bucket.with_others(move |url| place(url, &variables)))
+    let (variables, name) = (Arc::clone(variables), bucket.name());
+    let scheme = |url: &str| {
+        url.trim()
+            .split_once("://")
+            .map(|(scheme, _)| scheme.to_lowercase())
+    };
+    // Who can write to a bucket does not choose folders of those who read it.
+    Ok(bucket.with_others(move |url| match scheme(url) == scheme(&name) {
+        true => place(url, &variables),
+        false => Err(StoreError::Url {
+            url: shown(url),
+            why: format!("head.json in {name} names it, which is in another kind of store"),
+        }),
+    }))
 }
 
 fn place_alone(url: &str, variables: &[(String, String)]) -> Result<Bucket, StoreError> {
@@ -71,7 +90,7 @@ fn place_alone(url: &str, variables: &[(String, String)]) -> Result<Bucket, Stor
     if !text.contains("://") {
         return Err(refuse("it has no ://".to_owned()));
     }
-    if !url.username().is_empty() || url.password().is_some() {
+    if !url.username().is_empty() || url.password().is_some() || shown() == HIDDEN {
         let why = "it holds a user name or password; credentials are taken from the environment";
         return Err(refuse(why.to_owned()));
     }
@@ -115,5 +134,51 @@ fn place_alone(url: &str, variables: &[(String, String)]) -> Result<Bucket, Stor
         _ => Err(refuse(
             "its scheme is not one of s3, gs, az, file, memory".to_owned(),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_never_shown_no_matter_what_is_in_it() {
+        for secret in [
+            "secret",
+            "sec/ret",
+            "sec?ret",
+            "sec#ret",
+            "s@ec/ret",
+            "s/e@c@ret",
+            "/sec",
+            "ret:/",
+        ] {
+            let url = format!("s3://key:{secret}@bucket/app");
+            let refused = open(&url, []).unwrap_err().to_string();
+            for text in [shown(&url), refused] {
+                let parts = ["sec", "ret", "key"];
+                let told = parts
+                    .iter()
+                    .any(|part| text.replace("credentials", "").contains(part));
+                assert!(!told, "{url}: {text}");
+            }
+        }
+        assert_eq!(shown("s3://user:secret@bucket/a?b"), "s3://bucket/a");
+        assert_eq!(shown(" s3://bucket/a@b?x=y@z "), "s3://bucket/a@b");
+        assert_eq!(shown("s3://bucket:90/a"), "s3://bucket:90/a");
+        assert_eq!(shown("file:///C:/a@b"), "file:///C:/a@b");
+    }
+
+    #[test]
+    fn a_head_names_no_place_in_another_kind_of_store() {
+        let folder = std::env::temp_dir().join(format!("partial-sync-{:016x}", fastrand::u64(..)));
+        let url = Url::from_file_path(&folder).unwrap();
+        let bucket = open("memory:///app", []).unwrap();
+        let refused = bucket.other(url.as_str()).unwrap_err();
+        assert!(matches!(refused, StoreError::Url { .. }), "{refused}");
+        assert!(!folder.exists(), "a head has made a folder");
+        let other = bucket.other("MEMORY:///other").unwrap();
+        assert!(other.other(url.as_str()).is_err());
+        assert!(other.other("memory:///app").is_ok());
     }
 }
