@@ -346,6 +346,11 @@ pub enum ServerError {
         "the bucket has not taken a commit in time: it stays in the database's file and is tried again; is the store reachable?"
     )]
     LogTooSlow,
+    /// A revision that the log in the bucket has, and this server has not.
+    #[error(
+        "the bucket has revision {0}, and this server has not: another server writes the database now, which is the one to ask"
+    )]
+    Behind(Seq),
     /// The log in the bucket gave a transaction another id than the page history did.
     #[error("the log in the bucket is at transaction {found}, not at {expected}: start the server again")]
     OtherId {
@@ -478,6 +483,7 @@ impl ServerError {
             Self::Log(_)
             | Self::LogTooSlow
             | Self::OtherLog { .. }
+            | Self::Behind(_)
             | Self::OtherId { .. }
             | Self::NoFile { .. } => true,
             Self::History(HistoryError::Source(source)) => source.is_of_log(),
@@ -562,6 +568,10 @@ impl ServerError {
                 "this server has not the database that is in the bucket it is replicated to; its log says why{}",
                 writer.as_ref().map_or_else(String::new, |url| format!(". The writer there is {url}"))
             ),
+            Self::Behind(_) => {
+                "another server writes this database now, and this one has not what it wrote: ask that one, or a server of the bucket"
+                    .to_owned()
+            }
             Self::Log(_) | Self::LogTooSlow | Self::OtherId { .. } => {
                 "the bucket that this database is replicated to does not answer as it should: ask again; the server's log says why"
                     .to_owned()

@@ -68,14 +68,28 @@ impl States for LoggedStates {
     }
 
     fn find(&self, revision: &Revision) -> Result<Option<RevisionRecord>, HistoryError> {
-        let Some(seq) = self.follower.current().seq_of(revision) else {
+        let current = self.follower.current();
+        let Some(seq) = current.generation.parse(revision) else {
             return Ok(None);
         };
+        if seq > current.seq {
+            // Were it told that there is none, a replica would begin again with a state that is older than its own.
+            return match self.log.states(seq)?.find(revision) {
+                Ok(None) => Ok(None),
+                Ok(Some(_)) | Err(HistoryError::Expired(_)) => Err(ServerError::Behind(seq).into()),
+                Err(error) => Err(error),
+            };
+        }
         self.either(seq, |file| file.find(revision), |log| log.find(revision))
     }
 
     fn find_at_once(&self, revision: &Revision) -> Found {
-        self.follower.find_at_once(revision)
+        match self.follower.find_at_once(revision) {
+            Found::Unknown if self.follower.current().generation.parse(revision).is_some() => {
+                Found::NotAtOnce
+            }
+            found => found,
+        }
     }
 
     fn pages(&self, at: RevisionRecord, pages: &[PageNo]) -> Result<Vec<Option<Bytes>>, HistoryError> {

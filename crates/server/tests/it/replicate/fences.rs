@@ -41,6 +41,18 @@ async fn a_server_that_was_replaced_adds_nothing_says_so_and_serves_what_is_in_t
     let pages = [Ok((PageNo::new(2).unwrap(), page))];
     let id = other.append(pages, PageCount(old.size), 1).await.unwrap();
 
+    // Who comes from the other one is not sent back to what this one has, and what nobody has is known by nobody.
+    let (lineage, _) = old.revision.as_str().split_once('-').unwrap();
+    let named = |id: u64| partial_sync_core::Revision::new(format!("{lineage}-{id}")).unwrap();
+    for refused in [
+        client.since(&named(id.get())).await.unwrap_err(),
+        client.at(&named(id.get() - 1)).await.unwrap_err(),
+    ] {
+        assert_eq!((refused.status, &*refused.code), (503, "NOT_REPLICATED"));
+    }
+    let refused = client.since(&named(id.get() + 1)).await.unwrap_err();
+    assert_eq!((refused.status, &*refused.code), (400, "REVISION_UNKNOWN"));
+
     // Its next commit finds out.
     assert_eq!(sql(&client, INSERT).await.unwrap_err(), "DATABASE_TAKEN_OVER");
     for text in [INSERT, "SELECT count(*) FROM t", "BEGIN"] {

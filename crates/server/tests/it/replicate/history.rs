@@ -171,10 +171,6 @@ impl History {
         };
         match tokio::time::timeout(wait, client.ask_any(request)).await {
             Err(_) => assert!(wait == SHORT, "{when}: no answer"),
-            // A writer that was replaced does not know what others gave.
-            Ok(Err(refused)) if refused.status == 400 && of_writer.is_some() && revision.is_some() => {
-                self.note("not known to a writer");
-            }
             Ok(Err(refused)) => self.may_be_refused(&refused),
             Ok(Ok(answer)) => {
                 let has = self.truth.given(&answer, &self.bucket, &when).await;
