@@ -87,7 +87,12 @@ impl Mirrors {
             ),
         }
         if let Some(mirror) = found {
-            mirror.written().await?;
+            match mirror.written().await {
+                Err(error) if !mirror.is_claimed() => {
+                    tracing::error!(%error, "this server could not become the writer that it was");
+                }
+                written => drop(written?),
+            }
         }
         let this = Arc::new(this);
         if let Some(TakeOver::After(lease)) = this.succession.as_ref().map(|it| it.when) {

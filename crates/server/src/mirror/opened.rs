@@ -7,17 +7,22 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use partial_sync_store::Bucket;
-use tokio::sync::OwnedMutexGuard;
+use tokio::{sync::OwnedMutexGuard, time::Instant};
 
 use super::succession::Succession;
 use crate::{
     access::SqlEndpoint, database::Database, error::ServerError, forward::Writer, log_states::LogStates,
     states::States,
 };
+
+/// How long it is not tried again to become the writer after that failed: each try may write into the bucket, and anyone may ask.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// See the module.
 pub(super) struct Mirror {
@@ -27,6 +32,8 @@ pub(super) struct Mirror {
     succession: Option<Arc<Succession>>,
     /// To be taken over when it is first asked for.
     claimed: AtomicBool,
+    /// When this server could not become the writer, the last time.
+    failed: Mutex<Option<Instant>>,
     /// While it is written here; who makes it so holds this.
     written: Arc<tokio::sync::Mutex<Option<Arc<Database>>>>,
 }
@@ -52,6 +59,7 @@ impl Mirror {
             bucket,
             succession,
             claimed: AtomicBool::new(claims),
+            failed: Mutex::default(),
             written: Arc::default(),
         })
     }
@@ -73,7 +81,10 @@ impl Mirror {
                 close_soon(database, Arc::clone(&succession.opener.sql));
             }
         }
-        let is_claimed = self.claimed.load(SeqCst);
+        if self.has_failed() {
+            return Ok(None);
+        }
+        let is_claimed = self.is_claimed();
         if !is_claimed && succession.is_ours(&self.name, &self.states) {
             // The head that is known may be that of before.
             Arc::clone(&self.states).up_to_date().await?;
@@ -95,7 +106,7 @@ impl Mirror {
             return Ok(());
         };
         let written = Arc::clone(&self.written).lock_owned().await;
-        if written.is_some() {
+        if written.is_some() || self.has_failed() {
             return Ok(());
         }
         // Another server may have done it.
@@ -104,6 +115,16 @@ impl Mirror {
             true => self.take_over(succession, written).await.map(drop),
             false => Ok(()),
         }
+    }
+
+    /// Whether this server is to be the writer in any case, and was not yet.
+    pub(super) fn is_claimed(&self) -> bool {
+        self.claimed.load(SeqCst)
+    }
+
+    /// Whether it is too early to try again.
+    fn has_failed(&self) -> bool {
+        self.failed.lock().is_some_and(|at| at.elapsed() < PAUSE)
     }
 
     /// Becomes the writer. What was begun is finished when nobody waits for it any more.
@@ -119,7 +140,8 @@ impl Mirror {
             *written = Some(Arc::clone(&database));
             Ok::<_, ServerError>(database)
         });
-        let database = taken.await.map_err(|_| ServerError::Stopping)??;
+        let taken = taken.await.unwrap_or(Err(ServerError::Stopping));
+        let database = taken.inspect_err(|_| *self.failed.lock() = Some(Instant::now()))?;
         // When it is lost, it is not claimed again.
         self.claimed.store(false, SeqCst);
         Ok(database)

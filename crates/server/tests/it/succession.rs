@@ -293,3 +293,22 @@ async fn a_server_that_can_have_no_working_copy_takes_nothing_over_and_a_folder_
     first.shutdown().await;
     second.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_cannot_become_the_writer_does_not_try_with_every_request() {
+    let store = left_behind(10).await;
+    let at = free_address();
+    // The head names it.
+    let first = successor(&store, at, TakeOver::Now).await;
+    let client = Client::new(&first.url());
+    sql(&client, INSERT).await.unwrap();
+    first.shutdown().await;
+    store.set(Weather::Lost);
+    let server = successor(&store, at, NEVER).await;
+    let puts = store.puts.load(SeqCst);
+    for _ in 0..10 {
+        client.latest().await;
+    }
+    assert_eq!(store.puts.load(SeqCst), puts, "writes to the bucket for readers");
+    server.shutdown().await;
+}
