@@ -147,6 +147,11 @@ pub trait CommitListener: Send + Sync {
         0
     }
 
+    /// Whether there are commits that have not got into the bucket which the database is replicated to. Does not block.
+    fn waits_for_bucket(&self) -> bool {
+        false
+    }
+
     /// To be awaited before a transaction begins: while there are more than `most` such bytes, none does, for so long at most. Short
     /// reads that overlap would else keep the WAL from ever being emptied, however soon each of them ends.
     fn room(&self, most: u64, patience: Duration) -> BoxFuture<'static, ()> {

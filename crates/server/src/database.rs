@@ -525,6 +525,10 @@ impl CommitListener for Listener {
         self.0.files().wal_bytes()
     }
 
+    fn waits_for_bucket(&self) -> bool {
+        self.0.is_unshipped()
+    }
+
     fn room(&self, most: u64, patience: Duration) -> BoxFuture<'static, ()> {
         let follower = Arc::clone(&self.0);
         Box::pin(async move { follower.wait_for_room(most, patience).await })

@@ -236,6 +236,11 @@ impl Follower {
         self.log.as_ref()
     }
 
+    /// Whether what the history has is not known to be in the log.
+    pub(crate) fn is_unshipped(&self) -> bool {
+        self.unshipped.lock().is_some()
+    }
+
     /// The files.
     pub fn files(&self) -> &Arc<SourceFiles> {
         &self.files

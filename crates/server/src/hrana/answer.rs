@@ -22,7 +22,7 @@ use tokio::{task::spawn_blocking, time};
 
 use super::{
     budget::{self, Budget, Held},
-    error::{code, error, not_committed, stands},
+    error::{bucket_is_away, code, error, not_committed, stands},
     running::{Cancel, CancelOnDrop, Running},
     stream::{Bounds, Stream},
     streams::{LOOK_AT_READERS, Lease, Owner, Streams, Unavailable, Waiting},
@@ -43,6 +43,8 @@ const ROOM: Duration = Duration::from_secs(1);
 /// Those that may write do not wait until there is so many times as much: old reads are ended before, and no others begin, so that those
 /// who read make no push wait.
 const ROOM_TO_WRITE: u64 = 2;
+/// Nothing is written any more where there is so many times as much, and none of it gets into the bucket.
+const MOST_WAITING: u64 = 8;
 
 /// Answers one request. Until it runs, a client that goes away leaves nothing of it behind.
 pub(super) async fn answer(
@@ -68,6 +70,10 @@ pub(super) async fn answer(
             let options = streams.options();
             let patience = options.read_grace + LOOK_AT_READERS + WATCH_EVERY + ROOM;
             let may_write = caller.access == Access::Full && asks.1;
+            let waiting = options.wal_bytes.saturating_mul(MOST_WAITING);
+            if may_write && database.listener.waits_for_bucket() && database.listener.wal_bytes() > waiting {
+                return Err(Refused::open(bucket_is_away()));
+            }
             let times = if may_write { ROOM_TO_WRITE } else { 1 };
             let most = options.wal_bytes.saturating_mul(times);
             database.listener.room(most, patience).await;

@@ -110,6 +110,15 @@ fn taken_over() -> hrana::Error {
     )
 }
 
+/// What is committed already does not get into the bucket.
+pub(super) fn bucket_is_away() -> hrana::Error {
+    error(
+        code::NOT_REPLICATED,
+        "the bucket that this database is replicated to takes nothing, and as much as may wait for it does: nothing was written; try again \
+         when it is there",
+    )
+}
+
 /// The error of a request whose commit may not be there for good.
 pub(super) fn not_committed(why: &NotCommitted) -> hrana::Error {
     match why {

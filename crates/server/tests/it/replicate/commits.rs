@@ -2,7 +2,10 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use partial_sync_server::Server;
+use partial_sync_server::{
+    Durability, Server,
+    hrana::{Hrana, HranaOptions},
+};
 
 use super::support::{
     TestStore, Weather, assert_same, database_in, id_of, replication, serve, serve_async, sql,
@@ -128,6 +131,42 @@ async fn an_asynchronous_commit_is_answered_before_it_is_in_the_bucket_and_seen_
     let (id, pages) = database_in(&store, None).await;
     assert_eq!(id_of(&latest.revision), id);
     assert_same(&latest.whole(), &pages, "the bucket");
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_bucket_that_takes_nothing_has_a_limit() {
+    let (db, store) = (TestDb::new(), TestStore::new());
+    let options = HranaOptions {
+        wal_bytes: 64 << 10,
+        ..HranaOptions::default()
+    };
+    let server = Server::builder(&db.path)
+        .sql(Hrana::new(options))
+        .replicate(replication(&store).durability(Durability::Async))
+        .listen("127.0.0.1:0")
+        .await
+        .unwrap();
+    let client = Client::new(&server.url());
+    store.set(Weather::Denied);
+    let large = "INSERT INTO t(v) VALUES (randomblob(200000))";
+    let mut taken = 0;
+    let refused = loop {
+        match sql(&client, large).await {
+            Ok(_) => taken += 1,
+            Err(code) => break code,
+        }
+    };
+    assert_eq!(refused, "NOT_REPLICATED");
+    assert!((2..6).contains(&taken), "{taken} were taken");
+    // Who reads does.
+    let count = sql(&client, "SELECT count(*) FROM t").await.unwrap();
+    assert_eq!(count["rows"][0][0]["value"], taken.to_string());
+    store.set(Weather::Fine);
+    client.latest().await;
+    sql(&client, large).await.unwrap();
+    let latest = client.latest().await;
+    assert_same(&latest.whole(), &database_in(&store, None).await.1, "the bucket");
     server.shutdown().await;
 }
 
