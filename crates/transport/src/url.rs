@@ -100,10 +100,15 @@ impl fmt::Debug for RemoteUrl {
 
 /// A text that may be a url, without what may be secret in it, and not too long to print.
 pub fn redact(text: &str) -> String {
-    let text = text.split(['?', '#']).next().unwrap_or_default();
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (Some(scheme), rest),
         None => (None, text),
+    };
+    let (host, behind) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    // A password with such a character in it may end at any @.
+    let rest = match host.contains(':') && behind.contains('@') {
+        true => "...",
+        false => rest.split(['?', '#']).next().unwrap_or_default(),
     };
     let authority = rest.split('/').next().unwrap_or_default();
     // Everything before the last @ of the authority is credentials.
@@ -192,6 +197,24 @@ mod tests {
         }
         let error = RemoteUrl::parse("ftp://u:p@db.io/x").unwrap_err();
         assert!(error.message.contains("ftp://db.io/x"), "{error}");
+    }
+
+    #[test]
+    fn a_password_is_never_shown_no_matter_what_is_in_it() {
+        for secret in ["secret", "sec/ret", "sec?ret", "sec#ret", "s@ec/ret", "s/e@c@ret"] {
+            for url in [
+                format!("https://key:{secret}@host/app"),
+                format!("key:{secret}@host"),
+            ] {
+                let refused = RemoteUrl::parse(&url).unwrap_err().message;
+                let shown = redact(&url);
+                for text in [&*shown, refused.split("\" cannot").next().unwrap()] {
+                    let parts = ["sec", "ret", "key"];
+                    assert!(!parts.iter().any(|part| text.contains(part)), "{url}: {text}");
+                }
+            }
+        }
+        assert_eq!(redact("https://host:80/app?token=x"), "https://host:80/app");
     }
 
     #[test]
