@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use partial_sync_core::PageNo;
 use partial_sync_store::{Reader, StoreError};
 use partial_sync_transport::{HttpClient, http::ReqwestClient};
 
@@ -139,6 +140,9 @@ impl Mirrors {
             Ok(async move {
                 match Reader::open(bucket.clone(), read).await {
                     Ok(reader) => {
+                        let (first, latest) = (reader.clone(), reader.latest());
+                        // What every replica begins with; if it cannot be read now, it is when it is asked for.
+                        tokio::spawn(async move { first.pages(latest, &[PageNo::FIRST]).await.map(drop) });
                         let states = LogStates::new(reader);
                         Ok(Some(Mirror::new(&name, bucket, states, succession, claims)))
                     }

@@ -141,6 +141,22 @@ impl TestStore {
         n
     }
 
+    /// Writes its files to a folder, by the names that they have in one.
+    pub(crate) async fn export(&self, folder: &Path) {
+        let objects: Vec<_> = self.place.objects.list(None).try_collect().await.unwrap();
+        for object in objects {
+            let parts: Vec<_> = object.location.parts().collect();
+            let [.., level, name] = &*parts else { continue };
+            let Ok(level) = u8::from_str_radix(level.as_ref(), 16) else {
+                continue;
+            };
+            let level = folder.join(format!("ltx/{level}"));
+            std::fs::create_dir_all(&level).unwrap();
+            let file = self.place.objects.get(&object.location).await.unwrap();
+            std::fs::write(level.join(name.as_ref()), file.bytes().await.unwrap()).unwrap();
+        }
+    }
+
     /// Everything is removed.
     pub(crate) async fn clear(&self) {
         let objects: Vec<_> = self.place.objects.list(None).try_collect().await.unwrap();

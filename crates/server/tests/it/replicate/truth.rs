@@ -6,11 +6,14 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    ffi::OsStr,
     path::Path,
+    process::Command,
 };
 
 use bytes::Bytes;
 use partial_sync_core::Revision;
+use partial_sync_ltx::TxId;
 use partial_sync_store::{Found, ReadOptions, Reader};
 use rusqlite::Connection;
 
@@ -178,6 +181,13 @@ impl Truth {
         reader.restore(state, &to).await.unwrap();
         let restored = std::fs::read(&to).unwrap();
         std::fs::remove_file(&to).unwrap();
+        if let Some(program) = std::env::var_os("LITESTREAM") {
+            let of_litestream = restored_by(&program, bucket, last.id).await;
+            assert!(
+                restored == of_litestream,
+                "{when}: Litestream restores another file"
+            );
+        }
         assert_eq!(id, last.id.get(), "{when}");
         let restored: Vec<_> = restored.chunks(4096).map(Bytes::copy_from_slice).collect();
         assert_same(&restored, &pages, when);
@@ -188,4 +198,23 @@ impl Truth {
             );
         }
     }
+}
+
+/// What Litestream itself makes of the bucket, at a transaction.
+async fn restored_by(program: &OsStr, bucket: &TestStore, id: TxId) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    bucket.export(folder.path()).await;
+    let to = folder.path().join("restored.db");
+    let output = Command::new(program)
+        .args(["restore", "-txid", &id.to_string(), "-o"])
+        .arg(&to)
+        .arg(format!("file://{}", folder.path().display()))
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    std::fs::read(to).unwrap()
 }
