@@ -14,7 +14,10 @@ use crate::{
 
 /// `branch`.
 pub(crate) fn branch(arguments: &Branch) -> Result<(), CliError> {
-    let (url, to) = (&arguments.url, bucket::open(&arguments.new_url)?);
+    let (url, to) = (
+        &arguments.url,
+        partial_sync_store::open(&arguments.new_url, partial_sync_store::environment())?,
+    );
     let branched = bucket::with(url, |reader| async move {
         let at = arguments.at.as_ref();
         let state = bucket::state(&reader, url, at).await?;
@@ -41,7 +44,7 @@ pub(crate) fn branch(arguments: &Branch) -> Result<(), CliError> {
 
 /// `branches`.
 pub(crate) fn list(arguments: &Branches) -> Result<(), CliError> {
-    let database = bucket::open(&arguments.url)?;
+    let database = partial_sync_store::open_existing(&arguments.url)?;
     let (pruned, branches) = bucket::wait(async {
         let pruned = match arguments.prune {
             true => database.prune().await?,
@@ -88,7 +91,7 @@ fn word(standing: &Standing) -> &'static str {
 
 /// `detach`.
 pub(crate) fn detach(arguments: &Detach) -> Result<(), CliError> {
-    let database = bucket::open(&arguments.url)?;
+    let database = partial_sync_store::open_existing(&arguments.url)?;
     let detached = bucket::wait(async { Ok(database.detach().await?) })?;
     let mut out = io::stdout().lock();
     match (arguments.json, detached) {

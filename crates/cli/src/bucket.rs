@@ -8,7 +8,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use partial_sync_store::{Found, ReadOptions, Reader, State, StoreError};
+use partial_sync_store::{Found, ReadOptions, Reader, State, open_existing};
 use serde_json::json;
 
 use crate::{
@@ -22,13 +22,6 @@ pub(crate) fn url(text: &Path) -> Option<&str> {
     text.to_str().filter(|text| text.contains("://"))
 }
 
-pub(crate) fn open(url: &str) -> Result<partial_sync_store::Bucket, StoreError> {
-    let variables = std::env::vars_os();
-    let text =
-        variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    partial_sync_store::open(url, text)
-}
-
 /// Does something with buckets.
 pub(crate) fn wait<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -40,7 +33,7 @@ pub(crate) fn with<T, F: Future<Output = Result<T, CliError>>>(
     url: &str,
     work: impl FnOnce(Reader) -> F,
 ) -> Result<T, CliError> {
-    let bucket = open(url)?;
+    let bucket = open_existing(url)?;
     wait(async { work(Reader::open(bucket, ReadOptions::default()).await?).await })
 }
 

@@ -4,8 +4,6 @@ use std::{fmt, sync::Arc};
 
 use partial_sync_store::{Bucket, StoreError};
 
-use crate::error::ServerError;
-
 type Open = dyn Fn(&str) -> Result<Bucket, StoreError> + Send + Sync;
 
 /// See the module.
@@ -21,7 +19,14 @@ impl fmt::Debug for Places {
 impl Places {
     /// The place that a url names, and each named database below it.
     pub(crate) fn below(url: String) -> Self {
-        Self::new(move |name| partial_sync_store::open(&url_of(&url, name), std::env::vars()))
+        Self::new(move |name| {
+            partial_sync_store::open(&url_of(&url, name), partial_sync_store::environment())
+        })
+    }
+
+    /// The same, where nothing is made for a name that anybody may ask for.
+    pub(crate) fn there_below(url: String) -> Self {
+        Self::new(move |name| partial_sync_store::open_existing(&url_of(&url, name)))
     }
 
     /// Those that a function gives.
@@ -30,8 +35,8 @@ impl Places {
     }
 
     /// That of a database; the only one of a server has an empty name.
-    pub(crate) fn of(&self, name: &str) -> Result<Bucket, ServerError> {
-        Ok((self.0)(name)?)
+    pub(crate) fn of(&self, name: &str) -> Result<Bucket, StoreError> {
+        (self.0)(name)
     }
 }
 

@@ -70,5 +70,5 @@ pub use reader::{CacheFolder, Found, ReadOptions, Reader, State, Verified};
 #[cfg(feature = "remote")]
 pub use remote::BucketRemote;
 pub use run::{HeadFile, Parent, Pin, Run};
-pub use url::open;
+pub use url::{environment, open, open_existing};
 pub use writer::{Begin, Claim, New, Writer};

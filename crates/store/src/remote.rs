@@ -69,16 +69,7 @@ impl BucketRemote {
     pub fn at(url: impl Into<String>) -> Self {
         let url = url.into();
         let shown = url::shown(&url);
-        Self::new(shown.clone(), move || {
-            // Nothing is made where it should be.
-            if url::folder(&url).is_some_and(|folder| !folder.is_dir()) {
-                return Err(StoreError::NoDatabase { store: shown.clone() });
-            }
-            let variables = std::env::vars_os();
-            let text = variables
-                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-            url::open(&url, text)
-        })
+        Self::new(shown, move || url::open_existing(&url))
     }
 
     /// The database at a place that is found when it is first asked for something. `url` names it, without secrets.

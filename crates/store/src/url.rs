@@ -38,11 +38,29 @@ pub(crate) fn shown(url: &str) -> String {
     }
 }
 
-/// The folder that a url names, if it is one of a folder.
-#[cfg(feature = "remote")]
-pub(crate) fn folder(url: &str) -> Option<std::path::PathBuf> {
-    let url = Url::parse(url.trim()).ok().filter(|url| url.scheme() == "file")?;
-    url.to_file_path().ok()
+/// The variables of this process's environment that are text.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// The place of a database that is to be there already, with what its store needs taken from the environment. A folder that is not there
+/// is not made.
+///
+/// # Errors
+/// As of [`open`]; [`StoreError::NoDatabase`] if it is a folder that is not there.
+pub fn open_existing(url: &str) -> Result<Bucket, StoreError> {
+    check_there(url)?;
+    open(url, environment())
+}
+
+/// Fails if a url names a folder that is not there.
+fn check_there(url: &str) -> Result<(), StoreError> {
+    let parsed = Url::parse(url.trim()).ok().filter(|url| url.scheme() == "file");
+    match parsed.and_then(|url| url.to_file_path().ok()) {
+        Some(folder) if !folder.is_dir() => Err(StoreError::NoDatabase { store: shown(url) }),
+        _ => Ok(()),
+    }
 }
 
 /// The place of a database that a url names. `variables` are those of the environment, as [`std::env::vars`] gives them. Nothing is

@@ -151,7 +151,16 @@ fn several_databases_are_each_at_their_name_and_served_by_it() {
         );
         assert!(there.contains(r#""value":"0""#), "{there}");
     }
+    // Nothing is made for a name that anybody asks for.
     assert_eq!(sql(&format!("{}/c", mirror.url), "", "select 1").0, 404);
+    assert!(!place.folder.path().join("bucket/c").exists());
+    let refused = run(&["log", &format!("{bucket}/d")]);
+    assert!(
+        refused.code == 1 && refused.err.contains("no database"),
+        "{}",
+        refused.err
+    );
+    assert!(!place.folder.path().join("bucket/d").exists());
 }
 
 #[test]

@@ -133,13 +133,18 @@ impl Mirrors {
     /// A database; `None` = there is none of that name.
     async fn mirror(&self, name: &str) -> Result<Option<Arc<Mirror>>, ServerError> {
         let open = |is_new: bool| {
-            let (bucket, read) = (self.options.place(name)?, self.options.read.clone());
+            let (place, read) = (self.options.place(name), self.options.read.clone());
             let succession = self.succession.clone();
             let claims = is_new && succession.as_ref().is_some_and(|it| it.when == TakeOver::Now);
             let name = name.to_owned();
             Ok(async move {
-                match Reader::open(bucket.clone(), read).await {
-                    Ok(reader) => {
+                let opened = async {
+                    let bucket = place?;
+                    let reader = Reader::open(bucket.clone(), read).await?;
+                    Ok((bucket, reader))
+                };
+                match opened.await {
+                    Ok((bucket, reader)) => {
                         let (first, latest) = (reader.clone(), reader.latest());
                         // What every replica begins with; if it cannot be read now, it is when it is asked for.
                         tokio::spawn(async move { first.pages(latest, &[PageNo::FIRST]).await.map(drop) });

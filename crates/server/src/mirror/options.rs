@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use partial_sync_store::{Bucket, CacheFolder, ReadOptions, StoreError};
 
-use crate::{error::ServerError, places::Places};
+use crate::places::Places;
 
 /// When a server of a bucket becomes the writer of a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl Mirroring {
     /// The place that a url names, as [`Replication::to`](crate::Replication::to) has it: one database, or several below it, each at its
     /// name.
     pub fn of(url: impl Into<String>) -> Self {
-        Self::at(Places::below(url.into()))
+        Self::at(Places::there_below(url.into()))
     }
 
     /// The places that a function gives for the names of databases. If there is none at the empty name, there are several.
@@ -63,7 +63,7 @@ impl Mirroring {
         self
     }
 
-    pub(super) fn place(&self, name: &str) -> Result<Bucket, ServerError> {
+    pub(super) fn place(&self, name: &str) -> Result<Bucket, StoreError> {
         self.places.of(name)
     }
 }

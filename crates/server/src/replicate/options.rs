@@ -92,7 +92,7 @@ impl Replication {
     }
 
     pub(super) fn place(&self, name: &str) -> Result<Bucket, ServerError> {
-        self.places.of(name)
+        Ok(self.places.of(name)?)
     }
 }
 
