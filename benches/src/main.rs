@@ -14,6 +14,7 @@
 mod bindings;
 mod bucket;
 mod bulk;
+mod client;
 mod cold;
 mod data;
 mod far;
@@ -24,6 +25,7 @@ mod memory;
 mod opening;
 mod options;
 mod pull;
+mod pushing;
 mod result;
 mod samples;
 mod server;

@@ -24,15 +24,12 @@ use partial_sync_transport::{
 };
 use prost::Message;
 use roaring::RoaringBitmap;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    sync::mpsc,
-    task::JoinSet,
-};
+use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
+    client::{Connection, post},
     options::Options,
+    pushing::push_all,
     result::Result,
     samples::{Samples, at},
 };
@@ -210,12 +207,6 @@ impl Drop for Ours {
     }
 }
 
-pub(crate) fn post(addr: &str, path: &str, body: &[u8]) -> Vec<u8> {
-    let length = body.len();
-    let head = format!("POST {path} HTTP/1.1\r\nHost: {addr}\r\nContent-Length: {length}\r\n\r\n");
-    [head.as_bytes(), body].concat()
-}
-
 /// nginx with one worker, which sends a folder's files.
 struct Nginx {
     process: Child,
@@ -331,79 +322,6 @@ async fn per_second(
     Ok((REQUESTS / CONNECTIONS * CONNECTIONS) as f64 / (spent()? - before).as_secs_f64())
 }
 
-/// A connection that is kept open.
-pub(crate) struct Connection {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-}
-
-impl Connection {
-    pub(crate) async fn open(addr: &str) -> Result<Self> {
-        let stream = TcpStream::connect(addr).await?;
-        stream.set_nodelay(true)?;
-        Ok(Self {
-            stream,
-            buffer: Vec::new(),
-        })
-    }
-
-    /// Sends a request and gives the body of the answer, which must be a 200.
-    pub(crate) async fn send(&mut self, request: &[u8]) -> Result<Vec<u8>> {
-        self.stream.write_all(request).await?;
-        let head = loop {
-            if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
-                break self.buffer.drain(..end + 4).collect::<Vec<_>>();
-            }
-            self.more().await?;
-        };
-        let head = String::from_utf8(head)?.to_ascii_lowercase();
-        if !head.starts_with("http/1.1 200") {
-            return Err(head.into());
-        }
-        let length = head
-            .lines()
-            .find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
-        if let Some(length) = length {
-            return self.take(length).await;
-        }
-        let mut body = Vec::new();
-        loop {
-            let end = loop {
-                match find(&self.buffer, b"\r\n") {
-                    Some(end) => break end,
-                    None => self.more().await?,
-                }
-            };
-            let size = usize::from_str_radix(std::str::from_utf8(&self.buffer[..end])?, 16)?;
-            self.buffer.drain(..end + 2);
-            body.extend(self.take(size).await?);
-            self.take(2).await?;
-            if size == 0 {
-                return Ok(body);
-            }
-        }
-    }
-
-    async fn take(&mut self, length: usize) -> Result<Vec<u8>> {
-        while self.buffer.len() < length {
-            self.more().await?;
-        }
-        Ok(self.buffer.drain(..length).collect())
-    }
-
-    async fn more(&mut self) -> Result<()> {
-        self.buffer.reserve(64 << 10);
-        match self.stream.read_buf(&mut self.buffer).await? {
-            0 => Err("the server closed the connection".into()),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
-    bytes.windows(what.len()).position(|window| window == what)
-}
-
 /// How long after a commit began each of many long polls has its answer.
 async fn polls(ours: &Ours, file: &Path) -> Result<()> {
     let mut connection = Connection::open(&ours.addr).await?;
@@ -472,30 +390,7 @@ async fn polls(ours: &Ours, file: &Path) -> Result<()> {
 
 /// How many writers of one row are served.
 async fn pushes(ours: &Ours) -> Result<()> {
-    let mut clients = JoinSet::new();
-    let began = Instant::now();
-    for client in 0..CONNECTIONS {
-        let mut connection = Connection::open(&ours.addr).await?;
-        let request = ours.post("/v2/pipeline", push(client).as_bytes());
-        clients.spawn(async move {
-            let mut took = Vec::new();
-            for _ in 0..PUSHES / CONNECTIONS {
-                let began = Instant::now();
-                let answer = connection.send(&request).await?;
-                if !String::from_utf8_lossy(&answer).contains("\"affected_row_count\":1") {
-                    return Err(String::from_utf8_lossy(&answer).into());
-                }
-                took.push(began.elapsed().as_secs_f64() * 1000.0);
-            }
-            Result::Ok(took)
-        });
-    }
-    let mut took = Vec::new();
-    while let Some(done) = clients.join_next().await {
-        took.extend(done??);
-    }
-    let rate = took.len() as f64 / began.elapsed().as_secs_f64();
-    took.sort_by(f64::total_cmp);
+    let (rate, took) = push_all(ours.addr.parse()?, CONNECTIONS, PUSHES / CONNECTIONS).await?;
     println!("\n### {CONNECTIONS} writers of one row each\n");
     println!(
         "{rate:.0} a second (at least 1000 wanted); each took median {:.0} ms, 99 % {:.0} ms (at most 500 wanted), longest {:.0} ms",
@@ -504,25 +399,6 @@ async fn pushes(ours: &Ours) -> Result<()> {
         at(&took, 1.0)
     );
     Ok(())
-}
-
-/// What a push of one row is: a transaction in one batch.
-pub(crate) fn push(client: usize) -> String {
-    let steps = [
-        "BEGIN IMMEDIATE".to_owned(),
-        format!("INSERT INTO pushed(v) VALUES ('a row of client {client}')"),
-        "COMMIT".to_owned(),
-    ];
-    let steps: Vec<_> = steps
-        .iter()
-        .enumerate()
-        .map(|(n, sql)| match n {
-            0 => serde_json::json!({"stmt": {"sql": sql}}),
-            n => serde_json::json!({"condition": {"type": "ok", "step": n - 1}, "stmt": {"sql": sql}}),
-        })
-        .collect();
-    serde_json::json!({"requests": [{"type": "batch", "batch": {"steps": steps}}, {"type": "close"}]})
-        .to_string()
 }
 
 /// Threads and descriptors of a process.

@@ -6,7 +6,6 @@
 
 mod far_store;
 mod processes;
-mod pushing;
 
 use std::{
     path::Path,
@@ -19,12 +18,17 @@ use partial_sync::{Bootstrap, Database, PartialSync};
 use partial_sync_server::{Durability, Mirroring, Replication, Server, ServerHandle};
 use partial_sync_store::object_store::{ObjectStore, ObjectStoreExt};
 
+use self::far_store::FarStore;
 pub(crate) use self::processes::{CHILD, child};
-use self::{
-    far_store::FarStore,
+use crate::{
+    cold::PREFIX,
+    data,
+    far::Line,
+    options::Options,
     pushing::{push_all, small},
+    result::Result,
+    samples::at,
 };
-use crate::{cold::PREFIX, data, far::Line, options::Options, result::Result, samples::at};
 
 /// The cases.
 pub(crate) const CASES: [&str; 5] = ["pushes", "reads", "idle", "takeover", "large"];

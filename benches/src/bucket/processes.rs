@@ -13,10 +13,11 @@ use partial_sync_server::{Mirroring, Replication, Server, TakeOver};
 use partial_sync_store::{Begin, New, StoreError, Writer};
 use partial_sync_transport::{PageSelector, PagesRequest};
 
-use super::pushing::{push_all, small};
 use crate::{
+    client::{Connection, post},
+    pushing::{push_all, small},
     result::Result,
-    server::{Connection, asks, post},
+    server::asks,
 };
 
 /// First word of the command line of a process that serves a bucket.

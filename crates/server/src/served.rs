@@ -8,7 +8,14 @@ use axum::{http::Request, response::Response};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::{access::Caller, error::ServerError, metrics::DatabaseGauges, ready::Report, states::States};
+use crate::{
+    access::Caller,
+    error::ServerError,
+    history::HistorySize,
+    metrics::DatabaseGauges,
+    ready::{Problem, Report},
+    states::States,
+};
 
 /// See the module.
 pub(crate) trait Served: Send + Sync {
@@ -50,4 +57,34 @@ pub(crate) struct Opened {
 pub(crate) trait AnswersSql: Send + Sync {
     /// Answers one request, whose path starts at the endpoint.
     fn answer(&self, caller: Caller, request: Request<Bytes>) -> BoxFuture<'static, Response>;
+}
+
+/// How a server is that has no files: a single database is looked at, and of several every other request finds out for itself.
+pub(crate) async fn report_of(served: &dyn Served, problem: Problem) -> Report {
+    let fails = served.is_single()
+        && match served.open("").await {
+            Ok(Some(opened)) => opened.states.up_to_date().await.is_err(),
+            _ => true,
+        };
+    Report {
+        problems: Vec::from_iter(fails.then_some(problem)),
+        comparing: Vec::new(),
+    }
+}
+
+/// Numbers of a database that has no file here.
+pub(crate) fn gauges_of(name: String, states: &dyn States) -> DatabaseGauges {
+    let latest = states.latest();
+    DatabaseGauges {
+        name,
+        seq: latest.at.seq.0,
+        pages: latest.at.db_size.0,
+        history: HistorySize::default(),
+        wal: None,
+        wal_syncs: 0,
+        disk_free: None,
+        followed: states.check_open().is_ok(),
+        history_reach: 0,
+        uncompared: 0,
+    }
 }

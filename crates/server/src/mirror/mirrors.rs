@@ -20,12 +20,11 @@ use crate::{
     databases::{is_name, serving},
     error::ServerError,
     forward::Forward,
-    history::HistorySize,
     log_states::LogStates,
     metrics::DatabaseGauges,
     names::{Named, Names},
     ready::{Problem, Report},
-    served::{Opened, Served},
+    served::{Opened, Served, gauges_of, report_of},
     states::States,
 };
 
@@ -206,42 +205,15 @@ impl Served for Mirrors {
     }
 
     fn report(self: Arc<Self>, _: u64) -> BoxFuture<'static, Report> {
-        Box::pin(async move {
-            let failed = match self.is_single {
-                // Every other request finds out for itself.
-                true => match Served::open(&*self, "").await {
-                    Ok(Some(opened)) => opened.states.up_to_date().await.err().map(drop),
-                    _ => Some(()),
-                },
-                false => None,
-            };
-            Report {
-                problems: failed.map(|()| Problem::of_bucket()).into_iter().collect(),
-                comparing: Vec::new(),
-            }
-        })
+        Box::pin(async move { report_of(&*self, Problem::of_bucket()).await })
     }
 
     fn gauges(self: Arc<Self>) -> BoxFuture<'static, Vec<DatabaseGauges>> {
         Box::pin(async move {
             let opened = self.names.opened().into_iter();
-            let gauges = opened.map(|(name, mirror)| {
-                if let Some(database) = mirror.written_now() {
-                    return serving::gauges_of(&database, &self.opener);
-                }
-                let (states, latest) = (&mirror.states, mirror.states.latest());
-                DatabaseGauges {
-                    name,
-                    seq: latest.at.seq.0,
-                    pages: latest.at.db_size.0,
-                    history: HistorySize::default(),
-                    wal: None,
-                    wal_syncs: 0,
-                    disk_free: None,
-                    followed: states.check_open().is_ok(),
-                    history_reach: 0,
-                    uncompared: 0,
-                }
+            let gauges = opened.map(|(name, mirror)| match mirror.written_now() {
+                Some(database) => serving::gauges_of(&database, &self.opener),
+                None => gauges_of(name, &*mirror.states),
             });
             gauges.collect()
         })

@@ -6,6 +6,7 @@
 //! | `options.rs` | what a server is told: which remote, and how much of this machine it may use |
 //! | `origins.rs` | the databases by name |
 //! | `states.rs` | the states of one, as the origin tells them |
+//! | `gathering.rs` | the pages of a state, from the cache and from the origin |
 //! | `asking.rs` | how the origin is asked which states there are |
 //! | `fetching.rs` | how it is asked for pages: what several want at a time is asked for once |
 //! | `timeline.rs` | which states are known, in their order, and what changed between them |
@@ -19,6 +20,7 @@ mod asking;
 mod cache;
 mod disk;
 mod fetching;
+mod gathering;
 mod options;
 mod origins;
 mod states;

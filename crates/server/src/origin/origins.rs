@@ -12,11 +12,10 @@ use crate::{
     databases::is_name,
     error::ServerError,
     forward::{Forward, Writer},
-    history::HistorySize,
     metrics::DatabaseGauges,
     names::{Named, Names},
     ready::{Problem, Report},
-    served::{Opened, Served},
+    served::{Opened, Served, gauges_of, report_of},
     states::States,
 };
 
@@ -146,40 +145,13 @@ impl Served for Origins {
     }
 
     fn report(self: Arc<Self>, _: u64) -> BoxFuture<'static, Report> {
-        Box::pin(async move {
-            let failed = match self.is_single {
-                // Every other request finds out for itself.
-                true => match self.states("").await {
-                    Ok(Some(states)) => states.up_to_date().await.err().map(drop),
-                    _ => Some(()),
-                },
-                false => None,
-            };
-            Report {
-                problems: failed.map(|()| Problem::of_origin()).into_iter().collect(),
-                comparing: Vec::new(),
-            }
-        })
+        Box::pin(async move { report_of(&*self, Problem::of_origin()).await })
     }
 
     fn gauges(self: Arc<Self>) -> BoxFuture<'static, Vec<DatabaseGauges>> {
         Box::pin(async move {
             let opened = self.names.opened().into_iter();
-            let gauges = opened.map(|(name, states)| {
-                let latest = states.latest();
-                DatabaseGauges {
-                    name,
-                    seq: latest.at.seq.0,
-                    pages: latest.at.db_size.0,
-                    history: HistorySize::default(),
-                    wal: None,
-                    wal_syncs: 0,
-                    disk_free: None,
-                    followed: states.check_open().is_ok(),
-                    history_reach: 0,
-                    uncompared: 0,
-                }
-            });
+            let gauges = opened.map(|(name, states)| gauges_of(name, &*states));
             gauges.collect()
         })
     }

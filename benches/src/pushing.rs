@@ -5,18 +5,18 @@ use std::{net::SocketAddr, path::Path, time::Instant};
 use tokio::task::JoinSet;
 
 use crate::{
+    client::{Connection, post},
     result::Result,
-    server::{Connection, post, push},
 };
 
 /// Makes the database that they push to.
-pub(super) fn small(path: &Path) -> Result<()> {
+pub(crate) fn small(path: &Path) -> Result<()> {
     rusqlite::Connection::open(path)?.execute_batch("CREATE TABLE pushed(id INTEGER PRIMARY KEY, v TEXT)")?;
     Ok(())
 }
 
 /// So many clients, each of which pushes so many rows, one after the other: rows a second, and the time of each in ms, sorted.
-pub(super) async fn push_all(address: SocketAddr, clients: usize, each: usize) -> Result<(f64, Vec<f64>)> {
+pub(crate) async fn push_all(address: SocketAddr, clients: usize, each: usize) -> Result<(f64, Vec<f64>)> {
     let mut pushers = JoinSet::new();
     let began = Instant::now();
     for client in 0..clients {
@@ -43,4 +43,23 @@ pub(super) async fn push_all(address: SocketAddr, clients: usize, each: usize) -
     let rate = took.len() as f64 / began.elapsed().as_secs_f64();
     took.sort_by(f64::total_cmp);
     Ok((rate, took))
+}
+
+/// What a push of one row is: a transaction in one batch.
+fn push(client: usize) -> String {
+    let steps = [
+        "BEGIN IMMEDIATE".to_owned(),
+        format!("INSERT INTO pushed(v) VALUES ('a row of client {client}')"),
+        "COMMIT".to_owned(),
+    ];
+    let steps: Vec<_> = steps
+        .iter()
+        .enumerate()
+        .map(|(n, sql)| match n {
+            0 => serde_json::json!({"stmt": {"sql": sql}}),
+            n => serde_json::json!({"condition": {"type": "ok", "step": n - 1}, "stmt": {"sql": sql}}),
+        })
+        .collect();
+    serde_json::json!({"requests": [{"type": "batch", "batch": {"steps": steps}}, {"type": "close"}]})
+        .to_string()
 }
