@@ -1,14 +1,6 @@
 //! One database of a bucket while it is open: its states there, and where this server is its writer, the working copy.
 
-use std::{
-    collections::HashSet,
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
-    time::Duration,
-};
+use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -24,14 +16,24 @@ use crate::{
 /// How long it is not tried again to become the writer after that failed: each try may write into the bucket, and anyone may ask.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// When this server takes the place of the writer, without waiting for that one to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Claim {
+    /// When it is first asked for.
+    Now,
+    /// When the head names this server: it was the writer, before it was started again.
+    IfNamed,
+    /// Never: another server has taken it over, perhaps one that has the same url, and would take it back.
+    Lost,
+}
+
 /// See the module.
 pub(super) struct Mirror {
     pub states: Arc<LogStates>,
     name: String,
     bucket: Bucket,
     succession: Option<Arc<Succession>>,
-    /// To be taken over when it is first asked for.
-    claimed: AtomicBool,
+    claim: Mutex<Claim>,
     /// When this server could not become the writer, the last time.
     failed: Mutex<Option<Instant>>,
     /// While it is written here; who makes it so holds this.
@@ -58,7 +60,7 @@ impl Mirror {
             name: name.to_owned(),
             bucket,
             succession,
-            claimed: AtomicBool::new(claims),
+            claim: Mutex::new(if claims { Claim::Now } else { Claim::IfNamed }),
             failed: Mutex::default(),
             written: Arc::default(),
         })
@@ -77,6 +79,9 @@ impl Mirror {
                 return Ok(Some(Arc::clone(database)));
             }
             tracing::warn!(database = self.name, "this server is not the writer any more");
+            if database.handle().listener.is_taken_over() {
+                *self.claim.lock() = Claim::Lost;
+            }
             if let Some(database) = written.take() {
                 close_soon(database, Arc::clone(&succession.opener.sql));
             }
@@ -84,12 +89,18 @@ impl Mirror {
         if self.has_failed() {
             return Ok(None);
         }
-        let is_claimed = self.is_claimed();
-        if !is_claimed && succession.is_ours(&self.name, &self.states) {
-            // The head that is known may be that of before.
+        let is_ours = || succession.is_ours(&self.name, &self.states);
+        let claim = *self.claim.lock();
+        if claim != Claim::Now && is_ours() {
+            // The head that is known may be that of before: SQL would be passed on to this server.
             Arc::clone(&self.states).up_to_date().await?;
         }
-        match is_claimed || succession.is_ours(&self.name, &self.states) {
+        let takes = match claim {
+            Claim::Now => true,
+            Claim::IfNamed => is_ours(),
+            Claim::Lost => false,
+        };
+        match takes {
             true => self.take_over(succession, written).await.map(Some),
             false => Ok(None),
         }
@@ -119,7 +130,7 @@ impl Mirror {
 
     /// Whether this server is to be the writer in any case, and was not yet.
     pub(super) fn is_claimed(&self) -> bool {
-        self.claimed.load(SeqCst)
+        *self.claim.lock() == Claim::Now
     }
 
     /// Whether it is too early to try again.
@@ -142,8 +153,7 @@ impl Mirror {
         });
         let taken = taken.await.unwrap_or(Err(ServerError::Stopping));
         let database = taken.inspect_err(|_| *self.failed.lock() = Some(Instant::now()))?;
-        // When it is lost, it is not claimed again.
-        self.claimed.store(false, SeqCst);
+        *self.claim.lock() = Claim::IfNamed;
         Ok(database)
     }
 

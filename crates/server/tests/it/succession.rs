@@ -312,3 +312,28 @@ async fn a_server_that_cannot_become_the_writer_does_not_try_with_every_request(
     assert_eq!(store.puts.load(SeqCst), puts, "writes to the bucket for readers");
     server.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_servers_with_one_url_do_not_take_the_database_from_each_other() {
+    let store = left_behind(10).await;
+    let start = async || {
+        let store = store.clone();
+        let mirroring = Mirroring::in_buckets(move |_| Ok(store.bucket()));
+        let mirroring = mirroring.take_over(TakeOver::Now, "http://127.0.0.1:9");
+        Server::from_bucket(mirroring)
+            .listen("127.0.0.1:0")
+            .await
+            .unwrap()
+    };
+    let (first, second) = (start().await, start().await);
+    let clients = [Client::new(&first.url()), Client::new(&second.url())];
+    sql(&clients[1], INSERT).await.unwrap();
+    assert_eq!(sql(&clients[0], INSERT).await.unwrap_err(), "DATABASE_TAKEN_OVER");
+    for _ in 0..3 {
+        // Nobody is at that url.
+        assert_eq!(sql(&clients[0], INSERT).await.unwrap_err(), "WRITER_UNREACHABLE");
+        sql(&clients[1], INSERT).await.unwrap();
+    }
+    first.shutdown().await;
+    second.shutdown().await;
+}
