@@ -32,7 +32,11 @@ fn writer(path: &str, bucket: &str, more: &[&str]) -> Serving {
 #[test]
 fn a_writer_that_is_killed_under_load_loses_no_answered_row_and_a_replica_continues_with_the_next() {
     let place = Place::new();
-    let bucket = format!("file://{}", place.path("bucket"));
+    // A store over HTTP, where `scripts/test-store` has one.
+    let bucket = match std::env::var("STORE_URL") {
+        Ok(url) => format!("{url}/killed-{}", std::process::id()),
+        Err(_) => format!("file://{}", place.path("bucket")),
+    };
     let first = writer(place.remote.to_str().unwrap(), &bucket, &[]);
     let cache = place.path("cache");
     let mirror = Serving::start(&[
